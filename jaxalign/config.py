@@ -1,0 +1,72 @@
+"""Stage dataclasses <-> one ConfigDict."""
+
+import dataclasses
+import importlib
+from typing import Any
+
+import ml_collections
+
+from jaxalign.errors import InputError
+
+# In the order in which they run. A configuration names those it wants.
+STAGES = ("extract", "simulate", "encode", "report")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common:
+    """Settings that belong to the whole run."""
+
+    dataset: str  # a name in data/datasets.py, or a directory
+    seed: int = 0  # of every random draw, except the weights of untrained networks
+    mesh: tuple[int, int] = (-1, 1)  # devices along data and model; -1: all that are left
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise InputError(f"seed must be >= 0, got {self.seed}.")
+        if len(self.mesh) != 2:
+            raise InputError(f"mesh must be (data, model), got {self.mesh}.")
+
+
+def pack(common: Common, **stages: Any) -> ml_collections.ConfigDict:
+    """Flatten dataclasses, with every default spelled out, so that flags can override each.
+
+    Args:
+      common: settings of the whole run.
+      **stages: `Config` of each stage, by its name.
+
+    Raises:
+      InputError: if a stage is not known.
+    """
+    if unknown := set(stages) - set(STAGES):
+        raise InputError(f"stages must be among {', '.join(STAGES)}, got {min(unknown)!r}.")
+    content = dataclasses.asdict(common)
+    content |= {name: dataclasses.asdict(stages[name]) for name in STAGES if name in stages}
+    return ml_collections.ConfigDict(content).lock()
+
+
+def unpack(config: ml_collections.ConfigDict) -> tuple[Common, dict[str, Any]]:
+    """Rebuild the dataclasses, which checks every value.
+
+    Returns:
+      The common settings, and the `Config` of each stage in the order of `STAGES`.
+
+    Raises:
+      InputError: if a value is out of range; the message names the setting.
+    """
+    fields = {f.name for f in dataclasses.fields(Common)}
+    common = Common(**{name: config[name] for name in fields})
+    stages = {}
+    for name in STAGES:
+        if name in config:
+            module = importlib.import_module(f"jaxalign.stages.{name}")
+            stages[name] = module.Config(**config[name].to_dict())
+    return common, stages
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Return every setting under its dotted name, stages in their order."""
+    common, stages = unpack(config)
+    flat = dataclasses.asdict(common)
+    for stage, settings in stages.items():
+        flat |= {f"{stage}.{name}": value for name, value in dataclasses.asdict(settings).items()}
+    return flat

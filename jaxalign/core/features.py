@@ -1,0 +1,156 @@
+"""From stimulus features to a design matrix: resampling, delays, shifts, projections."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Downsample = Literal["mean", "sum", "lanczos"]
+LANCZOS_LOBES = 3
+
+
+class Grid(NamedTuple):
+    """TRs on which features are sampled: those recorded, and those that lead up to them."""
+
+    time_s: Float[np.ndarray, " m"]  # start of each TR
+    run: np.ndarray  # run of each TR
+    recorded: Int[np.ndarray, " n"]  # positions on the grid of the recorded samples
+
+
+def members(labels: Sequence) -> dict[str, Int[np.ndarray, " m"]]:
+    """Return the positions of each label, labels in the order of their first appearance.
+
+    Args:
+      labels: run, passage or the like of each sample.
+    """
+    array = np.asarray(labels)
+    return {label: np.flatnonzero(array == label) for label in dict.fromkeys(array.tolist())}
+
+
+def lead_in(time_s: Float[np.ndarray, " n"], run: Sequence, tr_s: float, num_trs: int) -> Grid:
+    """Extend each run backwards, so that delayed features see what was heard before it.
+
+    Scans are often discarded or trimmed at the start of a run while the stimulus already plays;
+    a delay of two TRs at the first sample looks at that time, not at nothing.
+
+    Args:
+      time_s: start of each recorded TR, ascending within a run.
+      run: run of each TR; runs are contiguous.
+      tr_s: repetition time.
+      num_trs: TRs to add before each run.
+    """
+    times, runs, recorded, size = [], [], [], 0
+    for name, own in members(run).items():
+        before = time_s[own[0]] - tr_s * np.arange(num_trs, 0, -1)
+        times.append(np.r_[before, time_s[own]])
+        runs += [name] * len(times[-1])
+        recorded.append(size + num_trs + np.arange(len(own)))
+        size = len(runs)
+    return Grid(np.concatenate(times), np.asarray(runs), np.concatenate(recorded))
+
+
+def downsample(
+    features: Float[np.ndarray, "m u"],
+    onset_s: Float[np.ndarray, " m"],
+    time_s: Float[np.ndarray, " n"],
+    tr_s: float,
+    method: Downsample,
+) -> Float[np.ndarray, "n u"]:
+    """Resample features of words to TRs, within one run.
+
+    `mean` and `sum` take the words whose onset lies in [t, t + tr_s); a TR without a word is 0.
+    `lanczos` is a low-pass filter at the Nyquist rate of the TRs, centred on the middle of the TR.
+
+    Args:
+      features: one row per word.
+      onset_s: onset of each word.
+      time_s: start of each TR.
+      tr_s: repetition time.
+      method: how the words of a TR are combined.
+
+    Source: the Lanczos window as in Huth et al. (2016), Nature 532, Methods.
+    """
+    if method == "lanczos":
+        cycles = (time_s[:, None] + tr_s / 2 - onset_s[None, :]) / tr_s
+        weights = np.sinc(cycles) * np.sinc(cycles / LANCZOS_LOBES)
+        weights = np.where(np.abs(cycles) <= LANCZOS_LOBES, weights, 0.0)
+    else:
+        # The tolerance puts a word that starts exactly with a TR into that TR, whatever the
+        # rounding of the two decimal times.
+        start = time_s[:, None] - 1e-9
+        weights = ((onset_s >= start) & (onset_s < start + tr_s)).astype(np.float64)
+        if method == "mean":
+            weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
+    return weights @ features
+
+
+def delay(
+    features: Float[np.ndarray, "n u"], run: Sequence, delays: Sequence[int]
+) -> Float[np.ndarray, "n du"]:
+    """Put copies side by side, each later by one of `delays`; 0 where a run has no such past.
+
+    Args:
+      features: one row per TR.
+      run: run of each row; a delay never reaches into another run.
+      delays: in TRs, not negative.
+    """
+    labels = np.asarray(run)
+    rows = np.arange(len(features))
+    copies = []
+    for steps in delays:
+        source = rows - steps
+        valid = (source >= 0) & (labels[source] == labels)
+        copies.append(np.where(valid[:, None], features[source], 0.0))
+    return np.concatenate(copies, axis=1)
+
+
+def shift(
+    features: Float[np.ndarray, "n u"], run: Sequence, steps: int
+) -> Float[np.ndarray, "n u"]:
+    """Roll features within each run: the same features, at the wrong time.
+
+    Args:
+      features: one row per sample.
+      run: run of each row.
+      steps: samples to roll by.
+    """
+    shifted = np.empty_like(features)
+    for own in members(run).values():
+        shifted[own] = np.roll(features[own], steps, axis=0)
+    return shifted
+
+
+def standardize(values: Float[np.ndarray, "n v"], run: Sequence) -> Float[np.ndarray, "n v"]:
+    """Scale each column to mean 0 and variance 1 within each run; a constant one becomes 0.
+
+    Args:
+      values: one row per sample.
+      run: run of each row.
+    """
+    out = np.zeros_like(values)
+    for own in members(run).values():
+        centred = values[own] - values[own].mean(axis=0)
+        sd = centred.std(axis=0)
+        out[own] = np.divide(centred, sd, out=np.zeros_like(centred), where=sd > 0)
+    return out
+
+
+def principal_components(
+    features: Float[np.ndarray, "n u"], train: Int[np.ndarray, " R"], num_components: int
+) -> Float[np.ndarray, "n c"]:
+    """Project all rows on the leading principal components of the training rows.
+
+    Args:
+      features: one row per sample.
+      train: rows that the components are fitted on.
+      num_components: at most the rank of the centred training rows.
+    """
+    mean = features[train].mean(axis=0)
+    centred = features[train] - mean
+    if centred.shape[1] <= centred.shape[0]:
+        _, axes = np.linalg.eigh(centred.T @ centred)
+    else:
+        spectrum, Q = np.linalg.eigh(centred @ centred.T)
+        axes = centred.T @ Q / np.sqrt(np.maximum(spectrum, np.finfo(float).tiny))
+    return (features - mean) @ axes[:, ::-1][:, :num_components]

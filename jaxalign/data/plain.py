@@ -1,0 +1,70 @@
+"""Anyone's own data: a directory with `stimuli.csv` and `responses.npz`.
+
+`stimuli.csv` has the columns stimulus_id, text, passage, and optionally run (else the passage),
+onset_s and offset_s. `responses.npz` has one array per attribute of `schema.Responses`.
+"""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.errors import InputError
+
+REQUIRED = ("stimulus_id", "text", "passage")
+TIMES = ("onset_s", "offset_s")
+
+
+def files(root: pathlib.Path) -> list[pathlib.Path]:
+    """Return both files.
+
+    Args:
+      root: the directory.
+
+    Raises:
+      InputError: if one is missing.
+    """
+    paths = [root / "stimuli.csv", root / "responses.npz"]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"data set {root} must hold {path.name}: there is no such file.")
+    return paths
+
+
+def stimuli(root: pathlib.Path) -> Stimuli:
+    """Read the table of stimuli.
+
+    Raises:
+      InputError: if a column is missing, or the times are not numbers.
+    """
+    path = files(root)[0]
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} must be a CSV table: {error}") from error
+    for name in REQUIRED:
+        if name not in table:
+            raise InputError(f"{path} must have column {name!r}, found {list(table)}.")
+    if ("onset_s" in table) != ("offset_s" in table):
+        raise InputError(f"{path} must have both onset_s and offset_s, or neither.")
+    times = {}
+    for name in TIMES:
+        if name in table:
+            try:
+                times[name] = table[name].astype(np.float64).to_numpy()
+            except ValueError as error:
+                raise InputError(f"{path}: {name} must hold numbers: {error}.") from error
+    return Stimuli(
+        stimulus_id=table["stimulus_id"].tolist(),
+        text=table["text"].tolist(),
+        passage=table["passage"].tolist(),
+        run=table["run" if "run" in table else "passage"].tolist(),
+        unit="word" if times else "sentence",
+        **times,
+    )
+
+
+def responses(root: pathlib.Path) -> Responses:
+    """Read the responses."""
+    return Responses.load(files(root)[1])

@@ -1,0 +1,261 @@
+"""What every data set becomes: stimuli and responses, checked when built."""
+
+import dataclasses
+import hashlib
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.errors import InputError
+
+Unit = Literal["word", "sentence"]
+
+# A target counts as constant when it varies by less than this fraction of its largest value: no
+# more than the rounding of float32.
+CONSTANT_TOLERANCE = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stimuli:
+    """Parts of texts in the order of presentation: words with times, or sentences.
+
+    Attributes:
+      stimulus_id: unique.
+      text: what was read or heard, not empty.
+      passage: the text that a part belongs to; context never crosses it, folds never divide it.
+      run: the scanning run in which it was presented; delays never cross it.
+      unit: whether the parts are words or sentences.
+      onset_s, offset_s: time within the run; empty arrays where presentation was not timed.
+    """
+
+    stimulus_id: Sequence[str]
+    text: Sequence[str]
+    passage: Sequence[str]
+    run: Sequence[str]
+    unit: Unit
+    onset_s: Float[np.ndarray, " m"] = dataclasses.field(default_factory=lambda: np.empty(0))
+    offset_s: Float[np.ndarray, " m"] = dataclasses.field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self):
+        m = len(self.stimulus_id)
+        for name in ("text", "passage", "run"):
+            if len(getattr(self, name)) != m:
+                raise InputError(
+                    f"stimuli: {name} must have one entry per stimulus_id ({m}), "
+                    f"found {len(getattr(self, name))}."
+                )
+        if repeated := first_repeated(self.stimulus_id):
+            raise InputError(f"stimuli: stimulus_id must be unique, found {repeated!r} twice.")
+        for name, text in zip(self.stimulus_id, self.text, strict=True):
+            if not text.strip():
+                raise InputError(f"stimuli: text must not be empty, but that of {name!r} is.")
+        if not self.is_timed:
+            return
+        if not len(self.onset_s) == len(self.offset_s) == m:
+            raise InputError(
+                f"stimuli: onset_s and offset_s must have {m} entries, found "
+                f"{len(self.onset_s)} and {len(self.offset_s)}."
+            )
+        for i in range(m):
+            if not self.offset_s[i] >= self.onset_s[i]:
+                raise InputError(
+                    f"stimuli: {self._at(i)} must end after it begins, but ends at "
+                    f"{self.offset_s[i]} s."
+                )
+            # Two clocks may round the same border differently.
+            follows = i > 0 and self.run[i] == self.run[i - 1]
+            if follows and self.onset_s[i] < self.offset_s[i - 1] - 1e-6:
+                raise InputError(
+                    f"stimuli: words must not overlap, but {self._at(i)} begins before "
+                    f"{self._at(i - 1)} ends ({self.offset_s[i - 1]} s)."
+                )
+
+    def _at(self, i: int) -> str:
+        return f"{self.text[i]!r} ({self.stimulus_id[i]}, {self.onset_s[i]} s)"
+
+    def __len__(self) -> int:
+        return len(self.stimulus_id)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the parts have onsets."""
+        return len(self.onset_s) > 0
+
+    @property
+    def hash(self) -> str:
+        """Hash of all content, 16 hexadecimal digits."""
+        digest = hashlib.sha256(self.unit.encode())
+        for column in (self.stimulus_id, self.text, self.passage, self.run):
+            digest.update("\x1f".join(column).encode() + b"\x1e")
+        digest.update(self.onset_s.tobytes() + self.offset_s.tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Responses:
+    """Recorded responses, one row per sample (a TR or a stimulus), one column per target.
+
+    Attributes:
+      values: finite, in `units`.
+      run: run of each sample; samples of a run are adjacent.
+      subject, roi, target: of each column; (subject, roi, target) is unique. Targets of the same
+        roi and name are comparable across subjects.
+      units: what the values are measured in.
+      stimulus_id: what was presented, of untimed responses; empty where `time_s` is given.
+      time_s: start of each TR, on the clock of the stimuli's onsets; empty for untimed responses.
+      tr_s: repetition time; 0 for untimed responses.
+      signal: the noiseless response, of simulations; [0 0] otherwise.
+    """
+
+    values: Float[np.ndarray, "n v"]
+    run: Sequence[str]
+    subject: Sequence[str]
+    roi: Sequence[str]
+    target: Sequence[str]
+    units: str
+    stimulus_id: Sequence[str] = ()
+    time_s: Float[np.ndarray, " n"] = dataclasses.field(default_factory=lambda: np.empty(0))
+    tr_s: float = 0.0
+    signal: Float[np.ndarray, "_ _"] = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+
+    def __post_init__(self):
+        n, v = self.values.shape
+        for name, size in (("run", n), ("subject", v), ("roi", v), ("target", v)):
+            if len(getattr(self, name)) != size:
+                raise InputError(
+                    f"responses: {name} must have {size} entries for values {n} x {v}, "
+                    f"found {len(getattr(self, name))}."
+                )
+        columns = list(zip(self.subject, self.roi, self.target, strict=True))
+        if repeated := first_repeated(columns):
+            raise InputError(
+                f"responses: subject {repeated[0]!r}, roi {repeated[1]!r}, target {repeated[2]!r} "
+                "must be there once, found twice: subject ids must be unique."
+            )
+        bad = ~np.isfinite(self.values)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise InputError(
+                f"responses must be finite, found {int(bad.sum())} that are not; the first is "
+                f"{self.values[row, column]} at sample {row} of subject "
+                f"{self.subject[column]!r}, roi {self.roi[column]!r}: mend or leave it out."
+            )
+        if self.is_timed == (len(self.stimulus_id) > 0):
+            raise InputError("responses must have either time_s or stimulus_id, and not both.")
+        name, size = (
+            ("time_s", len(self.time_s))
+            if self.is_timed
+            else (
+                "stimulus_id",
+                len(self.stimulus_id),
+            )
+        )
+        if size != n:
+            raise InputError(f"responses: {name} must have {n} entries, found {size}.")
+        if self.is_timed:
+            self._check_times()
+        self._check_copies()
+        if self.signal.size and self.signal.shape != (n, v):
+            raise InputError(f"responses: signal must be {n} x {v}, found {self.signal.shape}.")
+
+    def _check_times(self):
+        if not self.tr_s > 0:
+            raise InputError(f"responses: tr_s must be positive, found {self.tr_s}.")
+        run = np.asarray(self.run)
+        same = run[1:] == run[:-1]
+        steps = np.diff(self.time_s)[same]
+        if np.abs(steps - self.tr_s).max(initial=0) > 1e-3 * self.tr_s:
+            raise InputError(
+                f"responses: time_s must advance by tr_s = {self.tr_s} s within a run, found a "
+                f"step of {steps[np.abs(steps - self.tr_s).argmax()]:.4f} s."
+            )
+
+    def _check_copies(self):
+        """Refuse two subjects with the same data (a published data set had such a pair)."""
+        seen = {}
+        for subject in dict.fromkeys(self.subject):
+            own = self.values[:, [s == subject for s in self.subject]]
+            if np.ptp(own, axis=0).max() == 0:
+                continue
+            other = seen.setdefault(hashlib.sha256(own.tobytes()).digest(), subject)
+            if other != subject:
+                raise InputError(
+                    f"responses of two subjects must differ: those of {other!r} and {subject!r} "
+                    "are identical."
+                )
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether samples are TRs."""
+        return len(self.time_s) > 0
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Whether each target is constant."""
+        largest = np.abs(self.values).max(axis=0)
+        return np.ptp(self.values, axis=0) <= CONSTANT_TOLERANCE * largest
+
+    def columns(self, keep: Sequence[bool]) -> "Responses":
+        """Return the responses of some targets."""
+        index = np.flatnonzero(keep)
+        take = lambda labels: [labels[i] for i in index]
+        return dataclasses.replace(
+            self,
+            values=self.values[:, index],
+            subject=take(self.subject),
+            roi=take(self.roi),
+            target=take(self.target),
+            signal=self.signal[:, index] if self.signal.size else self.signal,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the `.npz` that `load` reads: one array per attribute, of the same name."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+        return buffer.getvalue()
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Responses":
+        """Read an `.npz` with one array per attribute; `signal` and the unused one may lack.
+
+        Raises:
+          InputError: if it cannot be read, or lacks or adds an array.
+        """
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            raise InputError(f"{path} must be an .npz of plain arrays: {error}.") from error
+        required = {"values", "run", "subject", "roi", "target", "units"}
+        if missing := required - arrays.keys():
+            raise InputError(f"{path} must hold array {min(missing)!r}: it is missing.")
+        if unknown := arrays.keys() - fields.keys():
+            raise InputError(f"{path}: array {min(unknown)!r} is none of {sorted(fields)}.")
+        for name in ("run", "subject", "roi", "target", "stimulus_id"):
+            if name in arrays:
+                arrays[name] = [str(x) for x in arrays[name]]
+        arrays["units"] = str(arrays["units"])
+        arrays["tr_s"] = float(arrays.get("tr_s", 0.0))
+        for name in ("values", "time_s", "signal"):
+            if name in arrays:
+                arrays[name] = arrays[name].astype(np.float64)
+        if arrays["values"].ndim != 2:
+            raise InputError(
+                f"{path}: values must be [samples, targets], found shape {arrays['values'].shape}."
+            )
+        return cls(**arrays)
+
+
+def first_repeated(items: Sequence):
+    """Return the first item that comes a second time, or None."""
+    seen = set()
+    for item in items:
+        if item in seen:
+            return item
+        seen.add(item)
+    return None

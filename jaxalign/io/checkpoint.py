@@ -1,0 +1,161 @@
+"""Read-only checkpoints: named tensors on disk, of which any slice can be read alone."""
+
+import json
+import pathlib
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import safetensors
+
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir
+
+
+class Checkpoint(Protocol):
+    """Named tensors."""
+
+    path: pathlib.Path
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each tensor."""
+        ...
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """Read part of a tensor."""
+        ...
+
+    def hash(self) -> str:
+        """Return a hash of the content, 16 hexadecimal digits."""
+        ...
+
+
+class Safetensors:
+    """One `.safetensors` file, or the shards that a `.safetensors.index.json` names."""
+
+    def __init__(self, directory: pathlib.Path):
+        """Open the headers of `model.safetensors`, or of all shards, in a directory.
+
+        Raises:
+          InputError: if a file is missing, truncated or not safetensors.
+        """
+        self.path = directory
+        index = directory / "model.safetensors.index.json"
+        single = directory / "model.safetensors"
+        if single.is_file():
+            self._files = [single]
+        elif index.is_file():
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            self._files = [directory / name for name in sorted(set(names))]
+        else:
+            raise InputError(
+                f"{directory} must hold model.safetensors or model.safetensors.index.json."
+            )
+        self._where = {}
+        for file in self._files:
+            try:
+                handle = safetensors.safe_open(file, framework="numpy")
+            except (OSError, safetensors.SafetensorError) as error:
+                raise InputError(
+                    f"{file} must be a whole safetensors file: {error}; fetch it again."
+                ) from error
+            for name in handle.keys():
+                self._where[name] = handle.get_slice(name)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each tensor."""
+        return {name: tuple(part.get_shape()) for name, part in self._where.items()}
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """Read part of a tensor from the memory-mapped file."""
+        return self._where[name][index]
+
+    def hash(self) -> str:
+        """Return a hash of the files' contents."""
+        return run_dir.hash_text("".join(run_dir.hash_file(file) for file in self._files))
+
+
+class Llama2cHeader(NamedTuple):
+    """The seven integers at the head of a version 0 llama2.c file."""
+
+    dim: int
+    hidden_dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    vocab_size: int  # negative: the classifier has weights of its own
+    seq_len: int
+
+
+class Llama2c:
+    """A llama2.c file (version 0, float32), under the names of a Hugging Face LLaMA.
+
+    Queries and keys are reordered from interleaved to half-split rotary pairs on reading, as
+    Hugging Face checkpoints hold them.
+
+    Source: karpathy/llama2.c, `export.py` legacy_export and `run.c` memory_map_weights.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        """Map a file.
+
+        Raises:
+          InputError: if the header is impossible or the size does not fit it.
+        """
+        self.path = path
+        with open(path, "rb") as file:
+            head = np.fromfile(file, np.int32, 7)
+        if len(head) < 7 or (head[:5] <= 0).any() or head[6] <= 0 or head[0] % head[3]:
+            raise InputError(f"{path} must begin with a llama2.c version 0 header.")
+        self.header = h = Llama2cHeader(*map(int, head))
+        head_size = h.dim // h.n_heads
+        kv_dim = h.n_kv_heads * head_size
+        vocab = abs(h.vocab_size)
+        L, D = h.n_layers, h.dim
+        layout = [
+            ("model.embed_tokens.weight", (vocab, D)),
+            ("model.layers.{}.input_layernorm.weight", (L, D)),
+            ("model.layers.{}.self_attn.q_proj.weight", (L, D, D)),
+            ("model.layers.{}.self_attn.k_proj.weight", (L, kv_dim, D)),
+            ("model.layers.{}.self_attn.v_proj.weight", (L, kv_dim, D)),
+            ("model.layers.{}.self_attn.o_proj.weight", (L, D, D)),
+            ("model.layers.{}.post_attention_layernorm.weight", (L, D)),
+            ("model.layers.{}.mlp.gate_proj.weight", (L, h.hidden_dim, D)),
+            ("model.layers.{}.mlp.down_proj.weight", (L, D, h.hidden_dim)),
+            ("model.layers.{}.mlp.up_proj.weight", (L, h.hidden_dim, D)),
+            ("model.norm.weight", (D,)),
+            ("", (2, h.seq_len, head_size // 2)),  # rotary tables, which the model computes
+        ]
+        if h.vocab_size < 0:
+            layout.append(("lm_head.weight", (vocab, D)))
+        sizes = [int(np.prod(shape)) for _, shape in layout]
+        expected, found = 28 + 4 * sum(sizes), path.stat().st_size
+        if expected != found:
+            raise InputError(
+                f"{path} must have {expected} bytes for {h}, found {found}; fetch it again."
+            )
+        values = np.memmap(path, np.float32, "r", offset=28)
+        self._tensors = {}
+        start = 0
+        for (name, shape), size in zip(layout, sizes, strict=True):
+            block = values[start : start + size].reshape(shape)
+            start += size
+            if "{}" in name:
+                self._tensors |= {name.format(i): block[i] for i in range(L)}
+            elif name:
+                self._tensors[name] = block
+        for name, tensor in self._tensors.items():
+            if name.endswith(("q_proj.weight", "k_proj.weight")):
+                pairs = tensor.reshape(-1, head_size // 2, 2, D)
+                self._tensors[name] = pairs.swapaxes(1, 2).reshape(tensor.shape)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each tensor."""
+        return {name: tensor.shape for name, tensor in self._tensors.items()}
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """Read part of a tensor."""
+        return np.asarray(self._tensors[name][index])
+
+    def hash(self) -> str:
+        """Return a hash of the file's content."""
+        return run_dir.hash_file(self.path)

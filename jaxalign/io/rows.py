@@ -1,0 +1,81 @@
+"""Score rows: their schema, and their Parquet files."""
+
+import pathlib
+from collections.abc import Sequence
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir
+
+SCHEMA_VERSION = 1
+
+# One row per model x layer x subject x ROI. Lists have one value per outer fold.
+SCHEMA = pa.schema(
+    [
+        ("schema_version", pa.int32()),
+        ("dataset", pa.string()),
+        ("model", pa.string()),  # of a control: its kind
+        ("control_of", pa.string()),  # of a control: the model it stands beside; else ""
+        ("layer", pa.int32()),  # 0 is the embedding; 0 too for features without layers
+        ("num_layers", pa.int32()),  # blocks of the network; 0 for features without layers
+        ("subject", pa.string()),  # "group": the mean over subjects
+        ("roi", pa.string()),
+        ("protocol", pa.string()),
+        ("folds_hash", pa.string()),
+        ("context", pa.string()),
+        ("pooling", pa.string()),
+        ("metric", pa.string()),
+        ("score", pa.float64()),  # mean over folds, then over targets; raw, not divided
+        ("ceiling", pa.float64()),
+        ("ceiling_kind", pa.string()),
+        ("signal_ceiling", pa.float64()),  # of simulations: noiseless signal x responses; else NaN
+        ("fold_scores", pa.list_(pa.float64())),
+        ("r2", pa.float64()),
+        ("fold_r2", pa.list_(pa.float64())),
+        ("fold_inner_r2", pa.list_(pa.float64())),  # on the inner splits: for choosing a layer
+        ("alpha_median", pa.float64()),  # over folds and targets
+        ("fold_alphas", pa.list_(pa.float64())),  # median over targets
+        ("alpha_low_share", pa.float64()),  # share of (fold, target) at the smallest penalty
+        ("alpha_high_share", pa.float64()),  # at the largest
+        ("num_targets", pa.int32()),
+        ("num_samples", pa.int32()),
+        ("num_nan", pa.int32()),  # (fold, target) pairs without a defined score
+        ("num_constant_features", pa.int32()),  # most over the folds
+        ("fingerprint", pa.string()),
+        ("git_commit", pa.string()),
+        ("versions", pa.string()),  # JSON
+    ],
+    metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
+)
+
+
+def write(path: pathlib.Path, rows: Sequence[dict]) -> None:
+    """Write rows to a Parquet file, atomically.
+
+    Raises:
+      pa.ArrowInvalid: if a row lacks a column or holds a value of another type.
+    """
+    for row in rows:
+        if row.keys() != set(SCHEMA.names):
+            raise pa.ArrowInvalid(
+                f"columns must match the schema: {row.keys() ^ set(SCHEMA.names)}"
+            )
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), sink)
+    run_dir.write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def read(path: pathlib.Path) -> pd.DataFrame:
+    """Read rows into a frame.
+
+    Raises:
+      InputError: if the file has another schema version.
+    """
+    table = pq.read_table(path)
+    found = (table.schema.metadata or {}).get(b"jaxalign.schema_version", b"none").decode()
+    if found != str(SCHEMA_VERSION):
+        raise InputError(f"{path}: schema version must be {SCHEMA_VERSION}, found {found}.")
+    return table.to_pandas()

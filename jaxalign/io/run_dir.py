@@ -1,0 +1,142 @@
+"""Artefacts of a run: where they lie, what fixes their content, and whether they are finished."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+from collections.abc import Mapping
+
+from jaxalign.errors import InputError
+
+DONE = "done.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """One directory that a stage makes: `<workdir>/<stage>/<fingerprint>/`.
+
+    The fingerprint hashes all that fixes the content, so a changed setting, input file or stage
+    version leads to another directory, and an unchanged one to the same. The done-marker is
+    written last: a directory without it is unfinished.
+    """
+
+    workdir: pathlib.Path
+    stage: str
+    name: str  # for people: unique within a stage and a configuration
+    settings: Mapping[str, object]  # plain JSON: everything that fixes the content
+    inputs: tuple["Artefact", ...] = ()
+    cost: str = ""  # what making it takes, for --dry_run; not part of the fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits."""
+        content = {
+            "stage": self.stage,
+            "settings": dict(self.settings),
+            "inputs": [x.fingerprint for x in self.inputs],
+        }
+        return hash_text(json.dumps(content, sort_keys=True, allow_nan=False))
+
+    @property
+    def path(self) -> pathlib.Path:
+        """The directory."""
+        return self.workdir / self.stage / self.fingerprint
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the artefact is finished."""
+        return (self.path / DONE).is_file()
+
+    def start(self) -> None:
+        """Make the directory, and record in it what it will hold."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "settings.json", self.describe())
+
+    def finish(self, **facts: object) -> None:
+        """Write the done-marker, with what was found on the way (counts, times)."""
+        write_json(self.path / DONE, facts)
+
+    def facts(self) -> dict:
+        """Read what `finish` was given."""
+        return json.loads((self.path / DONE).read_text(encoding="utf-8"))
+
+    def describe(self) -> dict:
+        """Return what fixes the content, for people and provenance."""
+        return {
+            "stage": self.stage,
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "settings": dict(self.settings),
+            "inputs": [x.describe() for x in self.inputs],
+        }
+
+
+def write_atomic(path: pathlib.Path, data: bytes) -> None:
+    """Write a file so that it is seen whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    os.chmod(f.name, 0o666 & ~_umask())
+    os.replace(f.name, path)
+
+
+def write_json(path: pathlib.Path, content: object) -> None:
+    """Write JSON atomically."""
+    write_atomic(path, json.dumps(content, indent=2, sort_keys=True).encode() + b"\n")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def check_writable(workdir: pathlib.Path) -> None:
+    """Make the work directory, and refuse one that cannot be written.
+
+    Raises:
+      InputError: if a file cannot be made in it. A directory whose write bits are all cleared is
+        refused for root too, who could write it nevertheless.
+    """
+    remedy = "choose another --workdir or change its permissions."
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not workdir.stat().st_mode & 0o222:
+            raise InputError(f"workdir must be writable: {workdir} is read-only; {remedy}")
+        with tempfile.NamedTemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"workdir must be writable: {workdir}: {reason}; {remedy}") from error
+
+
+def hash_file(path: pathlib.Path) -> str:
+    """Return the SHA-256 of a file's content, 16 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def hash_text(text: str) -> str:
+    """Return the SHA-256 of a text, 16 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def git_commit() -> str:
+    """Return the commit of the package's checkout, "+changes" if it differs, "" outside one."""
+    here = pathlib.Path(__file__).resolve().parent
+    git = lambda *args: subprocess.run(
+        ["git", "-C", str(here), *args], capture_output=True, text=True, check=False
+    )
+    try:
+        # An installed package may lie inside somebody else's checkout.
+        if git("ls-files", "--error-unmatch", __file__).returncode != 0:
+            return ""
+        commit = git("rev-parse", "HEAD").stdout.strip()
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", here).stdout.strip()
+    except FileNotFoundError:
+        return ""
+    return commit + ("+changes" if changed else "")

@@ -1,0 +1,224 @@
+"""Activation store: a zarr3 array [layer, stimulus, unit], written and resumed by whole shards.
+
+Anything that reads zarr3 reads it. The attributes are an interface: see `Attributes`.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+
+import ml_dtypes
+import numpy as np
+import tensorstore as ts
+from jaxtyping import Float
+
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir
+
+FORMAT_VERSION = 1
+ARRAY = "activations.zarr"  # in the directory of an artefact
+STIMULUS_IDS = "stimulus_ids.json"  # ids along the second axis
+DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
+DIMENSIONS = ("layer", "stimulus", "unit")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attributes:
+    """Provenance of a store, kept under the key `jaxalign` of the array's attributes."""
+
+    fingerprint: str  # of the artefact
+    dataset: str
+    stimuli_hash: str
+    model: str
+    model_hash: str  # of the weights; of configuration and seed for an untrained network
+    tokenizer_hash: str
+    untrained_seed: int  # -1: trained weights
+    context: str  # context rule
+    pooling: str
+    tap: str  # what layer i > 0 is: "residual" is the stream after block i; layer 0 the embedding
+    final_norm_applied: bool  # whether the last layer has passed the model's final norm
+    compute_dtype: str
+    versions: Mapping[str, str]
+    format_version: int = FORMAT_VERSION
+
+
+class Store:
+    """An open activation store."""
+
+    def __init__(self, path: pathlib.Path, array: ts.TensorStore, attributes: Attributes):
+        """Use `create` or `open_store`."""
+        self.path = path
+        self.attributes = attributes
+        self._array = array
+        chunk = array.chunk_layout.write_chunk.shape
+        assert chunk is not None  # a zarr array has chunks
+        self._shard = int(chunk[1])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Layers (the embedding included), stimuli, units."""
+        layers, stimuli, units = self._array.shape
+        return layers, stimuli, units
+
+    @property
+    def shards(self) -> list[range]:
+        """Stimulus rows of each shard."""
+        n = self.shape[1]
+        return [range(a, min(a + self._shard, n)) for a in range(0, n, self._shard)]
+
+    def has_shard(self, index: int) -> bool:
+        """Whether a shard was written; tensorstore renames a shard into place when it is whole."""
+        return (self.path / f"c/0/{index}/0").is_file()
+
+    def write_shard(self, index: int, values: np.ndarray) -> ts.Future:
+        """Start writing all layers of one shard; the future's result waits for the disk.
+
+        Args:
+          index: which shard.
+          values: [layer, stimulus, unit], as many stimuli as the shard has.
+        """
+        rows = self.shards[index]
+        dtype = self._array.dtype.numpy_dtype
+        return self._array[:, rows.start : rows.stop].write(values.astype(dtype, copy=False)).commit
+
+    def read_layer(self, layer: int) -> Float[np.ndarray, "m u"]:
+        """Read one layer as float32.
+
+        Raises:
+          InputError: if part of it was never written or is damaged.
+        """
+        try:
+            values = self._array[layer].read().result().astype(np.float32)
+        except ValueError as error:
+            raise InputError(
+                f"{self.path}: layer {layer} cannot be read ({_first_line(error)}); delete this "
+                "directory and run again."
+            ) from error
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{self.path}: layer {layer} must be finite, but "
+                f"{int((~np.isfinite(values)).any(axis=1).sum())} of {len(values)} stimuli are "
+                "not: they were not written, or overflowed the store's dtype."
+            )
+        return values
+
+
+def create(
+    path: pathlib.Path,
+    *,
+    shape: tuple[int, int, int],
+    dtype: str,
+    shard_stimuli: int,
+    attributes: Attributes,
+) -> Store:
+    """Create a store, or open the unfinished one that lies there to continue it.
+
+    Args:
+      path: directory of the array.
+      shape: layers, stimuli, units.
+      dtype: a key of `DTYPES`.
+      shard_stimuli: stimuli of a shard, one file with all layers.
+      attributes: provenance.
+
+    Raises:
+      InputError: if the directory holds activations of something else.
+    """
+    if (path / "zarr.json").is_file():
+        store = open_store(path, expected=attributes)
+        if store.shape != shape:
+            raise InputError(f"{path}: shape must be {shape}, found {store.shape}.")
+        return store
+    layers, stimuli, units = shape
+    rows = min(shard_stimuli, stimuli)
+    # Inside a shard a layer is one chunk, so reading a layer reads nothing else. Activations are
+    # noise to a compressor; the checksum finds damage.
+    inner = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": str(path)},
+        "metadata": {
+            "shape": shape,
+            "data_type": dtype,
+            "dimension_names": DIMENSIONS,
+            "fill_value": "NaN",
+            "attributes": {"jaxalign": dataclasses.asdict(attributes)},
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": [layers, rows, units]},
+            },
+            "codecs": [
+                {
+                    "name": "sharding_indexed",
+                    "configuration": {
+                        "chunk_shape": [1, rows, units],
+                        "codecs": inner,
+                        "index_codecs": inner,
+                    },
+                }
+            ],
+        },
+    }
+    array = ts.open(spec, create=True, open=False).result()
+    return Store(path, array, attributes)
+
+
+def open_store(path: pathlib.Path, *, expected: Attributes | None = None) -> Store:
+    """Open a store for reading.
+
+    Args:
+      path: directory of the array.
+      expected: if given, what the store must hold.
+
+    Raises:
+      InputError: if there is no store, it has another format, or it holds something else.
+    """
+    metadata = path / "zarr.json"
+    try:
+        found = json.loads(metadata.read_text(encoding="utf-8"))["attributes"]["jaxalign"]
+        attributes = Attributes(**found)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{metadata} must describe an activation store: {error!r}.") from error
+    if attributes.format_version != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format must be {FORMAT_VERSION}, found {attributes.format_version}."
+        )
+    if expected is not None:
+        for field in dataclasses.fields(Attributes):
+            want, have = getattr(expected, field.name), getattr(attributes, field.name)
+            # Another version of a library may finish what this one began.
+            if field.name != "versions" and want != have:
+                raise InputError(
+                    f"{path} must hold activations with {field.name} {want!r}, found {have!r} "
+                    f"(model {attributes.model}); delete that directory or choose another "
+                    "--workdir."
+                )
+    array = ts.open(
+        {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}, open=True
+    ).result()
+    return Store(path, array, attributes)
+
+
+def open_artefact(artefact: run_dir.Artefact) -> Store:
+    """Open the store of a finished extraction, and make sure that it is the one meant.
+
+    Raises:
+      InputError: if it is missing, or holds something else.
+    """
+    store = open_store(artefact.path / ARRAY)
+    if store.attributes.fingerprint != artefact.fingerprint:
+        raise InputError(
+            f"{store.path} must hold {artefact.name} ({artefact.fingerprint}), found "
+            f"{store.attributes.model} ({store.attributes.fingerprint}); delete that directory "
+            "and run again."
+        )
+    return store
+
+
+def stimulus_ids(artefact: run_dir.Artefact) -> list[str]:
+    """Return the stimulus of each row of an extraction."""
+    return json.loads((artefact.path / STIMULUS_IDS).read_text(encoding="utf-8"))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

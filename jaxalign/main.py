@@ -1,0 +1,131 @@
+"""Entry point: run the stages of a configuration.
+
+python -m jaxalign.main --config=configs/demo.py --workdir=runs/demo
+"""
+
+import importlib
+import logging as stdlib_logging
+import os
+import pathlib
+import sys
+import time
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from jaxalign import config as config_lib
+from jaxalign.errors import InputError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration file, such as configs/demo.py.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where artefacts go. Default: runs/<name of the configuration>."
+)
+_DATA_ROOT = flags.DEFINE_string(
+    "data_root", None, "Folder of published data. Default: environment variable JAXALIGN_DATA."
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print the resolved configuration and what each stage would do, and stop."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Plan all stages, then run them in order; what is finished is not made again."""
+    if len(argv) > 1:
+        raise InputError(f"only flags are understood, got argument {argv[1]!r}.")
+    if _CONFIG.value is None:
+        raise InputError("--config must name a configuration file, such as configs/demo.py.")
+    # Imported here: --help and a bad flag need not wait for JAX.
+    from jaxalign import stages as stages_lib
+    from jaxalign.core import mesh
+    from jaxalign.data import datasets
+    from jaxalign.io import run_dir
+
+    common, stages = config_lib.unpack(_CONFIG.value)
+    data_root = _DATA_ROOT.value or os.environ.get("JAXALIGN_DATA") or None
+    data_root = None if data_root is None else pathlib.Path(data_root)
+    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}").absolute()
+    try:
+        devices = mesh.make_mesh(*common.mesh)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    job = stages_lib.Job(
+        workdir=workdir,
+        data_root=data_root,
+        dataset=datasets.find(common.dataset, data_root),
+        mesh=devices,
+        seed=common.seed,
+    )
+    plan = []
+    upstream = {}
+    for stage, config in stages.items():
+        steps = importlib.import_module(f"jaxalign.stages.{stage}").plan(config, job, upstream)
+        upstream[stage] = [step.artefact for step in steps]
+        plan += steps
+    if _DRY_RUN.value:
+        sys.stdout.write(_describe(plan, job))
+        return
+    run_dir.check_writable(workdir)
+    run_dir.write_json(workdir / "config.json", _CONFIG.value.to_dict())
+    run(plan)
+
+
+def run(plan) -> None:
+    """Make every artefact of a plan that is not finished.
+
+    Args:
+      plan: steps of all stages, in order.
+    """
+    made = 0
+    for step in plan:
+        artefact = step.artefact
+        label = f"{artefact.stage} {artefact.name}".strip()
+        if artefact.is_done:
+            logging.info("%s: up to date (%s)", label, artefact.path)
+            continue
+        logging.info("%s: %s", label, artefact.cost or "starting")
+        start = time.monotonic()
+        artefact.start()
+        artefact.finish(**step.make(artefact))
+        made += 1
+        logging.info("%s: done in %.1f s (%s)", label, time.monotonic() - start, artefact.path)
+    if not made:
+        logging.info("Nothing to compute: all %d artefacts are up to date.", len(plan))
+
+
+def _describe(plan, job) -> str:
+    settings = config_lib.flatten(_CONFIG.value)
+    lines = ["# Configuration", *(f"--config.{k}={v!r}" for k, v in settings.items()), "", "# Plan"]
+    lines += [f"workdir: {job.workdir}", f"data_root: {job.data_root}"]
+    lines += [f"devices: {job.mesh.size} x {job.mesh.devices.flat[0].device_kind}"]
+    for step in plan:
+        artefact = step.artefact
+        status = "up to date" if artefact.is_done else "to do"
+        lines.append(
+            f"{artefact.stage} {artefact.name}: {status}; {artefact.cost}; {artefact.path}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def cli() -> None:
+    """Run `main`; report what the user can put right in one line, with exit code 2."""
+
+    def guarded(argv):
+        try:
+            main(argv)
+        except InputError as error:
+            logging.flush()
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(2)
+
+    logging.use_absl_handler()
+    # JAX reports each kind of accelerator that is absent.
+    stdlib_logging.getLogger("jax._src.xla_bridge").setLevel(stdlib_logging.WARNING)
+    logging.set_verbosity(logging.INFO)
+    app.run(guarded)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,166 @@
+"""Bidirectional encoder of the BERT design: learned positions, norms after each residual sum."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Int
+
+from jaxalign.errors import InputError
+from jaxalign.models import base, layers
+from jaxalign.models.weights import Tensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Hyperparameters."""
+
+    vocab_size: int
+    num_layers: int
+    width: int
+    num_heads: int
+    mlp_size: int
+    max_length: int
+    num_segments: int
+    norm_eps: float
+    init_sd: float
+
+
+def config_from_hf(hf: dict) -> Config:
+    """Read a Hugging Face `config.json` of model_type bert.
+
+    Raises:
+      InputError: if it asks for a variant that is not built here.
+    """
+    for key, supported in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+        if hf.get(key, supported) != supported:
+            raise InputError(f"config.json: {key} must be {supported!r}, found {hf[key]!r}.")
+    return Config(
+        vocab_size=hf["vocab_size"],
+        num_layers=hf["num_hidden_layers"],
+        width=hf["hidden_size"],
+        num_heads=hf["num_attention_heads"],
+        mlp_size=hf["intermediate_size"],
+        max_length=hf["max_position_embeddings"],
+        num_segments=hf["type_vocab_size"],
+        norm_eps=hf["layer_norm_eps"],
+        init_sd=hf.get("initializer_range", 0.02),
+    )
+
+
+_LAYER = "encoder.layer.{layer}."
+TENSORS = {
+    "words/table": Tensor("embeddings.word_embeddings.weight"),
+    "positions/table": Tensor("embeddings.position_embeddings.weight"),
+    "segments/table": Tensor("embeddings.token_type_embeddings.weight"),
+    "norm/scale": Tensor("embeddings.LayerNorm.weight"),
+    "norm/bias": Tensor("embeddings.LayerNorm.bias"),
+    "blocks/attention_norm/scale": Tensor(_LAYER + "attention.output.LayerNorm.weight"),
+    "blocks/attention_norm/bias": Tensor(_LAYER + "attention.output.LayerNorm.bias"),
+    "blocks/mlp_norm/scale": Tensor(_LAYER + "output.LayerNorm.weight"),
+    "blocks/mlp_norm/bias": Tensor(_LAYER + "output.LayerNorm.bias"),
+}
+for _ours, _theirs in {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_out": "attention.output.dense",
+    "mlp_in": "intermediate.dense",
+    "mlp_out": "output.dense",
+}.items():
+    TENSORS[f"blocks/{_ours}/kernel"] = Tensor(_LAYER + _theirs + ".weight", transpose=True)
+    TENSORS[f"blocks/{_ours}/bias"] = Tensor(_LAYER + _theirs + ".bias")
+
+FINAL_NORM_APPLIED = False
+PREFIXES = ("bert.",)
+# Buffers, and heads on top of the last layer, which no activation passes through.
+IGNORED = (r"embeddings\.position_ids", r"pooler\.dense\.(weight|bias)", r"cls\..*")
+
+
+class Block(nnx.Module):
+    """Attention and MLP, each followed by a residual sum and a norm."""
+
+    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
+        """Draw the weights."""
+
+        def linear(inputs, outputs, logical):
+            return layers.Linear(
+                inputs,
+                outputs,
+                logical=logical,
+                bias=True,
+                init_sd=config.init_sd,
+                dtype=dtype,
+                rngs=rngs,
+            )
+
+        D, F = config.width, config.mlp_size
+        self.query = linear(D, D, ("embed", "heads"))
+        self.key = linear(D, D, ("embed", "heads"))
+        self.value = linear(D, D, ("embed", "heads"))
+        self.attention_out = linear(D, D, ("heads", "embed"))
+        self.attention_norm = layers.LayerNorm(D, config.norm_eps, dtype)
+        self.mlp_in = linear(D, F, ("embed", "mlp"))
+        self.mlp_out = linear(F, D, ("mlp", "embed"))
+        self.mlp_norm = layers.LayerNorm(D, config.norm_eps, dtype)
+        self.num_heads = config.num_heads
+
+    def __call__(self, x_BTD: Array, mask: Bool[Array, "B T"]) -> Array:
+        """Apply."""
+        q, k, v = (
+            layers.split_heads(part(x_BTD), self.num_heads)
+            for part in (self.query, self.key, self.value)
+        )
+        attended = layers.attend(q, k, v, mask, causal=False)
+        x_BTD = self.attention_norm(x_BTD + self.attention_out(attended))
+        # Hugging Face's "gelu" is the exact one.
+        mlp = self.mlp_out(jax.nn.gelu(self.mlp_in(x_BTD), approximate=False))
+        return self.mlp_norm(x_BTD + mlp)
+
+
+class Network(nnx.Module):
+    """Embeddings and blocks."""
+
+    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
+        """Draw weights as Hugging Face does: normal, and zero for the padding token."""
+
+        def embedding(rows, logical):
+            return layers.Embedding(
+                rows,
+                config.width,
+                logical=logical,
+                init_sd=config.init_sd,
+                dtype=dtype,
+                rngs=rngs,
+            )
+
+        self.words = embedding(config.vocab_size, "vocab")
+        self.words.table[...] = self.words.table[...].at[0].set(0)
+        self.positions = embedding(config.max_length, "positions")
+        self.segments = embedding(config.num_segments, "segments")
+        self.norm = layers.LayerNorm(config.width, config.norm_eps, dtype)
+        keys = jax.random.split(rngs.params(), config.num_layers)
+        self.blocks = jax.vmap(lambda k: Block(config, dtype=dtype, rngs=nnx.Rngs(k)))(keys)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+        *,
+        pool: base.Pool | None = None,
+        with_logits: bool = False,
+    ) -> base.Output:
+        """Run all layers; see `base.Network`. An encoder has no logits: they are None."""
+        del with_logits
+        keep = pool or (lambda x: x)
+        positions = self.positions(jnp.arange(tokens.shape[1]))
+        segments = self.segments(jnp.zeros_like(tokens))
+        x_BTD = self.norm(self.words(tokens) + positions + segments)
+
+        def step(x, block):
+            x = block(x, mask)
+            return x, keep(x)
+
+        _, hidden = jax.lax.scan(step, x_BTD, self.blocks)
+        return base.Output(base.stack_layers(keep(x_BTD), hidden), None, FINAL_NORM_APPLIED)

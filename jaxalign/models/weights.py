@@ -1,0 +1,155 @@
+"""From named tensors on disk to a network's sharded parameters, strict in both directions."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from jaxalign.core import mesh as mesh_lib
+from jaxalign.errors import InputError
+from jaxalign.io.checkpoint import Checkpoint
+
+
+class Tensor(NamedTuple):
+    """Where a parameter lies in a checkpoint; `{layer}` stands for the index of a block."""
+
+    name: str
+    transpose: bool = False
+
+
+def check(
+    shapes: Mapping[str, tuple[int, ...]],
+    abstract: nnx.Module,
+    tensors: Mapping[str, Tensor],
+    ignored: Sequence[str],
+    *,
+    source: str,
+) -> None:
+    """Compare a checkpoint's names and shapes with a network's parameters; reads no values.
+
+    Args:
+      shapes: shape of each tensor, prefixes removed.
+      abstract: the network, from `nnx.eval_shape`.
+      tensors: parameter path -> tensor.
+      ignored: regular expressions of tensors that the network does not use.
+      source: what to call the checkpoint in an error.
+
+    Raises:
+      InputError: if a tensor is missing, has another shape, or is not known.
+    """
+    used = set()
+    for path, param in parameters(abstract).items():
+        tensor = tensors[path]
+        stacked = "{layer}" in tensor.name
+        want = param.shape[1:] if stacked else param.shape
+        want = want[::-1] if tensor.transpose else want
+        for layer in range(param.shape[0] if stacked else 1):
+            name = tensor.name.format(layer=layer)
+            if name not in shapes:
+                raise InputError(f"{source} must hold tensor {name} {list(want)}: it is missing.")
+            if shapes[name] != want:
+                raise InputError(
+                    f"{source}: tensor {name} must have shape {list(want)}, "
+                    f"found {list(shapes[name])}."
+                )
+            used.add(name)
+    unknown = [
+        name
+        for name in sorted(set(shapes) - used)
+        if not any(re.fullmatch(pattern, name) for pattern in ignored)
+    ]
+    if unknown:
+        raise InputError(
+            f"{source} must hold no tensor that the network does not use: found {unknown[0]}"
+            + (f" and {len(unknown) - 1} more." if len(unknown) > 1 else ".")
+        )
+
+
+def load(
+    abstract: nnx.Module,
+    checkpoint: Checkpoint,
+    tensors: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    mesh: Mesh,
+) -> nnx.Module:
+    """Read each parameter slice by slice, straight to the devices that hold it.
+
+    The host never holds more than one device's part of one parameter.
+
+    Args:
+      abstract: the network, from `nnx.eval_shape`; its dtypes are those loaded to.
+      checkpoint: what `check` has passed.
+      tensors: parameter path -> tensor.
+      names: name of each tensor without prefix -> its name in the checkpoint.
+      mesh: devices.
+    """
+    graph, state = nnx.split(abstract)
+    placed = {}
+    for path, param in nnx.to_flat_state(state):
+        tensor = tensors["/".join(map(str, path))]
+        shape, dtype = param.get_value().shape, param.get_value().dtype
+
+        def read(index, tensor=tensor, shape=shape, dtype=dtype):
+            stacked = "{layer}" in tensor.name
+            own = index[1:] if stacked else index
+            layers = range(*index[0].indices(shape[0])) if stacked else range(1)
+            parts = []
+            for layer in layers:
+                name = names[tensor.name.format(layer=layer)]
+                part = checkpoint.read(name, own[::-1] if tensor.transpose else own)
+                parts.append((part.T if tensor.transpose else part).astype(dtype))
+            return np.stack(parts) if stacked else parts[0]
+
+        array = jax.make_array_from_callback(shape, _sharding(param, mesh), read)
+        placed[path] = param.replace(array)
+    return nnx.merge(graph, nnx.from_flat_state(placed))
+
+
+def initialize(make: "type[nnx.Module]", config, *, dtype, seed: int, mesh: Mesh) -> nnx.Module:
+    """Draw a network's weights from a seed, each on the devices that hold it.
+
+    Args:
+      make: the network's class.
+      config: its configuration.
+      dtype: of the parameters.
+      seed: of the draw.
+      mesh: devices.
+    """
+    build = lambda: nnx.split(make(config, dtype=dtype, rngs=nnx.Rngs(seed)))
+    graph, state = nnx.split(abstract(make, config, dtype=dtype))
+    shardings = jax.tree.map(
+        lambda param: param.replace(_sharding(param, mesh)),
+        state,
+        is_leaf=lambda x: isinstance(x, nnx.Variable),
+    )
+    return nnx.merge(graph, jax.jit(lambda: build()[1], out_shardings=shardings)())
+
+
+def abstract(make, config, *, dtype) -> nnx.Module:
+    """Return the network with shapes in the place of arrays."""
+    return nnx.eval_shape(lambda: make(config, dtype=dtype, rngs=nnx.Rngs(0)))
+
+
+def parameters(network: nnx.Module) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return path -> shape and dtype."""
+    _, state = nnx.split(network)
+    return {
+        "/".join(map(str, path)): jax.ShapeDtypeStruct(param.shape, param.dtype)
+        for path, param in nnx.to_flat_state(state)
+    }
+
+
+def count(network: nnx.Module) -> int:
+    """Return the number of parameters."""
+    return sum(int(np.prod(param.shape)) for param in parameters(network).values())
+
+
+def _sharding(param: nnx.Variable, mesh: Mesh) -> jax.sharding.NamedSharding:
+    logical = param.get_metadata("logical")
+    shape = param.get_value().shape
+    # Scanned blocks have a layer axis in front of the axes that the module named.
+    return mesh_lib.sharding(mesh, (None,) * (len(shape) - len(logical)) + tuple(logical), shape)

@@ -1,0 +1,49 @@
+"""Stages of a run. Each module has a frozen `Config` and a `plan` of steps; stages meet on disk."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+from jax.sharding import Mesh
+
+from jaxalign.data.datasets import Dataset
+from jaxalign.io.run_dir import Artefact
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every stage is given besides its own settings."""
+
+    workdir: pathlib.Path
+    data_root: pathlib.Path | None
+    dataset: Dataset
+    mesh: Mesh
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """One artefact, and how to make it.
+
+    Planning is cheap and finds every error that can be found without computing; `make` does the
+    work, resumes what an interrupted run left, and returns facts for the done-marker.
+    """
+
+    artefact: Artefact
+    make: Callable[[Artefact], dict]
+
+
+# Artefacts that earlier stages make, by stage.
+Upstream = Mapping[str, Sequence[Artefact]]
+
+
+def trained(upstream: Upstream) -> dict[str, Artefact]:
+    """Return the activations of networks with their own weights, by model."""
+    stores = upstream["extract"]
+    return {x.settings["model"]: x for x in stores if x.settings["untrained_seed"] < 0}
+
+
+def untrained(upstream: Upstream) -> dict[str, Artefact]:
+    """Return the activations of the same networks with random weights, by model."""
+    stores = upstream["extract"]
+    return {x.settings["model"]: x for x in stores if x.settings["untrained_seed"] >= 0}

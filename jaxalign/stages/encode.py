@@ -1,0 +1,512 @@
+"""Activations x responses -> held-out scores, ceilings and controls, as rows."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import io
+import json
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+from tqdm import tqdm
+
+from jaxalign.core import ceiling, cv, features
+from jaxalign.data import controls
+from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
+from jaxalign.io import run_dir, store
+from jaxalign.io.run_dir import Artefact
+from jaxalign.stages import Job, Step, Upstream, trained, untrained
+
+VERSION = 2
+ROWS = "rows.parquet"
+PLANTED = "responses.npz"  # as the simulate stage names it
+GROUP = "group"
+PROTOCOL = "nested-ridge"
+METRIC = "pearson_r"
+DOWNSAMPLE = ("mean", "sum", "lanczos")
+GROUPS = ("none", "passage")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the encoding stage."""
+
+    alphas: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-2, 15))
+    num_folds: int = 6
+    gap: int = 0  # samples dropped from training on either side of a test block
+    groups: str = "none"  # "passage": folds never divide a passage
+    downsample: str = "mean"  # words to TRs: "mean" or "sum" within the TR, or "lanczos"
+    delays: tuple[int, ...] = (0,)  # in TRs; responses to single stimuli take (0,)
+    standardize: bool = True  # features to unit variance over each training set
+    pca: int = 0  # components fitted on each outer training set, before delays; 0: all features
+    controls: tuple[str, ...] = controls.CONTROLS
+    shift: int = 120  # samples by which `shifted` is late, circularly within a run
+    layers: tuple[int, ...] = ()  # of every network; (): all
+    rois: tuple[str, ...] = ()  # (): all
+    ceiling_splits: int = 100  # random halves of the participants
+
+    def __post_init__(self):
+        if not self.alphas or min(self.alphas) <= 0:
+            raise InputError(f"encode.alphas must be positive, got {self.alphas}.")
+        for name, least in (
+            ("num_folds", 3),
+            ("gap", 0),
+            ("pca", 0),
+            ("shift", 1),
+            ("ceiling_splits", 1),
+        ):
+            if getattr(self, name) < least:
+                raise InputError(f"encode.{name} must be >= {least}, got {getattr(self, name)}.")
+        if not self.delays or min(self.delays) < 0 or len(set(self.delays)) < len(self.delays):
+            raise InputError(f"encode.delays must be different and >= 0, got {self.delays}.")
+        for name, allowed in (("downsample", DOWNSAMPLE), ("groups", GROUPS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"encode.{name} must be one of {', '.join(allowed)}, "
+                    f"got {getattr(self, name)!r}."
+                )
+        if unknown := set(self.controls) - set(controls.CONTROLS):
+            raise InputError(
+                f"encode.controls must be among {', '.join(controls.CONTROLS)}, "
+                f"got {min(unknown)!r}."
+            )
+
+
+class Targets(NamedTuple):
+    """What is predicted: the targets of every subject, then those of the group's mean."""
+
+    Y: Float[np.ndarray, "n v"]
+    subject: list[str]
+    roi: list[str]
+    ceiling: Float[np.ndarray, " v"]
+    signal: Float[np.ndarray, "n v"]  # noiseless; [0 0] unless simulated
+
+
+class FeatureSet(NamedTuple):
+    """What is scored: a network, or a control."""
+
+    model: str  # of a control: its kind
+    control_of: str
+    source: Artefact  # the network's store, whose context and pooling the rows name
+
+
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Plan one set of rows per network and control.
+
+    Raises:
+      InputError: if responses are missing or malformed, or a layer, ROI or control is not there.
+    """
+    stores = trained(upstream)
+    random = untrained(upstream)
+    simulated = upstream.get("simulate", ())
+    if simulated:
+        if config.rois:
+            raise InputError(f"encode.rois must be () for simulated responses, got {config.rois}.")
+        samples = _planned_samples(job.dataset.stimuli)
+    else:
+        samples = job.dataset.responses
+        if unknown := [roi for roi in config.rois if roi not in samples.roi]:
+            raise InputError(
+                f"encode.rois must be among {', '.join(dict.fromkeys(samples.roi))}, "
+                f"got {unknown[0]!r}."
+            )
+        if samples.constant.all():
+            raise InputError("responses must vary: every target is constant.")
+    _check_samples(config, samples, job.dataset.stimuli)
+    settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
+    del settings["controls"]  # each control is a step of its own
+    settings["responses_hash"] = "" if simulated else job.dataset.hash
+    steps = []
+    for name, source in stores.items():
+        if bad := [x for x in config.layers if not 0 <= x <= source.settings["num_layers"]]:
+            raise InputError(
+                f"encode.layers must lie in 0..{source.settings['num_layers']} for {name}, "
+                f"got {bad[0]}."
+            )
+        sets = [FeatureSet(name, "", source)]
+        for control in config.controls:
+            if control == "untrained" and name not in random:
+                raise InputError(
+                    "encode.controls has 'untrained', so extract.untrained_seed must be >= 0."
+                )
+            network = random[name] if control == "untrained" else source
+            sets.append(FeatureSet(control, name, network))
+        for features_of in sets:
+            artefact = Artefact(
+                workdir=job.workdir,
+                stage="encode",
+                name=name + (f" {features_of.model}" if features_of.control_of else ""),
+                settings=settings
+                | {
+                    "model": features_of.model,
+                    "control_of": features_of.control_of,
+                    "shift": config.shift if features_of.model == "shifted" else 0,
+                },
+                inputs=(features_of.source, *simulated),
+                cost=_cost(config, features_of, len(samples.run)),
+            )
+            make = functools.partial(_encode, config, job, features_of)
+            steps.append(Step(artefact=artefact, make=make))
+    return steps
+
+
+def _planned_samples(stimuli: Stimuli) -> Responses:
+    """Return the samples that the simulate stage will make, without targets."""
+    return Responses(
+        values=np.zeros((len(stimuli), 0)),
+        run=stimuli.run,
+        subject=[],
+        roi=[],
+        target=[],
+        units="",
+        stimulus_id=stimuli.stimulus_id,
+    )
+
+
+def _check_samples(config: Config, responses: Responses, stimuli: Stimuli) -> None:
+    """Refuse settings that do not fit the samples, and samples that do not fit the stimuli."""
+    if responses.is_timed and not stimuli.is_timed:
+        raise InputError("responses are timed, so stimuli must have onset_s and offset_s.")
+    if responses.is_timed and config.groups != "none":
+        raise InputError(
+            f"encode.groups must be 'none' for timed responses, got {config.groups!r}."
+        )
+    if not responses.is_timed and config.delays != (0,):
+        raise InputError(
+            f"encode.delays must be (0,) for responses to single stimuli, got {config.delays}."
+        )
+    known = set(stimuli.run if responses.is_timed else stimuli.stimulus_id)
+    wanted = responses.run if responses.is_timed else responses.stimulus_id
+    if lost := [x for x in wanted if x not in known]:
+        kind = "run" if responses.is_timed else "stimulus_id"
+        raise InputError(
+            f"responses: every {kind} must be one of the stimuli's, found {lost[0]!r}."
+        )
+    runs, sizes = np.unique(np.asarray(responses.run), return_counts=True)
+    if "shifted" in config.controls and config.shift >= sizes.min():
+        raise InputError(
+            f"encode.shift must be less than the shortest run ({runs[sizes.argmin()]!r}, "
+            f"{sizes.min()} samples), got {config.shift}."
+        )
+    # Raises if the folds cannot be made.
+    try:
+        _folds(config, responses, stimuli)
+    except ValueError as error:
+        raise InputError(f"encode: {error}") from error
+
+
+def _cost(config: Config, features_of: FeatureSet, n: int) -> str:
+    settings = features_of.source.settings
+    num_layers = _num_layers(features_of)
+    layers = len(config.layers) or num_layers + 1 if num_layers else 1
+    units = settings["width"] if num_layers else 2
+    p = (config.pca or units) * len(config.delays)
+    k = config.num_folds
+    training_sets = k + k * (k - 1) // 2
+    small, large = sorted((n, p))
+    # A product for the smaller of kernel and covariance, and its eigenvectors.
+    flop = layers * training_sets * (2.0 * small**2 * large + 9.0 * small**3)
+    return f"{layers} layers x {training_sets} training sets, {n} samples, {flop / 1e9:.1f} GFLOP"
+
+
+def _num_layers(features_of: FeatureSet) -> int:
+    """Blocks of the network; 0 for features without layers."""
+    has_layers = features_of.model not in controls.STIMULUS_CONTROLS
+    return features_of.source.settings["num_layers"] if has_layers else 0
+
+
+def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact) -> dict:
+    """Score layer by layer; a layer that an interrupted run has scored is not scored again."""
+    start = time.monotonic()
+    stimuli = job.dataset.stimuli
+    responses = _responses(job, artefact)
+    responses, left_out = select(responses, config.rois)
+    for subject in left_out:
+        logging.warning(
+            "encode %s: subject %s is constant in every target and is left out",
+            artefact.name,
+            subject,
+        )
+    folds = _folds(config, responses, stimuli)
+    targets = assemble(responses, folds, config, np.random.default_rng(job.seed))
+    num_layers = _num_layers(features_of)
+    layers = (config.layers or range(num_layers + 1)) if num_layers else (0,)
+    scored = {}
+    for layer in tqdm(layers, desc=f"encode {artefact.name}", unit=" layers", mininterval=1.0):
+        path = artefact.path / f"layer_{layer:03d}.npz"
+        if not path.is_file():
+            design = _design(config, features_of, stimuli, responses, layer)
+            result = _nested(config, design, responses, targets.Y, folds)
+            buffer = io.BytesIO()
+            np.savez(buffer, **result._asdict())
+            run_dir.write_atomic(path, buffer.getvalue())
+        with np.load(path) as file:
+            scored[layer] = cv.Nested(**file)
+    settings = artefact.inputs[0].settings
+    common = {
+        "schema_version": rows_lib.SCHEMA_VERSION,
+        "dataset": job.dataset.name,
+        "model": features_of.model,
+        "control_of": features_of.control_of,
+        "num_layers": num_layers,
+        "protocol": PROTOCOL,
+        "folds_hash": cv.folds_hash(folds),
+        "context": settings["context"],
+        "pooling": settings["pooling"],
+        "metric": METRIC,
+        "num_samples": len(responses.run),
+        "fingerprint": artefact.fingerprint,
+        "git_commit": run_dir.git_commit(),
+        "versions": json.dumps(_versions(), sort_keys=True),
+    }
+    rows = [
+        common | {"layer": layer} | row
+        for layer, result in scored.items()
+        for row in _rows(result, targets, folds, config)
+    ]
+    rows_lib.write(artefact.path / ROWS, rows)
+    undefined = sum(row["num_nan"] for row in rows)
+    if undefined:
+        logging.warning("encode %s: %d fold scores are undefined", artefact.name, undefined)
+    return {
+        "left_out": left_out,
+        "num_nan": undefined,
+        "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+def _responses(job: Job, artefact: Artefact) -> Responses:
+    """Return the planted responses if the artefact is made from some, else the recorded ones."""
+    for source in artefact.inputs:
+        if source.stage == "simulate":
+            return Responses.load(source.path / PLANTED)
+    return job.dataset.responses
+
+
+def select(responses: Responses, rois: Sequence[str]) -> tuple[Responses, list[str]]:
+    """Keep some ROIs, and leave out subjects of whom every target is constant.
+
+    Args:
+      responses: all.
+      rois: those to keep; none means all.
+
+    Returns:
+      The responses kept, and the subjects left out.
+    """
+    if rois:
+        responses = responses.columns([roi in rois for roi in responses.roi])
+    varying = {
+        s for s, constant in zip(responses.subject, responses.constant, strict=True) if not constant
+    }
+    left_out = [s for s in dict.fromkeys(responses.subject) if s not in varying]
+    return responses.columns([s in varying for s in responses.subject]), left_out
+
+
+def _folds(config: Config, responses: Responses, stimuli: Stimuli) -> tuple[cv.Fold, ...]:
+    groups = None
+    if config.groups == "passage":
+        passage = dict(zip(stimuli.stimulus_id, stimuli.passage, strict=True))
+        groups = [passage[name] for name in responses.stimulus_id]
+    return cv.contiguous_folds(responses.run, config.num_folds, gap=config.gap, groups=groups)
+
+
+def assemble(
+    responses: Responses, folds: Sequence[cv.Fold], config: Config, rng: np.random.Generator
+) -> Targets:
+    """Append the group's mean to the subjects' targets, and find the ceilings of all.
+
+    The group has the targets that every subject has. Each subject is standardised within each run
+    before the mean is taken, since scanner units differ between subjects by more than responses
+    do; subjects' own targets stay as they were recorded.
+
+    Args:
+      responses: of the subjects kept.
+      folds: on whose test blocks ceilings are found.
+      config: for the number of random halves.
+      rng: draws them.
+    """
+    subjects = list(dict.fromkeys(responses.subject))
+    place = {
+        key: i
+        for i, key in enumerate(
+            zip(responses.subject, responses.roi, responses.target, strict=True)
+        )
+    }
+    names = dict.fromkeys(zip(responses.roi, responses.target, strict=True))
+    shared = [x for x in names if all((s, *x) in place for s in subjects)]
+    v = len(responses.subject)
+    ceilings = np.full(v, np.nan)
+    blocks = [fold.outer.test for fold in folds]
+    nothing = Targets(
+        responses.values, list(responses.subject), list(responses.roi), ceilings, responses.signal
+    )
+    if len(subjects) < 2 or not shared:
+        return nothing
+    columns = np.array([[place[(s, *x)] for x in shared] for s in subjects])  # [s g]
+    standard = features.standardize(responses.values, responses.run)
+    cube = standard[:, columns].transpose(1, 2, 0)  # [s g n]
+    ceilings[columns] = ceiling.leave_one_subject_out(cube, blocks)
+    reliability = ceiling.group_reliability(cube, blocks, rng=rng, num_splits=config.ceiling_splits)
+    signal = responses.signal
+    if signal.size:
+        signal = np.concatenate([signal, signal[:, columns].mean(axis=1)], axis=1)
+    return Targets(
+        Y=np.concatenate([responses.values, cube.mean(axis=0).T], axis=1),
+        subject=[*responses.subject, *[GROUP] * len(shared)],
+        roi=[*responses.roi, *[roi for roi, _ in shared]],
+        ceiling=np.concatenate([ceilings, reliability]),
+        signal=signal,
+    )
+
+
+class Design(NamedTuple):
+    """Features on the grid of TRs (or stimuli), before delays."""
+
+    values: Float[np.ndarray, "m u"]
+    run: np.ndarray
+    recorded: np.ndarray  # rows that have a response
+
+
+def _design(
+    config: Config, features_of: FeatureSet, stimuli: Stimuli, responses: Responses, layer: int
+) -> Design:
+    """Read or compute features of one layer, and bring them to the responses' samples."""
+    if features_of.model == "position":
+        return _position(stimuli, responses, config)
+    method = config.downsample
+    if features_of.model == "word_rate":
+        values, method = controls.word_rate(stimuli), "sum"
+    elif features_of.model == "word_length":
+        values = controls.word_length(stimuli)
+    else:
+        ids = store.stimulus_ids(features_of.source)
+        values = store.open_artefact(features_of.source).read_layer(layer).astype(np.float64)
+        row = {name: i for i, name in enumerate(ids)}
+        values = values[[row[name] for name in stimuli.stimulus_id]]
+    if responses.is_timed:
+        grid = features.lead_in(responses.time_s, responses.run, responses.tr_s, max(config.delays))
+        words = features.members(stimuli.run)
+        resampled = np.zeros((len(grid.time_s), values.shape[1]))
+        for name, trs in features.members(grid.run).items():
+            own = words[name]
+            resampled[trs] = features.downsample(
+                values[own], stimuli.onset_s[own], grid.time_s[trs], responses.tr_s, method
+            )
+        design = Design(resampled, grid.run, grid.recorded)
+    else:
+        row = {name: i for i, name in enumerate(stimuli.stimulus_id)}
+        values = values[[row[name] for name in responses.stimulus_id]]
+        design = Design(values, np.asarray(responses.run), np.arange(len(values)))
+    if features_of.model == "shifted":
+        rolled = features.shift(design.values, design.run, config.shift)
+        design = design._replace(values=rolled)
+    return design
+
+
+def _position(stimuli: Stimuli, responses: Responses, config: Config) -> Design:
+    """Position within the run; within the passage too, where samples are stimuli."""
+    if responses.is_timed:
+        grid = features.lead_in(responses.time_s, responses.run, responses.tr_s, max(config.delays))
+        return Design(controls.position(grid.run.tolist()), grid.run, grid.recorded)
+    passage = dict(zip(stimuli.stimulus_id, stimuli.passage, strict=True))
+    passages = [passage[name] for name in responses.stimulus_id]
+    values = [controls.position(passages), controls.position(responses.run)]
+    return Design(
+        np.concatenate(values, axis=1), np.asarray(responses.run), np.arange(len(passages))
+    )
+
+
+def _nested(
+    config: Config,
+    design: Design,
+    responses: Responses,
+    Y: Float[np.ndarray, "n v"],
+    folds: Sequence[cv.Fold],
+) -> cv.Nested:
+    """Delay the features and score them; with PCA, fold by fold on components of its own."""
+
+    def delayed(values):
+        return features.delay(values, design.run, config.delays)[design.recorded]
+
+    alphas = np.array(config.alphas)
+    if not config.pca or config.pca >= design.values.shape[1]:
+        return cv.nested(delayed(design.values), Y, folds, alphas, standardize=config.standardize)
+    parts = []
+    for fold in folds:
+        train = design.recorded[fold.outer.train]
+        components = features.principal_components(design.values, train, config.pca)
+        parts.append(
+            cv.nested(delayed(components), Y, [fold], alphas, standardize=config.standardize)
+        )
+    return cv.Nested(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _rows(
+    result: cv.Nested, targets: Targets, folds: Sequence[cv.Fold], config: Config
+) -> list[dict]:
+    """Average targets within each subject and ROI.
+
+    A target whose score is undefined in any fold has no score; a row's score is the mean over
+    the targets that have one, and NaN where none has.
+    """
+    alphas = np.sort(config.alphas)
+    signal_r = _signal_r(targets, folds)
+    rows = []
+    for subject, roi in dict.fromkeys(zip(targets.subject, targets.roi, strict=True)):
+        own = [
+            i
+            for i, pair in enumerate(zip(targets.subject, targets.roi, strict=True))
+            if pair == (subject, roi)
+        ]
+        chosen = result.alphas[:, own]
+        rows.append(
+            {
+                "subject": subject,
+                "roi": roi,
+                "score": _mean(result.r[:, own].mean(axis=0)),
+                "ceiling": _mean(targets.ceiling[own]),
+                "ceiling_kind": "split_half" if subject == GROUP else "leave_one_subject_out",
+                "signal_ceiling": _mean(signal_r[own]),
+                "fold_scores": _mean_rows(result.r[:, own]),
+                "r2": _mean(result.r2[:, own].mean(axis=0)),
+                "fold_r2": _mean_rows(result.r2[:, own]),
+                "fold_inner_r2": _mean_rows(result.inner_r2[:, own]),
+                "alpha_median": float(np.median(chosen)),
+                "fold_alphas": np.median(chosen, axis=1).tolist(),
+                "alpha_low_share": float((chosen == alphas[0]).mean()),
+                "alpha_high_share": float((chosen == alphas[-1]).mean()),
+                "num_targets": len(own),
+                "num_nan": int(np.isnan(result.r[:, own]).sum()),
+                "num_constant_features": int(result.num_constant.max()),
+            }
+        )
+    return rows
+
+
+def _signal_r(targets: Targets, folds: Sequence[cv.Fold]) -> Float[np.ndarray, " v"]:
+    """Correlation of noiseless and noisy responses, mean over test blocks; NaN if recorded."""
+    if not targets.signal.size:
+        return np.full(len(targets.subject), np.nan)
+    blocks = [fold.outer.test for fold in folds]
+    return ceiling.correlation(targets.signal.T, targets.Y.T, blocks)
+
+
+def _mean(values: Float[np.ndarray, " v"]) -> float:
+    """Mean of the defined values; NaN without any."""
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def _mean_rows(values: Float[np.ndarray, "k v"]) -> list[float]:
+    return [_mean(row) for row in values]
+
+
+def _versions() -> dict[str, str]:
+    names = ("jaxalign", "jax", "jaxlib", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}

@@ -1,0 +1,54 @@
+"""Package metadata: name, version, dependencies. Tool settings live in pyproject.toml."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "jaxalign/__init__.py").read_text())[1]
+
+setuptools.setup(
+    name="jaxalign",
+    version=VERSION,
+    description="Brain and behavioural alignment of language models, in JAX.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["jaxalign", "jaxalign.*"]),
+    package_data={"jaxalign": ["data/demo_passages.txt", "report/page.html.j2"]},
+    # A range serves Python 3.11 (jax 0.10.2 with flax 0.12.8) and 3.12 (jax 0.12 with
+    # flax 0.12.12); jaxalign/__init__.py refuses the pairs inside it that do not import.
+    install_requires=[
+        "absl-py>=2.1",
+        "flax>=0.12.8,!=0.12.9,<0.13",
+        "jax>=0.10.2,<0.13",
+        "jaxtyping>=0.3",
+        "jinja2>=3.1",
+        "matplotlib>=3.9",
+        "ml_collections>=1.0",
+        "numpy>=2.0",
+        "pandas>=2.2",
+        "praatio>=6.2",
+        "pyarrow>=17",
+        "safetensors>=0.8",
+        "scipy>=1.14",
+        "tensorstore>=0.1.84",
+        "tokenizers>=0.22",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": [
+            "basedpyright>=1.31",
+            "beartype>=0.20",
+            "hypothesis>=6.100",
+            "import-linter>=2.1",
+            "pytest>=8.2",
+            "ruff>=0.14",
+            "scikit-learn>=1.5",
+        ],
+        # Only for the scripts that make golden files.
+        "golden": ["torch>=2.6", "transformers>=5,<6"],
+    },
+)
