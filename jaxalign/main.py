@@ -93,6 +93,10 @@ def run(plan) -> None:
         logging.info("%s: done in %.1f s (%s)", label, time.monotonic() - start, artefact.path)
     if not made:
         logging.info("Nothing to compute: all %d artefacts are up to date.", len(plan))
+    logging.flush()
+    for step in plan:
+        if step.shows:
+            sys.stdout.write((step.artefact.path / step.shows).read_text(encoding="utf-8"))
 
 
 def _describe(plan, job) -> str:
@@ -121,8 +125,9 @@ def cli() -> None:
             sys.exit(2)
 
     logging.use_absl_handler()
-    # JAX reports each kind of accelerator that is absent.
-    stdlib_logging.getLogger("jax._src.xla_bridge").setLevel(stdlib_logging.WARNING)
+    # JAX reports each kind of accelerator that is absent, matplotlib its search for fonts.
+    for name in ("jax._src.xla_bridge", "matplotlib"):
+        stdlib_logging.getLogger(name).setLevel(stdlib_logging.WARNING)
     logging.set_verbosity(logging.INFO)
     app.run(guarded)
 

@@ -196,7 +196,7 @@ def nested(
         predicted = ridge.predict(design, rotated, test, penalties)
         weight = mask.astype(jnp.float32)
         r[i] = metrics.pearson_r(predicted, targets[test], weight)
-        r2[i] = metrics.r2(mean + predicted, targets[test], weight)
+        r2[i] = metrics.r2(mean[None] + predicted, targets[test], weight)
         num_constant[i] = design.num_constant
     return Nested(r, r2, chosen, 1 - inner_r2, num_constant)
 

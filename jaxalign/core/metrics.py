@@ -13,7 +13,7 @@ def _centre(x: Array, weight: Array) -> tuple[Array, Array, Array]:
     """Return centred columns (0 where weight is 0), their sum of squares, and whether they vary."""
     count = weight.sum()
     mean = (x * weight[:, None]).sum(axis=0) / count
-    centred = (x - mean) * weight[:, None]
+    centred = (x - mean[None]) * weight[:, None]
     square = (centred**2).sum(axis=0)
     largest = jnp.max(jnp.abs(x) * weight[:, None], axis=0)
     return centred, square, square > count * (CONSTANT_TOLERANCE * largest) ** 2

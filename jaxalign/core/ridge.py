@@ -74,11 +74,11 @@ def _factorize(X, train, train_mask, *, standardize, form):
     count = keep.sum()
     rows = X[train]
     mean = (rows * keep).sum(axis=0) / count
-    sd = jnp.sqrt((((rows - mean) * keep) ** 2).sum(axis=0) / count)
+    sd = jnp.sqrt((((rows - mean[None]) * keep) ** 2).sum(axis=0) / count)
     typical = jnp.sqrt((sd**2).mean())
     constant = sd <= CONSTANT_TOLERANCE * jnp.maximum(jnp.abs(mean), typical)
     scale = jnp.where(constant, 0.0, 1 / jnp.where(constant, 1.0, sd) if standardize else 1.0)
-    everything = (X - mean) * scale
+    everything = (X - mean[None]) * scale[None]
     Z = everything[train] * keep
     if form == "primal":
         spectrum, Q = jnp.linalg.eigh(Z.T @ Z)
@@ -111,7 +111,7 @@ def rotate(
     keep = train_mask.astype(Y.dtype)[:, None]
     rows = Y[train]
     mean = (rows * keep).sum(axis=0) / keep.sum()
-    return design.basis.T @ ((rows - mean) * keep), mean
+    return design.basis.T @ ((rows - mean[None]) * keep), mean
 
 
 @jax.jit
@@ -136,7 +136,7 @@ def predict(
     Returns:
       Predicted deviations from the training mean.
     """
-    return design.loadings[samples] @ (rotated / (design.spectrum[:, None] + alphas))
+    return design.loadings[samples] @ (rotated / (design.spectrum[:, None] + alphas[None]))
 
 
 @jax.jit
@@ -166,7 +166,7 @@ def squared_errors(
     """
     keep = sample_mask.astype(Y.dtype)[:, None]
     count = keep.sum()
-    residual = (Y[samples] - mean) * keep
+    residual = (Y[samples] - mean[None]) * keep
     loadings = design.loadings[samples] * keep
 
     def error(alpha):

@@ -51,6 +51,9 @@ SCHEMA = pa.schema(
     metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
 )
 
+# Columns with one value per fold.
+LISTS = tuple(field.name for field in SCHEMA if pa.types.is_list(field.type))
+
 
 def write(path: pathlib.Path, rows: Sequence[dict]) -> None:
     """Write rows to a Parquet file, atomically.

@@ -20,7 +20,8 @@ class Artefact:
 
     The fingerprint hashes all that fixes the content, so a changed setting, input file or stage
     version leads to another directory, and an unchanged one to the same. The done-marker is
-    written last: a directory without it is unfinished.
+    written last and repeats the fingerprint: a directory without it, or with another one, is
+    unfinished.
     """
 
     workdir: pathlib.Path
@@ -29,6 +30,7 @@ class Artefact:
     settings: Mapping[str, object]  # plain JSON: everything that fixes the content
     inputs: tuple["Artefact", ...] = ()
     cost: str = ""  # what making it takes, for --dry_run; not part of the fingerprint
+    latest_only: bool = False  # lies in `<workdir>/<stage>/` itself, and replaces the last one
 
     @property
     def fingerprint(self) -> str:
@@ -43,24 +45,26 @@ class Artefact:
     @property
     def path(self) -> pathlib.Path:
         """The directory."""
-        return self.workdir / self.stage / self.fingerprint
+        folder = self.workdir / self.stage
+        return folder if self.latest_only else folder / self.fingerprint
 
     @property
     def is_done(self) -> bool:
         """Whether the artefact is finished."""
-        return (self.path / DONE).is_file()
+        return (self.path / DONE).is_file() and self.facts()["fingerprint"] == self.fingerprint
 
     def start(self) -> None:
         """Make the directory, and record in it what it will hold."""
         self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / DONE).unlink(missing_ok=True)
         write_json(self.path / "settings.json", self.describe())
 
     def finish(self, **facts: object) -> None:
         """Write the done-marker, with what was found on the way (counts, times)."""
-        write_json(self.path / DONE, facts)
+        write_json(self.path / DONE, {"fingerprint": self.fingerprint} | facts)
 
     def facts(self) -> dict:
-        """Read what `finish` was given."""
+        """Read the fingerprint, and what `finish` was given."""
         return json.loads((self.path / DONE).read_text(encoding="utf-8"))
 
     def describe(self) -> dict:

@@ -53,7 +53,7 @@ class Store:
         self._array = array
         chunk = array.chunk_layout.write_chunk.shape
         assert chunk is not None  # a zarr array has chunks
-        self._shard = int(chunk[1])
+        self._shard = int(chunk[1] or 1)
 
     @property
     def shape(self) -> tuple[int, int, int]:

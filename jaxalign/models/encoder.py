@@ -156,7 +156,7 @@ class Network(nnx.Module):
         keep = pool or (lambda x: x)
         positions = self.positions(jnp.arange(tokens.shape[1]))
         segments = self.segments(jnp.zeros_like(tokens))
-        x_BTD = self.norm(self.words(tokens) + positions + segments)
+        x_BTD = self.norm(self.words(tokens) + positions[None] + segments)
 
         def step(x, block):
             x = block(x, mask)

@@ -10,6 +10,11 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 
+def _like(vector: Float[Array, " d"], x: Float[Array, "... d"]) -> Array:
+    """Give a vector the rank of what it meets, since ranks are not promoted silently."""
+    return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
+
+
 class Linear(nnx.Module):
     """y = x W + b."""
 
@@ -32,7 +37,7 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
         """Apply."""
         y = x @ self.kernel[...]
-        return y if self.bias is None else y + self.bias[...]
+        return y if self.bias is None else y + _like(self.bias[...], y)
 
 
 class Embedding(nnx.Module):
@@ -63,7 +68,7 @@ class LayerNorm(nnx.Module):
         y = x.astype(jnp.float32)
         y = y - y.mean(axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt((y**2).mean(axis=-1, keepdims=True) + self.eps)
-        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return (y * _like(self.scale[...], y) + _like(self.bias[...], y)).astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -78,7 +83,7 @@ class RMSNorm(nnx.Module):
         """Apply."""
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt((y**2).mean(axis=-1, keepdims=True) + self.eps)
-        return (y * self.scale[...]).astype(x.dtype)
+        return (y * _like(self.scale[...], y)).astype(x.dtype)
 
 
 def rotary(x: Float[Array, "B T N H"], theta: float) -> Float[Array, "B T N H"]:
@@ -88,8 +93,8 @@ def rotary(x: Float[Array, "B T N H"], theta: float) -> Float[Array, "B T N H"]:
     """
     length, half = x.shape[1], x.shape[-1] // 2
     frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency  # [T H/2]
-    cos, sin = jnp.cos(angle)[None, :, None], jnp.sin(angle)[None, :, None]
+    angle = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency[None]  # [T H/2]
+    cos, sin = jnp.cos(angle)[None, :, None], jnp.sin(angle)[None, :, None]  # [1 T 1 H/2]
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 

@@ -31,6 +31,7 @@ class Step:
 
     artefact: Artefact
     make: Callable[[Artefact], dict]
+    shows: str = ""  # a text file of the artefact to print at the end of the run
 
 
 # Artefacts that earlier stages make, by stage.

@@ -118,6 +118,14 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             )
         if samples.constant.all():
             raise InputError("responses must vary: every target is constant.")
+        _, left_out = select(samples, config.rois)
+        for subject in left_out:
+            logging.warning(
+                "encode: subject %s is left out: every target is constant (%d of %d subjects)",
+                subject,
+                len(left_out),
+                len(set(samples.subject)),
+            )
     _check_samples(config, samples, job.dataset.stimuli)
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
     del settings["controls"]  # each control is a step of its own
@@ -227,12 +235,6 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
     stimuli = job.dataset.stimuli
     responses = _responses(job, artefact)
     responses, left_out = select(responses, config.rois)
-    for subject in left_out:
-        logging.warning(
-            "encode %s: subject %s is constant in every target and is left out",
-            artefact.name,
-            subject,
-        )
     folds = _folds(config, responses, stimuli)
     targets = assemble(responses, folds, config, np.random.default_rng(job.seed))
     num_layers = _num_layers(features_of)

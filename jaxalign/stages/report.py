@@ -1,12 +1,229 @@
-"""tmp"""
+"""Score rows -> tables, figures and one HTML page."""
 
 import dataclasses
+import functools
+import json
+
+import pandas as pd
+
+from jaxalign.io import rows as rows_lib
+from jaxalign.io import run_dir
+from jaxalign.io.run_dir import Artefact
+from jaxalign.report import html, plots, tables
+from jaxalign.stages import Job, Step, Upstream
+
+VERSION = 2
+SUMMARY = "summary.txt"
+ENCODED = "rows.parquet"  # as the encode stage names it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """tmp"""
+    """Settings of the report stage."""
+
+    title: str = "Brain alignment"
 
 
-def plan(config, job, upstream):
-    return []
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Plan the one report of the run."""
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="report",
+        name="",
+        settings={"version": VERSION} | dataclasses.asdict(config),
+        inputs=tuple(upstream["encode"]),
+        cost="tables, figures, page",
+        latest_only=True,
+    )
+    planted = upstream["simulate"][0] if "simulate" in upstream else None
+    make = functools.partial(_report, config, planted)
+    return [Step(artefact=artefact, make=make, shows=SUMMARY)]
+
+
+def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dict:
+    rows = pd.concat([rows_lib.read(x.path / ENCODED) for x in artefact.inputs])
+    rows = rows.reset_index(drop=True)
+    rows_lib.write(artefact.path / "scores.parquet", rows.to_dict("records"))
+    flat = rows.copy()
+    for name in rows_lib.LISTS:
+        flat[name] = [json.dumps([float(x) for x in values]) for values in rows[name]]
+    found = {
+        "scores": flat,
+        "rois": tables.by_roi(rows),
+        "layers": tables.layer_margins(rows),
+        "controls": tables.against_controls(rows),
+    }
+    for name, table in found.items():
+        _write(artefact, f"{name}.csv", table.to_csv(index=False).encode())
+    models = list(dict.fromkeys(rows[rows.control_of == ""].model))
+    figures = {f"layers_{model}": plots.layer_profiles(rows, model) for model in models}
+    figures["rois"] = plots.roi_bars(rows)
+    for name, svg in figures.items():
+        _write(artefact, f"{name}.svg", svg)
+    left_out = sorted({s for x in artefact.inputs for s in x.facts()["left_out"]})
+    remarks = _remarks(rows, left_out, planted, found["layers"])
+    _write(artefact, SUMMARY, _summary(config, remarks, found).encode())
+    page = _page(config, rows, remarks, found, figures, artefact)
+    _write(artefact, "index.html", page.encode())
+    return {"num_rows": len(rows)}
+
+
+def _write(artefact: Artefact, name: str, data: bytes) -> None:
+    run_dir.write_atomic(artefact.path / name, data)
+
+
+def _remarks(
+    rows: pd.DataFrame, left_out: list[str], planted: Artefact | None, layers: pd.DataFrame
+) -> list[str]:
+    """Say in sentences what the tables do not show by themselves."""
+    subjects = [s for s in dict.fromkeys(rows.subject) if s != tables.GROUP]
+    remarks = []
+    if left_out:
+        remarks.append(
+            f"Left out, {len(left_out)} of {len(subjects) + len(left_out)} subjects, because "
+            f"every target is constant: {', '.join(left_out)}."
+        )
+    if planted is not None:
+        remarks += _planted(rows, planted, layers)
+    undefined = int(rows.num_nan.sum())
+    if undefined:
+        remarks.append(f"{undefined} fold scores are undefined and enter no mean.")
+    edges = rows[(rows.control_of == "") & (rows.subject != tables.GROUP)]
+    remarks.append(
+        "Penalties chosen at the ends of the grid, networks only: "
+        f"{edges.alpha_low_share.mean():.1%} at the smallest, "
+        f"{edges.alpha_high_share.mean():.1%} at the largest."
+    )
+    return remarks
+
+
+def _planted(rows: pd.DataFrame, planted: Artefact, layers: pd.DataFrame) -> list[str]:
+    settings = planted.settings
+    model, layer = settings["model"], settings["layer"]
+    best = layers[layers.model == model].iloc[0]
+    own = rows[(rows.model == model) & (rows.layer == layer) & (rows.subject != tables.GROUP)]
+    verdict = "the planted layer" if best.best_layer == layer else f"NOT the planted layer {layer}"
+    return [
+        f"Planted: layer {layer} of {model}; weights drawn alike for all units, none of them or of "
+        f"the leading components preferred; noise {settings['noise_sd']} times the signal.",
+        f"Best layer: {best.best_layer} ({verdict}), mean r over {best.num_subjects} participants "
+        f"{best.best_score:.3f}; margin over the second, layer {best.second_layer} "
+        f"({best.second_score:.3f}): {best.margin:.3f}, 95 % interval "
+        f"[{best.ci_low:.3f}, {best.ci_high:.3f}] over participants, who share the signal.",
+        f"Planted ceiling (noiseless signal against responses): {own.signal_ceiling.mean():.3f}; "
+        f"leave-one-subject-out ceilings of the participants: {own.ceiling.mean():.3f}, from "
+        f"{own.ceiling.min():.3f} to {own.ceiling.max():.3f}.",
+    ]
+
+
+def _summary(config: Config, remarks: list[str], found: dict[str, pd.DataFrame]) -> str:
+    number = lambda x: html.cell(float(x))
+    show = lambda table: table.to_string(index=False, float_format=number, na_rep="–")
+    drop = lambda table: table.drop(columns="dataset")
+    parts = [
+        f"{config.title}: {', '.join(dict.fromkeys(found['scores'].dataset))}",
+        *remarks,
+        "",
+        "Group: best layer and its score. Subjects: layer chosen inside the training data.",
+        show(drop(found["rois"])),
+        "",
+        "Best layer by the mean over subjects, and its margin over the second.",
+        show(drop(found["layers"])),
+        "",
+        "Model minus control. Subjects: mean difference, layers chosen inside the training data, "
+        "95 % interval. Group: best layer of each.",
+        show(drop(found["controls"])),
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def _lead(dataset: str, found: dict[str, pd.DataFrame]) -> str:
+    """Say what was found: the region predicted best, and which controls stay behind there."""
+    rois = found["rois"].sort_values("subjects_score", ascending=False)
+    best = rois.iloc[0]
+    own = found["controls"]
+    own = own[(own.model == best.model) & (own.roi == best.roi)]
+    ahead = [row.control for row in own.itertuples() if row.ci_low > 0]
+    close = [row.control for row in own.itertuples() if not row.ci_low > 0]
+    text = (
+        f"On {dataset}, {best.model} predicts {best.roi} best: mean r over {best.num_subjects} "
+        f"subjects {best.subjects_score:.3f} [{best.ci_low:.3f}, {best.ci_high:.3f}], ceiling "
+        f"{best.subjects_ceiling:.3f}; group r {best.group_score:.3f}, ceiling "
+        f"{best.group_ceiling:.3f}."
+    )
+    if ahead:
+        text += f" The subjects' interval is above {', '.join(ahead)}"
+        text += f", and not above {', '.join(close)}." if close else ": all its controls."
+    elif close:
+        text += f" The subjects' interval is above none of {', '.join(close)}."
+    return text
+
+
+def _page(config, rows, remarks, found, figures, artefact) -> str:
+    dataset = rows.dataset.iloc[0]
+    found = {name: table.drop(columns="dataset") for name, table in found.items()}
+    sections = [
+        html.Section("What to know first", text=remarks),
+        html.Section(
+            "Regions",
+            tables=[
+                (
+                    "Group: best layer and its score, a maximum over layers and so optimistic. "
+                    "Subjects: mean score, layer chosen inside the training data, 95 % interval.",
+                    found["rois"],
+                )
+            ],
+            figures=[
+                (
+                    "Bars: mean score over subjects of each model and its controls in each "
+                    "region, with intervals and noise ceilings.",
+                    figures["rois"],
+                )
+            ],
+        ),
+        html.Section(
+            "Layers",
+            tables=[("Best layer, and its margin over the second.", found["layers"])],
+            figures=[
+                (f"Lines: scores against layers of {name.removeprefix('layers_')}.", svg)
+                for name, svg in figures.items()
+                if name.startswith("layers_")
+            ],
+        ),
+        html.Section(
+            "Model minus control",
+            text=[
+                "A control that is ahead of the model has an interval below 0. For subjects, both "
+                "sides have their layer chosen inside the training data; 'layer 0' is the "
+                "model's own embedding."
+            ],
+            tables=[
+                (
+                    "Subjects: mean of the paired differences, with a 95 % interval. Group: the "
+                    "highest score of any layer, of both sides.",
+                    found["controls"],
+                )
+            ],
+        ),
+        html.Section("Methods", text=[_methods(rows)]),
+    ]
+    provenance = json.dumps(artefact.describe(), indent=1)
+    row = rows.iloc[0]
+    versions = f"commit {row.git_commit or 'unknown'}\nversions {row.versions}\n{provenance}"
+    return html.page(f"{config.title}: {dataset}", _lead(dataset, found), sections, versions)
+
+
+def _methods(rows: pd.DataFrame) -> str:
+    row = rows.iloc[0]
+    num_folds = len(row.fold_scores)
+    return (
+        f"{row.num_samples} samples; context {row.context}, tokens pooled by {row.pooling}. "
+        f"Ridge regression with a free intercept, {num_folds} contiguous outer folds, one penalty "
+        "per target and fold chosen by squared error on inner folds (the other outer blocks); "
+        "means and scales from training samples alone. A score is the Pearson correlation of "
+        "predicted and recorded responses in each held-out block, averaged over blocks, then over "
+        "targets; scores are not divided by the ceiling. Ceilings are found on the same blocks: "
+        "for a subject the correlation with the mean of the others, for the group the root of the "
+        f"Spearman-Brown split-half reliability over subjects. Folds {row.folds_hash}."
+    )

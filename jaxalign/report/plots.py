@@ -1,0 +1,153 @@
+"""Score rows -> figures, as SVG."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jaxalign.core import stats
+from jaxalign.report import tables
+
+# Colour-blind safe (Okabe and Ito 2008); the network and each control keep theirs everywhere.
+COLOURS = {
+    "network": "#0072B2",
+    "untrained": "#E69F00",
+    "shifted": "#999999",
+    "word_rate": "#D55E00",
+    "word_length": "#CC79A7",
+    "position": "#009E73",
+    "ceiling": "#000000",
+}
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "jaxalign",  # the same figure is the same file
+}
+
+
+def layer_profiles(rows: pd.DataFrame, model: str) -> bytes:
+    """Draw scores against layers, one column per ROI: group above, subjects below.
+
+    Args:
+      rows: score rows of one data set.
+      model: the network; its controls come along.
+
+    Returns:
+      An SVG.
+    """
+    own = rows[(rows.model == model) & (rows.control_of == "") | (rows.control_of == model)]
+    rois = list(dict.fromkeys(own.roi))
+    levels = [
+        ("mean response of the group", own[own.subject == tables.GROUP]),
+        ("participants (mean, 95 % interval)", own[own.subject != tables.GROUP]),
+    ]
+    levels = [(title, frame) for title, frame in levels if len(frame)]
+    with matplotlib.rc_context(_STYLE):
+        width = max(2.1 * len(rois) + 1.6, 4.5)
+        figure = Figure(figsize=(width, 2.3 * len(levels) + 0.6), layout="constrained")
+        axes = figure.subplots(len(levels), len(rois), sharex=True, sharey="row", squeeze=False)
+        for axis, roi in zip(axes[0], rois, strict=True):
+            axis.set_title(roi)
+        for line, (title, frame) in zip(axes, levels, strict=True):
+            for axis, roi in zip(line, rois, strict=True):
+                _profile(axis, frame[frame.roi == roi], model)
+            line[0].set_ylabel(f"Pearson r\n{title}")
+        for axis in axes[-1]:
+            axis.set_xlabel("layer")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+        return _svg(figure)
+
+
+def _profile(axis, frame: pd.DataFrame, model: str) -> None:
+    num_layers = int(frame.num_layers.max())
+    for name, features in frame.groupby("model", sort=False):
+        colour = COLOURS["network" if name == model else name]
+        scores = features.pivot(index="subject", columns="layer", values="score")
+        if int(features.num_layers.max()) == 0:
+            axis.axhline(scores[0].mean(), color=colour, lw=1, ls="--", label=name)
+            continue
+        intervals = [stats.mean_interval(scores[layer].to_numpy()) for layer in scores]
+        axis.plot(
+            scores.columns,
+            [x.mean for x in intervals],
+            color=colour,
+            marker="o",
+            ms=3,
+            lw=2 if name == model else 1,
+            label=name,
+        )
+        if len(scores) > 1:
+            low, high = [x.low for x in intervals], [x.high for x in intervals]
+            axis.fill_between(scores.columns, low, high, color=colour, alpha=0.15, lw=0)
+    ceiling = frame[frame.model == model].ceiling.mean()
+    if np.isfinite(ceiling):
+        axis.axhline(ceiling, color=COLOURS["ceiling"], lw=1, ls=":", label="noise ceiling")
+    axis.axhline(0, color="#cccccc", lw=0.8, zorder=0)
+    axis.set_xticks(range(0, num_layers + 1, max(num_layers // 6, 1)))
+
+
+def roi_bars(rows: pd.DataFrame) -> bytes:
+    """Draw each network beside its controls, ROI by ROI, with layers chosen inside the training.
+
+    Bars are means over subjects with 95 % intervals; the band is the interval of the subjects'
+    ceilings.
+
+    Args:
+      rows: score rows of one data set.
+
+    Returns:
+      An SVG.
+    """
+    scores = tables.nested_layer(rows)
+    scores = scores[scores.subject != tables.GROUP]
+    models = list(dict.fromkeys(scores[scores.control_of == ""].model))
+    rois = list(dict.fromkeys(scores.roi))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(
+            figsize=(max(1.5 * len(rois) + 2.4, 5), 2.6 * len(models)), layout="constrained"
+        )
+        axes = figure.subplots(len(models), 1, squeeze=False, sharex=True)[:, 0]
+        for axis, model in zip(axes, models, strict=True):
+            own = scores[
+                (scores.model == model) & (scores.control_of == "") | (scores.control_of == model)
+            ]
+            names = list(dict.fromkeys(own.model))
+            step = 0.8 / len(names)
+            for i, name in enumerate(names):
+                for x, roi in enumerate(rois):
+                    values = own[(own.model == name) & (own.roi == roi)].score.to_numpy(float)
+                    found = stats.mean_interval(values)
+                    axis.bar(
+                        x - 0.4 + (i + 0.5) * step,
+                        found.mean,
+                        0.9 * step,
+                        yerr=[[found.mean - found.low], [found.high - found.mean]],
+                        error_kw={"lw": 0.8},
+                        color=COLOURS["network" if name == model else name],
+                        label=name if x == 0 else None,
+                    )
+            for x, roi in enumerate(rois):
+                network = own[(own.model == model) & (own.roi == roi)]
+                band = stats.mean_interval(network.ceiling.to_numpy(float))
+                if band.n > 1:
+                    axis.fill_between(
+                        [x - 0.42, x + 0.42], band.low, band.high, color="#000000", alpha=0.25, lw=0
+                    )
+                    axis.plot([x - 0.42, x + 0.42], [band.mean] * 2, color="#000000", lw=1, ls=":")
+            axis.set_xticks(range(len(rois)), rois)
+            axis.axhline(0, color="#cccccc", lw=0.8, zorder=0)
+            axis.set_ylabel("Pearson r")
+            axis.set_title(model, loc="left")
+            axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

@@ -1,0 +1,174 @@
+"""Score rows -> tidy tables: best layers and their margins, models against controls."""
+
+import numpy as np
+import pandas as pd
+
+from jaxalign.core import stats
+
+GROUP = "group"
+# The network's own embedding stands among the controls: what context adds must show against it.
+EMBEDDING = "layer 0"
+
+_FEATURES = ["dataset", "model", "control_of"]
+
+
+def layer_margins(rows: pd.DataFrame) -> pd.DataFrame:
+    """Find the layer that predicts subjects best, and its margin over the second.
+
+    Args:
+      rows: score rows in the schema of `io.rows`.
+
+    Returns:
+      One row per dataset, model and ROI, for networks (not controls) with several layers and
+      subjects: `best_layer` has the highest mean over subjects; `margin` is the mean over
+      subjects of its score minus that of `second_layer`, with a 95 % t interval.
+    """
+    networks = rows[(rows.control_of == "") & (rows.subject != GROUP)]
+    found = []
+    for (dataset, model, roi), own in networks.groupby(["dataset", "model", "roi"], sort=False):
+        scores = own.pivot(index="subject", columns="layer", values="score")
+        order = scores.mean().sort_values(ascending=False, kind="stable")
+        if len(order) < 2 or not np.isfinite(order.iloc[:2]).all():
+            continue
+        best, second = order.index[:2]
+        margin = stats.mean_interval((scores[best] - scores[second]).to_numpy())
+        found.append(
+            {
+                "dataset": dataset,
+                "model": model,
+                "roi": roi,
+                "best_layer": best,
+                "best_score": order.iloc[0],
+                "second_layer": second,
+                "second_score": order.iloc[1],
+                "margin": margin.mean,
+                "ci_low": margin.low,
+                "ci_high": margin.high,
+                "num_subjects": margin.n,
+            }
+        )
+    columns = ["dataset", "model", "roi", "best_layer", "best_score", "second_layer"]
+    columns += ["second_score", "margin", "ci_low", "ci_high", "num_subjects"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
+    """Score each network with the layer chosen inside the training data.
+
+    For every outer fold, the layer with the best R2 on the inner splits; the score is the mean
+    over folds of the held-out scores of the layers chosen. Unlike the maximum over layers it is
+    not optimistic, and a network gains nothing by having more of them.
+
+    Args:
+      rows: score rows.
+
+    Returns:
+      One row per dataset, model, control_of, subject and ROI: `score`, `ceiling`, and `layers`,
+      the layers chosen by the folds.
+    """
+    keys = [*_FEATURES, "subject", "roi"]
+    found = []
+    for key, own in rows.groupby(keys, sort=False):
+        inner = np.array(own.fold_inner_r2.tolist())  # [layer k]
+        outer = np.array(own.fold_scores.tolist())
+        chosen = np.where(np.isfinite(inner), inner, -np.inf).argmax(axis=0)
+        score = outer[chosen, np.arange(len(chosen))].mean()
+        layers = own.layer.to_numpy()[chosen].tolist()
+        found.append(
+            dict(zip(keys, key, strict=True))
+            | {"score": score, "ceiling": own.ceiling.iloc[0], "layers": layers}
+        )
+    return pd.DataFrame(found)
+
+
+def against_controls(rows: pd.DataFrame) -> pd.DataFrame:
+    """Compare each network with each of its controls, subject by subject.
+
+    Args:
+      rows: score rows.
+
+    Returns:
+      One row per dataset, model, ROI and control: mean scores over subjects with layers chosen
+      inside the training data (`nested_layer`), the mean of the paired differences with a 95 % t
+      interval; and, of both sides, the highest score of any layer on the group's mean response.
+    """
+    embedding = rows[(rows.control_of == "") & (rows.layer == 0) & (rows.num_layers > 0)]
+    rows = pd.concat([embedding.assign(control_of=embedding.model, model=EMBEDDING), rows])
+    nested = nested_layer(rows)
+    best = rows[rows.subject == GROUP].groupby([*_FEATURES, "subject", "roi"], as_index=False)
+    scores = pd.concat([nested[nested.subject != GROUP], best["score"].max()])
+    wide = scores.set_index([*_FEATURES, "roi", "subject"])["score"].unstack("subject")
+    subjects = [name for name in wide.columns if name != GROUP]
+    controls = rows[rows.control_of != ""]
+    found = []
+    for (dataset, model, roi), own in controls.groupby(
+        ["dataset", "control_of", "roi"], sort=False
+    ):
+        network = wide.loc[(dataset, model, "", roi)]
+        for name in own.model.unique():
+            control = wide.loc[(dataset, name, model, roi)]
+            difference = stats.mean_interval((network[subjects] - control[subjects]).to_numpy())
+            group_model, group_control = network.get(GROUP, np.nan), control.get(GROUP, np.nan)
+            found.append(
+                {
+                    "dataset": dataset,
+                    "model": model,
+                    "roi": roi,
+                    "control": name,
+                    "model_score": network[subjects].mean(),
+                    "control_score": control[subjects].mean(),
+                    "difference": difference.mean,
+                    "ci_low": difference.low,
+                    "ci_high": difference.high,
+                    "num_subjects": difference.n,
+                    "group_model": group_model,
+                    "group_control": group_control,
+                    "group_difference": group_model - group_control,
+                }
+            )
+    columns = ["dataset", "model", "roi", "control", "model_score", "control_score", "difference"]
+    columns += ["ci_low", "ci_high", "num_subjects", "group_model", "group_control"]
+    return pd.DataFrame(found, columns=[*columns, "group_difference"])
+
+
+def by_roi(rows: pd.DataFrame) -> pd.DataFrame:
+    """Summarise each network in each ROI: group score at its best layer, and subjects' scores.
+
+    Args:
+      rows: score rows.
+
+    Returns:
+      One row per dataset, model and ROI: `group_layer` has the highest group score (a maximum on
+      the test data, and so optimistic), `subjects_score` is the mean over subjects with the layer
+      chosen inside the training data, with a 95 % t interval; ceilings beside both.
+    """
+    networks = rows[rows.control_of == ""]
+    nested = nested_layer(networks)
+    found = []
+    for (dataset, model, roi), own in networks.groupby(["dataset", "model", "roi"], sort=False):
+        group = own[own.subject == GROUP]
+        best = group.loc[group.score.idxmax()] if group.score.notna().any() else None
+        mine = nested[
+            (nested.dataset == dataset)
+            & (nested.model == model)
+            & (nested.roi == roi)
+            & (nested.subject != GROUP)
+        ]
+        subjects = stats.mean_interval(mine.score.to_numpy(float))
+        ceilings = mine.ceiling.to_numpy(float)
+        found.append(
+            {
+                "dataset": dataset,
+                "model": model,
+                "roi": roi,
+                "group_layer": -1 if best is None else int(best.layer),
+                "group_score": np.nan if best is None else best.score,
+                "group_ceiling": np.nan if best is None else best.ceiling,
+                "subjects_score": subjects.mean,
+                "ci_low": subjects.low,
+                "ci_high": subjects.high,
+                "num_subjects": subjects.n,
+                "subjects_ceiling": stats.mean_interval(ceilings).mean,
+            }
+        )
+    return pd.DataFrame(found)

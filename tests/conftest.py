@@ -1,0 +1,41 @@
+"""Strict JAX everywhere, four CPU devices, and the fixtures that all tests share."""
+
+import os
+import pathlib
+
+# One thread per BLAS call: many small eigenproblems are slowed down by threads of their own.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import jax
+import numpy as np
+import pytest
+
+from jaxalign.core import mesh as mesh_lib
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def data_root():
+    """Folder of published data; tests that read it are skipped where it is absent."""
+    value = os.environ.get("JAXALIGN_DATA")
+    if not value:
+        pytest.skip("JAXALIGN_DATA is not set: the published data are not here")
+    root = pathlib.Path(value)
+    if not root.is_dir():
+        pytest.skip(f"JAXALIGN_DATA is {value}: there is no such folder")
+    return root
+
+
+@pytest.fixture(scope="session")
+def mesh():
+    """All four devices along data."""
+    return mesh_lib.make_mesh(-1, 1)
