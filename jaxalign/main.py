@@ -7,9 +7,11 @@ import importlib
 import logging as stdlib_logging
 import os
 import pathlib
+import re
 import sys
 import time
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -34,19 +36,17 @@ def main(argv: list[str]) -> None:
     """Plan all stages, then run them in order; what is finished is not made again."""
     if len(argv) > 1:
         raise InputError(f"only flags are understood, got argument {argv[1]!r}.")
-    if _CONFIG.value is None:
-        raise InputError("--config must name a configuration file, such as configs/demo.py.")
+    settings = _settings()
     # Imported here: --help and a bad flag need not wait for JAX.
     from jaxalign import stages as stages_lib
     from jaxalign.core import mesh
     from jaxalign.data import datasets
     from jaxalign.io import run_dir
 
-    common, stages = config_lib.unpack(_CONFIG.value)
+    common, stages = config_lib.unpack(settings)
     data_root = _DATA_ROOT.value or os.environ.get("JAXALIGN_DATA") or None
     data_root = None if data_root is None else pathlib.Path(data_root)
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}").absolute()
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_path().stem}").absolute()
     try:
         devices = mesh.make_mesh(*common.mesh)
     except ValueError as error:
@@ -65,10 +65,10 @@ def main(argv: list[str]) -> None:
         upstream[stage] = [step.artefact for step in steps]
         plan += steps
     if _DRY_RUN.value:
-        sys.stdout.write(_describe(plan, job))
+        sys.stdout.write(_describe(settings, plan, job))
         return
     run_dir.check_writable(workdir)
-    run_dir.write_json(workdir / "config.json", _CONFIG.value.to_dict())
+    run_dir.write_json(workdir / "config.json", config_lib.flatten(settings))
     run(plan)
 
 
@@ -81,7 +81,7 @@ def run(plan) -> None:
     made = 0
     for step in plan:
         artefact = step.artefact
-        label = f"{artefact.stage} {artefact.name}".strip()
+        label = _label(artefact)
         if artefact.is_done:
             logging.info("%s: up to date (%s)", label, artefact.path)
             continue
@@ -99,9 +99,27 @@ def run(plan) -> None:
             sys.stdout.write((step.artefact.path / step.shows).read_text(encoding="utf-8"))
 
 
-def _describe(plan, job) -> str:
-    settings = config_lib.flatten(_CONFIG.value)
-    lines = ["# Configuration", *(f"--config.{k}={v!r}" for k, v in settings.items()), "", "# Plan"]
+def _label(artefact) -> str:
+    return f"{artefact.stage} {artefact.name}".strip()
+
+
+def _settings() -> ml_collections.ConfigDict:
+    """Return the configuration, with the overrides of the command line."""
+    if _CONFIG.value is None:
+        raise InputError("--config must name a configuration file, such as configs/demo.py.")
+    path = _config_path()
+    if not path.is_file():
+        raise InputError(f"--config must name a file: there is no file {str(path)!r}.")
+    return _CONFIG.value
+
+
+def _config_path() -> pathlib.Path:
+    return pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
+
+
+def _describe(settings, plan, job) -> str:
+    flat = config_lib.flatten(settings)
+    lines = ["# Configuration", *(f"--config.{k}={v!r}" for k, v in flat.items()), "", "# Plan"]
     lines += [f"workdir: {job.workdir}", f"data_root: {job.data_root}"]
     lines += [f"devices: {job.mesh.size} x {job.mesh.devices.flat[0].device_kind}"]
     for step in plan:
@@ -113,23 +131,43 @@ def _describe(plan, job) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _parse(argv: list[str]) -> list[str]:
+    """Parse flags; what is wrong with them is an `InputError` in one line."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise InputError(f"{_one_line(error)} (--help lists the flags)") from error
+    except (AttributeError, KeyError) as error:
+        # How ml_collections reports an override of a setting that does not exist.
+        overrides = [
+            x.split("=")[0].lstrip("-") for x in argv if x.lstrip("-").startswith("config.")
+        ]
+        unknown = next((x for x in overrides if x.rpartition(".")[2] in str(error)), None)
+        unknown = unknown or next((x for x in overrides if x.split(".")[1] in str(error)), None)
+        if unknown is None:
+            raise
+        guess = re.search(r'Did you mean "(\w+)"', str(error))
+        hint = f"did you mean {guess[1]}?" if guess else "--dry_run lists them all."
+        raise InputError(f"--{unknown}: there is no such setting; {hint}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def cli() -> None:
     """Run `main`; report what the user can put right in one line, with exit code 2."""
-
-    def guarded(argv):
-        try:
-            main(argv)
-        except InputError as error:
-            logging.flush()
-            sys.stderr.write(f"error: {error}\n")
-            sys.exit(2)
-
     logging.use_absl_handler()
     # JAX reports each kind of accelerator that is absent, matplotlib its search for fonts.
     for name in ("jax._src.xla_bridge", "matplotlib"):
         stdlib_logging.getLogger(name).setLevel(stdlib_logging.WARNING)
     logging.set_verbosity(logging.INFO)
-    app.run(guarded)
+    try:
+        app.run(main, flags_parser=_parse)
+    except InputError as error:
+        logging.flush()
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -108,9 +108,10 @@ def check_writable(workdir: pathlib.Path) -> None:
     """
     remedy = "choose another --workdir or change its permissions."
     try:
+        existing = next(x for x in (workdir, *workdir.parents) if x.exists())
+        if not existing.stat().st_mode & 0o222:
+            raise InputError(f"workdir must be writable: {existing} is read-only; {remedy}")
         workdir.mkdir(parents=True, exist_ok=True)
-        if not workdir.stat().st_mode & 0o222:
-            raise InputError(f"workdir must be writable: {workdir} is read-only; {remedy}")
         with tempfile.NamedTemporaryFile(dir=workdir):
             pass
     except OSError as error:

@@ -196,11 +196,12 @@ def _check_samples(config: Config, responses: Responses, stimuli: Stimuli) -> No
         raise InputError(
             f"responses: every {kind} must be one of the stimuli's, found {lost[0]!r}."
         )
-    runs, sizes = np.unique(np.asarray(responses.run), return_counts=True)
-    if "shifted" in config.controls and config.shift >= sizes.min():
+    sizes = {run: len(own) for run, own in features.members(responses.run).items()}
+    shortest = min(sizes, key=sizes.__getitem__)
+    if "shifted" in config.controls and config.shift >= sizes[shortest]:
         raise InputError(
-            f"encode.shift must be less than the shortest run ({runs[sizes.argmin()]!r}, "
-            f"{sizes.min()} samples), got {config.shift}."
+            f"encode.shift must be less than the shortest run ({shortest!r}, "
+            f"{sizes[shortest]} samples), got {config.shift}."
         )
     # Raises if the folds cannot be made.
     try:

@@ -100,20 +100,26 @@ def _remarks(
 def _planted(rows: pd.DataFrame, planted: Artefact, layers: pd.DataFrame) -> list[str]:
     settings = planted.settings
     model, layer = settings["model"], settings["layer"]
-    best = layers[layers.model == model].iloc[0]
-    own = rows[(rows.model == model) & (rows.layer == layer) & (rows.subject != tables.GROUP)]
-    verdict = "the planted layer" if best.best_layer == layer else f"NOT the planted layer {layer}"
-    return [
+    remarks = [
         f"Planted: layer {layer} of {model}; weights drawn alike for all units, none of them or of "
-        f"the leading components preferred; noise {settings['noise_sd']} times the signal.",
-        f"Best layer: {best.best_layer} ({verdict}), mean r over {best.num_subjects} participants "
-        f"{best.best_score:.3f}; margin over the second, layer {best.second_layer} "
-        f"({best.second_score:.3f}): {best.margin:.3f}, 95 % interval "
-        f"[{best.ci_low:.3f}, {best.ci_high:.3f}] over participants, who share the signal.",
+        f"the leading components preferred; noise {settings['noise_sd']} times the signal."
+    ]
+    for best in layers[layers.model == model].itertuples():
+        hit = "the planted layer" if best.best_layer == layer else f"NOT the planted layer {layer}"
+        remarks.append(
+            f"Best layer: {best.best_layer} ({hit}), mean r over {best.num_subjects} participants "
+            f"{best.best_score:.3f}; margin over the second, layer {best.second_layer} "
+            f"({best.second_score:.3f}): {best.margin:.3f}, 95 % interval "
+            f"[{best.ci_low:.3f}, {best.ci_high:.3f}] over participants, who share the signal."
+        )
+    # Ceilings are the responses' own: any row of a participant has them.
+    own = rows[rows.subject != tables.GROUP].drop_duplicates(["subject", "roi"])
+    remarks.append(
         f"Planted ceiling (noiseless signal against responses): {own.signal_ceiling.mean():.3f}; "
         f"leave-one-subject-out ceilings of the participants: {own.ceiling.mean():.3f}, from "
-        f"{own.ceiling.min():.3f} to {own.ceiling.max():.3f}.",
-    ]
+        f"{own.ceiling.min():.3f} to {own.ceiling.max():.3f}."
+    )
+    return remarks
 
 
 def _summary(config: Config, remarks: list[str], found: dict[str, pd.DataFrame]) -> str:

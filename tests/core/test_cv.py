@@ -42,8 +42,14 @@ def make_targets(rng, X):
     return Y
 
 
+def make_features(rng, p):
+    """Features whose variance falls off, as that of activations does."""
+    rotation, _ = np.linalg.qr(rng.normal(size=(p, p)))
+    return rng.normal(size=(N, p)) / np.arange(1, p + 1) @ rotation * np.sqrt(p)
+
+
 def make_problem(rng, p=10):
-    X = rng.normal(size=(N, p))
+    X = make_features(rng, p)
     return X, make_targets(rng, X)
 
 
@@ -113,15 +119,15 @@ def assert_matches_oracle(X, Y, folds, *, standardize, dead=(), alphas=ALPHAS):
         r, r2 = ridge_oracle.held_out(live, Y, fold, result.alphas[i], standardize=standardize)
         np.testing.assert_allclose(result.r[i], r, rtol=0, atol=1e-4)
         np.testing.assert_allclose(result.r2[i], r2, rtol=1e-4, atol=1e-4)
-    assert num_decided > 0.7 * result.alphas.size
+    assert num_decided > 0.6 * result.alphas.size
     np.testing.assert_array_equal(result.num_constant, len(dead))
 
 
 @pytest.mark.parametrize("standardize", [True, False])
-@pytest.mark.parametrize("p", [10, 120])
+@pytest.mark.parametrize("p", [10, 90])
 @pytest.mark.parametrize("columns", COLUMNS)
 def test_scores_match_the_oracle_for_any_columns(rng, columns, p, standardize):
-    X = rng.normal(size=(N, p))
+    X = make_features(rng, p)
     dead = columns(X, rng) or []
     Y = make_targets(rng, np.delete(X, dead, axis=1))
     assert_matches_oracle(X, Y, gapped_folds(), standardize=standardize, dead=dead)
@@ -136,7 +142,7 @@ def test_scores_match_the_oracle_where_samples_equal_features(rng, p, standardiz
     assert_matches_oracle(X, Y, folds, standardize=standardize)
 
 
-@pytest.mark.parametrize("p", [10, 120])
+@pytest.mark.parametrize("p", [10, 90])
 def test_scores_match_the_oracle_on_unequal_groups(rng, p):
     X, Y = make_problem(rng, p)
     folds = grouped_folds()
@@ -150,7 +156,7 @@ def test_one_target_matches_the_oracle(rng):
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 1.0, 1e3, 1e6, 1e9])
-@pytest.mark.parametrize("p", [10, 48, 120])
+@pytest.mark.parametrize("p", [10, 48, 90])
 def test_scores_at_a_given_penalty_match_the_oracle(rng, p, alpha):
     X, Y = make_problem(rng, p)
     folds = equal_folds()
@@ -161,13 +167,13 @@ def test_scores_at_a_given_penalty_match_the_oracle(rng, p, alpha):
         np.testing.assert_allclose(result.r2[i], r2, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("p", [10, 120])
+@pytest.mark.parametrize("p", [10, 90])
 def test_scores_match_a_grid_search_of_sklearn(rng, p):
     X, Y = make_problem(rng, p)
     folds = gapped_folds()
-    result = cv.nested(X, Y[:, :3], folds, ALPHAS)
+    result = cv.nested(X, Y, folds, ALPHAS)
     for i, fold in enumerate(folds[:2]):
-        for j in range(3):
+        for j in range(2):
             search = GridSearchCV(
                 make_pipeline(StandardScaler(), Ridge()),
                 {"ridge__alpha": ALPHAS},
@@ -180,9 +186,7 @@ def test_scores_match_a_grid_search_of_sklearn(rng, p):
             model.fit(X[fold.outer.train], Y[fold.outer.train, j])
             predicted, y = model.predict(X[fold.outer.test]), Y[fold.outer.test, j]
             assert result.r[i, j] == pytest.approx(stats.pearsonr(predicted, y)[0], abs=1e-4)
-            assert result.r2[i, j] == pytest.approx(
-                model.score(X[fold.outer.test], y), abs=1e-4
-            )
+            assert result.r2[i, j] == pytest.approx(model.score(X[fold.outer.test], y), abs=1e-4)
 
 
 def test_targets_do_not_interact(rng):
@@ -214,7 +218,7 @@ def test_permuting_targets_permutes_scores(rng):
     np.testing.assert_allclose(permuted.r2, plain.r2[:, order], atol=1e-5)
 
 
-@pytest.mark.parametrize("p", [10, 120])
+@pytest.mark.parametrize("p", [10, 90])
 def test_permuting_features_changes_nothing(rng, p):
     X, Y = make_problem(rng, p)
     plain = cv.nested(X, Y, gapped_folds(), ALPHAS)
@@ -223,7 +227,7 @@ def test_permuting_features_changes_nothing(rng, p):
     np.testing.assert_allclose(permuted.r, plain.r, atol=1e-5)
 
 
-@pytest.mark.parametrize("p", [10, 120])
+@pytest.mark.parametrize("p", [10, 90])
 def test_scale_and_offset_of_features_do_not_matter_when_standardized(rng, p):
     X, Y = make_problem(rng, p)
     plain = cv.nested(X, Y, gapped_folds(), ALPHAS)
@@ -247,9 +251,11 @@ def test_scale_of_features_matters_when_not_standardized(rng):
 @pytest.mark.parametrize("scale, offset", [(-1, 0), (3, 1e4), (1e-5, 1), (1e-13, 0), (1e12, 0)])
 def test_affine_change_of_targets_leaves_scores_unchanged(rng, scale, offset):
     X, Y = make_problem(rng)
-    Y = Y[:, :8]
-    plain = cv.nested(X, Y, gapped_folds(), ALPHAS)
-    changed = cv.nested(X, scale * Y + offset, gapped_folds(), ALPHAS)
+    Y = (Y - Y.mean(axis=0)) / Y.std(axis=0)
+    # Up to 1e4: beyond, the errors of neighbouring penalties are equal in float32.
+    alphas = ALPHAS[:8]
+    plain = cv.nested(X, Y, gapped_folds(), alphas)
+    changed = cv.nested(X, scale * Y + offset, gapped_folds(), alphas)
     np.testing.assert_array_equal(changed.alphas, plain.alphas)
     np.testing.assert_allclose(changed.r, plain.r, atol=1e-5)
     np.testing.assert_allclose(changed.r2, plain.r2, rtol=1e-4, atol=1e-5)
@@ -298,13 +304,18 @@ def test_held_out_responses_do_not_choose_the_penalty(rng):
 def test_samples_within_the_gap_do_not_reach_the_fit(rng):
     X, Y = make_problem(rng)
     folds = gapped_folds()
-    before = cv.nested(X, Y, folds, ALPHAS)
+    # One penalty, as other folds' inner tests do hold these samples.
+    alphas = np.array([10.0])
+    before = cv.nested(X, Y, folds, alphas)
     used = np.r_[folds[0].outer.train, folds[0].outer.test]
     gap = np.setdiff1d(np.arange(N), used)
     assert len(gap) == 3
-    X[gap], Y[gap] = 1e3, -1e3
-    after = cv.nested(X, Y, folds, ALPHAS)
+    X[gap] += 100 * rng.normal(size=(3, 10))
+    Y[gap] += 100 * rng.normal(size=(3, 1)) * Y.std(axis=0)
+    after = cv.nested(X, Y, folds, alphas)
     np.testing.assert_allclose(after.r[0], before.r[0], atol=1e-4)
+    np.testing.assert_allclose(after.r2[0], before.r2[0], rtol=1e-4, atol=1e-4)
+    assert np.abs(after.r[3] - before.r[3]).max() > 0.1
 
 
 def test_a_fold_scores_alike_alone_and_among_others(rng):
@@ -356,7 +367,7 @@ def test_a_target_that_is_constant_in_one_test_block_has_no_score_there(rng):
     np.testing.assert_array_equal(np.isnan(result.r2), expected)
 
 
-@pytest.mark.parametrize("p", [10, 120])
+@pytest.mark.parametrize("p", [10, 90])
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.37, -1e4 / 3])
 def test_a_target_that_is_constant_in_training_has_no_correlation(rng, value, p):
     X, Y = make_problem(rng, p)
@@ -368,7 +379,7 @@ def test_a_target_that_is_constant_in_training_has_no_correlation(rng, value, p)
     assert np.isfinite(result.r[3, 1:]).all()
 
 
-@pytest.mark.parametrize("p", [10, 120])
+@pytest.mark.parametrize("p", [10, 90])
 def test_constant_features_have_no_correlation_and_score_as_the_mean(rng, p):
     _, Y = make_problem(rng)
     folds = gapped_folds()
@@ -489,8 +500,8 @@ def test_blocks_end_at_the_nearest_border_of_groups():
     folds = cv.contiguous_folds(["r"] * len(groups), 3, gap=0, groups=groups)
     assert ["".join(dict.fromkeys(groups[i] for i in fold.outer.test)) for fold in folds] == [
         "a",
-        "b",
-        "cd",
+        "bc",
+        "d",
     ]
 
 

@@ -149,9 +149,7 @@ def test_padding_changes_nothing(rng, p, form):
     plain, mean = predict(X, Y, alphas, form=form, standardize=True)
     train = np.r_[SPLIT.train, np.zeros(7, int)]
     mask = np.arange(len(train)) < NUM_TRAIN
-    padded, padded_mean = predict(
-        X, Y, alphas, form=form, standardize=True, train=train, mask=mask
-    )
+    padded, padded_mean = predict(X, Y, alphas, form=form, standardize=True, train=train, mask=mask)
     assert_close(padded, plain)
     np.testing.assert_allclose(padded_mean, mean, atol=1e-6)
 
