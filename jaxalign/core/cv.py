@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxalign.core import metrics, ridge
+from jaxalign.core.features import Labels
 
 
 class Split(NamedTuple):
@@ -36,7 +37,7 @@ class Nested(NamedTuple):
 
 
 def contiguous_folds(
-    runs: Sequence, num_folds: int, *, gap: int, groups: Sequence | None = None
+    runs: Labels, num_folds: int, *, gap: int, groups: Labels | None = None
 ) -> tuple[Fold, ...]:
     """Cut samples into contiguous test blocks; the inner test blocks are the other outer ones.
 
@@ -88,7 +89,7 @@ def contiguous_folds(
     )
 
 
-def _starts(labels: Sequence) -> Int[np.ndarray, " b"]:
+def _starts(labels: Labels) -> Int[np.ndarray, " b"]:
     array = np.asarray(labels)
     starts = np.flatnonzero(np.r_[True, array[1:] != array[:-1]])
     if len(starts) != len(np.unique(array)):
@@ -96,7 +97,7 @@ def _starts(labels: Sequence) -> Int[np.ndarray, " b"]:
     return starts
 
 
-def _within(runs: Sequence, block: Int[np.ndarray, " T"], gap: int) -> Bool[np.ndarray, " n"]:
+def _within(runs: Labels, block: Int[np.ndarray, " T"], gap: int) -> Bool[np.ndarray, " n"]:
     """Mark the samples that are in a block, or within `gap` of it in the same run."""
     labels = np.asarray(runs)
     place = np.arange(len(labels))

@@ -9,6 +9,9 @@ from jaxtyping import Float, Int
 Downsample = Literal["mean", "sum", "lanczos"]
 LANCZOS_LOBES = 3
 
+# Of each sample: its run, its passage.
+Labels = Sequence | np.ndarray
+
 
 class Grid(NamedTuple):
     """TRs on which features are sampled: those recorded, and those that lead up to them."""
@@ -18,7 +21,7 @@ class Grid(NamedTuple):
     recorded: Int[np.ndarray, " n"]  # positions on the grid of the recorded samples
 
 
-def members(labels: Sequence) -> dict[str, Int[np.ndarray, " m"]]:
+def members(labels: Labels) -> dict[str, Int[np.ndarray, " m"]]:
     """Return the positions of each label, labels in the order of their first appearance.
 
     Args:
@@ -28,7 +31,7 @@ def members(labels: Sequence) -> dict[str, Int[np.ndarray, " m"]]:
     return {label: np.flatnonzero(array == label) for label in dict.fromkeys(array.tolist())}
 
 
-def lead_in(time_s: Float[np.ndarray, " n"], run: Sequence, tr_s: float, num_trs: int) -> Grid:
+def lead_in(time_s: Float[np.ndarray, " n"], run: Labels, tr_s: float, num_trs: int) -> Grid:
     """Extend each run backwards, so that delayed features see what was heard before it.
 
     Scans are often discarded or trimmed at the start of a run while the stimulus already plays;
@@ -86,7 +89,7 @@ def downsample(
 
 
 def delay(
-    features: Float[np.ndarray, "n u"], run: Sequence, delays: Sequence[int]
+    features: Float[np.ndarray, "n u"], run: Labels, delays: Sequence[int]
 ) -> Float[np.ndarray, "n du"]:
     """Put copies side by side, each later by one of `delays`; 0 where a run has no such past.
 
@@ -105,9 +108,7 @@ def delay(
     return np.concatenate(copies, axis=1)
 
 
-def shift(
-    features: Float[np.ndarray, "n u"], run: Sequence, steps: int
-) -> Float[np.ndarray, "n u"]:
+def shift(features: Float[np.ndarray, "n u"], run: Labels, steps: int) -> Float[np.ndarray, "n u"]:
     """Roll features within each run: the same features, at the wrong time.
 
     Args:
@@ -121,7 +122,7 @@ def shift(
     return shifted
 
 
-def standardize(values: Float[np.ndarray, "n v"], run: Sequence) -> Float[np.ndarray, "n v"]:
+def standardize(values: Float[np.ndarray, "n v"], run: Labels) -> Float[np.ndarray, "n v"]:
     """Scale each column to mean 0 and variance 1 within each run; a constant one becomes 0.
 
     Args:
@@ -144,8 +145,14 @@ def principal_components(
     Args:
       features: one row per sample.
       train: rows that the components are fitted on.
-      num_components: at most the rank of the centred training rows.
+      num_components: at most the units, and fewer than the training rows.
+
+    Raises:
+      ValueError: if the training rows do not have so many components.
     """
+    most = min(len(train) - 1, features.shape[1])
+    if not 1 <= num_components <= most:
+        raise ValueError(f"num_components must lie in 1..{most}, got {num_components}.")
     mean = features[train].mean(axis=0)
     centred = features[train] - mean
     if centred.shape[1] <= centred.shape[0]:

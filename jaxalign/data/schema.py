@@ -38,7 +38,7 @@ class Stimuli:
     run: Sequence[str]
     unit: Unit
     onset_s: Float[np.ndarray, " m"] = dataclasses.field(default_factory=lambda: np.empty(0))
-    offset_s: Float[np.ndarray, " m"] = dataclasses.field(default_factory=lambda: np.empty(0))
+    offset_s: Float[np.ndarray, " o"] = dataclasses.field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self):
         m = len(self.stimulus_id)
@@ -118,7 +118,7 @@ class Responses:
     target: Sequence[str]
     units: str
     stimulus_id: Sequence[str] = ()
-    time_s: Float[np.ndarray, " n"] = dataclasses.field(default_factory=lambda: np.empty(0))
+    time_s: Float[np.ndarray, " t"] = dataclasses.field(default_factory=lambda: np.empty(0))
     tr_s: float = 0.0
     signal: Float[np.ndarray, "_ _"] = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
 

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import safetensors
@@ -11,6 +11,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 
 
+@runtime_checkable
 class Checkpoint(Protocol):
     """Named tensors."""
 

@@ -168,9 +168,10 @@ class Network(nnx.Module):
         keys = jax.random.split(rngs.params(), config.num_layers)
         self.blocks = jax.vmap(lambda k: Block(config, dtype=dtype, rngs=nnx.Rngs(k)))(keys)
         self.final_norm = layers.RMSNorm(config.width, config.norm_eps, dtype)
-        self.head = None
-        if not config.tied_embeddings:
-            self.head = layers.Linear(
+        self.head = (
+            None
+            if config.tied_embeddings
+            else layers.Linear(
                 config.width,
                 config.vocab_size,
                 logical=("embed", "vocab"),
@@ -179,6 +180,7 @@ class Network(nnx.Module):
                 dtype=dtype,
                 rngs=rngs,
             )
+        )
 
     def __call__(
         self,

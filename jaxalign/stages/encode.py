@@ -44,7 +44,9 @@ class Config:
     downsample: str = "mean"  # words to TRs: "mean" or "sum" within the TR, or "lanczos"
     delays: tuple[int, ...] = (0,)  # in TRs; responses to single stimuli take (0,)
     standardize: bool = True  # features to unit variance over each training set
-    pca: int = 0  # components fitted on each outer training set, before delays; 0: all features
+    # Components of a network's features, fitted on each outer training set before delays, and
+    # scaled as features are; 0: the features themselves.
+    pca: int = 0
     controls: tuple[str, ...] = controls.CONTROLS
     shift: int = 120  # samples by which `shifted` is late, circularly within a run
     layers: tuple[int, ...] = ()  # of every network; (): all
@@ -126,12 +128,19 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 len(left_out),
                 len(set(samples.subject)),
             )
-    _check_samples(config, samples, job.dataset.stimuli)
+    folds = _checked_folds(config, samples, job.dataset.stimuli)
+    shortest = min(len(fold.outer.train) for fold in folds)
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
     del settings["controls"]  # each control is a step of its own
     settings["responses_hash"] = "" if simulated else job.dataset.hash
     steps = []
     for name, source in stores.items():
+        width = source.settings["width"]
+        if config.pca > min(width, shortest - 1):
+            raise InputError(
+                f"encode.pca must be at most {min(width, shortest - 1)} for {name} ({width} units, "
+                f"{shortest} training samples), got {config.pca}."
+            )
         if bad := [x for x in config.layers if not 0 <= x <= source.settings["num_layers"]]:
             raise InputError(
                 f"encode.layers must lie in 0..{source.settings['num_layers']} for {name}, "
@@ -177,7 +186,7 @@ def _planned_samples(stimuli: Stimuli) -> Responses:
     )
 
 
-def _check_samples(config: Config, responses: Responses, stimuli: Stimuli) -> None:
+def _checked_folds(config: Config, responses: Responses, stimuli: Stimuli) -> tuple[cv.Fold, ...]:
     """Refuse settings that do not fit the samples, and samples that do not fit the stimuli."""
     if responses.is_timed and not stimuli.is_timed:
         raise InputError("responses are timed, so stimuli must have onset_s and offset_s.")
@@ -203,9 +212,8 @@ def _check_samples(config: Config, responses: Responses, stimuli: Stimuli) -> No
             f"encode.shift must be less than the shortest run ({shortest!r}, "
             f"{sizes[shortest]} samples), got {config.shift}."
         )
-    # Raises if the folds cannot be made.
     try:
-        _folds(config, responses, stimuli)
+        return _folds(config, responses, stimuli)
     except ValueError as error:
         raise InputError(f"encode: {error}") from error
 
@@ -438,7 +446,7 @@ def _nested(
         return features.delay(values, design.run, config.delays)[design.recorded]
 
     alphas = np.array(config.alphas)
-    if not config.pca or config.pca >= design.values.shape[1]:
+    if not config.pca or config.pca > design.values.shape[1]:  # the latter: a stimulus control
         return cv.nested(delayed(design.values), Y, folds, alphas, standardize=config.standardize)
     parts = []
     for fold in folds:

@@ -1,3 +1,5 @@
+import itertools
+
 import hypothesis
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from jaxalign.core import cv
 
 N = 60
 ALPHAS = 10.0 ** np.arange(-3, 10)
+# Beyond, the errors of neighbouring penalties are equal in float32.
+DISTINCT_ALPHAS = ALPHAS[:8]
 GROUP_SIZES = (3, 9, 5, 1, 14, 6, 2, 8, 7, 5)
 
 settings = hypothesis.settings(max_examples=80, deadline=None, derandomize=True, database=None)
@@ -119,7 +123,7 @@ def assert_matches_oracle(X, Y, folds, *, standardize, dead=(), alphas=ALPHAS):
         r, r2 = ridge_oracle.held_out(live, Y, fold, result.alphas[i], standardize=standardize)
         np.testing.assert_allclose(result.r[i], r, rtol=0, atol=1e-4)
         np.testing.assert_allclose(result.r2[i], r2, rtol=1e-4, atol=1e-4)
-    assert num_decided > 0.6 * result.alphas.size
+    assert num_decided > 0.5 * result.alphas.size
     np.testing.assert_array_equal(result.num_constant, len(dead))
 
 
@@ -156,10 +160,12 @@ def test_one_target_matches_the_oracle(rng):
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 1.0, 1e3, 1e6, 1e9])
-@pytest.mark.parametrize("p", [10, 48, 90])
-def test_scores_at_a_given_penalty_match_the_oracle(rng, p, alpha):
+@pytest.mark.parametrize(
+    "p, make_folds", [(10, gapped_folds), (48, equal_folds), (90, gapped_folds)]
+)
+def test_scores_at_a_given_penalty_match_the_oracle(rng, p, make_folds, alpha):
     X, Y = make_problem(rng, p)
-    folds = equal_folds()
+    folds = make_folds()
     result = cv.nested(X, Y, folds, np.array([alpha]))
     for i, fold in enumerate(folds):
         r, r2 = ridge_oracle.held_out(X, Y, fold, np.full(10, alpha), standardize=True)
@@ -252,8 +258,7 @@ def test_scale_of_features_matters_when_not_standardized(rng):
 def test_affine_change_of_targets_leaves_scores_unchanged(rng, scale, offset):
     X, Y = make_problem(rng)
     Y = (Y - Y.mean(axis=0)) / Y.std(axis=0)
-    # Up to 1e4: beyond, the errors of neighbouring penalties are equal in float32.
-    alphas = ALPHAS[:8]
+    alphas = DISTINCT_ALPHAS
     plain = cv.nested(X, Y, gapped_folds(), alphas)
     changed = cv.nested(X, scale * Y + offset, gapped_folds(), alphas)
     np.testing.assert_array_equal(changed.alphas, plain.alphas)
@@ -276,7 +281,7 @@ def test_an_infinite_penalty_scores_as_the_training_mean(rng):
 
 def test_a_noiseless_signal_is_recovered_in_full(rng):
     X = rng.normal(size=(N, 10))
-    result = cv.nested(X, X @ rng.normal(size=(10, 3)), gapped_folds(), ALPHAS)
+    result = cv.nested(X, X @ rng.normal(size=(10, 10)), gapped_folds(), ALPHAS)
     np.testing.assert_array_equal(result.alphas, ALPHAS[0])
     np.testing.assert_allclose(result.r, 1, atol=1e-5)
     np.testing.assert_allclose(result.r2, 1, atol=1e-5)
@@ -293,9 +298,10 @@ def test_unrelated_features_predict_nothing(rng):
 def test_held_out_responses_do_not_choose_the_penalty(rng):
     X, Y = make_problem(rng)
     folds = gapped_folds()
-    before = cv.nested(X, Y, folds, ALPHAS)
-    Y[folds[2].outer.test] = 5 * rng.normal(size=(12, Y.shape[1]))
-    after = cv.nested(X, Y, folds, ALPHAS)
+    alphas = DISTINCT_ALPHAS
+    before = cv.nested(X, Y, folds, alphas)
+    Y[folds[2].outer.test] = rng.permutation(Y[folds[2].outer.test])
+    after = cv.nested(X, Y, folds, alphas)
     np.testing.assert_array_equal(after.alphas[2], before.alphas[2])
     np.testing.assert_allclose(after.inner_r2[2], before.inner_r2[2], atol=1e-4)
     assert (after.alphas != before.alphas).any()
@@ -414,7 +420,7 @@ def test_features_and_targets_must_be_finite(rng, which, value):
         cv.nested(*problem, gapped_folds(), ALPHAS)
 
 
-@pytest.mark.parametrize("alphas", [[], [0.0, 1.0], [1.0, -1.0]])
+@pytest.mark.parametrize("alphas", [[], [0.0, 1.0], [1.0, -1.0], [1.0, np.nan]])
 def test_penalties_must_be_positive(rng, alphas):
     with pytest.raises(ValueError, match="alphas must be positive"):
         cv.nested(*make_problem(rng), gapped_folds(), np.array(alphas))
@@ -469,20 +475,16 @@ def test_folds_keep_the_books(problem):
 @settings
 @hypothesis.given(st.integers(1, 40), st.integers(3, 8), st.integers(0, 8))
 def test_folds_are_refused_only_where_samples_are_missing(n, num_folds, gap):
-    starts = np.round(np.arange(num_folds + 1) * n / num_folds)
-    fewest = min(
-        n - sum(min(n, b + gap) - max(0, a - gap) for a, b in (pair, other))
-        for pair in zip(starts[:-1], starts[1:], strict=True)
-        for other in zip(starts[:-1], starts[1:], strict=True)
-        if other != pair
-    )
+    # Borders nearest to equal cuts, the lower of two equally near.
+    edges = np.ceil(np.arange(num_folds + 1) * n / num_folds - 0.5).astype(int).tolist()
+    reach = [set(range(a - gap, b + gap)) for a, b in itertools.pairwise(edges)]
+    fewest = min(len(set(range(n)) - a - b) for a, b in itertools.combinations(reach, 2))
     try:
         cv.contiguous_folds(["a"] * n, num_folds, gap=gap)
     except ValueError:
-        # Rounding may move each of four borders by one sample.
-        assert n < num_folds or fewest < 2 + 4
+        assert n < num_folds or fewest < 2
     else:
-        assert n >= num_folds
+        assert n >= num_folds and fewest >= 2
 
 
 def test_a_gap_trims_the_same_run_only():

@@ -12,7 +12,7 @@ import scipy.special
 
 from jaxalign.data import tokens as tokens_lib
 from jaxalign.io.checkpoint import Llama2c
-from jaxalign.models import score, zoo
+from jaxalign.models import decoder, score, zoo
 
 
 def read_llama2c(path: pathlib.Path) -> dict:
@@ -92,7 +92,9 @@ def folder(data_root):
 
 @pytest.fixture(scope="module")
 def network(folder, mesh):
-    return zoo.find("stories260K", folder.parent).load(mesh)
+    # On one device: those of a mesh would each tell the whole story.
+    loaded = zoo.find("stories260K", folder.parent).load(mesh)
+    return jax.device_put(loaded, jax.devices()[0])
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +184,6 @@ def test_llama2c_file_holds_what_its_hugging_face_twin_holds(tmp_path, golden, t
 
 
 def test_header_becomes_a_configuration(tmp_path, golden):
-    from jaxalign.models import decoder
-
     config = zoo.find(str(golden / "llama"), None).config
     tensors = safetensors.numpy.load_file(golden / "llama" / "model.safetensors")
     path = tmp_path / "tiny.bin"

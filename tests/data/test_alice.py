@@ -1,0 +1,334 @@
+"""The real Alice, and what is said of a spoiled copy of its folder."""
+
+import re
+
+import numpy as np
+import pytest
+
+from jaxalign.data import alice, datasets
+
+WORDS = (
+    (0.0, 20.0, "sp"),
+    (20.0, 20.5, "Alice"),
+    (20.5, 21.0, "was "),
+    (21.0, 21.5, ""),
+    (21.5, 22.25, "beginning"),
+    (22.25, 60.0, "sp"),
+)
+
+
+def text_grid(entries, *, name="word", points=False) -> str:
+    """Return a TextGrid of one tier in Praat's long format."""
+    lines = [
+        'File type = "ooTextFile"',
+        'Object class = "TextGrid"',
+        "",
+        "xmin = 0",
+        "xmax = 60",
+        "tiers? <exists>",
+        "size = 1",
+        "item []:",
+        "    item [1]:",
+        f'        class = "{"TextTier" if points else "IntervalTier"}"',
+        f'        name = "{name}"',
+        "        xmin = 0",
+        "        xmax = 60",
+        f"        {'points' if points else 'intervals'}: size = {len(entries)}",
+    ]
+    for i, (start, end, text) in enumerate(entries, start=1):
+        if points:
+            lines += [f"        points [{i}]:", f"            number = {start}"]
+            lines += [f'            mark = "{text}"']
+        else:
+            lines += [f"        intervals [{i}]:", f"            xmin = {start}"]
+            lines += [f"            xmax = {end}", f'            text = "{text}"']
+    return "\n".join(lines) + "\n"
+
+
+def table(values) -> str:
+    return "".join(" ".join(map(str, row)) + "\n" for row in values)
+
+
+class Copy:
+    """A folder like the published one, with the subjects s18 and s22."""
+
+    def __init__(self, root, rng):
+        self.root = root
+        self.rng = rng
+        self.grid = root / alice.FOLDER / alice.TEXTGRID
+        self.courses = root / alice.FOLDER / "alice_data_shared/10mm"
+        self.grid.parent.mkdir(parents=True)
+        self.courses.mkdir(parents=True)
+        self.grid.write_text(text_grid(WORDS))
+        for subject in ("s18", "s22"):
+            self.write(subject, self.draw())
+
+    def draw(self, num_trs=362):
+        return self.rng.normal(size=(num_trs, 6)).round(6)
+
+    def write(self, subject, values):
+        path = self.courses / f"{subject}-timecourses.txt"
+        path.write_text(values if isinstance(values, str) else table(values))
+        return path
+
+    def stimuli(self):
+        return datasets.find("alice", self.root).stimuli
+
+    def responses(self):
+        return datasets.find("alice", self.root).responses
+
+
+@pytest.fixture
+def copy(tmp_path, rng):
+    return Copy(tmp_path, rng)
+
+
+@pytest.fixture(scope="module")
+def real(data_root):
+    return datasets.find("alice", data_root)
+
+
+# The published data
+
+
+def test_the_words_are_the_intervals_of_the_text_grid(real, data_root):
+    text = (data_root / alice.FOLDER / alice.TEXTGRID).read_text(encoding="utf-8")
+    number = r"([\d.]+)\s*"
+    entries = re.findall(rf'xmin = {number}xmax = {number}text = "([^"]*)"', text)
+    expected = [
+        (float(a), float(b), x.strip()) for a, b, x in entries if x.strip() not in ("", "sp")
+    ]
+    stimuli = real.stimuli
+    found = zip(stimuli.onset_s.tolist(), stimuli.offset_s.tolist(), stimuli.text, strict=True)
+    assert len(entries) == 2423
+    assert list(found) == expected
+
+
+def test_there_are_2127_words_and_the_first_is_alice(real):
+    stimuli = real.stimuli
+    assert len(stimuli) == 2127
+    assert stimuli.text[:4] == ["Alice", "was", "beginning", "to"]
+    assert stimuli.onset_s[0] == 20.05891632653599
+    assert stimuli.stimulus_id[0] == "alice-ch1.0000"
+    assert stimuli.stimulus_id[-1] == "alice-ch1.2126"
+    assert stimuli.unit == "word"
+
+
+def test_no_word_has_white_space_around_it(real):
+    assert [x for x in real.stimuli.text if x != x.strip() or not x] == []
+
+
+def test_there_are_28_subjects_with_362_samples_of_6_regions(real):
+    responses = real.responses
+    subjects = list(dict.fromkeys(responses.subject))
+    assert responses.values.shape == (362, 28 * 6)
+    assert len(subjects) == 28
+    assert responses.subject == [s for s in subjects for _ in range(6)]
+    assert responses.roi == ["LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"] * 28
+
+
+def test_columns_are_those_of_the_files(real, data_root):
+    path = data_root / alice.FOLDER / "alice_data_shared/10mm/s42-timecourses.txt"
+    lines = [[float(x) for x in line.split()] for line in path.read_text().splitlines()]
+    own = [subject == "s42" for subject in real.responses.subject]
+    np.testing.assert_array_equal(real.responses.columns(own).values, lines)
+
+
+def test_sample_k_lies_at_20_plus_2k_seconds(real):
+    responses = real.responses
+    assert responses.tr_s == 2.0
+    np.testing.assert_array_equal(responses.time_s, [20.0 + 2.0 * k for k in range(362)])
+    # The story ends before the last sample, and the first word begins at the first one.
+    assert responses.time_s[0] < real.stimuli.onset_s[0] < responses.time_s[1]
+    assert real.stimuli.offset_s[-1] < responses.time_s[-1] + responses.tr_s
+    assert set(responses.run) == set(real.stimuli.run)
+
+
+def test_s33_alone_is_constant(real):
+    responses = real.responses
+    constant = np.array(responses.constant).reshape(28, 6)
+    subjects = responses.subject[::6]
+    assert [s for s, x in zip(subjects, constant, strict=True) if x.any()] == ["s33"]
+    assert constant.sum() == 6
+
+
+def test_the_responses_agree_between_subjects_as_published(real):
+    responses = real.responses.columns(~real.responses.constant)
+    cube = responses.values.reshape(362, 27, 6)
+    cube = (cube - cube.mean(axis=0)) / cube.std(axis=0)
+    others = cube.sum(axis=1, keepdims=True) - cube
+    others = (others - others.mean(axis=0)) / others.std(axis=0)
+    agreement = (cube * others).mean(axis=0).mean(axis=0)
+    # The index of the data says .14 to .38 over the six regions.
+    assert agreement.min() == pytest.approx(0.14, abs=0.006)
+    assert agreement.max() == pytest.approx(0.38, abs=0.006)
+
+
+def test_6_mm_are_other_data_with_the_same_words(real, data_root):
+    small = datasets.find("alice-6mm", data_root)
+    assert small.responses.values.shape == real.responses.values.shape
+    assert small.responses.subject == real.responses.subject
+    varying = ~real.responses.constant
+    difference = small.responses.values[:, varying] - real.responses.values[:, varying]
+    assert (np.abs(difference).max(axis=0) > 0).all()
+    assert small.stimuli.hash == real.stimuli.hash
+    assert small.hash != real.hash
+
+
+# Copies of the folder
+
+
+def test_a_copy_is_read(copy):
+    stimuli = copy.stimuli()
+    assert stimuli.text == ["Alice", "was", "beginning"]
+    assert stimuli.onset_s.tolist() == [20.0, 20.5, 21.5]
+    assert stimuli.offset_s.tolist() == [20.5, 21.0, 22.25]
+    assert stimuli.stimulus_id == ["alice-ch1.0000", "alice-ch1.0001", "alice-ch1.0002"]
+    assert copy.responses().subject == ["s18"] * 6 + ["s22"] * 6
+
+
+def test_subjects_are_named_by_their_number(copy):
+    values = copy.draw()
+    copy.write("s007", values)
+    responses = copy.responses()
+    own = [subject == "s7" for subject in responses.subject]
+    np.testing.assert_array_equal(responses.columns(own).values, values)
+
+
+def test_two_constant_subjects_are_read(copy):
+    for subject in ("s30", "s33"):
+        copy.write(subject, np.ones((362, 6)))
+    assert copy.responses().constant.tolist() == [False] * 12 + [True] * 12
+
+
+def test_a_missing_folder_is_named(copy, tmp_path, refused):
+    with refused("alice needs", tmp_path / "elsewhere" / alice.FOLDER, "missing"):
+        (tmp_path / "elsewhere").mkdir()
+        datasets.find("alice", tmp_path / "elsewhere")
+
+
+def test_a_missing_text_grid_is_named(copy, refused):
+    copy.grid.unlink()
+    with refused("alice needs", copy.grid, "missing"):
+        copy.stimuli()
+
+
+def test_missing_time_courses_are_named(copy, refused):
+    with refused("alice needs", copy.courses.with_name("6mm"), "missing"):
+        datasets.find("alice-6mm", copy.root)
+    for path in copy.courses.iterdir():
+        path.unlink()
+    with refused("alice needs sNN-timecourses.txt in", copy.courses, "none there"):
+        copy.responses()
+
+
+@pytest.mark.parametrize("shape", [(361, 6), (363, 6), (362, 5), (362, 7)])
+def test_a_time_course_of_another_size_is_refused(copy, refused, shape):
+    path = copy.write("s30", copy.rng.normal(size=shape))
+    with refused(path, "must have 362 TRs x 6 regions", f"found {shape[0]} x {shape[1]}"):
+        copy.responses()
+
+
+def test_a_time_course_with_text_is_refused(copy, refused):
+    path = copy.write("s30", table(copy.draw(361)) + "1 2 x 4 5 6\n")
+    with refused(path, "must be a table of numbers", "'x'", "row 361"):
+        copy.responses()
+
+
+def test_a_time_course_with_a_short_line_is_refused(copy, refused):
+    path = copy.write("s30", table(copy.draw(361)) + "1 2 3 4 5\n")
+    with refused(path, "must be a table of numbers"):
+        copy.responses()
+
+
+def test_an_empty_time_course_is_refused(copy, refused):
+    path = copy.write("s30", "")
+    with refused(path):
+        copy.responses()
+
+
+def test_a_time_course_that_is_no_text_is_refused(copy, refused):
+    path = copy.courses / "s30-timecourses.txt"
+    path.write_bytes(bytes(range(256)))
+    with refused(path, "must be a table of numbers"):
+        copy.responses()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_value_that_is_not_finite_is_named(copy, refused, value):
+    copy.write("s30", table(copy.draw(361)) + f"1 2 3 {value} 5 6\n")
+    with refused(f"{value} at sample 361 of subject 's30', roi 'LIPL'"):
+        copy.responses()
+
+
+def test_two_files_of_one_subject_are_refused(copy, refused):
+    copy.write("s018", copy.draw())
+    with refused("subject 's18'", "found twice: subject ids must be unique"):
+        copy.responses()
+
+
+def test_a_copy_under_another_subject_is_refused(copy, refused):
+    copy.write("s30", (copy.courses / "s18-timecourses.txt").read_text())
+    with refused("two subjects must differ", "'s18' and 's30' are identical"):
+        copy.responses()
+
+
+@pytest.mark.parametrize("name", ["subject30", "s", "s3a"])
+def test_a_file_of_another_name_is_refused(copy, refused, name):
+    path = copy.write(name, copy.draw())
+    with refused(path, "the name must be sNN-timecourses.txt"):
+        copy.responses()
+
+
+def test_words_that_overlap_are_refused(copy, refused):
+    copy.grid.write_text(text_grid([*WORDS[:2], (20.25, 21.0, "was")]))
+    with refused(copy.grid, "overlap", "Alice", "was"):
+        copy.stimuli()
+
+
+def test_a_word_that_ends_before_it_begins_is_refused(copy, refused):
+    copy.grid.write_text(text_grid([*WORDS[:2], (20.75, 20.5, "was")]))
+    with refused(copy.grid, "20.75", "20.5"):
+        copy.stimuli()
+
+
+def test_a_text_grid_without_a_tier_word_is_refused(copy, refused):
+    copy.grid.write_text(text_grid(WORDS, name="phone"))
+    with refused(copy.grid, "must be a TextGrid with a tier 'word'"):
+        copy.stimuli()
+
+
+def test_a_tier_of_points_is_refused(copy, refused):
+    copy.grid.write_text(text_grid(WORDS, points=True))
+    with refused(copy.grid, "tier 'word'", "points, not intervals"):
+        copy.stimuli()
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [text_grid([], points=True), text_grid([]), text_grid([(0.0, 60.0, "sp")])],
+    ids=["no points", "no intervals", "only pauses"],
+)
+def test_a_tier_without_words_is_refused(copy, refused, grid):
+    copy.grid.write_text(grid)
+    with refused("word"):
+        copy.stimuli()
+
+
+@pytest.mark.parametrize("content", [b"", b"Alice was beginning\n", bytes(range(256))], ids=len)
+def test_a_file_that_is_no_text_grid_is_refused(copy, refused, content):
+    copy.grid.write_bytes(content)
+    with refused(copy.grid, "must be a TextGrid"):
+        copy.stimuli()
+
+
+@pytest.mark.parametrize(
+    "last",
+    ['item [1]:\n        class = "Interv', "xmin = 20.", 'text = "was', 'text = "was "'],
+    ids=["in the header", "in a time", "in a word", "behind a word"],
+)
+def test_a_truncated_text_grid_is_refused(copy, refused, last):
+    whole = text_grid(WORDS)
+    copy.grid.write_text(whole[: whole.index(last) + len(last)])
+    with refused(copy.grid, "must be a TextGrid"):
+        copy.stimuli()

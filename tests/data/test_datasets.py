@@ -1,0 +1,107 @@
+"""Data sets by name and by path, and the hash that stands for their files."""
+
+import re
+
+import pytest
+
+from jaxalign.data import alice, datasets
+
+CSV = "stimulus_id,text,passage\na,One.,p\nb,Two.,p\nc,Three.,p\n"
+
+
+@pytest.fixture
+def alice_root(tmp_path):
+    """Write the files that `alice` and `alice-6mm` hash; what they hold plays no part."""
+    grid = tmp_path / alice.FOLDER / alice.TEXTGRID
+    grid.parent.mkdir(parents=True)
+    grid.write_text("words")
+    for radius in ("6mm", "10mm"):
+        folder = tmp_path / alice.FOLDER / "alice_data_shared" / radius
+        folder.mkdir(parents=True)
+        for subject in ("s18", "s22"):
+            (folder / f"{subject}-timecourses.txt").write_text(f"{subject} {radius}")
+    return tmp_path
+
+
+def test_an_unknown_name_lists_what_there_is(tmp_path, refused):
+    with refused("dataset must be one of", "or a directory", "'narnia'"):
+        datasets.find("narnia", tmp_path)
+    for name in datasets.DATASETS:
+        with refused("dataset must be one of", name, "'narnia'"):
+            datasets.find("narnia", tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(set(datasets.DATASETS) - set(datasets.EMBEDDED)))
+def test_without_a_data_folder_the_remedy_is_named(name, refused):
+    with refused(f"dataset {name}", "give --data_root or set JAXALIGN_DATA"):
+        datasets.find(name, None)
+
+
+def test_a_data_folder_that_is_not_there_is_named(tmp_path, refused):
+    with refused("data_root must be a directory", tmp_path / "absent"):
+        datasets.find("alice", tmp_path / "absent")
+    (tmp_path / "file").touch()
+    with refused("data_root must be a directory", tmp_path / "file"):
+        datasets.find("alice", tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_each_row_of_the_table_is_found(alice_root, name):
+    found = datasets.find(name, alice_root)
+    assert found.name == name
+    assert re.fullmatch("[0-9a-f]{16}", found.hash)
+
+
+def test_a_path_names_a_directory_of_ones_own(make_folder, tmp_path, monkeypatch):
+    folder = make_folder(CSV)
+    monkeypatch.chdir(tmp_path)
+    by_path, by_name = datasets.find(str(folder), None), datasets.find("./mine/", None)
+    assert by_path.name == by_name.name == "mine"
+    assert by_path.hash == by_name.hash
+    assert by_path.stimuli.text == ["One.", "Two.", "Three."]
+
+
+def test_a_name_of_the_table_comes_before_a_directory(alice_root, make_folder, monkeypatch):
+    make_folder(CSV).rename(alice_root / "alice")
+    monkeypatch.chdir(alice_root)
+    assert datasets.find("alice", alice_root).module == "jaxalign.data.alice"
+    assert datasets.find("./alice", alice_root).module == "jaxalign.data.plain"
+
+
+def test_the_hash_changes_when_any_file_changes(alice_root):
+    files = [x for x in sorted(alice_root.rglob("*")) if x.is_file() and "6mm" not in x.parts]
+    hashes = [datasets.find("alice", alice_root).hash]
+    for path in files:
+        path.write_text(path.read_text() + " ")
+        hashes.append(datasets.find("alice", alice_root).hash)
+    assert len(files) == 3
+    assert len(set(hashes)) == 4
+
+
+def test_the_hash_changes_when_a_file_comes_goes_or_is_renamed(alice_root):
+    folder = alice_root / alice.FOLDER / "alice_data_shared/10mm"
+    hashes = [datasets.find("alice", alice_root).hash]
+    (folder / "s30-timecourses.txt").write_text("s30 10mm")
+    hashes.append(datasets.find("alice", alice_root).hash)
+    (folder / "s30-timecourses.txt").rename(folder / "s31-timecourses.txt")
+    hashes.append(datasets.find("alice", alice_root).hash)
+    (folder / "s22-timecourses.txt").unlink()
+    hashes.append(datasets.find("alice", alice_root).hash)
+    assert len(set(hashes)) == 4
+
+
+def test_the_hash_does_not_change_with_files_of_others(alice_root):
+    before = datasets.find("alice", alice_root).hash
+    folder = alice_root / alice.FOLDER / "alice_data_shared"
+    (folder / "6mm/s18-timecourses.txt").write_text("other")
+    (folder / "10mm/README.txt").write_text("other")
+    assert datasets.find("alice", alice_root).hash == before
+    assert datasets.find("alice-6mm", alice_root).hash != before
+
+
+@pytest.mark.parametrize("name", ["stimuli.csv", "responses.npz"])
+def test_the_hash_of_ones_own_data_changes_with_either_file(make_folder, name):
+    folder = make_folder(CSV)
+    before = datasets.find(str(folder), None).hash
+    (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
+    assert datasets.find(str(folder), None).hash != before

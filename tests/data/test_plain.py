@@ -1,0 +1,156 @@
+"""A directory of one's own, written by the test, found and read like any data set."""
+
+import numpy as np
+import pytest
+
+from jaxalign.data import datasets
+from jaxalign.data.schema import Responses
+
+SENTENCES = "stimulus_id,text,passage\na,The girl ran.,p1\nb,Why?,p1\nc,No one knew.,p2\n"
+WORDS = (
+    "stimulus_id,text,passage,run,onset_s,offset_s\n"
+    "a,The,p1,r1,0.5,0.75\nb,girl,p1,r1,0.75,1.25\nc,ran,p1,r1,2,2.5\n"
+)
+
+
+def read(folder):
+    return datasets.find(str(folder), None)
+
+
+def test_untimed_sentences_and_their_responses(make_folder, rng):
+    responses = Responses(
+        values=rng.normal(size=(3, 2)),
+        run=["r"] * 3,
+        subject=["s1", "s2"],
+        roi=["LATL"] * 2,
+        target=["mean"] * 2,
+        units="z",
+        stimulus_id=["c", "a", "b"],
+    )
+    found = read(make_folder(SENTENCES, responses))
+    stimuli = found.stimuli
+    assert found.name == "mine"
+    assert stimuli.stimulus_id == ["a", "b", "c"]
+    assert stimuli.text == ["The girl ran.", "Why?", "No one knew."]
+    assert stimuli.passage == ["p1", "p1", "p2"]
+    # Without a column of its own, the run is the passage.
+    assert stimuli.run == stimuli.passage
+    assert stimuli.unit == "sentence"
+    assert not stimuli.is_timed
+    np.testing.assert_array_equal(found.responses.values, responses.values)
+    assert found.responses.stimulus_id == ["c", "a", "b"]
+
+
+def test_timed_words_and_their_responses(make_folder, rng):
+    responses = Responses(
+        values=rng.normal(size=(5, 1)),
+        run=["r1"] * 5,
+        subject=["s1"],
+        roi=["LIFG"],
+        target=["mean"],
+        units="z",
+        time_s=np.arange(5) * 1.5,
+        tr_s=1.5,
+    )
+    found = read(make_folder(WORDS, responses))
+    stimuli = found.stimuli
+    assert stimuli.unit == "word"
+    assert stimuli.run == ["r1"] * 3
+    np.testing.assert_array_equal(stimuli.onset_s, [0.5, 0.75, 2.0])
+    np.testing.assert_array_equal(stimuli.offset_s, [0.75, 1.25, 2.5])
+    assert found.responses.is_timed
+    np.testing.assert_array_equal(found.responses.time_s, [0.0, 1.5, 3.0, 4.5, 6.0])
+
+
+def test_cells_are_kept_as_they_are_written(make_folder):
+    csv = (
+        "\ufeffpassage,text,stimulus_id,note\r\n"
+        '01,NA,007,x\r\n01,"null, he said",1e3,\r\n02,"""Why?""",nan,z\r\n'
+    )
+    stimuli = read(make_folder(csv)).stimuli
+    assert stimuli.stimulus_id == ["007", "1e3", "nan"]
+    assert stimuli.text == ["NA", "null, he said", '"Why?"']
+    assert stimuli.passage == ["01", "01", "02"]
+
+
+@pytest.mark.parametrize("name", ["stimuli.csv", "responses.npz"])
+def test_a_missing_file_is_named(make_folder, refused, name):
+    folder = make_folder(SENTENCES)
+    (folder / name).unlink()
+    with refused(folder, f"must hold {name}", "no such file"):
+        _ = read(folder).stimuli
+    with refused(folder, f"must hold {name}", "no such file"):
+        _ = read(folder).responses
+    with refused(folder, f"must hold {name}", "no such file"):
+        _ = read(folder).hash
+
+
+@pytest.mark.parametrize("name", ["stimulus_id", "text", "passage"])
+def test_a_missing_column_is_named(make_folder, refused, name):
+    folder = make_folder(SENTENCES.replace(name, "other", 1))
+    with refused("stimuli.csv must have column", repr(name), "'other'"):
+        _ = read(folder).stimuli
+
+
+@pytest.mark.parametrize("name", ["onset_s", "offset_s"])
+def test_half_of_the_times_is_refused(make_folder, refused, name):
+    folder = make_folder(WORDS.replace(name, "other", 1))
+    with refused("stimuli.csv must have both onset_s and offset_s, or neither"):
+        _ = read(folder).stimuli
+
+
+@pytest.mark.parametrize("cell", ["soon", "", "0,5", "1s"])
+def test_a_time_that_is_no_number_is_refused(make_folder, refused, cell):
+    folder = make_folder(WORDS.replace("r1,2,", f'r1,"{cell}",'))
+    with refused("stimuli.csv: onset_s must hold numbers", repr(cell)):
+        _ = read(folder).stimuli
+
+
+def test_a_time_that_is_not_finite_is_refused(make_folder, refused):
+    folder = make_folder(WORDS.replace("r1,2,2.5", "r1,nan,2.5"))
+    with refused("stimuli:", "'ran' (c, nan s)"):
+        _ = read(folder).stimuli
+
+
+@pytest.mark.parametrize(
+    "csv",
+    [b"", b'stimulus_id,text,passage\na,"The girl ran.,p\n', "\u00e9,text\n".encode("latin-1")],
+    ids=["empty", "open quote", "Latin-1"],
+)
+def test_a_file_that_is_no_csv_is_refused(make_folder, refused, csv):
+    folder = make_folder(csv)
+    with refused(folder / "stimuli.csv", "must be a CSV table"):
+        _ = read(folder).stimuli
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["a,The girl ran.,p,x,y", "a,The girl ran.", "a,Hello, world,p", "a,Yes,p\nb,Hello, world,p"],
+    ids=["two cells more", "one cell less", "a comma in every text", "a comma in one text"],
+)
+def test_lines_of_another_length_than_the_header_are_refused(make_folder, refused, lines):
+    folder = make_folder(f"stimulus_id,text,passage\n{lines}\n")
+    with refused(folder / "stimuli.csv"):
+        _ = read(folder).stimuli
+
+
+def test_a_table_without_stimuli_is_refused(make_folder, refused):
+    folder = make_folder("stimulus_id,text,passage\n")
+    with refused("stimul"):
+        _ = read(folder).stimuli
+
+
+def test_stimuli_are_checked_like_any_others(make_folder, refused):
+    with refused("stimulus_id must be unique", "'a' twice"):
+        _ = read(make_folder(SENTENCES.replace("\nb,", "\na,"))).stimuli
+    with refused("text must not be empty", "'b'"):
+        _ = read(make_folder(SENTENCES.replace("Why?", " "))).stimuli
+    with refused("must not overlap", "'ran' (c, 1.0 s)"):
+        _ = read(make_folder(WORDS.replace("r1,2,", "r1,1,"))).stimuli
+
+
+def test_responses_are_checked_like_any_others(make_folder, refused):
+    folder = make_folder(SENTENCES)
+    np.savez(folder / "responses.npz", values=np.ones((3, 1)))
+    with refused("responses.npz must hold array 'roi'"):
+        _ = read(folder).responses

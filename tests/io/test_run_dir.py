@@ -1,0 +1,292 @@
+"""Artefacts: what moves a fingerprint, what a done-marker means, and files that are whole."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+
+import pytest
+
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir
+
+SETTINGS = {"version": 1, "layers": [0, 1], "alpha": 0.1, "name": "toy", "flag": True}
+
+
+def make(tmp_path, **changes):
+    plain = {"workdir": tmp_path, "stage": "encode", "name": "tiny", "settings": SETTINGS}
+    return run_dir.Artefact(**(plain | changes))
+
+
+@pytest.fixture
+def artefact(tmp_path):
+    return make(tmp_path, inputs=(make(tmp_path, stage="extract"),))
+
+
+# Fingerprints.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"layers": [1, 0]},
+        {"layers": [0, 1, 2]},
+        {"alpha": 0.1 + 2**-55},
+        {"name": "toy "},
+        {"flag": False},
+        {"more": None},
+        {"flag": 1.5},
+    ],
+    ids=str,
+)
+def test_any_setting_changes_the_fingerprint(artefact, change):
+    other = dataclasses.replace(artefact, settings=SETTINGS | change)
+    assert other.fingerprint != artefact.fingerprint
+    assert other.path != artefact.path
+
+
+def test_dropping_a_setting_changes_the_fingerprint(artefact):
+    for key in SETTINGS:
+        fewer = {k: v for k, v in SETTINGS.items() if k != key}
+        assert dataclasses.replace(artefact, settings=fewer).fingerprint != artefact.fingerprint, (
+            key
+        )
+
+
+def test_stage_changes_the_fingerprint(artefact):
+    assert dataclasses.replace(artefact, stage="extract").fingerprint != artefact.fingerprint
+
+
+def test_inputs_change_the_fingerprint(tmp_path, artefact):
+    one, two = (make(tmp_path, settings={"seed": seed}) for seed in (1, 2))
+    given = ((), (one,), (two,), (one, two), (two, one))
+    found = [dataclasses.replace(artefact, inputs=inputs).fingerprint for inputs in given]
+    assert len(set(found)) == len(given)
+
+
+def test_inputs_of_inputs_change_the_fingerprint(tmp_path):
+    chain = lambda seed: make(
+        tmp_path,
+        inputs=(make(tmp_path, inputs=(make(tmp_path, settings={"seed": seed}),)),),
+    )
+    assert chain(1).fingerprint == chain(1).fingerprint != chain(2).fingerprint
+
+
+def test_what_does_not_fix_the_content_does_not_change_the_fingerprint(tmp_path, artefact):
+    for change in (
+        {"cost": "3 hours"},
+        {"name": "another"},
+        {"workdir": tmp_path / "elsewhere"},
+        {"settings": dict(reversed(SETTINGS.items()))},
+        {"settings": SETTINGS | {"layers": (0, 1)}},
+        {"inputs": (dataclasses.replace(artefact.inputs[0], name="x", cost="1 s"),)},
+    ):
+        other = dataclasses.replace(artefact, **change)
+        assert other.fingerprint == artefact.fingerprint, change
+
+
+def test_fingerprint_is_stable(tmp_path):
+    """Artefacts of earlier runs must be found again: what is hashed is an interface."""
+    settings = {"a": 1, "b": [0.5, "ü"]}
+    text = '{"inputs": [], "settings": {"a": 1, "b": [0.5, "\\u00fc"]}, "stage": "encode"}'
+    expected = hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert make(tmp_path, settings=settings).fingerprint == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_settings_that_equal_nothing_have_no_fingerprint(tmp_path, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        _ = make(tmp_path, settings={"a": value}).fingerprint
+
+
+def test_path_says_stage_and_fingerprint(tmp_path, artefact):
+    assert artefact.path == tmp_path / "encode" / artefact.fingerprint
+    assert re.fullmatch("[0-9a-f]{16}", artefact.fingerprint)
+
+
+# Done-markers.
+
+
+def test_artefact_is_done_only_after_finish(artefact):
+    assert not artefact.is_done and not artefact.path.exists()
+    artefact.start()
+    assert artefact.path.is_dir() and not artefact.is_done
+    (artefact.path / "scores.parquet").write_bytes(b"something")
+    artefact.start()  # resumed: what is there stays
+    assert (artefact.path / "scores.parquet").read_bytes() == b"something"
+    assert not artefact.is_done
+    artefact.finish(num_nan=2, seconds=1.5)
+    assert artefact.is_done
+    assert artefact.facts() == {
+        "fingerprint": artefact.fingerprint,
+        "num_nan": 2,
+        "seconds": 1.5,
+    }
+
+
+def test_starting_again_takes_the_marker_away(artefact):
+    artefact.start()
+    artefact.finish()
+    artefact.start()
+    assert not artefact.is_done and artefact.path.is_dir()
+
+
+def test_done_marker_belongs_to_one_fingerprint(artefact):
+    artefact.start()
+    artefact.finish()
+    assert dataclasses.replace(artefact, cost="none").is_done
+    other = dataclasses.replace(artefact, settings=SETTINGS | {"version": 2})
+    assert not other.is_done
+    other.path.mkdir()
+    (artefact.path / run_dir.DONE).rename(other.path / run_dir.DONE)
+    assert not other.is_done and not artefact.is_done
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"seconds": 1}'])
+def test_marker_without_a_fingerprint_is_no_marker(artefact, content):
+    artefact.start()
+    (artefact.path / run_dir.DONE).write_text(content)
+    assert not artefact.is_done
+
+
+def test_latest_only_replaces_the_last_one(tmp_path):
+    old, new = (make(tmp_path, stage="report", settings={"v": v}, latest_only=True) for v in (1, 2))
+    assert old.path == new.path == tmp_path / "report"
+    old.start()
+    old.finish()
+    assert old.is_done and not new.is_done
+    new.start()
+    assert not old.is_done and not new.is_done
+    new.finish()
+    assert new.is_done and not old.is_done
+    assert json.loads((new.path / "settings.json").read_text())["settings"] == {"v": 2}
+    assert dataclasses.replace(new, latest_only=False).fingerprint == new.fingerprint
+
+
+def test_settings_are_recorded_with_those_of_all_inputs(artefact):
+    artefact.start()
+    recorded = json.loads((artefact.path / "settings.json").read_text())
+    assert recorded == artefact.describe()
+    assert recorded["fingerprint"] == artefact.fingerprint
+    assert recorded["settings"] == SETTINGS
+    (source,) = recorded["inputs"]
+    assert (source["stage"], source["fingerprint"]) == ("extract", artefact.inputs[0].fingerprint)
+
+
+# Atomic files.
+
+
+def test_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "a.bin"
+    run_dir.write_atomic(path, b"old and long")
+    run_dir.write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["replace", "fsync"])
+def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, step):
+    path = tmp_path / "a.bin"
+    run_dir.write_atomic(path, b"old")
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="no space left"):
+        run_dir.write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_interrupted_first_write_leaves_no_file(tmp_path, monkeypatch, artefact):
+    """The done-marker above all."""
+    artefact.start()
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        artefact.finish(num_nan=0)
+    assert not artefact.is_done
+
+
+def test_file_that_cannot_be_described_is_not_begun(tmp_path):
+    with pytest.raises(TypeError):
+        run_dir.write_json(tmp_path / "a.json", {"a": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_has_the_permissions_that_the_umask_leaves(tmp_path):
+    """Temporary files are their owner's alone; results are for the group to read."""
+    old = os.umask(0o027)
+    try:
+        run_dir.write_atomic(tmp_path / "a.bin", b"")
+        assert (tmp_path / "a.bin").stat().st_mode & 0o777 == 0o640
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(old)
+
+
+def test_json_is_sorted_and_ends_in_a_newline(tmp_path):
+    run_dir.write_json(tmp_path / "a.json", {"b": 1, "a": [1, "ü"]})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"b": 1, "a": [1, "ü"]}
+    assert text.index('"a"') < text.index('"b"') and text.endswith("}\n")
+
+
+# Work directories.
+
+
+def test_work_directory_is_made(tmp_path):
+    workdir = tmp_path / "a" / "b"
+    run_dir.check_writable(workdir)
+    assert workdir.is_dir() and list(workdir.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "runs", "runs/today"])
+def test_read_only_work_directory_is_refused(tmp_path, below):
+    """For root too, who could write it."""
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0o555)
+    try:
+        with pytest.raises(InputError, match=f"workdir must be writable: {locked}") as info:
+            run_dir.check_writable(locked / below)
+        assert list(locked.iterdir()) == []
+    finally:
+        locked.chmod(0o755)
+    assert "\n" not in str(info.value) and "choose another --workdir" in str(info.value)
+
+
+@pytest.mark.parametrize("below", ["", "runs"])
+def test_work_directory_that_is_a_file_is_refused(tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(InputError, match=f"workdir must be writable: {file}"):
+        run_dir.check_writable(file / below)
+    assert file.read_text() == "mine"
+
+
+# Hashes and commits.
+
+
+def test_hashes_are_sha256(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    # FIPS 180-2, example B.1.
+    assert run_dir.hash_file(tmp_path / "abc") == run_dir.hash_text("abc") == "ba7816bf8f01cfea"
+    assert run_dir.hash_text("ü") == hashlib.sha256("ü".encode()).hexdigest()[:16]
+
+
+def test_large_file_is_hashed_whole(tmp_path):
+    content = bytes(3_000_000)
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "b").write_bytes(content[:-1] + b"\1")
+    hashes = {run_dir.hash_file(tmp_path / name) for name in "ab"}
+    assert len(hashes) == 2 and hashlib.sha256(content).hexdigest()[:16] in hashes
+
+
+def test_commit_is_a_commit_or_nothing():
+    assert re.fullmatch(r"([0-9a-f]{40}(\+changes)?)?", run_dir.git_commit())

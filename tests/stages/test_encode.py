@@ -1,0 +1,323 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+
+from jaxalign.core import ceiling, cv
+from jaxalign.data.schema import Responses
+from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
+from jaxalign.io import store
+from jaxalign.stages import encode, extract
+
+ALPHAS = (1.0, 100.0, 10_000.0)
+TIMED = encode.Config(alphas=ALPHAS, num_folds=4, gap=2, delays=(1, 2, 3), shift=25)
+SENTENCES = encode.Config(alphas=ALPHAS, num_folds=4, groups="passage", shift=25)
+
+
+def read(artefacts):
+    return pd.concat([rows_lib.read(x.path / encode.ROWS) for x in artefacts])
+
+
+def responses_of(root):
+    return Responses.load(root / "responses.npz")
+
+
+def save(root, responses):
+    (root / "responses.npz").write_bytes(responses.to_bytes())
+
+
+def test_rows_of_timed_words(make_job, timed):
+    """One row per model x layer x subject x ROI; the control that made the responses wins."""
+    _, encoded = tiny.run(make_job(timed), tiny.bert(context="window:3"), TIMED)
+    rows = read(encoded)
+    assert set(rows.model) == {"bert", *encode.Config().controls}
+    assert set(rows[rows.model != "bert"].control_of) == {"bert"}
+    keys = ["model", "control_of", "layer", "subject", "roi"]
+    assert not rows.duplicated(keys).any()
+    own = rows[rows.model == "bert"]
+    assert set(own.layer) == {0, 1, 2, 3}
+    assert set(own.subject) == {"s0", "s1", "s2", "group"}
+    assert len(own) == 4 * 4 * 2
+    assert (own.context == "window:3").all()
+    # Every TR has four words: a constant feature predicts nothing, and its score is undefined.
+    assert rows[rows.model == "word_rate"].score.isna().all()
+    assert (rows[rows.model == "word_rate"].num_nan == 4).all()
+    rows = rows[rows.model != "word_rate"]
+    assert (rows.num_nan == 0).all()
+    np.testing.assert_allclose(rows.score, [np.mean(x) for x in rows.fold_scores])
+    best = rows[rows.subject != "group"].groupby("model").score.mean()
+    # Responses follow the letters heard two TRs before; so do words of a fixed rate only by way
+    # of their length.
+    assert best["shifted"] < 0.2 < best["bert"]
+    assert (rows.ceiling_kind == "split_half").eq(rows.subject == "group").all()
+    assert rows.signal_ceiling.isna().all()
+
+
+def test_ceilings_are_those_of_the_test_blocks(make_job, timed):
+    _, encoded = tiny.run(
+        make_job(timed), tiny.bert(untrained_seed=-1), dataclasses.replace(TIMED, controls=())
+    )
+    rows = read(encoded)
+    responses = responses_of(timed)
+    folds = cv.contiguous_folds(responses.run, 4, gap=2)
+    runs = np.array(responses.run)
+    standard = np.empty_like(responses.values)
+    for run in ("run0", "run1"):
+        own = responses.values[runs == run]
+        standard[runs == run] = (own - own.mean(axis=0)) / own.std(axis=0)
+    cube = standard.reshape(-1, 3, 2).transpose(1, 2, 0)
+    blocks = [fold.outer.test for fold in folds]
+    expected = ceiling.leave_one_subject_out(cube, blocks)
+    for (s, subject), (r, roi) in itertools.product(
+        enumerate(["s0", "s1", "s2"]), enumerate(["A", "B"])
+    ):
+        own = rows[(rows.subject == subject) & (rows.roi == roi)]
+        np.testing.assert_allclose(own.ceiling, expected[s, r])
+    assert set(rows.folds_hash) == {cv.folds_hash(folds)}
+
+
+def test_order_of_samples_is_a_matter_of_ids(make_job, sentences):
+    """Responses listed in another order of passages are joined by id, not by row."""
+    config = dataclasses.replace(SENTENCES, controls=("word_rate",))
+    job = make_job(sentences)
+    _, encoded = tiny.run(job, tiny.bert(untrained_seed=-1), config)
+    before = read(encoded)
+
+    table = pd.read_csv(sentences / "stimuli.csv")
+    order = np.arange(len(table)).reshape(-1, 5)[::-1].ravel()
+    table.iloc[order].to_csv(sentences / "stimuli.csv", index=False)
+    _, encoded = tiny.run(make_job(sentences, workdir="b"), tiny.bert(untrained_seed=-1), config)
+    after = read(encoded)
+    keys = ["model", "layer", "subject", "roi"]
+    both = before.merge(after, on=keys, suffixes=("", "_after"))
+    assert len(both) == len(before)
+    # Activations are rounded in other batches, so not bit for bit.
+    np.testing.assert_allclose(both.score_after, both.score, atol=1e-3)
+
+
+def test_rows_average_the_targets_of_a_region(make_job, sentences):
+    _, encoded = tiny.run(
+        make_job(sentences),
+        tiny.bert(untrained_seed=-1),
+        dataclasses.replace(SENTENCES, controls=(), layers=(2,)),
+    )
+    rows = read(encoded)
+    with np.load(encoded[0].path / "layer_002.npz") as file:
+        r, alphas = file["r"], file["alphas"]
+    own = rows[(rows.subject == "s1") & (rows.roi == "A")].iloc[0]
+    assert own.num_targets == 3
+    np.testing.assert_allclose(own.score, r[:, 4:7].mean())
+    np.testing.assert_allclose(own.fold_scores, r[:, 4:7].mean(axis=1))
+    assert own.alpha_median == np.median(alphas[:, 4:7])
+    assert own.alpha_high_share == (alphas[:, 4:7] == ALPHAS[-1]).mean()
+
+
+def test_constant_subject_is_left_out_and_named(make_job, timed, caplog):
+    responses = responses_of(timed)
+    values = responses.values.copy()
+    values[:, 2:4] = 7.0
+    save(timed, dataclasses.replace(responses, values=values))
+    config = dataclasses.replace(TIMED, controls=())
+    with caplog.at_level("WARNING", logger="absl"):
+        _, encoded = tiny.run(make_job(timed), tiny.bert(untrained_seed=-1), config)
+    assert "subject s1 is left out: every target is constant (1 of 3 subjects)" in caplog.text
+    assert encoded[0].facts()["left_out"] == ["s1"]
+    assert set(read(encoded).subject) == {"s0", "s2", "group"}
+
+
+def test_constant_target_is_undefined_and_counted(make_job, sentences):
+    responses = responses_of(sentences)
+    values = responses.values.copy()
+    values[:, 3] = 0.1  # s0, region B, the only target
+    values[:, 4] = 0.1  # s1, region A, one of three
+    save(sentences, dataclasses.replace(responses, values=values))
+    config = dataclasses.replace(SENTENCES, controls=(), layers=(1,))
+    _, encoded = tiny.run(make_job(sentences), tiny.bert(untrained_seed=-1), config)
+    rows = read(encoded).set_index(["subject", "roi"])
+    assert np.isnan(rows.loc[("s0", "B")].score)
+    assert rows.loc[("s0", "B")].num_nan == 4
+    assert np.isfinite(rows.loc[("s1", "A")].score)
+    assert rows.loc[("s1", "A")].num_nan == 4
+    assert rows.loc[("s2", "A")].num_nan == 0
+    assert encoded[0].facts()["num_nan"] == 8
+
+
+def test_finished_layers_are_not_scored_again(make_job, sentences):
+    config = dataclasses.replace(SENTENCES, controls=())
+    job = make_job(sentences)
+    stores = tiny.make(extract.plan(tiny.bert(untrained_seed=-1), job, {}))
+    (step,) = encode.plan(config, job, {"extract": stores})
+    step.artefact.start()
+    step.make(step.artefact)
+    first = (step.artefact.path / encode.ROWS).read_bytes()
+    layers = sorted(step.artefact.path.glob("layer_*.npz"))
+    layers[-1].unlink()
+    (step.artefact.path / encode.ROWS).unlink()
+    kept = [path.stat().st_mtime_ns for path in layers[:-1]]
+    tiny.make([step])
+    assert [path.stat().st_mtime_ns for path in layers[:-1]] == kept
+    assert (step.artefact.path / encode.ROWS).read_bytes() == first
+
+
+def test_components_come_from_training_samples(make_job, timed):
+    """All components, unscaled, are a rotation: ridge gives the same scores."""
+    config = dataclasses.replace(TIMED, controls=(), standardize=False, layers=(2,))
+    job = make_job(timed)
+    stores, plain = tiny.run(job, tiny.bert(untrained_seed=-1), config)
+    rotated = dataclasses.replace(config, pca=32)
+    few = dataclasses.replace(config, pca=3)
+    _, with_pca = tiny.run(job, tiny.bert(untrained_seed=-1), rotated)
+    _, with_few = tiny.run(job, tiny.bert(untrained_seed=-1), few)
+    np.testing.assert_allclose(read(with_pca).score, read(plain).score, atol=2e-3)
+    assert np.abs(read(with_few).score - read(plain).score).max() > 0.01
+
+
+def test_groups_need_shared_targets(rng):
+    """Targets that a subject lacks are no group targets; a lone subject has no ceiling."""
+    base = dict(run=["r"] * 40, units="z", stimulus_id=[str(i) for i in range(40)])
+    folds = cv.contiguous_folds(base["run"], 4, gap=0)
+    responses = Responses(
+        values=rng.standard_normal((40, 3)),
+        subject=["a", "a", "b"],
+        roi=["A", "B", "A"],
+        target=["t", "t", "t"],
+        **base,
+    )
+    targets = encode.assemble(responses, folds, SENTENCES, rng)
+    assert targets.subject == ["a", "a", "b", "group"]
+    assert targets.roi == ["A", "B", "A", "A"]
+    np.testing.assert_array_equal(np.isnan(targets.ceiling[:3]), [False, True, False])
+    alone = encode.assemble(responses.columns([True, True, False]), folds, SENTENCES, rng)
+    assert alone.subject == ["a", "a"]
+    assert np.isnan(alone.ceiling).all()
+
+
+def test_settings_that_play_no_part_change_no_fingerprint(make_job, sentences):
+    job = make_job(sentences)
+    stores = tiny.make(extract.plan(tiny.bert(), job, {}))
+
+    def fingerprints(**changes):
+        config = dataclasses.replace(SENTENCES, **changes)
+        steps = encode.plan(config, job, {"extract": stores})
+        return {step.artefact.settings["model"]: step.artefact.fingerprint for step in steps}
+
+    base, shifted = fingerprints(), fingerprints(shift=20)
+    assert [name for name in base if base[name] != shifted[name]] == ["shifted"]
+    assert all(base[name] == x for name, x in fingerprints(controls=("position",)).items())
+    assert not set(base.values()) & set(fingerprints(num_folds=5).values())
+
+
+@pytest.mark.parametrize(
+    "settings,message",
+    [
+        ({"alphas": ()}, "encode.alphas must be positive"),
+        ({"alphas": (0.0, 1.0)}, "encode.alphas must be positive"),
+        ({"num_folds": 2}, "encode.num_folds must be >= 3, got 2"),
+        ({"gap": -1}, "encode.gap must be >= 0"),
+        ({"pca": -1}, "encode.pca must be >= 0"),
+        ({"shift": 0}, "encode.shift must be >= 1"),
+        ({"ceiling_splits": 0}, "encode.ceiling_splits must be >= 1"),
+        ({"delays": ()}, "encode.delays must be different and >= 0"),
+        ({"delays": (1, 1)}, "encode.delays must be different and >= 0"),
+        ({"delays": (-1,)}, "encode.delays must be different and >= 0"),
+        ({"downsample": "max"}, "encode.downsample must be one of mean, sum, lanczos"),
+        ({"groups": "story"}, "encode.groups must be one of none, passage"),
+        ({"controls": ("noise",)}, "encode.controls must be among .*got 'noise'"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(InputError, match=message):
+        encode.Config(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings,message",
+    [
+        ({"layers": (4,)}, r"encode.layers must lie in 0..3 for bert, got 4"),
+        ({"layers": (-1,)}, r"encode.layers must lie in 0..3 for bert, got -1"),
+        ({"rois": ("V1",)}, "encode.rois must be among A, B, got 'V1'"),
+        ({"delays": (1,)}, r"encode.delays must be \(0,\) for responses to single stimuli"),
+        ({"pca": 33}, r"encode.pca must be at most 32 for bert \(32 units, 45 training"),
+        ({"shift": 60}, r"encode.shift must be less than the shortest run \('session', 60"),
+        ({"num_folds": 13}, "num_folds must leave samples for every block: 13 blocks of 60"),
+        ({"gap": 60, "groups": "none"}, "gap must leave samples to train on"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(make_job, sentences, settings, message):
+    job = make_job(sentences)
+    upstream = {"extract": [s.artefact for s in extract.plan(tiny.bert(), job, {})]}
+    with pytest.raises(InputError, match=message):
+        encode.plan(dataclasses.replace(SENTENCES, **settings), job, upstream)
+
+
+def test_untrained_control_needs_untrained_networks(make_job, sentences):
+    job = make_job(sentences)
+    steps = extract.plan(tiny.bert(untrained_seed=-1), job, {})
+    with pytest.raises(InputError, match="extract.untrained_seed must be >= 0"):
+        encode.plan(SENTENCES, job, {"extract": [s.artefact for s in steps]})
+
+
+def test_passages_of_timed_responses(make_job, timed):
+    job = make_job(timed)
+    upstream = {"extract": [s.artefact for s in extract.plan(tiny.bert(), job, {})]}
+    config = dataclasses.replace(TIMED, groups="passage")
+    with pytest.raises(InputError, match="encode.groups must be 'none' for timed responses"):
+        encode.plan(config, job, upstream)
+
+
+def test_responses_to_something_unknown(make_job, timed, sentences):
+    responses = responses_of(timed)
+    save(
+        timed,
+        dataclasses.replace(
+            responses,
+            run=["elsewhere"] * len(responses.run),
+            time_s=2.0 * np.arange(len(responses.run)),
+        ),
+    )
+    job = make_job(timed)
+    upstream = {"extract": [s.artefact for s in extract.plan(tiny.bert(), job, {})]}
+    with pytest.raises(InputError, match="every run must be one of the stimuli's.*'elsewhere'"):
+        encode.plan(TIMED, job, upstream)
+    responses = responses_of(sentences)
+    ids = ["nobody", *responses.stimulus_id[1:]]
+    save(sentences, dataclasses.replace(responses, stimulus_id=ids))
+    job = make_job(sentences)
+    upstream = {"extract": [s.artefact for s in extract.plan(tiny.bert(), job, {})]}
+    with pytest.raises(InputError, match="every stimulus_id must be one of.*'nobody'"):
+        encode.plan(SENTENCES, job, upstream)
+
+
+def test_all_constant_responses(make_job, sentences):
+    responses = responses_of(sentences)
+    save(sentences, dataclasses.replace(responses, values=np.ones_like(responses.values)))
+    job = make_job(sentences)
+    upstream = {"extract": [s.artefact for s in extract.plan(tiny.bert(), job, {})]}
+    with pytest.raises(InputError, match="every target is constant"):
+        encode.plan(SENTENCES, job, upstream)
+
+
+def test_timed_responses_to_untimed_stimuli(make_job, timed):
+    table = pd.read_csv(timed / "stimuli.csv").drop(columns=["onset_s", "offset_s"])
+    table.to_csv(timed / "stimuli.csv", index=False)
+    job = make_job(timed)
+    upstream = {"extract": [s.artefact for s in extract.plan(tiny.bert(), job, {})]}
+    with pytest.raises(InputError, match="stimuli must have onset_s and offset_s"):
+        encode.plan(TIMED, job, upstream)
+
+
+def test_damaged_store_is_not_scored(make_job, sentences):
+    job = make_job(sentences)
+    stores = tiny.make(extract.plan(tiny.bert(untrained_seed=-1), job, {}))
+    (shard,) = [p for p in (stores[0].path / store.ARRAY / "c/0").glob("1/0")]
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 0xFF
+    shard.write_bytes(content)
+    steps = encode.plan(dataclasses.replace(SENTENCES, controls=()), job, {"extract": stores})
+    with pytest.raises(InputError, match="cannot be read"):
+        tiny.make(steps)
+    assert not steps[0].artefact.is_done

@@ -1,0 +1,201 @@
+import dataclasses
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import GOLDEN, bert, make
+
+from jaxalign.core import mesh as mesh_lib
+from jaxalign.data import tokens
+from jaxalign.errors import InputError
+from jaxalign.io import store
+from jaxalign.models import zoo
+from jaxalign.stages import extract
+
+
+def read_all(artefact):
+    opened = store.open_artefact(artefact)
+    return np.stack([opened.read_layer(layer) for layer in range(opened.shape[0])])
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 59)), min_size=1, max_size=40),
+    st.sampled_from(extract.POOLINGS),
+    st.integers(1, 4),
+)
+def test_batches_hold_every_row_once(lengths, pooling, shares):
+    rows = [
+        tokens.Row(np.arange(1, n + 1, dtype=np.int32), min(start, n - 1), n)
+        for n, start in lengths
+    ]
+    batches = extract.make_batches(rows, bert(pooling=pooling), shares)
+    assert sorted(i for batch in batches for i in batch.rows) == list(range(len(rows)))
+    for batch in batches:
+        assert len(batch.tokens) % shares == 0
+        assert batch.mask.any(axis=1).all()
+        for b, i in enumerate(batch.rows):
+            row = rows[i]
+            np.testing.assert_array_equal(batch.tokens[b][batch.mask[b]], row.tokens)
+            own = {"mean": row.stop - row.start, "last": 1, "mean_all": len(row.tokens)}[pooling]
+            np.testing.assert_allclose(batch.weights[b].sum(), 1, rtol=1e-6)
+            assert (batch.weights[b] > 0).sum() == own
+            assert batch.weights[b][row.stop - 1] > 0
+
+
+@pytest.mark.parametrize("context,pooling", [("none", "mean"), ("window:4", "last")])
+def test_store_equals_one_row_at_a_time(make_job, timed, context, pooling):
+    """Batching, padding and sharding leave no trace in the activations."""
+    job = make_job(timed)
+    config = bert(context=context, pooling=pooling, untrained_seed=-1)
+    (artefact,) = make(extract.plan(config, job, {}))
+    found = read_all(artefact)
+
+    model = zoo.find(str(GOLDEN / "bert"), None)
+    network = model.load(mesh_lib.make_mesh(-1, 1))
+    rows = tokens.build_rows(
+        tokens.load_tokenizer(model.tokenizer_path),
+        job.dataset.stimuli,
+        context=context,
+        max_length=model.config.max_length,
+    )
+    for i in (0, 1, 17, len(rows) - 1):
+        row = rows[i]
+        hidden = network(jnp.asarray(row.tokens)[None], jnp.ones((1, len(row.tokens)), bool)).hidden
+        first = row.start if pooling == "mean" else row.stop - 1
+        expected = np.asarray(hidden)[:, 0, first : row.stop].mean(axis=1)
+        np.testing.assert_allclose(found[:, i], expected, atol=2e-5)
+
+
+def test_store_says_what_it_holds(make_job, sentences):
+    job = make_job(sentences)
+    trained, untrained = make(extract.plan(bert(), job, {}))
+    attributes = store.open_artefact(trained).attributes
+    assert attributes.model == "bert"
+    assert attributes.untrained_seed == -1
+    assert attributes.final_norm_applied is False
+    assert attributes.stimuli_hash == job.dataset.stimuli.hash
+    assert store.open_artefact(untrained).attributes.untrained_seed == 0
+    assert store.open_artefact(untrained).attributes.model_hash != attributes.model_hash
+    assert store.stimulus_ids(trained) == list(job.dataset.stimuli.stimulus_id)
+    assert store.open_artefact(trained).shape == (4, len(job.dataset.stimuli), 32)
+
+
+@pytest.mark.parametrize("dtype,tolerance", [("bfloat16", 2**-8), ("float16", 2**-11)])
+def test_narrow_stores_round_once(make_job, sentences, dtype, tolerance):
+    job = make_job(sentences)
+    (wide,) = make(extract.plan(bert(untrained_seed=-1), job, {}))
+    (narrow,) = make(extract.plan(bert(untrained_seed=-1, store_dtype=dtype), job, {}))
+    np.testing.assert_allclose(read_all(narrow), read_all(wide), rtol=tolerance, atol=1e-7)
+
+
+def test_bfloat16_network_is_close(make_job, sentences):
+    job = make_job(sentences)
+    (wide,) = make(extract.plan(bert(untrained_seed=-1), job, {}))
+    config = bert(untrained_seed=-1, compute_dtype="bfloat16")
+    (narrow,) = make(extract.plan(config, job, {}))
+    error = np.abs(read_all(narrow) - read_all(wide)).max()
+    assert 0 < error < 0.05 * np.abs(read_all(wide)).max()
+
+
+def test_resumed_equals_uninterrupted(make_job, sentences):
+    whole = make(extract.plan(bert(untrained_seed=-1), make_job(sentences), {}))[0]
+    (step,) = extract.plan(bert(untrained_seed=-1), make_job(sentences, workdir="killed"), {})
+    killed = step.artefact
+    killed.start()
+    step.make(killed)  # but the done-marker was not written, and two shards are gone
+    shards = sorted((killed.path / store.ARRAY / "c/0").glob("*/0"))
+    assert len(shards) == 4
+    kept = {path: path.stat().st_mtime_ns for path in (shards[0], shards[3])}
+    shards[1].unlink()
+    shards[2].unlink()
+    assert not killed.is_done
+    make([step])
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    np.testing.assert_array_equal(read_all(killed), read_all(whole))
+
+
+def test_meshes_agree(make_job, sentences):
+    config = bert(untrained_seed=-1)
+    (by_data,) = make(extract.plan(config, make_job(sentences), {}))
+    both = mesh_lib.make_mesh(2, 2)
+    (by_both,) = make(extract.plan(config, make_job(sentences, workdir="both", mesh=both), {}))
+    np.testing.assert_allclose(read_all(by_both), read_all(by_data), atol=1e-5)
+
+
+def test_store_of_another_model_is_refused(make_job, sentences):
+    """A directory that was copied or renamed by hand is not taken for what its name says."""
+    job = make_job(sentences)
+    llama = dataclasses.replace(bert(untrained_seed=-1), models=(str(GOLDEN / "llama"),))
+    (other,) = make(extract.plan(llama, job, {}))
+    (step,) = extract.plan(bert(untrained_seed=-1), job, {})
+    shutil.copytree(other.path, step.artefact.path)
+    assert not step.artefact.is_done
+    step.artefact.start()
+    with pytest.raises(InputError, match="must hold activations with fingerprint.*model llama"):
+        step.make(step.artefact)
+
+
+def test_tampered_done_store_is_refused_by_its_reader(make_job, sentences):
+    job = make_job(sentences)
+    (artefact,) = make(extract.plan(bert(untrained_seed=-1), job, {}))
+    metadata = artefact.path / store.ARRAY / "zarr.json"
+    content = json.loads(metadata.read_text())
+    content["attributes"]["jaxalign"]["fingerprint"] = "0" * 16
+    metadata.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="must hold bert .* found bert"):
+        store.open_artefact(artefact)
+
+
+@pytest.mark.parametrize(
+    "settings,message",
+    [
+        ({"context": "window:0"}, "extract.context must be 'none' or 'window:N'"),
+        ({"pooling": "max"}, "extract.pooling must be one of mean, last, mean_all"),
+        ({"compute_dtype": "float64"}, "extract.compute_dtype must be one of"),
+        ({"store_dtype": "int8"}, "extract.store_dtype must be one of"),
+        ({"untrained_seed": -2}, "extract.untrained_seed must be >= -1"),
+        ({"batch_tokens": 0}, "extract.batch_tokens must be >= 1"),
+        ({"shard_stimuli": 0}, "extract.shard_stimuli must be >= 1"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(InputError, match=message):
+        bert(**settings)
+
+
+@pytest.mark.parametrize("models", [(), ("a", "a")])
+def test_models_must_be_named_once(models):
+    with pytest.raises(InputError, match="extract.models must"):
+        extract.Config(models=models)
+
+
+def test_two_directories_of_one_name(make_job, sentences, tmp_path):
+    shutil.copytree(GOLDEN / "bert", tmp_path / "copy" / "bert")
+    models = (str(GOLDEN / "bert"), str(tmp_path / "copy" / "bert"))
+    with pytest.raises(InputError, match="different names, found 'bert' twice"):
+        extract.plan(extract.Config(models=models), make_job(sentences), {})
+
+
+def test_tokenizer_larger_than_the_model(make_job, sentences, tmp_path):
+    shutil.copytree(GOLDEN / "bert", tmp_path / "big")
+    path = tmp_path / "big" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary |= {f"word{i}": len(vocabulary) + i for i in range(1000)}
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="must not know more tokens than the model"):
+        extract.plan(extract.Config(models=(str(tmp_path / "big"),)), make_job(sentences), {})
+
+
+def test_part_longer_than_the_model(make_job, tmp_path):
+    root = tmp_path / "long"
+    root.mkdir()
+    text = "dog " * 500
+    (root / "stimuli.csv").write_text(f"stimulus_id,text,passage\nx,{text},p\n")
+    (root / "responses.npz").write_bytes(b"")
+    with pytest.raises(InputError, match="must fit the model's .* tokens: stimulus 'x'"):
+        extract.plan(bert(), make_job(root), {})
