@@ -18,7 +18,7 @@ class Common:
 
     dataset: str  # a name in data/datasets.py, or a directory
     seed: int = 0  # of every random draw, except the weights of untrained networks
-    mesh: tuple[int, int] = (-1, 1)  # devices along data and model; -1: all that are left
+    mesh: tuple[int, ...] = (-1, 1)  # devices along data and model; -1: all that are left
 
     def __post_init__(self):
         if self.seed < 0:

@@ -125,9 +125,7 @@ def _describe(settings, plan, job) -> str:
     for step in plan:
         artefact = step.artefact
         status = "up to date" if artefact.is_done else "to do"
-        lines.append(
-            f"{artefact.stage} {artefact.name}: {status}; {artefact.cost}; {artefact.path}"
-        )
+        lines.append(f"{_label(artefact)}: {status}; {artefact.cost}; {artefact.path}")
     return "\n".join(lines) + "\n"
 
 

@@ -232,6 +232,23 @@ def test_all_components_preserve_distances(rng, p):
     np.testing.assert_allclose(distances(projected), distances(values), atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "p, num_components, most", [(6, 7, 6), (50, 20, 19), (20, 20, 19), (6, 0, 6), (50, -1, 19)]
+)
+def test_more_components_than_there_are_is_refused(rng, p, num_components, most):
+    message = rf"num_components must lie in 1\.\.{most}, got {num_components}"
+    with pytest.raises(ValueError, match=message):
+        features.principal_components(rng.normal(size=(30, p)), np.arange(20), num_components)
+
+
+@pytest.mark.parametrize("p", [6, 50])
+def test_components_beyond_the_rank_hold_nothing(rng, p):
+    # Repeated rows, as TRs without a word are.
+    values = np.repeat(rng.normal(size=(4, p)), 5, axis=0)
+    projected = features.principal_components(values, np.arange(20), min(p, 19))
+    np.testing.assert_allclose(projected[:, 3:], 0, atol=1e-6)
+
+
 def test_inputs_are_not_changed(rng):
     values = rng.normal(size=(24, 3))
     before = values.copy()

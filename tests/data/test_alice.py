@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy import signal
 
 from jaxalign.data import alice, datasets
 
@@ -152,16 +153,17 @@ def test_s33_alone_is_constant(real):
     assert constant.sum() == 6
 
 
-def test_the_responses_agree_between_subjects_as_published(real):
+def test_subjects_agree_most_in_temporal_and_least_in_frontal_cortex(real):
     responses = real.responses.columns(~real.responses.constant)
-    cube = responses.values.reshape(362, 27, 6)
-    cube = (cube - cube.mean(axis=0)) / cube.std(axis=0)
+    cube = signal.detrend(responses.values.reshape(362, 27, 6), axis=0)
+    cube /= cube.std(axis=0)
     others = cube.sum(axis=1, keepdims=True) - cube
-    others = (others - others.mean(axis=0)) / others.std(axis=0)
-    agreement = (cube * others).mean(axis=0).mean(axis=0)
-    # The index of the data says .14 to .38 over the six regions.
-    assert agreement.min() == pytest.approx(0.14, abs=0.006)
-    assert agreement.max() == pytest.approx(0.38, abs=0.006)
+    agreement = (cube * others / others.std(axis=0)).mean(axis=(0, 1))
+    # The index of the data says .14 to .38; two decimals are all that it gives.
+    assert agreement.min() == pytest.approx(0.14, abs=0.005)
+    assert agreement.max() == pytest.approx(0.38, abs=0.005)
+    assert responses.roi[agreement.argmin()] == "LIFG"
+    assert responses.roi[agreement.argmax()] == "LPTL"
 
 
 def test_6_mm_are_other_data_with_the_same_words(real, data_root):

@@ -1,0 +1,96 @@
+import ast
+import dataclasses
+import importlib
+import importlib.util
+import pathlib
+
+import pytest
+
+from jaxalign import config
+from jaxalign.errors import InputError
+from jaxalign.stages import encode, extract
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+FILES = sorted(REPOSITORY.glob("configs/*.py"))
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def demo():
+    return load(REPOSITORY / "configs/demo.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_configuration_is_built(path):
+    common, stages = config.unpack(load(path))
+    assert common.dataset
+    assert list(stages) == [name for name in config.STAGES if name in stages]
+
+
+@pytest.mark.parametrize("name", config.STAGES)
+def test_no_setting_is_dead(name):
+    """Every field of a stage's Config is read as `config.<field>` in its module."""
+    module = importlib.import_module(f"jaxalign.stages.{name}")
+    tree = ast.parse(pathlib.Path(module.__file__).read_text(encoding="utf-8"))
+    read = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "config"
+    }
+    fields = {field.name for field in dataclasses.fields(module.Config)}
+    assert fields <= read
+
+
+def test_round_trip():
+    packed = demo()
+    common, stages = config.unpack(packed)
+    assert config.pack(common, **stages).to_dict() == packed.to_dict()
+
+
+def test_overrides_reach_the_dataclass():
+    packed = demo()
+    packed.encode.num_folds = 4
+    packed.seed = 7
+    common, stages = config.unpack(packed)
+    assert (common.seed, stages["encode"].num_folds) == (7, 4)
+    assert config.flatten(packed)["encode.num_folds"] == 4
+
+
+def test_values_are_checked_when_unpacked():
+    packed = demo()
+    packed.encode.num_folds = 1
+    with pytest.raises(InputError, match="encode.num_folds must be >= 3, got 1"):
+        config.unpack(packed)
+
+
+def test_types_are_kept():
+    packed = demo()
+    with pytest.raises(TypeError):
+        packed.encode.num_folds = "many"
+    with pytest.raises((AttributeError, KeyError)):
+        packed.encode.number_of_folds = 3
+
+
+def test_unknown_stage():
+    with pytest.raises(InputError, match="stages must be among extract, .*got 'encod'"):
+        config.pack(
+            config.Common(dataset="demo"),
+            extract=extract.Config(models=("all-MiniLM-L6-v2",)),
+            encod=encode.Config(),
+        )
+
+
+@pytest.mark.parametrize(
+    "settings,message",
+    [({"seed": -1}, "seed must be >= 0"), ({"mesh": (1,)}, r"mesh must be \(data, model\)")],
+)
+def test_common_settings_out_of_range(settings, message):
+    with pytest.raises(InputError, match=message):
+        config.Common(dataset="demo", **settings)

@@ -1,0 +1,104 @@
+"""The command line: what a user sees of a bad call, and what is left behind."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+def call(*arguments, cwd=REPOSITORY, **environment):
+    """Run the entry point in a process of its own."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
+    return subprocess.run(
+        [sys.executable, "-m", "jaxalign.main", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ([], "--config must name a configuration file"),
+        (["--config=configs/none.py"], "there is no file 'configs/none.py'"),
+        (["--config=configs/demo.py", "more"], "only flags are understood, got argument 'more'"),
+        (["--config=configs/demo.py", "--cofnig=1"], "Unknown command line flag 'cofnig'"),
+        (
+            ["--config=configs/demo.py", "--config.encode.nm_folds=4"],
+            "--config.encode.nm_folds: there is no such setting; did you mean num_folds?",
+        ),
+        (
+            ["--config=configs/demo.py", "--config.encod.num_folds=4"],
+            "--config.encod.num_folds: there is no such setting; did you mean encode?",
+        ),
+        (
+            ["--config=configs/demo.py", "--config.encode.num_folds=four"],
+            "--config.encode.num_folds=four",
+        ),
+        (
+            ["--config=configs/demo.py", "--config.encode.num_folds=2"],
+            "encode.num_folds must be >= 3, got 2",
+        ),
+        (["--config=configs/demo.py", "--config.mesh=(3,1)"], "mesh must use every device"),
+        (
+            ["--config=configs/demo.py", "--config.extract.models=('gpt5',)"],
+            "model must be one of all-MiniLM-L6-v2, stories260K, or a directory",
+        ),
+        (["--config=configs/demo.py", "--config.dataset=nowhere"], "dataset must be one of demo"),
+        (["--config=configs/alice.py"], "give --data_root or set JAXALIGN_DATA"),
+        (["--config=configs/alice.py", "--data_root=/no/such"], "data_root must be a directory"),
+    ],
+)
+def test_bad_call_is_one_line(tmp_path, arguments, message):
+    """Exit code 2, one line on stderr that says what must hold, and nothing written."""
+    workdir = tmp_path / "work"
+    result = call(*arguments, f"--workdir={workdir}", JAXALIGN_DATA="")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert not workdir.exists()
+
+
+def test_read_only_workdir(tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0o555)
+    for workdir in (locked, locked / "below"):
+        result = call("--config=configs/demo.py", f"--workdir={workdir}")
+        assert result.returncode == 2
+        assert f"error: workdir must be writable: {locked} is read-only" in result.stderr
+    assert list(locked.iterdir()) == []
+
+
+def test_dry_run_shows_settings_and_plan(tmp_path):
+    """All settings, each as the flag that overrides it; each stage with its cost; no work."""
+    workdir = tmp_path / "work"
+    result = call(
+        "--config=configs/demo.py",
+        f"--workdir={workdir}",
+        "--config.encode.num_folds=4",
+        "--dry_run",
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert "--config.encode.num_folds=4" in lines
+    assert "--config.simulate.layer=4" in lines
+    plan = lines[lines.index("# Plan") :]
+    for stage, cost in (
+        ("extract all-MiniLM-L6-v2: to do", "GFLOP"),
+        ("simulate all-MiniLM-L6-v2 layer 4: to do", "MB"),
+        ("encode all-MiniLM-L6-v2 untrained: to do", "10 training sets"),
+        ("report: to do", "tables"),
+    ):
+        assert any(line.startswith(stage) and cost in line for line in plan), stage
+    assert not workdir.exists()
