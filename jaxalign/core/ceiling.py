@@ -9,19 +9,22 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxalign.core import metrics
+
 
 def _r(a: Float[np.ndarray, "... n"], b: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
     """Correlate along the last axis; NaN where either is constant."""
+    varies = ~(metrics.is_constant(a, axis=-1) | metrics.is_constant(b, axis=-1))
     a = a - a.mean(axis=-1, keepdims=True)
     b = b - b.mean(axis=-1, keepdims=True)
-    scale = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
-    return np.divide((a * b).sum(axis=-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+    scale = np.asarray(np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1)))
+    return np.divide((a * b).sum(axis=-1), scale, out=np.full(scale.shape, np.nan), where=varies)
 
 
 def correlation(
     a: Float[np.ndarray, "... n"],
     b: Float[np.ndarray, "... n"],
-    blocks: Sequence[Int[np.ndarray, " T"]],
+    blocks: Sequence[Int[np.ndarray, " _"]],
 ) -> Float[np.ndarray, "..."]:
     """Correlate within each block of samples, and average over blocks; NaN where undefined.
 
@@ -30,11 +33,11 @@ def correlation(
       b: likewise.
       blocks: test samples of each fold.
     """
-    return np.mean([_r(a[..., block], b[..., block]) for block in blocks], axis=0)
+    return np.asarray(np.mean([_r(a[..., block], b[..., block]) for block in blocks], axis=0))
 
 
 def leave_one_subject_out(
-    Y: Float[np.ndarray, "s v n"], blocks: Sequence[Int[np.ndarray, " T"]]
+    Y: Float[np.ndarray, "s v n"], blocks: Sequence[Int[np.ndarray, " _"]]
 ) -> Float[np.ndarray, "s v"]:
     """Correlate each subject with the mean of the others, block by block.
 
@@ -59,7 +62,7 @@ def leave_one_subject_out(
 
 def group_reliability(
     Y: Float[np.ndarray, "s v n"],
-    blocks: Sequence[Int[np.ndarray, " T"]],
+    blocks: Sequence[Int[np.ndarray, " _"]],
     *,
     rng: np.random.Generator,
     num_splits: int = 100,

@@ -52,22 +52,28 @@ def contiguous_folds(
       groups: group of each sample, never divided between blocks.
 
     Raises:
-      ValueError: if a block or a training set would be empty.
+      ValueError: if a block or a training set would be empty, or samples of one run or group are
+        not adjacent.
     """
     n = len(runs)
     if num_folds < 3:
         raise ValueError(f"num_folds must be >= 3, got {num_folds}.")
     if gap < 0:
         raise ValueError(f"gap must be >= 0, got {gap}.")
-    starts = np.arange(n) if groups is None else _starts(groups)
-    # The allowed start nearest to each equal cut.
-    cuts = [int(starts[np.argmin(np.abs(starts - n * i / num_folds))]) for i in range(num_folds)]
-    edges = [*cuts, n]
-    if len(set(edges)) < len(edges):
+    _starts(runs, "run")
+    starts = np.arange(n) if groups is None else _starts(groups, "group")
+    if num_folds > len(starts):
         raise ValueError(
             f"num_folds must leave samples for every block: {num_folds} blocks of {n} samples"
             + ("." if groups is None else f" in {len(starts)} groups.")
         )
+    edges, place = [0], 0
+    for i in range(1, num_folds):
+        # The start nearest to an equal cut, with one left for every other block.
+        nearest = int(np.argmin(np.abs(starts - n * i / num_folds)))
+        place = min(max(nearest, place + 1), len(starts) - (num_folds - i))
+        edges.append(int(starts[place]))
+    edges.append(n)
     blocks = [np.arange(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
     reach = [_within(runs, block, gap) for block in blocks]
 
@@ -89,11 +95,11 @@ def contiguous_folds(
     )
 
 
-def _starts(labels: Labels) -> Int[np.ndarray, " b"]:
+def _starts(labels: Labels, what: str) -> Int[np.ndarray, " b"]:
     array = np.asarray(labels)
     starts = np.flatnonzero(np.r_[True, array[1:] != array[:-1]])
     if len(starts) != len(np.unique(array)):
-        raise ValueError("Samples of one group must be adjacent.")
+        raise ValueError(f"Samples of one {what} must be adjacent.")
     return starts
 
 
@@ -114,6 +120,7 @@ def folds_hash(folds: Sequence[Fold]) -> str:
         for split in (fold.outer, *fold.inner):
             for indices in split:
                 digest.update(np.asarray(indices, np.int64).tobytes() + b"|")
+        digest.update(b"fold")
     return digest.hexdigest()[:12]
 
 
@@ -146,12 +153,14 @@ def nested(
     if not (np.isfinite(X).all() and np.isfinite(Y).all()):
         raise ValueError("X and Y must be finite: one of them holds NaN or infinity.")
     alphas = np.sort(np.asarray(alphas, np.float64))
-    if not len(alphas) or alphas[0] <= 0:
+    if not len(alphas) or not ((alphas > 0) & np.isfinite(alphas)).all():
         raise ValueError(f"alphas must be positive, got {alphas.tolist()}.")
 
-    # Centring in float64 keeps the digits that float32 would lose on a large baseline.
+    # Scores do not depend on a target's baseline and unit. Removing both in float64 keeps the
+    # digits that float32 would lose on a large baseline, and squares within its range.
     Y = np.asarray(Y, np.float64)
-    targets = jnp.asarray(Y - Y.mean(axis=0), jnp.float32)
+    sd = Y.std(axis=0)
+    targets = jnp.asarray((Y - Y.mean(axis=0)) / np.where(sd > 0, sd, 1), jnp.float32)
     grid = jnp.asarray(alphas, jnp.float32)
     k, v = len(folds), Y.shape[1]
     errors = np.zeros((k, len(alphas), v))
@@ -198,6 +207,8 @@ def nested(
         weight = mask.astype(jnp.float32)
         r[i] = metrics.pearson_r(predicted, targets[test], weight)
         r2[i] = metrics.r2(mean[None] + predicted, targets[test], weight)
+        # Nothing was learnt of these targets: their predictions are rounding.
+        r[i, metrics.is_constant(Y[fold.outer.train])] = np.nan
         num_constant[i] = design.num_constant
     return Nested(r, r2, chosen, 1 - inner_r2, num_constant)
 

@@ -1,7 +1,7 @@
 """From stimulus features to a design matrix: resampling, delays, shifts, projections."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,7 +21,7 @@ class Grid(NamedTuple):
     recorded: Int[np.ndarray, " n"]  # positions on the grid of the recorded samples
 
 
-def members(labels: Labels) -> dict[str, Int[np.ndarray, " m"]]:
+def members(labels: Labels) -> dict[Any, Int[np.ndarray, " m"]]:
     """Return the positions of each label, labels in the order of their first appearance.
 
     Args:
@@ -102,8 +102,8 @@ def delay(
     rows = np.arange(len(features))
     copies = []
     for steps in delays:
-        source = rows - steps
-        valid = (source >= 0) & (labels[source] == labels)
+        source = np.maximum(rows - steps, 0)
+        valid = (rows >= steps) & (labels[source] == labels)
         copies.append(np.where(valid[:, None], features[source], 0.0))
     return np.concatenate(copies, axis=1)
 
@@ -145,7 +145,8 @@ def principal_components(
     Args:
       features: one row per sample.
       train: rows that the components are fitted on.
-      num_components: at most the units, and fewer than the training rows.
+      num_components: at most the units, and fewer than the training rows. Beyond the rank of
+        the training rows, components are 0 or hold rounding.
 
     Raises:
       ValueError: if the training rows do not have so many components.
@@ -159,5 +160,10 @@ def principal_components(
         _, axes = np.linalg.eigh(centred.T @ centred)
     else:
         spectrum, Q = np.linalg.eigh(centred @ centred.T)
-        axes = centred.T @ Q / np.sqrt(np.maximum(spectrum, np.finfo(float).tiny))
+        # Beyond the rank of the rows there is no axis; what rounding leaves there is not scaled up.
+        real = spectrum > len(spectrum) * np.finfo(np.float64).eps * spectrum[-1]
+        scale = np.divide(
+            1, np.sqrt(np.maximum(spectrum, 0)), out=np.zeros_like(spectrum), where=real
+        )
+        axes = centred.T @ Q * scale
     return (features - mean) @ axes[:, ::-1][:, :num_components]

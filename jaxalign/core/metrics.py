@@ -2,21 +2,26 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Shaped
 
-# A column whose spread is below this fraction of its largest value is constant in float32: what
-# is left is rounding of the mean.
+# A column that varies by less than this fraction of its largest value is constant in float32: what
+# is left is rounding.
 CONSTANT_TOLERANCE = 1e-6
 
 
+def is_constant(x: Shaped[np.ndarray, "..."], axis: int = 0) -> Bool[np.ndarray, "..."]:
+    """Return whether numbers are the same along an axis, up to the rounding of float32."""
+    return np.ptp(x, axis=axis) <= CONSTANT_TOLERANCE * np.abs(x).max(axis=axis)
+
+
 def _centre(x: Array, weight: Array) -> tuple[Array, Array, Array]:
-    """Return centred columns (0 where weight is 0), their sum of squares, and whether they vary."""
-    count = weight.sum()
-    mean = (x * weight[:, None]).sum(axis=0) / count
-    centred = (x - mean[None]) * weight[:, None]
-    square = (centred**2).sum(axis=0)
-    largest = jnp.max(jnp.abs(x) * weight[:, None], axis=0)
-    return centred, square, square > count * (CONSTANT_TOLERANCE * largest) ** 2
+    """Return centred columns (0 where weight is 0), their largest values, and whether they vary."""
+    keep = weight[:, None]
+    mean = (x * keep).sum(axis=0) / weight.sum()
+    centred = (x - mean[None]) * keep
+    peak = jnp.abs(centred).max(axis=0)
+    return centred, peak, peak > CONSTANT_TOLERANCE * jnp.max(jnp.abs(x) * keep, axis=0)
 
 
 @jax.jit
@@ -30,9 +35,11 @@ def pearson_r(
       recorded: responses.
       weight: 1 for the rows that count, 0 for padding.
     """
-    a, aa, a_varies = _centre(predicted, weight)
-    b, bb, b_varies = _centre(recorded, weight)
-    r = (a * b).sum(axis=0) / jnp.sqrt(aa * bb)
+    a, a_peak, a_varies = _centre(predicted, weight)
+    b, b_peak, b_varies = _centre(recorded, weight)
+    # Squares of very small or large units would leave the range of float32.
+    a, b = a / a_peak[None], b / b_peak[None]
+    r = (a * b).sum(axis=0) / jnp.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
     return jnp.where(a_varies & b_varies, r, jnp.nan)
 
 
@@ -49,6 +56,7 @@ def r2(
       recorded: responses.
       weight: 1 for the rows that count, 0 for padding.
     """
-    _, total, varies = _centre(recorded, weight)
-    error = ((predicted - recorded) ** 2 * weight[:, None]).sum(axis=0)
+    centred, peak, varies = _centre(recorded, weight)
+    total = ((centred / peak[None]) ** 2).sum(axis=0)
+    error = (((predicted - recorded) / peak[None]) ** 2 * weight[:, None]).sum(axis=0)
     return jnp.where(varies, 1 - error / total, jnp.nan)

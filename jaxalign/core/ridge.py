@@ -75,7 +75,9 @@ def _factorize(X, train, train_mask, *, standardize, form):
     rows = X[train]
     mean = (rows * keep).sum(axis=0) / count
     sd = jnp.sqrt((((rows - mean[None]) * keep) ** 2).sum(axis=0) / count)
-    typical = jnp.sqrt((sd**2).mean())
+    # The median does not follow a few features of another order of magnitude.
+    typical = jnp.nanmedian(jnp.where(sd > 0, sd, jnp.nan))
+    typical = jnp.where(jnp.isnan(typical), 0.0, typical)
     constant = sd <= CONSTANT_TOLERANCE * jnp.maximum(jnp.abs(mean), typical)
     scale = jnp.where(constant, 0.0, 1 / jnp.where(constant, 1.0, sd) if standardize else 1.0)
     everything = (X - mean[None]) * scale[None]

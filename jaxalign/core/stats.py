@@ -25,7 +25,7 @@ def mean_interval(values: Float[np.ndarray, " n"], confidence: float = 0.95) -> 
       values: one per subject.
       confidence: coverage.
     """
-    values = values[np.isfinite(values)]
+    values = values[~np.isnan(values)]
     n = len(values)
     if n == 0:
         return Interval(np.nan, np.nan, np.nan, 0)

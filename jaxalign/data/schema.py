@@ -10,13 +10,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.core import metrics
 from jaxalign.errors import InputError
 
 Unit = Literal["word", "sentence"]
-
-# A target counts as constant when it varies by less than this fraction of its largest value: no
-# more than the rounding of float32.
-CONSTANT_TOLERANCE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,8 +193,7 @@ class Responses:
     @property
     def constant(self) -> np.ndarray:
         """Whether each target is constant."""
-        largest = np.abs(self.values).max(axis=0)
-        return np.ptp(self.values, axis=0) <= CONSTANT_TOLERANCE * largest
+        return metrics.is_constant(self.values)
 
     def columns(self, keep: Sequence[bool]) -> "Responses":
         """Return the responses of some targets."""

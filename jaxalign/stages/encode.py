@@ -23,7 +23,7 @@ from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
-VERSION = 2
+VERSION = 3
 ROWS = "rows.parquet"
 PLANTED = "responses.npz"  # as the simulate stage names it
 GROUP = "group"
@@ -54,7 +54,7 @@ class Config:
     ceiling_splits: int = 100  # random halves of the participants
 
     def __post_init__(self):
-        if not self.alphas or min(self.alphas) <= 0:
+        if not self.alphas or not all(0 < alpha < np.inf for alpha in self.alphas):
             raise InputError(f"encode.alphas must be positive, got {self.alphas}.")
         for name, least in (
             ("num_folds", 3),

@@ -45,8 +45,7 @@ def assert_close(predicted, expected, tolerance=1e-5):
     np.testing.assert_array_less(error, tolerance * np.abs(expected).max(axis=0))
 
 
-@pytest.mark.parametrize("standardize", [True, False])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form, standardize", [("primal", True), ("dual", True), ("dual", False)])
 @pytest.mark.parametrize("p", SIZES)
 def test_predictions_match_sklearn_with_a_penalty_per_target(rng, p, form, standardize):
     X, Y = make_problem(rng, p)
@@ -69,8 +68,7 @@ def test_one_target_matches_sklearn(rng, form):
     np.testing.assert_allclose(predicted[:, 0] + mean, model.predict(X[SPLIT.test]), atol=1e-5)
 
 
-@pytest.mark.parametrize("standardize", [True, False])
-@pytest.mark.parametrize("p", SIZES)
+@pytest.mark.parametrize("p, standardize", [(8, False), (8, True), (NUM_TRAIN, True), (70, True)])
 @pytest.mark.parametrize("alpha", [1e-3, 1.0, 1e3, 1e6, 1e9])
 def test_primal_equals_dual(rng, p, standardize, alpha):
     X, Y = make_problem(rng, p)
@@ -141,8 +139,7 @@ def test_large_penalties_leave_the_training_mean(rng, form):
     assert_close(smaller * 1e3, small)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("p", [8, 70])
+@pytest.mark.parametrize("form, p", [("primal", 8), ("dual", 70)])
 def test_padding_changes_nothing(rng, p, form):
     X, Y = make_problem(rng, p)
     alphas = np.logspace(-3, 5, 5)
@@ -217,8 +214,8 @@ def test_constant_features_are_counted_and_left_out(rng, form, standardize, fill
 
     predicted, _ = predict(X, Y, np.full(5, 1e-2), form=form, standardize=standardize)
     live = np.delete(X, 3, axis=1)
-    expected, _ = ridge_oracle.fit_predict(live, Y, SPLIT, 1e-2, standardize=standardize)
-    assert_close(predicted, expected)
+    expected, _ = ridge_oracle.fit_predict(live, Y, SPLIT, [1e-2], standardize=standardize)
+    assert_close(predicted, expected[0])
 
 
 @pytest.mark.parametrize("form", FORMS)

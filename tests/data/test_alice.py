@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from scipy import signal
+from scipy import stats as scipy_stats
 
 from jaxalign.data import alice, datasets
 
@@ -145,6 +146,24 @@ def test_sample_k_lies_at_20_plus_2k_seconds(real):
     assert set(responses.run) == set(real.stimuli.run)
 
 
+def test_words_and_samples_have_one_clock(real, data_root):
+    """Word offsets under a haemodynamic response give the published word rate, at lag 0 best."""
+    path = data_root / alice.FOLDER / "alice_data_shared/s22-rate.txt"
+    published = np.array([float(x) for x in path.read_text().split()])
+    step_s = 0.1
+    time_s = np.arange(0, 32, step_s)
+    response = scipy_stats.gamma.pdf(time_s, 6) - scipy_stats.gamma.pdf(time_s, 16) / 6
+    ends = np.zeros(7800)
+    np.add.at(ends, (real.stimuli.offset_s / step_s).astype(int), 1)
+    heard = np.convolve(ends, response)
+    r = {
+        lag_s: np.corrcoef(heard[((real.responses.time_s + lag_s) / step_s).astype(int)], published)
+        for lag_s in (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
+    }
+    assert r[0.0][0, 1] > 0.98
+    assert max(r, key=lambda lag_s: r[lag_s][0, 1]) == 0.0
+
+
 def test_s33_alone_is_constant(real):
     responses = real.responses
     constant = np.array(responses.constant).reshape(28, 6)
@@ -154,7 +173,7 @@ def test_s33_alone_is_constant(real):
 
 
 def test_subjects_agree_most_in_temporal_and_least_in_frontal_cortex(real):
-    responses = real.responses.columns(~real.responses.constant)
+    responses = real.responses.columns((~real.responses.constant).tolist())
     cube = signal.detrend(responses.values.reshape(362, 27, 6), axis=0)
     cube /= cube.std(axis=0)
     others = cube.sum(axis=1, keepdims=True) - cube

@@ -1,5 +1,6 @@
 """Controls by hand."""
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +8,8 @@ from hypothesis import strategies as st
 
 from jaxalign.data import controls
 from jaxalign.data.schema import Stimuli
+
+settings = hypothesis.settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
 
 def parts(*text):
@@ -31,6 +34,7 @@ def test_position_by_hand():
     np.testing.assert_array_equal(found, [[x, x * x] for x in place])
 
 
+@settings
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=30))
 def test_position_runs_from_minus_one_to_one_in_each_group(groups):
     place, square = controls.position(groups).T
