@@ -13,6 +13,6 @@ def get_config():
         extract=extract.Config(
             models=("all-MiniLM-L6-v2", "stories260K"), context="window:10", pooling="mean_all"
         ),
-        encode=encode.Config(delays=(1, 2, 3, 4), gap=6, shift=120),
+        encode=encode.Config(delays=(1, 2, 3, 4), gap=6),
         report=report.Config(),
     )

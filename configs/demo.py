@@ -12,6 +12,6 @@ def get_config():
         config.Common(dataset="demo"),
         extract=extract.Config(models=("all-MiniLM-L6-v2",)),
         simulate=simulate.Config(model="all-MiniLM-L6-v2", layer=4),
-        encode=encode.Config(groups="passage", shift=145),
+        encode=encode.Config(groups="passage"),
         report=report.Config(),
     )

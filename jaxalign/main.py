@@ -134,6 +134,10 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
+        # What a configuration file raises comes as the text of a traceback; its own words suffice.
+        refused = str(error).rpartition("jaxalign.errors.InputError: ")
+        if refused[1]:
+            raise InputError(_one_line(refused[2])) from error
         raise InputError(f"{_one_line(error)} (--help lists the flags)") from error
     except (AttributeError, KeyError) as error:
         # How ml_collections reports an override of a setting that does not exist.
@@ -149,8 +153,8 @@ def _parse(argv: list[str]) -> list[str]:
         raise InputError(f"--{unknown}: there is no such setting; {hint}") from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def cli() -> None:

@@ -108,16 +108,26 @@ def delay(
     return np.concatenate(copies, axis=1)
 
 
-def shift(features: Float[np.ndarray, "n u"], run: Labels, steps: int) -> Float[np.ndarray, "n u"]:
+def shift(
+    features: Float[np.ndarray, "n u"], run: Labels, share: float
+) -> Float[np.ndarray, "n u"]:
     """Roll features within each run: the same features, at the wrong time.
 
     Args:
       features: one row per sample.
       run: run of each row.
-      steps: samples to roll by.
+      share: of a run's length to roll by, between 0 and 1; rounded to at least one sample.
+
+    Raises:
+      ValueError: if a run has a single sample, which can be at no wrong time.
     """
     shifted = np.empty_like(features)
-    for own in members(run).values():
+    for name, own in members(run).items():
+        if len(own) < 2:
+            raise ValueError(
+                f"Every run must have at least 2 samples to be shifted: {name!r} has 1."
+            )
+        steps = min(max(round(share * len(own)), 1), len(own) - 1)
         shifted[own] = np.roll(features[own], steps, axis=0)
     return shifted
 

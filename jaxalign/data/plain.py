@@ -1,7 +1,8 @@
 """Anyone's own data: a directory with `stimuli.csv` and `responses.npz`.
 
-`stimuli.csv` has the columns stimulus_id, text, passage, and optionally run (else the passage),
-onset_s and offset_s. `responses.npz` has one array per attribute of `schema.Responses`.
+`stimuli.csv` has the columns stimulus_id, text and passage; for words with times onset_s and
+offset_s too; and optionally run (else the passage where there are times, and one session for all
+where there are none). `responses.npz` has one array per attribute of `schema.Responses`.
 """
 
 import pathlib
@@ -14,6 +15,7 @@ from jaxalign.errors import InputError
 
 REQUIRED = ("stimulus_id", "text", "passage")
 TIMES = ("onset_s", "offset_s")
+SESSION = "session"
 
 
 def files(root: pathlib.Path) -> list[pathlib.Path]:
@@ -55,11 +57,15 @@ def stimuli(root: pathlib.Path) -> Stimuli:
                 times[name] = table[name].astype(np.float64).to_numpy()
             except ValueError as error:
                 raise InputError(f"{path}: {name} must hold numbers: {error}.") from error
+    if "run" in table:
+        run = table["run"].tolist()
+    else:
+        run = table["passage"].tolist() if times else [SESSION] * len(table)
     return Stimuli(
         stimulus_id=table["stimulus_id"].tolist(),
         text=table["text"].tolist(),
         passage=table["passage"].tolist(),
-        run=table["run" if "run" in table else "passage"].tolist(),
+        run=run,
         unit="word" if times else "sentence",
         **times,
     )

@@ -23,7 +23,7 @@ from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
-VERSION = 3
+VERSION = 4
 ROWS = "rows.parquet"
 PLANTED = "responses.npz"  # as the simulate stage names it
 GROUP = "group"
@@ -48,7 +48,7 @@ class Config:
     # scaled as features are; 0: the features themselves.
     pca: int = 0
     controls: tuple[str, ...] = controls.CONTROLS
-    shift: int = 120  # samples by which `shifted` is late, circularly within a run
+    shift: float = 1 / 3  # share of a run by which `shifted` is late, circularly
     layers: tuple[int, ...] = ()  # of every network; (): all
     rois: tuple[str, ...] = ()  # (): all
     ceiling_splits: int = 100  # random halves of the participants
@@ -60,11 +60,12 @@ class Config:
             ("num_folds", 3),
             ("gap", 0),
             ("pca", 0),
-            ("shift", 1),
             ("ceiling_splits", 1),
         ):
             if getattr(self, name) < least:
                 raise InputError(f"encode.{name} must be >= {least}, got {getattr(self, name)}.")
+        if not 0 < self.shift < 1:
+            raise InputError(f"encode.shift must lie between 0 and 1, got {self.shift}.")
         if not self.delays or min(self.delays) < 0 or len(set(self.delays)) < len(self.delays):
             raise InputError(f"encode.delays must be different and >= 0, got {self.delays}.")
         for name, allowed in (("downsample", DOWNSAMPLE), ("groups", GROUPS)):
@@ -205,12 +206,11 @@ def _checked_folds(config: Config, responses: Responses, stimuli: Stimuli) -> tu
         raise InputError(
             f"responses: every {kind} must be one of the stimuli's, found {lost[0]!r}."
         )
-    sizes = {run: len(own) for run, own in features.members(responses.run).items()}
-    shortest = min(sizes, key=sizes.__getitem__)
-    if "shifted" in config.controls and config.shift >= sizes[shortest]:
+    short = [run for run, own in features.members(responses.run).items() if len(own) < 2]
+    if "shifted" in config.controls and short:
         raise InputError(
-            f"encode.shift must be less than the shortest run ({shortest!r}, "
-            f"{sizes[shortest]} samples), got {config.shift}."
+            "encode.controls has 'shifted', so every run must have at least 2 samples: run "
+            f"{short[0]!r} has 1."
         )
     try:
         return _folds(config, responses, stimuli)

@@ -12,7 +12,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.report import html, plots, tables
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 2
+VERSION = 3
 SUMMARY = "summary.txt"
 ENCODED = "rows.parquet"  # as the encode stage names it
 
@@ -44,11 +44,9 @@ def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dic
     rows = pd.concat([rows_lib.read(x.path / ENCODED) for x in artefact.inputs])
     rows = rows.reset_index(drop=True)
     rows_lib.write(artefact.path / "scores.parquet", rows.to_dict("records"))
-    flat = rows.copy()
-    for name in rows_lib.LISTS:
-        flat[name] = [json.dumps([float(x) for x in values]) for values in rows[name]]
     found = {
-        "scores": flat,
+        # The Parquet file has the values of single folds and the versions too.
+        "scores": rows.drop(columns=[*rows_lib.LISTS, "versions"]),
         "rois": tables.by_roi(rows),
         "layers": tables.layer_margins(rows),
         "controls": tables.against_controls(rows),

@@ -77,7 +77,7 @@ def test_delays_take_the_runs_that_lead_in_gives(rng):
 def test_features_keep_their_dtype(rng):
     values = rng.normal(size=(24, 3)).astype(np.float32)
     assert features.delay(values, RUNS, [1, 2]).dtype == np.float32
-    assert features.shift(values, RUNS, 3).dtype == np.float32
+    assert features.shift(values, RUNS, 0.3).dtype == np.float32
     assert features.standardize(values, RUNS).dtype == np.float32
 
 
@@ -176,11 +176,21 @@ def test_downsampling_is_linear_and_features_do_not_interact(rng, method):
 
 def test_shift_rolls_each_run_by_itself(rng):
     values = rng.normal(size=(24, 2))
-    shifted = features.shift(values, RUNS, 3)
-    expected = [np.roll(part, 3, axis=0) for part in np.split(values, [7, 19])]
+    shifted = features.shift(values, RUNS, 1 / 3)
+    parts = zip(np.split(values, [7, 19]), (2, 4, 2), strict=True)
+    expected = [np.roll(part, steps, axis=0) for part, steps in parts]
     np.testing.assert_array_equal(shifted, np.concatenate(expected))
-    np.testing.assert_array_equal(features.shift(shifted, RUNS, -3), values)
-    np.testing.assert_array_equal(features.shift(values, ["a"] * 24, 24), values)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.999])
+def test_shifted_samples_are_all_at_a_wrong_time(rng, share):
+    values = rng.normal(size=(24, 1))
+    assert (features.shift(values, RUNS, share) != values).all()
+
+
+def test_a_single_sample_cannot_be_shifted(rng):
+    with pytest.raises(ValueError, match="at least 2 samples to be shifted: 'b' has 1"):
+        features.shift(rng.normal(size=(3, 1)), ["a", "a", "b"], 0.5)
 
 
 def test_standardize_matches_sklearn_run_by_run(rng):
@@ -253,7 +263,7 @@ def test_inputs_are_not_changed(rng):
     values = rng.normal(size=(24, 3))
     before = values.copy()
     features.standardize(values, RUNS)
-    features.shift(values, RUNS, 2)
+    features.shift(values, RUNS, 0.5)
     features.delay(values, RUNS, [0, 1])
     features.principal_components(values, np.arange(10), 2)
     np.testing.assert_array_equal(values, before)

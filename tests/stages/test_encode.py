@@ -14,8 +14,8 @@ from jaxalign.io import store
 from jaxalign.stages import encode, extract
 
 ALPHAS = (1.0, 100.0, 10_000.0)
-TIMED = encode.Config(alphas=ALPHAS, num_folds=4, gap=2, delays=(1, 2, 3), shift=25)
-SENTENCES = encode.Config(alphas=ALPHAS, num_folds=4, groups="passage", shift=25)
+TIMED = encode.Config(alphas=ALPHAS, num_folds=4, gap=2, delays=(1, 2, 3))
+SENTENCES = encode.Config(alphas=ALPHAS, num_folds=4, groups="passage")
 
 
 def read(artefacts):
@@ -206,7 +206,7 @@ def test_settings_that_play_no_part_change_no_fingerprint(make_job, sentences):
         steps = encode.plan(config, job, {"extract": stores})
         return {step.artefact.settings["model"]: step.artefact.fingerprint for step in steps}
 
-    base, shifted = fingerprints(), fingerprints(shift=20)
+    base, shifted = fingerprints(), fingerprints(shift=0.25)
     assert [name for name in base if base[name] != shifted[name]] == ["shifted"]
     assert all(base[name] == x for name, x in fingerprints(controls=("position",)).items())
     assert not set(base.values()) & set(fingerprints(num_folds=5).values())
@@ -220,7 +220,8 @@ def test_settings_that_play_no_part_change_no_fingerprint(make_job, sentences):
         ({"num_folds": 2}, "encode.num_folds must be >= 3, got 2"),
         ({"gap": -1}, "encode.gap must be >= 0"),
         ({"pca": -1}, "encode.pca must be >= 0"),
-        ({"shift": 0}, "encode.shift must be >= 1"),
+        ({"shift": 0.0}, "encode.shift must lie between 0 and 1"),
+        ({"shift": 1.0}, "encode.shift must lie between 0 and 1"),
         ({"ceiling_splits": 0}, "encode.ceiling_splits must be >= 1"),
         ({"delays": ()}, "encode.delays must be different and >= 0"),
         ({"delays": (1, 1)}, "encode.delays must be different and >= 0"),
@@ -243,7 +244,6 @@ def test_settings_out_of_range(settings, message):
         ({"rois": ("V1",)}, "encode.rois must be among A, B, got 'V1'"),
         ({"delays": (1,)}, r"encode.delays must be \(0,\) for responses to single stimuli"),
         ({"pca": 33}, r"encode.pca must be at most 32 for bert \(32 units, 45 training"),
-        ({"shift": 60}, r"encode.shift must be less than the shortest run \('session', 60"),
         ({"num_folds": 13}, "num_folds must leave samples for every block: 13 blocks of 60"),
         ({"gap": 60, "groups": "none"}, "gap must leave samples to train on"),
     ],
@@ -290,6 +290,15 @@ def test_responses_to_something_unknown(make_job, timed, sentences):
     job = make_job(sentences)
     upstream = {"extract": [s.artefact for s in extract.plan(tiny.bert(), job, {})]}
     with pytest.raises(InputError, match="every stimulus_id must be one of.*'nobody'"):
+        encode.plan(SENTENCES, job, upstream)
+
+
+def test_shifted_needs_runs_of_two_samples(make_job, sentences):
+    responses = responses_of(sentences)
+    save(sentences, dataclasses.replace(responses, run=["first", *responses.run[1:]]))
+    job = make_job(sentences)
+    upstream = {"extract": [s.artefact for s in extract.plan(tiny.bert(), job, {})]}
+    with pytest.raises(InputError, match="every run must have at least 2 samples: run 'first'"):
         encode.plan(SENTENCES, job, upstream)
 
 

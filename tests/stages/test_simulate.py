@@ -13,9 +13,7 @@ from jaxalign.io import store
 from jaxalign.stages import encode, extract, simulate
 
 CONFIG = simulate.Config(model="bert", layer=2, num_subjects=3, num_targets=5)
-ENCODE = encode.Config(
-    alphas=(1.0, 10.0, 100.0), num_folds=4, groups="passage", shift=25, controls=()
-)
+ENCODE = encode.Config(alphas=(1.0, 10.0, 100.0), num_folds=4, groups="passage", controls=())
 
 
 def test_responses_are_made_of_the_layer_asked_for(make_job, sentences):
@@ -80,7 +78,6 @@ def test_settings_that_do_not_fit_the_networks(make_job, sentences, settings, me
     [
         ({"rois": ("A",)}, r"encode.rois must be \(\) for simulated responses"),
         ({"num_folds": 13}, "num_folds must leave samples"),
-        ({"shift": 60, "controls": ("shifted",)}, "encode.shift must be less"),
     ],
 )
 def test_encode_settings_are_checked_before_anything_is_planted(

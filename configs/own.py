@@ -1,0 +1,33 @@
+"""One's own data: a directory with stimuli.csv and responses.npz, and one or more models.
+
+    launch/local.sh -m jaxalign.main --config=configs/own.py:path/to/data,all-MiniLM-L6-v2
+
+Words with times are scored with a context of ten words, delays of one to four TRs and a gap of six;
+sentences each alone, in folds that keep passages whole.
+"""
+
+import pathlib
+
+from jaxalign import config
+from jaxalign.data import plain
+from jaxalign.errors import InputError
+from jaxalign.stages import encode, extract, report
+
+
+def get_config(argument=""):
+    data, _, models = argument.partition(",")
+    if not models:
+        raise InputError(f"--config=configs/own.py:DATA,MODEL[,MODEL...], got {argument!r}.")
+    timed = plain.stimuli(pathlib.Path(data)).is_timed
+    return config.pack(
+        config.Common(dataset=data),
+        extract=extract.Config(
+            models=tuple(models.split(",")), context="window:10" if timed else "none"
+        ),
+        encode=encode.Config(
+            delays=(1, 2, 3, 4) if timed else (0,),
+            gap=6 if timed else 0,
+            groups="none" if timed else "passage",
+        ),
+        report=report.Config(),
+    )
