@@ -39,15 +39,8 @@ setuptools.setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": [
-            "basedpyright>=1.31",
-            "beartype>=0.20",
-            "hypothesis>=6.100",
-            "import-linter>=2.1",
-            "pytest>=8.2",
-            "ruff>=0.14",
-            "scikit-learn>=1.5",
-        ],
+        "test": ["beartype>=0.20", "hypothesis>=6.100", "pytest>=8.2", "scikit-learn>=1.5"],
+        "lint": ["basedpyright>=1.31", "import-linter>=2.1", "ruff>=0.14"],
         # Only for the scripts that make golden files.
         "golden": ["torch>=2.6", "transformers>=5,<6"],
     },
