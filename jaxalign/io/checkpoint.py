@@ -45,7 +45,10 @@ class Safetensors:
         if single.is_file():
             self._files = [single]
         elif index.is_file():
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            try:
+                names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{index} must be JSON with a weight_map: {error!r}.") from error
             self._files = [directory / name for name in sorted(set(names))]
         else:
             raise InputError(

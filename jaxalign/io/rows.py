@@ -61,11 +61,16 @@ def write(path: pathlib.Path, rows: Sequence[dict]) -> None:
     Raises:
       pa.ArrowInvalid: if a row lacks a column or holds a value of another type.
     """
+    integers = [field.name for field in SCHEMA if pa.types.is_integer(field.type)]
     for row in rows:
         if row.keys() != set(SCHEMA.names):
             raise pa.ArrowInvalid(
                 f"columns must match the schema: {row.keys() ^ set(SCHEMA.names)}"
             )
+        # Arrow would cut the fraction off.
+        for name in integers:
+            if int(row[name]) != row[name]:
+                raise pa.ArrowInvalid(f"{name} must be an integer, got {row[name]}")
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), sink)
     run_dir.write_atomic(path, sink.getvalue().to_pybytes())

@@ -51,7 +51,10 @@ class Artefact:
     @property
     def is_done(self) -> bool:
         """Whether the artefact is finished."""
-        return (self.path / DONE).is_file() and self.facts()["fingerprint"] == self.fingerprint
+        try:
+            return self.facts()["fingerprint"] == self.fingerprint
+        except (FileNotFoundError, ValueError, KeyError):
+            return False
 
     def start(self) -> None:
         """Make the directory, and record in it what it will hold."""
@@ -81,11 +84,15 @@ class Artefact:
 def write_atomic(path: pathlib.Path, data: bytes) -> None:
     """Write a file so that it is seen whole or not at all."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    os.chmod(f.name, 0o666 & ~_umask())
-    os.replace(f.name, path)
+        try:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+            os.chmod(f.name, 0o666 & ~_umask())
+            os.replace(f.name, path)
+        except BaseException:
+            os.unlink(f.name)
+            raise
 
 
 def write_json(path: pathlib.Path, content: object) -> None:

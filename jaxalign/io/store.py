@@ -62,6 +62,11 @@ class Store:
         return layers, stimuli, units
 
     @property
+    def dtype(self) -> str:
+        """A key of `DTYPES`."""
+        return self._array.dtype.name
+
+    @property
     def shards(self) -> list[range]:
         """Stimulus rows of each shard."""
         n = self.shape[1]
@@ -76,18 +81,26 @@ class Store:
 
         Args:
           index: which shard.
-          values: [layer, stimulus, unit], as many stimuli as the shard has.
+          values: [layer, stimulus, unit] in the store's dtype, as many stimuli as the shard has.
+
+        Raises:
+          ValueError: if the values have another shape.
         """
         rows = self.shards[index]
-        dtype = self._array.dtype.numpy_dtype
-        return self._array[:, rows.start : rows.stop].write(values.astype(dtype, copy=False)).commit
+        shape = (self.shape[0], len(rows), self.shape[2])
+        if values.shape != shape:
+            raise ValueError(f"values must have shape {shape}, got {values.shape}.")
+        return self._array[:, rows.start : rows.stop].write(values).commit
 
     def read_layer(self, layer: int) -> Float[np.ndarray, "m u"]:
         """Read one layer as float32.
 
         Raises:
+          IndexError: if there is no such layer.
           InputError: if part of it was never written or is damaged.
         """
+        if not 0 <= layer < self.shape[0]:
+            raise IndexError(f"layer must lie in 0..{self.shape[0] - 1}, got {layer}.")
         try:
             values = self._array[layer].read().result().astype(np.float32)
         except ValueError as error:
@@ -128,6 +141,8 @@ def create(
         store = open_store(path, expected=attributes)
         if store.shape != shape:
             raise InputError(f"{path}: shape must be {shape}, found {store.shape}.")
+        if store.dtype != dtype:
+            raise InputError(f"{path}: dtype must be {dtype}, found {store.dtype}.")
         return store
     layers, stimuli, units = shape
     rows = min(shard_stimuli, stimuli)
@@ -176,13 +191,17 @@ def open_store(path: pathlib.Path, *, expected: Attributes | None = None) -> Sto
     metadata = path / "zarr.json"
     try:
         found = json.loads(metadata.read_text(encoding="utf-8"))["attributes"]["jaxalign"]
-        attributes = Attributes(**found)
+        version = found["format_version"]
+        # Another version may have other attributes.
+        attributes = Attributes(**found) if version == FORMAT_VERSION else None
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+        array = ts.open(spec, open=True).result()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{metadata} must describe an activation store: {error!r}.") from error
-    if attributes.format_version != FORMAT_VERSION:
         raise InputError(
-            f"{path}: format must be {FORMAT_VERSION}, found {attributes.format_version}."
-        )
+            f"{metadata} must describe an activation store: {_first_line(error)}."
+        ) from error
+    if attributes is None:
+        raise InputError(f"{path}: format must be {FORMAT_VERSION}, found {version}.")
     if expected is not None:
         for field in dataclasses.fields(Attributes):
             want, have = getattr(expected, field.name), getattr(attributes, field.name)
@@ -193,9 +212,6 @@ def open_store(path: pathlib.Path, *, expected: Attributes | None = None) -> Sto
                     f"(model {attributes.model}); delete that directory or choose another "
                     "--workdir."
                 )
-    array = ts.open(
-        {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}, open=True
-    ).result()
     return Store(path, array, attributes)
 
 
@@ -221,4 +237,4 @@ def stimulus_ids(artefact: run_dir.Artefact) -> list[str]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -50,12 +50,18 @@ def config_from_hf(hf: dict) -> Config:
         if value != supported:
             raise InputError(f"config.json: {key} must be {supported!r}, found {value!r}.")
     heads = hf["num_attention_heads"]
+    kv_heads = hf.get("num_key_value_heads") or heads
+    if heads % kv_heads or (not hf.get("head_dim") and hf["hidden_size"] % heads):
+        raise InputError(
+            "config.json: num_key_value_heads must divide num_attention_heads, and that "
+            f"hidden_size: found {kv_heads}, {heads} and {hf['hidden_size']}."
+        )
     return Config(
         vocab_size=hf["vocab_size"],
         num_layers=hf["num_hidden_layers"],
         width=hf["hidden_size"],
         num_heads=heads,
-        num_kv_heads=hf.get("num_key_value_heads") or heads,
+        num_kv_heads=kv_heads,
         head_size=hf.get("head_dim") or hf["hidden_size"] // heads,
         mlp_size=hf["intermediate_size"],
         max_length=hf["max_position_embeddings"],

@@ -23,6 +23,7 @@ class Config:
     mlp_size: int
     max_length: int
     num_segments: int
+    padding_token: int  # its row of the embedding begins at zero; -1: none
     norm_eps: float
     init_sd: float
 
@@ -33,9 +34,15 @@ def config_from_hf(hf: dict) -> Config:
     Raises:
       InputError: if it asks for a variant that is not built here.
     """
-    for key, supported in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+    only = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
+    for key, supported in only.items():
         if hf.get(key, supported) != supported:
             raise InputError(f"config.json: {key} must be {supported!r}, found {hf[key]!r}.")
+    if hf["hidden_size"] % hf["num_attention_heads"]:
+        raise InputError(
+            f"config.json: num_attention_heads must divide hidden_size {hf['hidden_size']}, "
+            f"found {hf['num_attention_heads']}."
+        )
     return Config(
         vocab_size=hf["vocab_size"],
         num_layers=hf["num_hidden_layers"],
@@ -44,6 +51,7 @@ def config_from_hf(hf: dict) -> Config:
         mlp_size=hf["intermediate_size"],
         max_length=hf["max_position_embeddings"],
         num_segments=hf["type_vocab_size"],
+        padding_token=-1 if hf.get("pad_token_id", 0) is None else hf.get("pad_token_id", 0),
         norm_eps=hf["layer_norm_eps"],
         init_sd=hf.get("initializer_range", 0.02),
     )
@@ -136,7 +144,9 @@ class Network(nnx.Module):
             )
 
         self.words = embedding(config.vocab_size, "vocab")
-        self.words.table[...] = self.words.table[...].at[0].set(0)
+        if config.padding_token >= 0:
+            table = self.words.table[...]
+            self.words.table[...] = table.at[config.padding_token].set(0)
         self.positions = embedding(config.max_length, "positions")
         self.segments = embedding(config.num_segments, "segments")
         self.norm = layers.LayerNorm(config.width, config.norm_eps, dtype)

@@ -162,7 +162,7 @@ def _from_directory(name: str, path: pathlib.Path) -> Model:
             f"{path}/config.json: model_type must be one of {', '.join(DESIGNS)}, "
             f"found {model_type!r}."
         )
-    if "quantization_config" in hf:
+    if hf.get("quantization_config"):
         raise InputError(
             f"{path}: quantised checkpoints are not supported "
             f"(found {hf['quantization_config'].get('quant_method')!r}); use the original weights."

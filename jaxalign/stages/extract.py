@@ -197,14 +197,17 @@ def _extract(config, job, model, rows, stimulus_ids, artefact) -> dict:
             for places, pooled in pending:
                 values[:, places] = np.asarray(pooled)[:, : len(places)]
                 progress.update(len(places))
-            if not np.isfinite(values).all():
+            with np.errstate(over="ignore"):  # what overflows is found below
+                stored = values.astype(store.DTYPES[config.store_dtype])
+            if not np.isfinite(stored).all():
+                culprit = "store_dtype" if np.isfinite(values).all() else "compute_dtype"
                 raise InputError(
                     f"extract {artefact.name}: activations must be finite, but "
-                    f"{config.compute_dtype} overflows; use --config.extract.compute_dtype=float32."
+                    f"{getattr(config, culprit)} overflows; use --config.extract.{culprit}=float32."
                 )
             num_tokens += sum(len(row.tokens) for row in shard)
             progress.set_postfix_str(f"{num_tokens / (time.monotonic() - start):.0f} tokens/s")
-            in_flight.append(activations.write_shard(index, values))
+            in_flight.append(activations.write_shard(index, stored))
             while len(in_flight) > SHARDS_IN_FLIGHT:
                 in_flight.popleft().result()
         for future in in_flight:

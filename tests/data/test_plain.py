@@ -33,8 +33,8 @@ def test_untimed_sentences_and_their_responses(make_folder, rng):
     assert stimuli.stimulus_id == ["a", "b", "c"]
     assert stimuli.text == ["The girl ran.", "Why?", "No one knew."]
     assert stimuli.passage == ["p1", "p1", "p2"]
-    # Without a column of its own, the run is the passage.
-    assert stimuli.run == stimuli.passage
+    # Without a column of its own and without times, there is one run.
+    assert len(set(stimuli.run)) == 1
     assert stimuli.unit == "sentence"
     assert not stimuli.is_timed
     np.testing.assert_array_equal(found.responses.values, responses.values)
@@ -60,6 +60,15 @@ def test_timed_words_and_their_responses(make_folder, rng):
     np.testing.assert_array_equal(stimuli.offset_s, [0.75, 1.25, 2.5])
     assert found.responses.is_timed
     np.testing.assert_array_equal(found.responses.time_s, [0.0, 1.5, 3.0, 4.5, 6.0])
+
+
+def test_the_clock_of_timed_words_is_their_passages_or_their_runs(make_folder):
+    csv = "stimulus_id,text,passage,onset_s,offset_s\na,The,p1,5,6\nb,girl,p2,0.5,1\n"
+    assert read(make_folder(csv)).stimuli.run == ["p1", "p2"]
+    csv = csv.replace("passage", "passage,run").replace("p1,", "p1,r1,").replace("p2,", "p2,r2,")
+    assert read(make_folder(csv)).stimuli.run == ["r1", "r2"]
+    csv = "stimulus_id,text,passage,run\na,Yes.,p1,r1\nb,No.,p1,r2\n"
+    assert read(make_folder(csv)).stimuli.run == ["r1", "r2"]
 
 
 def test_cells_are_kept_as_they_are_written(make_folder):

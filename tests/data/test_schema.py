@@ -99,7 +99,7 @@ def test_a_part_without_text_is_refused(refused, text):
         words(text=["The", text, "ran"])
 
 
-@pytest.mark.parametrize("onsets, offsets", [(2, 3), (4, 4), (3, 2), (3, 0)])
+@pytest.mark.parametrize("onsets, offsets", [(2, 3), (4, 4), (3, 2), (3, 0), (0, 3)])
 def test_times_of_another_length_are_refused(refused, onsets, offsets):
     with refused("onset_s and offset_s must have 3 entries", f"found {onsets} and {offsets}"):
         words(onset_s=np.arange(float(onsets)), offset_s=np.arange(float(offsets)) + 0.5)
@@ -131,6 +131,9 @@ def test_a_time_that_is_not_finite_is_refused(refused, name, i, value):
 def test_words_that_overlap_are_refused(refused):
     with refused("must not overlap", "'ran' (w2, 1.4 s)", "before 'girl' (w1, 1.0 s)", "(1.5 s)"):
         words(onset_s=np.array([0.5, 1.0, 1.4]))
+    # Ten microseconds are more than rounding.
+    with refused("must not overlap", "'ran' (w2"):
+        words(onset_s=np.array([0.5, 1.0, 1.5 - 1e-5]))
 
 
 def test_words_may_touch_overlap_by_rounding_and_start_anew_in_another_run():

@@ -369,6 +369,23 @@ def test_llama2c_encodes_every_piece_as_run_c(llama2c, run_c):
         assert llama2c.encode(f"so{text}s").ids == run_c.encode(f"so{text}s")
 
 
+def test_scores_and_not_the_order_of_pieces_choose_what_is_joined(tmp_path, rng):
+    """With scores drawn at random, as no trained tokenizer has them."""
+    letters = [" ", "a", "b", "c", "\u00e9"]
+    grown = ["".join(rng.choice(letters, size=n)) for n in rng.integers(2, 5, size=80)]
+    pieces = ["<unk>", "\n<s>\n", "\n</s>\n", *(f"<0x{i:02X}>" for i in range(256))]
+    pieces += dict.fromkeys(letters + grown)
+    content = struct.pack("<i", max(len(x.encode()) for x in pieces))
+    for score, piece in zip(rng.permutation(len(pieces)), pieces, strict=True):
+        content += struct.pack("<fi", score, len(piece.encode())) + piece.encode()
+    path = tmp_path / "tokenizer.bin"
+    path.write_bytes(content)
+    tokenizer, run_c = tokens.load_tokenizer(path), RunC(path)
+    for length in rng.integers(1, 30, size=200):
+        text = "".join(rng.choice([*letters, "x"], size=length))
+        assert tokenizer.encode(text).ids == run_c.encode(text), repr(text)
+
+
 def test_llama2c_takes_markers_within_a_text_for_text(llama2c, run_c):
     for text in ("<s>", "the </s> end"):
         assert llama2c.encode(text).ids == run_c.encode(text)

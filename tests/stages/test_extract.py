@@ -5,6 +5,7 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import GOLDEN, bert, make
@@ -90,6 +91,23 @@ def test_narrow_stores_round_once(make_job, sentences, dtype, tolerance):
     (wide,) = make(extract.plan(bert(untrained_seed=-1), job, {}))
     (narrow,) = make(extract.plan(bert(untrained_seed=-1, store_dtype=dtype), job, {}))
     np.testing.assert_allclose(read_all(narrow), read_all(wide), rtol=tolerance, atol=1e-7)
+
+
+def test_overflow_is_named(make_job, sentences, tmp_path):
+    """float16 ends at 65,504; a network whose activations go beyond is not stored as infinity."""
+    shutil.copytree(GOLDEN / "bert", tmp_path / "loud")
+    path = tmp_path / "loud" / "model.safetensors"
+    weights = safetensors.numpy.load_file(path)
+    name = next(x for x in weights if x.endswith("layer.2.output.LayerNorm.bias"))
+    weights[name] = weights[name] + 1e5
+    safetensors.numpy.save_file(weights, path)
+    config = dataclasses.replace(
+        bert(untrained_seed=-1, store_dtype="float16"), models=(str(tmp_path / "loud"),)
+    )
+    (step,) = extract.plan(config, make_job(sentences), {})
+    step.artefact.start()
+    with pytest.raises(InputError, match="float16 overflows; use --config.extract.store_dtype="):
+        step.make(step.artefact)
 
 
 def test_bfloat16_network_is_close(make_job, sentences):
