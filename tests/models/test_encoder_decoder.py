@@ -341,6 +341,7 @@ def test_program_does_not_grow_with_depth(model):
                 mlp_size=3072,
                 max_length=512,
                 num_segments=2,
+                padding_token=0,
                 norm_eps=1e-12,
                 init_sd=0.02,
             ),
