@@ -120,30 +120,21 @@ IGNORED_IF_TIED = (r"lm_head\.weight",)
 class Block(nnx.Module):
     """Attention and gated MLP, each behind a norm, added to the residual stream."""
 
-    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: Config, init: layers.Init):
         """Draw the weights."""
-
-        def linear(inputs, outputs, logical):
-            return layers.Linear(
-                inputs,
-                outputs,
-                logical=logical,
-                bias=False,
-                init_sd=config.init_sd,
-                dtype=dtype,
-                rngs=rngs,
-            )
-
-        D, F, H = config.width, config.mlp_size, config.head_size
-        self.attention_norm = layers.RMSNorm(D, config.norm_eps, dtype)
-        self.query = linear(D, config.num_heads * H, ("embed", "heads"))
-        self.key = linear(D, config.num_kv_heads * H, ("embed", "kv_heads"))
-        self.value = linear(D, config.num_kv_heads * H, ("embed", "kv_heads"))
-        self.attention_out = linear(config.num_heads * H, D, ("heads", "embed"))
-        self.mlp_norm = layers.RMSNorm(D, config.norm_eps, dtype)
-        self.mlp_gate = linear(D, F, ("embed", "mlp"))
-        self.mlp_in = linear(D, F, ("embed", "mlp"))
-        self.mlp_out = linear(F, D, ("mlp", "embed"))
+        D, F = config.width, config.mlp_size
+        query_size, kv_size = (
+            heads * config.head_size for heads in (config.num_heads, config.num_kv_heads)
+        )
+        self.attention_norm = layers.RMSNorm(D, config.norm_eps, init.dtype)
+        self.query = layers.Linear(D, query_size, ("embed", "heads"), init, bias=False)
+        self.key = layers.Linear(D, kv_size, ("embed", "kv_heads"), init, bias=False)
+        self.value = layers.Linear(D, kv_size, ("embed", "kv_heads"), init, bias=False)
+        self.attention_out = layers.Linear(query_size, D, ("heads", "embed"), init, bias=False)
+        self.mlp_norm = layers.RMSNorm(D, config.norm_eps, init.dtype)
+        self.mlp_gate = layers.Linear(D, F, ("embed", "mlp"), init, bias=False)
+        self.mlp_in = layers.Linear(D, F, ("embed", "mlp"), init, bias=False)
+        self.mlp_out = layers.Linear(F, D, ("mlp", "embed"), init, bias=False)
         self.config = config
 
     def __call__(self, x_BTD: Array, mask: Bool[Array, "B T"]) -> Array:
@@ -163,30 +154,13 @@ class Network(nnx.Module):
 
     def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
         """Draw weights as Hugging Face does: normal."""
-        self.words = layers.Embedding(
-            config.vocab_size,
-            config.width,
-            logical="vocab",
-            init_sd=config.init_sd,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        keys = jax.random.split(rngs.params(), config.num_layers)
-        self.blocks = jax.vmap(lambda k: Block(config, dtype=dtype, rngs=nnx.Rngs(k)))(keys)
-        self.final_norm = layers.RMSNorm(config.width, config.norm_eps, dtype)
-        self.head = (
-            None
-            if config.tied_embeddings
-            else layers.Linear(
-                config.width,
-                config.vocab_size,
-                logical=("embed", "vocab"),
-                bias=False,
-                init_sd=config.init_sd,
-                dtype=dtype,
-                rngs=rngs,
-            )
-        )
+        init = layers.Init(config.init_sd, dtype, rngs)
+        D, V = config.width, config.vocab_size
+        self.words = layers.Embedding(V, D, "vocab", init)
+        self.blocks = init.stack(config.num_layers, lambda init: Block(config, init))
+        self.final_norm = layers.RMSNorm(D, config.norm_eps, dtype)
+        tied = config.tied_embeddings
+        self.head = None if tied else layers.Linear(D, V, ("embed", "vocab"), init, bias=False)
 
     def __call__(
         self,

@@ -89,29 +89,18 @@ IGNORED = (r"embeddings\.position_ids", r"pooler\.dense\.(weight|bias)", r"cls\.
 class Block(nnx.Module):
     """Attention and MLP, each followed by a residual sum and a norm."""
 
-    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: Config, init: layers.Init):
         """Draw the weights."""
-
-        def linear(inputs, outputs, logical):
-            return layers.Linear(
-                inputs,
-                outputs,
-                logical=logical,
-                bias=True,
-                init_sd=config.init_sd,
-                dtype=dtype,
-                rngs=rngs,
-            )
-
         D, F = config.width, config.mlp_size
-        self.query = linear(D, D, ("embed", "heads"))
-        self.key = linear(D, D, ("embed", "heads"))
-        self.value = linear(D, D, ("embed", "heads"))
-        self.attention_out = linear(D, D, ("heads", "embed"))
-        self.attention_norm = layers.LayerNorm(D, config.norm_eps, dtype)
-        self.mlp_in = linear(D, F, ("embed", "mlp"))
-        self.mlp_out = linear(F, D, ("mlp", "embed"))
-        self.mlp_norm = layers.LayerNorm(D, config.norm_eps, dtype)
+        norm = lambda: layers.LayerNorm(D, config.norm_eps, init.dtype)
+        self.query = layers.Linear(D, D, ("embed", "heads"), init, bias=True)
+        self.key = layers.Linear(D, D, ("embed", "heads"), init, bias=True)
+        self.value = layers.Linear(D, D, ("embed", "heads"), init, bias=True)
+        self.attention_out = layers.Linear(D, D, ("heads", "embed"), init, bias=True)
+        self.attention_norm = norm()
+        self.mlp_in = layers.Linear(D, F, ("embed", "mlp"), init, bias=True)
+        self.mlp_out = layers.Linear(F, D, ("mlp", "embed"), init, bias=True)
+        self.mlp_norm = norm()
         self.num_heads = config.num_heads
 
     def __call__(self, x_BTD: Array, mask: Bool[Array, "B T"]) -> Array:
@@ -133,25 +122,16 @@ class Network(nnx.Module):
     def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
         """Draw weights as Hugging Face does: normal, and zero for the padding token."""
 
-        def embedding(rows, logical):
-            return layers.Embedding(
-                rows,
-                config.width,
-                logical=logical,
-                init_sd=config.init_sd,
-                dtype=dtype,
-                rngs=rngs,
-            )
-
-        self.words = embedding(config.vocab_size, "vocab")
+        init = layers.Init(config.init_sd, dtype, rngs)
+        D = config.width
+        self.words = layers.Embedding(config.vocab_size, D, "vocab", init)
         if config.padding_token >= 0:
             table = self.words.table[...]
             self.words.table[...] = table.at[config.padding_token].set(0)
-        self.positions = embedding(config.max_length, "positions")
-        self.segments = embedding(config.num_segments, "segments")
-        self.norm = layers.LayerNorm(config.width, config.norm_eps, dtype)
-        keys = jax.random.split(rngs.params(), config.num_layers)
-        self.blocks = jax.vmap(lambda k: Block(config, dtype=dtype, rngs=nnx.Rngs(k)))(keys)
+        self.positions = layers.Embedding(config.max_length, D, "positions", init)
+        self.segments = layers.Embedding(config.num_segments, D, "segments", init)
+        self.norm = layers.LayerNorm(D, config.norm_eps, dtype)
+        self.blocks = init.stack(config.num_layers, lambda init: Block(config, init))
 
     def __call__(
         self,

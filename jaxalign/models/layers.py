@@ -4,6 +4,9 @@ Parameters carry the logical names of their axes as plain metadata (`logical`), 
 `core.mesh` derives shardings. Under a scan they have a layer axis in front.
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -15,6 +18,23 @@ def _like(vector: Float[Array, " d"], x: Float[Array, "... d"]) -> Array:
     return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 
 
+class Init(NamedTuple):
+    """How weights are drawn: from a normal distribution around zero."""
+
+    sd: float
+    dtype: Any
+    rngs: nnx.Rngs
+
+    def draw(self, *shape: int) -> Array:
+        """Draw one array."""
+        return (self.sd * jax.random.normal(self.rngs.params(), shape)).astype(self.dtype)
+
+    def stack(self, count: int, make: Callable[["Init"], nnx.Module]) -> nnx.Module:
+        """Draw modules of one kind independently, and stack their parameters for a scan."""
+        keys = jax.random.split(self.rngs.params(), count)
+        return jax.vmap(lambda key: make(self._replace(rngs=nnx.Rngs(key))))(keys)
+
+
 class Linear(nnx.Module):
     """y = x W + b."""
 
@@ -22,17 +42,15 @@ class Linear(nnx.Module):
         self,
         inputs: int,
         outputs: int,
-        *,
         logical: tuple[str | None, str | None],
+        init: Init,
+        *,
         bias: bool,
-        init_sd: float,
-        dtype,
-        rngs: nnx.Rngs,
     ):
-        """Draw W from a normal distribution; b is zero."""
-        kernel = init_sd * jax.random.normal(rngs.params(), (inputs, outputs))
-        self.kernel = nnx.Param(kernel.astype(dtype), logical=logical)
-        self.bias = nnx.Param(jnp.zeros(outputs, dtype), logical=logical[1:]) if bias else None
+        """Draw W; b is zero."""
+        self.kernel = nnx.Param(init.draw(inputs, outputs), logical=logical)
+        zero = jnp.zeros(outputs, init.dtype)
+        self.bias = nnx.Param(zero, logical=logical[1:]) if bias else None
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
         """Apply."""
@@ -43,10 +61,9 @@ class Linear(nnx.Module):
 class Embedding(nnx.Module):
     """A table of vectors."""
 
-    def __init__(self, rows: int, width: int, *, logical: str, init_sd: float, dtype, rngs):
-        """Draw the table from a normal distribution."""
-        table = init_sd * jax.random.normal(rngs.params(), (rows, width))
-        self.table = nnx.Param(table.astype(dtype), logical=(logical, "embed"))
+    def __init__(self, rows: int, width: int, logical: str, init: Init):
+        """Draw the table."""
+        self.table = nnx.Param(init.draw(rows, width), logical=(logical, "embed"))
 
     def __call__(self, index: Int[Array, "..."]) -> Float[Array, "... D"]:
         """Look up."""
