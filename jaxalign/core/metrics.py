@@ -12,7 +12,7 @@ CONSTANT_TOLERANCE = 1e-6
 
 def is_constant(x: Shaped[np.ndarray, "..."], axis: int = 0) -> Bool[np.ndarray, "..."]:
     """Return whether numbers are the same along an axis, up to the rounding of float32."""
-    return np.ptp(x, axis=axis) <= CONSTANT_TOLERANCE * np.abs(x).max(axis=axis)
+    return np.asarray(np.ptp(x, axis=axis) <= CONSTANT_TOLERANCE * np.abs(x).max(axis=axis))
 
 
 def _centre(x: Array, weight: Array) -> tuple[Array, Array, Array]:

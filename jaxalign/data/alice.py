@@ -57,10 +57,7 @@ def stimuli(root: pathlib.Path, *, radius_mm: int) -> Stimuli:
     """
     path = files(root, radius_mm=radius_mm)[0]
     try:
-        grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=False, reportingMode="error")
-        intervals = [tuple(x) for x in grid.getTier("word").entries]
-        if intervals and len(intervals[0]) != 3:
-            raise ValueError("the tier holds points, not intervals.")
+        intervals = _word_intervals(path)
     except (PraatioException, KeyError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} must be a TextGrid with a tier 'word': {reason}") from error
@@ -76,6 +73,27 @@ def stimuli(root: pathlib.Path, *, radius_mm: int) -> Stimuli:
     )
 
 
+def _word_intervals(path: pathlib.Path) -> list[tuple[float, float, str]]:
+    """Read start, end and label of each interval of the tier 'word', pauses included.
+
+    Raises:
+      PraatioException: if it is no TextGrid, or intervals overlap.
+      KeyError: if there is no such tier.
+      ValueError: if the tier holds points, or fewer intervals than the file says.
+    """
+    grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True, reportingMode="error")
+    intervals = [tuple(x) for x in grid.getTier("word").entries]
+    if intervals and len(intervals[0]) != 3:
+        raise ValueError("the tier holds points, not intervals.")
+    # The parser takes a file that ends between two intervals for a whole one.
+    text = path.read_text(encoding="utf-8")
+    found = sum(len(grid.getTier(name).entries) for name in grid.tierNames)
+    declared = sum(int(size) for size in re.findall(r"(?:intervals|points): size = (\d+)", text))
+    if found != declared:
+        raise ValueError(f"it says that it has {declared} intervals, and has {found}.")
+    return intervals
+
+
 def responses(root: pathlib.Path, *, radius_mm: int) -> Responses:
     """Read the time courses of all subjects and regions, in the scanner's units.
 
@@ -88,7 +106,8 @@ def responses(root: pathlib.Path, *, radius_mm: int) -> Responses:
         if match is None:
             raise InputError(f"{path}: the name must be sNN-timecourses.txt, NN the subject.")
         try:
-            table = np.loadtxt(path, ndmin=2)
+            lines = path.read_text(encoding="utf-8").splitlines()
+            table = np.loadtxt(lines, ndmin=2) if any(lines) else np.empty((0, 0))
         except ValueError as error:
             raise InputError(f"{path} must be a table of numbers: {error}.") from error
         if table.shape != (NUM_TRS, len(ROIS)):

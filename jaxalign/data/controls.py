@@ -1,7 +1,5 @@
 """Features that know nothing of a language model, scored by the same path as one."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float
 
@@ -28,7 +26,7 @@ def word_length(stimuli: Stimuli) -> Float[np.ndarray, "m 1"]:
     )
 
 
-def position(groups: Sequence[str]) -> Float[np.ndarray, "n 2"]:
+def position(groups: features.Labels) -> Float[np.ndarray, "n 2"]:
     """Position of each sample in its group (run or passage), from -1 to 1, and its square."""
     place = np.zeros(len(groups))
     for own in features.members(groups).values():

@@ -5,6 +5,7 @@ offset_s too; and optionally run (else the passage where there are times, and on
 where there are none). `responses.npz` has one array per attribute of `schema.Responses`.
 """
 
+import csv
 import pathlib
 
 import numpy as np
@@ -42,9 +43,9 @@ def stimuli(root: pathlib.Path) -> Stimuli:
     """
     path = files(root)[0]
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} must be a CSV table: {error}") from error
+        table = _table(path)
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path} must be a CSV table: {error}.") from error
     for name in REQUIRED:
         if name not in table:
             raise InputError(f"{path} must have column {name!r}, found {list(table)}.")
@@ -69,6 +70,22 @@ def stimuli(root: pathlib.Path) -> Stimuli:
         unit="word" if times else "sentence",
         **times,
     )
+
+
+def _table(path: pathlib.Path) -> pd.DataFrame:
+    """Read a CSV of text; a row with too many or too few cells is an error, never a shift."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file, strict=True) if row]
+    if not rows:
+        raise ValueError("it is empty")
+    header = rows.pop(0)
+    for i, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ValueError(
+                f"row {i + 1} must have {len(header)} cells as the header, found {len(row)}; "
+                "text that holds a comma is put in quotes"
+            )
+    return pd.DataFrame(rows, columns=header, dtype=str)
 
 
 def responses(root: pathlib.Path) -> Responses:

@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import io
+import itertools
 import pathlib
+import zipfile
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,6 +16,16 @@ from jaxalign.core import metrics
 from jaxalign.errors import InputError
 
 Unit = Literal["word", "sentence"]
+
+# Array in a file of responses -> its dimensions, and whether it holds text; the others hold one
+# text per sample or target.
+_NPZ = {
+    "values": (2, False),
+    "signal": (2, False),
+    "time_s": (1, False),
+    "tr_s": (0, False),
+    "units": (0, True),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +62,9 @@ class Stimuli:
         for name, text in zip(self.stimulus_id, self.text, strict=True):
             if not text.strip():
                 raise InputError(f"stimuli: text must not be empty, but that of {name!r} is.")
-        if not self.is_timed:
+        if m == 0:
+            raise InputError("stimuli: there must be at least one word or sentence, found none.")
+        if not self.is_timed and len(self.offset_s) == 0:
             return
         if not len(self.onset_s) == len(self.offset_s) == m:
             raise InputError(
@@ -58,7 +72,7 @@ class Stimuli:
                 f"{len(self.onset_s)} and {len(self.offset_s)}."
             )
         for i in range(m):
-            if not self.offset_s[i] >= self.onset_s[i]:
+            if not -np.inf < self.onset_s[i] <= self.offset_s[i] < np.inf:
                 raise InputError(
                     f"stimuli: {self._at(i)} must end after it begins, but ends at "
                     f"{self.offset_s[i]} s."
@@ -127,6 +141,11 @@ class Responses:
                     f"responses: {name} must have {size} entries for values {n} x {v}, "
                     f"found {len(getattr(self, name))}."
                 )
+        run_starts = [run for run, _ in itertools.groupby(self.run)]
+        if repeated := first_repeated(run_starts):
+            raise InputError(
+                f"responses: samples of a run must be adjacent, but those of {repeated!r} are not."
+            )
         columns = list(zip(self.subject, self.roi, self.target, strict=True))
         if repeated := first_repeated(columns):
             raise InputError(
@@ -162,6 +181,8 @@ class Responses:
     def _check_times(self):
         if not self.tr_s > 0:
             raise InputError(f"responses: tr_s must be positive, found {self.tr_s}.")
+        if not np.isfinite(self.time_s).all():
+            raise InputError("responses: time_s must be finite, found NaN or infinity.")
         run = np.asarray(self.run)
         same = run[1:] == run[:-1]
         steps = np.diff(self.time_s)[same]
@@ -221,30 +242,31 @@ class Responses:
         Raises:
           InputError: if it cannot be read, or lacks or adds an array.
         """
-        fields = {f.name: f for f in dataclasses.fields(cls)}
+        known = {field.name for field in dataclasses.fields(cls)}
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here: np.load leaves its own handle open when the archive is broken.
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} must be an .npz of plain arrays: {error}.") from error
         required = {"values", "run", "subject", "roi", "target", "units"}
         if missing := required - arrays.keys():
             raise InputError(f"{path} must hold array {min(missing)!r}: it is missing.")
-        if unknown := arrays.keys() - fields.keys():
-            raise InputError(f"{path}: array {min(unknown)!r} is none of {sorted(fields)}.")
-        for name in ("run", "subject", "roi", "target", "stimulus_id"):
-            if name in arrays:
-                arrays[name] = [str(x) for x in arrays[name]]
-        arrays["units"] = str(arrays["units"])
-        arrays["tr_s"] = float(arrays.get("tr_s", 0.0))
-        for name in ("values", "time_s", "signal"):
-            if name in arrays:
-                arrays[name] = arrays[name].astype(np.float64)
-        if arrays["values"].ndim != 2:
-            raise InputError(
-                f"{path}: values must be [samples, targets], found shape {arrays['values'].shape}."
-            )
-        return cls(**arrays)
+        if unknown := arrays.keys() - known:
+            raise InputError(f"{path}: array {min(unknown)!r} is none of {sorted(known)}.")
+        read = {}
+        for name, array in arrays.items():
+            dimensions, is_text = _NPZ.get(name, (1, True))
+            if array.ndim != dimensions or (not is_text and array.dtype.kind not in "fiu"):
+                raise InputError(
+                    f"{path}: {name} must be {'text' if is_text else 'numbers'} in {dimensions} "
+                    f"dimensions, found {array.dtype} of shape {array.shape}."
+                )
+            if is_text:
+                read[name] = [str(x) for x in array] if dimensions else str(array)
+            else:
+                read[name] = array.astype(np.float64) if dimensions else float(array)
+        return cls(**read)
 
 
 def first_repeated(items: Sequence):

@@ -18,6 +18,10 @@ from jaxalign.errors import InputError
 _ATTACHED = re.compile(r"[.,!?;:]|['\u2019][A-Za-z]|n['\u2019]t\b")
 
 
+# A llama2.c tokenizer begins with <unk>, <s>, </s> and the 256 bytes.
+_LAST_BYTE = 258
+
+
 class Row(NamedTuple):
     """A part with its context, as tokens."""
 
@@ -66,16 +70,19 @@ def _llama2c_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
             pieces.append(data[at : at + length].decode("utf-8"))
             scores.append(score)
             at += length
+        if len(pieces) <= _LAST_BYTE:
+            raise struct.error(f"{len(pieces)} pieces, fewer than control tokens and bytes")
     except (struct.error, UnicodeDecodeError) as error:
         raise InputError(f"{path} must be a llama2.c tokenizer: {error}.") from error
     ids = {}
     for i, piece in enumerate(pieces):
-        # The first entries are <unk>, <s>, </s> and 256 bytes.
         ids[piece.strip() if i in (1, 2) else piece] = i
     merges = []
     for piece, i in ids.items():
         cuts = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
-        merges += [(-scores[i], i, cut) for cut in cuts if i > 258 and all(c in ids for c in cut)]
+        merges += [
+            (-scores[i], i, cut) for cut in cuts if i > _LAST_BYTE and all(c in ids for c in cut)
+        ]
     merges.sort()
     tokenizer = tokenizers.Tokenizer(
         tokenizers.models.BPE(
@@ -88,6 +95,7 @@ def _llama2c_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
     )
     tokenizer.normalizer = normalizers.Prepend(" ")
     tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.encode_special_tokens = True  # "<s>" in a text is text
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", ids["<s>"])]
     )
@@ -109,7 +117,7 @@ def parse_context(context: str) -> int:
     """
     if context == "none":
         return 1
-    match = re.fullmatch(r"window:([1-9]\d*)", context)
+    match = re.fullmatch(r"window:([1-9][0-9]*)", context)
     if match is None:
         raise InputError(
             f"extract.context must be 'none' or 'window:N' with N >= 1, got {context!r}."

@@ -32,8 +32,13 @@ def plant(
 
     Returns:
       Responses per participant, and the noiseless signal.
+
+    Raises:
+      ValueError: if no unit varies.
     """
     sd = features.std(axis=0)
+    if not sd.any():
+        raise ValueError("features must vary: every unit is constant.")
     varies = sd > _CONSTANT * np.sqrt((sd**2).mean())
     Z = (features[:, varies] - features[:, varies].mean(axis=0)) / sd[varies]
     signal = Z @ rng.standard_normal((Z.shape[1], num_targets))

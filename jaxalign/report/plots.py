@@ -24,6 +24,7 @@ _STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "text.parse_math": False,  # names may hold a dollar sign
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "jaxalign",  # the same figure is the same file
 }
@@ -64,6 +65,8 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> bytes:
 
 
 def _profile(axis, frame: pd.DataFrame, model: str) -> None:
+    if frame.empty:  # a region that some subject lacks has no group
+        return
     num_layers = int(frame.num_layers.max())
     for name, features in frame.groupby("model", sort=False):
         colour = COLOURS["network" if name == model else name]

@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import json
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ from absl import logging
 from jaxtyping import Float
 from tqdm import tqdm
 
-from jaxalign.core import ceiling, cv, features
-from jaxalign.data import controls
+from jaxalign.core import cv, features
+from jaxalign.data import controls, samples, targets
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -23,10 +24,9 @@ from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
-VERSION = 4
+VERSION = 5
 ROWS = "rows.parquet"
 PLANTED = "responses.npz"  # as the simulate stage names it
-GROUP = "group"
 PROTOCOL = "nested-ridge"
 METRIC = "pearson_r"
 DOWNSAMPLE = ("mean", "sum", "lanczos")
@@ -81,16 +81,6 @@ class Config:
             )
 
 
-class Targets(NamedTuple):
-    """What is predicted: the targets of every subject, then those of the group's mean."""
-
-    Y: Float[np.ndarray, "n v"]
-    subject: list[str]
-    roi: list[str]
-    ceiling: Float[np.ndarray, " v"]
-    signal: Float[np.ndarray, "n v"]  # noiseless; [0 0] unless simulated
-
-
 class FeatureSet(NamedTuple):
     """What is scored: a network, or a control."""
 
@@ -111,25 +101,25 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     if simulated:
         if config.rois:
             raise InputError(f"encode.rois must be () for simulated responses, got {config.rois}.")
-        samples = _planned_samples(job.dataset.stimuli)
+        planned = _planned_samples(job.dataset.stimuli)
     else:
-        samples = job.dataset.responses
-        if unknown := [roi for roi in config.rois if roi not in samples.roi]:
+        planned = job.dataset.responses
+        if unknown := [roi for roi in config.rois if roi not in planned.roi]:
             raise InputError(
-                f"encode.rois must be among {', '.join(dict.fromkeys(samples.roi))}, "
+                f"encode.rois must be among {', '.join(dict.fromkeys(planned.roi))}, "
                 f"got {unknown[0]!r}."
             )
-        if samples.constant.all():
+        if planned.constant.all():
             raise InputError("responses must vary: every target is constant.")
-        _, left_out = select(samples, config.rois)
+        _, left_out = targets.select(planned, config.rois)
         for subject in left_out:
             logging.warning(
                 "encode: subject %s is left out: every target is constant (%d of %d subjects)",
                 subject,
                 len(left_out),
-                len(set(samples.subject)),
+                len(set(planned.subject)),
             )
-    folds = _checked_folds(config, samples, job.dataset.stimuli)
+    folds = _checked_folds(config, planned, job.dataset.stimuli)
     shortest = min(len(fold.outer.train) for fold in folds)
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
     del settings["controls"]  # each control is a step of its own
@@ -167,7 +157,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                     "shift": config.shift if features_of.model == "shifted" else 0,
                 },
                 inputs=(features_of.source, *simulated),
-                cost=_cost(config, features_of, len(samples.run)),
+                cost=_cost(config, features_of, len(planned.run)),
             )
             make = functools.partial(_encode, config, job, features_of)
             steps.append(Step(artefact=artefact, make=make))
@@ -243,17 +233,22 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
     start = time.monotonic()
     stimuli = job.dataset.stimuli
     responses = _responses(job, artefact)
-    responses, left_out = select(responses, config.rois)
+    responses, left_out = targets.select(responses, config.rois)
     folds = _folds(config, responses, stimuli)
-    targets = assemble(responses, folds, config, np.random.default_rng(job.seed))
+    goals = targets.assemble(
+        responses,
+        [fold.outer.test for fold in folds],
+        num_splits=config.ceiling_splits,
+        rng=np.random.default_rng(job.seed),
+    )
     num_layers = _num_layers(features_of)
     layers = (config.layers or range(num_layers + 1)) if num_layers else (0,)
     scored = {}
     for layer in tqdm(layers, desc=f"encode {artefact.name}", unit=" layers", mininterval=1.0):
         path = artefact.path / f"layer_{layer:03d}.npz"
         if not path.is_file():
-            design = _design(config, features_of, stimuli, responses, layer)
-            result = _nested(config, design, responses, targets.Y, folds)
+            sampled = _samples(config, features_of, stimuli, responses, layer)
+            result = _nested(config, sampled, goals.Y, folds)
             buffer = io.BytesIO()
             np.savez(buffer, **result._asdict())
             run_dir.write_atomic(path, buffer.getvalue())
@@ -279,7 +274,7 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
     rows = [
         common | {"layer": layer} | row
         for layer, result in scored.items()
-        for row in _rows(result, targets, folds, config)
+        for row in _rows(result, goals, config)
     ]
     rows_lib.write(artefact.path / ROWS, rows)
     undefined = sum(row["num_nan"] for row in rows)
@@ -300,190 +295,81 @@ def _responses(job: Job, artefact: Artefact) -> Responses:
     return job.dataset.responses
 
 
-def select(responses: Responses, rois: Sequence[str]) -> tuple[Responses, list[str]]:
-    """Keep some ROIs, and leave out subjects of whom every target is constant.
-
-    Args:
-      responses: all.
-      rois: those to keep; none means all.
-
-    Returns:
-      The responses kept, and the subjects left out.
-    """
-    if rois:
-        responses = responses.columns([roi in rois for roi in responses.roi])
-    varying = {
-        s for s, constant in zip(responses.subject, responses.constant, strict=True) if not constant
-    }
-    left_out = [s for s in dict.fromkeys(responses.subject) if s not in varying]
-    return responses.columns([s in varying for s in responses.subject]), left_out
-
-
 def _folds(config: Config, responses: Responses, stimuli: Stimuli) -> tuple[cv.Fold, ...]:
     groups = None
     if config.groups == "passage":
-        passage = dict(zip(stimuli.stimulus_id, stimuli.passage, strict=True))
-        groups = [passage[name] for name in responses.stimulus_id]
+        groups = samples.passages(stimuli, responses)
     return cv.contiguous_folds(responses.run, config.num_folds, gap=config.gap, groups=groups)
 
 
-def assemble(
-    responses: Responses, folds: Sequence[cv.Fold], config: Config, rng: np.random.Generator
-) -> Targets:
-    """Append the group's mean to the subjects' targets, and find the ceilings of all.
-
-    The group has the targets that every subject has. Each subject is standardised within each run
-    before the mean is taken, since scanner units differ between subjects by more than responses
-    do; subjects' own targets stay as they were recorded.
-
-    Args:
-      responses: of the subjects kept.
-      folds: on whose test blocks ceilings are found.
-      config: for the number of random halves.
-      rng: draws them.
-    """
-    subjects = list(dict.fromkeys(responses.subject))
-    place = {
-        key: i
-        for i, key in enumerate(
-            zip(responses.subject, responses.roi, responses.target, strict=True)
-        )
-    }
-    names = dict.fromkeys(zip(responses.roi, responses.target, strict=True))
-    shared = [x for x in names if all((s, *x) in place for s in subjects)]
-    v = len(responses.subject)
-    ceilings = np.full(v, np.nan)
-    blocks = [fold.outer.test for fold in folds]
-    nothing = Targets(
-        responses.values, list(responses.subject), list(responses.roi), ceilings, responses.signal
-    )
-    if len(subjects) < 2 or not shared:
-        return nothing
-    columns = np.array([[place[(s, *x)] for x in shared] for s in subjects])  # [s g]
-    standard = features.standardize(responses.values, responses.run)
-    cube = standard[:, columns].transpose(1, 2, 0)  # [s g n]
-    ceilings[columns] = ceiling.leave_one_subject_out(cube, blocks)
-    reliability = ceiling.group_reliability(cube, blocks, rng=rng, num_splits=config.ceiling_splits)
-    signal = responses.signal
-    if signal.size:
-        signal = np.concatenate([signal, signal[:, columns].mean(axis=1)], axis=1)
-    return Targets(
-        Y=np.concatenate([responses.values, cube.mean(axis=0).T], axis=1),
-        subject=[*responses.subject, *[GROUP] * len(shared)],
-        roi=[*responses.roi, *[roi for roi, _ in shared]],
-        ceiling=np.concatenate([ceilings, reliability]),
-        signal=signal,
-    )
-
-
-class Design(NamedTuple):
-    """Features on the grid of TRs (or stimuli), before delays."""
-
-    values: Float[np.ndarray, "m u"]
-    run: np.ndarray
-    recorded: np.ndarray  # rows that have a response
-
-
-def _design(
+def _samples(
     config: Config, features_of: FeatureSet, stimuli: Stimuli, responses: Responses, layer: int
-) -> Design:
+) -> samples.Samples:
     """Read or compute features of one layer, and bring them to the responses' samples."""
+    lead = max(config.delays)
     if features_of.model == "position":
-        return _position(stimuli, responses, config)
+        return samples.positions(stimuli, responses, lead=lead)
     method = config.downsample
     if features_of.model == "word_rate":
         values, method = controls.word_rate(stimuli), "sum"
     elif features_of.model == "word_length":
         values = controls.word_length(stimuli)
     else:
-        ids = store.stimulus_ids(features_of.source)
+        row = {name: i for i, name in enumerate(store.stimulus_ids(features_of.source))}
         values = store.open_artefact(features_of.source).read_layer(layer).astype(np.float64)
-        row = {name: i for i, name in enumerate(ids)}
         values = values[[row[name] for name in stimuli.stimulus_id]]
-    if responses.is_timed:
-        grid = features.lead_in(responses.time_s, responses.run, responses.tr_s, max(config.delays))
-        words = features.members(stimuli.run)
-        resampled = np.zeros((len(grid.time_s), values.shape[1]))
-        for name, trs in features.members(grid.run).items():
-            own = words[name]
-            resampled[trs] = features.downsample(
-                values[own], stimuli.onset_s[own], grid.time_s[trs], responses.tr_s, method
-            )
-        design = Design(resampled, grid.run, grid.recorded)
-    else:
-        row = {name: i for i, name in enumerate(stimuli.stimulus_id)}
-        values = values[[row[name] for name in responses.stimulus_id]]
-        design = Design(values, np.asarray(responses.run), np.arange(len(values)))
+    found = samples.from_stimuli(values, stimuli, responses, method=method, lead=lead)
     if features_of.model == "shifted":
-        rolled = features.shift(design.values, design.run, config.shift)
-        design = design._replace(values=rolled)
-    return design
-
-
-def _position(stimuli: Stimuli, responses: Responses, config: Config) -> Design:
-    """Position within the run; within the passage too, where samples are stimuli."""
-    if responses.is_timed:
-        grid = features.lead_in(responses.time_s, responses.run, responses.tr_s, max(config.delays))
-        return Design(controls.position(grid.run.tolist()), grid.run, grid.recorded)
-    passage = dict(zip(stimuli.stimulus_id, stimuli.passage, strict=True))
-    passages = [passage[name] for name in responses.stimulus_id]
-    values = [controls.position(passages), controls.position(responses.run)]
-    return Design(
-        np.concatenate(values, axis=1), np.asarray(responses.run), np.arange(len(passages))
-    )
+        found = found._replace(values=features.shift(found.values, found.run, config.shift))
+    return found
 
 
 def _nested(
     config: Config,
-    design: Design,
-    responses: Responses,
+    sampled: samples.Samples,
     Y: Float[np.ndarray, "n v"],
     folds: Sequence[cv.Fold],
 ) -> cv.Nested:
     """Delay the features and score them; with PCA, fold by fold on components of its own."""
 
-    def delayed(values):
-        return features.delay(values, design.run, config.delays)[design.recorded]
+    def score(values, folds):
+        X = features.delay(values, sampled.run, config.delays)[sampled.recorded]
+        alphas = np.array(config.alphas)
+        return cv.nested(X, Y, folds, alphas, standardize=config.standardize)
 
-    alphas = np.array(config.alphas)
-    if not config.pca or config.pca > design.values.shape[1]:  # the latter: a stimulus control
-        return cv.nested(delayed(design.values), Y, folds, alphas, standardize=config.standardize)
+    values = sampled.values
+    if not config.pca or config.pca > values.shape[1]:  # the latter: a stimulus control
+        return score(values, folds)
     parts = []
     for fold in folds:
-        train = design.recorded[fold.outer.train]
-        components = features.principal_components(design.values, train, config.pca)
-        parts.append(
-            cv.nested(delayed(components), Y, [fold], alphas, standardize=config.standardize)
-        )
+        train = sampled.recorded[fold.outer.train]
+        parts.append(score(features.principal_components(values, train, config.pca), [fold]))
     return cv.Nested(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _rows(
-    result: cv.Nested, targets: Targets, folds: Sequence[cv.Fold], config: Config
-) -> list[dict]:
+def _rows(result: cv.Nested, goals: targets.Targets, config: Config) -> list[dict]:
     """Average targets within each subject and ROI.
 
     A target whose score is undefined in any fold has no score; a row's score is the mean over
     the targets that have one, and NaN where none has.
     """
     alphas = np.sort(config.alphas)
-    signal_r = _signal_r(targets, folds)
+    columns = defaultdict(list)
+    for i, pair in enumerate(zip(goals.subject, goals.roi, strict=True)):
+        columns[pair].append(i)
     rows = []
-    for subject, roi in dict.fromkeys(zip(targets.subject, targets.roi, strict=True)):
-        own = [
-            i
-            for i, pair in enumerate(zip(targets.subject, targets.roi, strict=True))
-            if pair == (subject, roi)
-        ]
+    for (subject, roi), own in columns.items():
         chosen = result.alphas[:, own]
         rows.append(
             {
                 "subject": subject,
                 "roi": roi,
                 "score": _mean(result.r[:, own].mean(axis=0)),
-                "ceiling": _mean(targets.ceiling[own]),
-                "ceiling_kind": "split_half" if subject == GROUP else "leave_one_subject_out",
-                "signal_ceiling": _mean(signal_r[own]),
+                "ceiling": _mean(goals.ceiling[own]),
+                "ceiling_kind": "split_half"
+                if subject == targets.GROUP
+                else "leave_one_subject_out",
+                "signal_ceiling": _mean(goals.signal_r[own]),
                 "fold_scores": _mean_rows(result.r[:, own]),
                 "r2": _mean(result.r2[:, own].mean(axis=0)),
                 "fold_r2": _mean_rows(result.r2[:, own]),
@@ -498,14 +384,6 @@ def _rows(
             }
         )
     return rows
-
-
-def _signal_r(targets: Targets, folds: Sequence[cv.Fold]) -> Float[np.ndarray, " v"]:
-    """Correlation of noiseless and noisy responses, mean over test blocks; NaN if recorded."""
-    if not targets.signal.size:
-        return np.full(len(targets.subject), np.nan)
-    blocks = [fold.outer.test for fold in folds]
-    return ceiling.correlation(targets.signal.T, targets.Y.T, blocks)
 
 
 def _mean(values: Float[np.ndarray, " v"]) -> float:

@@ -360,7 +360,9 @@ def test_a_pickled_array_is_refused(save, refused, name):
     "values", [VALUES[:, 0], VALUES[None]], ids=lambda x: "x".join(map(str, x.shape))
 )
 def test_values_that_are_no_table_are_refused(save, refused, values):
-    with refused("responses.npz: values must be [samples, targets]", f"found shape {values.shape}"):
+    with refused(
+        "responses.npz: values must be numbers in 2 dimensions", f"of shape {values.shape}"
+    ):
         Responses.load(save(values=values))
 
 

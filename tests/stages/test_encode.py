@@ -177,26 +177,6 @@ def test_components_come_from_training_samples(make_job, timed):
     assert np.abs(read(with_few).score - read(plain).score).max() > 0.01
 
 
-def test_groups_need_shared_targets(rng):
-    """Targets that a subject lacks are no group targets; a lone subject has no ceiling."""
-    base = dict(run=["r"] * 40, units="z", stimulus_id=[str(i) for i in range(40)])
-    folds = cv.contiguous_folds(base["run"], 4, gap=0)
-    responses = Responses(
-        values=rng.standard_normal((40, 3)),
-        subject=["a", "a", "b"],
-        roi=["A", "B", "A"],
-        target=["t", "t", "t"],
-        **base,
-    )
-    targets = encode.assemble(responses, folds, SENTENCES, rng)
-    assert targets.subject == ["a", "a", "b", "group"]
-    assert targets.roi == ["A", "B", "A", "A"]
-    np.testing.assert_array_equal(np.isnan(targets.ceiling[:3]), [False, True, False])
-    alone = encode.assemble(responses.columns([True, True, False]), folds, SENTENCES, rng)
-    assert alone.subject == ["a", "a"]
-    assert np.isnan(alone.ceiling).all()
-
-
 def test_settings_that_play_no_part_change_no_fingerprint(make_job, sentences):
     job = make_job(sentences)
     stores = tiny.make(extract.plan(tiny.bert(), job, {}))
