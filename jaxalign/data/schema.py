@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import itertools
+import json
 import pathlib
 import zipfile
 from collections.abc import Sequence
@@ -99,9 +100,8 @@ class Stimuli:
     @property
     def hash(self) -> str:
         """Hash of all content, 16 hexadecimal digits."""
-        digest = hashlib.sha256(self.unit.encode())
-        for column in (self.stimulus_id, self.text, self.passage, self.run):
-            digest.update("\x1f".join(column).encode() + b"\x1e")
+        columns = [self.unit, *map(list, (self.stimulus_id, self.text, self.passage, self.run))]
+        digest = hashlib.sha256(json.dumps(columns).encode())
         digest.update(self.onset_s.tobytes() + self.offset_s.tobytes())
         return digest.hexdigest()[:16]
 

@@ -15,8 +15,7 @@ from jaxalign.data.schema import Stimuli
 from jaxalign.errors import InputError
 
 # Joined to the word before, as in running text: punctuation, and clitics that aligners split off.
-_ATTACHED = re.compile(r"[.,!?;:]|['\u2019][A-Za-z]|n['\u2019]t\b")
-
+_ATTACHED = re.compile(r"[.,!?;:]|['\u2019](s|m|d|t|re|ve|ll)\b|n['\u2019]t\b", flags=re.IGNORECASE)
 
 # A llama2.c tokenizer begins with <unk>, <s>, </s> and the 256 bytes.
 _LAST_BYTE = 258

@@ -59,8 +59,11 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> bytes:
             line[0].set_ylabel(f"Pearson r\n{title}")
         for axis in axes[-1]:
             axis.set_xlabel("layer")
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+        entries = {}
+        for axis in axes.flat:  # what one panel lacks another may have
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+                entries.setdefault(label, handle)
+        figure.legend(entries.values(), entries.keys(), loc="outside right upper", frameon=False)
         return _svg(figure)
 
 

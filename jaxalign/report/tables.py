@@ -19,16 +19,19 @@ def layer_margins(rows: pd.DataFrame) -> pd.DataFrame:
       rows: score rows in the schema of `io.rows`.
 
     Returns:
-      One row per dataset, model and ROI, for networks (not controls) with several layers and
-      subjects: `best_layer` has the highest mean over subjects; `margin` is the mean over
-      subjects of its score minus that of `second_layer`, with a 95 % t interval.
+      One row per dataset, model and ROI, for networks (not controls) with several layers:
+      `best_layer` has the highest mean over the subjects who have a score for every layer that
+      is defined at all;
+      `margin` is the mean over them of its score minus that of `second_layer`, with a 95 % t
+      interval.
     """
     networks = rows[(rows.control_of == "") & (rows.subject != GROUP)]
     found = []
     for (dataset, model, roi), own in networks.groupby(["dataset", "model", "roi"], sort=False):
         scores = own.pivot(index="subject", columns="layer", values="score")
+        scores = scores.dropna(axis=1, how="all").dropna()
         order = scores.mean().sort_values(ascending=False, kind="stable")
-        if len(order) < 2 or not np.isfinite(order.iloc[:2]).all():
+        if len(order) < 2 or not len(scores):
             continue
         best, second = order.index[:2]
         margin = stats.mean_interval((scores[best] - scores[second]).to_numpy())
@@ -72,7 +75,9 @@ def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
         inner = np.array(own.fold_inner_r2.tolist())  # [layer k]
         outer = np.array(own.fold_scores.tolist())
         chosen = np.where(np.isfinite(inner), inner, -np.inf).argmax(axis=0)
-        score = outer[chosen, np.arange(len(chosen))].mean()
+        # A fold without any defined inner R2 can choose no layer.
+        known = np.isfinite(inner).any(axis=0) | (len(inner) == 1)
+        score = np.where(known, outer[chosen, np.arange(len(chosen))], np.nan).mean()
         layers = own.layer.to_numpy()[chosen].tolist()
         found.append(
             dict(zip(keys, key, strict=True))
@@ -90,7 +95,7 @@ def against_controls(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
       One row per dataset, model, ROI and control: mean scores over subjects with layers chosen
       inside the training data (`nested_layer`), the mean of the paired differences with a 95 % t
-      interval; and, of both sides, the highest score of any layer on the group's mean response.
+      interval over the subjects who have both; and, of both sides, the highest score of any layer on the group's mean response.
     """
     embedding = rows[(rows.control_of == "") & (rows.layer == 0) & (rows.num_layers > 0)]
     rows = pd.concat([embedding.assign(control_of=embedding.model, model=EMBEDDING), rows])
