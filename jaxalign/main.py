@@ -144,8 +144,8 @@ def _parse(argv: list[str]) -> list[str]:
         overrides = [
             x.split("=")[0].lstrip("-") for x in argv if x.lstrip("-").startswith("config.")
         ]
-        unknown = next((x for x in overrides if x.rpartition(".")[2] in str(error)), None)
-        unknown = unknown or next((x for x in overrides if x.split(".")[1] in str(error)), None)
+        named = set(re.findall(r"\w+", str(error).partition("Did you mean")[0]))
+        unknown = next((x for x in overrides if named & set(x.split(".")[1:])), None)
         if unknown is None:
             raise
         guess = re.search(r'Did you mean "(\w+)"', str(error))
@@ -166,9 +166,9 @@ def cli() -> None:
     logging.set_verbosity(logging.INFO)
     try:
         app.run(main, flags_parser=_parse)
-    except InputError as error:
+    except (InputError, OSError) as error:  # the latter: a full disk, a folder without permission
         logging.flush()
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {_one_line(error)}\n")
         sys.exit(2)
 
 

@@ -47,6 +47,22 @@ def call(*arguments, cwd=REPOSITORY, **environment):
             ["--config=configs/demo.py", "--config.encode.num_folds=2"],
             "encode.num_folds must be >= 3, got 2",
         ),
+        (
+            ["--config=configs/demo.py", "--config.encode.delays=(1.5,)"],
+            "encode.delays must hold integers, got 1.5",
+        ),
+        (
+            ["--config=configs/demo.py", "--config.encode.alphas=('a',)"],
+            "encode.alphas must hold numbers, got 'a'",
+        ),
+        (
+            [
+                "--config=configs/demo.py",
+                "--config.encode.num_folds=4",
+                "--config.encode.num_fold=4",
+            ],
+            "--config.encode.num_fold: there is no such setting; did you mean num_folds?",
+        ),
         (["--config=configs/demo.py", "--config.mesh=(3,1)"], "mesh must use every device"),
         (
             ["--config=configs/demo.py", "--config.extract.models=('gpt5',)"],

@@ -71,8 +71,10 @@ def group_reliability(
 
     With r the correlation of two half-group means (averaged over random splits and blocks), the
     reliability of the whole group's mean is 2r / (1 + r), and no prediction can be expected to
-    correlate with it above the square root. NaN where r is not positive: the responses hold
-    nothing common to explain.
+    correlate with it above the square root. Where r is negative the root is that of the absolute
+    value, with the sign kept: the mean over targets without any signal is then about 0, while
+    leaving out the negative ones would raise it. A negative ceiling by itself means nothing but
+    that there is none.
 
     Args:
       Y: responses of subjects who share targets, standardised per subject.
@@ -94,6 +96,4 @@ def group_reliability(
         first, second = Y[order[: s // 2]].mean(axis=0), Y[order[s // 2 :]].mean(axis=0)
         halves.append(correlation(first, second, blocks))
     r = np.mean(halves, axis=0)
-    positive = r > 0
-    reliability = np.divide(2 * r, 1 + r, out=np.full(r.shape, np.nan), where=positive)
-    return np.sqrt(reliability)
+    return np.sign(r) * np.sqrt(2 * np.abs(r) / (1 + np.abs(r)))

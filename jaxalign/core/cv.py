@@ -37,19 +37,26 @@ class Nested(NamedTuple):
 
 
 def contiguous_folds(
-    runs: Labels, num_folds: int, *, gap: int, groups: Labels | None = None
+    runs: Labels,
+    num_folds: int,
+    *,
+    gap: int,
+    groups: Labels | None = None,
+    items: Labels | None = None,
 ) -> tuple[Fold, ...]:
     """Cut samples into contiguous test blocks; the inner test blocks are the other outer ones.
 
     Neighbouring samples are alike (haemodynamics, topic), so training samples within `gap` of a
     test block are left out of training. They are tested in their own fold: no sample is lost.
     Samples of another run are no neighbours. With `groups` (passages), blocks end where groups do.
+    With `items` (stimuli), what a test block presents is not trained on in another block either.
 
     Args:
       runs: run of each sample; samples of a run are adjacent and in order of time.
       num_folds: outer blocks, at least 3 (two of them leave an inner training set).
       gap: samples dropped from training on either side of a test block.
       groups: group of each sample, never divided between blocks.
+      items: what each sample presents, where it may be presented again.
 
     Raises:
       ValueError: if a block or a training set would be empty, or samples of one run or group are
@@ -76,13 +83,19 @@ def contiguous_folds(
     edges.append(n)
     blocks = [np.arange(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
     reach = [_within(runs, block, gap) for block in blocks]
+    if items is not None:
+        labels = np.asarray(items)
+        reach = [
+            near | np.isin(labels, labels[block]) for near, block in zip(reach, blocks, strict=True)
+        ]
 
     def without(*tested: int) -> Int[np.ndarray, " R"]:
         train = np.flatnonzero(~np.logical_or.reduce([reach[i] for i in tested]))
         if len(train) < 2:
             raise ValueError(
                 f"gap must leave samples to train on: {gap} leaves {len(train)} of {n} with "
-                f"{num_folds} blocks."
+                f"{num_folds} blocks"
+                + ("." if items is None else ", without those that repeat a test stimulus.")
             )
         return train
 

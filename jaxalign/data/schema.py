@@ -17,6 +17,7 @@ from jaxalign.core import metrics
 from jaxalign.errors import InputError
 
 Unit = Literal["word", "sentence"]
+GROUP = "group"  # in the place of a subject: the mean over subjects
 
 # Array in a file of responses -> its dimensions, and whether it holds text; the others hold one
 # text per sample or target.
@@ -36,7 +37,7 @@ class Stimuli:
     Attributes:
       stimulus_id: unique.
       text: what was read or heard, not empty.
-      passage: the text that a part belongs to; context never crosses it, folds never divide it.
+      passage: the text that a part belongs to; context never crosses it.
       run: the scanning run in which it was presented; delays never cross it.
       unit: whether the parts are words or sentences.
       onset_s, offset_s: time within the run; empty arrays where presentation was not timed.
@@ -146,6 +147,8 @@ class Responses:
             raise InputError(
                 f"responses: samples of a run must be adjacent, but those of {repeated!r} are not."
             )
+        if GROUP in self.subject:
+            raise InputError(f"responses: no subject may be called {GROUP!r}, the mean over them.")
         columns = list(zip(self.subject, self.roi, self.target, strict=True))
         if repeated := first_repeated(columns):
             raise InputError(

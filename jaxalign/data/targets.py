@@ -8,15 +8,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxalign.core import ceiling, features
-from jaxalign.data.schema import Responses
-
-GROUP = "group"
+from jaxalign.data.schema import GROUP, Responses
 
 
 class Targets(NamedTuple):
     """What is predicted: the targets of every subject, then those of the group's mean."""
 
-    Y: Float[np.ndarray, "n v"]
+    Y: Float[np.ndarray, "n v"]  # standardised
     subject: list[str]
     roi: list[str]
     ceiling: Float[np.ndarray, " v"]  # NaN where undefined
@@ -51,10 +49,10 @@ def assemble(
 ) -> Targets:
     """Append the group's mean to the subjects' targets, and find the ceilings of all.
 
-    The group has the targets that every subject has; its mean is over the subjects in whom the
-    target varies, if there are two. Each subject is standardised within each run before the mean
-    is taken, since scanner units differ between subjects by more than responses do; subjects' own
-    targets stay as they were recorded.
+    Responses in TRs are standardised within each run, since a scanner's baseline and unit differ
+    from run to run and from subject to subject by more than responses do; responses to single
+    stimuli over all of them. The group has the targets that every subject has; its mean is over
+    the subjects in whom the target varies, if there are two.
 
     Args:
       responses: of the subjects kept.
@@ -62,7 +60,8 @@ def assemble(
       num_splits: random halves of the subjects.
       rng: draws them.
     """
-    standard = features.standardize(responses.values, responses.run)
+    runs = responses.run if responses.is_timed else [""] * len(responses.run)
+    standard = features.standardize(responses.values, runs)
     own = np.full(len(responses.subject), np.nan)
     means, rois, ceilings, signals = [], [], [], []
     for names, columns in _shared(responses):
@@ -73,7 +72,7 @@ def assemble(
         rois += [roi for roi, _ in names]
         if responses.signal.size:
             signals.append(responses.signal[:, columns].mean(axis=1).T)
-    Y = np.concatenate([responses.values.T, *means])  # [v n]
+    Y = np.concatenate([standard.T, *means])  # [v n]
     signal_r = np.full(len(Y), np.nan)
     if responses.signal.size:
         signal = np.concatenate([responses.signal.T, *signals])

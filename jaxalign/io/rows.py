@@ -80,9 +80,15 @@ def read(path: pathlib.Path) -> pd.DataFrame:
     """Read rows into a frame.
 
     Raises:
-      InputError: if the file has another schema version.
+      InputError: if the file cannot be read, or has another schema version.
     """
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{path} must be a Parquet file of score rows: {str(error).splitlines()[0]}; delete "
+            f"{path.parent} and run again."
+        ) from error
     found = (table.schema.metadata or {}).get(b"jaxalign.schema_version", b"none").decode()
     if found != str(SCHEMA_VERSION):
         raise InputError(f"{path}: schema version must be {SCHEMA_VERSION}, found {found}.")

@@ -51,14 +51,14 @@ class Artefact:
     @property
     def is_done(self) -> bool:
         """Whether the artefact is finished."""
-        try:
-            return self.facts()["fingerprint"] == self.fingerprint
-        except (FileNotFoundError, ValueError, KeyError):
-            return False
+        return self.facts().get("fingerprint") == self.fingerprint
 
     def start(self) -> None:
         """Make the directory, and record in it what it will hold."""
         self.path.mkdir(parents=True, exist_ok=True)
+        if self.latest_only:
+            for name in self.facts().get("files", ()):  # those of the artefact that is replaced
+                (self.path / name).unlink(missing_ok=True)
         (self.path / DONE).unlink(missing_ok=True)
         write_json(self.path / "settings.json", self.describe())
 
@@ -67,8 +67,12 @@ class Artefact:
         write_json(self.path / DONE, {"fingerprint": self.fingerprint} | facts)
 
     def facts(self) -> dict:
-        """Read the fingerprint, and what `finish` was given."""
-        return json.loads((self.path / DONE).read_text(encoding="utf-8"))
+        """Read the fingerprint, and what `finish` was given; nothing if there is no marker."""
+        try:
+            facts = json.loads((self.path / DONE).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
 
     def describe(self) -> dict:
         """Return what fixes the content, for people and provenance."""

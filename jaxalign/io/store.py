@@ -72,9 +72,15 @@ class Store:
         n = self.shape[1]
         return [range(a, min(a + self._shard, n)) for a in range(0, n, self._shard)]
 
-    def has_shard(self, index: int) -> bool:
-        """Whether a shard was written; tensorstore renames a shard into place when it is whole."""
-        return (self.path / f"c/0/{index}/0").is_file()
+    def has_whole_shard(self, index: int) -> bool:
+        """Whether a shard was written and is undamaged; reads it, and its checksums."""
+        rows = self.shards[index]
+        try:
+            # tensorstore renames a shard into place when it is whole; what is absent reads as NaN.
+            values = self._array[:, rows.start : rows.stop].read().result()
+        except ValueError:
+            return False
+        return bool(np.isfinite(values.astype(np.float32)).all())
 
     def write_shard(self, index: int, values: np.ndarray) -> ts.Future:
         """Start writing all layers of one shard; the future's result waits for the disk.
@@ -105,14 +111,14 @@ class Store:
             values = self._array[layer].read().result().astype(np.float32)
         except ValueError as error:
             raise InputError(
-                f"{self.path}: layer {layer} cannot be read ({_first_line(error)}); delete this "
-                "directory and run again."
+                f"{self.path}: layer {layer} cannot be read ({_first_line(error)}); delete "
+                f"{self.path.parent} and run again."
             ) from error
         if not np.isfinite(values).all():
             raise InputError(
                 f"{self.path}: layer {layer} must be finite, but "
                 f"{int((~np.isfinite(values)).any(axis=1).sum())} of {len(values)} stimuli are "
-                "not: they were not written, or overflowed the store's dtype."
+                f"not: delete {self.path.parent} and run again."
             )
         return values
 
@@ -198,7 +204,8 @@ def open_store(path: pathlib.Path, *, expected: Attributes | None = None) -> Sto
         array = ts.open(spec, open=True).result()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{metadata} must describe an activation store: {_first_line(error)}."
+            f"{metadata} must describe an activation store: {_first_line(error)}; delete "
+            f"{path.parent} and run again."
         ) from error
     if attributes is None:
         raise InputError(f"{path}: format must be {FORMAT_VERSION}, found {version}.")
@@ -209,8 +216,7 @@ def open_store(path: pathlib.Path, *, expected: Attributes | None = None) -> Sto
             if field.name != "versions" and want != have:
                 raise InputError(
                     f"{path} must hold activations with {field.name} {want!r}, found {have!r} "
-                    f"(model {attributes.model}); delete that directory or choose another "
-                    "--workdir."
+                    f"(model {attributes.model}); delete {path.parent} or choose another --workdir."
                 )
     return Store(path, array, attributes)
 
@@ -225,15 +231,41 @@ def open_artefact(artefact: run_dir.Artefact) -> Store:
     if store.attributes.fingerprint != artefact.fingerprint:
         raise InputError(
             f"{store.path} must hold {artefact.name} ({artefact.fingerprint}), found "
-            f"{store.attributes.model} ({store.attributes.fingerprint}); delete that directory "
+            f"{store.attributes.model} ({store.attributes.fingerprint}); delete {artefact.path} "
             "and run again."
         )
     return store
 
 
 def stimulus_ids(artefact: run_dir.Artefact) -> list[str]:
-    """Return the stimulus of each row of an extraction."""
-    return json.loads((artefact.path / STIMULUS_IDS).read_text(encoding="utf-8"))
+    """Return the stimulus of each row of an extraction.
+
+    Raises:
+      InputError: if the list is missing, broken or of another length.
+    """
+    path = artefact.path / STIMULUS_IDS
+    try:
+        ids = json.loads(path.read_text(encoding="utf-8"))
+        if len(ids) != artefact.settings["num_stimuli"]:
+            raise ValueError(f"{len(ids)} of {artefact.settings['num_stimuli']} ids")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} must list the stimuli: {_first_line(error)}; delete {artefact.path} and run "
+            "again."
+        ) from error
+    return ids
+
+
+def finish_write(future: ts.Future, artefact: run_dir.Artefact) -> None:
+    """Wait until a shard is on disk.
+
+    Raises:
+      InputError: if it could not be written (a full disk).
+    """
+    try:
+        future.result()
+    except (ValueError, OSError) as error:
+        raise InputError(f"{artefact.path} cannot be written: {_first_line(error)}.") from error
 
 
 def _first_line(error: Exception) -> str:

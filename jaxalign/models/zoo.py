@@ -172,6 +172,8 @@ def _from_directory(name: str, path: pathlib.Path) -> Model:
         config = design.config_from_hf(hf)
     except KeyError as error:
         raise InputError(f"{path}/config.json must set {error}: it is missing.") from error
+    except (TypeError, ZeroDivisionError) as error:
+        raise InputError(f"{path}/config.json must hold sizes: {error}.") from error
     return _checked(name, DESIGNS[model_type], config, Safetensors(path), path / "tokenizer.json")
 
 
@@ -182,7 +184,13 @@ def _checked(name, design_path, config, checkpoint, tokenizer_path) -> Model:
     names = {}
     for full in shapes:
         prefix = next((p for p in design.PREFIXES if full.startswith(p)), "")
-        names[full.removeprefix(prefix)] = full
+        short = full.removeprefix(prefix)
+        if short in names:
+            raise InputError(
+                f"model {name} ({checkpoint.path}) must hold each tensor once: found "
+                f"{names[short]} and {full}."
+            )
+        names[short] = full
     ignored = design.IGNORED
     if getattr(config, "tied_embeddings", False):
         ignored += design.IGNORED_IF_TIED

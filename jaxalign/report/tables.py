@@ -93,16 +93,17 @@ def against_controls(rows: pd.DataFrame) -> pd.DataFrame:
       rows: score rows.
 
     Returns:
-      One row per dataset, model, ROI and control: mean scores over subjects with layers chosen
-      inside the training data (`nested_layer`), the mean of the paired differences with a 95 % t
-      interval over the subjects who have both; and, of both sides, the highest score of any layer on the group's mean response.
+      One row per dataset, model, ROI and control. With layers chosen inside the training data
+      (`nested_layer`): mean scores over subjects, the mean of the paired differences with a 95 % t
+      interval over the subjects who have both, and both scores on the group's mean response. And
+      `group_best_*`: the highest score of any layer on the group's mean response; of several
+      layers this is optimistic, and against the model's own layer 0 never negative.
     """
     embedding = rows[(rows.control_of == "") & (rows.layer == 0) & (rows.num_layers > 0)]
     rows = pd.concat([embedding.assign(control_of=embedding.model, model=EMBEDDING), rows])
     nested = nested_layer(rows)
-    best = rows[rows.subject == GROUP].groupby([*_FEATURES, "subject", "roi"], as_index=False)
-    scores = pd.concat([nested[nested.subject != GROUP], best["score"].max()])
-    wide = scores.set_index([*_FEATURES, "roi", "subject"])["score"].unstack("subject")
+    wide = nested.set_index([*_FEATURES, "roi", "subject"])["score"].unstack("subject")
+    best = rows[rows.subject == GROUP].groupby([*_FEATURES, "roi"])["score"].max()
     subjects = [name for name in wide.columns if name != GROUP]
     controls = rows[rows.control_of != ""]
     found = []
@@ -129,11 +130,14 @@ def against_controls(rows: pd.DataFrame) -> pd.DataFrame:
                     "group_model": group_model,
                     "group_control": group_control,
                     "group_difference": group_model - group_control,
+                    "group_best_model": best.get((dataset, model, "", roi), np.nan),
+                    "group_best_control": best.get((dataset, name, model, roi), np.nan),
                 }
             )
     columns = ["dataset", "model", "roi", "control", "model_score", "control_score", "difference"]
     columns += ["ci_low", "ci_high", "num_subjects", "group_model", "group_control"]
-    return pd.DataFrame(found, columns=[*columns, "group_difference"])
+    columns += ["group_difference", "group_best_model", "group_best_control"]
+    return pd.DataFrame(found, columns=columns)
 
 
 def by_roi(rows: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,9 @@ import functools
 import importlib.metadata
 import io
 import json
+import pathlib
 import time
+import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,7 +26,7 @@ from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
-VERSION = 5
+VERSION = 6
 ROWS = "rows.parquet"
 PLANTED = "responses.npz"  # as the simulate stage names it
 PROTOCOL = "nested-ridge"
@@ -54,6 +56,10 @@ class Config:
     ceiling_splits: int = 100  # random halves of the participants
 
     def __post_init__(self):
+        for name, kind in (("alphas", (int, float)), ("delays", int), ("layers", int)):
+            if wrong := [x for x in getattr(self, name) if not isinstance(x, kind)]:
+                what = "integers" if kind is int else "numbers"
+                raise InputError(f"encode.{name} must hold {what}, got {wrong[0]!r}.")
         if not self.alphas or not all(0 < alpha < np.inf for alpha in self.alphas):
             raise InputError(f"encode.alphas must be positive, got {self.alphas}.")
         for name, least in (
@@ -79,6 +85,9 @@ class Config:
                 f"encode.controls must be among {', '.join(controls.CONTROLS)}, "
                 f"got {min(unknown)!r}."
             )
+        for name in ("controls", "layers", "rois"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise InputError(f"encode.{name} must differ, got {getattr(self, name)}.")
 
 
 class FeatureSet(NamedTuple):
@@ -109,9 +118,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 f"encode.rois must be among {', '.join(dict.fromkeys(planned.roi))}, "
                 f"got {unknown[0]!r}."
             )
-        if planned.constant.all():
+        kept, left_out = targets.select(planned, config.rois)
+        if not kept.subject:
             raise InputError("responses must vary: every target is constant.")
-        _, left_out = targets.select(planned, config.rois)
         for subject in left_out:
             logging.warning(
                 "encode: subject %s is left out: every target is constant (%d of %d subjects)",
@@ -196,6 +205,15 @@ def _checked_folds(config: Config, responses: Responses, stimuli: Stimuli) -> tu
         raise InputError(
             f"responses: every {kind} must be one of the stimuli's, found {lost[0]!r}."
         )
+    if responses.is_timed:
+        heard = {}
+        for run, words in features.members(stimuli.run).items():
+            other = heard.setdefault(tuple(stimuli.text[i] for i in words), run)
+            if other != run:
+                raise InputError(
+                    f"runs must present different words, but {other!r} and {run!r} present the "
+                    "same: one would be trained on to predict the other; average their responses."
+                )
     short = [run for run, own in features.members(responses.run).items() if len(own) < 2]
     if "shifted" in config.controls and short:
         raise InputError(
@@ -246,14 +264,14 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
     scored = {}
     for layer in tqdm(layers, desc=f"encode {artefact.name}", unit=" layers", mininterval=1.0):
         path = artefact.path / f"layer_{layer:03d}.npz"
-        if not path.is_file():
+        result = _read_scores(path)
+        if result is None:
             sampled = _samples(config, features_of, stimuli, responses, layer)
             result = _nested(config, sampled, goals.Y, folds)
             buffer = io.BytesIO()
             np.savez(buffer, **result._asdict())
             run_dir.write_atomic(path, buffer.getvalue())
-        with np.load(path) as file:
-            scored[layer] = cv.Nested(**file)
+        scored[layer] = result
     settings = artefact.inputs[0].settings
     common = {
         "schema_version": rows_lib.SCHEMA_VERSION,
@@ -287,6 +305,18 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
     }
 
 
+def _read_scores(path: pathlib.Path) -> cv.Nested | None:
+    """Read the scores of a layer; None if there are none, or the file is damaged."""
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return cv.Nested(**file)
+    except FileNotFoundError:
+        return None
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        logging.warning("%s is damaged (%s) and made again", path, error)
+        return None
+
+
 def _responses(job: Job, artefact: Artefact) -> Responses:
     """Return the planted responses if the artefact is made from some, else the recorded ones."""
     for source in artefact.inputs:
@@ -296,10 +326,11 @@ def _responses(job: Job, artefact: Artefact) -> Responses:
 
 
 def _folds(config: Config, responses: Responses, stimuli: Stimuli) -> tuple[cv.Fold, ...]:
-    groups = None
-    if config.groups == "passage":
-        groups = samples.passages(stimuli, responses)
-    return cv.contiguous_folds(responses.run, config.num_folds, gap=config.gap, groups=groups)
+    groups = samples.passages(stimuli, responses) if config.groups == "passage" else None
+    items = None if responses.is_timed else responses.stimulus_id
+    return cv.contiguous_folds(
+        responses.run, config.num_folds, gap=config.gap, groups=groups, items=items
+    )
 
 
 def _samples(
@@ -365,7 +396,7 @@ def _rows(result: cv.Nested, goals: targets.Targets, config: Config) -> list[dic
                 "subject": subject,
                 "roi": roi,
                 "score": _mean(result.r[:, own].mean(axis=0)),
-                "ceiling": _mean(goals.ceiling[own]),
+                "ceiling": _ceiling(goals.ceiling[own]),
                 "ceiling_kind": "split_half"
                 if subject == targets.GROUP
                 else "leave_one_subject_out",
@@ -384,6 +415,12 @@ def _rows(result: cv.Nested, goals: targets.Targets, config: Config) -> list[dic
             }
         )
     return rows
+
+
+def _ceiling(values: Float[np.ndarray, " v"]) -> float:
+    """Mean over targets; NaN where it is not positive, for then nothing is there to be reached."""
+    mean = _mean(values)
+    return mean if mean > 0 else float("nan")
 
 
 def _mean(values: Float[np.ndarray, " v"]) -> float:

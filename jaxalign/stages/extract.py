@@ -15,14 +15,14 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.data import tokens
+from jaxalign.data import controls, tokens
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 1
+VERSION = 2
 POOLINGS = ("mean", "last", "mean_all")
 # Rows are padded to the next of these lengths: few shapes to compile, little padding.
 BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
@@ -83,6 +83,11 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     del upstream
     stimuli = job.dataset.stimuli
     models = [zoo.find(name, job.data_root) for name in config.models]
+    for model in models:
+        if model.name in controls.CONTROLS:
+            raise InputError(
+                f"a model must not be called as a control is: rename the directory {model.name!r}."
+            )
     if repeated := [x for x, n in collections.Counter(m.name for m in models).items() if n > 1]:
         raise InputError(f"extract.models must have different names, found {repeated[0]!r} twice.")
     steps = []
@@ -103,7 +108,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 "dataset": job.dataset.name,
                 "stimuli_hash": stimuli.hash,
                 "model": model.name,
-                "model_hash": model.weights_hash if seed < 0 else model.config_hash,
+                "model_hash": run_dir.hash_text(
+                    model.config_hash + (model.weights_hash if seed < 0 else "")
+                ),
                 "tokenizer_hash": run_dir.hash_file(model.tokenizer_path),
                 "untrained_seed": seed,
                 "num_layers": model.config.num_layers,
@@ -169,7 +176,7 @@ def _extract(config, job, model, rows, stimulus_ids, artefact) -> dict:
         ),
     )
     run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(stimulus_ids))
-    missing = [i for i in range(len(activations.shards)) if not activations.has_shard(i)]
+    missing = [i for i in range(len(activations.shards)) if not activations.has_whole_shard(i)]
     if len(missing) < len(activations.shards):
         logging.info(
             "extract %s: resuming, %d of %d shards are there",
@@ -200,19 +207,25 @@ def _extract(config, job, model, rows, stimulus_ids, artefact) -> dict:
             with np.errstate(over="ignore"):  # what overflows is found below
                 stored = values.astype(store.DTYPES[config.store_dtype])
             if not np.isfinite(stored).all():
-                culprit = "store_dtype" if np.isfinite(values).all() else "compute_dtype"
-                raise InputError(
-                    f"extract {artefact.name}: activations must be finite, but "
-                    f"{getattr(config, culprit)} overflows; use --config.extract.{culprit}=float32."
-                )
+                raise InputError(_not_finite(config, artefact, bool(np.isfinite(values).all())))
             num_tokens += sum(len(row.tokens) for row in shard)
             progress.set_postfix_str(f"{num_tokens / (time.monotonic() - start):.0f} tokens/s")
             in_flight.append(activations.write_shard(index, stored))
             while len(in_flight) > SHARDS_IN_FLIGHT:
-                in_flight.popleft().result()
+                store.finish_write(in_flight.popleft(), artefact)
         for future in in_flight:
-            future.result()
+            store.finish_write(future, artefact)
     return {"num_tokens": num_tokens, "seconds": round(time.monotonic() - start, 3)}
+
+
+def _not_finite(config: Config, artefact: Artefact, before_storing: bool) -> str:
+    """Say why activations cannot be stored."""
+    culprit = "store_dtype" if before_storing else "compute_dtype"
+    dtype = getattr(config, culprit)
+    found = f"extract {artefact.name}: activations must be finite, but are not"
+    if dtype == "float32":
+        return f"{found} in float32: the weights hold NaN, infinity or very large numbers."
+    return f"{found} in {dtype}; use --config.extract.{culprit}=float32."
 
 
 def make_batches(shard: list[tokens.Row], config: Config, num_shares: int) -> list[Batch]:

@@ -12,7 +12,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.report import html, plots, tables
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 3
+VERSION = 4
 SUMMARY = "summary.txt"
 ENCODED = "rows.parquet"  # as the encode stage names it
 
@@ -22,6 +22,16 @@ class Config:
     """Settings of the report stage."""
 
     title: str = "Brain alignment"
+
+
+_MARGINS = (
+    "Best layer by the mean over subjects, and its margin over the second, with a 95 % interval; "
+    "both are picked on the scores shown."
+)
+_CONTROLS = (
+    "Layers chosen inside the training data. Subjects: mean of the paired differences, 95 % "
+    "interval. Group best: highest score of any layer, a maximum, and so never below layer 0."
+)
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
@@ -63,7 +73,9 @@ def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dic
     _write(artefact, SUMMARY, _summary(config, remarks, found).encode())
     page = _page(config, rows, remarks, found, figures, artefact)
     _write(artefact, "index.html", page.encode())
-    return {"num_rows": len(rows)}
+    files = [f"{name}.csv" for name in found] + [f"{name}.svg" for name in figures]
+    files += ["scores.parquet", SUMMARY, "index.html"]
+    return {"num_rows": len(rows), "files": files}
 
 
 def _write(artefact: Artefact, name: str, data: bytes) -> None:
@@ -85,7 +97,16 @@ def _remarks(
         remarks += _planted(rows, planted, layers)
     undefined = int(rows.num_nan.sum())
     if undefined:
-        remarks.append(f"{undefined} fold scores are undefined and enter no mean.")
+        remarks.append(
+            f"{undefined} scores of a target in a fold are undefined; a target with one of them "
+            "enters no mean over targets, and a fold without any defined score makes the row's "
+            "choice of a layer undefined."
+        )
+    if tables.GROUP not in set(rows.subject):
+        remarks.append(
+            "There is no group, and ceilings are undefined, because no target is there in every "
+            "subject under the same roi and name."
+        )
     edges = rows[(rows.control_of == "") & (rows.subject != tables.GROUP)]
     remarks.append(
         "Penalties chosen at the ends of the grid, networks only: "
@@ -131,11 +152,10 @@ def _summary(config: Config, remarks: list[str], found: dict[str, pd.DataFrame])
         "Group: best layer and its score. Subjects: layer chosen inside the training data.",
         show(drop(found["rois"])),
         "",
-        "Best layer by the mean over subjects, and its margin over the second.",
+        _MARGINS,
         show(drop(found["layers"])),
         "",
-        "Model minus control. Subjects: mean difference, layers chosen inside the training data, "
-        "95 % interval. Group: best layer of each.",
+        f"Model minus control. {_CONTROLS}",
         show(drop(found["controls"])),
         "",
     ]
@@ -188,7 +208,7 @@ def _page(config, rows, remarks, found, figures, artefact) -> str:
         ),
         html.Section(
             "Layers",
-            tables=[("Best layer, and its margin over the second.", found["layers"])],
+            tables=[(_MARGINS, found["layers"])],
             figures=[
                 (f"Lines: scores against layers of {name.removeprefix('layers_')}.", svg)
                 for name, svg in figures.items()
@@ -198,17 +218,11 @@ def _page(config, rows, remarks, found, figures, artefact) -> str:
         html.Section(
             "Model minus control",
             text=[
-                "A control that is ahead of the model has an interval below 0. For subjects, both "
-                "sides have their layer chosen inside the training data; 'layer 0' is the "
-                "model's own embedding."
+                "A control that is ahead of the model has an interval below 0. 'layer 0' is the "
+                "model's own embedding. Choosing among layers from noisy training data costs a "
+                "model something that a control with a single layer does not pay."
             ],
-            tables=[
-                (
-                    "Subjects: mean of the paired differences, with a 95 % interval. Group: the "
-                    "highest score of any layer, of both sides.",
-                    found["controls"],
-                )
-            ],
+            tables=[(_CONTROLS, found["controls"])],
         ),
         html.Section("Methods", text=[_methods(rows)]),
     ]
@@ -225,7 +239,8 @@ def _methods(rows: pd.DataFrame) -> str:
         f"{row.num_samples} samples; context {row.context}, tokens pooled by {row.pooling}. "
         f"Ridge regression with a free intercept, {num_folds} contiguous outer folds, one penalty "
         "per target and fold chosen by squared error on inner folds (the other outer blocks); "
-        "means and scales from training samples alone. A score is the Pearson correlation of "
+        "means and scales of features from training samples alone; responses in TRs standardised "
+        "within each run. A score is the Pearson correlation of "
         "predicted and recorded responses in each held-out block, averaged over blocks, then over "
         "targets; scores are not divided by the ceiling. Ceilings are found on the same blocks: "
         "for a subject the correlation with the mean of the others, for the group the root of the "

@@ -108,13 +108,21 @@ def test_group_reliability_of_two_subjects_is_spearman_brown(rng):
     np.testing.assert_allclose(result, np.sqrt(2 * r / (1 + r)))
 
 
-def test_group_reliability_is_undefined_without_a_common_signal(rng, blocks):
+def test_opposed_subjects_have_a_negative_reliability(rng, blocks):
     noise = rng.normal(size=(8, 4000))
     Y = np.stack([noise, -noise])
     Y[:, 0] = noise[0]
     result = ceiling.group_reliability(Y, blocks, rng=rng, num_splits=2)
-    np.testing.assert_allclose(result[0], 1)
-    assert np.isnan(result[1:]).all()
+    np.testing.assert_allclose(result, [1] + [-1] * 7)
+
+
+def test_targets_without_signal_average_to_no_ceiling(rng):
+    """Dropping those that chance made negative would leave a ceiling where there is none."""
+    blocks = np.split(np.arange(120), 3)
+    Y = rng.normal(size=(10, 400, 120))
+    result = ceiling.group_reliability(Y, blocks, rng=rng, num_splits=20)
+    assert abs(result.mean()) < 0.05
+    assert result[result > 0].mean() > 0.15
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1])

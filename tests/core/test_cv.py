@@ -548,3 +548,23 @@ def test_the_hash_of_folds_is_of_their_values():
 def test_impossible_folds_are_refused(n, num_folds, gap, groups, message):
     with pytest.raises(ValueError, match=message):
         cv.contiguous_folds(["a"] * n, num_folds, gap=gap, groups=groups)
+
+
+def test_what_a_test_block_presents_is_not_trained_on():
+    items = ["a", "b", "c", "d", "e", "f", "a", "x", "y"]
+    folds = cv.contiguous_folds(["r"] * 9, 3, gap=0, items=items)
+    for fold in folds:
+        for split in (fold.outer, *fold.inner):
+            tested = {items[i] for i in split.test}
+            assert not tested & {items[i] for i in split.train}
+    assert folds[0].outer.train.tolist() == [3, 4, 5, 7, 8]
+
+
+def test_samples_of_a_run_must_be_adjacent():
+    with pytest.raises(ValueError, match="Samples of one run must be adjacent"):
+        cv.contiguous_folds(["a", "b", "a", "b", "a", "a"], 3, gap=0)
+
+
+def test_every_group_may_be_a_block():
+    folds = cv.contiguous_folds(["r"] * 14, 3, gap=0, groups=[*"xxxxxxxxxxyyzz"])
+    assert [fold.outer.test.tolist() for fold in folds] == [list(range(10)), [10, 11], [12, 13]]

@@ -432,3 +432,16 @@ def test_first_repeated_agrees_with_counting():
     for items in itertools.product("ab", repeat=3):
         twice = [x for i, x in enumerate(items) if x in items[:i]]
         assert schema.first_repeated(items) == (twice[0] if twice else None)
+
+
+def test_a_subject_may_not_be_called_the_group(refused):
+    with refused("no subject may be called 'group'"):
+        Responses(
+            values=np.arange(4.0)[:, None],
+            run=["r"] * 4,
+            subject=["group"],
+            roi=["A"],
+            target=["t"],
+            units="z",
+            stimulus_id=["a", "b", "c", "d"],
+        )

@@ -60,7 +60,7 @@ def test_group_is_the_mean_of_standardised_subjects(rng):
     found = assemble(responses(values, ["a A t", "b A t", "c A t"]))
     standard = features.standardize(values, ["r"] * 40)
     np.testing.assert_allclose(found.Y[:, 3], standard.mean(axis=1))
-    np.testing.assert_array_equal(found.Y[:, :3], values)
+    np.testing.assert_allclose(found.Y[:, :3], standard)
 
 
 def test_constant_target_of_one_subject_stays_out_of_the_mean(rng):
@@ -97,3 +97,27 @@ def test_select_keeps_regions_and_names_constant_subjects(rng):
     assert (kept.subject, left_out) == (["a", "a", "b", "b"], [])
     kept, left_out = targets.select(given, ("A",))
     assert (kept.subject, kept.roi, left_out) == (["a"], ["A"], ["b"])
+
+
+def test_runs_of_a_scanner_are_standardised_one_by_one(rng):
+    """A step of the baseline between runs is no response; ceiling and target agree about it."""
+    values = rng.standard_normal((40, 2))
+    steps = np.where(np.arange(40) < 20, 0, 50)[:, None]
+    times = 2.0 * np.r_[np.arange(20), np.arange(20)]
+
+    def timed(values):
+        fields = vars(responses(values, ["a A t", "b A t"])) | {"stimulus_id": ()}
+        runs = ["r1"] * 20 + ["r2"] * 20
+        return assemble(Responses(**(fields | {"run": runs, "time_s": times, "tr_s": 2.0})))
+
+    flat, stepped = timed(values), timed(values + steps)
+    np.testing.assert_allclose(stepped.Y, flat.Y, atol=1e-12)
+    np.testing.assert_allclose(stepped.ceiling, flat.ceiling)
+
+
+def test_short_runs_of_single_stimuli_keep_their_differences(rng):
+    """Without a scanner's drift there is nothing to remove: a run may be one sentence."""
+    values = rng.standard_normal((40, 2))
+    given = responses(values, ["a A t", "b A t"])
+    given = Responses(**(vars(given) | {"run": [str(i) for i in range(40)]}))
+    np.testing.assert_allclose(assemble(given).Y[:, 0].std(), 1)

@@ -155,9 +155,9 @@ def test_unwritten_shards_are_seen_and_filled_in(path, values):
     (path / "c/0/1").mkdir()
     (path / "c/0/1/0.__lock").write_bytes(b"half")
     resumed = create(path)
-    assert [resumed.has_shard(i) for i in range(3)] == [True, False, True]
+    assert [resumed.has_whole_shard(i) for i in range(3)] == [True, False, True]
     write(resumed, values, [1])
-    assert all(resumed.has_shard(i) for i in range(3))
+    assert all(resumed.has_whole_shard(i) for i in range(3))
     for layer in range(3):
         np.testing.assert_array_equal(store.open_store(path).read_layer(layer), values[layer])
 
@@ -172,9 +172,9 @@ def test_creating_again_changes_no_file(path, values):
 
 def test_finished_store_has_all_shards(path, values):
     activations = create(path)
-    assert not any(activations.has_shard(i) for i in range(3))
+    assert not any(activations.has_whole_shard(i) for i in range(3))
     write(activations, values)
-    assert all(activations.has_shard(i) for i in range(3))
+    assert all(activations.has_whole_shard(i) for i in range(3))
 
 
 @pytest.mark.parametrize("dtype", store.DTYPES)
@@ -287,7 +287,7 @@ def test_truncated_shard_is_found(path, values, keep):
     write(create(path), values)
     file = path / "c/0/0/0"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(InputError, match="layer 0 cannot be read .*delete this directory"):
+    with pytest.raises(InputError, match=r"layer 0 cannot be read .*delete .* and run again"):
         store.open_store(path).read_layer(0)
 
 
@@ -297,7 +297,7 @@ def test_overflow_of_the_stores_dtype_is_found(path, values):
     with np.errstate(over="ignore"):
         write(activations, values, dtype="float16")
     np.testing.assert_allclose(activations.read_layer(0), values[0], rtol=2**-11)
-    with pytest.raises(InputError, match="layer 1 must be finite, but 1 of 10 .* overflowed"):
+    with pytest.raises(InputError, match="layer 1 must be finite, but 1 of 10 stimuli are not"):
         activations.read_layer(1)
 
 
@@ -316,7 +316,7 @@ def test_part_of_a_shard_is_refused(path, values, part):
     activations = create(path)
     with pytest.raises(ValueError):
         activations.write_shard(0, part(values)).result()
-    assert not activations.has_shard(0)
+    assert not activations.has_whole_shard(0)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -324,7 +324,7 @@ def test_values_are_never_rounded_in_silence(path, values, dtype):
     activations = create(path, dtype=dtype)
     with pytest.raises(TypeError, match=f"Cannot cast.*{dtype}"):
         activations.write_shard(0, values[:, :4])
-    assert not activations.has_shard(0)
+    assert not activations.has_whole_shard(0)
 
 
 @pytest.mark.parametrize("layer", [-1, 3, 99])
@@ -340,7 +340,9 @@ def test_layer_out_of_range_is_not_blamed_on_the_file(path, values, layer):
 
 @pytest.fixture
 def artefact(tmp_path):
-    made = run_dir.Artefact(workdir=tmp_path, stage="extract", name="tiny", settings={"a": 1})
+    made = run_dir.Artefact(
+        workdir=tmp_path, stage="extract", name="tiny", settings={"num_stimuli": 4}
+    )
     made.start()
     return made
 
@@ -360,6 +362,21 @@ def test_stimulus_ids_come_back_in_order(artefact):
     ids = ["b", "a", "ünïcode", "a/1"]
     run_dir.write_json(artefact.path / store.STIMULUS_IDS, ids)
     assert store.stimulus_ids(artefact) == ids
+
+
+@pytest.mark.parametrize("content", [None, "[", '["a"]', "4"])
+def test_broken_list_of_stimuli_is_refused(artefact, content):
+    if content is not None:
+        (artefact.path / store.STIMULUS_IDS).write_text(content)
+    with pytest.raises(InputError, match="must list the stimuli: .*; delete .* and run again"):
+        store.stimulus_ids(artefact)
+
+
+def test_failed_write_is_one_line(artefact):
+    promise, future = ts.Promise.new()
+    promise.set_exception(ValueError("RESOURCE_EXHAUSTED: no space left\nmore"))
+    with pytest.raises(InputError, match="cannot be written: .*no space left\\.$"):
+        store.finish_write(future, artefact)
 
 
 def test_dtypes_are_those_of_zarr():

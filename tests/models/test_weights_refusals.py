@@ -417,3 +417,18 @@ def test_truncated_stories(data_root, tmp_path):
     file.write_bytes(file.read_bytes()[:-1000])
     with refused("stories260K.bin must have 1056540 bytes", "found 1055540; fetch it again"):
         zoo.find("stories260K", tmp_path)
+
+
+def test_tensor_with_and_without_prefix_is_refused(copy_golden):
+    folder = copy_golden("bert")
+    tensors = read(folder)
+    name = "embeddings.word_embeddings.weight"
+    write(folder, tensors | {name: np.zeros_like(tensors[f"bert.{name}"])})
+    with refused("must hold each tensor once", name):
+        find(folder)
+
+
+@pytest.mark.parametrize("changes", [{"hidden_size": "x"}, {"num_attention_heads": 0}])
+def test_sizes_that_are_none_are_refused(copy_golden, changes):
+    with refused("config.json must hold sizes"):
+        find(copy_golden("bert", **changes))

@@ -208,6 +208,9 @@ def test_settings_that_play_no_part_change_no_fingerprint(make_job, sentences):
         ({"delays": (-1,)}, "encode.delays must be different and >= 0"),
         ({"downsample": "max"}, "encode.downsample must be one of mean, sum, lanczos"),
         ({"groups": "story"}, "encode.groups must be one of none, passage"),
+        ({"layers": (1, 1)}, "encode.layers must differ"),
+        ({"rois": ("A", "A")}, "encode.rois must differ"),
+        ({"controls": ("position", "position")}, "encode.controls must differ"),
         ({"controls": ("noise",)}, "encode.controls must be among .*got 'noise'"),
     ],
 )
@@ -311,3 +314,54 @@ def test_damaged_store_is_not_scored(make_job, sentences):
     with pytest.raises(InputError, match="cannot be read"):
         tiny.make(steps)
     assert not steps[0].artefact.is_done
+
+
+def test_damaged_scores_of_a_layer_are_made_again(make_job, sentences, caplog):
+    config = dataclasses.replace(SENTENCES, controls=(), layers=(0, 1))
+    _, (artefact,) = tiny.run(make_job(sentences), tiny.bert(untrained_seed=-1), config)
+    expected = (artefact.path / encode.ROWS).read_bytes()
+    part = artefact.path / "layer_001.npz"
+    part.write_bytes(part.read_bytes()[:-50])
+    (artefact.path / "done.json").unlink()
+    with caplog.at_level("WARNING", logger="absl"):
+        tiny.run(make_job(sentences), tiny.bert(untrained_seed=-1), config)
+    assert "layer_001.npz is damaged" in caplog.text
+    assert (artefact.path / encode.ROWS).read_bytes() == expected
+
+
+def test_repeated_stimuli_do_not_leak(make_job, sentences, rng):
+    """Every sentence twice, noise locked to the sentence: only trained on, or only tested."""
+    responses = responses_of(sentences)
+    noise = rng.standard_normal(responses.values.shape)
+    values = np.concatenate([noise, noise + 0.1 * rng.standard_normal(noise.shape)])
+    ids = [*responses.stimulus_id, *responses.stimulus_id]
+    save(
+        sentences,
+        dataclasses.replace(responses, values=values, stimulus_id=ids, run=["session"] * len(ids)),
+    )
+    config = dataclasses.replace(SENTENCES, controls=(), groups="none", layers=(1,), num_folds=6)
+    _, encoded = tiny.run(make_job(sentences), tiny.bert(untrained_seed=-1), config)
+    rows = read(encoded)
+    assert abs(rows[rows.subject != "group"].score.mean()) < 0.2
+
+
+def test_runs_of_the_same_words(make_job, timed):
+    table = pd.read_csv(timed / "stimuli.csv")
+    first = table[table.run == "run0"].text.tolist()
+    table.loc[table.run == "run1", "text"] = first
+    table.to_csv(timed / "stimuli.csv", index=False)
+    job = make_job(timed)
+    upstream = {"extract": [s.artefact for s in extract.plan(tiny.bert(), job, {})]}
+    with pytest.raises(InputError, match="'run0' and 'run1' present the same"):
+        encode.plan(TIMED, job, upstream)
+
+
+def test_region_in_which_everybody_is_constant(make_job, sentences):
+    responses = responses_of(sentences)
+    values = responses.values.copy()
+    values[:, 3::4] = 1.0  # region B
+    save(sentences, dataclasses.replace(responses, values=values))
+    job = make_job(sentences)
+    upstream = {"extract": [s.artefact for s in extract.plan(tiny.bert(), job, {})]}
+    with pytest.raises(InputError, match="every target is constant"):
+        encode.plan(dataclasses.replace(SENTENCES, rois=("B",)), job, upstream)

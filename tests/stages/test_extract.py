@@ -106,7 +106,7 @@ def test_overflow_is_named(make_job, sentences, tmp_path):
     )
     (step,) = extract.plan(config, make_job(sentences), {})
     step.artefact.start()
-    with pytest.raises(InputError, match="float16 overflows; use --config.extract.store_dtype="):
+    with pytest.raises(InputError, match="in float16; use --config.extract.store_dtype=float32"):
         step.make(step.artefact)
 
 
@@ -217,3 +217,48 @@ def test_part_longer_than_the_model(make_job, tmp_path):
     (root / "responses.npz").write_bytes(b"")
     with pytest.raises(InputError, match="must fit the model's .* tokens: stimulus 'x'"):
         extract.plan(bert(), make_job(root), {})
+
+
+def test_damaged_shard_of_an_unfinished_store_is_written_again(make_job, sentences):
+    whole = make(extract.plan(bert(untrained_seed=-1), make_job(sentences), {}))[0]
+    (step,) = extract.plan(bert(untrained_seed=-1), make_job(sentences, workdir="b"), {})
+    step.artefact.start()
+    step.make(step.artefact)
+    shards = sorted((step.artefact.path / store.ARRAY / "c/0").glob("*/0"))
+    shards[1].write_bytes(shards[1].read_bytes()[:-40])
+    make([step])
+    np.testing.assert_array_equal(read_all(step.artefact), read_all(whole))
+
+
+def test_configuration_of_the_same_weights_is_part_of_the_fingerprint(
+    make_job, sentences, tmp_path
+):
+    """Other numbers of heads or another norm leave every tensor as it is."""
+    shutil.copytree(GOLDEN / "bert", tmp_path / "model")
+    path = tmp_path / "model/config.json"
+    config = dataclasses.replace(bert(), models=(str(tmp_path / "model"),))
+    before = [s.artefact.fingerprint for s in extract.plan(config, make_job(sentences), {})]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"layer_norm_eps": 0.5}))
+    after = [s.artefact.fingerprint for s in extract.plan(config, make_job(sentences), {})]
+    assert not set(before) & set(after)
+
+
+def test_model_called_as_a_control(make_job, sentences, tmp_path):
+    shutil.copytree(GOLDEN / "bert", tmp_path / "word_rate")
+    config = dataclasses.replace(bert(), models=(str(tmp_path / "word_rate"),))
+    with pytest.raises(InputError, match="must not be called as a control is.*'word_rate'"):
+        extract.plan(config, make_job(sentences), {})
+
+
+def test_weights_that_are_no_numbers(make_job, sentences, tmp_path):
+    shutil.copytree(GOLDEN / "bert", tmp_path / "model")
+    path = tmp_path / "model/model.safetensors"
+    weights = safetensors.numpy.load_file(path)
+    name = next(x for x in weights if x.endswith("layer.1.output.dense.weight"))
+    weights[name][0, 0] = np.nan
+    safetensors.numpy.save_file(weights, path)
+    config = dataclasses.replace(bert(untrained_seed=-1), models=(str(tmp_path / "model"),))
+    (step,) = extract.plan(config, make_job(sentences), {})
+    step.artefact.start()
+    with pytest.raises(InputError, match="in float32: the weights hold NaN"):
+        step.make(step.artefact)
