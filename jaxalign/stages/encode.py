@@ -26,7 +26,7 @@ from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
-VERSION = 6
+VERSION = 7
 ROWS = "rows.parquet"
 PLANTED = "responses.npz"  # as the simulate stage names it
 PROTOCOL = "nested-ridge"
@@ -396,7 +396,7 @@ def _rows(result: cv.Nested, goals: targets.Targets, config: Config) -> list[dic
                 "subject": subject,
                 "roi": roi,
                 "score": _mean(result.r[:, own].mean(axis=0)),
-                "ceiling": _ceiling(goals.ceiling[own]),
+                "ceiling": _ceiling(goals.ceiling[own], subject),
                 "ceiling_kind": "split_half"
                 if subject == targets.GROUP
                 else "leave_one_subject_out",
@@ -417,10 +417,15 @@ def _rows(result: cv.Nested, goals: targets.Targets, config: Config) -> list[dic
     return rows
 
 
-def _ceiling(values: Float[np.ndarray, " v"]) -> float:
-    """Mean over targets; NaN where it is not positive, for then nothing is there to be reached."""
+def _ceiling(values: Float[np.ndarray, " v"], subject: str) -> float:
+    """Mean over targets.
+
+    The group's is NaN where it is not positive: a root of a negative reliability means nothing. A
+    subject's is a correlation, and stays what it is: leaving out the subjects in whom it is
+    negative would raise the mean over subjects.
+    """
     mean = _mean(values)
-    return mean if mean > 0 else float("nan")
+    return mean if subject != targets.GROUP or mean > 0 else float("nan")
 
 
 def _mean(values: Float[np.ndarray, " v"]) -> float:

@@ -365,3 +365,13 @@ def test_region_in_which_everybody_is_constant(make_job, sentences):
     upstream = {"extract": [s.artefact for s in extract.plan(tiny.bert(), job, {})]}
     with pytest.raises(InputError, match="every target is constant"):
         encode.plan(dataclasses.replace(SENTENCES, rois=("B",)), job, upstream)
+
+
+def test_ceiling_of_a_subject_may_be_negative_and_that_of_the_group_not(make_job, sentences):
+    """Random responses: about half of the ceilings are below zero."""
+    config = dataclasses.replace(SENTENCES, controls=(), layers=(0,))
+    _, encoded = tiny.run(make_job(sentences), tiny.bert(untrained_seed=-1), config)
+    rows = read(encoded)
+    people = rows[rows.subject != "group"]
+    assert people.ceiling.notna().all() and (people.ceiling < 0).any()
+    assert not (rows[rows.subject == "group"].ceiling <= 0).any()
