@@ -1,7 +1,6 @@
 """Device mesh, and the rules from logical axis names to mesh axes."""
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "model")
@@ -54,13 +53,3 @@ def sharding(mesh: Mesh, logical: tuple[str | None, ...], shape: tuple[int, ...]
         if fits:
             used.add(axis)
     return NamedSharding(mesh, PartitionSpec(*spec))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding that puts a whole copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def pad_to_multiple(x: np.ndarray, multiple: int) -> np.ndarray:
-    """Append zero rows until the first axis is a multiple."""
-    return np.pad(x, [(0, -len(x) % multiple)] + [(0, 0)] * (x.ndim - 1))

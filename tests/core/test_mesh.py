@@ -79,14 +79,6 @@ def test_names_must_be_as_many_as_axes(square):
         mesh_lib.sharding(square, ("batch",), (8, 16))
 
 
-def test_replicated_puts_a_whole_copy_on_every_device(square, rng):
-    value = rng.normal(size=(3, 5)).astype(np.float32)
-    placed = jax.device_put(value, mesh_lib.replicated(square))
-    assert len(placed.addressable_shards) == 4
-    for shard in placed.addressable_shards:
-        np.testing.assert_array_equal(shard.data, value)
-
-
 @pytest.mark.parametrize(
     "shape, shard", [((8, 6), (4, 3)), ((8, 7), (4, 7)), ((9, 6), (9, 3)), ((9, 7), (9, 7))]
 )
@@ -97,20 +89,3 @@ def test_a_sharded_product_equals_the_local_one(square, rng, shape, shard):
     np.testing.assert_allclose(
         jax.jit(lambda a: jnp.tanh(a) @ a.T)(placed), np.tanh(X) @ X.T, rtol=1e-5, atol=1e-5
     )
-
-
-@pytest.mark.parametrize(
-    "n, multiple, padded", [(5, 4, 8), (8, 4, 8), (1, 4, 4), (5, 1, 5), (0, 4, 0)]
-)
-def test_padding_appends_zero_rows_up_to_a_multiple(rng, n, multiple, padded):
-    x = rng.normal(size=(n, 3))
-    result = mesh_lib.pad_to_multiple(x, multiple)
-    assert result.shape == (padded, 3)
-    np.testing.assert_array_equal(result[:n], x)
-    np.testing.assert_array_equal(result[n:], 0)
-
-
-def test_padding_keeps_dtype_and_further_axes():
-    tokens = np.ones((3,), np.int32)
-    assert mesh_lib.pad_to_multiple(tokens, 2).dtype == np.int32
-    assert mesh_lib.pad_to_multiple(np.ones((3, 2, 5), bool), 4).shape == (4, 2, 5)
