@@ -9,14 +9,16 @@ import ml_collections
 from jaxalign.errors import InputError
 
 # In the order in which they run. A configuration names those it wants.
-STAGES = ("extract", "simulate", "encode", "report")
+STAGES = ("extract", "simulate", "encode", "report", "bench")
+# Those that make their own data.
+WITHOUT_DATASET = ("bench",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Common:
     """Settings that belong to the whole run."""
 
-    dataset: str  # a name in data/datasets.py, or a directory
+    dataset: str = ""  # a name in data/datasets.py, or a directory; "": none, where none is read
     seed: int = 0  # of every random draw, except the weights of untrained networks
     mesh: tuple[int, ...] = (-1, 1)  # devices along data and model; -1: all that are left
 
@@ -51,7 +53,8 @@ def unpack(config: ml_collections.ConfigDict) -> tuple[Common, dict[str, Any]]:
       The common settings, and the `Config` of each stage in the order of `STAGES`.
 
     Raises:
-      InputError: if a value is out of range; the message names the setting.
+      InputError: if a value is out of range, or a stage has no data set to read; the message names
+        the setting.
     """
     fields = {f.name for f in dataclasses.fields(Common)}
     common = Common(**{name: config[name] for name in fields})
@@ -60,6 +63,10 @@ def unpack(config: ml_collections.ConfigDict) -> tuple[Common, dict[str, Any]]:
         if name in config:
             module = importlib.import_module(f"jaxalign.stages.{name}")
             stages[name] = module.Config(**config[name].to_dict())
+    if not common.dataset and (readers := set(stages) - set(WITHOUT_DATASET)):
+        raise InputError(
+            f"dataset must be given: {', '.join(x for x in stages if x in readers)} read one."
+        )
     return common, stages
 
 
@@ -68,5 +75,11 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
     common, stages = unpack(config)
     flat = dataclasses.asdict(common)
     for stage, settings in stages.items():
-        flat |= {f"{stage}.{name}": value for name, value in dataclasses.asdict(settings).items()}
+        flat |= _leaves(stage, dataclasses.asdict(settings))
     return flat
+
+
+def _leaves(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {k: v for key, x in value.items() for k, v in _leaves(f"{name}.{key}", x).items()}

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import tensorstore as ts
 
-from jaxalign.core import cv
+from jaxalign.core import folds as folds_lib
 from jaxalign.data import passages
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -107,7 +107,7 @@ def test_score_is_that_of_a_plain_float64_ridge(demo):
     with np.load(planted / "responses.npz") as file:
         Y, subject = file["values"], file["subject"]
     stimuli = passages.stimuli(pathlib.Path())
-    folds = cv.contiguous_folds(stimuli.run, 6, gap=0, groups=stimuli.passage)
+    folds = folds_lib.contiguous_folds(stimuli.run, 6, gap=0, groups=stimuli.passage)
     alphas = 10.0 ** (np.arange(-2, 15) / 2)
 
     def predict(train, test):

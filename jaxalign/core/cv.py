@@ -1,29 +1,37 @@
-"""Folds as index arrays, and nested cross-validation of the ridge."""
+"""Cross-validation of the ridge: penalties chosen per target, scores on held-out samples."""
 
-import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+import concurrent.futures
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+import threadpoolctl
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int
 
-from jaxalign.core import metrics, ridge
-from jaxalign.core.features import Labels
+from jaxalign.core import ridge, sweep
+from jaxalign.core.folds import Fold, Split
+from jaxalign.core.metrics import CONSTANT_TOLERANCE
+from jaxalign.core.search import Criterion, Search
 
+Form = Literal["auto", "primal", "dual", "sums"]
+Scheme = Literal["folds", "loo", "gcv"]
 
-class Split(NamedTuple):
-    """Sample indices to train on and to test on."""
-
-    train: Int[np.ndarray, " R"]
-    test: Int[np.ndarray, " T"]
-
-
-class Fold(NamedTuple):
-    """An outer split, and the inner splits of its training set that choose the penalty."""
-
-    outer: Split
-    inner: tuple[Split, ...]
+# Targets per tile on each device: what training sets rotate stays in the last cache of a CPU.
+# Accelerators want more.
+CPU_TILE, TILE = 1024, 8192
+# After its first round the adaptive search takes this share of a tile's targets at a time.
+REFINED = 8
+# Blocks of samples that always train and test together; with more of them sums do not pay.
+MAX_BLOCKS = 64
+# Factorisations at a time on CPU; each holds several matrices of its size.
+MAX_WORKERS = 8
+# Products that the adaptive search computes per target, for the cost model alone.
+EXPECTED_PRODUCTS = 1.5
 
 
 class Nested(NamedTuple):
@@ -32,198 +40,563 @@ class Nested(NamedTuple):
     r: Float[np.ndarray, "k v"]  # Pearson correlation; NaN where undefined
     r2: Float[np.ndarray, "k v"]  # coefficient of determination; NaN where undefined
     alphas: Float[np.ndarray, "k v"]  # penalty chosen on the inner splits
-    inner_r2: Float[np.ndarray, "k v"]  # 1 - error / error of the mean, on the inner splits
+    inner_score: Float[np.ndarray, "k v"]  # of that penalty there: R2, or mean r
+    num_computed: Int[np.ndarray, "k v"]  # penalties whose inner cost was computed exactly
     num_constant: Int[np.ndarray, " k"]  # features that do not vary over the outer training set
+    rank: Int[np.ndarray, " k"]  # directions of the outer training set's features
+    condition: Float[np.ndarray, " k"]  # their largest over their least eigenvalue
 
 
-def contiguous_folds(
-    runs: Labels,
-    num_folds: int,
-    *,
-    gap: int,
-    groups: Labels | None = None,
-    items: Labels | None = None,
-) -> tuple[Fold, ...]:
-    """Cut samples into contiguous test blocks; the inner test blocks are the other outer ones.
+class Selected(NamedTuple):
+    """Penalties chosen by cross-validation."""
 
-    Neighbouring samples are alike (haemodynamics, topic), so training samples within `gap` of a
-    test block are left out of training. They are tested in their own fold: no sample is lost.
-    Samples of another run are no neighbours. With `groups` (passages), blocks end where groups do.
-    With `items` (stimuli), what a test block presents is not trained on in another block either.
-
-    Args:
-      runs: run of each sample; samples of a run are adjacent and in order of time.
-      num_folds: outer blocks, at least 3 (two of them leave an inner training set).
-      gap: samples dropped from training on either side of a test block.
-      groups: group of each sample, never divided between blocks.
-      items: what each sample presents, where it may be presented again.
-
-    Raises:
-      ValueError: if a block or a training set would be empty, or samples of one run or group are
-        not adjacent.
-    """
-    n = len(runs)
-    if num_folds < 3:
-        raise ValueError(f"num_folds must be >= 3, got {num_folds}.")
-    if gap < 0:
-        raise ValueError(f"gap must be >= 0, got {gap}.")
-    _starts(runs, "run")
-    starts = np.arange(n) if groups is None else _starts(groups, "group")
-    if num_folds > len(starts):
-        raise ValueError(
-            f"num_folds must leave samples for every block: {num_folds} blocks of {n} samples"
-            + ("." if groups is None else f" in {len(starts)} groups.")
-        )
-    edges, place = [0], 0
-    for i in range(1, num_folds):
-        # The start nearest to an equal cut, with one left for every other block.
-        nearest = int(np.argmin(np.abs(starts - n * i / num_folds)))
-        place = min(max(nearest, place + 1), len(starts) - (num_folds - i))
-        edges.append(int(starts[place]))
-    edges.append(n)
-    blocks = [np.arange(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    reach = [_within(runs, block, gap) for block in blocks]
-    if items is not None:
-        labels = np.asarray(items)
-        reach = [
-            near | np.isin(labels, labels[block]) for near, block in zip(reach, blocks, strict=True)
-        ]
-
-    def without(*tested: int) -> Int[np.ndarray, " R"]:
-        train = np.flatnonzero(~np.logical_or.reduce([reach[i] for i in tested]))
-        if len(train) < 2:
-            raise ValueError(
-                f"gap must leave samples to train on: {gap} leaves {len(train)} of {n} with "
-                f"{num_folds} blocks"
-                + ("." if items is None else ", without those that repeat a test stimulus.")
-            )
-        return train
-
-    return tuple(
-        Fold(
-            Split(without(i), blocks[i]),
-            tuple(Split(without(i, j), blocks[j]) for j in range(num_folds) if j != i),
-        )
-        for i in range(num_folds)
-    )
+    alphas: Float[np.ndarray, " v"]
+    score: Float[np.ndarray, " v"]  # of that penalty: R2, or mean r over the splits
+    cost: Float[np.ndarray, " v"]  # mean squared error in squared units of the target, or -r
+    num_computed: Int[np.ndarray, " v"]
+    curve: Float[np.ndarray, "a v"] | None  # cost of every penalty, where asked for
 
 
-def _starts(labels: Labels, what: str) -> Int[np.ndarray, " b"]:
-    array = np.asarray(labels)
-    starts = np.flatnonzero(np.r_[True, array[1:] != array[:-1]])
-    if len(starts) != len(np.unique(array)):
-        raise ValueError(f"Samples of one {what} must be adjacent.")
-    return starts
+class Fitted(NamedTuple):
+    """A ridge fitted to all samples."""
+
+    coef: Float[np.ndarray, "p v"]
+    intercept: Float[np.ndarray, " v"]
 
 
-def _within(runs: Labels, block: Int[np.ndarray, " T"], gap: int) -> Bool[np.ndarray, " n"]:
-    """Mark the samples that are in a block, or within `gap` of it in the same run."""
-    labels = np.asarray(runs)
-    place = np.arange(len(labels))
-    first, last = block[0], block[-1]
-    before = (place < first) & (place >= first - gap) & (labels == labels[first])
-    after = (place > last) & (place <= last + gap) & (labels == labels[last])
-    return before | after | ((place >= first) & (place <= last))
+class Method(NamedTuple):
+    """How penalties are chosen; `nested` says what each means."""
+
+    standardize: bool = True
+    search: Search = "grid"
+    criterion: Criterion = "squared_error"
+    scheme: Scheme = "folds"
+    form: Form = "auto"
+    cutoff: float = ridge.CUTOFF
 
 
-def folds_hash(folds: Sequence[Fold]) -> str:
-    """Return 12 hexadecimal digits that change with any index of any split."""
-    digest = hashlib.sha256()
-    for fold in folds:
-        for split in (fold.outer, *fold.inner):
-            for indices in split:
-                digest.update(np.asarray(indices, np.int64).tobytes() + b"|")
-        digest.update(b"fold")
-    return digest.hexdigest()[:12]
+DEFAULT = Method()
 
 
 def nested(
-    X: Float[np.ndarray, "n p"],
-    Y: Float[np.ndarray, "n v"],
+    X: Any,
+    Y: Any,
     folds: Sequence[Fold],
     alphas: Float[np.ndarray, " a"],
     *,
     standardize: bool = True,
+    search: Search = "grid",
+    criterion: Criterion = "squared_error",
+    scheme: Scheme = "folds",
+    pool: Int[np.ndarray, " v"] | None = None,
+    form: Form = "auto",
+    cutoff: float = ridge.CUTOFF,
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+    progress: Callable[[Sequence], Iterable] = iter,
 ) -> Nested:
     """Score a ridge on held-out folds; each target and fold chooses its own penalty inside.
 
-    The penalty is the one with the least mean squared error, averaged over the inner splits; of
-    equal ones the largest. The intercept is free. Means and scales come from training rows alone.
+    The penalty is the one with the least cost, averaged over the inner splits; of equal ones the
+    largest. The intercept is free. Means and scales come from training rows alone.
 
     Args:
-      X: features.
-      Y: responses, one column per target, without NaN.
-      folds: outer and inner splits.
-      alphas: penalties to choose from, positive.
-      standardize: scale features to unit variance over each training set.
+      X: features [n p].
+      Y: responses [n v], one column per target, without NaN; anything with `shape` and slices, so
+        that a tensorstore array is read tile by tile.
+      folds: outer and inner splits; the inner ones are not looked at if `scheme` is not "folds".
+      alphas: penalties to choose from, positive; a single 0 is least squares.
+      standardize: scale features to unit variance over each training set. Kernels of training sets
+        are then no parts of one kernel, and are computed for each.
+      search: "grid" computes the cost of every penalty, "adaptive" only of those that could be best
+        (`core/search.py`). With `pool`, or a scheme other than "folds", all are computed.
+      criterion: mean squared error on inner test samples, or the negative of Pearson r.
+      scheme: "folds" takes the inner splits; "loo" leaves out single samples of each outer training
+        set, in closed form; "gcv" is generalised cross-validation.
+      pool: a group (0, 1, ...) for each target; targets of a group choose one penalty, that of the
+        least average cost, squared errors in the units of Y. None: each target for itself.
+      form: "primal" and "dual" factorise training samples, "sums" works on sums over blocks of
+        samples that train and test together; "auto" takes what should cost least.
+      cutoff: fraction of the largest eigenvalue below which a direction is dropped.
+      tile: targets at a time on each device; None: what suits the device.
+      mesh: devices that divide the targets among them; None: one device.
+      progress: wraps the list of tiles, `tqdm.tqdm` for instance.
 
     Raises:
-      ValueError: if X and Y differ in samples, hold NaN, or a penalty is not positive.
+      ValueError: if X and Y differ in samples, hold NaN, a penalty is not positive, or the options
+        do not go together.
     """
-    n, p = X.shape
-    if Y.shape[0] != n:
-        raise ValueError(f"Y must have one row per sample of X: X has {n}, Y has {Y.shape[0]}.")
-    if not (np.isfinite(X).all() and np.isfinite(Y).all()):
-        raise ValueError("X and Y must be finite: one of them holds NaN or infinity.")
-    alphas = np.sort(np.asarray(alphas, np.float64))
-    if not len(alphas) or not ((alphas > 0) & np.isfinite(alphas)).all():
-        raise ValueError(f"alphas must be positive, got {alphas.tolist()}.")
+    method = Method(standardize, search, criterion, scheme, form, cutoff)
+    problem = _Problem(X, Y, folds, alphas, method, tile, mesh)
+    chooser = problem.chooser(problem.inner(), pool, progress)
+    outer = problem.outer()
+    k, v = len(folds), problem.num_targets
+    r, r2, chosen, inner_score = (np.empty((k, v)) for _ in range(4))
+    computed = np.empty((k, v), int)
+    for tile_ in progress(problem.tiles()):
+        targets = problem.load(tile_)
+        choice = chooser(targets)
+        scores = problem.score(outer, targets, choice.place)
+        own = slice(tile_.start, tile_.stop)
+        at = np.asarray(choice.place)[:, : len(tile_)]
+        r[:, own], r2[:, own] = (np.asarray(x)[:, : len(tile_)] for x in scores)
+        chosen[:, own] = problem.alphas[at]
+        inner_score[:, own] = problem.inner_score(choice)[:, : len(tile_)]
+        computed[:, own] = np.asarray(choice.count)[:, : len(tile_)]
+    of_features = (outer.design.num_constant, outer.design.rank, outer.design.condition)
+    return Nested(r, r2, chosen, inner_score, computed, *map(np.asarray, of_features))
 
-    # Scores do not depend on a target's baseline and unit. Removing both in float64 keeps the
-    # digits that float32 would lose on a large baseline, and squares within its range.
-    Y = np.asarray(Y, np.float64)
-    sd = Y.std(axis=0)
-    targets = jnp.asarray((Y - Y.mean(axis=0)) / np.where(sd > 0, sd, 1), jnp.float32)
-    grid = jnp.asarray(alphas, jnp.float32)
-    k, v = len(folds), Y.shape[1]
-    errors = np.zeros((k, len(alphas), v))
-    null_errors = np.zeros((k, v))
 
-    # An inner training set leaves out two blocks, and so serves two outer folds: factorise each
-    # distinct one once.
-    uses: dict[bytes, list[tuple[int, Split]]] = {}
-    for i, fold in enumerate(folds):
-        for split in fold.inner:
-            uses.setdefault(np.asarray(split.train).tobytes(), []).append((i, split))
-    splits = [split for fold in folds for split in (fold.outer, *fold.inner)]
-    # One length for all training sets and one for all test sets: one compilation.
-    longest_train = max(len(split.train) for split in splits)
-    longest_test = max(len(split.test) for split in splits)
-    form = ridge.choose_form(longest_train, p)
+def select(
+    X: Any,
+    Y: Any,
+    splits: Sequence[Split],
+    alphas: Float[np.ndarray, " a"],
+    *,
+    method: Method = DEFAULT,
+    pool: Int[np.ndarray, " v"] | None = None,
+    keep_curves: bool = False,
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> Selected:
+    """Choose the penalty of each target by cross-validation over all samples.
 
-    def prepare(indices):
-        train, mask = _pad(indices, longest_train)
-        design = ridge.factorize(X, train, mask, standardize=standardize, form=form)
-        return design, *ridge.rotate(design, targets, jnp.asarray(train), jnp.asarray(mask))
+    Args:
+      X: features [n p].
+      Y: responses [n v]; see `nested`.
+      splits: training and test samples; not looked at if `method.scheme` is not "folds".
+      alphas: penalties to choose from.
+      method: see `nested`.
+      pool: see `nested`.
+      keep_curves: return the cost of every penalty, which computes all of them.
+      tile: see `nested`.
+      mesh: see `nested`.
+      progress: see `nested`.
 
-    for users in uses.values():
-        design, rotated, mean = prepare(users[0][1].train)
-        for i, split in users:
-            test, mask = map(jnp.asarray, _pad(split.test, longest_test))
-            error, null = ridge.squared_errors(design, rotated, mean, targets, test, mask, grid)
-            errors[i] += np.asarray(error) / len(folds[i].inner)
-            null_errors[i] += np.asarray(null) / len(folds[i].inner)
+    Raises:
+      ValueError: see `nested`.
+    """
+    every = np.arange(np.shape(X)[0])
+    if keep_curves:
+        method = method._replace(search="grid")
+    problem = _Problem(
+        X, Y, (Fold(Split(every, every), tuple(splits)),), alphas, method, tile, mesh
+    )
+    inner = problem.inner()
+    chooser = problem.chooser(inner, pool, progress)
+    v = problem.num_targets
+    place, computed = np.empty((2, v), int)
+    score, cost = np.empty((2, v))
+    curve = np.empty((len(problem.alphas), v)) if keep_curves else None
+    for tile_ in progress(problem.tiles()):
+        targets = problem.load(tile_)
+        choice = chooser(targets)
+        own = slice(tile_.start, tile_.stop)
+        place[own], score[own], computed[own] = (
+            np.asarray(x)[0, : len(tile_)]
+            for x in (choice.place, problem.inner_score(choice), choice.count)
+        )
+        cost[own] = (np.asarray(choice.cost)[0] * problem.unit(targets))[: len(tile_)]
+        if curve is not None:
+            costs = np.asarray(problem.curves(inner, targets)[0])[0] * problem.unit(targets)
+            curve[:, own] = costs[:, : len(tile_)]
+    return Selected(problem.alphas[place], score, cost, computed, curve)
 
-    # The last minimum of an ascending grid: ties go to the larger penalty.
-    best = len(alphas) - 1 - errors[:, ::-1].argmin(axis=1)  # [k v]
-    chosen = alphas[best]
-    least = np.take_along_axis(errors, best[:, None], axis=1)[:, 0]
-    inner_r2 = np.full((k, v), np.nan)
-    np.divide(least, null_errors, out=inner_r2, where=null_errors > 0)
 
-    r, r2, num_constant = np.empty((k, v)), np.empty((k, v)), np.empty(k, int)
-    for i, fold in enumerate(folds):
-        design, rotated, mean = prepare(fold.outer.train)
-        test, mask = map(jnp.asarray, _pad(fold.outer.test, longest_test))
-        penalties = jnp.asarray(chosen[i], jnp.float32)
-        predicted = ridge.predict(design, rotated, test, penalties)
-        weight = mask.astype(jnp.float32)
-        r[i] = metrics.pearson_r(predicted, targets[test], weight)
-        r2[i] = metrics.r2(mean[None] + predicted, targets[test], weight)
-        # Nothing was learnt of these targets: their predictions are rounding.
-        r[i, metrics.is_constant(Y[fold.outer.train])] = np.nan
-        num_constant[i] = design.num_constant
-    return Nested(r, r2, chosen, 1 - inner_r2, num_constant)
+def refit(
+    X: Any,
+    Y: Any,
+    alphas: Float[np.ndarray, " v"],
+    *,
+    standardize: bool = False,
+    form: Literal["auto", "primal", "dual"] = "auto",
+    cutoff: float = ridge.CUTOFF,
+    tile: int | None = None,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> Fitted:
+    """Fit all samples, each target with its penalty.
+
+    Args:
+      X: features [n p].
+      Y: responses [n v]; see `nested`.
+      alphas: penalty of each target, positive; 0: least squares of minimum norm.
+      standardize: penalise coefficients of features of unit variance; those returned are of the
+        features as given.
+      form: see `nested`.
+      cutoff: see `nested`.
+      tile: see `nested`.
+      progress: see `nested`.
+
+    Raises:
+      ValueError: if X and Y differ in samples, hold NaN, or a penalty is negative.
+    """
+    method = Method(standardize=standardize, form=form, cutoff=cutoff)
+    every = np.arange(np.shape(X)[0])
+    problem = _Problem(X, Y, (Fold(Split(every, every), ()),), np.ones(1), method, tile, None)
+    if not (np.isfinite(alphas).all() and (alphas >= 0).all()):
+        raise ValueError("alphas must be >= 0 and finite.")
+    if form == "auto":
+        form = ridge.choose_form(problem.num_samples, problem.num_features)
+    design, features, center = ridge.factorize_all(
+        problem.X, standardize=standardize, form=form, cutoff=cutoff
+    )
+    coef = np.empty((problem.num_features, problem.num_targets), np.float32)
+    intercept = np.empty(problem.num_targets)
+    for tile_ in progress(problem.tiles()):
+        targets = problem.load(tile_)
+        own = slice(tile_.start, tile_.stop)
+        penalties = np.ones(targets.size)
+        penalties[: len(tile_)] = alphas[own]
+        slopes = sweep.coefficients(design, features, targets.values, jnp.float32(penalties))
+        slopes = np.asarray(slopes)[:, : len(tile_)] * targets.peak[: len(tile_)]
+        coef[:, own] = slopes
+        intercept[own] = targets.mean[: len(tile_)] - center @ slopes
+    return Fitted(coef, intercept)
+
+
+class _Tile(NamedTuple):
+    """Targets on the device, centred and with 1 as their largest value."""
+
+    values: Float[Array, "n t"]
+    mean: Float[np.ndarray, " t"]
+    peak: Float[np.ndarray, " t"]
+    smallest: Float[np.ndarray, " t"]  # standard deviation of what counts as constant
+    columns: range
+
+    @property
+    def size(self) -> int:
+        """Number of targets, padding included."""
+        return self.values.shape[1]
+
+    def __len__(self) -> int:
+        """Number of targets, without padding."""
+        return len(self.columns)
+
+
+class _Problem:
+    """Checked data, and what is made of them once for all targets."""
+
+    def __init__(self, X, Y, folds, alphas, method, tile, mesh):
+        X = np.asarray(X)
+        n, p = X.shape
+        if Y.shape[0] != n:
+            raise ValueError(f"Y must have one row per sample of X: X has {n}, Y has {Y.shape[0]}.")
+        if not np.isfinite(X).all():
+            raise ValueError("X must be finite: it holds NaN or infinity.")
+        alphas = np.sort(np.asarray(alphas, np.float64))
+        least_squares = len(alphas) == 1 and alphas[0] == 0
+        if not len(alphas) or not (
+            np.isfinite(alphas).all() and ((alphas > 0).all() or least_squares)
+        ):
+            raise ValueError(f"alphas must be positive (or 0 alone), got {alphas.tolist()}.")
+        if method.scheme == "gcv" and method.criterion == "correlation":
+            raise ValueError("scheme 'gcv' is defined for squared errors, not for a correlation.")
+        if method.scheme != "folds" and method.form == "sums":
+            raise ValueError(f"form 'sums' has no samples to leave out, as {method.scheme!r} does.")
+        with jax.enable_x64(True):
+            self.X = jnp.asarray(X, jnp.float64)
+        self.Y = Y
+        self.num_samples, self.num_features = n, p
+        self.num_targets = Y.shape[1]
+        self.folds = folds
+        self.alphas = alphas
+        self.grid = jnp.asarray(alphas, jnp.float32)
+        self.method = method
+        self.mesh = mesh
+        self.width = self._tile(tile)
+        self.blocks = _blocks(n, self._splits())
+        self.form = self._form() if method.form == "auto" else method.form
+        self.sums = self.layout = self.kernel = None
+        if self.form == "sums":
+            self.sums = ridge.statistics(self.X, self.blocks, standardize=method.standardize)
+            self.layout = sweep.Layout(
+                tuple(map(jnp.asarray, self.blocks)),
+                self.sums.coordinates,
+                self.sums.offset.astype(jnp.float32),
+                self.sums.count.astype(jnp.float32),
+            )
+
+    def _splits(self):
+        inner = [split for fold in self.folds for split in fold.inner]
+        return [fold.outer for fold in self.folds] + (
+            inner if self.method.scheme == "folds" else []
+        )
+
+    def _tile(self, tile):
+        devices = self._devices
+        width = tile or (CPU_TILE if jax.default_backend() == "cpu" else TILE)
+        if width < 1:
+            raise ValueError(f"tile must be >= 1, got {width}.")
+        # Tiles of one size, so that the last is not mostly padding.
+        number = -(-self.num_targets // (width * devices))
+        even = -(-self.num_targets // number)
+        return -(-even // (16 * devices)) * 16 * devices
+
+    @property
+    def _devices(self):
+        return 1 if self.mesh is None else self.mesh.size
+
+    def _form(self):
+        """Return the form with the least arithmetic, float64 at twice the price.
+
+        "auto" stands for the smaller eigenproblem of each kind of training set.
+        """
+        splits = self._splits()
+        n, p, v = self.num_samples, self.num_features, self.num_targets
+        grid = self.method.search == "grid" or self.method.scheme != "folds"
+        products = len(self.alphas) if grid else EXPECTED_PRODUCTS
+        R = max(len(split.train) for split in splits)
+        T = max(len(split.test) for split in splits)
+        sets = len({split.train.tobytes() for split in splits})
+        tests = len(splits)
+        r = min(R, p)
+        rows = sets * 2 * (2 * R * p * r + 9 * r**3)
+        rows += v * (sets * 2 * R * r + tests * (1 + products) * 2 * T * r)
+        sums = 2 * (2 * n * p * p + 9 * sets * p**3 + 4 * tests * p**3) + v * 2 * n * p
+        sums += v * (sets * 2 * p * p + tests * (1 + products) * 2 * p * p)
+        if self.method.scheme != "folds" or len(self.blocks) > MAX_BLOCKS or p >= R:
+            return "auto"
+        return "sums" if sums < rows else "auto"
+
+    # Training sets.
+
+    def inner(self) -> sweep.Inner:
+        """Factorise each distinct inner training set once, for all that are tested on it."""
+        uses: dict[bytes, list[tuple[Split, int, float]]] = {}
+        for i, fold in enumerate(self.folds):
+            if self.method.scheme == "folds":
+                if not fold.inner:
+                    raise ValueError(f"Outer fold {i} must have inner splits, got none.")
+                for split in fold.inner:
+                    use = (split, i, 1 / len(fold.inner))
+                    uses.setdefault(split.train.tobytes(), []).append(use)
+            else:
+                itself = Split(fold.outer.train, fold.outer.train)
+                uses.setdefault(itself.train.tobytes(), []).append((itself, i, 1.0))
+        flat = [use for own in uses.values() for use in own]
+        sets = self._factorize(
+            [(own[0][0].train, [split.test for split, _, _ in own]) for own in uses.values()],
+            center=self.method.criterion == "correlation",
+        )
+        _, owner, share = zip(*flat, strict=True)
+        return sweep.Inner(sets, jnp.asarray(owner), jnp.asarray(share, jnp.float32))
+
+    def outer(self) -> sweep.Sets:
+        """Factorise the outer training sets."""
+        return self._factorize(
+            [(fold.outer.train, [fold.outer.test]) for fold in self.folds], center=True
+        )
+
+    @property
+    def _adaptive(self):
+        method = self.method
+        return method.search == "adaptive" and method.scheme == "folds" and len(self.alphas) > 1
+
+    def _factorize(self, sets, *, center):
+        """Factorise training sets for their test sets, all of one length for one compilation."""
+        settings = {
+            "standardize": self.method.standardize,
+            "center": center,
+            "cutoff": self.method.cutoff,
+        }
+        source = jnp.asarray(np.repeat(np.arange(len(sets)), [len(tests) for _, tests in sets]))
+        if self.sums is not None and self.layout is not None:
+            within = lambda indices: np.array([np.isin(b[0], indices) for b in self.blocks])
+            parts = [(within(train), np.stack([*map(within, tests)])) for train, tests in sets]
+            factorize = functools.partial(ridge.factorize_statistics, self.sums, **settings)
+            train, tests = zip(*parts, strict=True)
+            members = sweep.Blocks(
+                jnp.asarray(np.stack(train), jnp.float32),
+                jnp.asarray(np.concatenate(tests), jnp.float32),
+                self.layout.count,
+            )
+        else:
+            longest_train = max(len(train) for train, _ in sets)
+            longest_test = max(len(test) for _, tests in sets for test in tests)
+            form = self.form
+            if form == "auto":
+                form = ridge.choose_form(longest_train, self.num_features)
+            if form == "dual" and not self.method.standardize and self.kernel is None:
+                self.kernel = ridge.kernel(self.X)
+            parts = []
+            for train, tests in sets:
+                padded = [_pad(test, longest_test) for test in tests]
+                parts.append(
+                    (*_pad(train, longest_train), *map(np.stack, zip(*padded, strict=True)))
+                )
+            factorize = functools.partial(
+                ridge.factorize, self.X, form=form, shared=self.kernel, **settings
+            )
+            train, train_mask, tests, tests_mask = zip(*parts, strict=True)
+            members = sweep.Rows(
+                *map(jnp.asarray, map(np.stack, (train, train_mask))),
+                *map(jnp.asarray, map(np.concatenate, (tests, tests_mask))),
+            )
+        designs = _each(lambda part: factorize(*part), parts)
+        return sweep.Sets(ridge.stack(designs), members, source)
+
+    # Targets.
+
+    def tiles(self) -> list[range]:
+        """Return the columns of each tile."""
+        starts = range(0, self.num_targets, self.width)
+        return [range(a, min(a + self.width, self.num_targets)) for a in starts]
+
+    def load(self, columns: range) -> _Tile:
+        """Read targets, and bring them to a baseline and a unit that float32 can hold.
+
+        Scores do not depend on these. Zeros fill the last tile.
+        """
+        block = self.Y[:, columns.start : columns.stop]
+        if hasattr(block, "read"):  # a tensorstore array
+            block = block.read().result()
+        block = np.asarray(block)
+        if block.dtype != np.float32:
+            block = block.astype(np.float64)
+        mean = block.mean(axis=0, dtype=np.float64)
+        largest = np.maximum(block.max(axis=0), -block.min(axis=0))
+        if not (np.isfinite(mean).all() and np.isfinite(largest).all()):
+            raise ValueError(
+                "Y must be finite: it holds NaN or infinity in columns "
+                f"{columns.start}..{columns.stop - 1}."
+            )
+        block = block - mean.astype(block.dtype)
+        peak = np.maximum(block.max(axis=0), -block.min(axis=0)).astype(np.float64)
+        peak = np.where(peak > 0, peak, 1.0)
+        padded = np.zeros((self.num_samples, self.width), np.float32)
+        padded[:, : len(columns)] = block / peak.astype(block.dtype)
+        fill = (0, self.width - len(columns))
+        smallest = np.pad(CONSTANT_TOLERANCE * largest / peak, fill).astype(np.float32)
+        values = jnp.asarray(padded)
+        return _Tile(values, np.pad(mean, fill), np.pad(peak, fill), smallest, columns)
+
+    def unit(self, targets: _Tile) -> Float[np.ndarray, " t"]:
+        """Return what costs are to be multiplied by, to be in the units of Y."""
+        is_error = self.method.criterion == "squared_error"
+        return targets.peak**2 if is_error else np.ones(targets.size)
+
+    def _run(self, function, shared, targets, *others, ranks=(2,), **static):
+        """Run a function of `core/sweep.py` on a tile, divided over the devices of the mesh.
+
+        Targets are the last axis of `others` and of each result; `ranks` are those of the results.
+        """
+        run = _divided(function, self.mesh, len(others), ranks, tuple(sorted(static.items())))
+        return run(self.layout, shared, targets.values, *others)
+
+    def curves(self, inner: sweep.Inner, targets: _Tile):
+        """Return the cost of every penalty [k a t], and the cost without features [k t]."""
+        method = self.method
+        if method.scheme == "folds":
+            function, static = sweep.curves, {}
+        else:
+            function = sweep.in_sample_curves
+            static = {"scheme": method.scheme}
+        static |= {"criterion": method.criterion, "num_folds": len(self.folds)}
+        return self._run(function, (inner, self.grid), targets, ranks=(3, 2), **static)
+
+    def chooser(self, inner: sweep.Inner, pool, progress) -> Callable[[_Tile], sweep.Choice]:
+        """Return what chooses the penalties of a tile; with a pool, all targets are read for it."""
+        if pool is not None:
+            return self._pooled(inner, pool, progress)
+        if not self._adaptive:
+            return lambda targets: sweep.best(*self.curves(inner, targets))
+        capacity = max(-(-self.width // self._devices // REFINED), 16)
+        covariance = sweep.prior(inner, self.grid, num_folds=len(self.folds))
+        return lambda targets: self._run(
+            sweep.choose,
+            (inner, covariance, self.grid),
+            targets,
+            ranks=(2, 2, 2, 2),
+            criterion=self.method.criterion,
+            capacity=capacity,
+        )
+
+    def _pooled(self, inner, pool, progress):
+        pool = np.asarray(pool)
+        if pool.shape != (self.num_targets,) or pool.min() < 0:
+            raise ValueError(
+                f"pool must hold a group >= 0 for each of {self.num_targets} targets, got "
+                f"{pool.shape}."
+            )
+        shape = (pool.max() + 1, len(self.folds), len(self.alphas))
+        total, nothing = np.zeros(shape), np.zeros(shape[:2])
+        for columns in progress(self.tiles()):
+            targets = self.load(columns)
+            group, own = pool[columns.start : columns.stop], slice(len(columns))
+            costs, null = (np.asarray(x, np.float64) for x in self.curves(inner, targets))
+            unit = self.unit(targets)[own]
+            np.add.at(total, group, np.moveaxis(costs[..., own] * unit, -1, 0))
+            np.add.at(nothing, group, (null[..., own] * unit).T)
+        sizes = np.maximum(np.bincount(pool, minlength=shape[0]), 1)
+        chosen = sweep.best(
+            jnp.asarray(np.moveaxis(total / sizes[:, None, None], 0, -1), jnp.float32),
+            jnp.asarray((nothing / sizes[:, None]).T, jnp.float32),
+        )
+
+        def of_tile(targets):
+            columns = targets.columns
+            group = np.zeros(targets.size, int)
+            group[: len(columns)] = pool[columns.start : columns.stop]
+            return sweep.Choice(*(x[:, group] for x in chosen))
+
+        return of_tile
+
+    def score(self, outer: sweep.Sets, targets: _Tile, place: Int[Array, "k t"]):
+        """Return r and R2 [k t] of held-out samples."""
+        smallest = jnp.asarray(targets.smallest)[None]
+        return self._run(sweep.score, outer, targets, self.grid[place], smallest, ranks=(2, 2))
+
+    def inner_score(self, choice: sweep.Choice) -> Float[np.ndarray, "k t"]:
+        """Return R2 or r on the inner test samples; R2 is NaN where there is nothing to explain."""
+        cost, null = (np.asarray(x, np.float64) for x in (choice.cost, choice.null))
+        if self.method.criterion == "correlation":
+            return -cost
+        return 1 - np.divide(cost, null, out=np.full(cost.shape, np.nan), where=null > 0)
+
+
+@functools.cache
+def _divided(function, mesh, num_others, ranks, static):
+    def run(layout, shared, values, *others):
+        return function(shared, sweep.tile(layout, values), *others, **dict(static))
+
+    if mesh is None:
+        return run
+    last = lambda rank: PartitionSpec(*(None,) * (rank - 1), mesh.axis_names)
+    specs = (PartitionSpec(), PartitionSpec(), *(last(2),) * (1 + num_others))
+    results: Any = tuple(map(last, ranks))
+    if function is sweep.choose:
+        results = sweep.Choice(*results)
+    return jax.jit(
+        jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=results, check_vma=False)
+    )
+
+
+def _each(function, items):
+    """Call a function on each item; on CPU, on as many at a time as there are cores.
+
+    An eigenproblem gains little from a second thread of LAPACK, and loses much where cores are
+    shared with others, for threads wait for each other. Several problems at once do not.
+    """
+    if jax.default_backend() != "cpu":
+        return [function(item) for item in items]
+    workers = min(os.cpu_count() or 1, MAX_WORKERS)
+    with (
+        threadpoolctl.threadpool_limits(1, user_api="blas"),
+        concurrent.futures.ThreadPoolExecutor(workers) as pool,
+    ):
+        return list(pool.map(function, items))
+
+
+def _blocks(num_samples, splits):
+    """Divide the samples that are used into sets that always train and test together."""
+    sides = {side.tobytes(): side for split in splits for side in split}
+    member = np.zeros((num_samples, len(sides)), bool)
+    for column, side in enumerate(sides.values()):
+        member[side, column] = True
+    _, label = np.unique(np.packbits(member, axis=1), axis=0, return_inverse=True)
+    used = member.any(axis=1)
+    return tuple(np.flatnonzero(label == x) for x in np.unique(label[used]))
 
 
 def _pad(indices, length):

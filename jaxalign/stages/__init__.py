@@ -16,7 +16,7 @@ class Job:
 
     workdir: pathlib.Path
     data_root: pathlib.Path | None
-    dataset: Dataset
+    dataset: Dataset | None  # None: of no stage that reads one
     mesh: Mesh
     seed: int
 

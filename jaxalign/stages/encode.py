@@ -18,6 +18,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxalign.core import cv, features
+from jaxalign.core import folds as folds_lib
 from jaxalign.data import controls, samples, targets
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
@@ -26,13 +27,14 @@ from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
-VERSION = 7
+VERSION = 8
 ROWS = "rows.parquet"
 PLANTED = "responses.npz"  # as the simulate stage names it
 PROTOCOL = "nested-ridge"
 METRIC = "pearson_r"
 DOWNSAMPLE = ("mean", "sum", "lanczos")
 GROUPS = ("none", "passage")
+SEARCH = ("adaptive", "grid")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class Config:
     """Settings of the encoding stage."""
 
     alphas: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-2, 15))
+    search: str = "adaptive"  # or "grid": compute the inner error of every penalty
     num_folds: int = 6
     gap: int = 0  # samples dropped from training on either side of a test block
     groups: str = "none"  # "passage": folds never divide a passage
@@ -74,7 +77,7 @@ class Config:
             raise InputError(f"encode.shift must lie between 0 and 1, got {self.shift}.")
         if not self.delays or min(self.delays) < 0 or len(set(self.delays)) < len(self.delays):
             raise InputError(f"encode.delays must be different and >= 0, got {self.delays}.")
-        for name, allowed in (("downsample", DOWNSAMPLE), ("groups", GROUPS)):
+        for name, allowed in (("downsample", DOWNSAMPLE), ("groups", GROUPS), ("search", SEARCH)):
             if getattr(self, name) not in allowed:
                 raise InputError(
                     f"encode.{name} must be one of {', '.join(allowed)}, "
@@ -186,7 +189,9 @@ def _planned_samples(stimuli: Stimuli) -> Responses:
     )
 
 
-def _checked_folds(config: Config, responses: Responses, stimuli: Stimuli) -> tuple[cv.Fold, ...]:
+def _checked_folds(
+    config: Config, responses: Responses, stimuli: Stimuli
+) -> tuple[folds_lib.Fold, ...]:
     """Refuse settings that do not fit the samples, and samples that do not fit the stimuli."""
     if responses.is_timed and not stimuli.is_timed:
         raise InputError("responses are timed, so stimuli must have onset_s and offset_s.")
@@ -280,7 +285,7 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
         "control_of": features_of.control_of,
         "num_layers": num_layers,
         "protocol": PROTOCOL,
-        "folds_hash": cv.folds_hash(folds),
+        "folds_hash": folds_lib.folds_hash(folds),
         "context": settings["context"],
         "pooling": settings["pooling"],
         "metric": METRIC,
@@ -325,10 +330,10 @@ def _responses(job: Job, artefact: Artefact) -> Responses:
     return job.dataset.responses
 
 
-def _folds(config: Config, responses: Responses, stimuli: Stimuli) -> tuple[cv.Fold, ...]:
+def _folds(config: Config, responses: Responses, stimuli: Stimuli) -> tuple[folds_lib.Fold, ...]:
     groups = samples.passages(stimuli, responses) if config.groups == "passage" else None
     items = None if responses.is_timed else responses.stimulus_id
-    return cv.contiguous_folds(
+    return folds_lib.contiguous_folds(
         responses.run, config.num_folds, gap=config.gap, groups=groups, items=items
     )
 
@@ -359,14 +364,14 @@ def _nested(
     config: Config,
     sampled: samples.Samples,
     Y: Float[np.ndarray, "n v"],
-    folds: Sequence[cv.Fold],
+    folds: Sequence[folds_lib.Fold],
 ) -> cv.Nested:
     """Delay the features and score them; with PCA, fold by fold on components of its own."""
 
     def score(values, folds):
         X = features.delay(values, sampled.run, config.delays)[sampled.recorded]
         alphas = np.array(config.alphas)
-        return cv.nested(X, Y, folds, alphas, standardize=config.standardize)
+        return cv.nested(X, Y, folds, alphas, standardize=config.standardize, search=config.search)
 
     values = sampled.values
     if not config.pca or config.pca > values.shape[1]:  # the latter: a stimulus control
@@ -404,7 +409,7 @@ def _rows(result: cv.Nested, goals: targets.Targets, config: Config) -> list[dic
                 "fold_scores": _mean_rows(result.r[:, own]),
                 "r2": _mean(result.r2[:, own].mean(axis=0)),
                 "fold_r2": _mean_rows(result.r2[:, own]),
-                "fold_inner_r2": _mean_rows(result.inner_r2[:, own]),
+                "fold_inner_r2": _mean_rows(result.inner_score[:, own]),
                 "alpha_median": float(np.median(chosen)),
                 "fold_alphas": np.median(chosen, axis=1).tolist(),
                 "alpha_low_share": float((chosen == alphas[0]).mean()),

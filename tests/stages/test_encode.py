@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import tiny
 
-from jaxalign.core import ceiling, cv
+from jaxalign.core import ceiling
+from jaxalign.core import folds as folds_lib
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -64,7 +65,7 @@ def test_ceilings_are_those_of_the_test_blocks(make_job, timed):
     )
     rows = read(encoded)
     responses = responses_of(timed)
-    folds = cv.contiguous_folds(responses.run, 4, gap=2)
+    folds = folds_lib.contiguous_folds(responses.run, 4, gap=2)
     runs = np.array(responses.run)
     standard = np.empty_like(responses.values)
     for run in ("run0", "run1"):
@@ -78,7 +79,7 @@ def test_ceilings_are_those_of_the_test_blocks(make_job, timed):
     ):
         own = rows[(rows.subject == subject) & (rows.roi == roi)]
         np.testing.assert_allclose(own.ceiling, expected[s, r])
-    assert set(rows.folds_hash) == {cv.folds_hash(folds)}
+    assert set(rows.folds_hash) == {folds_lib.folds_hash(folds)}
 
 
 def test_order_of_samples_is_a_matter_of_ids(make_job, sentences):

@@ -1,0 +1,40 @@
+"""Times of the nested ridge beside himalaya's, and how they grow with each size.
+
+    pip install -e .[bench]
+    python -m jaxalign.main --config=configs/bench_solver.py             # everything
+    python -m jaxalign.main --config=configs/bench_solver.py:base,grid   # some
+
+Each case is finished before the next begins, and a run that was stopped goes on where it was. Every
+setting of a case can be overridden, as in --config.bench.cases.base.v=2000.
+"""
+
+from jaxalign import config
+from jaxalign.errors import InputError
+from jaxalign.stages import bench
+
+CASES = {
+    "base": bench.Case(n=1000, p=768, v=10_000),
+    "dense": bench.Case(n=1000, p=768, v=4000, num_alphas=60),
+    "wide": bench.Case(n=630, p=2048, v=8000, num_alphas=16),
+    "tall": bench.Case(n=9000, p=768, v=1500, num_repeats=3, peer_repeats=1, peer_warmup=False),
+    "grid": bench.Case(n=1000, p=768, v=10_000, search="grid"),
+    "disk": bench.Case(n=1000, p=768, v=100_000, on_disk=True, peers=(), num_repeats=2),
+}
+SWEEPS = {"scaling": bench.Sweep()}
+
+
+def get_config(argument=""):
+    known = [*CASES, *SWEEPS]
+    names = argument.split(",") if argument else known
+    if unknown := [x for x in names if x not in known]:
+        raise InputError(
+            f"--config=configs/bench_solver.py:NAME[,NAME...] takes {', '.join(known)}, "
+            f"got {unknown[0]!r}."
+        )
+    return config.pack(
+        config.Common(),
+        bench=bench.Config(
+            cases={x: case for x, case in CASES.items() if x in names},
+            sweeps={x: sweep for x, sweep in SWEEPS.items() if x in names},
+        ),
+    )

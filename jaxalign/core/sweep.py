@@ -1,0 +1,499 @@
+"""The sweep over targets: what all penalties and folds make of one tile of them.
+
+Everything here is compiled once per shape: folds are scanned, targets and penalties are axes of
+arrays, so compile time grows with none of them. Targets do not interact.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxalign.core import search as search_lib
+from jaxalign.core.ridge import Design
+from jaxalign.core.search import Criterion, Moments
+
+
+class Rows(NamedTuple):
+    """Which samples are in each training set, and in each test set; padded to common lengths."""
+
+    train: Int[Array, "b R"]
+    train_mask: Bool[Array, "b R"]
+    tests: Int[Array, "u T"]
+    tests_mask: Bool[Array, "u T"]
+
+    def sizes(self) -> Float[Array, " u"]:
+        """Return the number of samples in each test set."""
+        return self.tests_mask.sum(axis=1).astype(jnp.float32)
+
+
+class Blocks(NamedTuple):
+    """Which blocks of samples make up each training set, and each test set."""
+
+    train: Float[Array, "b F"]  # 0 or 1
+    tests: Float[Array, "u F"]
+    count: Float[Array, " F"]  # samples of each block
+
+    def sizes(self) -> Float[Array, " u"]:
+        """Return the number of samples in each test set."""
+        return self.tests @ self.count
+
+
+class Sets(NamedTuple):
+    """b training sets, and u test sets, each of them for one training set."""
+
+    design: Design
+    members: Rows | Blocks
+    source: Int[Array, " u"]  # training set of each test set
+
+    @property
+    def rows(self) -> Rows:
+        """Members as samples, for what needs them."""
+        assert isinstance(self.members, Rows)
+        return self.members
+
+    @property
+    def is_gram(self) -> bool:
+        """Whether loadings are Gram matrices."""
+        return isinstance(self.members, Blocks)
+
+
+class Trained(NamedTuple):
+    """Targets as the training sets see them."""
+
+    rotated: Float[Array, "b v r"]
+    mean: Float[Array, "b v"]
+    variance: Float[Array, "b v"]
+
+
+class Samples(NamedTuple):
+    """A tile of targets, sample by sample."""
+
+    values: Float[Array, "n v"]
+
+    def train(self, sets: Sets) -> Trained:
+        """Rotate the targets of every training set."""
+
+        def one(x):
+            basis, train, mask = x
+            keep = mask.astype(jnp.float32)[:, None]
+            rows = self.values[train]
+            mean = (rows * keep).sum(axis=0) / keep.sum()
+            variance = (((rows - mean[None]) * keep) ** 2).sum(axis=0) / keep.sum()
+            # The basis is orthogonal to a constant, so the mean need not be taken out.
+            return Trained(rows.T @ basis.T, mean, variance)
+
+        members = sets.rows
+        return jax.lax.map(one, (sets.design.basis, members.train, members.train_mask))
+
+    def responses(
+        self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
+    ) -> tuple[Float[Array, "T v"], Float[Array, " v"]]:
+        """Return deviations of a test set from the training mean or their own, and its mean."""
+        keep = sets.rows.tests_mask[u].astype(jnp.float32)[:, None]
+        y = (self.values[sets.rows.tests[u]] - trained.mean[sets.source[u]][None]) * keep
+        mean = y.sum(axis=0) / keep.sum()
+        return ((y - mean[None]) * keep if center else y), mean
+
+    def project(
+        self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
+    ) -> tuple[Float[Array, "v r"], Float[Array, " v"]]:
+        """Return products of a test set's responses with loadings, and their squares' sum."""
+        y, _ = self.responses(sets, trained, u, center=center)
+        return y.T @ sets.design.loadings[u], (y**2).sum(axis=0)
+
+    def squares(self, z: Float[Array, "v r"], loadings: Float[Array, "T r"]) -> Float[Array, " v"]:
+        """Sum the squares of predictions."""
+        return ((z @ loadings.T) ** 2).sum(axis=1)
+
+    def moments(
+        self, z: Float[Array, "v r"], sets: Sets, trained: Trained, u: Int[Array, ""]
+    ) -> tuple[Moments, Float[Array, " v"]]:
+        """Return moments about the mean of a test set, and that mean."""
+        y, mean = self.responses(sets, trained, u, center=True)
+        predicted = z @ sets.design.loadings[u].T
+        b = (predicted * y.T).sum(axis=1)
+        return Moments((y**2).sum(axis=0), b, (predicted**2).sum(axis=1)), mean
+
+
+class Sums(NamedTuple):
+    """A tile of targets, as sums over blocks of samples; no sample is looked at again."""
+
+    products: Float[Array, "F v p"]  # with coordinates of features, about the means of the block
+    means: Float[Array, "F v"]
+    deviations: Float[Array, "F v"]  # squared, about the mean of the block
+    offset: Float[Array, "F p"]  # coordinates of the block means
+    count: Float[Array, " F"]
+
+    def _pool(self, members, about=None):
+        """Return the sums of a union of blocks about its mean, or about that of others."""
+        count = self.count * members
+        around = count if about is None else self.count * about
+        apart, shift = (
+            part - ((around @ part) / around.sum())[None] for part in (self.means, self.offset)
+        )
+        products = jnp.einsum("f,fvp->vp", members, self.products) + (apart.T * count[None]) @ shift
+        return products, members @ self.deviations + count @ apart**2
+
+    def train(self, sets: Sets) -> Trained:
+        """Rotate the targets of every training set."""
+
+        def one(x):
+            basis, members = x
+            products, squares = self._pool(members)
+            count = self.count * members
+            mean = count @ self.means / count.sum()
+            return Trained(products @ basis.T, mean, squares / count.sum())
+
+        return jax.lax.map(one, (sets.design.basis, sets.members.train))
+
+    def project(
+        self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
+    ) -> tuple[Float[Array, "v r"], Float[Array, " v"]]:
+        """Return products of a test set's responses with loadings, and their squares' sum."""
+        b = sets.source[u]
+        about = None if center else sets.members.train[b]
+        products, squares = self._pool(sets.members.tests[u], about)
+        return products @ sets.design.basis[b].T, squares
+
+    def squares(self, z: Float[Array, "v r"], loadings: Float[Array, "r r"]) -> Float[Array, " v"]:
+        """Sum the squares of predictions."""
+        return ((z @ loadings) * z).sum(axis=1)
+
+    def moments(
+        self, z: Float[Array, "v r"], sets: Sets, trained: Trained, u: Int[Array, ""]
+    ) -> tuple[Moments, Float[Array, " v"]]:
+        """Return moments about the mean of a test set, and that mean."""
+        t, yy = self.project(sets, trained, u, center=True)
+        count = self.count * sets.members.tests[u]
+        mean = count @ self.means / count.sum() - trained.mean[sets.source[u]]
+        return Moments(yy, (z * t).sum(axis=1), self.squares(z, sets.design.loadings[u])), mean
+
+
+Targets = Samples | Sums
+
+
+class Layout(NamedTuple):
+    """Blocks of samples, and the coordinates of their features (`ridge.Statistics`)."""
+
+    blocks: tuple[Int[Array, " _"], ...]
+    coordinates: tuple[Float[Array, "_ p"], ...]
+    offset: Float[Array, "F p"]
+    count: Float[Array, " F"]
+
+
+@jax.jit
+@jax.default_matmul_precision("highest")
+def tile(layout: Layout | None, values: Float[Array, "n v"]) -> Targets:
+    """Return targets as they are, or their sums over blocks of samples."""
+    if layout is None:
+        return Samples(values)
+    rows = [values[block] for block in layout.blocks]
+    means = jnp.stack([block.mean(axis=0) for block in rows])
+    apart = [block - mean[None] for block, mean in zip(rows, means, strict=True)]
+    products = [y.T @ x for y, x in zip(apart, layout.coordinates, strict=True)]
+    squares = jnp.stack([(block**2).sum(axis=0) for block in apart])
+    return Sums(jnp.stack(products), means, squares, layout.offset, layout.count)
+
+
+class Inner(NamedTuple):
+    """Training sets whose tests choose penalties."""
+
+    sets: Sets
+    owner: Int[Array, " u"]  # the outer fold for which each test set counts
+    share: Float[Array, " u"]  # and by how much, 1 in all
+
+
+class Choice(NamedTuple):
+    """The penalty of each outer fold and target, by its place on the grid."""
+
+    place: Int[Array, "k v"]
+    cost: Float[Array, "k v"]
+    null: Float[Array, "k v"]  # cost without features
+    count: Int[Array, "k v"]  # penalties for which the cost was computed exactly
+
+
+@jax.jit(static_argnames=("num_folds",))
+@jax.default_matmul_precision("highest")
+def prior(
+    inner: Inner, alphas: Float[Array, " a"], *, num_folds: int
+) -> Float[Array, "{num_folds} a a"]:
+    """Return the covariance of what the cheap curves of each outer fold neglect.
+
+    Args:
+      inner: training sets and their tests.
+      alphas: penalties.
+      num_folds: outer folds.
+    """
+    sets = inner.sets
+
+    def one(x):
+        loadings, b = x
+        gram = loadings if sets.is_gram else loadings.T @ loadings
+        return search_lib.neglected(sets.design.spectrum[b], sets.design.basis[b], gram, alphas)
+
+    each = jax.lax.map(one, (sets.design.loadings, sets.source))
+    # Test sets err independently, and each weighs as much as its share.
+    return jax.ops.segment_sum(inner.share[:, None, None] ** 2 * each, inner.owner, num_folds)
+
+
+def _combine(inner, num_folds, each):
+    """Average what each test set says [u v ...] over those of each outer fold."""
+    weights = jax.nn.one_hot(inner.owner, num_folds, dtype=jnp.float32) * inner.share[:, None]
+    return jnp.tensordot(weights.T, each, axes=1)
+
+
+def _null(criterion, yy, sizes):
+    """Cost of predicting the training mean."""
+    return yy / sizes[:, None] if criterion == "squared_error" else jnp.zeros_like(yy)
+
+
+@jax.jit(static_argnames=("criterion", "capacity"))
+@jax.default_matmul_precision("highest")
+def choose(
+    shared: tuple[Inner, Float[Array, "k a a"], Float[Array, " a"]],
+    targets: Targets,
+    *,
+    criterion: Criterion,
+    capacity: int,
+) -> Choice:
+    """Choose the penalty of each target and outer fold by the adaptive search.
+
+    Args:
+      shared: training sets and their tests, what `prior` makes of them, and penalties, ascending.
+      targets: a tile of targets.
+      criterion: what is to be least, averaged over the inner test sets.
+      capacity: targets that are taken at a time after the first round.
+    """
+    inner, covariance, alphas = shared
+    sets, owner = inner.sets, inner.owner
+    design, sizes, k = sets.design, sets.members.sizes(), len(covariance)
+    trained = targets.train(sets)
+    rotated = trained.rotated
+    num_targets = rotated.shape[1]
+    is_correlation = criterion == "correlation"
+    uses = jnp.arange(len(owner))
+
+    def observe(u):
+        b = sets.source[u]
+        t, yy = targets.project(sets, trained, u, center=is_correlation)
+        d = 1 / (design.spectrum[b][None] + alphas[:, None])
+        loadings = design.loadings[u]
+        lengths = jnp.diagonal(loadings) if sets.is_gram else (loadings**2).sum(axis=0)
+        return Moments(yy, (rotated[b] * t) @ d.T, rotated[b] ** 2 @ (d**2 * lengths[None]).T)
+
+    yy, b, q = jax.lax.map(observe, uses)
+    each = search_lib.cost(criterion, Moments(yy[..., None], b, q), sizes[:, None, None])
+    cheap, scale = (_combine(inner, k, x) for x in each)
+
+    def exact(place, rows):
+        """Exact costs [k c] of some targets of each fold, at one penalty each."""
+
+        def square(u):
+            source, fold = sets.source[u], owner[u]
+            w = rotated[source] if rows is None else rotated[source, rows[fold]]
+            z = w / (design.spectrum[source][None] + alphas[place[fold]][:, None])
+            return targets.squares(z, design.loadings[u])
+
+        q = jax.lax.map(square, uses)  # [u c]
+        index = jnp.arange(num_targets)[None] if rows is None else rows[owner]
+        crossed = b[uses[:, None], index, place[owner]]
+        moments = Moments(yy[uses[:, None], index], crossed, q)
+        total = _combine(inner, k, search_lib.cost(criterion, moments, sizes[:, None])[0])
+        # An overflow is the worst value, not an unknown one.
+        return jnp.where(jnp.isfinite(total), total, jnp.finfo(jnp.float32).max)
+
+    learn = jax.vmap(search_lib.learn)
+    belief = search_lib.believe(covariance, num_targets)
+    place, _ = search_lib.propose(belief, cheap, scale)
+    belief = learn(belief, covariance, cheap, scale, place, exact(place, None))
+
+    def refine(state):
+        belief, place, need = state
+        # Out of range where there are fewer: dropped when written, clipped when read.
+        rows = jax.vmap(lambda x: jnp.nonzero(x, size=capacity, fill_value=num_targets)[0])(need)
+        take = lambda x: jax.vmap(lambda x, i: x.at[i].get(mode="clip"))(x, rows)
+        put = lambda x, new: jax.vmap(lambda x, i, new: x.at[i].set(new, mode="drop"))(x, rows, new)
+        at = take(place)
+        values = exact(at, jnp.minimum(rows, num_targets - 1))
+        some = learn(jax.tree.map(take, belief), covariance, take(cheap), take(scale), at, values)
+        belief = jax.tree.map(put, belief, some)
+        return belief, *search_lib.propose(belief, cheap, scale)
+
+    state = (belief, *search_lib.propose(belief, cheap, scale))
+    belief, _, _ = jax.lax.while_loop(lambda state: state[2].any(), refine, state)
+    null = _combine(inner, k, _null(criterion, yy, sizes))
+    place = search_lib.last_argmin(belief.exact)
+    return Choice(place, belief.exact.min(axis=-1), null, belief.count)
+
+
+@jax.jit
+def best(costs: Float[Array, "k a v"], null: Float[Array, "k v"]) -> Choice:
+    """Choose by the cost of every penalty; of equal ones the largest."""
+    place = search_lib.last_argmin(jnp.moveaxis(costs, 1, 2))
+    count = jnp.full(place.shape, costs.shape[1], jnp.int32)
+    return Choice(place, costs.min(axis=1), null, count)
+
+
+@jax.jit(static_argnames=("criterion", "num_folds"))
+@jax.default_matmul_precision("highest")
+def curves(
+    shared: tuple[Inner, Float[Array, " a"]],
+    targets: Targets,
+    *,
+    criterion: Criterion,
+    num_folds: int,
+) -> tuple[Float[Array, "k a v"], Float[Array, "k v"]]:
+    """Return the cost of every penalty, and the cost without features; see `choose`."""
+    inner, alphas = shared
+    sets = inner.sets
+    sizes = sets.members.sizes()
+    trained = targets.train(sets)
+
+    def observe(u):
+        b = sets.source[u]
+        t, yy = targets.project(sets, trained, u, center=criterion == "correlation")
+        rotated, spectrum = trained.rotated[b], sets.design.spectrum[b]
+        loadings = sets.design.loadings[u]
+
+        def at(alpha):
+            z = rotated / (spectrum[None] + alpha)
+            moments = Moments(yy, (z * t).sum(axis=1), targets.squares(z, loadings))
+            return search_lib.cost(criterion, moments, sizes[u])[0]
+
+        return jax.lax.map(at, alphas), yy
+
+    costs, yy = jax.lax.map(observe, jnp.arange(len(inner.owner)))
+    null = _null(criterion, yy, sizes)
+    return _combine(inner, num_folds, costs), _combine(inner, num_folds, null)
+
+
+@jax.jit(static_argnames=("criterion", "num_folds", "scheme"))
+@jax.default_matmul_precision("highest")
+def in_sample_curves(
+    shared: tuple[Inner, Float[Array, " a"]],
+    targets: Samples,
+    *,
+    criterion: Criterion,
+    num_folds: int,
+    scheme: str,
+) -> tuple[Float[Array, "k a v"], Float[Array, "k v"]]:
+    """Return leave-one-out or generalised cross-validation costs, from single factorisations.
+
+    With H the matrix that takes training targets to fitted ones, the residual of a sample that is
+    left out is (y - Hy) / (1 - diag H); generalised cross-validation has the mean of the diagonal
+    in place of it. Both count the free intercept.
+
+    Args:
+      shared: training sets that are their own tests, and penalties.
+      targets: a tile of targets.
+      criterion: squared error, or correlation of the left-out predictions ("loo" alone).
+      scheme: "loo" or "gcv".
+
+    Source: Golub, Heath and Wahba (1979), Generalized cross-validation as a method for choosing a
+    good ridge parameter, sections 1 and 2.
+    """
+    inner, alphas = shared
+    sets = inner.sets
+    trained = targets.train(sets)
+
+    def observe(u):
+        y, _ = targets.responses(sets, trained, u, center=False)
+        y, loadings = y.T, sets.design.loadings[u]  # [v R], [R r]
+        b = sets.source[u]
+        rotated, spectrum = trained.rotated[b], sets.design.spectrum[b]
+        keep = sets.rows.tests_mask[u].astype(jnp.float32)
+        size = keep.sum()
+
+        def cost(fitted, leverage):
+            leverage = (leverage + 1 / size) * keep
+            if scheme == "gcv":
+                leverage = leverage.sum() / size * keep
+            left_out = (y - fitted) / (1 - leverage)[None]
+            if criterion == "squared_error":
+                return (left_out**2).sum(axis=1) / size
+            predicted = (y - left_out) * keep[None]
+            predicted = (predicted - predicted.sum(axis=1, keepdims=True) / size) * keep[None]
+            sums = [(a * b).sum(axis=1) for a, b in ((y, y), (predicted, y), (predicted,) * 2)]
+            return search_lib.cost(criterion, Moments(*sums), size)[0]
+
+        def at(alpha):
+            d = 1 / (spectrum + alpha)
+            fitted = (rotated * d[None]) @ loadings.T
+            return cost(fitted, ((loadings * d[None]) * sets.design.basis[b].T).sum(axis=1))
+
+        nothing = cost(jnp.zeros_like(y), jnp.zeros_like(keep))
+        if criterion == "correlation":
+            nothing = jnp.zeros_like(nothing)
+        return jax.lax.map(at, alphas), nothing
+
+    costs, null = jax.lax.map(observe, jnp.arange(len(inner.owner)))
+    return _combine(inner, num_folds, costs), _combine(inner, num_folds, null)
+
+
+@jax.jit
+@jax.default_matmul_precision("highest")
+def score(
+    sets: Sets,
+    targets: Targets,
+    alphas: Float[Array, "k v"],
+    smallest: Float[Array, "1 v"],
+) -> tuple[Float[Array, "k v"], Float[Array, "k v"]]:
+    """Return Pearson r and the coefficient of determination on held-out samples.
+
+    Both are NaN where responses do not vary, in the test set or in training; r also where
+    predictions do not. The total of the latter is about the mean of the test set.
+
+    Args:
+      sets: training sets with a test set each, and centred loadings.
+      targets: a tile of targets.
+      alphas: penalty of each fold and target.
+      smallest: standard deviation at and below which a target counts as constant.
+    """
+    trained = targets.train(sets)
+    sizes = sets.members.sizes()
+    floor = smallest[0] ** 2
+
+    def one(x):
+        u, alpha = x
+        spectrum = sets.design.spectrum[u]
+        # Predictions grow with the penalty, lest those of small slopes leave float32's range.
+        unit = spectrum.max() + alpha
+        z = trained.rotated[u] * (unit[:, None] / (spectrum[None] + alpha[:, None]))
+        (yy, b, q), mean = targets.moments(z, sets, trained, u)
+        mean_predicted = z @ sets.design.mean_loading[u]
+        varies = (yy > sizes[u] * floor) & (yy > 0) & (trained.variance[u] > floor)
+        moves = (q > VANISHING * sizes[u] * mean_predicted**2) & (q > 0)
+        safe = lambda x, ok: jnp.where(ok, x, 1.0)
+        r = b / (safe(jnp.sqrt(q), moves) * safe(jnp.sqrt(yy), varies))
+        error = yy - 2 * b / unit + q / unit / unit
+        error = error + sizes[u] * (mean - mean_predicted / unit) ** 2
+        r2 = 1 - error / safe(yy, varies)
+        return jnp.where(varies & moves, r, jnp.nan), jnp.where(varies, r2, jnp.nan)
+
+    return jax.lax.map(one, (jnp.arange(len(alphas)), alphas))
+
+
+# Variance of predictions, relative to their squared mean, that rounding alone would give.
+VANISHING = 1e-12
+
+
+@jax.jit
+@jax.default_matmul_precision("highest")
+def coefficients(
+    design: Design,
+    features: Float[Array, "p r"],
+    values: Float[Array, "n v"],
+    alphas: Float[Array, " v"],
+) -> Float[Array, "p v"]:
+    """Return the slopes of all features for each target.
+
+    Args:
+      design: all samples, from `ridge.factorize_all`, as is `features`.
+      features: takes rotated slopes to those of features.
+      values: targets, centred.
+      alphas: penalties.
+    """
+    rotated = design.basis @ values
+    return features @ (rotated / (design.spectrum[:, None] + alphas[None]))
