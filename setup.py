@@ -33,6 +33,7 @@ setuptools.setup(
         "praatio>=6.2",
         "pyarrow>=17",
         "safetensors>=0.8",
+        "scikit-learn>=1.6",
         "scipy>=1.14",
         "tensorstore>=0.1.84",
         "threadpoolctl>=3.5",
@@ -40,10 +41,10 @@ setuptools.setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["beartype>=0.20", "hypothesis>=6.100", "pytest>=8.2", "scikit-learn>=1.5"],
+        "test": ["beartype>=0.20", "hypothesis>=6.100", "pytest>=8.2"],
         "lint": ["basedpyright>=1.31", "import-linter>=2.1", "ruff>=0.14"],
         # What the bench stage is timed against; himalaya imports packaging without declaring it.
-        "bench": ["himalaya==0.4.11", "packaging", "scikit-learn>=1.5", "torch==2.13.0"],
+        "bench": ["himalaya==0.4.11", "packaging", "torch==2.13.0"],
         # Only for the scripts that make golden files.
         "golden": ["torch>=2.6", "transformers>=5,<6"],
     },

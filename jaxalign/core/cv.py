@@ -72,6 +72,7 @@ class Method(NamedTuple):
     criterion: Criterion = "squared_error"
     scheme: Scheme = "folds"
     form: Form = "auto"
+    intercept: bool = True
     cutoff: float = ridge.CUTOFF
 
 
@@ -90,6 +91,7 @@ def nested(
     scheme: Scheme = "folds",
     pool: Int[np.ndarray, " v"] | None = None,
     form: Form = "auto",
+    intercept: bool = True,
     cutoff: float = ridge.CUTOFF,
     tile: int | None = None,
     mesh: Mesh | None = None,
@@ -98,7 +100,7 @@ def nested(
     """Score a ridge on held-out folds; each target and fold chooses its own penalty inside.
 
     The penalty is the one with the least cost, averaged over the inner splits; of equal ones the
-    largest. The intercept is free. Means and scales come from training rows alone.
+    largest. Means and scales come from training rows alone.
 
     Args:
       X: features [n p].
@@ -117,6 +119,7 @@ def nested(
         least average cost, squared errors in the units of Y. None: each target for itself.
       form: "primal" and "dual" factorise training samples, "sums" works on sums over blocks of
         samples that train and test together; "auto" takes what should cost least.
+      intercept: leave a constant free of penalty; if not, neither side is centred.
       cutoff: fraction of the largest eigenvalue below which a direction is dropped.
       tile: targets at a time on each device; None: what suits the device.
       mesh: devices that divide the targets among them; None: one device.
@@ -126,7 +129,7 @@ def nested(
       ValueError: if X and Y differ in samples, hold NaN, a penalty is not positive, or the options
         do not go together.
     """
-    method = Method(standardize, search, criterion, scheme, form, cutoff)
+    method = Method(standardize, search, criterion, scheme, form, intercept, cutoff)
     problem = _Problem(X, Y, folds, alphas, method, tile, mesh)
     chooser = problem.chooser(problem.inner(), pool, progress)
     outer = problem.outer()
@@ -211,6 +214,7 @@ def refit(
     *,
     standardize: bool = False,
     form: Literal["auto", "primal", "dual"] = "auto",
+    intercept: bool = True,
     cutoff: float = ridge.CUTOFF,
     tile: int | None = None,
     progress: Callable[[Sequence], Iterable] = iter,
@@ -224,6 +228,7 @@ def refit(
       standardize: penalise coefficients of features of unit variance; those returned are of the
         features as given.
       form: see `nested`.
+      intercept: see `nested`.
       cutoff: see `nested`.
       tile: see `nested`.
       progress: see `nested`.
@@ -231,7 +236,7 @@ def refit(
     Raises:
       ValueError: if X and Y differ in samples, hold NaN, or a penalty is negative.
     """
-    method = Method(standardize=standardize, form=form, cutoff=cutoff)
+    method = Method(standardize=standardize, form=form, intercept=intercept)
     every = np.arange(np.shape(X)[0])
     problem = _Problem(X, Y, (Fold(Split(every, every), ()),), np.ones(1), method, tile, None)
     if not (np.isfinite(alphas).all() and (alphas >= 0).all()):
@@ -239,10 +244,10 @@ def refit(
     if form == "auto":
         form = ridge.choose_form(problem.num_samples, problem.num_features)
     design, features, center = ridge.factorize_all(
-        problem.X, standardize=standardize, form=form, cutoff=cutoff
+        problem.X, standardize=standardize, form=form, intercept=intercept, cutoff=cutoff
     )
     coef = np.empty((problem.num_features, problem.num_targets), np.float32)
-    intercept = np.empty(problem.num_targets)
+    constants = np.empty(problem.num_targets)
     for tile_ in progress(problem.tiles()):
         targets = problem.load(tile_)
         own = slice(tile_.start, tile_.stop)
@@ -251,8 +256,38 @@ def refit(
         slopes = sweep.coefficients(design, features, targets.values, jnp.float32(penalties))
         slopes = np.asarray(slopes)[:, : len(tile_)] * targets.peak[: len(tile_)]
         coef[:, own] = slopes
-        intercept[own] = targets.mean[: len(tile_)] - center @ slopes
-    return Fitted(coef, intercept)
+        constants[own] = targets.mean[: len(tile_)] - center @ slopes
+    return Fitted(coef, constants)
+
+
+def edges(alphas: Float[np.ndarray, "*k v"], grid: Float[np.ndarray, " a"]) -> tuple[float, float]:
+    """Return the shares of choices that fell on the smallest and on the largest penalty.
+
+    Args:
+      alphas: penalties chosen.
+      grid: what they were chosen from.
+    """
+    return float(np.mean(alphas == np.min(grid))), float(np.mean(alphas == np.max(grid)))
+
+
+def widen(grid: Float[np.ndarray, " a"], *, low: bool, high: bool) -> Float[np.ndarray, " b"]:
+    """Extend a grid of penalties by half its number, in its own steps, at either end or both.
+
+    Args:
+      grid: at least two positive penalties.
+      low: extend to smaller ones.
+      high: extend to larger ones.
+
+    Raises:
+      ValueError: if there are fewer than two, or one is not positive.
+    """
+    grid = np.sort(np.asarray(grid, np.float64))
+    if len(grid) < 2 or grid[0] <= 0:
+        raise ValueError(f"A grid to widen must have 2 positive penalties, got {grid.tolist()}.")
+    step = (grid[-1] / grid[0]) ** (1 / (len(grid) - 1))
+    powers = step ** np.arange(1, len(grid) // 2 + 1)
+    parts = [grid[0] / powers[::-1]] * low + [grid] + [grid[-1] * powers] * high
+    return np.concatenate(parts)
 
 
 class _Tile(NamedTuple):
@@ -292,10 +327,12 @@ class _Problem:
             raise ValueError(f"alphas must be positive (or 0 alone), got {alphas.tolist()}.")
         if method.scheme == "gcv" and method.criterion == "correlation":
             raise ValueError("scheme 'gcv' is defined for squared errors, not for a correlation.")
-        if method.scheme != "folds" and method.form == "sums":
-            raise ValueError(f"form 'sums' has no samples to leave out, as {method.scheme!r} does.")
-        with jax.enable_x64(True):
-            self.X = jnp.asarray(X, jnp.float64)
+        if method.form == "sums" and (method.scheme != "folds" or not method.intercept):
+            raise ValueError(
+                "form 'sums' goes with scheme 'folds' and an intercept, "
+                f"got {method.scheme!r} and {method.intercept}."
+            )
+        self.X = ridge.to_float64(X)
         self.Y = Y
         self.num_samples, self.num_features = n, p
         self.num_targets = Y.shape[1]
@@ -309,12 +346,14 @@ class _Problem:
         self.form = self._form() if method.form == "auto" else method.form
         self.sums = self.layout = self.kernel = None
         if self.form == "sums":
-            self.sums = ridge.statistics(self.X, self.blocks, standardize=method.standardize)
+            self.sums, coordinates = ridge.statistics(
+                self.X, self.blocks, standardize=method.standardize
+            )
             self.layout = sweep.Layout(
                 tuple(map(jnp.asarray, self.blocks)),
-                self.sums.coordinates,
-                self.sums.offset.astype(jnp.float32),
-                self.sums.count.astype(jnp.float32),
+                coordinates,
+                jnp.asarray(self.sums.offset, jnp.float32),
+                jnp.asarray(self.sums.count, jnp.float32),
             )
 
     def _splits(self):
@@ -355,7 +394,8 @@ class _Problem:
         rows += v * (sets * 2 * R * r + tests * (1 + products) * 2 * T * r)
         sums = 2 * (2 * n * p * p + 9 * sets * p**3 + 4 * tests * p**3) + v * 2 * n * p
         sums += v * (sets * 2 * p * p + tests * (1 + products) * 2 * p * p)
-        if self.method.scheme != "folds" or len(self.blocks) > MAX_BLOCKS or p >= R:
+        by_folds = self.method.scheme == "folds" and self.method.intercept
+        if not by_folds or len(self.blocks) > MAX_BLOCKS or p >= R:
             return "auto"
         return "sums" if sums < rows else "auto"
 
@@ -418,7 +458,7 @@ class _Problem:
             if form == "auto":
                 form = ridge.choose_form(longest_train, self.num_features)
             if form == "dual" and not self.method.standardize and self.kernel is None:
-                self.kernel = ridge.kernel(self.X)
+                self.kernel = ridge.kernel(self.X, intercept=self.method.intercept)
             parts = []
             for train, tests in sets:
                 padded = [_pad(test, longest_test) for test in tests]
@@ -426,7 +466,12 @@ class _Problem:
                     (*_pad(train, longest_train), *map(np.stack, zip(*padded, strict=True)))
                 )
             factorize = functools.partial(
-                ridge.factorize, self.X, form=form, shared=self.kernel, **settings
+                ridge.factorize,
+                self.X,
+                form=form,
+                shared=self.kernel,
+                intercept=self.method.intercept,
+                **settings,
             )
             train, train_mask, tests, tests_mask = zip(*parts, strict=True)
             members = sweep.Rows(
@@ -434,7 +479,8 @@ class _Problem:
                 *map(jnp.asarray, map(np.concatenate, (tests, tests_mask))),
             )
         designs = _each(lambda part: factorize(*part), parts)
-        return sweep.Sets(ridge.stack(designs), members, source)
+        intercept = jnp.float32(self.method.intercept)
+        return sweep.Sets(ridge.stack(designs), members, source, intercept)
 
     # Targets.
 
@@ -461,7 +507,10 @@ class _Problem:
                 "Y must be finite: it holds NaN or infinity in columns "
                 f"{columns.start}..{columns.stop - 1}."
             )
-        block = block - mean.astype(block.dtype)
+        if self.method.intercept:
+            block = block - mean.astype(block.dtype)
+        else:
+            mean = np.zeros_like(mean)
         peak = np.maximum(block.max(axis=0), -block.min(axis=0)).astype(np.float64)
         peak = np.where(peak > 0, peak, 1.0)
         padded = np.zeros((self.num_samples, self.width), np.float32)
@@ -545,7 +594,8 @@ class _Problem:
     def score(self, outer: sweep.Sets, targets: _Tile, place: Int[Array, "k t"]):
         """Return r and R2 [k t] of held-out samples."""
         smallest = jnp.asarray(targets.smallest)[None]
-        return self._run(sweep.score, outer, targets, self.grid[place], smallest, ranks=(2, 2))
+        shared = (outer, self.grid)
+        return self._run(sweep.score, shared, targets, place, smallest, ranks=(2, 2))
 
     def inner_score(self, choice: sweep.Choice) -> Float[np.ndarray, "k t"]:
         """Return R2 or r on the inner test samples; R2 is NaN where there is nothing to explain."""

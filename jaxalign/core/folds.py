@@ -142,6 +142,37 @@ def nest(
     return tuple(folds)
 
 
+def cross(outer: Sequence[Split]) -> tuple[Fold, ...]:
+    """Take the other outer test sets for the inner ones of each fold.
+
+    The inner training set of two outer folds is what both train on, and so serves two choices.
+
+    Args:
+      outer: at least 3 splits whose test sets share no sample.
+
+    Raises:
+      ValueError: if test sets share a sample, there are too few, or a training set would be empty.
+    """
+    if len(outer) < 3:
+        raise ValueError(f"outer must be at least 3 splits, to leave out two, got {len(outer)}.")
+    tested = np.concatenate([split.test for split in outer])
+    if len(np.unique(tested)) < len(tested):
+        raise ValueError(
+            "Outer test sets that share samples cannot be inner ones too; give inner splits."
+        )
+
+    def inner(one, other):
+        train = np.intersect1d(one.train, other.train)
+        test = np.intersect1d(other.test, one.train)
+        if len(train) < 2 or not len(test):
+            raise ValueError("Outer training sets must share samples, to train inner ones on.")
+        return Split(train, test)
+
+    return tuple(
+        Fold(one, tuple(inner(one, other) for other in outer if other is not one)) for one in outer
+    )
+
+
 def leave_one_run_out(runs: Labels) -> tuple[Fold, ...]:
     """Test each run by training on the others; the inner splits leave out one more.
 

@@ -5,7 +5,9 @@ targets of a training set, s its spectrum and L the rotated features of samples 
 seen, the predictions for these are L (w / (s + alpha)), and alpha may differ between targets.
 """
 
-from typing import Literal, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int
 
 Form = Literal["primal", "dual"]
+Matrix = Float64[np.ndarray, "_ _"] | Float64[Array, "_ _"]
 
 # A feature counts as constant when its training spread is below this fraction of the typical
 # spread, or of its own mean. Scaling such a feature to unit variance would turn rounding into a
@@ -37,7 +40,6 @@ class Design(NamedTuple):
     condition: Float[Array, "*b"]  # largest over smallest eigenvalue kept
 
 
-@jax.jit
 def stack(designs: list[Design]) -> Design:
     """Stack training sets; their test sets follow one another.
 
@@ -45,10 +47,11 @@ def stack(designs: list[Design]) -> Design:
       designs: of training sets and test sets of common lengths.
     """
     of_tests = ("loadings", "mean_loading")
+    xp = np if isinstance(designs[0].spectrum, np.ndarray) else jnp
     parts = {name: [getattr(design, name) for design in designs] for name in Design._fields}
     return Design(
         **{
-            name: jnp.concatenate(part) if name in of_tests else jnp.stack(part)
+            name: jnp.asarray(xp.concatenate(part) if name in of_tests else xp.stack(part))
             for name, part in parts.items()
         }
     )
@@ -59,25 +62,55 @@ def choose_form(num_train: int, num_features: int) -> Form:
     return "primal" if num_features < num_train else "dual"
 
 
-def kernel(X: Float[np.ndarray, "n p"] | Float64[Array, "n p"]) -> Float64[Array, "n n"]:
-    """Inner products of all samples, about their common mean; which dual factorisations share.
+def _on_host() -> bool:
+    """Whether to factorise with NumPy.
+
+    It needs no compilation, and its LAPACK takes two thirds of the time of the one jaxlib calls.
+    """
+    return jax.default_backend() == "cpu"
+
+
+def _float64(function: Callable[..., Any], static: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """Run a function of (xp, *arrays) in float64: NumPy on a host, compiled on an accelerator."""
+    compiled = jax.jit(functools.partial(function, jnp), static_argnames=static)
+
+    @functools.wraps(function)
+    def run(*args, **options):
+        if _on_host():
+            return function(np, *jax.tree.map(np.asarray, args), **options)
+        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+            return compiled(*jax.tree.map(jnp.asarray, args), **options)
+
+    return run
+
+
+def to_float64(X: Any) -> Matrix:
+    """Return features as factorisations take them, where they will be factorised."""
+    if _on_host():
+        return np.asarray(X, np.float64)
+    with jax.enable_x64(True):
+        return jnp.asarray(X, jnp.float64)
+
+
+def kernel(X: Matrix, *, intercept: bool = True) -> Matrix:
+    """Inner products of all samples [n n], which dual factorisations share.
 
     Args:
-      X: features of all samples.
+      X: features of all samples [n p], float64.
+      intercept: take products about the common mean, which keeps their digits.
     """
-    with jax.enable_x64(True):
-        return _kernel(jnp.asarray(X, jnp.float64))
+    return _kernel(X, intercept=intercept)
 
 
-@jax.jit
-@jax.default_matmul_precision("highest")
-def _kernel(X):
-    X = X - X.mean(axis=0)[None]
+@functools.partial(_float64, static=("intercept",))
+def _kernel(xp, X, *, intercept):
+    if intercept:
+        X = X - X.mean(axis=0)[None]
     return X @ X.T
 
 
 def factorize(
-    X: Float[np.ndarray, "n p"] | Float64[Array, "n p"],
+    X: Matrix,
     train: Int[np.ndarray, " R"],
     train_mask: Bool[np.ndarray, " R"],
     tests: Int[np.ndarray, "m T"],
@@ -86,7 +119,8 @@ def factorize(
     standardize: bool,
     form: Form,
     center: bool,
-    shared: Float64[Array, "n n"] | None = None,
+    intercept: bool = True,
+    shared: Matrix | None = None,
     cutoff: float = CUTOFF,
 ) -> Design:
     """Centre, scale and rotate the features of one training set, in float64.
@@ -96,7 +130,7 @@ def factorize(
     divided by their own standard deviation; no other row is looked at.
 
     Args:
-      X: features of all samples.
+      X: features of all samples [n p], float64.
       train: indices of the training samples, padded to a common length.
       train_mask: False for the padding.
       tests: indices of the samples of each of m test sets, padded.
@@ -104,141 +138,141 @@ def factorize(
       standardize: scale each feature to unit variance over the training set.
       form: see `choose_form`.
       center: take the mean over each test set out of its loadings, and keep it apart.
+      intercept: leave a constant free of penalty; if not, features are not centred.
       shared: what `kernel` returns for X; spares the dual form, unless it standardises, the
         products of features.
       cutoff: fraction of the largest eigenvalue below which a direction is dropped.
 
     Source: Saunders et al. (1998), Ridge regression in dual variables, section 2.
     """
-    with jax.enable_x64(True):
-        gram, cross, left, num_constant = _products(
-            jnp.asarray(X, jnp.float64),
-            shared if form == "dual" and not standardize else None,
-            *map(jnp.asarray, (train, train_mask, tests, tests_mask)),
-            standardize=standardize,
-            form=form,
-            center=center,
-        )
-        spectrum, Q = _eigh(gram)
-        return _rotate(spectrum, Q, cross, left, num_constant, cutoff=cutoff)
+    return _factorize(
+        X,
+        shared if form == "dual" and not standardize else None,
+        train,
+        train_mask,
+        tests,
+        tests_mask,
+        standardize=standardize,
+        form=form,
+        center=center,
+        intercept=intercept,
+        cutoff=cutoff,
+    )
 
 
 def factorize_all(
-    X: Float[np.ndarray, "n p"] | Float64[Array, "n p"],
-    *,
-    standardize: bool,
-    form: Form,
-    cutoff: float = CUTOFF,
+    X: Matrix, *, standardize: bool, form: Form, intercept: bool = True, cutoff: float = CUTOFF
 ) -> tuple[Design, Float[Array, "p r"], Float64[np.ndarray, " p"]]:
     """Factorise all samples, to fit and not to test.
 
     Args:
-      X: features.
+      X: features [n p], float64.
       standardize: see `factorize`.
       form: see `factorize`.
+      intercept: see `factorize`.
       cutoff: see `factorize`.
 
     Returns:
       The design, whose loadings are of no sample; what takes its directions to features, so that
-      slopes are features @ (w / (spectrum + alpha)); and the means of the features.
+      slopes are features @ (w / (spectrum + alpha)); and the means of the features, or zeros.
     """
+    X = np.asarray(X)
     n, p = X.shape
-    with jax.enable_x64(True):
-        X = jnp.asarray(X, jnp.float64)
-        mean = X.mean(axis=0)
-        # A sample that is apart from the mean in one feature alone has its slope for prediction.
-        probes = jnp.concatenate([X, mean[None] + jnp.eye(p)])
-        every = np.arange(n)
-        design = factorize(
-            probes,
-            every,
-            np.ones(n, bool),
-            n + np.arange(p)[None],
-            np.ones((1, p), bool),
-            standardize=standardize,
-            form=form,
-            center=False,
-            cutoff=cutoff,
-        )
-    return design, design.loadings[0], np.asarray(mean)
+    mean = X.mean(axis=0) if intercept else np.zeros(p)
+    # A sample that is apart from the mean in one feature alone has its slope for prediction.
+    design = factorize(
+        np.concatenate([X, mean + np.eye(p)]),
+        np.arange(n),
+        np.ones(n, bool),
+        n + np.arange(p)[None],
+        np.ones((1, p), bool),
+        standardize=standardize,
+        form=form,
+        center=False,
+        intercept=intercept,
+        cutoff=cutoff,
+    )
+    design = Design(*map(jnp.asarray, design))
+    return design, design.loadings[0], mean
 
 
-@jax.jit(static_argnames=("standardize", "form", "center"))
-@jax.default_matmul_precision("highest")
-def _products(X, shared, train, train_mask, tests, tests_mask, *, standardize, form, center):
-    """Return what is left to multiply by Q: the Gram matrix, loadings = cross Q, basis = left Q."""
+@functools.partial(_float64, static=("standardize", "form", "center", "intercept", "cutoff"))
+def _factorize(
+    xp,
+    X,
+    shared,
+    train,
+    train_mask,
+    tests,
+    tests_mask,
+    *,
+    standardize,
+    form,
+    center,
+    intercept,
+    cutoff,
+):
     keep = train_mask.astype(X.dtype)[:, None]
     count = keep.sum()
     rows = X[train]
     mean = (rows * keep).sum(axis=0) / count
-    deviations = (rows - mean[None]) * keep
-    scale, num_constant = _scale(mean, (deviations**2).sum(axis=0) / count, standardize)
+    variance = (((rows - mean[None]) * keep) ** 2).sum(axis=0) / count
+    scale, num_constant = _scale(xp, mean, variance, standardize, intercept)
+    origin = mean if intercept else xp.zeros_like(mean)
     flat = tests.reshape(-1)
     if shared is not None:
-        to_mean = (shared[:, train] @ keep) / count  # [n 1]: every sample with the training mean
-        square = (to_mean[train] * keep).sum() / count
-        between = lambda a: shared[a][:, train] - to_mean[a] - to_mean[train].T + square
+        # Products of every sample with the origin [n 1], and of the origin with itself.
+        to_origin = (shared[:, train] @ keep) / count * float(intercept)
+        square = (to_origin[train] * keep).sum() / count
+        between = lambda a: shared[a][:, train] - to_origin[a] - to_origin[train].T + square
         gram = between(train) * keep * keep.T
         cross, left = between(flat) * keep.T, None
     else:
-        Z = deviations * scale[None]
-        Z_tests = (X[flat] - mean[None]) * scale[None]
+        Z = (rows - origin[None]) * keep * scale[None]
+        Z_tests = (X[flat] - origin[None]) * scale[None]
         if form == "primal":
             gram, cross, left = Z.T @ Z, Z_tests, Z
         else:
             gram, cross, left = Z @ Z.T, Z_tests @ Z.T, None
+    # With L = cross Q and basis = (left Q)ᵀ, the means of test sets may be taken out before.
     counted = tests_mask.astype(X.dtype)[..., None]  # [m T 1]
     cross = cross.reshape(*tests.shape, -1) * counted
-    means = jnp.zeros((len(tests), 1, cross.shape[-1]), X.dtype)
+    means = xp.zeros((len(tests), 1, cross.shape[-1]), X.dtype)
     if center:
         means = cross.sum(axis=1, keepdims=True) / counted.sum(axis=1, keepdims=True)
         cross = (cross - means) * counted
-    return gram, (cross, means), left, num_constant
-
-
-def _scale(mean, variance, standardize):
-    """Return what features are multiplied by (0: a constant one), and how many are constant."""
-    sd = jnp.sqrt(variance)
-    # The median does not follow a few features of another order of magnitude.
-    typical = jnp.nanmedian(jnp.where(sd > 0, sd, jnp.nan))
-    typical = jnp.where(jnp.isnan(typical), 0.0, typical)
-    constant = sd <= CONSTANT_TOLERANCE * jnp.maximum(jnp.abs(mean), typical)
-    scale = jnp.where(constant, 0.0, 1 / jnp.where(constant, 1.0, sd) if standardize else 1.0)
-    return scale, constant.sum()
-
-
-def _eigh(gram):
-    """Eigenvalues and vectors, by NumPy where arrays are on the host anyway.
-
-    NumPy's LAPACK takes two thirds of the time of the one that jaxlib calls.
-    """
-    if jax.default_backend() == "cpu":
-        return tuple(map(jnp.asarray, np.linalg.eigh(np.asarray(gram))))
-    return jnp.linalg.eigh(gram)
-
-
-def _kept(spectrum, cutoff):
-    """Return which directions are kept, and the spectrum, harmless where they are not."""
-    largest = spectrum[-1]
-    kept = spectrum > jnp.maximum(cutoff * largest, 0.0)
-    return kept, jnp.where(kept, spectrum, jnp.where(largest > 0, largest, 1.0))
-
-
-@jax.jit
-@jax.default_matmul_precision("highest")
-def _rotate(spectrum, Q, cross, left, num_constant, *, cutoff):
-    kept, spectrum = _kept(spectrum, cutoff)
-    Q = Q * kept.astype(Q.dtype)[None]
+    spectrum, Q, kept = _directions(xp, gram, cutoff)
     basis = (Q if left is None else left @ Q).T
-    loadings, means = (part @ Q for part in cross)
-    return _narrow(spectrum, kept, basis, loadings, means[:, 0], num_constant)
+    return _narrow(xp, spectrum, kept, basis, cross @ Q, means[:, 0] @ Q, num_constant)
 
 
-def _narrow(spectrum, kept, basis, loadings, means, num_constant):
-    least = jnp.where(kept, spectrum, jnp.inf).min()
-    condition = jnp.where(kept.any(), spectrum.max() / least, jnp.nan)
+def _scale(xp, mean, variance, standardize, intercept=True):
+    """Return what features are multiplied by (0: a constant one), and how many are constant."""
+    sd = xp.sqrt(variance)
+    # The median of those that vary does not follow a few of another order of magnitude.
+    varying = (sd > 0).sum()
+    typical = xp.sort(sd)[xp.minimum(len(sd) - varying + varying // 2, len(sd) - 1)]
+    constant = sd <= CONSTANT_TOLERANCE * xp.maximum(xp.abs(mean), typical)
+    scale = 1 / xp.where(constant, 1.0, sd) if standardize else xp.ones_like(sd)
+    # Without an intercept, a constant feature is what can take its place.
+    return xp.where(constant & intercept, 0.0, scale), constant.sum()
+
+
+def _directions(xp, gram, cutoff):
+    """Return eigenvalues, eigenvectors without those that are dropped, and which are kept."""
+    spectrum, Q = xp.linalg.eigh(gram)
+    largest = spectrum[-1]
+    kept = spectrum > xp.maximum(cutoff * largest, 0.0)
+    # What is dropped must not divide by zero.
+    harmless = xp.where(largest > 0, largest, 1.0)
+    return xp.where(kept, spectrum, harmless), Q * kept.astype(Q.dtype)[None], kept
+
+
+def _narrow(xp, spectrum, kept, basis, loadings, means, num_constant):
+    least = xp.where(kept, spectrum, xp.inf).min()
+    condition = xp.where(kept.any(), spectrum.max() / least, xp.nan)
     spectrum, basis, loadings, means, condition = (
-        x.astype(jnp.float32) for x in (spectrum, basis, loadings, means, condition)
+        x.astype(xp.float32) for x in (spectrum, basis, loadings, means, condition)
     )
     return Design(spectrum, basis, loadings, means, num_constant, kept.sum(), condition)
 
@@ -246,20 +280,16 @@ def _narrow(spectrum, kept, basis, loadings, means, num_constant):
 class Statistics(NamedTuple):
     """Sums over blocks of samples, from which the products of any union of blocks follow."""
 
-    count: Float64[Array, " F"]
-    mean: Float64[Array, "F p"]
-    scatter: Float64[Array, "F p p"]  # about the mean of the block
-    axes: Float64[Array, "p p"]  # deviations of features are coordinates @ axes
-    coordinates: tuple[Float[Array, "_ p"], ...]  # of each block's samples, about their mean
-    offset: Float64[Array, "F p"]  # coordinates of the block means
+    count: Any  # [F]
+    mean: Any  # [F p]
+    scatter: Any  # [F p p], about the mean of the block
+    axes: Any  # [p p]; deviations of features are coordinates @ axes
+    offset: Any  # [F p], coordinates of the block means
 
 
 def statistics(
-    X: Float[np.ndarray, "n p"] | Float64[Array, "n p"],
-    blocks: tuple[Int[np.ndarray, " _"], ...],
-    *,
-    standardize: bool,
-) -> Statistics:
+    X: Matrix, blocks: tuple[Int[np.ndarray, " _"], ...], *, standardize: bool
+) -> tuple[Statistics, tuple[Float[Array, "_ p"], ...]]:
     """Sum products of features within blocks, each of which is read once for that.
 
     Products with targets are to be taken in float32, so samples are also given in coordinates that
@@ -268,46 +298,58 @@ def statistics(
     the axes, so nothing of the test samples gets into the training.
 
     Args:
-      X: features of all samples.
+      X: features of all samples [n p], float64.
       blocks: indices of the samples of each block.
       standardize: whether `factorize_statistics` will; the axes are then those of scaled features.
+
+    Returns:
+      The sums, and the coordinates of each block's samples, about their mean.
     """
+    parts = zip(*(_block(X[block]) for block in blocks), strict=True)
+    count, mean, scatter = (_stack(part) for part in parts)
+    axes, inverse, offset = _axes(count, mean, scatter, standardize=standardize)
+    coordinates = tuple(
+        jnp.asarray(_turn(X[block], mean[f], inverse)) for f, block in enumerate(blocks)
+    )
+    return Statistics(count, mean, scatter, axes, offset), coordinates
+
+
+def _stack(parts):
+    if _on_host():
+        return np.stack(parts)
     with jax.enable_x64(True):
-        X = jnp.asarray(X, jnp.float64)
-        count, mean, scatter = map(
-            jnp.stack, zip(*(_block(X[jnp.asarray(block)]) for block in blocks), strict=True)
-        )
-        center, total = _pool(jnp.ones_like(count), count, mean, scatter)
-        scale, _ = _scale(center, jnp.diagonal(total) / count.sum(), standardize)
-        _, Q = _eigh(total * scale[:, None] * scale[None])
-        axes = Q * scale[:, None]
-        turn = lambda block, mean: ((X[jnp.asarray(block)] - mean[None]) @ axes).astype(jnp.float32)
-        coordinates = tuple(turn(block, mean[f]) for f, block in enumerate(blocks))
-        return Statistics(
-            count,
-            mean,
-            scatter,
-            Q.T / jnp.where(scale > 0, scale, 1.0)[None],
-            coordinates,
-            (mean - center[None]) @ axes,
-        )
+        return jnp.stack(parts)
 
 
-@jax.jit
-@jax.default_matmul_precision("highest")
-def _block(rows):
+@_float64
+def _block(xp, rows):
     mean = rows.mean(axis=0)
     deviations = rows - mean[None]
-    return jnp.asarray(len(rows), rows.dtype), mean, deviations.T @ deviations
+    return xp.asarray(len(rows), rows.dtype), mean, deviations.T @ deviations
 
 
-def _pool(members, count, mean, scatter, about=None):
+@functools.partial(_float64, static=("standardize",))
+def _axes(xp, count, mean, scatter, *, standardize):
+    center, total = _pool(xp, xp.ones_like(count), count, mean, scatter)
+    scale, _ = _scale(xp, center, xp.diagonal(total) / count.sum(), standardize)
+    _, Q = xp.linalg.eigh(total * scale[:, None] * scale[None])
+    inverse = Q * scale[:, None]
+    axes = Q.T / xp.where(scale > 0, scale, 1.0)[None]
+    return axes, inverse, (mean - center[None]) @ inverse
+
+
+@_float64
+def _turn(xp, rows, mean, inverse):
+    return ((rows - mean[None]) @ inverse).astype(xp.float32)
+
+
+def _pool(xp, members, count, mean, scatter, about=None):
     """Return the mean of a union of blocks, and its products about that mean or another point."""
     members = members.astype(mean.dtype)
     count = count * members
     center = (count @ mean) / count.sum()
     apart = mean - (center if about is None else about)[None]
-    return center, jnp.tensordot(members, scatter, axes=1) + (apart.T * count[None]) @ apart
+    return center, xp.tensordot(members, scatter, axes=1) + (apart.T * count[None]) @ apart
 
 
 def factorize_statistics(
@@ -321,7 +363,7 @@ def factorize_statistics(
 ) -> Design:
     """Do what `factorize` does in its primal form, from sums alone.
 
-    The basis rotates products of targets with the coordinates of `sums`, and loadings are Gram
+    The basis rotates products of targets with the coordinates of samples, and loadings are Gram
     matrices [r r] of the test sets, so samples do not enter any more.
 
     Args:
@@ -332,42 +374,23 @@ def factorize_statistics(
       center: see `factorize`.
       cutoff: see `factorize`.
     """
-    with jax.enable_x64(True):
-        gram, mean, scale, num_constant = _union(sums, jnp.asarray(train), standardize=standardize)
-        spectrum, Q = _eigh(gram)
-        return _turn(
-            sums,
-            jnp.asarray(tests),
-            spectrum,
-            Q,
-            mean,
-            scale,
-            num_constant,
-            center=center,
-            cutoff=cutoff,
-        )
+    return _factorize_statistics(
+        sums, train, tests, standardize=standardize, center=center, cutoff=cutoff
+    )
 
 
-@jax.jit(static_argnames=("standardize",))
-@jax.default_matmul_precision("highest")
-def _union(sums, train, *, standardize):
-    mean, gram = _pool(train, sums.count, sums.mean, sums.scatter)
+@functools.partial(_float64, static=("standardize", "center", "cutoff"))
+def _factorize_statistics(xp, sums, train, tests, *, standardize, center, cutoff):
+    blocks = (sums.count, sums.mean, sums.scatter)
+    origin, gram = _pool(xp, train, *blocks)
     size = (sums.count * train.astype(sums.count.dtype)).sum()
-    scale, num_constant = _scale(mean, jnp.diagonal(gram) / size, standardize)
-    return gram * scale[:, None] * scale[None], mean, scale, num_constant
-
-
-@jax.jit(static_argnames=("center",))
-@jax.default_matmul_precision("highest")
-def _turn(sums, tests, spectrum, Q, train_mean, scale, num_constant, *, center, cutoff):
-    kept, spectrum = _kept(spectrum, cutoff)
-    Q = Q * scale[:, None] * kept.astype(Q.dtype)[None]
-
-    def of_test(members):
-        about = None if center else train_mean
-        mean, gram = _pool(members, sums.count, sums.mean, sums.scatter, about)
-        shift = (mean - train_mean) @ Q
-        return Q.T @ gram @ Q, shift if center else jnp.zeros_like(shift)
-
-    grams, means = jax.lax.map(of_test, tests)
-    return _narrow(spectrum, kept, (sums.axes @ Q).T, grams, means, num_constant)
+    scale, num_constant = _scale(xp, origin, xp.diagonal(gram) / size, standardize)
+    spectrum, Q, kept = _directions(xp, gram * scale[:, None] * scale[None], cutoff)
+    Q = Q * scale[:, None]
+    grams, means = [], []
+    for members in tests:
+        mean, gram = _pool(xp, members, *blocks, None if center else origin)
+        grams.append(Q.T @ gram @ Q)
+        means.append((mean - origin) @ Q if center else xp.zeros_like(spectrum))
+    basis = (sums.axes @ Q).T
+    return _narrow(xp, spectrum, kept, basis, xp.stack(grams), xp.stack(means), num_constant)

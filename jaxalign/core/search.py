@@ -156,7 +156,7 @@ def propose(
     """Return the penalty to compute next for each target, and whether there is any need.
 
     Args:
-      belief: what is known.
+      belief: what is known, an exact value of each target at least.
       cheap: the curve with the diagonal of G in place of G.
       scale: what an error of the process is multiplied by.
     """
@@ -168,11 +168,7 @@ def propose(
     low = cheap + scale * (belief.mean - WIDTH * deviation)
     low = jnp.where(computed, belief.exact, low)
     best = belief.exact.min(axis=-1)
-    first = belief.count == 0
-    # Nothing is known at first: the lowest bound would be where the bound is widest.
-    place = last_argmin(jnp.where(first[..., None], cheap, low))
-    need = first | (low.min(axis=-1) < best - TOLERANCE * jnp.abs(best))
-    return place, need
+    return last_argmin(low), low.min(axis=-1) < best - TOLERANCE * jnp.abs(best)
 
 
 def learn(
@@ -182,6 +178,7 @@ def learn(
     scale: Float[Array, "v a"],
     place: Int[Array, " v"],
     exact: Float[Array, " v"],
+    new: Bool[Array, " v"],
 ) -> Belief:
     """Condition the process of one fold's targets on one exact value of each.
 
@@ -192,6 +189,7 @@ def learn(
       scale: see `propose`.
       place: which penalty was computed.
       exact: the value there.
+      new: False for targets of which there is nothing to learn.
     """
     targets = jnp.arange(len(place))
     at = scale[targets, place]
@@ -201,16 +199,17 @@ def learn(
     # A value next to others adds little but rounding, against which a floor.
     floor = 1e-5 * prior[place, place] + jnp.finfo(jnp.float32).tiny
     root = jnp.sqrt(jnp.maximum(column[targets, place], floor))
-    factor = column / root[:, None]
     error = (x - belief.mean[targets, place]) / root
     history = belief.factors.shape[1]
-    remembered = (belief.count < history)[:, None]
-    factor = jnp.where(remembered, factor, 0.0)
+    remembered = new & (belief.count < history)
+    factor = jnp.where(remembered[:, None], column / root[:, None], 0.0)
+    slot = jnp.arange(history)[None] == belief.count[:, None]  # [v h]
+    here = new[:, None] & (jnp.arange(len(prior))[None] == place[:, None])  # [v a]
     return Belief(
-        exact=belief.exact.at[targets, place].set(exact),
+        exact=jnp.where(here, exact[:, None], belief.exact),
         mean=belief.mean + factor * error[:, None],
         variance=belief.variance - factor**2,
-        factors=belief.factors.at[targets, jnp.minimum(belief.count, history - 1)].add(factor),
-        surprise=belief.surprise + jnp.where(remembered[:, 0], error**2, 0.0),
-        count=belief.count + 1,
+        factors=jnp.where(slot[..., None], factor[:, None], belief.factors),
+        surprise=belief.surprise + jnp.where(remembered, error**2, 0.0),
+        count=belief.count + new.astype(jnp.int32),
     )

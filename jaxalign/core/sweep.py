@@ -46,6 +46,7 @@ class Sets(NamedTuple):
     design: Design
     members: Rows | Blocks
     source: Int[Array, " u"]  # training set of each test set
+    intercept: Float[Array, ""]  # 1, or 0 where targets are not to be centred
 
     @property
     def rows(self) -> Rows:
@@ -81,8 +82,9 @@ class Samples(NamedTuple):
             rows = self.values[train]
             mean = (rows * keep).sum(axis=0) / keep.sum()
             variance = (((rows - mean[None]) * keep) ** 2).sum(axis=0) / keep.sum()
-            # The basis is orthogonal to a constant, so the mean need not be taken out.
-            return Trained(rows.T @ basis.T, mean, variance)
+            # With an intercept the basis is orthogonal to a constant, without one the mean stays:
+            # it need not be taken out.
+            return Trained(rows.T @ basis.T, mean * sets.intercept, variance)
 
         members = sets.rows
         return jax.lax.map(one, (sets.design.basis, members.train, members.train_mask))
@@ -304,25 +306,29 @@ def choose(
         # An overflow is the worst value, not an unknown one.
         return jnp.where(jnp.isfinite(total), total, jnp.finfo(jnp.float32).max)
 
-    learn = jax.vmap(search_lib.learn)
-    belief = search_lib.believe(covariance, num_targets)
-    place, _ = search_lib.propose(belief, cheap, scale)
-    belief = learn(belief, covariance, cheap, scale, place, exact(place, None))
-
     def refine(state):
-        belief, place, need = state
-        # Out of range where there are fewer: dropped when written, clipped when read.
+        belief, place, values, new = state
+        belief = jax.vmap(search_lib.learn)(belief, covariance, cheap, scale, place, values, new)
+        place, need = search_lib.propose(belief, cheap, scale)
+        # Out of range where there are fewer: clipped when read, dropped when written.
         rows = jax.vmap(lambda x: jnp.nonzero(x, size=capacity, fill_value=num_targets)[0])(need)
-        take = lambda x: jax.vmap(lambda x, i: x.at[i].get(mode="clip"))(x, rows)
-        put = lambda x, new: jax.vmap(lambda x, i, new: x.at[i].set(new, mode="drop"))(x, rows, new)
-        at = take(place)
-        values = exact(at, jnp.minimum(rows, num_targets - 1))
-        some = learn(jax.tree.map(take, belief), covariance, take(cheap), take(scale), at, values)
-        belief = jax.tree.map(put, belief, some)
-        return belief, *search_lib.propose(belief, cheap, scale)
+        fold = jnp.arange(k)[:, None]
+        some = jax.lax.cond(
+            need.any(),
+            lambda: exact(
+                place.at[fold, rows].get(mode="clip"), jnp.minimum(rows, num_targets - 1)
+            ),
+            lambda: jnp.zeros(rows.shape),
+        )
+        values = values.at[fold, rows].set(some, mode="drop")
+        new = jnp.zeros_like(need).at[fold, rows].set(True, mode="drop")
+        return belief, place, values, new
 
-    state = (belief, *search_lib.propose(belief, cheap, scale))
-    belief, _, _ = jax.lax.while_loop(lambda state: state[2].any(), refine, state)
+    # Where nothing is known yet the bound is lowest where it is widest: begin at the cheap minimum.
+    place = search_lib.last_argmin(cheap)
+    belief = search_lib.believe(covariance, num_targets)
+    state = (belief, place, exact(place, None), jnp.ones(place.shape, bool))
+    belief, *_ = jax.lax.while_loop(lambda state: state[3].any(), refine, state)
     null = _combine(inner, k, _null(criterion, yy, sizes))
     place = search_lib.last_argmin(belief.exact)
     return Choice(place, belief.exact.min(axis=-1), null, belief.count)
@@ -407,7 +413,7 @@ def in_sample_curves(
         size = keep.sum()
 
         def cost(fitted, leverage):
-            leverage = (leverage + 1 / size) * keep
+            leverage = (leverage + sets.intercept / size) * keep
             if scheme == "gcv":
                 leverage = leverage.sum() / size * keep
             left_out = (y - fitted) / (1 - leverage)[None]
@@ -435,9 +441,9 @@ def in_sample_curves(
 @jax.jit
 @jax.default_matmul_precision("highest")
 def score(
-    sets: Sets,
+    shared: tuple[Sets, Float[Array, " a"]],
     targets: Targets,
-    alphas: Float[Array, "k v"],
+    place: Int[Array, "k v"],
     smallest: Float[Array, "1 v"],
 ) -> tuple[Float[Array, "k v"], Float[Array, "k v"]]:
     """Return Pearson r and the coefficient of determination on held-out samples.
@@ -446,17 +452,19 @@ def score(
     predictions do not. The total of the latter is about the mean of the test set.
 
     Args:
-      sets: training sets with a test set each, and centred loadings.
+      shared: training sets with a test set each and centred loadings, and penalties.
       targets: a tile of targets.
-      alphas: penalty of each fold and target.
+      place: which penalty each fold and target takes.
       smallest: standard deviation at and below which a target counts as constant.
     """
+    sets, grid = shared
     trained = targets.train(sets)
     sizes = sets.members.sizes()
     floor = smallest[0] ** 2
 
     def one(x):
-        u, alpha = x
+        u, place = x
+        alpha = grid[place]
         spectrum = sets.design.spectrum[u]
         # Predictions grow with the penalty, lest those of small slopes leave float32's range.
         unit = spectrum.max() + alpha
@@ -472,7 +480,7 @@ def score(
         r2 = 1 - error / safe(yy, varies)
         return jnp.where(varies & moves, r, jnp.nan), jnp.where(varies, r2, jnp.nan)
 
-    return jax.lax.map(one, (jnp.arange(len(alphas)), alphas))
+    return jax.lax.map(one, (jnp.arange(len(place)), place))
 
 
 # Variance of predictions, relative to their squared mean, that rounding alone would give.

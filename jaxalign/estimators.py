@@ -1,0 +1,340 @@
+"""Scikit-learn estimators of the solver: they work in pipelines, with `clone`, and on any arrays.
+
+`X` and `Y` may be NumPy or JAX arrays, or PyTorch tensors. Results are NumPy arrays.
+"""
+
+import warnings
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from jaxalign.core import cv as cv_lib
+from jaxalign.core import folds as folds_lib
+from jaxalign.core.cv import Method
+from jaxalign.core.folds import CV, Fold
+
+# Share of the targets at an end of the grid that is worth a warning.
+EDGE = 0.05
+
+SCORING = {"neg_mean_squared_error": "squared_error", "pearson_r": "correlation"}
+
+
+class GridEdgeWarning(UserWarning):
+    """Targets chose the smallest or the largest penalty, so a better one may lie beyond."""
+
+
+class _Ridge(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """What all estimators share: how they read arrays, choose penalties and predict."""
+
+    def _method(self, scheme="folds") -> Method:
+        if self.scoring not in SCORING:
+            raise ValueError(f"scoring must be one of {', '.join(SCORING)}, got {self.scoring!r}.")
+        return Method(
+            standardize=self.standardize,
+            search=self.search,
+            criterion=SCORING[self.scoring],
+            scheme=scheme,
+            form=self.form,
+            intercept=self.fit_intercept,
+        )
+
+    def _read(self, X, Y) -> tuple[np.ndarray, Any]:
+        """Check both sides; a tensorstore array of targets is left where it is."""
+        X = _to_numpy(X)
+        if hasattr(Y, "read"):
+            self._is_row = False
+            return validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2), Y
+        X, Y = validate_data(
+            self,
+            X,
+            _to_numpy(Y),
+            dtype=(np.float64, np.float32),
+            multi_output=True,
+            y_numeric=True,
+            ensure_min_samples=2,
+        )
+        self._is_row = Y.ndim == 1
+        Y = Y[:, None] if self._is_row else Y
+        return X, Y if Y.dtype == np.float32 else Y.astype(np.float64)
+
+    def _groups(self, num_targets) -> Int[np.ndarray, " v"] | None:
+        if self.alpha_per_target is True:
+            return None
+        if self.alpha_per_target is False:
+            return np.zeros(num_targets, int)
+        _, group = np.unique(np.asarray(self.alpha_per_target), return_inverse=True)
+        return group
+
+    def _shape(self, x):
+        """Bring a result [..., v] to the shape of the targets that were given."""
+        return x[..., 0] if self._is_row else x
+
+    def _choose(self, choose, constant):
+        """Choose penalties; widen the grid while more than a few choices lie at an end of it.
+
+        Args:
+          choose: takes a grid and returns a result with `alphas`.
+          constant: targets that do not count, since any penalty is as good.
+        """
+        if self.widen_grid < 0:
+            raise ValueError(f"widen_grid must be >= 0, got {self.widen_grid}.")
+        grid = np.sort(np.asarray(self.alphas, np.float64).reshape(-1))
+        low = high = False
+        for left in range(self.widen_grid, -1, -1):
+            result = choose(grid)
+            shares = (0.0, 0.0)
+            if len(grid) > 1 and not constant.all():
+                shares = cv_lib.edges(result.alphas[..., ~constant], grid)
+            low, high = (share > EDGE for share in shares)
+            if left and (low or high):
+                grid = cv_lib.widen(grid, low=low, high=high)
+        self.alphas_ = grid
+        self.edge_shares_ = shares
+        if low or high:
+            warnings.warn(
+                f"{shares[0]:.0%} of the choices are the smallest penalty ({grid[0]:.3g}) and "
+                f"{shares[1]:.0%} the largest ({grid[-1]:.3g}): widen the grid (widen_grid=2 does "
+                "so by itself), unless these targets are noise, for which any large penalty does.",
+                GridEdgeWarning,
+                stacklevel=3,
+            )
+        return result
+
+    def _fit_all(self, X, Y, alphas):
+        """Fit all samples with a penalty for each target."""
+        fitted = cv_lib.refit(
+            X, Y, alphas, standardize=self.standardize, intercept=self.fit_intercept
+        )
+        # In scikit-learn targets are rows.
+        self.coef_ = fitted.coef[:, 0] if self._is_row else fitted.coef.T
+        self.intercept_ = self._shape(fitted.intercept) if self.fit_intercept else 0.0
+
+    def _predict(self, X):
+        check_is_fitted(self, "coef_")
+        X = validate_data(self, _to_numpy(X), dtype=(np.float64, np.float32), reset=False)
+        return X @ self.coef_.T + self.intercept_
+
+
+def _to_numpy(x: Any) -> Any:
+    """Take over an array of another library, without a copy where memory allows."""
+    if isinstance(x, np.ndarray) or not hasattr(x, "__dlpack__"):
+        return x
+    if hasattr(x, "detach"):  # a tensor that needs gradients is not handed out
+        x = x.detach()
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError):  # on an accelerator
+        return np.asarray(jnp.from_dlpack(x))
+
+
+def _constant(Y: Any) -> np.ndarray:
+    """Which targets do not vary; of targets on disk none is looked at."""
+    if not isinstance(Y, np.ndarray):
+        return np.zeros(Y.shape[1], bool)
+    return Y.max(axis=0) == Y.min(axis=0)
+
+
+class RidgeCV(_Ridge):
+    """Ridge regression with the penalty chosen by cross-validation, for each target by default.
+
+    Minimises ||y - X w - b||^2 + alpha ||w||^2, for all penalties from one factorisation of each
+    training set. Stands in for `sklearn.linear_model.RidgeCV` and `himalaya.ridge.RidgeCV`.
+
+    Args:
+      alphas: penalties to choose from, positive.
+      cv: None leaves out single samples, in closed form; "gcv" is generalised cross-validation;
+        else a number of contiguous blocks, a scikit-learn splitter, or pairs of indices.
+      fit_intercept: leave a constant free of penalty, by the means of each training set.
+      standardize: scale features to unit variance over each training set.
+      scoring: "neg_mean_squared_error" or "pearson_r", averaged over splits.
+      search: "grid" computes the error of every penalty; "adaptive" only of those that could be
+        best (see `jaxalign.core.search`), for splits and a penalty per target.
+      alpha_per_target: True; False for one penalty; or a label for each target, and one penalty
+        for each label.
+      widen_grid: how often to extend the grid where more than 5 % of the choices lie at an end.
+      form: "primal", "dual", "sums" or "auto" (`jaxalign.core.cv.nested`).
+
+    Attributes:
+      best_alphas_: penalty of each target [v]. Of penalties that do equally well, the largest.
+      alpha_: the same, or a number if there is one target or one penalty.
+      cv_scores_: score of that penalty, averaged over the splits [v]; for squared errors R2
+        against the mean of the training samples.
+      best_score_: their mean.
+      coef_: slopes [v p], or [p] for a row of targets.
+      intercept_: constants [v], or a number.
+      alphas_: penalties that were tried; more than `alphas` if the grid was widened.
+      edge_shares_: shares of targets, constant ones aside, at the lower and upper end of the grid.
+      num_constant_targets_: targets that do not vary.
+    """
+
+    def __init__(
+        self,
+        alphas: Any = (0.1, 1.0, 10.0),
+        *,
+        cv: CV | Literal["gcv"] | None = None,
+        fit_intercept: bool = True,
+        standardize: bool = False,
+        scoring: str = "neg_mean_squared_error",
+        search: str = "grid",
+        alpha_per_target: Any = True,
+        widen_grid: int = 0,
+        form: str = "auto",
+    ):
+        self.alphas = alphas
+        self.cv = cv
+        self.fit_intercept = fit_intercept
+        self.standardize = standardize
+        self.scoring = scoring
+        self.search = search
+        self.alpha_per_target = alpha_per_target
+        self.widen_grid = widen_grid
+        self.form = form
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> "RidgeCV":
+        """Choose penalties and fit all samples.
+
+        Args:
+          X: features [n p].
+          y: targets [n v] or [n].
+          groups: label of each sample, for splitters that ask for it.
+
+        Raises:
+          ValueError: if shapes differ, a value is not finite, or a setting is not allowed.
+        """
+        X, Y = self._read(X, y)
+        splits, scheme = (), self.cv
+        if self.cv is None:
+            scheme = "loo"
+        elif not isinstance(self.cv, str):
+            scheme = "folds"
+            groups = None if groups is None else np.asarray(groups)
+            splits = folds_lib.splits(self.cv, len(X), groups=groups)
+        elif self.cv != "gcv":
+            raise ValueError(f"cv must be None, 'gcv', a number or a splitter, got {self.cv!r}.")
+        constant = _constant(Y)
+        pool = self._groups(Y.shape[1])
+        result = self._choose(
+            lambda grid: cv_lib.select(X, Y, splits, grid, method=self._method(scheme), pool=pool),
+            constant,
+        )
+        self.num_constant_targets_ = int(constant.sum())
+        self.best_alphas_ = result.alphas
+        self.alpha_ = (
+            result.alphas[0] if self._is_row or self.alpha_per_target is False else (result.alphas)
+        )
+        self.cv_scores_ = result.score
+        self.best_score_ = float(result.score.mean())
+        self._fit_all(X, Y, result.alphas)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict targets [n v] or [n] from features [n p]."""
+        return self._predict(X)
+
+
+def _refits(estimator: "NestedRidgeCV") -> bool:
+    return estimator.refit
+
+
+class NestedRidgeCV(_Ridge):
+    """Held-out scores of a ridge whose penalties are chosen inside each training set.
+
+    Args:
+      alphas: penalties to choose from, positive.
+      outer_cv: a number of contiguous blocks, a scikit-learn splitter, or pairs of indices.
+      inner_cv: splits each outer training set: a number or a splitter, which is given
+        `groups[train]`. None takes the other outer test sets, so that training sets serve two
+        outer folds at once; outer test sets must then not share samples.
+      search: "adaptive" or "grid"; see `RidgeCV`.
+      fit_intercept: see `RidgeCV`.
+      standardize: see `RidgeCV`.
+      scoring: what chooses penalties; see `RidgeCV`.
+      alpha_per_target: see `RidgeCV`.
+      widen_grid: see `RidgeCV`.
+      form: see `RidgeCV`.
+      refit: also choose penalties on the outer splits and fit all samples, for `predict`.
+
+    Attributes:
+      scores_: Pearson r on each outer test set [k v]; NaN where undefined.
+      r2_scores_: coefficient of determination [k v].
+      best_alphas_: penalty of each outer fold and target [k v], values of the grid.
+      num_constant_features_, rank_, condition_: of the features of each outer training set [k]:
+        how many do not vary, how many directions they span, the largest over the least eigenvalue.
+      alphas_, edge_shares_, num_constant_targets_: see `RidgeCV`.
+      coef_, intercept_: with `refit`; see `RidgeCV`.
+    """
+
+    def __init__(
+        self,
+        alphas: Any = (0.1, 1.0, 10.0),
+        *,
+        outer_cv: CV = 5,
+        inner_cv: CV | None = None,
+        search: str = "adaptive",
+        fit_intercept: bool = True,
+        standardize: bool = False,
+        scoring: str = "neg_mean_squared_error",
+        alpha_per_target: Any = True,
+        widen_grid: int = 0,
+        form: str = "auto",
+        refit: bool = False,
+    ):
+        self.alphas = alphas
+        self.outer_cv = outer_cv
+        self.inner_cv = inner_cv
+        self.search = search
+        self.fit_intercept = fit_intercept
+        self.standardize = standardize
+        self.scoring = scoring
+        self.alpha_per_target = alpha_per_target
+        self.widen_grid = widen_grid
+        self.form = form
+        self.refit = refit
+
+    def _folds(self, num_samples, groups) -> tuple[Fold, ...]:
+        groups = None if groups is None else np.asarray(groups)
+        if self.inner_cv is not None:
+            return folds_lib.nest(self.outer_cv, self.inner_cv, num_samples, groups=groups)
+        return folds_lib.cross(folds_lib.splits(self.outer_cv, num_samples, groups=groups))
+
+    def fit(self, X: Any, Y: Any, groups: Any = None) -> "NestedRidgeCV":
+        """Score all outer folds.
+
+        Args:
+          X: features [n p].
+          Y: targets [n v] or [n]; a tensorstore array is read tile by tile.
+          groups: label of each sample, for splitters that ask for it.
+
+        Raises:
+          ValueError: if shapes differ, a value is not finite, or a setting is not allowed.
+        """
+        X, Y = self._read(X, Y)
+        folds = self._folds(len(X), groups)
+        method = self._method()
+        constant = _constant(Y)
+        pool = self._groups(Y.shape[1])
+        result = self._choose(
+            lambda grid: cv_lib.nested(X, Y, folds, grid, pool=pool, **method._asdict()), constant
+        )
+        self.num_constant_targets_ = int(constant.sum())
+        self.scores_ = result.r
+        self.r2_scores_ = result.r2
+        self.best_alphas_ = result.alphas
+        self.num_constant_features_ = result.num_constant
+        self.rank_ = result.rank
+        self.condition_ = result.condition
+        if self.refit:
+            splits = [fold.outer for fold in folds]
+            chosen = cv_lib.select(X, Y, splits, self.alphas_, method=method, pool=pool)
+            self._fit_all(X, Y, chosen.alphas)
+        return self
+
+    @available_if(_refits)
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict targets [n v] or [n] from features [n p]; there if `refit`."""
+        return self._predict(X)
