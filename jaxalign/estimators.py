@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from jaxalign.core import banded as banded_lib
 from jaxalign.core import cv as cv_lib
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.cv import Method
@@ -110,6 +111,9 @@ class _Ridge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         fitted = cv_lib.refit(
             X, Y, alphas, standardize=self.standardize, intercept=self.fit_intercept
         )
+        self._keep(fitted)
+
+    def _keep(self, fitted):
         # In scikit-learn targets are rows.
         self.coef_ = fitted.coef[:, 0] if self._is_row else fitted.coef.T
         self.intercept_ = self._shape(fitted.intercept) if self.fit_intercept else 0.0
@@ -338,3 +342,123 @@ class NestedRidgeCV(_Ridge):
     def predict(self, X: Any) -> np.ndarray:
         """Predict targets [n v] or [n] from features [n p]; there if `refit`."""
         return self._predict(X)
+
+
+class BandedRidgeCV(_Ridge):
+    """Ridge regression with a penalty for each band of features and each target.
+
+    Weights of the bands come from draws on the simplex and moves from the best of them
+    (`jaxalign.core.banded`), each with every penalty of the grid.
+
+    Args:
+      alphas: penalties to choose from, positive; that of a band is alpha / weight.
+      bands: label of the band of each feature [p], integers or names; None: a single band.
+      cv: a number of contiguous blocks, a scikit-learn splitter, or pairs of indices.
+      num_draws: random weights that are tried.
+      concentrations: of the Dirichlet distributions of the draws; below 1 favours few bands.
+      num_rounds: rounds of the refinement.
+      search: see `RidgeCV`.
+      standardize: scale features to unit variance first, over all samples.
+      scoring: see `RidgeCV`.
+      widen_grid: see `RidgeCV`.
+      form: see `RidgeCV`.
+      random_state: seed of the draws.
+
+    Attributes:
+      band_labels_: the bands, in the order of what follows [g].
+      weights_: of each band and target, 1 in sum [g v].
+      best_alphas_: penalty of each target [v].
+      penalties_: of each band and target, infinite where a band has no weight [g v].
+      cv_scores_: see `RidgeCV`.
+      coef_, intercept_, alphas_, edge_shares_, num_constant_targets_: see `RidgeCV`.
+    """
+
+    fit_intercept = True
+    alpha_per_target = True
+
+    def __init__(
+        self,
+        alphas: Any = (0.1, 1.0, 10.0),
+        *,
+        bands: Any = None,
+        cv: CV = 5,
+        num_draws: int = 20,
+        concentrations: tuple[float, ...] = (0.1, 1.0),
+        num_rounds: int = 4,
+        search: str = "adaptive",
+        standardize: bool = False,
+        scoring: str = "neg_mean_squared_error",
+        widen_grid: int = 0,
+        form: str = "auto",
+        random_state: int = 0,
+    ):
+        self.alphas = alphas
+        self.bands = bands
+        self.cv = cv
+        self.num_draws = num_draws
+        self.concentrations = concentrations
+        self.num_rounds = num_rounds
+        self.search = search
+        self.standardize = standardize
+        self.scoring = scoring
+        self.widen_grid = widen_grid
+        self.form = form
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> "BandedRidgeCV":
+        """Choose weights and penalties, and fit all samples.
+
+        Args:
+          X: features [n p].
+          y: targets [n v] or [n].
+          groups: label of each sample, for splitters that ask for it.
+
+        Raises:
+          ValueError: if shapes differ, a value is not finite, or a setting is not allowed.
+        """
+        X, Y = self._read(X, y)
+        names = np.zeros(X.shape[1], int) if self.bands is None else np.asarray(self.bands)
+        if names.shape != (X.shape[1],):
+            raise ValueError(
+                f"bands must have a label for each of {X.shape[1]} features, got {names.shape}."
+            )
+        self.band_labels_, bands = np.unique(names, return_inverse=True)
+        groups = None if groups is None else np.asarray(groups)
+        splits = folds_lib.splits(self.cv, len(X), groups=groups)
+        budget = banded_lib.Budget(self.num_draws, tuple(self.concentrations), self.num_rounds)
+        constant = _constant(Y)
+        result = self._choose(
+            lambda grid: banded_lib.search(
+                X,
+                Y,
+                bands,
+                splits,
+                grid,
+                seed=self.random_state,
+                budget=budget,
+                method=self._method(),
+            ),
+            constant,
+        )
+        self.num_constant_targets_ = int(constant.sum())
+        self.weights_ = self._shape(result.weights)
+        self.best_alphas_ = result.alphas
+        self.penalties_ = self._shape(result.penalties)
+        self.cv_scores_ = result.score
+        fitted = banded_lib.refit(
+            X, Y, bands, result.weights, result.alphas, standardize=self.standardize
+        )
+        self._bands = bands
+        self._keep(fitted)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict targets [n v] or [n] from features [n p]."""
+        return self._predict(X)
+
+    def predict_bands(self, X: Any) -> np.ndarray:
+        """Return what each band adds to the prediction [g n v] or [g n]; without the intercept."""
+        check_is_fitted(self, "coef_")
+        X = validate_data(self, _to_numpy(X), dtype=(np.float64, np.float32), reset=False)
+        coef = self.coef_[:, None] if self._is_row else self.coef_.T
+        return self._shape(banded_lib.predict_bands(X, self._bands, coef))

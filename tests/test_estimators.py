@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from jaxalign import estimators
-from jaxalign.estimators import GridEdgeWarning, NestedRidgeCV, RidgeCV
+from jaxalign.estimators import BandedRidgeCV, GridEdgeWarning, NestedRidgeCV, RidgeCV
 
 ALPHAS = 10.0 ** np.arange(-2, 6)
 
@@ -36,8 +36,13 @@ def quiet(estimator, *data, **options):
 
 @pytest.mark.parametrize(
     "estimator",
-    [RidgeCV(), RidgeCV(cv=3), NestedRidgeCV(outer_cv=3, refit=True)],
-    ids=["loo", "folds", "nested"],
+    [
+        RidgeCV(),
+        RidgeCV(cv=3),
+        NestedRidgeCV(outer_cv=3, refit=True),
+        BandedRidgeCV(cv=3, num_draws=2, num_rounds=1),
+    ],
+    ids=["loo", "folds", "nested", "banded"],
 )
 @pytest.mark.filterwarnings("ignore")  # the checks provoke warnings of scikit-learn's own
 @pytest.mark.slow
@@ -273,3 +278,26 @@ def test_shared_test_samples_need_inner_splits(problem):
     outer = ShuffleSplit(4, test_size=0.5, random_state=0)
     with pytest.raises(ValueError, match="cannot be inner ones"):
         NestedRidgeCV(ALPHAS, outer_cv=outer).fit(*problem)
+
+
+def test_bands_have_penalties_of_their_own(rng):
+    X = rng.normal(size=(120, 30))
+    Y = np.c_[X[:, :10] @ rng.normal(size=(10, 3)), X[:, 10:] @ rng.normal(size=(20, 3))]
+    Y = Y + rng.normal(size=Y.shape)
+    bands = ["a"] * 10 + ["b"] * 20
+    model = quiet(BandedRidgeCV(ALPHAS, bands=bands, num_draws=4, num_rounds=1), X, Y)
+    assert list(model.band_labels_) == ["a", "b"]
+    assert (model.penalties_[0, :3] < model.penalties_[1, :3]).all()
+    assert (model.penalties_[0, 3:] > model.penalties_[1, 3:]).all()
+    parts = model.predict_bands(X)
+    np.testing.assert_allclose(parts.sum(axis=0) + model.intercept_, model.predict(X), atol=1e-4)
+    with pytest.raises(ValueError, match="bands must have a label for each of 30"):
+        BandedRidgeCV(ALPHAS, bands=bands[1:]).fit(X, Y)
+
+
+def test_one_band_is_a_ridge(problem):
+    X, Y = problem
+    banded = quiet(BandedRidgeCV(ALPHAS, num_draws=2, num_rounds=1), X, Y)
+    plain = quiet(RidgeCV(ALPHAS, cv=5, search="adaptive"), X, Y)
+    np.testing.assert_array_equal(banded.best_alphas_, plain.best_alphas_)
+    np.testing.assert_allclose(banded.coef_, plain.coef_, rtol=1e-4, atol=1e-5)

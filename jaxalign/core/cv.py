@@ -146,8 +146,9 @@ def nested(
         chosen[:, own] = problem.alphas[at]
         inner_score[:, own] = problem.inner_score(choice)[:, : len(tile_)]
         computed[:, own] = np.asarray(choice.count)[:, : len(tile_)]
-    of_features = (outer.design.num_constant, outer.design.rank, outer.design.condition)
-    return Nested(r, r2, chosen, inner_score, computed, *map(np.asarray, of_features))
+    constant = np.array([ridge.num_constant(problem.X, fold.outer.train) for fold in folds])
+    rank, condition = (np.asarray(x) for x in (outer.design.rank, outer.design.condition))
+    return Nested(r, r2, chosen, inner_score, computed, constant, rank, condition)
 
 
 def select(
@@ -243,9 +244,10 @@ def refit(
         raise ValueError("alphas must be >= 0 and finite.")
     if form == "auto":
         form = ridge.choose_form(problem.num_samples, problem.num_features)
-    design, features, center = ridge.factorize_all(
-        problem.X, standardize=standardize, form=form, intercept=intercept, cutoff=cutoff
+    factorize = functools.partial(
+        ridge.factorize_all, standardize=standardize, form=form, intercept=intercept, cutoff=cutoff
     )
+    [(design, features, center)] = _each(factorize, [problem.X])
     coef = np.empty((problem.num_features, problem.num_targets), np.float32)
     constants = np.empty(problem.num_targets)
     for tile_ in progress(problem.tiles()):
@@ -456,7 +458,8 @@ class _Problem:
             longest_test = max(len(test) for _, tests in sets for test in tests)
             form = self.form
             if form == "auto":
-                form = ridge.choose_form(longest_train, self.num_features)
+                shared = not self.method.standardize and len(sets) > 1
+                form = ridge.choose_form(longest_train, self.num_features, shared=shared)
             if form == "dual" and not self.method.standardize and self.kernel is None:
                 self.kernel = ridge.kernel(self.X, intercept=self.method.intercept)
             parts = []
@@ -500,25 +503,23 @@ class _Problem:
         block = np.asarray(block)
         if block.dtype != np.float32:
             block = block.astype(np.float64)
-        mean = block.mean(axis=0, dtype=np.float64)
-        largest = np.maximum(block.max(axis=0), -block.min(axis=0))
-        if not (np.isfinite(mean).all() and np.isfinite(largest).all()):
+        fill = self.width - len(columns)
+        if block.dtype == np.float32:
+            values, mean, peak, largest = sweep.normalize(
+                jnp.pad(block, ((0, 0), (0, fill))) if fill else jnp.asarray(block),
+                intercept=self.method.intercept,
+            )
+            mean, peak, largest = (np.asarray(x, np.float64) for x in (mean, peak, largest))
+        else:
+            block = np.pad(block, ((0, 0), (0, fill)))
+            values, mean, peak, largest = _normalize(block, self.method.intercept)
+        if not np.isfinite(largest).all():
             raise ValueError(
                 "Y must be finite: it holds NaN or infinity in columns "
                 f"{columns.start}..{columns.stop - 1}."
             )
-        if self.method.intercept:
-            block = block - mean.astype(block.dtype)
-        else:
-            mean = np.zeros_like(mean)
-        peak = np.maximum(block.max(axis=0), -block.min(axis=0)).astype(np.float64)
-        peak = np.where(peak > 0, peak, 1.0)
-        padded = np.zeros((self.num_samples, self.width), np.float32)
-        padded[:, : len(columns)] = block / peak.astype(block.dtype)
-        fill = (0, self.width - len(columns))
-        smallest = np.pad(CONSTANT_TOLERANCE * largest / peak, fill).astype(np.float32)
-        values = jnp.asarray(padded)
-        return _Tile(values, np.pad(mean, fill), np.pad(peak, fill), smallest, columns)
+        smallest = (CONSTANT_TOLERANCE * largest / peak).astype(np.float32)
+        return _Tile(values, mean, peak, smallest, columns)
 
     def unit(self, targets: _Tile) -> Float[np.ndarray, " t"]:
         """Return what costs are to be multiplied by, to be in the units of Y."""
@@ -603,6 +604,16 @@ class _Problem:
         if self.method.criterion == "correlation":
             return -cost
         return 1 - np.divide(cost, null, out=np.full(cost.shape, np.nan), where=null > 0)
+
+
+def _normalize(block, intercept):
+    """Do what `sweep.normalize` does, in float64."""
+    largest = np.abs(block).max(axis=0)
+    mean = block.mean(axis=0) if intercept else np.zeros(block.shape[1])
+    block = block - mean
+    peak = np.abs(block).max(axis=0)
+    peak = np.where(peak > 0, peak, 1.0)
+    return jnp.asarray(block / peak, jnp.float32), mean, peak, largest
 
 
 @functools.cache

@@ -22,6 +22,9 @@ Matrix = Float64[np.ndarray, "_ _"] | Float64[Array, "_ _"]
 # signal (all-MiniLM-L6-v2 has output units near 1e-33 on ordinary sentences).
 CONSTANT_TOLERANCE = 1e-6
 
+# Operations of an eigenproblem, in cubes of its size.
+EIGENPROBLEM = 9
+
 # Directions whose eigenvalue is below this fraction of the largest are dropped. The centred kernel
 # of R samples has rank R - 1 at most, and rounding leaves the rest near R times 2e-16. At penalty 0
 # what remains is the minimum-norm least-squares solution.
@@ -35,7 +38,6 @@ class Design(NamedTuple):
     basis: Float[Array, "*b r c"]  # rotates targets (columns: training samples) or their products
     loadings: Float[Array, "m T r"]  # rotated features of the test samples (or their Gram [r r])
     mean_loading: Float[Array, "m r"]  # their mean, if `loadings` are centred; else 0
-    num_constant: Int[Array, "*b"]  # features that do not vary over the training set
     rank: Int[Array, "*b"]  # directions that are kept
     condition: Float[Array, "*b"]  # largest over smallest eigenvalue kept
 
@@ -57,9 +59,31 @@ def stack(designs: list[Design]) -> Design:
     )
 
 
-def choose_form(num_train: int, num_features: int) -> Form:
-    """Return which of the two equal forms has the smaller eigenproblem."""
-    return "primal" if num_features < num_train else "dual"
+def choose_form(num_train: int, num_features: int, *, shared: bool = False) -> Form:
+    """Return which of the two equal forms takes less arithmetic.
+
+    Args:
+      num_train: training samples.
+      num_features: features.
+      shared: whether the dual form has the products of all samples already.
+    """
+    R, p = num_train, num_features
+    eigenproblem = lambda size: EIGENPROBLEM * size**3
+    primal = eigenproblem(p) + 4 * R * p**2
+    dual = eigenproblem(R) + (0 if shared else 2 * R**2 * p)
+    return "primal" if primal < dual else "dual"
+
+
+def num_constant(X: Matrix, train: Int[np.ndarray, " R"]) -> int:
+    """Count the features that do not vary over a training set.
+
+    Args:
+      X: features of all samples [n p].
+      train: indices of the training samples.
+    """
+    rows = np.asarray(X)[train]
+    scale = _scale(np, rows.mean(axis=0), rows.var(axis=0), standardize=False)
+    return int((scale == 0).sum())
 
 
 def _on_host() -> bool:
@@ -214,20 +238,23 @@ def _factorize(
 ):
     keep = train_mask.astype(X.dtype)[:, None]
     count = keep.sum()
-    rows = X[train]
-    mean = (rows * keep).sum(axis=0) / count
-    variance = (((rows - mean[None]) * keep) ** 2).sum(axis=0) / count
-    scale, num_constant = _scale(xp, mean, variance, standardize, intercept)
-    origin = mean if intercept else xp.zeros_like(mean)
     flat = tests.reshape(-1)
     if shared is not None:
         # Products of every sample with the origin [n 1], and of the origin with itself.
         to_origin = (shared[:, train] @ keep) / count * float(intercept)
         square = (to_origin[train] * keep).sum() / count
-        between = lambda a: shared[a][:, train] - to_origin[a] - to_origin[train].T + square
-        gram = between(train) * keep * keep.T
-        cross, left = between(flat) * keep.T, None
+
+        def between(a):
+            products = shared[a[:, None], train[None]]
+            return (products - (to_origin[a] - square) - to_origin[train].T) * keep.T
+
+        gram, cross, left = between(train) * keep, between(flat), None
     else:
+        rows = X[train]
+        mean = (rows * keep).sum(axis=0) / count
+        variance = (((rows - mean[None]) * keep) ** 2).sum(axis=0) / count
+        scale = _scale(xp, mean, variance, standardize, intercept)
+        origin = mean if intercept else xp.zeros_like(mean)
         Z = (rows - origin[None]) * keep * scale[None]
         Z_tests = (X[flat] - origin[None]) * scale[None]
         if form == "primal":
@@ -243,11 +270,11 @@ def _factorize(
         cross = (cross - means) * counted
     spectrum, Q, kept = _directions(xp, gram, cutoff)
     basis = (Q if left is None else left @ Q).T
-    return _narrow(xp, spectrum, kept, basis, cross @ Q, means[:, 0] @ Q, num_constant)
+    return _narrow(xp, spectrum, kept, basis, cross @ Q, means[:, 0] @ Q)
 
 
 def _scale(xp, mean, variance, standardize, intercept=True):
-    """Return what features are multiplied by (0: a constant one), and how many are constant."""
+    """Return what features are multiplied by; constant ones by 0."""
     sd = xp.sqrt(variance)
     # The median of those that vary does not follow a few of another order of magnitude.
     varying = (sd > 0).sum()
@@ -255,7 +282,7 @@ def _scale(xp, mean, variance, standardize, intercept=True):
     constant = sd <= CONSTANT_TOLERANCE * xp.maximum(xp.abs(mean), typical)
     scale = 1 / xp.where(constant, 1.0, sd) if standardize else xp.ones_like(sd)
     # Without an intercept, a constant feature is what can take its place.
-    return xp.where(constant & intercept, 0.0, scale), constant.sum()
+    return xp.where(constant & intercept, 0.0, scale)
 
 
 def _directions(xp, gram, cutoff):
@@ -268,13 +295,13 @@ def _directions(xp, gram, cutoff):
     return xp.where(kept, spectrum, harmless), Q * kept.astype(Q.dtype)[None], kept
 
 
-def _narrow(xp, spectrum, kept, basis, loadings, means, num_constant):
+def _narrow(xp, spectrum, kept, basis, loadings, means):
     least = xp.where(kept, spectrum, xp.inf).min()
     condition = xp.where(kept.any(), spectrum.max() / least, xp.nan)
     spectrum, basis, loadings, means, condition = (
         x.astype(xp.float32) for x in (spectrum, basis, loadings, means, condition)
     )
-    return Design(spectrum, basis, loadings, means, num_constant, kept.sum(), condition)
+    return Design(spectrum, basis, loadings, means, kept.sum(), condition)
 
 
 class Statistics(NamedTuple):
@@ -331,7 +358,7 @@ def _block(xp, rows):
 @functools.partial(_float64, static=("standardize",))
 def _axes(xp, count, mean, scatter, *, standardize):
     center, total = _pool(xp, xp.ones_like(count), count, mean, scatter)
-    scale, _ = _scale(xp, center, xp.diagonal(total) / count.sum(), standardize)
+    scale = _scale(xp, center, xp.diagonal(total) / count.sum(), standardize)
     _, Q = xp.linalg.eigh(total * scale[:, None] * scale[None])
     inverse = Q * scale[:, None]
     axes = Q.T / xp.where(scale > 0, scale, 1.0)[None]
@@ -384,7 +411,7 @@ def _factorize_statistics(xp, sums, train, tests, *, standardize, center, cutoff
     blocks = (sums.count, sums.mean, sums.scatter)
     origin, gram = _pool(xp, train, *blocks)
     size = (sums.count * train.astype(sums.count.dtype)).sum()
-    scale, num_constant = _scale(xp, origin, xp.diagonal(gram) / size, standardize)
+    scale = _scale(xp, origin, xp.diagonal(gram) / size, standardize)
     spectrum, Q, kept = _directions(xp, gram * scale[:, None] * scale[None], cutoff)
     Q = Q * scale[:, None]
     grams, means = [], []
@@ -393,4 +420,4 @@ def _factorize_statistics(xp, sums, train, tests, *, standardize, center, cutoff
         grams.append(Q.T @ gram @ Q)
         means.append((mean - origin) @ Q if center else xp.zeros_like(spectrum))
     basis = (sums.axes @ Q).T
-    return _narrow(xp, spectrum, kept, basis, xp.stack(grams), xp.stack(means), num_constant)
+    return _narrow(xp, spectrum, kept, basis, xp.stack(grams), xp.stack(means))

@@ -65,7 +65,6 @@ class Trained(NamedTuple):
 
     rotated: Float[Array, "b v r"]
     mean: Float[Array, "b v"]
-    variance: Float[Array, "b v"]
 
 
 class Samples(NamedTuple):
@@ -81,13 +80,25 @@ class Samples(NamedTuple):
             keep = mask.astype(jnp.float32)[:, None]
             rows = self.values[train]
             mean = (rows * keep).sum(axis=0) / keep.sum()
-            variance = (((rows - mean[None]) * keep) ** 2).sum(axis=0) / keep.sum()
             # With an intercept the basis is orthogonal to a constant, without one the mean stays:
             # it need not be taken out.
-            return Trained(rows.T @ basis.T, mean * sets.intercept, variance)
+            return Trained(rows.T @ basis.T, mean * sets.intercept)
 
         members = sets.rows
         return jax.lax.map(one, (sets.design.basis, members.train, members.train_mask))
+
+    def variance(self, sets: Sets) -> Float[Array, "b v"]:
+        """Return the variance of targets in every training set."""
+
+        def one(x):
+            train, mask = x
+            # About the first sample, where a constant target is 0 without rounding.
+            keep = mask.astype(jnp.float32)[:, None]
+            apart = (self.values[train] - self.values[train[0]][None]) * keep
+            size = keep.sum()
+            return (apart**2).sum(axis=0) / size - (apart.sum(axis=0) / size) ** 2
+
+        return jax.lax.map(one, (sets.rows.train, sets.rows.train_mask))
 
     def responses(
         self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
@@ -143,12 +154,20 @@ class Sums(NamedTuple):
 
         def one(x):
             basis, members = x
-            products, squares = self._pool(members)
+            products, _ = self._pool(members)
             count = self.count * members
-            mean = count @ self.means / count.sum()
-            return Trained(products @ basis.T, mean, squares / count.sum())
+            return Trained(products @ basis.T, count @ self.means / count.sum())
 
         return jax.lax.map(one, (sets.design.basis, sets.members.train))
+
+    def variance(self, sets: Sets) -> Float[Array, "b v"]:
+        """Return the variance of targets in every training set."""
+
+        def one(members):
+            _, squares = self._pool(members)
+            return squares / (self.count * members).sum()
+
+        return jax.lax.map(one, sets.members.train)
 
     def project(
         self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
@@ -174,6 +193,32 @@ class Sums(NamedTuple):
 
 
 Targets = Samples | Sums
+
+
+@jax.jit(static_argnames=("intercept",))
+def normalize(
+    block: Float[Array, "n v"], *, intercept: bool
+) -> tuple[Float[Array, "n v"], Float[Array, " v"], Float[Array, " v"], Float[Array, " v"]]:
+    """Bring targets to mean 0, if there is an intercept, and to 1 as their largest value.
+
+    Args:
+      block: a tile of targets.
+      intercept: take the mean out.
+
+    Returns:
+      The targets; their means; what they were divided by, 1 for a constant one; and the largest
+      value before, which is not finite if any of the target is not.
+    """
+    largest = jnp.abs(block).max(axis=0)
+    mean = jnp.zeros_like(largest)
+    if intercept:
+        mean = block.mean(axis=0)
+        # Once more, for the digits that the first mean of large values lost.
+        mean = mean + (block - mean[None]).mean(axis=0)
+    block = block - mean[None]
+    peak = jnp.abs(block).max(axis=0)
+    peak = jnp.where(peak > 0, peak, 1.0)
+    return block / peak[None], mean, peak, largest
 
 
 class Layout(NamedTuple):
@@ -461,6 +506,7 @@ def score(
     trained = targets.train(sets)
     sizes = sets.members.sizes()
     floor = smallest[0] ** 2
+    variance = targets.variance(sets)
 
     def one(x):
         u, place = x
@@ -471,7 +517,7 @@ def score(
         z = trained.rotated[u] * (unit[:, None] / (spectrum[None] + alpha[:, None]))
         (yy, b, q), mean = targets.moments(z, sets, trained, u)
         mean_predicted = z @ sets.design.mean_loading[u]
-        varies = (yy > sizes[u] * floor) & (yy > 0) & (trained.variance[u] > floor)
+        varies = (yy > sizes[u] * floor) & (yy > 0) & (variance[u] > floor)
         moves = (q > VANISHING * sizes[u] * mean_predicted**2) & (q > 0)
         safe = lambda x, ok: jnp.where(ok, x, 1.0)
         r = b / (safe(jnp.sqrt(q), moves) * safe(jnp.sqrt(yy), varies))
