@@ -340,7 +340,7 @@ class _Problem:
         self.num_targets = Y.shape[1]
         self.folds = folds
         self.alphas = alphas
-        self.grid = jnp.asarray(alphas, jnp.float32)
+        self.grid = jax.device_put(alphas.astype(np.float32))
         self.method = method
         self.mesh = mesh
         self.width = self._tile(tile)
@@ -352,10 +352,10 @@ class _Problem:
                 self.X, self.blocks, standardize=method.standardize
             )
             self.layout = sweep.Layout(
-                tuple(map(jnp.asarray, self.blocks)),
+                tuple(map(jax.device_put, self.blocks)),
                 coordinates,
-                jnp.asarray(self.sums.offset, jnp.float32),
-                jnp.asarray(self.sums.count, jnp.float32),
+                jax.device_put(np.asarray(self.sums.offset, np.float32)),
+                jax.device_put(np.asarray(self.sums.count, np.float32)),
             )
 
     def _splits(self):
@@ -422,7 +422,11 @@ class _Problem:
             center=self.method.criterion == "correlation",
         )
         _, owner, share = zip(*flat, strict=True)
-        return sweep.Inner(sets, jnp.asarray(owner), jnp.asarray(share, jnp.float32))
+        return sweep.Inner(
+            sets,
+            jax.device_put(np.array(owner, np.int32)),
+            jax.device_put(np.array(share, np.float32)),
+        )
 
     def outer(self) -> sweep.Sets:
         """Factorise the outer training sets."""
@@ -442,15 +446,15 @@ class _Problem:
             "center": center,
             "cutoff": self.method.cutoff,
         }
-        source = jnp.asarray(np.repeat(np.arange(len(sets)), [len(tests) for _, tests in sets]))
+        source = np.repeat(np.arange(len(sets), dtype=np.int32), [len(tests) for _, tests in sets])
         if self.sums is not None and self.layout is not None:
             within = lambda indices: np.array([np.isin(b[0], indices) for b in self.blocks])
             parts = [(within(train), np.stack([*map(within, tests)])) for train, tests in sets]
             factorize = functools.partial(ridge.factorize_statistics, self.sums, **settings)
             train, tests = zip(*parts, strict=True)
             members = sweep.Blocks(
-                jnp.asarray(np.stack(train), jnp.float32),
-                jnp.asarray(np.concatenate(tests), jnp.float32),
+                jax.device_put(np.float32(np.stack(train))),
+                jax.device_put(np.float32(np.concatenate(tests))),
                 self.layout.count,
             )
         else:
@@ -478,12 +482,12 @@ class _Problem:
             )
             train, train_mask, tests, tests_mask = zip(*parts, strict=True)
             members = sweep.Rows(
-                *map(jnp.asarray, map(np.stack, (train, train_mask))),
-                *map(jnp.asarray, map(np.concatenate, (tests, tests_mask))),
+                *map(jax.device_put, map(np.stack, (train, train_mask))),
+                *map(jax.device_put, map(np.concatenate, (tests, tests_mask))),
             )
         designs = _each(lambda part: factorize(*part), parts)
-        intercept = jnp.float32(self.method.intercept)
-        return sweep.Sets(ridge.stack(designs), members, source, intercept)
+        intercept = jax.device_put(np.float32(self.method.intercept))
+        return sweep.Sets(ridge.stack(designs), members, jax.device_put(source), intercept)
 
     # Targets.
 
@@ -506,7 +510,7 @@ class _Problem:
         fill = self.width - len(columns)
         if block.dtype == np.float32:
             values, mean, peak, largest = sweep.normalize(
-                jnp.pad(block, ((0, 0), (0, fill))) if fill else jnp.asarray(block),
+                jax.device_put(np.pad(block, ((0, 0), (0, fill))) if fill else block),
                 intercept=self.method.intercept,
             )
             mean, peak, largest = (np.asarray(x, np.float64) for x in (mean, peak, largest))
@@ -580,8 +584,8 @@ class _Problem:
             np.add.at(nothing, group, (null[..., own] * unit).T)
         sizes = np.maximum(np.bincount(pool, minlength=shape[0]), 1)
         chosen = sweep.best(
-            jnp.asarray(np.moveaxis(total / sizes[:, None, None], 0, -1), jnp.float32),
-            jnp.asarray((nothing / sizes[:, None]).T, jnp.float32),
+            jax.device_put(np.float32(np.moveaxis(total / sizes[:, None, None], 0, -1))),
+            jax.device_put(np.float32((nothing / sizes[:, None]).T)),
         )
 
         def of_tile(targets):
@@ -594,7 +598,7 @@ class _Problem:
 
     def score(self, outer: sweep.Sets, targets: _Tile, place: Int[Array, "k t"]):
         """Return r and R2 [k t] of held-out samples."""
-        smallest = jnp.asarray(targets.smallest)[None]
+        smallest = jax.device_put(targets.smallest[None])
         shared = (outer, self.grid)
         return self._run(sweep.score, shared, targets, place, smallest, ranks=(2, 2))
 
@@ -613,7 +617,7 @@ def _normalize(block, intercept):
     block = block - mean
     peak = np.abs(block).max(axis=0)
     peak = np.where(peak > 0, peak, 1.0)
-    return jnp.asarray(block / peak, jnp.float32), mean, peak, largest
+    return jax.device_put(np.float32(block / peak)), mean, peak, largest
 
 
 @functools.cache

@@ -53,7 +53,7 @@ def stack(designs: list[Design]) -> Design:
     parts = {name: [getattr(design, name) for design in designs] for name in Design._fields}
     return Design(
         **{
-            name: jnp.asarray(xp.concatenate(part) if name in of_tests else xp.stack(part))
+            name: jax.device_put(xp.concatenate(part) if name in of_tests else xp.stack(part))
             for name, part in parts.items()
         }
     )
@@ -216,7 +216,7 @@ def factorize_all(
         intercept=intercept,
         cutoff=cutoff,
     )
-    design = Design(*map(jnp.asarray, design))
+    design = Design(*map(jax.device_put, design))
     return design, design.loadings[0], mean
 
 
@@ -336,7 +336,7 @@ def statistics(
     count, mean, scatter = (_stack(part) for part in parts)
     axes, inverse, offset = _axes(count, mean, scatter, standardize=standardize)
     coordinates = tuple(
-        jnp.asarray(_turn(X[block], mean[f], inverse)) for f, block in enumerate(blocks)
+        jax.device_put(_turn(X[block], mean[f], inverse)) for f, block in enumerate(blocks)
     )
     return Statistics(count, mean, scatter, axes, offset), coordinates
 

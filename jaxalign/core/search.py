@@ -17,12 +17,14 @@ of penalties.
 Source of the bound: Srinivas et al. (2010), Gaussian process optimization in the bandit setting.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+Vector = Float[Array, " _"] | Float[np.ndarray, " _"]
+Matrix = Float[Array, "_ _"] | Float[np.ndarray, "_ _"]
 Search = Literal["adaptive", "grid"]
 Criterion = Literal["squared_error", "correlation"]
 
@@ -66,49 +68,45 @@ def cost(
     return -r, jnp.abs(r) / 2
 
 
-@jax.jit
-@jax.default_matmul_precision("highest")
 def neglected(
-    spectrum: Float[Array, " r"],
-    basis: Float[Array, "r c"],
-    gram: Float[Array, "r r"],
-    alphas: Float[Array, " a"],
-) -> Float[Array, "a a"]:
-    """Covariance over penalties of q / (its diagonal part), where targets are white noise.
+    spectrum: Vector,
+    variance: Vector,
+    gram: Matrix,
+    alphas: Vector,
+    xp: Any = jnp,
+) -> Matrix:
+    """Covariance over penalties of q / (its diagonal part), where targets are white noise [a a].
 
     For independent w_r of variance v_r, the terms off the diagonal, sum over r != s of
     z_r z_s G_rs, have mean 0 and the covariance 2 sum G_rs^2 v_r v_s d_r d_s d'_r d'_s at two
     penalties, d = 1 / (spectrum + alpha).
 
     Args:
-      spectrum: eigenvalues of the training set, ascending.
-      basis: what rotates noise of unit variance.
-      gram: products of the loadings of a test set.
-      alphas: penalties.
+      spectrum: eigenvalues of the training set, ascending [r].
+      variance: of each rotated target, where targets are noise of unit variance [r].
+      gram: products of the loadings of a test set [r r].
+      alphas: penalties [a].
+      xp: jax.numpy, or numpy, which has nothing to compile.
     """
-    size = jnp.diagonal(gram)
-    scale = jnp.where(size > 0, 1 / jnp.sqrt(jnp.where(size > 0, size, 1.0)), 0.0)
+    size = xp.diagonal(gram)
+    scale = xp.where(size > 0, 1 / xp.sqrt(xp.where(size > 0, size, 1.0)), 0.0)
     # Squared correlations of the loadings, and the share of each direction in the prediction: no
     # number leaves the range of float32, whatever the units of the features.
     square = (gram * scale[:, None] * scale[None]) ** 2
-    square = square - jnp.diag(jnp.diagonal(square))
-    share = jnp.sqrt(size * (basis**2).sum(axis=1))[None] / (spectrum[None] + alphas[:, None])
-    norm = jnp.sqrt((share**2).sum(axis=1, keepdims=True))
-    share = share / jnp.where(norm > 0, norm, 1.0)
+    square = square - xp.diag(xp.diagonal(square))
+    share = xp.sqrt(size * variance)[None] / (spectrum[None] + alphas[:, None])
+    norm = xp.sqrt((share**2).sum(axis=1, keepdims=True))
+    share = share / xp.where(norm > 0, norm, 1.0)
     width = -(-len(spectrum) // MAX_DIRECTIONS)
     if width > 1:  # neighbouring directions, alike in size, as one
         fill = -len(spectrum) % width
-        square = jnp.pad(square, ((fill, 0), (fill, 0)))
+        square = xp.pad(square, ((fill, 0), (fill, 0)))
         groups = len(square) // width
         square = square.reshape(groups, width, groups, width).sum(axis=(1, 3))
-        share = jnp.pad(share, ((0, 0), (fill, 0)), mode="edge")
-        share = jnp.sqrt((share**2).reshape(len(alphas), groups, width).mean(axis=2))
-
-    def row(one):
-        pair = one[None] * share
-        return 2 * jnp.sum((pair @ square) * pair, axis=1)
-
-    return jax.lax.map(row, share)
+        share = xp.pad(share, ((0, 0), (fill, 0)), mode="edge")
+        share = xp.sqrt((share**2).reshape(len(alphas), groups, width).mean(axis=2))
+    pairs = share[:, None] * share[None]  # [a a g]
+    return 2 * ((pairs @ square) * pairs).sum(axis=-1)
 
 
 class Belief(NamedTuple):

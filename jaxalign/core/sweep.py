@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.core import search as search_lib
@@ -261,8 +262,6 @@ class Choice(NamedTuple):
     count: Int[Array, "k v"]  # penalties for which the cost was computed exactly
 
 
-@jax.jit(static_argnames=("num_folds",))
-@jax.default_matmul_precision("highest")
 def prior(
     inner: Inner, alphas: Float[Array, " a"], *, num_folds: int
 ) -> Float[Array, "{num_folds} a a"]:
@@ -273,16 +272,20 @@ def prior(
       alphas: penalties.
       num_folds: outer folds.
     """
-    sets = inner.sets
-
-    def one(x):
-        loadings, b = x
-        gram = loadings if sets.is_gram else loadings.T @ loadings
-        return search_lib.neglected(sets.design.spectrum[b], sets.design.basis[b], gram, alphas)
-
-    each = jax.lax.map(one, (sets.design.loadings, sets.source))
-    # Test sets err independently, and each weighs as much as its share.
-    return jax.ops.segment_sum(inner.share[:, None, None] ** 2 * each, inner.owner, num_folds)
+    xp = np if jax.default_backend() == "cpu" else jnp
+    design = inner.sets.design
+    spectrum, basis, loadings, grid = (
+        xp.asarray(x) for x in (design.spectrum, design.basis, design.loadings, alphas)
+    )
+    variance = (basis**2).sum(axis=2)
+    total = np.zeros((num_folds, len(alphas), len(alphas)), np.float32)
+    uses = zip(*map(np.asarray, (inner.sets.source, inner.owner, inner.share)), strict=True)
+    for u, (b, fold, share) in enumerate(uses):
+        gram = loadings[u] if inner.sets.is_gram else loadings[u].T @ loadings[u]
+        own = search_lib.neglected(spectrum[b], variance[b], gram, grid, xp)
+        # Test sets err independently, and each weighs as much as its share.
+        total[fold] += share**2 * np.asarray(own)
+    return jax.device_put(total)
 
 
 def _combine(inner, num_folds, each):
