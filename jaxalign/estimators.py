@@ -157,7 +157,7 @@ class RidgeCV(_Ridge):
       standardize: scale features to unit variance over each training set.
       scoring: "neg_mean_squared_error" or "pearson_r", averaged over splits.
       search: "grid" computes the error of every penalty; "adaptive" only of those that could be
-        best (see `jaxalign.core.search`), for splits and a penalty per target.
+        best (see `jaxalign.core.search`), for squared errors, splits and a penalty per target.
       alpha_per_target: True; False for one penalty; or a label for each target, and one penalty
         for each label.
       widen_grid: how often to extend the grid where more than 5 % of the choices lie at an end.

@@ -26,9 +26,9 @@ CONSTANT_TOLERANCE = 1e-6
 EIGENPROBLEM = 9
 
 # Directions whose eigenvalue is below this fraction of the largest are dropped. The centred kernel
-# of R samples has rank R - 1 at most, and rounding leaves the rest near R times 2e-16. At penalty 0
-# what remains is the minimum-norm least-squares solution.
-CUTOFF = 1e-12
+# of R samples has rank R - 1 at most, and rounding leaves the rest near 2e-16 times a few. At
+# penalty 0 what remains is the minimum-norm least-squares solution.
+CUTOFF = 1e-14
 
 
 class Design(NamedTuple):

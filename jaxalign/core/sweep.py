@@ -218,8 +218,10 @@ def normalize(
         mean = mean + (block - mean[None]).mean(axis=0)
     block = block - mean[None]
     peak = jnp.abs(block).max(axis=0)
-    peak = jnp.where(peak > 0, peak, 1.0)
-    return block / peak[None], mean, peak, largest
+    # Of a constant target rounding is left.
+    varies = peak > jnp.finfo(jnp.float32).eps * largest
+    peak = jnp.where(varies, peak, 1.0)
+    return jnp.where(varies[None], block / peak[None], 0.0), mean, peak, largest
 
 
 class Layout(NamedTuple):
@@ -299,21 +301,19 @@ def _null(criterion, yy, sizes):
     return yy / sizes[:, None] if criterion == "squared_error" else jnp.zeros_like(yy)
 
 
-@jax.jit(static_argnames=("criterion", "capacity"))
+@jax.jit(static_argnames=("capacity",))
 @jax.default_matmul_precision("highest")
 def choose(
     shared: tuple[Inner, Float[Array, "k a a"], Float[Array, " a"]],
     targets: Targets,
     *,
-    criterion: Criterion,
     capacity: int,
 ) -> Choice:
-    """Choose the penalty of each target and outer fold by the adaptive search.
+    """Choose the penalty of each target and outer fold by the adaptive search for squared errors.
 
     Args:
       shared: training sets and their tests, what `prior` makes of them, and penalties, ascending.
       targets: a tile of targets.
-      criterion: what is to be least, averaged over the inner test sets.
       capacity: targets that are taken at a time after the first round.
     """
     inner, covariance, alphas = shared
@@ -322,12 +322,12 @@ def choose(
     trained = targets.train(sets)
     rotated = trained.rotated
     num_targets = rotated.shape[1]
-    is_correlation = criterion == "correlation"
+    criterion = "squared_error"
     uses = jnp.arange(len(owner))
 
     def observe(u):
         b = sets.source[u]
-        t, yy = targets.project(sets, trained, u, center=is_correlation)
+        t, yy = targets.project(sets, trained, u, center=False)
         d = 1 / (design.spectrum[b][None] + alphas[:, None])
         loadings = design.loadings[u]
         lengths = jnp.diagonal(loadings) if sets.is_gram else (loadings**2).sum(axis=0)
@@ -454,17 +454,17 @@ def in_sample_curves(
 
     def observe(u):
         y, _ = targets.responses(sets, trained, u, center=False)
-        y, loadings = y.T, sets.design.loadings[u]  # [v R], [R r]
+        y = y.T  # [v R]
         b = sets.source[u]
-        rotated, spectrum = trained.rotated[b], sets.design.spectrum[b]
+        spectrum = sets.design.spectrum[b]
         keep = sets.rows.tests_mask[u].astype(jnp.float32)
         size = keep.sum()
 
-        def cost(fitted, leverage):
-            leverage = (leverage + sets.intercept / size) * keep
+        def cost(residual, free):
+            """Take residuals [v R] and 1 - leverage [R]."""
             if scheme == "gcv":
-                leverage = leverage.sum() / size * keep
-            left_out = (y - fitted) / (1 - leverage)[None]
+                free = (free * keep).sum() / size * keep
+            left_out = residual * keep[None] / jnp.where(keep > 0, free, 1.0)[None]
             if criterion == "squared_error":
                 return (left_out**2).sum(axis=1) / size
             predicted = (y - left_out) * keep[None]
@@ -472,12 +472,23 @@ def in_sample_curves(
             sums = [(a * b).sum(axis=1) for a, b in ((y, y), (predicted, y), (predicted,) * 2)]
             return search_lib.cost(criterion, Moments(*sums), size)[0]
 
-        def at(alpha):
-            d = 1 / (spectrum + alpha)
-            fitted = (rotated * d[None]) @ loadings.T
-            return cost(fitted, ((loadings * d[None]) * sets.design.basis[b].T).sum(axis=1))
+        # Residuals and 1 - leverage are sums of what is left of each direction, which keeps the
+        # digits that differences from fitted values would lose where the fit is close.
+        length = jnp.sqrt(sets.design.basis[b] ** 2 @ jnp.ones_like(keep))
+        unit = sets.design.basis[b] / jnp.where(length > 0, length, 1.0)[:, None]  # [r R]
+        inside = y @ unit.T  # [v r]
+        # Where directions fill the space, rounding is all that lies outside of them.
+        rank = sets.design.rank[b].astype(jnp.float32)
+        lies_outside = jnp.where(rank < size - sets.intercept, keep, 0.0)
+        outside = (y - inside @ unit) * lies_outside[None]
+        beyond = (keep * (1 - sets.intercept / size) - (unit**2).sum(axis=0)) * lies_outside
 
-        nothing = cost(jnp.zeros_like(y), jnp.zeros_like(keep))
+        def at(alpha):
+            left = alpha / (spectrum + alpha)
+            residual = (inside * left[None]) @ unit + outside
+            return cost(residual, (left @ unit**2) + beyond)
+
+        nothing = cost(y, keep * (1 - sets.intercept / size))
         if criterion == "correlation":
             nothing = jnp.zeros_like(nothing)
         return jax.lax.map(at, alphas), nothing

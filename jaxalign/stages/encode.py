@@ -35,6 +35,7 @@ METRIC = "pearson_r"
 DOWNSAMPLE = ("mean", "sum", "lanczos")
 GROUPS = ("none", "passage")
 SEARCH = ("adaptive", "grid")
+EDGE = 0.25  # share of choices at an end of the grid that is worth a warning; noise goes there too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -300,6 +301,16 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
         for row in _rows(result, goals, config)
     ]
     rows_lib.write(artefact.path / ROWS, rows)
+    chosen = np.concatenate([result.alphas for result in scored.values()])
+    low, high = cv.edges(chosen, np.array(config.alphas))
+    if max(low, high) > EDGE and len(config.alphas) > 1:
+        logging.warning(
+            "encode %s: %.0f %% of the penalties chosen are the smallest of encode.alphas, %.0f %% "
+            "the largest: a better one may lie beyond",
+            artefact.name,
+            100 * low,
+            100 * high,
+        )
     undefined = sum(row["num_nan"] for row in rows)
     if undefined:
         logging.warning("encode %s: %d fold scores are undefined", artefact.name, undefined)

@@ -1,38 +1,78 @@
-import itertools
+import functools
 
-import hypothesis
 import numpy as np
 import pytest
 import ridge_oracle
-from hypothesis import strategies as st
+import tensorstore
 from scipy import stats
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV
+from sklearn import model_selection
+from sklearn.linear_model import LinearRegression, Ridge, RidgeCV
+from sklearn.model_selection import GridSearchCV, ShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from jaxalign.core import cv
+from jaxalign.core import folds as folds_lib
+from jaxalign.core import mesh as mesh_lib
+from jaxalign.core.folds import Fold, Split
 
 N = 60
 ALPHAS = 10.0 ** np.arange(-3, 10)
-# Beyond, the errors of neighbouring penalties are equal in float32.
-DISTINCT_ALPHAS = ALPHAS[:8]
+# Beyond 1e4 the errors of neighbouring penalties are equal in float32; as many as in ALPHAS, for
+# both to share their compilations.
+DISTINCT_ALPHAS = np.logspace(-3, 4, len(ALPHAS))
 GROUP_SIZES = (3, 9, 5, 1, 14, 6, 2, 8, 7, 5)
-
-settings = hypothesis.settings(max_examples=80, deadline=None, derandomize=True, database=None)
+GROUPS = np.repeat(np.arange(len(GROUP_SIZES)), GROUP_SIZES)
+# Enough that one in a thousand could be missed; all in one tile.
+MANY = 400
+TILE = 80
+SLOW_FORMS = [pytest.param(form, marks=pytest.mark.slow) for form in ("dual", "sums")]
 
 
 def equal_folds():
-    return cv.contiguous_folds(["a"] * N, 5, gap=0)
+    return folds_lib.contiguous_folds(["a"] * N, 5, gap=0)
 
 
 def gapped_folds():
-    return cv.contiguous_folds(["a"] * 23 + ["b"] * 37, 5, gap=3)
+    return folds_lib.contiguous_folds(["a"] * 23 + ["b"] * 37, 5, gap=3)
 
 
 def grouped_folds():
-    groups = [f"g{i}" for i, size in enumerate(GROUP_SIZES) for _ in range(size)]
-    return cv.contiguous_folds(["a"] * N, 4, gap=1, groups=groups)
+    return folds_lib.contiguous_folds(["a"] * N, 4, gap=1, groups=GROUPS)
+
+
+def group_k_folds():
+    splitters = model_selection.GroupKFold(4), model_selection.GroupKFold(3)
+    return folds_lib.nest(*splitters, N, groups=GROUPS)
+
+
+def shuffle_split_folds():
+    return folds_lib.nest(4, ShuffleSplit(6, test_size=0.3, random_state=0), N)
+
+
+def leave_one_run_out():
+    return folds_lib.leave_one_run_out(["x"] * 11 + ["y"] * 19 + ["z"] * 14 + ["w"] * 16)
+
+
+def fixed_folds():
+    """One test set; samples that are never used, and samples that are tested twice."""
+    train, test = np.r_[0:20, 25:45], np.r_[46:60]
+    inner = (
+        Split(train[10:], train[:10]),
+        Split(train[:25], train[30:]),
+        Split(train[5:], train[:5]),
+    )
+    return (Fold(Split(train, test), inner),)
+
+
+FOLDS = [
+    equal_folds,
+    grouped_folds,
+    group_k_folds,
+    shuffle_split_folds,
+    leave_one_run_out,
+    fixed_folds,
+]
 
 
 def make_targets(rng, X):
@@ -73,6 +113,18 @@ def of_unequal_scale(X, rng):
     X *= np.logspace(-1, 2, X.shape[1])
 
 
+def of_unequal_units(X, rng):
+    X *= np.logspace(-3, 3, X.shape[1])[rng.permutation(X.shape[1])]
+
+
+def ill_conditioned(X, rng):
+    """Set eigenvalues that fall by a power law, over eight decades."""
+    U, _, W = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
+    r = min(len(X) - 1, X.shape[1])
+    power = 8 / np.log10(r)
+    X[:] = 10 * U[:, :r] * np.arange(1, r + 1) ** (-power / 2) @ W[:r]
+
+
 def off_centre(X, rng):
     X += 1e3
 
@@ -91,84 +143,227 @@ def plain(X, rng):
     pass
 
 
-COLUMNS = [
-    plain,
-    duplicated,
-    nearly_duplicated,
-    low_rank,
-    of_unequal_scale,
-    off_centre,
-    constant,
-    tiny,
+COLUMNS = {
+    function.__name__: function
+    for function in (
+        plain,
+        duplicated,
+        nearly_duplicated,
+        low_rank,
+        of_unequal_scale,
+        of_unequal_units,
+        ill_conditioned,
+        off_centre,
+        constant,
+        tiny,
+    )
+}
+
+
+@functools.cache
+def many_targets(columns, p, num_targets=MANY):
+    """Features of a kind, which of them count for nothing, and targets of any signal and unit."""
+    rng = np.random.default_rng(0)
+    X = make_features(rng, p)
+    dead = COLUMNS[columns](X, rng) or []
+    live = np.delete(X, dead, axis=1)
+    live = (live - live.mean(axis=0)) / live.std(axis=0)
+    # Some depend on all features alike, some on the first principal directions.
+    U, values, _ = np.linalg.svd(live, full_matrices=False)
+    weights = rng.normal(size=(len(values), num_targets))
+    weights[:, ::2] *= values[:, None] / values[0]
+    signal = U @ weights
+    gain = rng.choice([0.0, 0.3, 1.0, 3.0], size=num_targets)
+    Y = gain * signal / signal.std(axis=0) + rng.normal(size=signal.shape)
+    Y[:, 1] = 1e4 + Y[:, 1]
+    Y *= 10.0 ** rng.integers(-4, 5, size=num_targets)
+    Y[:, 0] = 0.1
+    return X, Y, tuple(dead)
+
+
+@functools.cache
+def oracle_costs(columns, p, make_folds, standardize):
+    """Return costs [k a v] and those of the training mean [k v], by criterion."""
+    X, Y, dead = many_targets(columns, p)
+    return costs_of_folds(np.delete(X, dead, axis=1), Y, make_folds(), ALPHAS, standardize)
+
+
+def costs_of_folds(X, Y, folds, alphas, standardize):
+    each = [ridge_oracle.costs(X, Y, fold.inner, alphas, standardize=standardize) for fold in folds]
+    return {
+        criterion: tuple(map(np.array, zip(*(one[criterion] for one in each), strict=True)))
+        for criterion in each[0]
+    }
+
+
+def assert_bar(chosen, costs, alphas, criterion):
+    """Require equal penalties [.. v] for 99.9 % of the targets that costs [.. a v] decide."""
+    best, second = np.moveaxis(np.sort(costs, axis=-2)[..., :2, :], -2, 0)
+    decided = second - best > (1e-4 * np.abs(best) if criterion == "squared_error" else 1e-5)
+    wrong = decided & (chosen != alphas[costs.argmin(axis=-2)])
+    assert decided.mean() > 0.4
+    assert wrong.sum() <= 1e-3 * decided.sum(), f"{wrong.sum()} of {decided.sum()} penalties"
+
+
+def assert_scores(result, X, Y, folds, *, standardize):
+    """Compare with the oracle's scores at the penalties that were chosen."""
+    for i, fold in enumerate(folds):
+        r, r2 = ridge_oracle.scores(X, Y, fold.outer, result.alphas[i], standardize=standardize)
+        varies = Y.std(axis=0) > 1e-6 * np.abs(Y).max(axis=0)
+        for found, expected in ((result.r[i], r), (result.r2[i], r2)):
+            assert np.isnan(found[~varies]).all()
+            np.testing.assert_allclose(found[varies], expected[varies], rtol=1e-4, atol=1e-4)
+        assert np.abs(result.r[i] - r)[varies].max() < 1e-4
+
+
+def assert_matches_oracle(
+    columns, p, make_folds, *, standardize=True, criterion="squared_error", **method
+):
+    X, Y, dead = many_targets(columns, p)
+    folds = make_folds()
+    costs, null = oracle_costs(columns, p, make_folds, standardize)[criterion]
+    result = cv.nested(X, Y, folds, ALPHAS, standardize=standardize, criterion=criterion, **method)
+    assert_bar(result.alphas[:, 1:], costs[..., 1:], ALPHAS, criterion)
+    live = np.delete(X, dead, axis=1)
+    assert_scores(result, live, Y, folds, standardize=standardize)
+    np.testing.assert_array_equal(result.num_constant, len(dead))
+    # Of a penalty that is as good as the best, or all but so.
+    inner_score = -costs.min(axis=1)
+    if criterion == "squared_error":
+        inner_score = 1 + inner_score / np.where(null > 0, null, np.nan)
+    error = np.abs(result.inner_score - inner_score)[:, 1:]
+    assert (error < 1e-4).mean() > 0.999
+
+
+WIDE = ("plain", "duplicated", "ill_conditioned", "constant")
+# Every pair of settings occurs; all of them together are slow.
+METHODS = [
+    ("primal", "grid", "squared_error", True),
+    ("dual", "adaptive", "squared_error", False),
+    ("sums", "adaptive", "squared_error", True),
+    ("sums", "grid", "correlation", False),
+    ("dual", "grid", "correlation", True),
+    ("primal", "adaptive", "correlation", False),
+]
+ALL_METHODS = [
+    pytest.param(form, search, criterion, standardize, marks=() if short else pytest.mark.slow)
+    for form in ("primal", "dual", "sums")
+    for search in ("grid", "adaptive")
+    for criterion in ("squared_error", "correlation")
+    for standardize in (True, False)
+    for short in [(form, search, criterion, standardize) in METHODS]
 ]
 
 
-def assert_matches_oracle(X, Y, folds, *, standardize, dead=(), alphas=ALPHAS):
-    """Compare with the float64 oracle; `dead` columns must count for nothing."""
-    result = cv.nested(X, Y, folds, alphas, standardize=standardize)
-    live = np.delete(X, dead, axis=1)
-    num_decided = 0
-    for i, fold in enumerate(folds):
-        errors, null = ridge_oracle.inner_errors(live, Y, fold, alphas, standardize=standardize)
-        # Penalties whose errors differ by less than this are as good as equal in float32.
-        best, second = np.sort(errors, axis=0)[:2]
-        decided = second > best * (1 + 1e-4)
-        num_decided += decided.sum()
-        np.testing.assert_array_equal(
-            result.alphas[i, decided], alphas[errors.argmin(axis=0)[decided]]
-        )
-        inner_r2 = 1 - best / null
-        np.testing.assert_allclose(result.inner_r2[i], inner_r2, atol=1e-4)
+@pytest.mark.parametrize(
+    "columns, p",
+    [
+        pytest.param(columns, p, marks=() if p == 10 or columns in WIDE else pytest.mark.slow)
+        for columns in COLUMNS
+        for p in (10, 90)
+    ],
+)
+@pytest.mark.parametrize("form, search, criterion, standardize", ALL_METHODS)
+def test_any_method_matches_the_oracle_for_any_columns(
+    p, form, search, criterion, standardize, columns
+):
+    assert_matches_oracle(
+        columns,
+        p,
+        gapped_folds,
+        form=form,
+        search=search,
+        criterion=criterion,
+        standardize=standardize,
+    )
 
-        r, r2 = ridge_oracle.held_out(live, Y, fold, result.alphas[i], standardize=standardize)
-        np.testing.assert_allclose(result.r[i], r, rtol=0, atol=1e-4)
-        np.testing.assert_allclose(result.r2[i], r2, rtol=1e-4, atol=1e-4)
-    assert num_decided > 0.5 * result.alphas.size
-    np.testing.assert_array_equal(result.num_constant, len(dead))
+
+@pytest.mark.parametrize(
+    "make_folds, form, search, p",
+    [
+        (equal_folds, "dual", "grid", 90),
+        (grouped_folds, "primal", "grid", 10),
+        (group_k_folds, "sums", "adaptive", 10),
+        (shuffle_split_folds, "primal", "grid", 10),
+        (leave_one_run_out, "sums", "grid", 10),
+        (fixed_folds, "dual", "grid", 10),
+        *(
+            pytest.param(make_folds, form, search, p, marks=pytest.mark.slow)
+            for make_folds in FOLDS
+            for form, search, p in [
+                ("primal", "grid", 10),
+                ("primal", "adaptive", 10),
+                ("sums", "grid", 10),
+                ("sums", "adaptive", 10),
+                ("dual", "grid", 90),
+                ("dual", "adaptive", 90),
+            ]
+        ),
+    ],
+)
+def test_any_folds_match_the_oracle(make_folds, form, search, p):
+    assert_matches_oracle("plain", p, make_folds, form=form, search=search)
 
 
+@pytest.mark.parametrize(
+    "p, standardize, form", [(47, False, "primal"), (48, True, "dual"), (47, False, "sums")]
+)
+def test_scores_match_the_oracle_where_samples_equal_features(p, standardize, form):
+    assert {len(fold.outer.train) for fold in equal_folds()} == {48}
+    assert_matches_oracle("plain", p, equal_folds, standardize=standardize, form=form)
+
+
+@pytest.mark.parametrize("form", ["primal", *SLOW_FORMS])
+def test_one_feature_matches_the_oracle(form):
+    assert_matches_oracle("plain", 1, gapped_folds, form=form)
+
+
+@pytest.mark.parametrize("search", ["grid", "adaptive"])
+def test_one_target_matches_the_oracle(rng, search):
+    X, Y = make_problem(rng)
+    for j in (2, 6):
+        result = cv.nested(X, Y[:, [j]], gapped_folds(), ALPHAS, search=search)
+        for i, fold in enumerate(gapped_folds()):
+            every = ridge_oracle.costs(X, Y[:, [j]], fold.inner, ALPHAS, standardize=True)
+            costs, _ = every["squared_error"]
+            np.testing.assert_array_equal(result.alphas[i], ALPHAS[costs.argmin(axis=0)])
+        assert_scores(result, X, Y[:, [j]], gapped_folds(), standardize=True)
+
+
+@pytest.mark.parametrize("form, p", [("primal", 10), ("dual", 90), ("sums", 10)])
 @pytest.mark.parametrize("standardize", [True, False])
-@pytest.mark.parametrize("p", [10, 90])
-@pytest.mark.parametrize("columns", COLUMNS)
-def test_scores_match_the_oracle_for_any_columns(rng, columns, p, standardize):
-    X = make_features(rng, p)
-    dead = columns(X, rng) or []
-    Y = make_targets(rng, np.delete(X, dead, axis=1))
-    assert_matches_oracle(X, Y, gapped_folds(), standardize=standardize, dead=dead)
-
-
-@pytest.mark.parametrize("p, standardize", [(47, False), (48, True)])
-def test_scores_match_the_oracle_where_samples_equal_features(rng, p, standardize):
+def test_least_squares_matches_the_oracle(rng, form, p, standardize):
     X, Y = make_problem(rng, p)
-    folds = equal_folds()
-    assert {len(fold.outer.train) for fold in folds} == {48}
-    assert_matches_oracle(X, Y, folds, standardize=standardize)
-
-
-def test_scores_match_the_oracle_on_unequal_groups(rng):
-    X, Y = make_problem(rng)
-    folds = grouped_folds()
-    assert len({len(fold.outer.test) for fold in folds}) > 1
-    assert_matches_oracle(X, Y, folds, standardize=True)
-
-
-def test_one_target_matches_the_oracle(rng):
-    X, Y = make_problem(rng)
-    assert_matches_oracle(X, Y[:, 2:3], gapped_folds(), standardize=True)
+    X[:, 4] = X[:, 1] - 2 * X[:, 0]
+    folds = gapped_folds()
+    result = cv.nested(X, Y, folds, np.zeros(1), standardize=standardize, form=form)
+    np.testing.assert_array_equal(result.alphas, 0)
+    assert_scores(result, X, Y, folds, standardize=standardize)
+    for i, fold in enumerate(folds):
+        # scikit-learn too takes the solution of minimum norm.
+        Z = ridge_oracle.scaled(X, fold.outer.train, standardize=standardize)
+        model = LinearRegression(tol=1e-6).fit(Z[fold.outer.train], Y[fold.outer.train])
+        y, predicted = Y[fold.outer.test], model.predict(Z[fold.outer.test])
+        r = [stats.pearsonr(a, b).statistic for a, b in zip(predicted.T, y.T, strict=True)]
+        np.testing.assert_allclose(result.r[i], r, rtol=0, atol=1e-4)
+        assert result.rank[i] == min(p - 1, len(fold.outer.train) - 1)
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 1.0, 1e3, 1e6, 1e9])
 @pytest.mark.parametrize(
-    "p, make_folds", [(10, gapped_folds), (48, equal_folds), (90, gapped_folds)]
+    "p, form, make_folds",
+    [
+        (10, "primal", gapped_folds),
+        (10, "sums", gapped_folds),
+        (48, "dual", equal_folds),
+        (90, "dual", gapped_folds),
+    ],
 )
-def test_scores_at_a_given_penalty_match_the_oracle(rng, p, make_folds, alpha):
+def test_scores_at_a_given_penalty_match_the_oracle(rng, p, form, make_folds, alpha):
     X, Y = make_problem(rng, p)
     folds = make_folds()
-    result = cv.nested(X, Y, folds, np.array([alpha]))
-    for i, fold in enumerate(folds):
-        r, r2 = ridge_oracle.held_out(X, Y, fold, np.full(10, alpha), standardize=True)
-        np.testing.assert_allclose(result.r[i], r, rtol=0, atol=1e-4)
-        np.testing.assert_allclose(result.r2[i], r2, rtol=1e-4, atol=1e-4)
+    result = cv.nested(X, Y, folds, np.array([alpha]), form=form)
+    assert_scores(result, X, Y, folds, standardize=True)
 
 
 @pytest.mark.parametrize("p", [10, 90])
@@ -194,13 +389,269 @@ def test_scores_match_a_grid_search_of_sklearn(rng, p):
         assert result.r2[1, j] == pytest.approx(model.score(X[fold.outer.test], y), abs=1e-4)
 
 
+@pytest.mark.parametrize("form, p", [("primal", 10), ("dual", 90)])
+@pytest.mark.parametrize("standardize", [True, False])
+def test_without_an_intercept_scores_match_sklearn(rng, form, p, standardize):
+    X, Y = make_problem(rng, p)
+    X, Y, alphas = X + 1, Y[:, :8] + 0.5, DISTINCT_ALPHAS
+    folds = gapped_folds()
+    result = cv.nested(X, Y, folds, alphas, standardize=standardize, form=form, intercept=False)
+    for i, fold in enumerate(folds):
+
+        def predict(split, alpha, y=Y):
+            Z = X / X[split.train].std(axis=0) if standardize else X
+            model = Ridge(alpha, fit_intercept=False, solver="svd")
+            return model.fit(Z[split.train], y[split.train]).predict(Z[split.test])
+
+        costs = [
+            np.mean([((Y[s.test] - predict(s, a)) ** 2).mean(axis=0) for s in fold.inner], axis=0)
+            for a in alphas
+        ]
+        np.testing.assert_array_equal(result.alphas[i], alphas[np.argmin(costs, axis=0)])
+        predicted = predict(fold.outer, result.alphas[i])
+        y = Y[fold.outer.test]
+        r = ridge_oracle.pearson_r(predicted, y)
+        np.testing.assert_allclose(result.r[i], r, rtol=0, atol=1e-4)
+        r2 = 1 - ((y - predicted) ** 2).sum(axis=0) / ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+        np.testing.assert_allclose(result.r2[i], r2, rtol=1e-4, atol=1e-4)
+
+
+# Leave-one-out and generalised cross-validation.
+
+REGIMES = {"n>p": 10, "n=p": N - 1, "n<p": 90, "n<<p": 300}
+
+
+def make_many(p, num_targets=200):
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(N, p))
+    signal = X @ rng.normal(size=(p, num_targets)) / np.sqrt(p)
+    return X, np.linspace(0, 5, num_targets) * signal + rng.normal(size=signal.shape)
+
+
+@pytest.mark.parametrize("form", ["primal", "dual"])
+@pytest.mark.parametrize("regime", REGIMES)
+def test_leave_one_out_matches_ridge_cv_of_sklearn(regime, form):
+    X, Y = make_many(REGIMES[regime])
+    model = RidgeCV(ALPHAS, store_cv_results=True, alpha_per_target=True).fit(X, Y)
+    method = cv.Method(standardize=False, scheme="loo", form=form)
+    found = cv.select(X, Y, (), ALPHAS, method=method, keep_curves=True)
+    expected = model.cv_results_.mean(axis=0).T
+    np.testing.assert_allclose(found.curve, expected, rtol=1e-4)
+    assert_bar(found.alphas, expected, ALPHAS, "squared_error")
+
+
+@pytest.mark.parametrize("criterion", ["squared_error", "correlation"])
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("p", [10, 90])
+def test_leave_one_out_matches_leaving_each_out(p, standardize, criterion):
+    X, Y = make_many(p)
+    folds = gapped_folds()[:2]
+    alphas = ALPHAS[::2]
+    result = cv.nested(
+        X, Y, folds, alphas, standardize=standardize, scheme="loo", criterion=criterion
+    )
+    for i, fold in enumerate(folds):
+        Z, splits = ridge_oracle.left_out(X, fold.outer.train, standardize=standardize)
+        predicted = []
+        for split in map(Split._make, splits):
+            deviations, mean = ridge_oracle.predict(Z, Y, split, alphas)
+            predicted.append(deviations[:, 0] + mean)
+        predicted = np.stack(predicted, axis=1)  # [a R v]
+        y = Y[fold.outer.train]
+        if criterion == "squared_error":
+            costs = ((y - predicted) ** 2).mean(axis=1)
+        else:
+            costs = -ridge_oracle.pearson_r(predicted, y)
+        assert_bar(result.alphas[i], costs, alphas, criterion)
+    assert_scores(result, X, Y, folds, standardize=standardize)
+
+
+@pytest.mark.parametrize("form, standardize", [("primal", True), ("dual", False)])
+@pytest.mark.parametrize("regime", REGIMES)
+def test_generalised_cross_validation_matches_its_closed_form(regime, form, standardize):
+    X, Y = make_many(REGIMES[regime])
+    Z = ridge_oracle.scaled(X, np.arange(N), standardize=standardize)
+    y = Y - Y.mean(axis=0)
+    expected = []
+    U, values, _ = np.linalg.svd(Z, full_matrices=True)
+    values = np.r_[values, np.zeros(N - len(values))] ** 2
+    for alpha in ALPHAS:
+        # I - H, of which one direction is the constant's; H is that of the centred fit.
+        left = np.where(np.arange(N) < N, alpha / (values + alpha), 1.0)
+        residual = U @ (left[:, None] * (U.T @ y))
+        expected.append((residual**2).mean(axis=0) / ((left.sum() - 1) / N) ** 2)
+    method = cv.Method(standardize=standardize, scheme="gcv", form=form)
+    found = cv.select(X, Y, (), ALPHAS, method=method, keep_curves=True)
+    np.testing.assert_allclose(found.curve, expected, rtol=1e-4)
+    assert_bar(found.alphas, np.array(expected), ALPHAS, "squared_error")
+
+
+def test_gcv_and_leave_one_out_agree_where_leverages_are_equal(rng):
+    # Cosines: every sample has the same leverage.
+    time = 2 * np.pi * np.arange(N) / N
+    X = np.stack([f(k * time) for k in (1, 2, 5) for f in (np.cos, np.sin)], axis=1)
+    Y = X @ rng.normal(size=(6, 8)) + rng.normal(size=(N, 8))
+    curves = [
+        cv.select(X, Y, (), ALPHAS, method=cv.Method(scheme=scheme), keep_curves=True).curve
+        for scheme in ("loo", "gcv")
+    ]
+    np.testing.assert_allclose(*curves, rtol=1e-5)
+
+
+# One penalty for many targets.
+
+
+@pytest.mark.parametrize("criterion", ["squared_error", "correlation"])
+@pytest.mark.parametrize(
+    "form, num_groups, tile", [("primal", 1, None), ("primal", 7, TILE), ("sums", 7, None)]
+)
+def test_pooled_penalties_match_the_oracle(num_groups, form, criterion, tile):
+    X, Y, _ = many_targets("plain", 10)
+    Y = Y / np.maximum(Y.std(axis=0), 1e-9)
+    pool = np.random.default_rng(0).integers(num_groups, size=MANY)
+    folds = gapped_folds()
+    result = cv.nested(X, Y, folds, ALPHAS, pool=pool, form=form, criterion=criterion, tile=tile)
+    for i, fold in enumerate(folds):
+        every = ridge_oracle.costs(X, Y, fold.inner, ALPHAS, standardize=True)
+        costs, null = every[criterion]
+        for group in range(num_groups):
+            own = pool == group
+            curve = costs[:, own].mean(axis=1)
+            assert set(result.alphas[i, own]) == {ALPHAS[curve.argmin()]}
+            score = -curve.min()
+            if criterion == "squared_error":
+                score = 1 + score / null[own].mean()
+            np.testing.assert_allclose(result.inner_score[i, own], score, atol=1e-5)
+    assert_scores(result, X, Y, folds, standardize=True)
+
+
+def test_pooled_errors_are_in_the_units_of_the_targets(rng):
+    X, Y = make_problem(rng)
+    Y = Y[:, [0, 7]] / Y[:, [0, 7]].std(axis=0)
+    pool = np.zeros(2, int)
+    alone = cv.nested(X, Y, gapped_folds(), DISTINCT_ALPHAS)
+    assert (alone.alphas[:, 0] != alone.alphas[:, 1]).all()
+    for j in range(2):
+        # The louder target has its way.
+        louder = cv.nested(
+            X, Y * 1e4 ** (np.arange(2) == j), gapped_folds(), DISTINCT_ALPHAS, pool=pool
+        )
+        np.testing.assert_array_equal(louder.alphas, alone.alphas[:, [j, j]])
+
+
+@pytest.mark.parametrize("scheme", ["loo", "gcv"])
+def test_pools_go_with_any_scheme(scheme):
+    X, Y = make_many(10)
+    pool = np.arange(200) % 3
+    method = cv.Method(scheme=scheme)
+    apart = cv.select(X, Y, (), ALPHAS, method=method, keep_curves=True)
+    pooled = cv.select(X, Y, (), ALPHAS, method=method, pool=pool)
+    for group in range(3):
+        curve = apart.curve[:, pool == group].mean(axis=1)
+        assert set(pooled.alphas[pool == group]) == {ALPHAS[curve.argmin()]}
+
+
+# Adaptive search.
+
+DENSE_ALPHAS = np.logspace(-3, 5, 60)
+
+
+def autoregressive(rng, shape, phi=0.9):
+    """Series of unit variance along the first axis."""
+    x = rng.normal(size=shape)
+    for t in range(1, len(x)):
+        x[t] = phi * x[t - 1] + np.sqrt(1 - phi**2) * x[t]
+    return x
+
+
+def white(rng, shape):
+    return rng.normal(size=shape)
+
+
+@functools.cache
+def hard_problem(kind, p, n=200, num_targets=800):
+    """Half of the targets are noise; of the others, half depend on two features alone."""
+    rng = np.random.default_rng(2)
+    draw = white if kind == "white" else autoregressive
+    X = draw(rng, (n, p)) / np.sqrt(np.arange(1, p + 1))
+    weights = rng.normal(size=(p, num_targets))
+    weights[2:, ::2] = 0
+    # A strong direction, and a weak one that only a small penalty reaches: two minima.
+    weights[-1, ::4] = np.sqrt(p) * 3
+    signal = X @ weights
+    gain = rng.choice([0.0, 0.0, 0.5, 2.0], size=num_targets)
+    Y = gain * signal / signal.std(axis=0) + draw(rng, (n, num_targets))
+    folds = folds_lib.nest(5, 4, n)
+    return X, Y, folds
+
+
+@functools.cache
+def hard_costs(kind, p, alphas):
+    X, Y, folds = hard_problem(kind, p)
+    return costs_of_folds(X, Y, folds, np.array(alphas), False)
+
+
+def count_minima(costs):
+    """Count the local minima of curves [.. a v]."""
+    edge = np.full((*costs.shape[:-2], 1, costs.shape[-1]), np.inf)
+    padded = np.concatenate([edge, costs, edge], axis=-2)
+    inside = padded[..., 1:-1, :]
+    return ((inside < padded[..., :-2, :]) & (inside < padded[..., 2:, :])).sum(axis=-2)
+
+
+@pytest.mark.parametrize("criterion", ["squared_error", "correlation"])
+@pytest.mark.parametrize(
+    "p, kind, alphas",
+    [
+        (50, "white", ALPHAS),
+        (50, "autoregressive", DENSE_ALPHAS),
+        pytest.param(50, "white", DENSE_ALPHAS, marks=pytest.mark.slow),
+        pytest.param(50, "autoregressive", ALPHAS, marks=pytest.mark.slow),
+        pytest.param(260, "white", DENSE_ALPHAS, marks=pytest.mark.slow),
+        pytest.param(260, "autoregressive", DENSE_ALPHAS, marks=pytest.mark.slow),
+    ],
+    ids=lambda x: str(len(x)) if isinstance(x, np.ndarray) else str(x),
+)
+def test_the_adaptive_search_finds_the_best_penalty(p, kind, alphas, criterion):
+    X, Y, folds = hard_problem(kind, p)
+    costs, _ = hard_costs(kind, p, tuple(alphas))[criterion]
+    assert (count_minima(costs) > 1).mean() > 2e-3
+    result = cv.nested(
+        X, Y, folds, alphas, standardize=False, criterion=criterion, search="adaptive"
+    )
+    assert_bar(result.alphas, costs, alphas, criterion)
+    # Where it finds another, that one must be nearly as good.
+    place = np.searchsorted(alphas, result.alphas)[:, None]
+    lost = np.take_along_axis(costs, place, axis=1)[:, 0] - costs.min(axis=1)
+    scale = costs.min(axis=1) if criterion == "squared_error" else 1.0
+    assert (lost / scale).max() < 0.05
+    assert result.num_computed.mean() < len(alphas) / 2
+
+
+@pytest.mark.parametrize("form", ["primal", pytest.param("dual", marks=pytest.mark.slow), "sums"])
+def test_the_adaptive_search_finds_what_the_grid_finds(form):
+    X, Y, folds = hard_problem("white", 50)
+    grid, adaptive = (
+        cv.nested(X, Y, folds, ALPHAS, standardize=False, search=search, form=form)
+        for search in ("grid", "adaptive")
+    )
+    same = grid.alphas == adaptive.alphas
+    assert same.mean() > 0.998
+    np.testing.assert_array_equal(grid.r[same], adaptive.r[same])
+    np.testing.assert_array_equal(grid.num_computed, len(ALPHAS))
+    np.testing.assert_allclose(adaptive.inner_score[same], grid.inner_score[same], atol=1e-5)
+
+
+# What must hold for any data.
+
+
 def test_targets_do_not_interact(rng):
     X, Y = make_problem(rng)
     before = cv.nested(X, Y, gapped_folds(), ALPHAS)
     Y[:, 0] = 1e6 * rng.normal(size=N)
     Y[:, 1] = 0.3
     after = cv.nested(X, Y, gapped_folds(), ALPHAS)
-    for name in ("r", "r2", "alphas", "inner_r2"):
+    for name in ("r", "r2", "alphas", "inner_score"):
         np.testing.assert_array_equal(getattr(after, name)[:, 2:], getattr(before, name)[:, 2:])
 
 
@@ -263,7 +714,7 @@ def test_affine_change_of_targets_leaves_scores_unchanged(rng, scale, offset):
     np.testing.assert_array_equal(changed.alphas, plain.alphas)
     np.testing.assert_allclose(changed.r, plain.r, atol=1e-5)
     np.testing.assert_allclose(changed.r2, plain.r2, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(changed.inner_r2, plain.inner_r2, atol=1e-5)
+    np.testing.assert_allclose(changed.inner_score, plain.inner_score, atol=1e-5)
 
 
 def test_an_infinite_penalty_scores_as_the_training_mean(rng):
@@ -275,7 +726,7 @@ def test_an_infinite_penalty_scores_as_the_training_mean(rng):
         error = ((y - Y[fold.outer.train].mean(axis=0)) ** 2).sum(axis=0)
         expected = 1 - error / ((y - y.mean(axis=0)) ** 2).sum(axis=0)
         np.testing.assert_allclose(result.r2[i], expected, atol=1e-4)
-    np.testing.assert_allclose(result.inner_r2, 0, atol=1e-5)
+    np.testing.assert_allclose(result.inner_score, 0, atol=1e-5)
 
 
 def test_a_noiseless_signal_is_recovered_in_full(rng):
@@ -284,7 +735,7 @@ def test_a_noiseless_signal_is_recovered_in_full(rng):
     np.testing.assert_array_equal(result.alphas, ALPHAS[0])
     np.testing.assert_allclose(result.r, 1, atol=1e-5)
     np.testing.assert_allclose(result.r2, 1, atol=1e-5)
-    np.testing.assert_allclose(result.inner_r2, 1, atol=1e-5)
+    np.testing.assert_allclose(result.inner_score, 1, atol=1e-5)
 
 
 def test_unrelated_features_predict_nothing(rng):
@@ -302,7 +753,7 @@ def test_held_out_responses_do_not_choose_the_penalty(rng):
     Y[folds[2].outer.test] = rng.permutation(Y[folds[2].outer.test])
     after = cv.nested(X, Y, folds, alphas)
     np.testing.assert_array_equal(after.alphas[2], before.alphas[2])
-    np.testing.assert_allclose(after.inner_r2[2], before.inner_r2[2], atol=1e-4)
+    np.testing.assert_allclose(after.inner_score[2], before.inner_score[2], atol=1e-4)
     assert (after.alphas != before.alphas).any()
 
 
@@ -330,7 +781,7 @@ def test_a_fold_scores_alike_alone_and_among_others(rng):
     alone = cv.nested(X, Y, [folds[1]], ALPHAS)
     np.testing.assert_array_equal(alone.alphas[0], together.alphas[1])
     np.testing.assert_allclose(alone.r[0], together.r[1], atol=1e-5)
-    np.testing.assert_allclose(alone.inner_r2[0], together.inner_r2[1], atol=1e-5)
+    np.testing.assert_allclose(alone.inner_score[0], together.inner_score[1], atol=1e-5)
 
 
 def test_order_of_penalties_does_not_matter(rng):
@@ -356,7 +807,7 @@ def test_a_constant_target_has_no_score(rng, value):
     X, Y = make_problem(rng)
     Y[:, 0] = value
     result = cv.nested(X, Y, gapped_folds(), ALPHAS)
-    for scores in (result.r, result.r2, result.inner_r2):
+    for scores in (result.r, result.r2, result.inner_score):
         assert np.isnan(scores[:, 0]).all()
         assert np.isfinite(scores[:, 1:]).all()
 
@@ -391,7 +842,7 @@ def test_constant_features_have_no_correlation_and_score_as_the_mean(rng, p):
     result = cv.nested(np.full((N, p), 0.1), Y, folds, ALPHAS)
     assert np.isnan(result.r).all()
     assert np.isfinite(result.r2).all()
-    np.testing.assert_array_equal(result.inner_r2, 0)
+    np.testing.assert_array_equal(result.inner_score, 0)
     np.testing.assert_array_equal(result.num_constant, p)
 
 
@@ -404,167 +855,385 @@ def test_ties_go_to_the_larger_penalty(rng):
     np.testing.assert_array_equal(of_constant_features.alphas, ALPHAS[-1])
 
 
+@pytest.mark.parametrize("form, search", [("primal", "grid"), ("sums", "adaptive")])
+def test_tiles_do_not_interact(form, search):
+    X, Y, _ = many_targets("plain", 10)
+    options = {"form": form, "search": search}
+    whole = cv.nested(X, Y, gapped_folds(), DISTINCT_ALPHAS, **options)
+    parts = cv.nested(X, Y, gapped_folds(), DISTINCT_ALPHAS, tile=TILE, **options)
+    assert_same(parts, whole)
+
+
+def assert_same(result, expected, columns=slice(None)):
+    """Compare scores that may differ by rounding; choices may not."""
+    for name, tolerance in (("r", 1e-6), ("r2", 1e-5), ("inner_score", 1e-5)):
+        np.testing.assert_allclose(
+            getattr(result, name), getattr(expected, name)[:, columns], rtol=1e-5, atol=tolerance
+        )
+    np.testing.assert_array_equal(result.alphas, expected.alphas[:, columns])
+
+
+@pytest.mark.parametrize("criterion", ["squared_error", "correlation"])
+def test_a_target_alone_is_searched_as_among_others(criterion):
+    X, Y, _ = many_targets("plain", 10)
+    options = {"search": "adaptive", "criterion": criterion}
+    together = cv.nested(X, Y, gapped_folds(), DISTINCT_ALPHAS, **options)
+    for columns in ([3], [17], list(range(100, 112))):
+        few = cv.nested(X, Y[:, columns], gapped_folds(), DISTINCT_ALPHAS, **options)
+        assert_same(few, together, columns)
+        np.testing.assert_array_equal(few.num_computed, together.num_computed[:, columns])
+
+
+@pytest.mark.parametrize(
+    "form, p, search", [("primal", 10, "grid"), ("dual", 90, "grid"), ("sums", 10, "adaptive")]
+)
+def test_permuting_samples_within_folds_changes_nothing(rng, form, p, search):
+    X, Y = make_problem(rng, p)
+    folds = equal_folds()
+    order = np.concatenate([rng.permutation(fold.outer.test) for fold in folds])
+    assert (order != np.arange(N)).mean() > 0.8
+    plain, permuted = (
+        cv.nested(X[rows], Y[rows], folds, DISTINCT_ALPHAS, form=form, search=search)
+        for rows in (np.arange(N), order)
+    )
+    np.testing.assert_array_equal(permuted.alphas, plain.alphas)
+    np.testing.assert_allclose(permuted.r, plain.r, atol=1e-5)
+    np.testing.assert_allclose(permuted.r2, plain.r2, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(permuted.inner_score, plain.inner_score, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["loo", "gcv"])
+@pytest.mark.parametrize("p", [10, 90])
+def test_permuting_training_samples_changes_no_closed_form(rng, scheme, p):
+    X, Y = make_problem(rng, p)
+    order = rng.permutation(N)
+    method = cv.Method(scheme=scheme)
+    plain, permuted = (
+        cv.select(X[rows], Y[rows], (), ALPHAS[2:8], method=method)
+        for rows in (np.arange(N), order)
+    )
+    np.testing.assert_array_equal(permuted.alphas, plain.alphas)
+    np.testing.assert_allclose(permuted.score, plain.score, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape, form, search, scheme, criterion, tile",
+    [
+        ((4, 1), "primal", "grid", "folds", "squared_error", None),
+        ((2, 2), "sums", "adaptive", "folds", "squared_error", None),
+        ((4, 1), "primal", "grid", "loo", "squared_error", None),
+        pytest.param(
+            (2, 2), "dual", "adaptive", "folds", "correlation", 32, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            (4, 1), "sums", "adaptive", "folds", "correlation", 32, marks=pytest.mark.slow
+        ),
+        pytest.param((2, 2), "dual", "grid", "gcv", "squared_error", 32, marks=pytest.mark.slow),
+    ],
+)
+def test_sharded_equals_local(shape, form, search, scheme, criterion, tile):
+    X, Y, _ = many_targets("plain", 10)
+    # The devices do not divide the targets.
+    Y = Y[:, :397]
+    options = {"form": form, "search": search, "scheme": scheme, "criterion": criterion}
+    mesh = mesh_lib.make_mesh(*shape)
+    local = cv.nested(X, Y, gapped_folds(), DISTINCT_ALPHAS, **options)
+    sharded = cv.nested(X, Y, gapped_folds(), DISTINCT_ALPHAS, mesh=mesh, tile=tile, **options)
+    assert_same(sharded, local)
+    np.testing.assert_array_equal(sharded.num_computed, local.num_computed)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (2, 2)])
+def test_sharded_pools_equal_local_ones(shape):
+    X, Y, _ = many_targets("plain", 10)
+    Y = Y / np.maximum(Y.std(axis=0), 1e-9)
+    options = {"pool": np.arange(MANY) % 5}
+    local = cv.nested(X, Y, gapped_folds(), DISTINCT_ALPHAS, **options)
+    mesh = mesh_lib.make_mesh(*shape)
+    assert_same(cv.nested(X, Y, gapped_folds(), DISTINCT_ALPHAS, mesh=mesh, **options), local)
+
+
+def stored(Y):
+    """Return a tensorstore array in memory, in chunks that tiles do not follow."""
+    store = tensorstore.open(
+        {
+            "driver": "zarr3",
+            "kvstore": "memory://",
+            "metadata": {
+                "shape": list(Y.shape),
+                "data_type": str(Y.dtype),
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [7, 33]}},
+            },
+        },
+        create=True,
+    ).result()
+    store.write(Y).result()
+    return store
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("tile", [None, TILE])
+def test_targets_may_be_on_disk(dtype, tile):
+    X, Y, _ = many_targets("plain", 10)
+    Y = (Y / np.maximum(Y.std(axis=0), 1e-9)).astype(dtype)
+    for options in ({"search": "adaptive"}, {"pool": np.arange(MANY) % 3}):
+        expected = cv.nested(X, Y, gapped_folds(), ALPHAS, tile=tile, **options)
+        found = cv.nested(X, stored(Y), gapped_folds(), ALPHAS, tile=tile, **options)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_fits_read_targets_from_disk(rng):
+    X, Y = make_problem(rng)
+    expected = cv.refit(X, Y, np.full(10, 3.0))
+    for a, b in zip(cv.refit(X, stored(Y), np.full(10, 3.0)), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    chosen = [cv.select(X, y, equal_folds()[0].inner, ALPHAS) for y in (Y, stored(Y))]
+    np.testing.assert_array_equal(chosen[0].alphas, chosen[1].alphas)
+
+
+def test_progress_sees_every_tile():
+    X, Y, _ = many_targets("plain", 10)
+    seen = []
+
+    def progress(tiles):
+        for tile in tiles:
+            seen.extend(tile)
+            yield tile
+
+    cv.nested(X, Y, gapped_folds(), ALPHAS, tile=TILE, progress=progress)
+    assert seen == list(range(MANY))
+
+
+def test_the_form_that_is_chosen_does_not_matter():
+    X, Y, _ = many_targets("plain", 10)
+    results = [
+        cv.nested(X, Y, gapped_folds(), ALPHAS, form=form)
+        for form in ("auto", "primal", "dual", "sums")
+    ]
+    for result in results[1:]:
+        same = result.alphas == results[0].alphas
+        assert same.mean() > 0.99
+        np.testing.assert_allclose(result.r[same], results[0].r[same], atol=1e-5)
+        np.testing.assert_array_equal(result.rank, results[0].rank)
+        np.testing.assert_allclose(result.condition, results[0].condition, rtol=1e-3)
+
+
+def test_an_undefined_inner_correlation_counts_as_none(rng):
+    X, Y = make_problem(rng)
+    folds = gapped_folds()
+    Y[folds[0].inner[2].test, 3] = 0.1
+    for search in ("grid", "adaptive"):
+        result = cv.nested(X, Y, folds, DISTINCT_ALPHAS, criterion="correlation", search=search)
+        every = ridge_oracle.costs(X, Y[:, [3]], folds[0].inner, DISTINCT_ALPHAS, standardize=True)
+        costs, _ = every["correlation"]
+        assert result.alphas[0, 3] == DISTINCT_ALPHAS[costs.argmin()]
+        assert result.inner_score[0, 3] == pytest.approx(-costs.min(), abs=1e-4)
+
+
+# Selection and fits on all samples.
+
+
+@pytest.mark.parametrize("criterion", ["squared_error", "correlation"])
+@pytest.mark.parametrize("form, search", [("primal", "grid"), ("sums", "adaptive")])
+def test_selection_matches_the_oracle(criterion, form, search):
+    X, Y, _ = many_targets("plain", 10)
+    splits = folds_lib.splits(ShuffleSplit(8, test_size=0.25, random_state=3), N)
+    method = cv.Method(search=search, criterion=criterion, form=form)
+    found = cv.select(X, Y, splits, ALPHAS, method=method)
+    costs, null = ridge_oracle.costs(X, Y, splits, ALPHAS, standardize=True)[criterion]
+    assert_bar(found.alphas[1:], costs[:, 1:], ALPHAS, criterion)
+    best = costs.min(axis=0)
+    close = np.abs(found.cost - best)[1:] <= 1e-4 * np.maximum(np.abs(best[1:]), 1e-3 * null[1:])
+    assert close.mean() > 0.99
+    assert found.curve is None
+    curves = cv.select(X, Y, splits, ALPHAS, method=method, keep_curves=True)
+    scale = np.abs(costs[:, 1:]) if criterion == "squared_error" else 1
+    assert (np.abs(curves.curve - costs)[:, 1:] / scale).max() < 1e-4
+    if criterion == "squared_error":
+        expected = 1 - found.cost[1:] / null[1:]
+        assert np.isnan(found.score[0])
+    else:
+        expected = -found.cost[1:]
+    np.testing.assert_allclose(found.score[1:], expected, atol=1e-5)
+    np.testing.assert_array_equal(curves.num_computed, len(ALPHAS))
+
+
+def test_selection_over_the_inner_splits_is_that_of_the_fold(rng):
+    X, Y = make_problem(rng)
+    folds = gapped_folds()
+    nested = cv.nested(X, Y, folds, ALPHAS)
+    selected = cv.select(X, Y, folds[2].inner, ALPHAS)
+    np.testing.assert_array_equal(selected.alphas, nested.alphas[2])
+    np.testing.assert_allclose(selected.score, nested.inner_score[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["auto", "primal", "dual"])
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("p", [10, 90])
+def test_fits_match_sklearn(rng, p, standardize, intercept, form):
+    X, Y = make_problem(rng, p)
+    X = X + 2
+    alphas = 10.0 ** rng.integers(-2, 6, size=10)
+    scale = X.std(axis=0) if standardize else np.ones(p)
+    model = Ridge(alphas, solver="svd", fit_intercept=intercept).fit(X / scale, Y)
+    found = cv.refit(X, Y, alphas, standardize=standardize, form=form, intercept=intercept)
+    expected = (model.coef_ / scale).T
+    error = np.abs(found.coef - expected).max(axis=0) / np.abs(expected).max(axis=0)
+    assert error.max() < 5e-5
+    spread = Y.std(axis=0)
+    np.testing.assert_allclose(
+        found.intercept / spread, model.intercept_ / spread, rtol=1e-6, atol=1e-4
+    )
+    predicted = X @ found.coef + found.intercept
+    expected = model.predict(X / scale)
+    np.testing.assert_allclose(predicted / spread, expected / spread, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["auto", "primal", "dual"])
+@pytest.mark.parametrize("p", [10, 90])
+def test_fits_without_a_penalty_are_of_minimum_norm(rng, p, form):
+    X, Y = make_problem(rng, p)
+    X[:, 3] = X[:, 1]
+    Z = X - X.mean(axis=0)
+    expected = np.linalg.pinv(Z, rcond=1e-6) @ (Y - Y.mean(axis=0))
+    found = cv.refit(X, Y, np.zeros(10), form=form)
+    assert (np.abs(found.coef - expected).max(axis=0) / np.abs(expected).max(axis=0)).max() < 1e-3
+    np.testing.assert_allclose(
+        (X @ found.coef + found.intercept - Y.mean(axis=0)) / Y.std(axis=0),
+        Z @ expected / Y.std(axis=0),
+        atol=1e-3,
+    )
+
+
+def test_fits_of_constant_columns(rng):
+    X, Y = make_problem(rng)
+    X[:, 4] = 7.0
+    Y[:, 0] = 3.5
+    found = cv.refit(X, Y, np.full(10, 0.1), standardize=True)
+    np.testing.assert_array_equal(found.coef[4], 0)
+    np.testing.assert_array_equal(found.coef[:, 0], 0)
+    assert found.intercept[0] == 3.5
+
+
+def test_fits_take_tiles(rng):
+    X, Y, _ = many_targets("plain", 10)
+    alphas = rng.choice(ALPHAS, size=MANY)
+    whole, parts = (cv.refit(X, Y, alphas, tile=tile) for tile in (None, TILE))
+    spread = np.maximum(Y.std(axis=0), 1e-9)
+    np.testing.assert_allclose(parts.coef / spread, whole.coef / spread, atol=1e-6)
+    np.testing.assert_allclose(parts.intercept / spread, whole.intercept / spread, atol=1e-6)
+
+
+@pytest.mark.parametrize("alphas", [np.full(10, -1.0), np.r_[np.ones(9), np.nan]])
+def test_fits_refuse_negative_penalties(rng, alphas):
+    with pytest.raises(ValueError, match="alphas must be >= 0 and finite"):
+        cv.refit(*make_problem(rng), alphas)
+
+
+def test_edges_are_the_shares_of_the_outermost_penalties():
+    chosen = np.array([[1.0, 10.0, 100.0, 100.0], [1.0, 10.0, 10.0, 100.0]])
+    assert cv.edges(chosen, np.array([10.0, 100.0, 1.0])) == (0.25, 0.375)
+
+
+def test_grids_are_widened_in_their_own_steps():
+    grid = 10.0 ** np.arange(-1, 4)
+    np.testing.assert_allclose(cv.widen(grid, low=True, high=False), 10.0 ** np.arange(-3, 4))
+    np.testing.assert_allclose(cv.widen(grid, low=False, high=True), 10.0 ** np.arange(-1, 6))
+    np.testing.assert_allclose(cv.widen(grid, low=True, high=True), 10.0 ** np.arange(-3, 6))
+    np.testing.assert_array_equal(cv.widen(grid[::-1], low=False, high=False), grid)
+
+
+@pytest.mark.parametrize("grid", [[1.0], [0.0, 1.0], [-1.0, 1.0]])
+def test_grids_that_cannot_be_widened_are_refused(grid):
+    with pytest.raises(ValueError, match="A grid to widen must have 2 positive penalties"):
+        cv.widen(np.array(grid), low=True, high=True)
+
+
+# Refusals.
+
+
 def test_rows_must_agree(rng, unchecked):
     X, Y = make_problem(rng)
     with pytest.raises(ValueError, match="one row per sample of X: X has 60, Y has 59"):
         cv.nested(X, Y[1:], gapped_folds(), ALPHAS)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("which", ["X", "Y"])
 def test_features_and_targets_must_be_finite(rng, which, value):
-    problem = make_problem(rng)
-    problem[which][7, 3] = value
-    with pytest.raises(ValueError, match="X and Y must be finite"):
-        cv.nested(*problem, gapped_folds(), ALPHAS)
+    X, Y = make_problem(rng)
+    {"X": X, "Y": Y}[which][7, 3] = value
+    for run in (
+        lambda: cv.nested(X, Y, gapped_folds(), ALPHAS),
+        lambda: cv.select(X, Y, equal_folds()[0].inner, ALPHAS),
+        lambda: cv.refit(X, Y, np.ones(10)),
+    ):
+        with pytest.raises(ValueError, match=f"{which} must be finite: it holds NaN or infinity"):
+            run()
 
 
-@pytest.mark.parametrize("alphas", [[], [0.0, 1.0], [1.0, -1.0], [1.0, np.nan]])
-def test_penalties_must_be_positive(rng, alphas):
-    with pytest.raises(ValueError, match="alphas must be positive"):
-        cv.nested(*make_problem(rng), gapped_folds(), np.array(alphas))
-
-
-@st.composite
-def series(draw):
-    """Draw runs, perhaps groups, a number of folds and a gap that leave enough samples."""
-    lengths = draw(st.lists(st.integers(1, 25), min_size=1, max_size=4))
-    runs = [f"run{i}" for i, length in enumerate(lengths) for _ in range(length)]
-    groups = None
-    if draw(st.booleans()):
-        starts = draw(st.lists(st.booleans(), min_size=len(runs), max_size=len(runs)))
-        groups = np.cumsum(starts).tolist()
-    return runs, groups, draw(st.integers(3, 6)), draw(st.integers(0, 4))
-
-
-@settings
-@hypothesis.given(series())
-def test_folds_keep_the_books(problem):
-    runs, groups, num_folds, gap = problem
-    try:
-        folds = cv.contiguous_folds(runs, num_folds, gap=gap, groups=groups)
-    except ValueError as error:
-        # Whether a refusal is due is another test's question.
-        hypothesis.assume("must leave samples" not in str(error))
-        raise
-    place = np.arange(len(runs))
-    labels = np.array(runs)
-    near = (np.abs(place[:, None] - place) <= gap) & (labels[:, None] == labels)
-
-    def allowed(*blocks):
-        tested = np.concatenate(blocks)
-        return np.setdiff1d(np.flatnonzero(~near[:, tested].any(axis=1)), tested)
-
-    blocks = [fold.outer.test for fold in folds]
-    np.testing.assert_array_equal(np.concatenate(blocks), place)
-    assert all(len(block) for block in blocks)
-    for i, fold in enumerate(folds):
-        np.testing.assert_array_equal(fold.outer.train, allowed(blocks[i]))
-        others = [j for j in range(num_folds) if j != i]
-        for j, split in zip(others, fold.inner, strict=True):
-            np.testing.assert_array_equal(split.test, blocks[j])
-            np.testing.assert_array_equal(split.train, allowed(blocks[i], blocks[j]))
-    if groups is None:
-        assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
-    else:
-        fold_of = np.repeat(range(num_folds), [len(block) for block in blocks])
-        assert len(set(zip(groups, fold_of.tolist(), strict=True))) == len(set(groups))
-
-
-@settings
-@hypothesis.given(st.integers(1, 40), st.integers(3, 8), st.integers(0, 8))
-def test_folds_are_refused_only_where_samples_are_missing(n, num_folds, gap):
-    # Borders nearest to equal cuts, the lower of two equally near.
-    edges = np.ceil(np.arange(num_folds + 1) * n / num_folds - 0.5).astype(int).tolist()
-    reach = [set(range(a - gap, b + gap)) for a, b in itertools.pairwise(edges)]
-    fewest = min(len(set(range(n)) - a - b) for a, b in itertools.combinations(reach, 2))
-    try:
-        cv.contiguous_folds(["a"] * n, num_folds, gap=gap)
-    except ValueError:
-        assert n < num_folds or fewest < 2
-    else:
-        assert n >= num_folds and fewest >= 2
-
-
-def test_a_gap_trims_the_same_run_only():
-    runs = ["a"] * 10 + ["b"] * 10 + ["c"] * 10
-    folds = cv.contiguous_folds(runs, 3, gap=4)
-    # The blocks are the runs: nothing is trimmed at their borders.
-    np.testing.assert_array_equal(folds[1].outer.train, np.r_[0:10, 20:30])
-    one_run = cv.contiguous_folds(["a"] * 30, 3, gap=4)
-    np.testing.assert_array_equal(one_run[1].outer.train, np.r_[0:6, 24:30])
-    np.testing.assert_array_equal(one_run[0].inner[0].train, np.r_[24:30])
-
-
-def test_blocks_end_at_the_nearest_border_of_groups():
-    groups = list("aaaabbbbbccccccdddd")
-    folds = cv.contiguous_folds(["r"] * len(groups), 3, gap=0, groups=groups)
-    assert ["".join(dict.fromkeys(groups[i] for i in fold.outer.test)) for fold in folds] == [
-        "a",
-        "bc",
-        "d",
-    ]
-
-
-def test_the_hash_of_folds_changes_with_any_split():
-    folds = gapped_folds()
-    hashes = {cv.folds_hash(folds), cv.folds_hash(folds[::-1]), cv.folds_hash(folds[1:])}
-    first = folds[0]
-    swapped = cv.Split(first.outer.test, first.outer.train)
-    hashes.add(cv.folds_hash([first._replace(outer=swapped), *folds[1:]]))
-    hashes.add(cv.folds_hash([first._replace(inner=first.inner[1:]), *folds[1:]]))
-    moved = cv.Split(first.inner[0].train[1:], first.inner[0].test)
-    hashes.add(cv.folds_hash([first._replace(inner=(moved, *first.inner[1:])), *folds[1:]]))
-    hashes.add(cv.folds_hash(cv.contiguous_folds(["a"] * 23 + ["b"] * 37, 5, gap=2)))
-    assert len(hashes) == 7
-    assert all(len(text) == 12 and int(text, 16) >= 0 for text in hashes)
-
-
-def test_the_hash_of_folds_is_of_their_values():
-    folds = gapped_folds()
-    narrow = [
-        cv.Fold(
-            *(
-                cv.Split(*(indices.astype(np.int32) for indices in fold.outer)),
-                tuple(cv.Split(*(a.astype(np.int32) for a in split)) for split in fold.inner),
-            )
-        )
-        for fold in folds
-    ]
-    assert cv.folds_hash(narrow) == cv.folds_hash(folds)
+def test_the_tile_with_a_missing_value_is_named():
+    X, Y, _ = many_targets("plain", 10)
+    Y = Y.copy()
+    Y[3, 250] = np.nan
+    with pytest.raises(ValueError, match=r"NaN or infinity in columns 240\.\.319"):
+        cv.nested(X, Y, gapped_folds(), ALPHAS, tile=TILE)
 
 
 @pytest.mark.parametrize(
-    "n, num_folds, gap, groups, message",
+    "alphas", [[], [0.0, 1.0], [0.0, 0.0], [1.0, -1.0], [-1.0], [1.0, np.nan], [1.0, np.inf]]
+)
+def test_penalties_must_be_positive(rng, alphas):
+    for run in (cv.nested, lambda *args: cv.select(*args[:2], args[2][0].inner, args[3])):
+        with pytest.raises(ValueError, match=r"alphas must be positive \(or 0 alone\)"):
+            run(*make_problem(rng), gapped_folds(), np.array(alphas, float))
+
+
+@pytest.mark.parametrize(
+    "options, message",
     [
-        (20, 2, 0, None, "num_folds must be >= 3, got 2"),
-        (20, 4, -1, None, "gap must be >= 0, got -1"),
-        (4, 5, 0, None, r"num_folds must leave samples for every block: 5 blocks of 4 samples\."),
-        (20, 3, 0, ["a"] * 10 + ["b"] * 10, r"3 blocks of 20 samples in 2 groups\."),
-        (9, 3, 3, None, "gap must leave samples to train on: 3 leaves 0 of 9 with 3 blocks"),
-        (6, 3, 0, list("aabbaa"), "Samples of one group must be adjacent"),
+        ({"scheme": "gcv", "criterion": "correlation"}, "'gcv' is defined for squared errors"),
+        ({"scheme": "loo", "form": "sums"}, "form 'sums' goes with scheme 'folds'.*got 'loo'"),
+        ({"scheme": "gcv", "form": "sums"}, "form 'sums' goes with scheme 'folds'.*got 'gcv'"),
+        ({"intercept": False, "form": "sums"}, "'folds' and an intercept, got 'folds' and False"),
+        ({"tile": 0}, "tile must be >= 1, got 0"),
+        ({"pool": -np.ones(10, int)}, "pool must hold a group >= 0 for each of 10 targets"),
     ],
 )
-def test_impossible_folds_are_refused(n, num_folds, gap, groups, message):
+def test_options_that_do_not_go_together_are_refused(rng, options, message):
     with pytest.raises(ValueError, match=message):
-        cv.contiguous_folds(["a"] * n, num_folds, gap=gap, groups=groups)
+        cv.nested(*make_problem(rng), gapped_folds(), ALPHAS, **options)
 
 
-def test_what_a_test_block_presents_is_not_trained_on():
-    items = ["a", "b", "c", "d", "e", "f", "a", "x", "y"]
-    folds = cv.contiguous_folds(["r"] * 9, 3, gap=0, items=items)
-    for fold in folds:
-        for split in (fold.outer, *fold.inner):
-            tested = {items[i] for i in split.test}
-            assert not tested & {items[i] for i in split.train}
-    assert folds[0].outer.train.tolist() == [3, 4, 5, 7, 8]
+def test_pools_name_every_target(rng, unchecked):
+    with pytest.raises(ValueError, match=r"for each of 10 targets, got \(9,\)"):
+        cv.nested(*make_problem(rng), gapped_folds(), ALPHAS, pool=np.zeros(9, int))
 
 
-def test_samples_of_a_run_must_be_adjacent():
-    with pytest.raises(ValueError, match="Samples of one run must be adjacent"):
-        cv.contiguous_folds(["a", "b", "a", "b", "a", "a"], 3, gap=0)
+def test_folds_without_inner_splits_are_refused(rng):
+    folds = [gapped_folds()[0], gapped_folds()[1]._replace(inner=())]
+    with pytest.raises(ValueError, match="Outer fold 1 must have inner splits, got none"):
+        cv.nested(*make_problem(rng), folds, ALPHAS)
+    with pytest.raises(ValueError, match="must have inner splits, got none"):
+        cv.select(*make_problem(rng), (), ALPHAS)
 
 
-def test_every_group_may_be_a_block():
-    folds = cv.contiguous_folds(["r"] * 14, 3, gap=0, groups=[*"xxxxxxxxxxyyzz"])
-    assert [fold.outer.test.tolist() for fold in folds] == [list(range(10)), [10, 11], [12, 13]]
+@pytest.mark.parametrize("side", ["train", "test"])
+@pytest.mark.parametrize("level", ["outer", "inner"])
+@pytest.mark.parametrize("form", ["primal", "sums"])
+def test_empty_sides_are_refused(rng, side, level, form):
+    first, *others = gapped_folds()
+    nothing = {side: np.zeros(0, int)}
+    if level == "outer":
+        first = first._replace(outer=first.outer._replace(**nothing))
+    else:
+        first = first._replace(inner=(first.inner[0]._replace(**nothing), *first.inner[1:]))
+    with pytest.raises(ValueError, match="must have samples to|must train on at least"):
+        cv.nested(*make_problem(rng), [first, *others], ALPHAS, form=form)
+
+
+def test_no_folds_are_refused(rng):
+    with pytest.raises(ValueError, match="folds"):
+        cv.nested(*make_problem(rng), [], ALPHAS)
