@@ -637,7 +637,7 @@ def _normalize(block, intercept):
     mean = block.mean(axis=0) if intercept else np.zeros(block.shape[1])
     block = block - mean
     peak = np.abs(block).max(axis=0)
-    varies = peak > np.finfo(np.float64).eps * np.nan_to_num(largest)
+    varies = peak > 64 * np.finfo(np.float64).eps * np.nan_to_num(largest)
     peak = np.where(varies, peak, 1.0)
     values = np.where(varies, block / peak, 0.0)
     return jax.device_put(values.astype(np.float32)), mean, peak, largest

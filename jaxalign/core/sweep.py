@@ -176,7 +176,12 @@ class Sums(NamedTuple):
         """Return products of a test set's responses with loadings, and their squares' sum."""
         b = sets.source[u]
         about = None if center else sets.members.train[b]
-        products, squares = self._pool(sets.members.tests[u], about)
+        members = sets.members.tests[u]
+        products, squares = self._pool(members, about)
+        if center:  # what rounding makes of a constant target is no variance
+            size = (self.count * members).sum()
+            rounding = 4 * jnp.finfo(jnp.float32).eps * jnp.abs(self.means).max(axis=0)
+            squares = jnp.where(squares > size * rounding**2, squares, 0.0)
         return products @ sets.design.basis[b].T, squares
 
     def squares(self, z: Float[Array, "v r"], loadings: Float[Array, "r r"]) -> Float[Array, " v"]:
@@ -219,7 +224,7 @@ def normalize(
     block = block - mean[None]
     peak = jnp.abs(block).max(axis=0)
     # Of a constant target rounding is left.
-    varies = peak > jnp.finfo(jnp.float32).eps * largest
+    varies = peak > 4 * jnp.finfo(jnp.float32).eps * largest
     peak = jnp.where(varies, peak, 1.0)
     return jnp.where(varies[None], block / peak[None], 0.0), mean, peak, largest
 
@@ -241,10 +246,19 @@ def tile(layout: Layout | None, values: Float[Array, "n v"]) -> Targets:
         return Samples(values)
     rows = [values[block] for block in layout.blocks]
     means = jnp.stack([block.mean(axis=0) for block in rows])
-    apart = [block - mean[None] for block, mean in zip(rows, means, strict=True)]
+    apart = [_about(block, mean) for block, mean in zip(rows, means, strict=True)]
     products = [y.T @ x for y, x in zip(apart, layout.coordinates, strict=True)]
     squares = jnp.stack([(block**2).sum(axis=0) for block in apart])
     return Sums(jnp.stack(products), means, squares, layout.offset, layout.count)
+
+
+def _about(block, mean):
+    """Deviations from the mean; none where rounding is all that they are."""
+    apart = block - mean[None]
+    varies = jnp.abs(apart).max(axis=0) > 4 * jnp.finfo(jnp.float32).eps * jnp.abs(block).max(
+        axis=0
+    )
+    return jnp.where(varies[None], apart, 0.0)
 
 
 class Inner(NamedTuple):
