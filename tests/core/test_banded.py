@@ -190,7 +190,7 @@ def test_matches_himalaya(rng):
         )
         budget = FIXED
         found = banded.search(X, Y, bands, SPLITS, ALPHAS, seed=0, budget=budget, method=PLAIN)
-        np.testing.assert_allclose(found.cost, -np.max(scores, axis=0), rtol=1e-4)
+        np.testing.assert_allclose(found.cost, -np.asarray(scores).max(axis=0), rtol=1e-4)
         penalties = np.where(np.exp(-deltas) > 1e8, np.inf, np.exp(-deltas))
         np.testing.assert_allclose(found.penalties, penalties, rtol=1e-5)
         fitted = banded.refit(X, Y, bands, found.weights, found.alphas)
