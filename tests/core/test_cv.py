@@ -196,12 +196,18 @@ def costs_of_folds(X, Y, folds, alphas, standardize):
     }
 
 
+def are_decided(costs, criterion):
+    """Return for which targets one penalty is clearly better than all others [.. v]."""
+    best, second = np.moveaxis(np.sort(costs, axis=-2)[..., :2, :], -2, 0)
+    return second - best > (1e-4 * np.abs(best) if criterion == "squared_error" else 1e-5)
+
+
 def assert_bar(chosen, costs, alphas, criterion):
     """Require equal penalties [.. v] for 99.9 % of the targets that costs [.. a v] decide."""
-    best, second = np.moveaxis(np.sort(costs, axis=-2)[..., :2, :], -2, 0)
-    decided = second - best > (1e-4 * np.abs(best) if criterion == "squared_error" else 1e-5)
+    decided = are_decided(costs, criterion)
     wrong = decided & (chosen != alphas[costs.argmin(axis=-2)])
-    assert decided.mean() > 0.4
+    # Of features of rank 3 a correlation does not depend on small penalties, nor on large ones.
+    assert decided.sum() > 300
     assert wrong.sum() <= 1e-3 * decided.sum(), f"{wrong.sum()} of {decided.sum()} penalties"
 
 
@@ -866,6 +872,9 @@ def test_tiles_do_not_interact(form, search):
     assert_same(parts, whole)
 
 
+PER_TARGET = ("r", "r2", "alphas", "inner_score", "num_computed")
+
+
 def assert_same(result, expected, columns=slice(None)):
     """Compare scores that may differ by rounding; choices may not."""
     for name, tolerance in (("r", 1e-6), ("r2", 1e-5), ("inner_score", 1e-5)):
@@ -941,6 +950,16 @@ def test_sharded_equals_local(shape, form, search, scheme, criterion, tile):
     mesh = mesh_lib.make_mesh(*shape)
     local = cv.nested(X, Y, gapped_folds(), DISTINCT_ALPHAS, **options)
     sharded = cv.nested(X, Y, gapped_folds(), DISTINCT_ALPHAS, mesh=mesh, tile=tile, **options)
+    # Tiles of other widths are summed in another order, which may turn a tie.
+    turned = sharded.alphas != local.alphas
+    if scheme == "folds":
+        costs, _ = costs_of_folds(X, Y, gapped_folds(), DISTINCT_ALPHAS, True)[criterion]
+        assert not (turned & are_decided(costs, criterion))[:, 1:].any()
+    assert turned.sum() <= (1e-3 * turned.size if scheme == "folds" else 0)
+    sharded, local = (
+        x._replace(**{name: getattr(x, name)[:, ~turned.any(axis=0)] for name in PER_TARGET})
+        for x in (sharded, local)
+    )
     assert_same(sharded, local)
     np.testing.assert_array_equal(sharded.num_computed, local.num_computed)
 
