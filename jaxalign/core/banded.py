@@ -10,21 +10,17 @@ Source: la Tour et al. (2022), Feature-space selection with banded ridge regress
 for the model and the random search over the simplex.
 """
 
-import concurrent.futures
 import itertools
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-import threadpoolctl
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from jaxalign.core import cv, metrics
-from jaxalign.core.cv import MAX_WORKERS
+from jaxalign.core import cv, metrics, partition, tiles
 from jaxalign.core.folds import Fold, Split
+from jaxalign.core.problem import each
 from jaxalign.core.ridge import CONSTANT_TOLERANCE
 
 # A cost must be lower by this fraction to replace that of weights tried before: less is rounding.
@@ -67,7 +63,7 @@ class Banded(NamedTuple):
 class Nested(NamedTuple):
     """Held-out scores; one row per outer fold, one column per target.
 
-    r2 is the sum of `product_measure` over bands, and `offset`.
+    r2 is the sum of `partition.product_measure` over bands, and `offset`.
     """
 
     r: Float[np.ndarray, "k v"]  # Pearson correlation; NaN where undefined
@@ -213,94 +209,6 @@ def predict_bands(
     return parts
 
 
-def product_measure(
-    contributions: Float[np.ndarray, "g n v"], Y: Float[np.ndarray, "n v"]
-) -> Float[np.ndarray, "g v"]:
-    """Split R2 over bands, by the product measure.
-
-    With c_b and y about their means over these samples, the part of band b is
-    sum (2 y - sum_b' c_b') c_b / sum y^2, and the parts add up to 1 - sum (y - sum_b c_b)^2 /
-    sum y^2: the R2 of the predictions, but for a difference of the means, which no band accounts
-    for. A part may be negative. NaN for a constant target.
-
-    Args:
-      contributions: predictions of each band, from `predict_bands`.
-      Y: responses of the same samples.
-
-    Source: Hoffman (1960), The paramorphic representation of clinical judgment, and Pratt (1987),
-    Dividing the indivisible, for least squares, where the part is sum y c_b / sum y^2; for any
-    predictions, la Tour et al. (2022).
-    """
-    y, total, defined = _about_means(contributions, Y)
-    square = np.where(defined, (y**2).sum(axis=0), np.nan)
-    # The other factor has mean 0, so that of the contribution need not be taken out.
-    return np.stack([((2 * y - total) * part).sum(axis=0) / square for part in contributions])
-
-
-def correlation_split(
-    contributions: Float[np.ndarray, "g n v"], Y: Float[np.ndarray, "n v"]
-) -> Float[np.ndarray, "g v"]:
-    """Split Pearson r over bands: the covariance of each with y, over the scale of r.
-
-    The parts add up to the correlation of the whole prediction. NaN where it or a target is
-    constant.
-
-    Args:
-      contributions: predictions of each band, from `predict_bands`.
-      Y: responses of the same samples.
-    """
-    y, total, defined = _about_means(contributions, Y)
-    defined = defined & ~metrics.is_constant(contributions.sum(axis=0))
-    scale = np.where(defined, np.sqrt((y**2).sum(axis=0) * (total**2).sum(axis=0)), np.nan)
-    return np.stack([(y * part).sum(axis=0) / scale for part in contributions])
-
-
-def variance_partition(
-    scores: Mapping[frozenset, Float[np.ndarray, "*s"]],
-) -> dict[frozenset, Float[np.ndarray, "*s"]]:
-    """Divide R2 into what each band explains alone, and what sets of bands share.
-
-    The part of a set S of bands is what all of S explain, each in place of the others, and no band
-    outside of S does: with F all bands, sum over subsets T of S of (-1)^(|T| + 1) R2(T and F - S).
-    For bands a and b: R2(ab) - R2(b), R2(ab) - R2(a), and R2(a) + R2(b) - R2(ab), which they share.
-    The parts add up to R2(F). They may be negative, on held-out samples and where one band
-    suppresses noise of another. NaN stays NaN.
-
-    Args:
-      scores: R2 of the models of every non-empty set of bands, arrays of one shape;
-        `subset_scores` computes them.
-
-    Returns:
-      The part of every non-empty set of bands.
-
-    Raises:
-      ValueError: if there is no band, or the R2 of a set of bands is missing.
-
-    Source: Mood (1971), Partitioning variance in multiple regression analyses as a tool for
-    developing learning models, American Educational Research Journal 8.
-    """
-    every = frozenset().union(*scores)
-    subsets = _subsets(every)
-    if not subsets:
-        raise ValueError("scores must hold at least one band, got none.")
-    missing = [sorted(s, key=str) for s in subsets if s not in scores]
-    if missing:
-        raise ValueError(
-            f"scores must hold every non-empty set of {len(every)} bands; {len(missing)} are "
-            f"missing, the first is {missing[0]}."
-        )
-    return {
-        s: np.asarray(
-            sum(
-                (-1) ** (len(t) + 1) * scores[t | (every - s)]
-                for t in (frozenset(), *_subsets(s))
-                if t | (every - s)
-            )
-        )
-        for s in subsets
-    }
-
-
 def subset_scores(
     X: Float[np.ndarray, "n p"],
     Y: Any,
@@ -313,11 +221,11 @@ def subset_scores(
     mesh: Mesh | None = None,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> dict[frozenset, Float[np.ndarray, "k v"]]:
-    """Return the held-out R2 of an ordinary ridge on every set of bands, for `variance_partition`.
+    """Return the held-out R2 of an ordinary ridge on every set of bands.
 
-    Each is `cv.nested`, with one penalty per target and fold for all bands of the set; 2^bands - 1
-    of them. Columns of other bands are set to 0 and not left out, so that all sets are of one
-    shape, and compiled once.
+    What `partition.variance_partition` takes. Each is `cv.nested`, with one penalty per target and
+    fold for all bands of the set; 2^bands - 1 of them. Columns of other bands are set to 0 and not
+    left out, so that all sets are of one shape, and compiled once.
 
     Args:
       X: features.
@@ -335,7 +243,7 @@ def subset_scores(
     """
     num_bands = _check(X, Y, bands, alphas)
     scores = {}
-    for subset in progress(_subsets(range(num_bands))):
+    for subset in progress(partition.subsets(range(num_bands))):
         part = np.where(np.isin(bands, list(subset))[None], X, 0)
         scores[subset] = cv.nested(
             part, Y, folds, alphas, tile=tile, mesh=mesh, **method._asdict()
@@ -535,18 +443,8 @@ def _fits(Z, bands, Y, weights, alphas, tile, progress):
         coef = fitted.coef[:, : len(own)] * root[:, None].astype(np.float32)
         return cv.Fitted(coef, fitted.intercept[: len(own)])
 
-    if jax.default_backend() != "cpu":
-        yield from ((group[1], fit(group)) for group in progress(groups))
-        return
-    # As in `core/cv.py`: eigenproblems side by side, each on one thread, since threads that wait
-    # for each other on shared cores took 4 to 9 times as long.
-    workers = min(os.cpu_count() or 1, MAX_WORKERS)
-    with (
-        threadpoolctl.threadpool_limits(1, user_api="blas"),
-        concurrent.futures.ThreadPoolExecutor(workers) as pool,
-    ):
-        pairs = zip(progress(groups), pool.map(fit, groups), strict=True)
-        yield from ((group[1], fitted) for group, fitted in pairs)
+    for (_, own), fitted in zip(groups, each(fit, groups, progress), strict=True):
+        yield own, fitted
 
 
 def _padded(size):
@@ -561,8 +459,8 @@ def _score(Z, bands, fit, Y, varies):
         y = Y[:, some].astype(np.float64)
         contributions = predict_bands(Z, bands, fit.coef[:, some])
         defined = varies[some]
-        split = np.where(defined, product_measure(contributions, y), np.nan)
-        r = np.where(defined, correlation_split(contributions, y).sum(axis=0), np.nan)
+        split = np.where(defined, partition.product_measure(contributions, y), np.nan)
+        r = np.where(defined, partition.correlation_split(contributions, y).sum(axis=0), np.nan)
         shift = contributions.sum(axis=0).mean(axis=0) + fit.intercept[some] - y.mean(axis=0)
         square = np.where(defined, ((y - y.mean(axis=0)) ** 2).sum(axis=0), np.nan)
         offset = -len(y) * shift**2 / square
@@ -570,28 +468,12 @@ def _score(Z, bands, fit, Y, varies):
     return tuple(np.concatenate(x, axis=-1) for x in zip(*parts, strict=True))
 
 
-def _about_means(contributions, Y):
-    """Return responses and predictions about their means, and which responses vary."""
-    y = Y.astype(np.float64)
-    total = contributions.sum(axis=0, dtype=np.float64)
-    return y - y.mean(axis=0), total - total.mean(axis=0), ~metrics.is_constant(Y)
-
-
-def _subsets(bands: Iterable) -> list[frozenset]:
-    items = sorted(bands, key=str)
-    sizes = range(1, len(items) + 1)
-    return [frozenset(s) for size in sizes for s in itertools.combinations(items, size)]
-
-
 def _load(Y):
     """Read responses, and check them."""
-    whole = Y[:, :]
-    if hasattr(whole, "read"):  # a tensorstore array
-        whole = whole.read().result()
-    whole = np.asarray(whole)
+    whole = tiles.read(Y, range(Y.shape[1]))
     if not np.isfinite(whole).all():
         raise ValueError("Y must be finite: it holds NaN or infinity.")
-    return whole if whole.dtype == np.float32 else whole.astype(np.float64)
+    return whole
 
 
 def _responses(Y):

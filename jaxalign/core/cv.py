@@ -1,39 +1,18 @@
 """Cross-validation of the ridge: penalties chosen per target, scores on held-out samples."""
 
-import concurrent.futures
 import functools
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import threadpoolctl
-from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
 
 from jaxalign.core import ridge, sweep
 from jaxalign.core.folds import Fold, Split
-from jaxalign.core.metrics import CONSTANT_TOLERANCE
+from jaxalign.core.problem import DEFAULT, Form, Method, Problem, Scheme, each
 from jaxalign.core.search import Criterion, Search
-
-Form = Literal["auto", "primal", "dual", "sums"]
-Scheme = Literal["folds", "loo", "gcv"]
-
-# Targets per tile on each device: what training sets rotate stays in the last cache of a CPU.
-# Accelerators want more.
-CPU_TILE, TILE = 1024, 8192
-# After its first round the adaptive search takes this share of a tile's targets at a time.
-REFINED = 8
-# With fewer directions than this the adaptive search gives way to the grid.
-MIN_DIRECTIONS = 100
-# Blocks of samples that always train and test together; with more of them sums do not pay.
-MAX_BLOCKS = 64
-# Factorisations at a time on CPU; each holds several matrices of its size.
-MAX_WORKERS = 8
-# Products that the adaptive search computes per target, for the cost model alone.
-EXPECTED_PRODUCTS = 1.5
 
 
 class Nested(NamedTuple):
@@ -64,21 +43,6 @@ class Fitted(NamedTuple):
 
     coef: Float[np.ndarray, "p v"]
     intercept: Float[np.ndarray, " v"]
-
-
-class Method(NamedTuple):
-    """How penalties are chosen; `nested` says what each means."""
-
-    standardize: bool = True
-    search: Search = "grid"
-    criterion: Criterion = "squared_error"
-    scheme: Scheme = "folds"
-    form: Form = "auto"
-    intercept: bool = True
-    cutoff: float = ridge.CUTOFF
-
-
-DEFAULT = Method()
 
 
 def nested(
@@ -133,13 +97,13 @@ def nested(
         do not go together.
     """
     method = Method(standardize, search, criterion, scheme, form, intercept, cutoff)
-    problem = _Problem(X, Y, folds, alphas, method, tile, mesh)
+    problem = Problem(X, Y, folds, alphas, method, tile, mesh)
     chooser = problem.chooser(problem.inner(), pool, progress)
     outer = problem.outer()
     k, v = len(folds), problem.num_targets
     r, r2, chosen, inner_score = (np.empty((k, v)) for _ in range(4))
     computed = np.empty((k, v), int)
-    for tile_ in progress(problem.tiles()):
+    for tile_ in progress(problem.columns()):
         targets = problem.load(tile_)
         choice = chooser(targets)
         scores = problem.score(outer, targets, choice.place)
@@ -187,16 +151,14 @@ def select(
     every = np.arange(np.shape(X)[0])
     if keep_curves:
         method = method._replace(search="grid")
-    problem = _Problem(
-        X, Y, (Fold(Split(every, every), tuple(splits)),), alphas, method, tile, mesh
-    )
+    problem = Problem(X, Y, (Fold(Split(every, every), tuple(splits)),), alphas, method, tile, mesh)
     inner = problem.inner()
     chooser = problem.chooser(inner, pool, progress)
     v = problem.num_targets
     place, computed = np.empty((2, v), int)
     score, cost = np.empty((2, v))
     curve = np.empty((len(problem.alphas), v)) if keep_curves else None
-    for tile_ in progress(problem.tiles()):
+    for tile_ in progress(problem.columns()):
         targets = problem.load(tile_)
         choice = chooser(targets)
         own = slice(tile_.start, tile_.stop)
@@ -240,9 +202,9 @@ def refit(
     Raises:
       ValueError: if X and Y differ in samples, hold NaN, or a penalty is negative.
     """
-    method = Method(standardize=standardize, form=form, intercept=intercept)
+    method = Method(standardize=standardize, form=form, intercept=intercept, cutoff=cutoff)
     every = np.arange(np.shape(X)[0])
-    problem = _Problem(X, Y, (Fold(Split(every, every), ()),), np.ones(1), method, tile, None)
+    problem = Problem(X, Y, (Fold(Split(every, every), ()),), np.ones(1), method, tile, None)
     if not (np.isfinite(alphas).all() and (alphas >= 0).all()):
         raise ValueError("alphas must be >= 0 and finite.")
     if form == "auto":
@@ -250,10 +212,10 @@ def refit(
     factorize = functools.partial(
         ridge.factorize_all, standardize=standardize, form=form, intercept=intercept, cutoff=cutoff
     )
-    [(design, features, center)] = _each(factorize, [problem.X])
+    [(design, features, center)] = each(factorize, [problem.X])
     coef = np.empty((problem.num_features, problem.num_targets), np.float32)
     constants = np.empty(problem.num_targets)
-    for tile_ in progress(problem.tiles()):
+    for tile_ in progress(problem.columns()):
         targets = problem.load(tile_)
         own = slice(tile_.start, tile_.stop)
         penalties = np.ones(targets.size)
@@ -293,402 +255,3 @@ def widen(grid: Float[np.ndarray, " a"], *, low: bool, high: bool) -> Float[np.n
     powers = step ** np.arange(1, len(grid) // 2 + 1)
     parts = [grid[0] / powers[::-1]] * low + [grid] + [grid[-1] * powers] * high
     return np.concatenate(parts)
-
-
-class _Tile(NamedTuple):
-    """Targets on the device, centred and with 1 as their largest value."""
-
-    values: Float[Array, "n t"]
-    mean: Float[np.ndarray, " t"]
-    peak: Float[np.ndarray, " t"]
-    smallest: Float[np.ndarray, " t"]  # standard deviation of what counts as constant
-    columns: range
-
-    @property
-    def size(self) -> int:
-        """Number of targets, padding included."""
-        return self.values.shape[1]
-
-    def __len__(self) -> int:
-        """Number of targets, without padding."""
-        return len(self.columns)
-
-
-class _Problem:
-    """Checked data, and what is made of them once for all targets."""
-
-    def __init__(self, X, Y, folds, alphas, method, tile, mesh):
-        X = np.asarray(X)
-        n, p = X.shape
-        if Y.shape[0] != n:
-            raise ValueError(f"Y must have one row per sample of X: X has {n}, Y has {Y.shape[0]}.")
-        if not np.isfinite(X).all():
-            raise ValueError("X must be finite: it holds NaN or infinity.")
-        if not folds:
-            raise ValueError("folds must hold at least one fold, got none.")
-        inner = [] if method.scheme != "folds" else [x for fold in folds for x in fold.inner]
-        for split in (*(fold.outer for fold in folds), *inner):
-            if len(split.train) < 2:
-                raise ValueError(
-                    f"Every split must train on at least 2 samples, got {len(split.train)}."
-                )
-            if not len(split.test):
-                raise ValueError("Every split must have samples to test on, got none.")
-        alphas = np.sort(np.asarray(alphas, np.float64))
-        least_squares = len(alphas) == 1 and alphas[0] == 0
-        if not len(alphas) or not (
-            np.isfinite(alphas).all() and ((alphas > 0).all() or least_squares)
-        ):
-            raise ValueError(f"alphas must be positive (or 0 alone), got {alphas.tolist()}.")
-        if method.scheme == "gcv" and method.criterion == "correlation":
-            raise ValueError("scheme 'gcv' is defined for squared errors, not for a correlation.")
-        if method.form == "sums" and (method.scheme != "folds" or not method.intercept):
-            raise ValueError(
-                "form 'sums' goes with scheme 'folds' and an intercept, "
-                f"got {method.scheme!r} and {method.intercept}."
-            )
-        self.X = ridge.to_float64(X)
-        self.Y = Y
-        self.num_samples, self.num_features = n, p
-        self.num_targets = Y.shape[1]
-        self.folds = folds
-        self.alphas = alphas
-        self.grid = jax.device_put(alphas.astype(np.float32))
-        self.method = method
-        self.mesh = mesh
-        self.width = self._tile(tile)
-        self.blocks = _blocks(n, self._splits())
-        self.form = self._form() if method.form == "auto" else method.form
-        self.sums = self.layout = self.kernel = None
-        if self.form == "sums":
-            self.sums, coordinates = ridge.statistics(
-                self.X, self.blocks, standardize=method.standardize
-            )
-            self.layout = sweep.Layout(
-                tuple(map(jax.device_put, self.blocks)),
-                coordinates,
-                jax.device_put(np.asarray(self.sums.offset, np.float32)),
-                jax.device_put(np.asarray(self.sums.count, np.float32)),
-            )
-
-    def _splits(self):
-        inner = [split for fold in self.folds for split in fold.inner]
-        return [fold.outer for fold in self.folds] + (
-            inner if self.method.scheme == "folds" else []
-        )
-
-    def _tile(self, tile):
-        devices = self._devices
-        default = CPU_TILE if jax.default_backend() == "cpu" else TILE
-        width = default if tile is None else tile
-        if width < 1:
-            raise ValueError(f"tile must be >= 1, got {width}.")
-        # Tiles of one size, so that the last is not mostly padding.
-        number = -(-self.num_targets // (width * devices))
-        even = -(-self.num_targets // number)
-        return -(-even // (16 * devices)) * 16 * devices
-
-    @property
-    def _devices(self):
-        return 1 if self.mesh is None else self.mesh.size
-
-    def _form(self):
-        """Return the form with the least arithmetic, float64 at twice the price.
-
-        "auto" stands for the smaller eigenproblem of each kind of training set.
-        """
-        splits = self._splits()
-        n, p, v = self.num_samples, self.num_features, self.num_targets
-        grid = self.method.search == "grid" or self.method.scheme != "folds"
-        products = len(self.alphas) if grid else EXPECTED_PRODUCTS
-        R = max(len(split.train) for split in splits)
-        T = max(len(split.test) for split in splits)
-        sets = len({split.train.tobytes() for split in splits})
-        tests = len(splits)
-        r = min(R, p)
-        rows = sets * 2 * (2 * R * p * r + 9 * r**3)
-        rows += v * (sets * 2 * R * r + tests * (1 + products) * 2 * T * r)
-        sums = 2 * (2 * n * p * p + 9 * sets * p**3 + 4 * tests * p**3) + v * 2 * n * p
-        sums += v * (sets * 2 * p * p + tests * (1 + products) * 2 * p * p)
-        by_folds = self.method.scheme == "folds" and self.method.intercept
-        if not by_folds or len(self.blocks) > MAX_BLOCKS or p >= R:
-            return "auto"
-        return "sums" if sums < rows else "auto"
-
-    # Training sets.
-
-    def inner(self) -> sweep.Inner:
-        """Factorise each distinct inner training set once, for all that are tested on it."""
-        uses: dict[bytes, list[tuple[Split, int, float]]] = {}
-        for i, fold in enumerate(self.folds):
-            if self.method.scheme == "folds":
-                if not fold.inner:
-                    raise ValueError(f"Outer fold {i} must have inner splits, got none.")
-                for split in fold.inner:
-                    use = (split, i, 1 / len(fold.inner))
-                    uses.setdefault(split.train.tobytes(), []).append(use)
-            else:
-                itself = Split(fold.outer.train, fold.outer.train)
-                uses.setdefault(itself.train.tobytes(), []).append((itself, i, 1.0))
-        flat = [use for own in uses.values() for use in own]
-        sets = self._factorize(
-            [(own[0][0].train, [split.test for split, _, _ in own]) for own in uses.values()],
-            center=self.method.criterion == "correlation",
-        )
-        _, owner, share = zip(*flat, strict=True)
-        return sweep.Inner(
-            sets,
-            jax.device_put(np.array(owner, np.int32)),
-            jax.device_put(np.array(share, np.float32)),
-        )
-
-    def outer(self) -> sweep.Sets:
-        """Factorise the outer training sets."""
-        return self._factorize(
-            [(fold.outer.train, [fold.outer.test]) for fold in self.folds], center=True
-        )
-
-    @property
-    def _adaptive(self):
-        # The bound is of q, in which a correlation is not linear: there it missed the best penalty
-        # of up to .7 % of the targets. With few directions q is far from Gaussian (up to .5 %), and
-        # the grid costs little.
-        longest = max(
-            len(split.train) for fold in self.folds for split in (fold.outer, *fold.inner)
-        )
-        by_bound = self.method.criterion == "squared_error" and self.method.scheme == "folds"
-        by_bound &= min(longest, self.num_features) >= MIN_DIRECTIONS
-        return by_bound and self.method.search == "adaptive" and len(self.alphas) > 1
-
-    def _factorize(self, sets, *, center):
-        """Factorise training sets for their test sets, all of one length for one compilation."""
-        settings = {
-            "standardize": self.method.standardize,
-            "center": center,
-            "cutoff": self.method.cutoff,
-        }
-        source = np.repeat(np.arange(len(sets), dtype=np.int32), [len(tests) for _, tests in sets])
-        if self.sums is not None and self.layout is not None:
-            within = lambda indices: np.array([np.isin(b[0], indices) for b in self.blocks])
-            parts = [(within(train), np.stack([*map(within, tests)])) for train, tests in sets]
-            factorize = functools.partial(ridge.factorize_statistics, self.sums, **settings)
-            train, tests = zip(*parts, strict=True)
-            members = sweep.Blocks(
-                jax.device_put(np.float32(np.stack(train))),
-                jax.device_put(np.float32(np.concatenate(tests))),
-                self.layout.count,
-            )
-        else:
-            longest_train = max(len(train) for train, _ in sets)
-            longest_test = max(len(test) for _, tests in sets for test in tests)
-            form = self.form
-            if form == "auto":
-                shared = not self.method.standardize and len(sets) > 1
-                form = ridge.choose_form(longest_train, self.num_features, shared=shared)
-            if form == "dual" and not self.method.standardize and self.kernel is None:
-                self.kernel = ridge.kernel(self.X, intercept=self.method.intercept)
-            parts = []
-            for train, tests in sets:
-                padded = [_pad(test, longest_test) for test in tests]
-                parts.append(
-                    (*_pad(train, longest_train), *map(np.stack, zip(*padded, strict=True)))
-                )
-            factorize = functools.partial(
-                ridge.factorize,
-                self.X,
-                form=form,
-                shared=self.kernel,
-                intercept=self.method.intercept,
-                **settings,
-            )
-            train, train_mask, tests, tests_mask = zip(*parts, strict=True)
-            members = sweep.Rows(
-                *map(jax.device_put, map(np.stack, (train, train_mask))),
-                *map(jax.device_put, map(np.concatenate, (tests, tests_mask))),
-            )
-        designs = _each(lambda part: factorize(*part), parts)
-        intercept = jax.device_put(np.float32(self.method.intercept))
-        return sweep.Sets(ridge.stack(designs), members, jax.device_put(source), intercept)
-
-    # Targets.
-
-    def tiles(self) -> list[range]:
-        """Return the columns of each tile."""
-        starts = range(0, self.num_targets, self.width)
-        return [range(a, min(a + self.width, self.num_targets)) for a in starts]
-
-    def load(self, columns: range) -> _Tile:
-        """Read targets, and bring them to a baseline and a unit that float32 can hold.
-
-        Scores do not depend on these. Zeros fill the last tile.
-        """
-        block = self.Y[:, columns.start : columns.stop]
-        if hasattr(block, "read"):  # a tensorstore array
-            block = block.read().result()
-        block = np.asarray(block)
-        if block.dtype != np.float32:
-            block = block.astype(np.float64)
-        fill = self.width - len(columns)
-        if block.dtype == np.float32:
-            values, mean, peak, largest = sweep.normalize(
-                jax.device_put(np.pad(block, ((0, 0), (0, fill))) if fill else block),
-                intercept=self.method.intercept,
-            )
-            mean, peak, largest = (np.asarray(x, np.float64) for x in (mean, peak, largest))
-        else:
-            block = np.pad(block, ((0, 0), (0, fill)))
-            values, mean, peak, largest = _normalize(block, self.method.intercept)
-        if not np.isfinite(largest).all():
-            raise ValueError(
-                "Y must be finite: it holds NaN or infinity in columns "
-                f"{columns.start}..{columns.stop - 1}."
-            )
-        smallest = (CONSTANT_TOLERANCE * largest / peak).astype(np.float32)
-        return _Tile(values, mean, peak, smallest, columns)
-
-    def unit(self, targets: _Tile) -> Float[np.ndarray, " t"]:
-        """Return what costs are to be multiplied by, to be in the units of Y."""
-        is_error = self.method.criterion == "squared_error"
-        return targets.peak**2 if is_error else np.ones(targets.size)
-
-    def _run(self, function, shared, targets, *others, ranks=(2,), **static):
-        """Run a function of `core/sweep.py` on a tile, divided over the devices of the mesh.
-
-        Targets are the last axis of `others` and of each result; `ranks` are those of the results.
-        """
-        run = _divided(function, self.mesh, len(others), ranks, tuple(sorted(static.items())))
-        return run(self.layout, shared, targets.values, *others)
-
-    def curves(self, inner: sweep.Inner, targets: _Tile):
-        """Return the cost of every penalty [k a t], and the cost without features [k t]."""
-        method = self.method
-        if method.scheme == "folds":
-            function, static = sweep.curves, {}
-        else:
-            function = sweep.in_sample_curves
-            static = {"scheme": method.scheme}
-        static |= {"criterion": method.criterion, "num_folds": len(self.folds)}
-        return self._run(function, (inner, self.grid), targets, ranks=(3, 2), **static)
-
-    def chooser(self, inner: sweep.Inner, pool, progress) -> Callable[[_Tile], sweep.Choice]:
-        """Return what chooses the penalties of a tile; with a pool, all targets are read for it."""
-        if pool is not None:
-            return self._pooled(inner, pool, progress)
-        if not self._adaptive:
-            return lambda targets: sweep.best(*self.curves(inner, targets))
-        capacity = max(-(-self.width // self._devices // REFINED), 16)
-        covariance = sweep.prior(inner, self.grid, num_folds=len(self.folds))
-        return lambda targets: self._run(
-            sweep.choose,
-            (inner, covariance, self.grid),
-            targets,
-            ranks=(2, 2, 2, 2),
-            capacity=capacity,
-        )
-
-    def _pooled(self, inner, pool, progress):
-        pool = np.asarray(pool)
-        if pool.shape != (self.num_targets,) or pool.min() < 0:
-            raise ValueError(
-                f"pool must hold a group >= 0 for each of {self.num_targets} targets, got "
-                f"{pool.shape}."
-            )
-        shape = (pool.max() + 1, len(self.folds), len(self.alphas))
-        total, nothing = np.zeros(shape), np.zeros(shape[:2])
-        for columns in progress(self.tiles()):
-            targets = self.load(columns)
-            group, own = pool[columns.start : columns.stop], slice(len(columns))
-            costs, null = (np.asarray(x, np.float64) for x in self.curves(inner, targets))
-            unit = self.unit(targets)[own]
-            np.add.at(total, group, np.moveaxis(costs[..., own] * unit, -1, 0))
-            np.add.at(nothing, group, (null[..., own] * unit).T)
-        sizes = np.maximum(np.bincount(pool, minlength=shape[0]), 1)
-        chosen = sweep.best(
-            jax.device_put(np.float32(np.moveaxis(total / sizes[:, None, None], 0, -1))),
-            jax.device_put(np.float32((nothing / sizes[:, None]).T)),
-        )
-
-        def of_tile(targets):
-            columns = targets.columns
-            group = np.zeros(targets.size, int)
-            group[: len(columns)] = pool[columns.start : columns.stop]
-            return sweep.Choice(*(x[:, group] for x in chosen))
-
-        return of_tile
-
-    def score(self, outer: sweep.Sets, targets: _Tile, place: Int[Array, "k t"]):
-        """Return r and R2 [k t] of held-out samples."""
-        smallest = jax.device_put(targets.smallest[None])
-        shared = (outer, self.grid)
-        return self._run(sweep.score, shared, targets, place, smallest, ranks=(2, 2))
-
-    def inner_score(self, choice: sweep.Choice) -> Float[np.ndarray, "k t"]:
-        """Return R2 or r on the inner test samples; R2 is NaN where there is nothing to explain."""
-        cost, null = (np.asarray(x, np.float64) for x in (choice.cost, choice.null))
-        if self.method.criterion == "correlation":
-            return -cost
-        return 1 - np.divide(cost, null, out=np.full(cost.shape, np.nan), where=null > 0)
-
-
-def _normalize(block, intercept):
-    """Do what `sweep.normalize` does, in float64."""
-    largest = np.abs(block).max(axis=0)
-    block = np.where(np.isfinite(largest), block, 0.0)  # refused, but not by a warning of NumPy's
-    mean = block.mean(axis=0) if intercept else np.zeros(block.shape[1])
-    block = block - mean
-    peak = np.abs(block).max(axis=0)
-    varies = peak > 64 * np.finfo(np.float64).eps * np.nan_to_num(largest)
-    peak = np.where(varies, peak, 1.0)
-    values = np.where(varies, block / peak, 0.0)
-    return jax.device_put(values.astype(np.float32)), mean, peak, largest
-
-
-@functools.cache
-def _divided(function, mesh, num_others, ranks, static):
-    def run(layout, shared, values, *others):
-        return function(shared, sweep.tile(layout, values), *others, **dict(static))
-
-    if mesh is None:
-        return run
-    last = lambda rank: PartitionSpec(*(None,) * (rank - 1), mesh.axis_names)
-    specs = (PartitionSpec(), PartitionSpec(), *(last(2),) * (1 + num_others))
-    results: Any = tuple(map(last, ranks))
-    if function is sweep.choose:
-        results = sweep.Choice(*results)
-    return jax.jit(
-        jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=results, check_vma=False)
-    )
-
-
-def _each(function, items):
-    """Call a function on each item; on CPU, on as many at a time as there are cores.
-
-    An eigenproblem gains little from a second thread of LAPACK, and loses much where cores are
-    shared with others, for threads wait for each other. Several problems at once do not.
-    """
-    if jax.default_backend() != "cpu":
-        return [function(item) for item in items]
-    workers = min(os.cpu_count() or 1, MAX_WORKERS)
-    with (
-        threadpoolctl.threadpool_limits(1, user_api="blas"),
-        concurrent.futures.ThreadPoolExecutor(workers) as pool,
-    ):
-        return list(pool.map(function, items))
-
-
-def _blocks(num_samples, splits):
-    """Divide the samples that are used into sets that always train and test together."""
-    sides = {side.tobytes(): side for split in splits for side in split}
-    member = np.zeros((num_samples, len(sides)), bool)
-    for column, side in enumerate(sides.values()):
-        member[side, column] = True
-    _, label = np.unique(np.packbits(member, axis=1), axis=0, return_inverse=True)
-    used = member.any(axis=1)
-    return tuple(np.flatnonzero(label == x) for x in np.unique(label[used]))
-
-
-def _pad(indices, length):
-    mask = np.arange(length) < len(indices)
-    padded = np.zeros(length, np.int32)
-    padded[: len(indices)] = indices
-    return padded, mask

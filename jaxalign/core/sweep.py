@@ -9,256 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxalign.core import search as search_lib
 from jaxalign.core.ridge import Design
-from jaxalign.core.search import Criterion, Moments
-
-
-class Rows(NamedTuple):
-    """Which samples are in each training set, and in each test set; padded to common lengths."""
-
-    train: Int[Array, "b R"]
-    train_mask: Bool[Array, "b R"]
-    tests: Int[Array, "u T"]
-    tests_mask: Bool[Array, "u T"]
-
-    def sizes(self) -> Float[Array, " u"]:
-        """Return the number of samples in each test set."""
-        return self.tests_mask.sum(axis=1).astype(jnp.float32)
-
-
-class Blocks(NamedTuple):
-    """Which blocks of samples make up each training set, and each test set."""
-
-    train: Float[Array, "b F"]  # 0 or 1
-    tests: Float[Array, "u F"]
-    count: Float[Array, " F"]  # samples of each block
-
-    def sizes(self) -> Float[Array, " u"]:
-        """Return the number of samples in each test set."""
-        return self.tests @ self.count
-
-
-class Sets(NamedTuple):
-    """b training sets, and u test sets, each of them for one training set."""
-
-    design: Design
-    members: Rows | Blocks
-    source: Int[Array, " u"]  # training set of each test set
-    intercept: Float[Array, ""]  # 1, or 0 where targets are not to be centred
-
-    @property
-    def rows(self) -> Rows:
-        """Members as samples, for what needs them."""
-        assert isinstance(self.members, Rows)
-        return self.members
-
-    @property
-    def is_gram(self) -> bool:
-        """Whether loadings are Gram matrices."""
-        return isinstance(self.members, Blocks)
-
-
-class Trained(NamedTuple):
-    """Targets as the training sets see them."""
-
-    rotated: Float[Array, "b v r"]
-    mean: Float[Array, "b v"]
-
-
-class Samples(NamedTuple):
-    """A tile of targets, sample by sample."""
-
-    values: Float[Array, "n v"]
-
-    def train(self, sets: Sets) -> Trained:
-        """Rotate the targets of every training set."""
-
-        def one(x):
-            basis, train, mask = x
-            keep = mask.astype(jnp.float32)[:, None]
-            rows = self.values[train]
-            mean = (rows * keep).sum(axis=0) / keep.sum()
-            # With an intercept the basis is orthogonal to a constant, without one the mean stays:
-            # it need not be taken out.
-            return Trained(rows.T @ basis.T, mean * sets.intercept)
-
-        members = sets.rows
-        return jax.lax.map(one, (sets.design.basis, members.train, members.train_mask))
-
-    def variance(self, sets: Sets) -> Float[Array, "b v"]:
-        """Return the variance of targets in every training set."""
-
-        def one(x):
-            train, mask = x
-            # About the first sample, where a constant target is 0 without rounding.
-            keep = mask.astype(jnp.float32)[:, None]
-            apart = (self.values[train] - self.values[train[0]][None]) * keep
-            size = keep.sum()
-            return (apart**2).sum(axis=0) / size - (apart.sum(axis=0) / size) ** 2
-
-        return jax.lax.map(one, (sets.rows.train, sets.rows.train_mask))
-
-    def responses(
-        self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
-    ) -> tuple[Float[Array, "T v"], Float[Array, " v"]]:
-        """Return deviations of a test set from the training mean or their own, and its mean."""
-        keep = sets.rows.tests_mask[u].astype(jnp.float32)[:, None]
-        y = (self.values[sets.rows.tests[u]] - trained.mean[sets.source[u]][None]) * keep
-        mean = y.sum(axis=0) / keep.sum()
-        return ((y - mean[None]) * keep if center else y), mean
-
-    def project(
-        self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
-    ) -> tuple[Float[Array, "v r"], Float[Array, " v"]]:
-        """Return products of a test set's responses with loadings, and their squares' sum."""
-        y, _ = self.responses(sets, trained, u, center=center)
-        return y.T @ sets.design.loadings[u], (y**2).sum(axis=0)
-
-    def squares(self, z: Float[Array, "v r"], loadings: Float[Array, "T r"]) -> Float[Array, " v"]:
-        """Sum the squares of predictions."""
-        return ((z @ loadings.T) ** 2).sum(axis=1)
-
-    def moments(
-        self, z: Float[Array, "v r"], sets: Sets, trained: Trained, u: Int[Array, ""]
-    ) -> tuple[Moments, Float[Array, " v"]]:
-        """Return moments about the mean of a test set, and that mean."""
-        y, mean = self.responses(sets, trained, u, center=True)
-        predicted = z @ sets.design.loadings[u].T
-        b = (predicted * y.T).sum(axis=1)
-        return Moments((y**2).sum(axis=0), b, (predicted**2).sum(axis=1)), mean
-
-
-class Sums(NamedTuple):
-    """A tile of targets, as sums over blocks of samples; no sample is looked at again."""
-
-    products: Float[Array, "F v p"]  # with coordinates of features, about the means of the block
-    means: Float[Array, "F v"]
-    deviations: Float[Array, "F v"]  # squared, about the mean of the block
-    offset: Float[Array, "F p"]  # coordinates of the block means
-    count: Float[Array, " F"]
-
-    def _pool(self, members, about=None):
-        """Return the sums of a union of blocks about its mean, or about that of others."""
-        count = self.count * members
-        around = count if about is None else self.count * about
-        apart, shift = (
-            part - ((around @ part) / around.sum())[None] for part in (self.means, self.offset)
-        )
-        products = jnp.einsum("f,fvp->vp", members, self.products) + (apart.T * count[None]) @ shift
-        return products, members @ self.deviations + count @ apart**2
-
-    def train(self, sets: Sets) -> Trained:
-        """Rotate the targets of every training set."""
-
-        def one(x):
-            basis, members = x
-            products, _ = self._pool(members)
-            count = self.count * members
-            return Trained(products @ basis.T, count @ self.means / count.sum())
-
-        return jax.lax.map(one, (sets.design.basis, sets.members.train))
-
-    def variance(self, sets: Sets) -> Float[Array, "b v"]:
-        """Return the variance of targets in every training set."""
-
-        def one(members):
-            _, squares = self._pool(members)
-            return squares / (self.count * members).sum()
-
-        return jax.lax.map(one, sets.members.train)
-
-    def project(
-        self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
-    ) -> tuple[Float[Array, "v r"], Float[Array, " v"]]:
-        """Return products of a test set's responses with loadings, and their squares' sum."""
-        b = sets.source[u]
-        about = None if center else sets.members.train[b]
-        members = sets.members.tests[u]
-        products, squares = self._pool(members, about)
-        if center:  # what rounding makes of a constant target is no variance
-            size = (self.count * members).sum()
-            rounding = 4 * jnp.finfo(jnp.float32).eps * jnp.abs(self.means).max(axis=0)
-            squares = jnp.where(squares > size * rounding**2, squares, 0.0)
-        return products @ sets.design.basis[b].T, squares
-
-    def squares(self, z: Float[Array, "v r"], loadings: Float[Array, "r r"]) -> Float[Array, " v"]:
-        """Sum the squares of predictions."""
-        return ((z @ loadings) * z).sum(axis=1)
-
-    def moments(
-        self, z: Float[Array, "v r"], sets: Sets, trained: Trained, u: Int[Array, ""]
-    ) -> tuple[Moments, Float[Array, " v"]]:
-        """Return moments about the mean of a test set, and that mean."""
-        t, yy = self.project(sets, trained, u, center=True)
-        count = self.count * sets.members.tests[u]
-        mean = count @ self.means / count.sum() - trained.mean[sets.source[u]]
-        return Moments(yy, (z * t).sum(axis=1), self.squares(z, sets.design.loadings[u])), mean
-
-
-Targets = Samples | Sums
-
-
-@jax.jit(static_argnames=("intercept",))
-def normalize(
-    block: Float[Array, "n v"], *, intercept: bool
-) -> tuple[Float[Array, "n v"], Float[Array, " v"], Float[Array, " v"], Float[Array, " v"]]:
-    """Bring targets to mean 0, if there is an intercept, and to 1 as their largest value.
-
-    Args:
-      block: a tile of targets.
-      intercept: take the mean out.
-
-    Returns:
-      The targets; their means; what they were divided by, 1 for a constant one; and the largest
-      value before, which is not finite if any of the target is not.
-    """
-    largest = jnp.abs(block).max(axis=0)
-    mean = jnp.zeros_like(largest)
-    if intercept:
-        mean = block.mean(axis=0)
-        # Once more, for the digits that the first mean of large values lost.
-        mean = mean + (block - mean[None]).mean(axis=0)
-    block = block - mean[None]
-    peak = jnp.abs(block).max(axis=0)
-    # Of a constant target rounding is left.
-    varies = peak > 4 * jnp.finfo(jnp.float32).eps * largest
-    peak = jnp.where(varies, peak, 1.0)
-    return jnp.where(varies[None], block / peak[None], 0.0), mean, peak, largest
-
-
-class Layout(NamedTuple):
-    """Blocks of samples, and the coordinates of their features (`ridge.Statistics`)."""
-
-    blocks: tuple[Int[Array, " _"], ...]
-    coordinates: tuple[Float[Array, "_ p"], ...]
-    offset: Float[Array, "F p"]
-    count: Float[Array, " F"]
-
-
-@jax.jit
-@jax.default_matmul_precision("highest")
-def tile(layout: Layout | None, values: Float[Array, "n v"]) -> Targets:
-    """Return targets as they are, or their sums over blocks of samples."""
-    if layout is None:
-        return Samples(values)
-    rows = [values[block] for block in layout.blocks]
-    means = jnp.stack([block.mean(axis=0) for block in rows])
-    apart = [_about(block, mean) for block, mean in zip(rows, means, strict=True)]
-    products = [y.T @ x for y, x in zip(apart, layout.coordinates, strict=True)]
-    squares = jnp.stack([(block**2).sum(axis=0) for block in apart])
-    return Sums(jnp.stack(products), means, squares, layout.offset, layout.count)
-
-
-def _about(block, mean):
-    """Deviations from the mean; none where rounding is all that they are."""
-    apart = block - mean[None]
-    varies = jnp.abs(apart).max(axis=0) > 4 * jnp.finfo(jnp.float32).eps * jnp.abs(block).max(
-        axis=0
-    )
-    return jnp.where(varies[None], apart, 0.0)
+from jaxalign.core.search import Criterion, Family, Moments
+from jaxalign.core.tiles import Samples, Sets, Targets
 
 
 class Inner(NamedTuple):
@@ -407,14 +163,21 @@ def best(costs: Float[Array, "k a v"], null: Float[Array, "k v"]) -> Choice:
 @jax.jit(static_argnames=("criterion", "num_folds"))
 @jax.default_matmul_precision("highest")
 def curves(
-    shared: tuple[Inner, Float[Array, " a"]],
+    shared: tuple[Inner, Float[Array, " a"], Family],
     targets: Targets,
     *,
     criterion: Criterion,
     num_folds: int,
 ) -> tuple[Float[Array, "k a v"], Float[Array, "k v"]]:
-    """Return the cost of every penalty, and the cost without features; see `choose`."""
-    inner, alphas = shared
+    """Return the cost of every penalty, and the cost without features.
+
+    Args:
+      shared: training sets and their tests, penalties, and what `search.family` makes of them.
+      targets: a tile of targets.
+      criterion: squared error, or negative correlation.
+      num_folds: outer folds.
+    """
+    inner, alphas, family = shared
     sets = inner.sets
     sizes = sets.members.sizes()
     trained = targets.train(sets)
@@ -424,13 +187,12 @@ def curves(
         t, yy = targets.project(sets, trained, u, center=criterion == "correlation")
         rotated, spectrum = trained.rotated[b], sets.design.spectrum[b]
         loadings = sets.design.loadings[u]
-
-        def at(alpha):
-            z = rotated / (spectrum[None] + alpha)
-            moments = Moments(yy, (z * t).sum(axis=1), targets.squares(z, loadings))
-            return search_lib.cost(criterion, moments, sizes[u])[0]
-
-        return jax.lax.map(at, alphas), yy
+        moments = Moments(
+            yy[None],
+            (1 / (spectrum[None] + alphas[:, None])) @ (rotated * t).T,
+            targets.squares_of_all(rotated, spectrum, family, loadings),
+        )
+        return search_lib.cost(criterion, moments, sizes[u])[0], yy
 
     costs, yy = jax.lax.map(observe, jnp.arange(len(inner.owner)))
     null = _null(criterion, yy, sizes)

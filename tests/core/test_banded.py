@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score
 
-from jaxalign.core import banded, cv, folds
+from jaxalign.core import banded, cv, folds, partition
 
 N, V = 60, 8
 SIZES = (3, 5, 4)
@@ -198,9 +198,9 @@ def test_matches_himalaya(rng):
 
         parts = banded.predict_bands(X, bands, fitted.coef)
         parts = parts - parts.mean(axis=1, keepdims=True)
-        ours, theirs = banded.product_measure(parts, Y), r2_score_split(Y, parts)
+        ours, theirs = partition.product_measure(parts, Y), r2_score_split(Y, parts)
         np.testing.assert_allclose(ours, theirs, atol=1e-8)
-        ours, theirs = banded.correlation_split(parts, Y), correlation_score_split(Y, parts)
+        ours, theirs = partition.correlation_split(parts, Y), correlation_score_split(Y, parts)
         np.testing.assert_allclose(ours, theirs, atol=1e-8)
 
 
@@ -436,12 +436,12 @@ def test_product_measure_adds_up_to_r2(rng):
     Y = rng.normal(size=(30, 5)) + 10
     parts = rng.normal(size=(3, 30, 5)) + rng.normal(size=(3, 1, 5))
     parts[0] += Y / 2
-    split = banded.product_measure(parts, Y)
+    split = partition.product_measure(parts, Y)
     total = parts.sum(axis=0)
     total += Y.mean(axis=0) - total.mean(axis=0)
     for j in range(5):
         assert split[:, j].sum() == pytest.approx(r2_score(Y[:, j], total[:, j]), abs=1e-12)
-    shifted = banded.product_measure(parts + 7, Y - 3)
+    shifted = partition.product_measure(parts + 7, Y - 3)
     np.testing.assert_allclose(shifted, split, atol=1e-10)
 
 
@@ -449,13 +449,13 @@ def test_product_measure_of_orthogonal_contributions_is_their_own_r2(rng):
     Q, _ = np.linalg.qr(np.c_[np.ones(20), rng.normal(size=(20, 3))])
     parts = np.stack([2 * Q[:, 1:2], 3 * Q[:, 2:3]])
     Y = parts.sum(axis=0) + Q[:, 3:4]
-    np.testing.assert_allclose(banded.product_measure(parts, Y)[:, 0], [4 / 14, 9 / 14])
+    np.testing.assert_allclose(partition.product_measure(parts, Y)[:, 0], [4 / 14, 9 / 14])
 
 
 def test_correlation_split_adds_up_to_r(rng):
     Y = rng.normal(size=(30, 5)) + 10
     parts = rng.normal(size=(3, 30, 5)) + rng.normal(size=(3, 1, 5))
-    split = banded.correlation_split(parts, Y)
+    split = partition.correlation_split(parts, Y)
     total = parts.sum(axis=0)
     for j in range(5):
         assert split[:, j].sum() == pytest.approx(np.corrcoef(total[:, j], Y[:, j])[0, 1])
@@ -465,9 +465,9 @@ def test_splits_of_what_is_constant_are_undefined(rng):
     Y, parts = rng.normal(size=(20, 3)), rng.normal(size=(2, 20, 3))
     Y[:, 0] = 0.1
     parts[:, :, 1] = 2.0
-    assert np.isnan(banded.product_measure(parts, Y)[:, 0]).all()
-    np.testing.assert_allclose(banded.product_measure(parts, Y)[:, 1], 0, atol=1e-12)
-    undefined = np.isnan(banded.correlation_split(parts, Y))
+    assert np.isnan(partition.product_measure(parts, Y)[:, 0]).all()
+    np.testing.assert_allclose(partition.product_measure(parts, Y)[:, 1], 0, atol=1e-12)
+    undefined = np.isnan(partition.correlation_split(parts, Y))
     np.testing.assert_array_equal(undefined, [[True, True, False]] * 2)
 
 
@@ -477,7 +477,7 @@ def test_splits_of_what_is_constant_are_undefined(rng):
 def test_parts_of_two_bands_are_as_in_the_textbook(rng):
     a, b = frozenset("a"), frozenset("b")
     scores = {a: rng.normal(size=4), b: rng.normal(size=4), a | b: rng.normal(size=4)}
-    parts = banded.variance_partition(scores)
+    parts = partition.variance_partition(scores)
     np.testing.assert_allclose(parts[a], scores[a | b] - scores[b])
     np.testing.assert_allclose(parts[b], scores[a | b] - scores[a])
     np.testing.assert_allclose(parts[a | b], scores[a] + scores[b] - scores[a | b])
@@ -493,7 +493,7 @@ def test_parts_recover_an_additive_measure(rng, num_bands):
     ]
     planted = {s: rng.normal(size=(2, 3)) for s in subsets}
     scores = {s: np.sum([planted[t] for t in subsets if t & s], axis=0) for s in subsets}
-    parts = banded.variance_partition(scores)
+    parts = partition.variance_partition(scores)
     assert set(parts) == set(subsets) and len(parts) == 2**num_bands - 1
     for s in subsets:
         np.testing.assert_allclose(parts[s], planted[s], atol=1e-12)
@@ -503,7 +503,7 @@ def test_parts_recover_an_additive_measure(rng, num_bands):
 
 def test_parts_of_an_undefined_score_are_undefined():
     scores = {frozenset(s): np.array([0.1, np.nan]) for s in ("a", "b", "ab")}
-    for part in banded.variance_partition(scores).values():
+    for part in partition.variance_partition(scores).values():
         np.testing.assert_array_equal(np.isnan(part), [False, True])
 
 
@@ -519,7 +519,7 @@ def test_planted_unique_and_shared_parts_are_recovered(rng):
         X, Y, bands, folds.nest(3, 3, n), np.array([0.1, 1.0, 10.0]), method=PLAIN
     )
     assert set(scores) == {frozenset(s) for s in ((0,), (1,), (0, 1))}
-    parts = banded.variance_partition(scores)
+    parts = partition.variance_partition(scores)
     found = np.stack([parts[frozenset(s)].mean(axis=0) for s in ((0,), (1,), (0, 1))])
     expected = [[0, 2 / 3, 2 / 7, 0], [0, 0, 2 / 7, 0], [2 / 3, 0, 2 / 7, 0]]
     np.testing.assert_allclose(found, expected, atol=0.1)
@@ -613,6 +613,6 @@ def test_folds_without_inner_splits_are_refused(rng):
 def test_an_incomplete_partition_is_refused():
     one = np.zeros(2)
     with pytest.raises(ValueError, match=r"1 are missing, the first is \['b'\]"):
-        banded.variance_partition({frozenset("a"): one, frozenset("ab"): one})
+        partition.variance_partition({frozenset("a"): one, frozenset("ab"): one})
     with pytest.raises(ValueError, match="at least one band"):
-        banded.variance_partition({})
+        partition.variance_partition({})

@@ -356,3 +356,35 @@ def test_an_undefined_correlation_counts_as_none(zero):
     moments = moments._replace(**dict.fromkeys(zero, jnp.zeros(1)))
     for found in search.cost("correlation", moments, jnp.float32(5)):
         np.testing.assert_array_equal(found, 0)
+
+
+@pytest.mark.parametrize(
+    "span, num_alphas, most",
+    [(1, 20, 12), (3, 20, 17), (3, 60, 20), (9, 60, 30), (0, 2, 2), (12, 1, 1)],
+)
+def test_divisors_of_few_penalties_give_those_of_all(rng, span, num_alphas, most):
+    spectrum = 10 ** (3 - span * rng.uniform(size=(3, 50)))
+    alphas = np.logspace(-1, 5, num_alphas)
+    family = search.family(spectrum, alphas)
+    assert len(family.pivots) <= most
+    assert_gives_divisors(family, spectrum, alphas)
+
+
+def assert_gives_divisors(family, spectrum, alphas):
+    """Compare with float64 what float32 makes of them."""
+    found = family.weights @ (1 / (np.float32(spectrum)[..., None, :] + family.pivots[:, None]))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, 1 / (spectrum[..., None, :] + alphas[:, None]), rtol=2e-6)
+
+
+def test_least_squares_stands_for_itself():
+    family = search.family(np.array([[1.0, 2.0]]), np.zeros(1))
+    np.testing.assert_array_equal(family.weights, np.ones((1, 1)))
+    np.testing.assert_array_equal(family.pivots, [0])
+
+
+def test_penalties_of_eigenvalues_beyond_float32_stand_for_themselves():
+    spectrum, alphas = np.array([[0.0, 1e-30, 1.0]]), np.logspace(-2, 2, 5)
+    family = search.family(spectrum, alphas)
+    np.testing.assert_array_equal(family.pivots, np.float32(alphas))
+    assert_gives_divisors(family, spectrum, alphas)
