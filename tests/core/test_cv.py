@@ -207,7 +207,7 @@ def assert_bar(chosen, costs, alphas, criterion):
     decided = are_decided(costs, criterion)
     wrong = decided & (chosen != alphas[costs.argmin(axis=-2)])
     # Of features of rank 3 a correlation does not depend on small penalties, nor on large ones.
-    assert decided.sum() >= 300
+    assert decided.mean() > 0.15
     assert wrong.sum() <= 1e-3 * decided.sum(), f"{wrong.sum()} of {decided.sum()} penalties"
 
 
