@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from jaxalign.core import cv, metrics, partition, tiles
 from jaxalign.core.folds import Fold, Split
 from jaxalign.core.problem import each
-from jaxalign.core.ridge import CONSTANT_TOLERANCE
+from jaxalign.core.ridge import feature_scale
 
 # A cost must be lower by this fraction to replace that of weights tried before: less is rounding.
 TOLERANCE = 1e-5
@@ -330,13 +330,9 @@ class _Space(NamedTuple):
 
 def _space(X, bands, num_bands, train, *, standardize):
     X = np.asarray(X, np.float64)
-    mean, sd = X[train].mean(axis=0), X[train].std(axis=0)
-    scale = np.ones(len(mean))
-    if standardize:
-        # The rule of `core/ridge.py`: what is constant but for rounding counts for nothing.
-        typical = np.median(sd[sd > 0]) if (sd > 0).any() else 0.0
-        constant = sd <= CONSTANT_TOLERANCE * np.maximum(np.abs(mean), typical)
-        scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, sd))
+    mean, variance = X[train].mean(axis=0), X[train].var(axis=0)
+    # Without scaling, constant features stay: no target can take anything from them.
+    scale = feature_scale(np, mean, variance, standardize) if standardize else np.ones(len(mean))
     X = (X - mean) * scale
     columns, axes = [], []
     for b in range(num_bands):

@@ -35,7 +35,7 @@ class Splitter(Protocol):
 
 # A splitter, a number of contiguous blocks, or the pairs of index arrays (or Boolean masks) that a
 # splitter would yield.
-CV = Splitter | int | Iterable[tuple[Any, Any]]
+CV = Splitter | int | np.integer | Iterable[tuple[Any, Any]]
 
 
 def splits(

@@ -82,6 +82,11 @@ class Problem:
                 )
             if not len(split.test):
                 raise ValueError("Every split must have samples to test on, got none.")
+            for side in split:
+                if side.min() < 0 or side.max() >= n:
+                    raise ValueError(
+                        f"Indices of splits must lie in 0..{n - 1}, got {side.min()}..{side.max()}."
+                    )
         alphas = np.sort(np.asarray(alphas, np.float64))
         least_squares = len(alphas) == 1 and alphas[0] == 0
         if not len(alphas) or not (

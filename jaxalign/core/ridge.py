@@ -82,7 +82,7 @@ def num_constant(X: Matrix, train: Int[np.ndarray, " R"]) -> int:
       train: indices of the training samples.
     """
     rows = np.asarray(X)[train]
-    scale = _scale(np, rows.mean(axis=0), rows.var(axis=0), standardize=False)
+    scale = feature_scale(np, rows.mean(axis=0), rows.var(axis=0), standardize=False)
     return int((scale == 0).sum())
 
 
@@ -253,7 +253,7 @@ def _factorize(
         rows = X[train]
         mean = (rows * keep).sum(axis=0) / count
         variance = (((rows - mean[None]) * keep) ** 2).sum(axis=0) / count
-        scale = _scale(xp, mean, variance, standardize, intercept)
+        scale = feature_scale(xp, mean, variance, standardize, intercept)
         origin = mean if intercept else xp.zeros_like(mean)
         Z = (rows - origin[None]) * keep * scale[None]
         Z_tests = (X[flat] - origin[None]) * scale[None]
@@ -273,8 +273,18 @@ def _factorize(
     return _narrow(xp, spectrum, kept, basis, cross @ Q, means[:, 0] @ Q)
 
 
-def _scale(xp, mean, variance, standardize, intercept=True):
-    """Return what features are multiplied by; constant ones by 0."""
+def feature_scale(
+    xp: Any, mean: Any, variance: Any, standardize: bool, intercept: bool = True
+) -> Any:
+    """Return what features are multiplied by; constant ones by 0.
+
+    Args:
+      xp: numpy, or jax.numpy.
+      mean: of each feature over the training set [p].
+      variance: of each feature [p].
+      standardize: bring features to unit variance.
+      intercept: whether there is one; a constant feature can take its place.
+    """
     sd = xp.sqrt(variance)
     # The median of those that vary does not follow a few of another order of magnitude.
     varying = (sd > 0).sum()
@@ -358,7 +368,7 @@ def _block(xp, rows):
 @functools.partial(_float64, static=("standardize",))
 def _axes(xp, count, mean, scatter, *, standardize):
     center, total = _pool(xp, xp.ones_like(count), count, mean, scatter)
-    scale = _scale(xp, center, xp.diagonal(total) / count.sum(), standardize)
+    scale = feature_scale(xp, center, xp.diagonal(total) / count.sum(), standardize)
     _, Q = xp.linalg.eigh(total * scale[:, None] * scale[None])
     inverse = Q * scale[:, None]
     axes = Q.T / xp.where(scale > 0, scale, 1.0)[None]
@@ -411,7 +421,7 @@ def _factorize_statistics(xp, sums, train, tests, *, standardize, center, cutoff
     blocks = (sums.count, sums.mean, sums.scatter)
     origin, gram = _pool(xp, train, *blocks)
     size = (sums.count * train.astype(sums.count.dtype)).sum()
-    scale = _scale(xp, origin, xp.diagonal(gram) / size, standardize)
+    scale = feature_scale(xp, origin, xp.diagonal(gram) / size, standardize)
     spectrum, Q, kept = _directions(xp, gram * scale[:, None] * scale[None], cutoff)
     Q = Q * scale[:, None]
     grams, means = [], []
