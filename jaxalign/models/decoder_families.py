@@ -72,7 +72,7 @@ def _first(hf: dict, *keys: str) -> Any:
     raise KeyError(keys[0])
 
 
-def _rope(settings: dict, size: int, max_length: int, theta: float) -> Rope:
+def _rope(settings: dict, size: int, max_length: int, theta: int | float) -> Rope:
     """Read one set of rotary settings.
 
     Raises:
@@ -114,7 +114,7 @@ def _longrope(settings: dict, rope: dict, original: int, max_length: int) -> Rop
     magnitude = settings.get("attention_factor")
     if magnitude is None:
         magnitude = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
-    return Rope(**rope, scaling="factors", factors=factors, magnitude=magnitude)
+    return Rope(**rope, scaling="factors", factors=factors, magnitude=float(magnitude))
 
 
 def _rope_settings(hf: dict) -> dict:
@@ -133,7 +133,7 @@ def _windows(hf: dict, sliding: list[bool], window: int | None) -> tuple[int, ..
         if len(types) != len(sliding) or set(types) - {"sliding_attention", "full_attention"}:
             raise InputError(
                 "config.json: layer_types must name each layer sliding_attention or "
-                f"full_attention, found {types}."
+                f"full_attention, found {len(types)} of {', '.join(sorted(set(types)))}."
             )
         sliding = [kind == "sliding_attention" for kind in types]
     return tuple(window if slides else 0 for slides in sliding) if window and any(sliding) else ()
@@ -599,8 +599,8 @@ def _gemma2_config(hf: dict) -> Config:
         hf,
         _GEMMA2_SIZES,
         lambda i: i % 2 == 0,
-        attention_cap=hf.get("attn_logit_softcapping", 50.0) or 0.0,
-        logit_cap=hf.get("final_logit_softcapping", 30.0) or 0.0,
+        attention_cap=float(hf.get("attn_logit_softcapping", 50.0) or 0),
+        logit_cap=float(hf.get("final_logit_softcapping", 30.0) or 0),
     )
 
 
@@ -618,8 +618,8 @@ def _gemma3_config(hf: dict) -> Config:
         hf,
         {},
         lambda i: (i + 1) % every != 0,
-        attention_cap=hf.get("attn_logit_softcapping") or 0.0,
-        logit_cap=hf.get("final_logit_softcapping") or 0.0,
+        attention_cap=float(hf.get("attn_logit_softcapping") or 0),
+        logit_cap=float(hf.get("final_logit_softcapping") or 0),
         qk_norm=True,
         rope=rope(whole, "rope_theta", 1_000_000.0),
         local_rope=rope(local, "rope_local_base_freq", 10_000.0),

@@ -9,7 +9,7 @@ them, a small `tokenizer.json`, and `expected.npz`:
 
   tokens_T, mask_T, hidden_T [L+1 B T D], logits_T [B T V]   for two lengths T
   attention, mlp [L B T D]    what each sublayer adds to the residual stream, for the longer T
-  shifted [L+1 B T D]         hidden states of the shorter T where positions begin at `SHIFT`
+  shifted [L+1 B T D]         hidden states of the longer T where positions begin at `SHIFT`
   prompts, prompt_mask, greedy [B N]   and what `generate` adds to each prompt alone
   init                        JSON: stored tensor -> [mean, deviation, number of rows that are zero]
                               of a freshly drawn network
@@ -103,11 +103,6 @@ MODELS = {
         BASE | {"hidden_size": 24, "n_layer": LAYERS, "n_head": 6, "layer_norm_epsilon": 1e-3},
     ),
     "llama3": ("LlamaConfig", LLAMA_SIZES | {"rope_parameters": LLAMA3_ROPE, "pad_token_id": 7}),
-    "llama_linear": (
-        "LlamaConfig",
-        LLAMA_SIZES
-        | {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.5}},
-    ),
     "mistral": (
         "MistralConfig",
         LLAMA_SIZES | {"sliding_window": 4, "head_dim": 8, "rope_parameters": DEFAULT_ROPE},
@@ -243,7 +238,7 @@ def expected(model: torch.nn.Module, generator: torch.Generator) -> dict[str, np
             f"hidden_{length}": found["hidden"],
             f"logits_{length}": found["logits"],
         }
-        if length == min(NUM_VALID) and model.config.model_type != "bloom":
+        if length == max(NUM_VALID) and model.config.model_type != "bloom":
             positions = SHIFT + torch.arange(length)[None].expand(len(num_valid), -1)
             shifted = run(model, tokens, mask, position_ids=positions)
             arrays["shifted"] = shifted["hidden"]

@@ -24,7 +24,6 @@ NAMES = (
     "gptj",
     "bloom",
     "llama3",
-    "llama_linear",
     "mistral",
     "qwen2",
     "qwen3",
@@ -34,7 +33,6 @@ NAMES = (
     "phi3",
     "phi3_long",
 )
-LENGTHS = (5, 11)
 # As in test_encoder_decoder.py: a few units in the last place of float32 per layer.
 TOLERANCE = 2e-5
 
@@ -80,16 +78,21 @@ def assert_close(found, expected, mask):
     np.testing.assert_array_less(worst, TOLERANCE)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", [5, 11])
 def test_matches_hugging_face(network, expected, length):
-    """Every hidden state, what each sublayer adds, and all logits; padded and full rows."""
+    """Every hidden state, what each sublayer adds, and all logits; padded and full rows.
+
+    The short batch is padded to the long one's shape, which is compiled once.
+    """
     tokens, mask = expected[f"tokens_{length}"], expected[f"mask_{length}"]
     assert mask.all(axis=1).any() and not mask.all()
-    output = forward(network, tokens, mask)
-    assert_close(output.hidden, expected[f"hidden_{length}"], mask)
-    assert_close(output.logits[None], expected[f"logits_{length}"][None], mask)
+    padding = [(0, 0), (0, 11 - length)]
+    output = forward(network, np.pad(tokens, padding, constant_values=3), np.pad(mask, padding))
+    assert_close(output.hidden[:, :, :length], expected[f"hidden_{length}"], mask)
+    assert_close(output.logits[None, :, :length], expected[f"logits_{length}"][None], mask)
     assert output.logits.dtype == jnp.float32 and output.cache is None
-    if length == max(LENGTHS):
+    np.testing.assert_array_equal(output.hidden[-1], output.final)
+    if length == 11:
         for tap in ("attention", "mlp"):
             assert_close(output.taps[tap], expected[tap], mask)
 
@@ -97,8 +100,8 @@ def test_matches_hugging_face(network, expected, length):
 def test_positions_may_begin_anywhere(network, expected, name):
     if name == "bloom":
         pytest.skip("Hugging Face's BLOOM takes no positions; see the test of packed rows")
-    tokens, mask = expected["tokens_5"], expected["mask_5"]
-    positions = np.broadcast_to(9 + np.arange(5), tokens.shape)
+    tokens, mask = expected["tokens_11"], expected["mask_11"]
+    positions = np.broadcast_to(9 + np.arange(11), tokens.shape)
     output = forward(network, tokens, mask, positions)
     assert_close(output.hidden, expected["shifted"], mask)
 
@@ -176,13 +179,14 @@ def test_parameters_are_all_that_is_stored(model, folder):
 
 def test_final_norm_is_declared(name, model, expected, network):
     assert model.final_norm_applied is (name != "opt_post")
-    output = forward(network, expected["tokens_5"], expected["mask_5"])
+    output = forward(network, expected["tokens_11"], expected["mask_11"])
     assert output.final_norm_applied is model.final_norm_applied
-    np.testing.assert_array_equal(output.hidden[-1], output.final)
 
 
-def test_untrained_weights_have_hugging_faces_statistics(model, expected, mesh):
+def test_untrained_weights_have_hugging_faces_statistics(name, model, expected, mesh):
     """Mean, deviation and rows of zeros of each stored tensor, its parts drawn alike."""
+    if name in ("neox_serial", "phi3_long"):
+        pytest.skip("drawn as the family's other checkpoint is")
     statistics = json.loads(str(expected["init"]))
     tensors = zoo.family(model.design).tensors(model.config)
     for path, values in parameters(model.load(mesh, untrained_seed=3)).items():
@@ -200,7 +204,6 @@ def test_untrained_weights_have_hugging_faces_statistics(model, expected, mesh):
             error = 5 * np.sqrt(2 / layer.size)
             assert abs(layer.mean() - mean) < error * deviation, path
             assert abs(np.log(layer.std() / deviation)) < error, path
-    assert {v[2] for k, v in statistics.items() if "norm" not in k} <= {0, 1, 3}
 
 
 def parameters(network):
