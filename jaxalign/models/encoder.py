@@ -1,6 +1,7 @@
 """Bidirectional encoder of the BERT design: learned positions, norms after each residual sum."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,11 @@ class Config:
     padding_token: int  # its row of the embedding begins at zero; -1: none
     norm_eps: float
     init_sd: float
+
+    @property
+    def final_norm_applied(self) -> bool:
+        """See `base.Output`."""
+        return False
 
 
 def config_from_hf(hf: dict) -> Config:
@@ -80,10 +86,8 @@ for _ours, _theirs in {
     TENSORS[f"blocks/{_ours}/kernel"] = Tensor(_LAYER + _theirs + ".weight", transpose=True)
     TENSORS[f"blocks/{_ours}/bias"] = Tensor(_LAYER + _theirs + ".bias")
 
-FINAL_NORM_APPLIED = False
-PREFIXES = ("bert.",)
 # Buffers, and heads on top of the last layer, which no activation passes through.
-IGNORED = (r"embeddings\.position_ids", r"pooler\.dense\.(weight|bias)", r"cls\..*")
+_IGNORED = (r"embeddings\.position_ids", r"pooler\.dense\.(weight|bias)", r"cls\..*")
 
 
 class Block(nnx.Module):
@@ -138,19 +142,35 @@ class Network(nnx.Module):
         tokens: Int[Array, "B T"],
         mask: Bool[Array, "B T"],
         *,
+        positions: Int[Array, "B T"] | None = None,
+        taps: Sequence[str] = ("residual",),
         pool: base.Pool | None = None,
         with_logits: bool = False,
+        cache: base.Cache | None = None,
     ) -> base.Output:
-        """Run all layers; see `base.Network`. An encoder has no logits: they are None."""
+        """Run all layers; see `base.Network`. An encoder has no logits: they are None.
+
+        Raises:
+          ValueError: if asked for a tap other than the residual stream, for packed rows or for a
+            cache.
+        """
         del with_logits
+        base.check_taps(taps)
+        if tuple(taps) != ("residual",) or positions is not None or cache is not None:
+            raise ValueError("an encoder takes no positions and no cache, and taps the residual.")
         keep = pool or (lambda x: x)
-        positions = self.positions(jnp.arange(tokens.shape[1]))
+        places = self.positions(jnp.arange(tokens.shape[1]))
         segments = self.segments(jnp.zeros_like(tokens))
-        x_BTD = self.norm(self.words(tokens) + positions[None] + segments)
+        x_BTD = self.norm(self.words(tokens) + places[None] + segments)
 
         def step(x, block):
             x = block(x, mask)
             return x, keep(x)
 
         _, hidden = jax.lax.scan(step, x_BTD, self.blocks)
-        return base.Output(base.stack_layers(keep(x_BTD), hidden), None, FINAL_NORM_APPLIED)
+        return base.Output({"residual": base.stack_layers(keep(x_BTD), hidden)}, None, False)
+
+
+FAMILIES = {
+    "bert": base.Family(Network, config_from_hf, lambda config: TENSORS, ("bert.",), _IGNORED)
+}

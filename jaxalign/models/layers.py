@@ -1,14 +1,17 @@
-"""Parts that the designs share: linear maps, embeddings, norms, rotary positions, attention.
+"""Parts that the designs share: linear maps, embeddings, norms, positions, attention.
 
 Parameters carry the logical names of their axes as plain metadata (`logical`), from which
 `core.mesh` derives shardings. Under a scan they have a layer axis in front.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -91,29 +94,102 @@ class LayerNorm(nnx.Module):
 class RMSNorm(nnx.Module):
     """Root-mean-square norm with scale, computed in float32."""
 
-    def __init__(self, width: int, eps: float, dtype):
-        """Scale 1."""
-        self.scale = nnx.Param(jnp.ones(width, dtype), logical=("embed",))
+    def __init__(self, width: int, eps: float, dtype, *, centred: bool = False):
+        """Scale 1; or 0, where the scale is kept as its difference from 1 (`centred`)."""
+        scale = jnp.zeros(width, dtype) if centred else jnp.ones(width, dtype)
+        self.scale = nnx.Param(scale, logical=("embed",))
         self.eps = eps
+        self.centred = centred
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """Apply."""
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt((y**2).mean(axis=-1, keepdims=True) + self.eps)
-        return (y * _like(self.scale[...], y)).astype(x.dtype)
+        scale = _like(self.scale[...], y).astype(jnp.float32)
+        return (y * (1 + scale if self.centred else scale)).astype(x.dtype)
 
 
-def rotary(x: Float[Array, "B T N H"], theta: float) -> Float[Array, "B T N H"]:
-    """Rotate half-split pairs (i, i + H/2) by their position.
+# "gelu" is Hugging Face's name of the exact one; its other names are of the one with tanh.
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+}
 
-    Source: Su et al. (2021), arXiv 2104.09864, eq. 34, in the order of Hugging Face checkpoints.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rope:
+    """Rotary positions: entry pairs are turned by position times frequency.
+
+    Frequency i of `size` / 2 is theta^(-2 i / size), and then changed by `scaling`:
+    "linear": divided by factor. "llama3": divided by factor where the wavelength is longer than
+    original_length / low_factor, kept where it is shorter than original_length / high_factor, and
+    between them interpolated. "factors": divided by factors[i].
+
+    Source: Su et al. (2021), arXiv 2104.09864, eq. 34; for "llama3" the reference code of Llama
+    3.1 (meta-llama/llama-models); for "factors" Ding et al. (2024), arXiv 2402.13753.
     """
-    length, half = x.shape[1], x.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency[None]  # [T H/2]
-    cos, sin = jnp.cos(angle)[None, :, None], jnp.sin(angle)[None, :, None]  # [1 T 1 H/2]
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+    size: int  # entries of each head that are rotated, the first ones
+    theta: float = 10_000.0
+    interleaved: bool = False  # pairs (2i, 2i + 1); else (i, i + size / 2)
+    scaling: str = ""
+    factor: float = 1.0
+    low_factor: float = 1.0
+    high_factor: float = 4.0
+    original_length: int = 0
+    factors: tuple[float, ...] = ()
+    magnitude: float = 1.0  # of rotated entries, times their own
+
+    def frequencies(self) -> np.ndarray:
+        """Return the frequencies, in radians per position."""
+        frequency = self.theta ** (-np.arange(0, self.size, 2) / self.size)
+        if self.scaling == "linear":
+            frequency = frequency / self.factor
+        elif self.scaling == "llama3":
+            # Turns in the original length: few are stretched, many are kept.
+            turns = self.original_length * frequency / (2 * math.pi)
+            kept = (turns - self.low_factor) / (self.high_factor - self.low_factor)
+            kept = np.clip(kept, 0, 1)
+            frequency = kept * frequency + (1 - kept) * frequency / self.factor
+        elif self.scaling == "factors":
+            frequency = frequency / np.array(self.factors)
+        return frequency.astype(np.float32)
+
+    def turns(self, positions: Int[Array, "B T"]) -> tuple[Array, Array]:
+        """Return cosine and sine of each token's angles, [B T 1 size/2]."""
+        frequency = jnp.asarray(self.frequencies())[None, None]
+        angle = positions[..., None].astype(jnp.float32) * frequency
+        cos, sin = (self.magnitude * f(angle)[:, :, None] for f in (jnp.cos, jnp.sin))
+        return cos, sin
+
+    def rotate(
+        self, x: Float[Array, "B T N H"], turns: tuple[Array, Array]
+    ) -> Float[Array, "B T N H"]:
+        """Rotate the first entries of each head."""
+        cos, sin = turns
+        y, rest = x[..., : self.size].astype(jnp.float32), x[..., self.size :]
+        a, b = (y[..., 0::2], y[..., 1::2]) if self.interleaved else jnp.split(y, 2, axis=-1)
+        a, b = a * cos - b * sin, b * cos + a * sin
+        if self.interleaved:
+            y = jnp.stack([a, b], axis=-1).reshape(y.shape)
+        else:
+            y = jnp.concatenate([a, b], axis=-1)
+        return jnp.concatenate([y.astype(x.dtype), rest], axis=-1)
+
+
+def alibi_slopes(num_heads: int) -> np.ndarray:
+    """Return by how much each head's attention falls per token of distance.
+
+    Source: Press et al. (2022), arXiv 2108.12409, section 3, and for numbers of heads that are no
+    power of two the authors' `get_slopes` (ofirpress/attention_with_linear_biases).
+    """
+    power = 2 ** math.floor(math.log2(num_heads))
+    slopes = 2.0 ** (-8 / power * np.arange(1, power + 1))
+    # The rest lie between the first ones, as in twice as many heads.
+    between = 2.0 ** (-4 / power * np.arange(1, 2 * (num_heads - power), 2))
+    return np.concatenate([slopes, between]).astype(np.float32)
 
 
 def attend(
@@ -129,6 +205,35 @@ def attend(
         q_BTNH, k_BSKH, v_BSKH, mask=mask[:, None, None, :], is_causal=causal, implementation="xla"
     )
     return out.reshape(*out.shape[:2], -1)
+
+
+def attend_visible(
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    visible: Bool[Array, "#B T S"],
+    *,
+    scale: float,
+    cap: float = 0.0,
+    bias: Float[Array, "#B N S"] | None = None,
+) -> Float[Array, "B T D"]:
+    """Attention to the keys that each query sees; N query heads share K key-value heads.
+
+    The logits are scale q k, then capped to cap tanh(logit / cap) unless cap is 0, then raised by
+    each key's bias. They and their softmax are in float32.
+    """
+    B, T, N, H = q_BTNH.shape
+    K = k_BSKH.shape[2]
+    q = q_BTNH.reshape(B, T, K, N // K, H)
+    logits = scale * jnp.einsum("BTKGH,BSKH->BKGTS", q, k_BSKH, preferred_element_type=jnp.float32)
+    if cap:
+        logits = cap * jnp.tanh(logits / cap)
+    if bias is not None:
+        logits = logits + bias.reshape(-1, K, N // K, 1, bias.shape[-1])
+    # Finite, so that a row of padding, which sees nothing, has no NaN.
+    logits = jnp.where(visible[:, None, None], logits, -0.5 * jnp.finfo(jnp.float32).max)
+    shares = jax.nn.softmax(logits, axis=-1).astype(v_BSKH.dtype)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", shares, v_BSKH).reshape(B, T, N * H)
 
 
 def split_heads(x: Float[Array, "B T D"], num_heads: int) -> Float[Array, "B T N H"]:

@@ -1,48 +1,272 @@
-"""Reading a causal model's predictions: greedy continuation."""
+"""Reading a causal model's predictions: probabilities of a text's tokens, and continuations."""
+
+import functools
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jaxalign.models import base
+
+# Logits that exist at once, in bytes: many enough for matrix products to be fast.
+_LOGIT_BYTES = 2**28
+
+
+def token_log_probs(
+    network: nnx.Module,
+    output: base.Output,
+    tokens: Int[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    *,
+    positions: Int[Array, "B T"] | None = None,
+    logit_bytes: int = _LOGIT_BYTES,
+) -> Float[Array, "B T"]:
+    """Return the log-probability of each token given those before it, in nats.
+
+    Logits are computed for a few tokens of each row at a time, and never all kept. Call it inside
+    the `jit` of the forward pass, which then need not return `output.final`.
+
+    Args:
+      network: a causal network.
+      output: of its pass over these tokens; no logits are needed.
+      tokens: as they were passed.
+      mask: as it was passed.
+      positions: as they were passed.
+      logit_bytes: size of the logits that exist at once, at least those of one token per row.
+
+    Returns:
+      In float32; NaN at padding, and at the first token of each text, which nothing predicts.
+
+    Raises:
+      ValueError: if the network predicts no tokens, or passed other tokens.
+    """
+    if output.final is None:
+        raise ValueError("network must predict tokens: it has no output.final.")
+    if output.final.shape[:2] != tokens.shape:
+        raise ValueError(
+            f"output must be of these tokens: of {output.final.shape[:2]}, not {tokens.shape}."
+        )
+    B, T = tokens.shape
+    size = max(min(T, logit_bytes // (4 * B * network.config.vocab_size)), 1)
+    num_chunks = -(-T // size)
+    pad = [(0, 0), (0, num_chunks * size - T)]
+    targets = jnp.pad(jnp.roll(tokens, -1, axis=1), pad)
+    final = jnp.pad(output.final, [*pad, (0, 0)])
+
+    def one_chunk(start):
+        take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size)
+        logits = network.logits(take(final, axis=1))
+        own = jnp.take_along_axis(logits, take(targets, axis=1)[..., None], axis=-1)[..., 0]
+        return own - jax.nn.logsumexp(logits, axis=-1)
+
+    found = jax.lax.map(one_chunk, size * jnp.arange(num_chunks))  # [chunks B size]
+    found = found.swapaxes(0, 1).reshape(B, -1)[:, : T - 1]
+    predicted = mask[:, 1:] & mask[:, :-1]
+    if positions is not None:
+        predicted &= positions[:, 1:] > positions[:, :-1]  # else a new text begins
+    return jnp.pad(jnp.where(predicted, found, jnp.nan), [(0, 0), (1, 0)], constant_values=jnp.nan)
+
+
+def surprisal_bits(log_probs: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return -log2 p of log-probabilities in nats."""
+    return -log_probs / math.log(2)
+
+
+class Continuation(NamedTuple):
+    """What decoding adds to each prompt."""
+
+    tokens: Int[Array, "B n"]  # after the stop token: the stop token again and again
+    lengths: Int[Array, " B"]  # tokens up to the stop token, included
 
 
 def greedy(
-    network: nnx.Module, tokens: Int[Array, " T"], *, num_new: int, max_length: int
-) -> Int[Array, " N"]:
-    """Continue a prompt with the most probable token, again and again.
+    network: nnx.Module,
+    prompts: Int[Array, "B P"],
+    mask: Bool[Array, "B P"],
+    *,
+    num_new: int,
+    stop_token: int = -1,
+) -> Continuation:
+    """Continue prompts with the most probable token, again and again.
 
-    Every step runs the whole buffer (no key-value cache), so the cost is num_new forward passes;
-    one compiled loop holds them all.
+    The prompts pass once, and each new token alone, beside the keys and values of those before it.
 
     Args:
-      network: a causal network in the sense of `base.Network`.
-      tokens: the prompt, at least one token.
+      network: a causal network with `empty_cache`.
+      prompts: at least one token in each row, padded on the right.
+      mask: False for padding.
       num_new: tokens to add.
-      max_length: most tokens that the network takes.
-
-    Returns:
-      Prompt and continuation.
+      stop_token: ends a row; decoding ends with the last row. -1: none.
 
     Raises:
-      ValueError: if the prompt is empty or the result would be longer than max_length.
+      ValueError: if a prompt is empty or not padded on the right, or prompt and continuation are
+        longer than the network takes.
     """
-    start, total = len(tokens), len(tokens) + num_new
-    if start < 1:
-        raise ValueError("tokens must hold at least one token.")
-    if total > max_length:
-        raise ValueError(f"prompt and continuation must fit {max_length} tokens, got {total}.")
-    buffer = jnp.zeros((1, total), jnp.int32).at[0, :start].set(jnp.asarray(tokens, jnp.int32))
-    return _continue(network, buffer, jnp.asarray(start), num_new)
+    _check_prompts(network, prompts, mask, num_new)
+    return _greedy(network, prompts, mask, num_new=num_new, stop_token=stop_token)
 
 
-@jax.jit(static_argnames=("num_new",))
+def sample(
+    network: nnx.Module,
+    prompts: Int[Array, "B P"],
+    mask: Bool[Array, "B P"],
+    *,
+    key: Key[Array, ""],
+    num_new: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    stop_token: int = -1,
+) -> Continuation:
+    """Continue prompts with tokens drawn from the network's predictions.
+
+    Step i draws with `jax.random.fold_in(key, i)` from the logits that `restrict` leaves.
+
+    Args:
+      network: as of `greedy`.
+      prompts: as of `greedy`.
+      mask: as of `greedy`.
+      key: from `jax.random.key`.
+      num_new: tokens to add.
+      temperature: see `restrict`.
+      top_k: see `restrict`.
+      top_p: see `restrict`.
+      stop_token: as of `greedy`.
+
+    Raises:
+      ValueError: as `greedy` and `restrict` do.
+    """
+    _check_prompts(network, prompts, mask, num_new)
+    _check_restriction(temperature, top_k, top_p)
+    return _sample(
+        network,
+        prompts,
+        mask,
+        key,
+        temperature,
+        top_p,
+        top_k=top_k,
+        num_new=num_new,
+        stop_token=stop_token,
+    )
+
+
+def restrict(
+    logits: Float[Array, "B V"], *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> Float[Array, "B V"]:
+    """Divide logits by a temperature, and set those to -inf that are not to be drawn.
+
+    Args:
+      logits: of the next token.
+      temperature: positive; below 1 favours the probable tokens.
+      top_k: keep the k most probable tokens, and those as probable as the last of them; 0: all.
+      top_p: then keep the fewest most probable tokens that together have at least this
+        probability, in (0, 1]; 1: all.
+
+    Raises:
+      ValueError: if a setting is out of its range.
+    """
+    _check_restriction(temperature, top_k, top_p)
+    return _restrict(logits, temperature, top_p, top_k=top_k)
+
+
+def _restrict(logits, temperature, top_p, *, top_k: int):
+    logits = logits / temperature
+    if 0 < top_k < logits.shape[-1]:
+        least = jax.lax.top_k(logits, top_k)[0][:, -1:]
+        logits = jnp.where(logits >= least, logits, -jnp.inf)
+    order = jnp.argsort(-logits, axis=-1)
+    probabilities = jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    # Rounding must not drop a token where nothing is to be dropped.
+    kept = (before < top_p) | (top_p >= 1)
+    kept = jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1)
+    return jnp.where(kept, logits, -jnp.inf)
+
+
+def _check_restriction(temperature: float, top_k: int, top_p: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}; greedy is its limit at 0.")
+    if top_k < 0:
+        raise ValueError(f"top_k must be >= 0, got {top_k}.")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p}.")
+
+
+def _check_prompts(network, prompts, mask, num_new: int) -> None:
+    if num_new < 1:
+        raise ValueError(f"num_new must be >= 1, got {num_new}.")
+    mask = np.asarray(mask)
+    if not mask.any(axis=1).all():
+        raise ValueError("prompts must hold at least one token in each row.")
+    if (mask[:, 1:] & ~mask[:, :-1]).any():
+        raise ValueError("prompts must be padded on the right: mask has True after False.")
+    longest, most = int(mask.sum(axis=1).max()) + num_new, network.config.max_length
+    if longest > most:
+        raise ValueError(f"prompt and continuation must fit {most} tokens, got {longest}.")
+
+
+@jax.jit(static_argnames=("num_new", "stop_token"))
 @jax.default_matmul_precision("highest")
-def _continue(network, buffer, start, num_new):
-    positions = jnp.arange(buffer.shape[1])
+def _greedy(network, prompts, mask, *, num_new, stop_token):
+    pick = lambda logits, step: logits.argmax(axis=-1)
+    return _decode(network, prompts, mask, pick, num_new, stop_token)
 
-    def step(i, buffer):
-        known = start + i
-        output = network(buffer, (positions < known)[None], with_logits=True)
-        return buffer.at[0, known].set(output.logits[0, known - 1].argmax().astype(jnp.int32))
 
-    return jax.lax.fori_loop(0, num_new, step, buffer)[0]
+@jax.jit(static_argnames=("top_k", "num_new", "stop_token"))
+@jax.default_matmul_precision("highest")
+def _sample(network, prompts, mask, key, temperature, top_p, *, top_k, num_new, stop_token):
+    def pick(logits, step):
+        logits = _restrict(logits, temperature, top_p, top_k=top_k)
+        return jax.random.categorical(jax.random.fold_in(key, step), logits)
+
+    return _decode(network, prompts, mask, pick, num_new, stop_token)
+
+
+class _State(NamedTuple):
+    """What one step of decoding hands to the next."""
+
+    step: Array  # tokens added so far
+    last: Array  # [B] the last of them
+    done: Array  # [B] whether the stop token has come
+    found: Continuation
+    cache: base.Cache
+
+
+def _decode(network, prompts, mask, pick, num_new: int, stop_token: int) -> Continuation:
+    """Continue prompts; `pick` chooses tokens [B] from logits [B V] and the number of the step."""
+    B, P = prompts.shape
+    # The last token is never passed on.
+    cache = network.empty_cache(B, P + num_new - 1)
+    output = network(prompts, mask, taps=(), cache=cache)
+    at = mask.sum(axis=1)[:, None, None] - 1
+    final = jnp.take_along_axis(output.final, at, axis=1)[:, 0]
+
+    def add(state: _State, logits) -> _State:
+        token = jnp.where(state.done, stop_token, pick(logits, state.step)).astype(jnp.int32)
+        found = Continuation(
+            tokens=state.found.tokens.at[:, state.step].set(token),
+            lengths=state.found.lengths + ~state.done,
+        )
+        done = state.done | (token == stop_token)
+        return _State(state.step + 1, token, done, found, state.cache)
+
+    def step(state: _State) -> _State:
+        output = network(state.last[:, None], jnp.ones((B, 1), bool), taps=(), cache=state.cache)
+        return add(state._replace(cache=output.cache), network.logits(output.final[:, 0]))
+
+    nothing = Continuation(jnp.full((B, num_new), stop_token, jnp.int32), jnp.zeros(B, jnp.int32))
+    state = _State(
+        step=jnp.zeros((), jnp.int32),
+        last=jnp.zeros(B, jnp.int32),
+        done=jnp.zeros(B, bool),
+        found=nothing,
+        cache=output.cache,
+    )
+    state = add(state, network.logits(final))
+    going = lambda state: (state.step < num_new) & ~state.done.all()
+    return jax.lax.while_loop(going, step, state).found

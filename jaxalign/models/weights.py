@@ -14,11 +14,50 @@ from jaxalign.errors import InputError
 from jaxalign.io.checkpoint import Checkpoint
 
 
+class Part(NamedTuple):
+    """Entries of a fused tensor's output axis: `block` of them from `start` on, every `stride`."""
+
+    start: int
+    block: int
+    stride: int
+    total: int  # entries of the axis
+
+    def slices(self, first: int, last: int) -> list[slice]:
+        """Return where entries first..last-1 of the part lie, as contiguous pieces in order."""
+        pieces = []
+        while first < last:
+            repeat, offset = divmod(first, self.block)
+            count = min(self.block - offset, last - first)
+            at = self.start + repeat * self.stride + offset
+            pieces.append(slice(at, at + count))
+            first += count
+        return pieces
+
+
 class Tensor(NamedTuple):
     """Where a parameter lies in a checkpoint; `{layer}` stands for the index of a block."""
 
     name: str
     transpose: bool = False
+    part: Part | None = None  # which of the parameter's last axis; None: all of it
+
+    def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the stored tensor of a parameter without its layer axis."""
+        if self.part is not None:
+            shape = (*shape[:-1], self.part.total)
+        return shape[::-1] if self.transpose else shape
+
+    def read(self, checkpoint: Checkpoint, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """Read part of a parameter; `index` has a start and a stop in each axis."""
+        last = [index[-1]]
+        if self.part is not None:
+            last = self.part.slices(index[-1].start, index[-1].stop)
+        pieces = []
+        for piece in last:
+            own = (*index[:-1], piece)
+            values = checkpoint.read(name, own[::-1] if self.transpose else own)
+            pieces.append(values.T if self.transpose else values)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
 
 
 def check(
@@ -45,8 +84,7 @@ def check(
     for path, param in parameters(abstract).items():
         tensor = tensors[path]
         stacked = "{layer}" in tensor.name
-        want = param.shape[1:] if stacked else param.shape
-        want = want[::-1] if tensor.transpose else want
+        want = tensor.stored_shape(param.shape[1:] if stacked else param.shape)
         for layer in range(param.shape[0] if stacked else 1):
             name = tensor.name.format(layer=layer)
             if name not in shapes:
@@ -89,20 +127,22 @@ def load(
     """
     graph, state = nnx.split(abstract)
     placed = {}
-    for path, param in nnx.to_flat_state(state):
+    # The largest first: on a CPU the host holds the weights too, and while the last parameter is
+    # copied to its device nearly all of them.
+    flat = sorted(nnx.to_flat_state(state), key=lambda item: -item[1].get_value().size)
+    for path, param in flat:
         tensor = tensors["/".join(map(str, path))]
         shape, dtype = param.get_value().shape, param.get_value().dtype
 
         def read(index, tensor=tensor, shape=shape, dtype=dtype):
-            stacked = "{layer}" in tensor.name
-            own = index[1:] if stacked else index
-            layers = range(*index[0].indices(shape[0])) if stacked else range(1)
-            parts = []
-            for layer in layers:
+            index = [slice(*i.indices(n)[:2]) for i, n in zip(index, shape, strict=True)]
+            if "{layer}" not in tensor.name:
+                return tensor.read(checkpoint, names[tensor.name], tuple(index)).astype(dtype)
+            values = np.empty([i.stop - i.start for i in index], dtype)
+            for at, layer in enumerate(range(index[0].start, index[0].stop)):
                 name = names[tensor.name.format(layer=layer)]
-                part = checkpoint.read(name, own[::-1] if tensor.transpose else own)
-                parts.append((part.T if tensor.transpose else part).astype(dtype))
-            return np.stack(parts) if stacked else parts[0]
+                values[at] = tensor.read(checkpoint, name, tuple(index[1:]))
+            return values
 
         array = jax.make_array_from_callback(shape, _sharding(param, mesh), read)
         placed[path] = param.replace(array)

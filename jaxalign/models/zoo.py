@@ -16,10 +16,28 @@ from jax.sharding import Mesh
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Llama2c, Safetensors
-from jaxalign.models import weights
+from jaxalign.models import base, weights
 
-# model_type in config.json -> module of the design.
-DESIGNS = {"bert": "jaxalign.models.encoder", "llama": "jaxalign.models.decoder"}
+_DECODERS = "jaxalign.models.decoder_families"
+
+# model_type in config.json -> module whose `FAMILIES` holds it.
+DESIGNS = {
+    "bert": "jaxalign.models.encoder",
+    "bloom": _DECODERS,
+    "gemma": _DECODERS,
+    "gemma2": _DECODERS,
+    "gemma3": _DECODERS,
+    "gemma3_text": _DECODERS,
+    "gpt2": _DECODERS,
+    "gpt_neox": _DECODERS,
+    "gptj": _DECODERS,
+    "llama": _DECODERS,
+    "mistral": _DECODERS,
+    "opt": _DECODERS,
+    "phi3": _DECODERS,
+    "qwen2": _DECODERS,
+    "qwen3": _DECODERS,
+}
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
@@ -49,7 +67,7 @@ class Model:
     """A model that was found, checked against its design, and not yet loaded."""
 
     name: str
-    design: str  # module path
+    design: str  # model_type, a key of `DESIGNS`
     config: Any  # the design's own `Config`; see `base.Config`
     checkpoint: Checkpoint
     tokenizer_path: pathlib.Path
@@ -74,7 +92,7 @@ class Model:
     @property
     def final_norm_applied(self) -> bool:
         """Whether the last layer's hidden state has passed a final norm; see `base.Output`."""
-        return importlib.import_module(self.design).FINAL_NORM_APPLIED
+        return self.config.final_norm_applied
 
     def load(self, mesh: Mesh, *, dtype: str = "float32", untrained_seed: int = -1) -> nnx.Module:
         """Return the network, sharded over a mesh.
@@ -84,18 +102,24 @@ class Model:
           dtype: of parameters and activations, one of `COMPUTE_DTYPES`.
           untrained_seed: -1 for the checkpoint's weights; else draw weights from this seed.
         """
-        design = importlib.import_module(self.design)
         if untrained_seed >= 0:
             return weights.initialize(
-                design.Network, self.config, dtype=jnp.dtype(dtype), seed=untrained_seed, mesh=mesh
+                family(self.design).network,
+                self.config,
+                dtype=jnp.dtype(dtype),
+                seed=untrained_seed,
+                mesh=mesh,
             )
-        return weights.load(
-            self._abstract(dtype), self.checkpoint, design.TENSORS, self.names, mesh
-        )
+        tensors = family(self.design).tensors(self.config)
+        return weights.load(self._abstract(dtype), self.checkpoint, tensors, self.names, mesh)
 
     def _abstract(self, dtype: str) -> nnx.Module:
-        design = importlib.import_module(self.design)
-        return weights.abstract(design.Network, self.config, dtype=jnp.dtype(dtype))
+        return weights.abstract(family(self.design).network, self.config, dtype=jnp.dtype(dtype))
+
+
+def family(model_type: str) -> base.Family:
+    """Return how checkpoints of a model_type of `DESIGNS` are read."""
+    return importlib.import_module(DESIGNS[model_type]).FAMILIES[model_type]
 
 
 def find(name: str, data_root: pathlib.Path | None) -> Model:
@@ -131,9 +155,8 @@ def find(name: str, data_root: pathlib.Path | None) -> Model:
     if not file.is_file():
         raise InputError(f"model {name} must lie at {file}: there is no such file.")
     checkpoint = Llama2c(file)
-    design = importlib.import_module(DESIGNS["llama"])
-    config = design.config_from_llama2c(checkpoint.header)
-    return _checked(name, DESIGNS["llama"], config, checkpoint, file.with_name("tok512.bin"))
+    config = importlib.import_module(DESIGNS["llama"]).config_from_llama2c(checkpoint.header)
+    return _checked(name, "llama", config, checkpoint, file.with_name("tok512.bin"))
 
 
 def _package_folder(name: str, row: Row) -> pathlib.Path:
@@ -167,23 +190,22 @@ def _from_directory(name: str, path: pathlib.Path) -> Model:
             f"{path}: quantised checkpoints are not supported "
             f"(found {hf['quantization_config'].get('quant_method')!r}); use the original weights."
         )
-    design = importlib.import_module(DESIGNS[model_type])
     try:
-        config = design.config_from_hf(hf)
+        config = family(model_type).config_from_hf(hf)
     except KeyError as error:
         raise InputError(f"{path}/config.json must set {error}: it is missing.") from error
     except (TypeError, ZeroDivisionError) as error:
         raise InputError(f"{path}/config.json must hold sizes: {error}.") from error
-    return _checked(name, DESIGNS[model_type], config, Safetensors(path), path / "tokenizer.json")
+    return _checked(name, model_type, config, Safetensors(path), path / "tokenizer.json")
 
 
-def _checked(name, design_path, config, checkpoint, tokenizer_path) -> Model:
+def _checked(name, model_type, config, checkpoint, tokenizer_path) -> Model:
     """Check names and shapes of all tensors before anything expensive happens."""
-    design = importlib.import_module(design_path)
+    design = family(model_type)
     shapes = checkpoint.shapes()
     names = {}
     for full in shapes:
-        prefix = next((p for p in design.PREFIXES if full.startswith(p)), "")
+        prefix = next((p for p in design.prefixes if full.startswith(p)), "")
         short = full.removeprefix(prefix)
         if short in names:
             raise InputError(
@@ -191,12 +213,12 @@ def _checked(name, design_path, config, checkpoint, tokenizer_path) -> Model:
                 f"{names[short]} and {full}."
             )
         names[short] = full
-    ignored = design.IGNORED
+    ignored = design.ignored
     if getattr(config, "tied_embeddings", False):
-        ignored += design.IGNORED_IF_TIED
+        ignored += design.ignored_if_tied
     model = Model(
         name=name,
-        design=design_path,
+        design=model_type,
         config=config,
         checkpoint=checkpoint,
         tokenizer_path=tokenizer_path,
@@ -205,7 +227,7 @@ def _checked(name, design_path, config, checkpoint, tokenizer_path) -> Model:
     weights.check(
         {short: shapes[full] for short, full in names.items()},
         model._abstract("float32"),
-        design.TENSORS,
+        design.tensors(config),
         ignored,
         source=f"model {name} ({checkpoint.path})",
     )

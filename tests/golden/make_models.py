@@ -32,13 +32,15 @@ under the old wooden gate, and nobody could find it again until the following sp
 """
 
 
-def make_tokenizer(special: tuple[str, ...], template: str) -> tokenizers.Tokenizer:
+def make_tokenizer(
+    special: tuple[str, ...], template: str, size: int = VOCABULARY - 1
+) -> tokenizers.Tokenizer:
     """Train a small BPE; its characters are those of printable ASCII in lower case."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=special[1]))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - 1,  # the smallest vocabulary of a model below
+        vocab_size=size,  # by default the smallest vocabulary of a model below
         special_tokens=list(special),
         initial_alphabet=[chr(c) for c in range(33, 127) if not chr(c).isupper()],
         show_progress=False,

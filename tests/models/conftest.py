@@ -20,7 +20,7 @@ def copy_golden(tmp_path):
     """Copy a golden checkpoint, with `config.json` changed; a value `...` removes its key."""
 
     def copy(name, **changes):
-        folder = tmp_path / name
+        folder = tmp_path / pathlib.Path(name).name
         shutil.copytree(GOLDEN / name, folder)
         config = json.loads((folder / "config.json").read_text()) | changes
         config = {key: value for key, value in config.items() if value is not ...}

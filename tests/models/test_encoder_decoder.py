@@ -1,7 +1,6 @@
 """Both designs against Hugging Face's, on several meshes; and what must hold of any network."""
 
 import dataclasses
-import importlib
 import json
 
 import jax
@@ -14,7 +13,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.models import decoder, encoder, weights, zoo
+from jaxalign.models import decoder, encoder, layers, weights, zoo
 
 NAMES = ("bert", "llama", "llama_tied")
 CAUSAL = ("llama", "llama_tied")
@@ -48,9 +47,9 @@ def parameters(network):
 
 
 def abstract(model, **changes):
-    design = importlib.import_module(model.design)
     config = dataclasses.replace(model.config, **changes)
-    return weights.abstract(design.Network, config, dtype=jnp.dtype("float32"))
+    network = zoo.family(model.design).network
+    return weights.abstract(network, config, dtype=jnp.dtype("float32"))
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -215,10 +214,10 @@ def test_config_of_transformers_4_means_the_same(copy_golden, golden):
     )
     config = zoo.find(str(folder), None).config
     assert config == zoo.find(str(golden / "llama"), None).config
-    assert config.rope_theta == 500.0
+    assert config.rope.theta == 500.0
     hf = json.loads((folder / "config.json").read_text())
     hf.pop("num_key_value_heads")
-    assert decoder.config_from_hf(hf).num_kv_heads == 4
+    assert zoo.family("llama").config_from_hf(hf).num_kv_heads == 4
 
 
 def test_tied_checkpoint_may_hold_the_head_too(copy_golden):
@@ -258,10 +257,10 @@ def test_untrained_weights_have_hugging_faces_distribution(untrained):
 
 
 def test_default_deviation_is_hugging_faces(golden):
-    for name, design in (("bert", encoder), ("llama", decoder)):
+    for name in ("bert", "llama"):
         hf = json.loads((golden / name / "config.json").read_text())
         del hf["initializer_range"]
-        assert design.config_from_hf(hf).init_sd == 0.02
+        assert zoo.family(name).config_from_hf(hf).init_sd == 0.02
 
 
 def test_untrained_parameters_are_drawn_independently(untrained):
@@ -322,7 +321,7 @@ def test_program_does_not_grow_with_depth(model):
                 head_size=128,
                 mlp_size=11_008,
                 max_length=4096,
-                rope_theta=10_000.0,
+                rope=layers.Rope(size=128),
                 norm_eps=1e-5,
                 init_sd=0.02,
                 tied_embeddings=False,

@@ -12,7 +12,7 @@ import scipy.special
 
 from jaxalign.data import tokens as tokens_lib
 from jaxalign.io.checkpoint import Llama2c
-from jaxalign.models import decoder, score, zoo
+from jaxalign.models import decoder_families, layers, score, zoo
 
 
 def read_llama2c(path: pathlib.Path) -> dict:
@@ -100,7 +100,9 @@ def network(folder, mesh):
 @pytest.fixture(scope="module")
 def story(network):
     """The prompt, token 1, and 256 tokens after it."""
-    return np.asarray(score.greedy(network, jnp.array([1]), num_new=256, max_length=512))
+    found = score.greedy(network, jnp.array([[1]]), jnp.ones((1, 1), bool), num_new=256)
+    assert found.lengths.tolist() == [256]
+    return np.concatenate([[1], found.tokens[0]])
 
 
 def test_greedy_tells_the_published_story(folder, story):
@@ -188,8 +190,8 @@ def test_header_becomes_a_configuration(tmp_path, golden):
     tensors = safetensors.numpy.load_file(golden / "llama" / "model.safetensors")
     path = tmp_path / "tiny.bin"
     write_llama2c(path, tensors, config=config, seq_len=20, tied=False)
-    found = decoder.config_from_llama2c(Llama2c(path).header)
+    found = decoder_families.config_from_llama2c(Llama2c(path).header)
     assert (found.vocab_size, found.num_layers, found.width) == (127, 3, 32)
     assert (found.num_heads, found.num_kv_heads, found.head_size) == (4, 2, 8)
     assert (found.mlp_size, found.max_length, found.tied_embeddings) == (48, 20, False)
-    assert (found.rope_theta, found.norm_eps) == (10_000.0, 1e-5)
+    assert (found.rope, found.norm_eps) == (layers.Rope(size=8), 1e-5)
