@@ -191,41 +191,47 @@ def find_prefixes(
     """
     text = head + joined.text
     (whole,) = encode(tokenizer, [text])
-    whole_end = np.maximum.accumulate(whole.stop) if len(whole.stop) else whole.stop
     stops = len(head) + joined.stop
-    cuttable = cuttable and not _holds_added_token(tokenizer, text[len(head) :])
+    cuttable = cuttable and not _holds_added_token(tokenizer, joined.text)
     cuts = np.zeros(0, np.int64)
     if cuttable:
         cuts = np.array([len(head) + m.start() for m in _CUT.finditer(joined.text)], np.int64)
-    # The last cut before the end of each part, and where to begin to tokenise: after the cut
-    # before that one.
+    # The last cut before the end of each part; tokenising begins after the cut before that one.
     place = np.searchsorted(cuts, stops, side="left")
     cut = np.append(0, cuts)[place]
     begin = np.where(place > 1, np.append([0, 0], cuts)[place] + 1, 0)
     pieces = (text[a:b] + tail for a, b in zip(begin, stops, strict=True))
-    count = np.full(len(stops), -1)
-    tails = []
-    for i, piece in enumerate(encode(tokenizer, pieces)):
-        end = np.maximum.accumulate(piece.stop) if len(piece.stop) else piece.stop
-        after = np.searchsorted(end, cut[i] - begin[i], side="right") if cut[i] else 0
-        # Tokens of the tail begin where one reaches beyond the part.
-        until = np.searchsorted(end, stops[i] - begin[i], side="right")
+    base = count_until(whole, cut)
+    count, tails = [], []
+    places = zip(begin, cut, stops, base.tolist(), strict=True)
+    for (a, c, b, first), piece in zip(places, encode(tokenizer, pieces), strict=True):
+        after, until = count_until(piece, np.array([c - a, b - a])).tolist()
+        after = after if c else 0
+        piece = piece._replace(start=piece.start + a, stop=piece.stop + a)
+        held = _same(whole, first, piece, slice(after, until))
+        # A token may not lie in both the part and the tail.
+        held = held and (until == len(piece.ids) or piece.start[until] >= b)
+        count.append(first + until - after if held else -1)
         tails.append(piece.ids[until:])
-        base = np.searchsorted(whole_end, cut[i], side="right") if cut[i] else 0
-        if _same(whole, base, piece, slice(after, until), begin[i]):
-            count[i] = base + until - after
-        if until < len(piece.ids) and piece.start[until] < stops[i] - begin[i]:
-            count[i] = -1  # a token lies in both the part and the tail
-    return Prefixes(whole, count, tails, searched=not cuttable)
+    return Prefixes(whole, np.array(count), tails, searched=not cuttable)
 
 
-def _same(whole: Encoded, base: int, piece: Encoded, within: slice, shift: int) -> bool:
+def count_until(encoded: Encoded, characters: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+    """Return how many tokens come before the first that reaches beyond each character.
+
+    Before the text's first character there is none.
+    """
+    reach = np.maximum.accumulate(encoded.stop)
+    return np.where(characters > 0, np.searchsorted(reach, characters, side="right"), 0)
+
+
+def _same(whole: Encoded, base: int, piece: Encoded, within: slice) -> bool:
     """Whether tokens of a piece are those of the whole, from `base` on."""
     there = slice(base, base + within.stop - within.start)
     return (
         np.array_equal(whole.ids[there], piece.ids[within])
-        and np.array_equal(whole.start[there], piece.start[within] + shift)
-        and np.array_equal(whole.stop[there], piece.stop[within] + shift)
+        and np.array_equal(whole.start[there], piece.start[within])
+        and np.array_equal(whole.stop[there], piece.stop[within])
     )
 
 

@@ -286,16 +286,14 @@ def _see_windows(setting: _Setting, parts: list[str], which: range) -> Iterator[
 def _view_alone(encoded: Encoded, starts, stops, num_before: int) -> _View:
     """Return what the last of some parts sees of a text that ends with it."""
     head, start, stop, lead = _locate(encoded, starts[-2:], stops[-2:], num_before)
-    reach = np.maximum.accumulate(encoded.stop)
-    count = max(int(np.searchsorted(reach, stops[-1], side="right")), stop[-1])
+    count = max(alignment.count_until(encoded, stops[-1:])[0], stop[-1])
     own = int(start[-1]), int(stop[-1]), int(lead[-1]), int(count)
     return _View(encoded.ids, head, head, *own, encoded.ids[count:], False)
 
 
 def _locate(encoded: Encoded, starts, stops, num_before: int):
     """Return how many tokens come before the text, and of each part start, stop and lead."""
-    reach = np.maximum.accumulate(encoded.stop)
-    head = int(np.searchsorted(reach, num_before, side="right")) if num_before else 0
+    head = int(alignment.count_until(encoded, np.array([num_before]))[0])
     start, stop = alignment.own_tokens(encoded, starts, stops)
     lead = np.minimum(start, np.append(head, stop[:-1]))
     return head, start, stop, lead
