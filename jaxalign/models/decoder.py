@@ -185,4 +185,5 @@ class Network(nnx.Module):
         logits = None
         if with_logits:
             logits = x_BTD @ self.words.table[...].T if self.head is None else self.head(x_BTD)
-        return base.Output(base.stack_layers(keep(embedded), hidden), logits, FINAL_NORM_APPLIED)
+        taps = {"residual": base.stack_layers(keep(embedded), hidden)}
+        return base.Output(taps, logits, FINAL_NORM_APPLIED)
