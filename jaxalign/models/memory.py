@@ -7,30 +7,29 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
 
 from jaxalign.errors import InputError
 
 _CGROUP = pathlib.Path("/sys/fs/cgroup")
 
 
-def check(placed: Mapping[str, tuple[jax.ShapeDtypeStruct, NamedSharding]], *, source: str) -> None:
+def check(placed: Mapping[str, jax.ShapeDtypeStruct], *, source: str) -> None:
     """Refuse parameters that do not fit where they would go.
 
     Devices with memory of their own are asked what they have left; those without (CPUs) share
     what the host has left. Activations come on top, so what passes may still not run.
 
     Args:
-      placed: parameter -> shape and dtype, and the sharding that it will have.
+      placed: parameter -> shape, dtype, and the sharding that it will have.
       source: what to call the network in an error.
 
     Raises:
       InputError: naming the memory that is too small, and both sizes.
     """
     needed = collections.Counter()
-    for struct, sharding in placed.values():
-        size = int(np.prod(sharding.shard_shape(struct.shape))) * struct.dtype.itemsize
-        for device in sharding.addressable_devices:
+    for struct in placed.values():
+        size = int(np.prod(struct.sharding.shard_shape(struct.shape))) * struct.dtype.itemsize
+        for device in struct.sharding.addressable_devices:
             needed[device] += size
     on_host = 0
     for device, size in needed.items():

@@ -19,7 +19,7 @@ The decoder's state for a token is the one at that token's own position, where i
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -140,7 +140,7 @@ def config_from_hf(hf: dict, *, text: str = "both") -> Config:
     )
 
 
-def fit_checkpoint(config: Config, names: Sequence[str]) -> Config:
+def fit_checkpoint(config: Config, names: Collection[str]) -> Config:
     """Return the configuration with the head untied if the checkpoint says so.
 
     transformers 5 writes tie_word_embeddings=True for T5 v1.1 too, whose head is untied: what tells

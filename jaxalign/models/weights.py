@@ -1,5 +1,6 @@
 """From named tensors on disk to a network's sharded parameters, strict in both directions."""
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -87,26 +88,70 @@ def load(
       names: name of each tensor without prefix -> its name in the checkpoint.
       mesh: devices.
     """
+    arrays = {}
+    for path, struct in placements(abstract, mesh).items():
+        read = functools.partial(
+            read_part, checkpoint, tensors[path], names, struct.shape, dtype=struct.dtype
+        )
+        arrays[path] = jax.make_array_from_callback(struct.shape, struct.sharding, read)
+    return fill(abstract, arrays)
+
+
+def read_part(
+    checkpoint: Checkpoint,
+    tensor: Tensor,
+    names: Mapping[str, str],
+    shape: tuple[int, ...],
+    index: tuple[slice, ...],
+    *,
+    dtype=None,
+) -> np.ndarray:
+    """Read part of a parameter.
+
+    Args:
+      checkpoint: what `check` has passed.
+      tensor: where the parameter lies in it.
+      names: name of each tensor without prefix -> its name in the checkpoint.
+      shape: of the whole parameter.
+      index: the part.
+      dtype: of the result; None: as stored.
+    """
+    stacked = "{layer}" in tensor.name
+    own = index[1:] if stacked else index
+    layers = range(*index[0].indices(shape[0])) if stacked else range(1)
+    parts = []
+    for layer in layers:
+        name = names[tensor.name.format(layer=layer)]
+        part = checkpoint.read(name, own[::-1] if tensor.transpose else own)
+        part = part.T if tensor.transpose else part
+        parts.append(part if dtype is None else part.astype(dtype))
+    return np.stack(parts) if stacked else parts[0]
+
+
+def fill(abstract: nnx.Module, arrays: Mapping[str, jax.Array]) -> nnx.Module:
+    """Return the network with arrays in the place of shapes.
+
+    Args:
+      abstract: the network, from `nnx.eval_shape`.
+      arrays: by parameter path.
+    """
     graph, state = nnx.split(abstract)
-    placed = {}
-    for path, param in nnx.to_flat_state(state):
-        tensor = tensors["/".join(map(str, path))]
-        shape, dtype = param.get_value().shape, param.get_value().dtype
+    filled = {
+        path: param.replace(arrays["/".join(map(str, path))])
+        for path, param in nnx.to_flat_state(state)
+    }
+    return nnx.merge(graph, nnx.from_flat_state(filled))
 
-        def read(index, tensor=tensor, shape=shape, dtype=dtype):
-            stacked = "{layer}" in tensor.name
-            own = index[1:] if stacked else index
-            layers = range(*index[0].indices(shape[0])) if stacked else range(1)
-            parts = []
-            for layer in layers:
-                name = names[tensor.name.format(layer=layer)]
-                part = checkpoint.read(name, own[::-1] if tensor.transpose else own)
-                parts.append((part.T if tensor.transpose else part).astype(dtype))
-            return np.stack(parts) if stacked else parts[0]
 
-        array = jax.make_array_from_callback(shape, _sharding(param, mesh), read)
-        placed[path] = param.replace(array)
-    return nnx.merge(graph, nnx.from_flat_state(placed))
+def placements(network: nnx.Module, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return path -> shape, dtype, and the sharding that a parameter has on a mesh."""
+    _, state = nnx.split(network)
+    return {
+        "/".join(map(str, path)): jax.ShapeDtypeStruct(
+            param.shape, param.dtype, sharding=_sharding(param, mesh)
+        )
+        for path, param in nnx.to_flat_state(state)
+    }
 
 
 def initialize(make: "type[nnx.Module]", config, *, dtype, seed: int, mesh: Mesh) -> nnx.Module:
