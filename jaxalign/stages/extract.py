@@ -19,7 +19,7 @@ from jaxalign.data import controls, tokens
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
-from jaxalign.models import zoo
+from jaxalign.models import t5, zoo
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 2
@@ -38,6 +38,8 @@ class Config:
     # "mean" or "last" of the part's own tokens; "mean_all" of every token of the row, as sentence
     # encoders are pooled.
     pooling: str = "mean"
+    # How a text reaches the stacks of a T5: "both", "encoder" or "decoder"; see models/t5.py.
+    t5_text: str = "both"
     untrained_seed: int = 0  # of the same networks with random weights; -1: do not extract them
     compute_dtype: str = "float32"  # "bfloat16" halves memory and is faster on accelerators
     store_dtype: str = "float32"  # or "float16", "bfloat16"
@@ -52,6 +54,7 @@ class Config:
         tokens.parse_context(self.context)
         for name, allowed in (
             ("pooling", POOLINGS),
+            ("t5_text", t5.TEXTS),
             ("compute_dtype", zoo.COMPUTE_DTYPES),
             ("store_dtype", tuple(store.DTYPES)),
         ):
@@ -82,7 +85,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     """
     del upstream
     stimuli = job.dataset.stimuli
-    models = [zoo.find(name, job.data_root) for name in config.models]
+    models = [zoo.find(name, job.data_root, t5_text=config.t5_text) for name in config.models]
     for model in models:
         if model.name in controls.CONTROLS:
             raise InputError(
