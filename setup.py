@@ -28,7 +28,9 @@ setuptools.setup(
         "jinja2>=3.1",
         "matplotlib>=3.9",
         "ml_collections>=1.0",
+        "ml_dtypes>=0.5",
         "numpy>=2.0",
+        "orbax-checkpoint>=0.12.8",
         "pandas>=2.2",
         "praatio>=6.2",
         "pyarrow>=17",
@@ -54,6 +56,8 @@ setuptools.setup(
         "lint": ["basedpyright>=1.31", "import-linter>=2.1", "ruff>=0.14"],
         # What the bench stage is timed against; himalaya imports packaging without declaring it.
         "bench": ["himalaya==0.4.11", "packaging", "torch==2.13.0"],
+        # Reads the .bin files that models.convert makes safetensors of.
+        "convert": ["torch>=2.6"],
         # Only for the scripts that make golden files.
         "golden": ["torch>=2.6"],
     },

@@ -1,14 +1,34 @@
 """Read-only checkpoints: named tensors on disk, of which any slice can be read alone."""
 
 import json
+import os
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import ml_dtypes
 import numpy as np
 import safetensors
 
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
+
+# Names of types in a safetensors header.
+SAFETENSORS_DTYPES = {
+    np.dtype(dtype): name
+    for dtype, name in (
+        (np.float64, "F64"),
+        (np.float32, "F32"),
+        (np.float16, "F16"),
+        (ml_dtypes.bfloat16, "BF16"),
+        (np.int64, "I64"),
+        (np.int32, "I32"),
+        (np.int16, "I16"),
+        (np.int8, "I8"),
+        (np.uint8, "U8"),
+        (np.bool_, "BOOL"),
+    )
+}
 
 
 @runtime_checkable
@@ -69,6 +89,21 @@ class Safetensors:
         """Return the shape of each tensor."""
         return {name: tuple(part.get_shape()) for name, part in self._where.items()}
 
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Return the type of each tensor.
+
+        Raises:
+          InputError: if one is of a type that is not read, such as the 8-bit floats.
+        """
+        types = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
+        found = {name: part.get_dtype() for name, part in self._where.items()}
+        if odd := [name for name, dtype in found.items() if dtype not in types]:
+            raise InputError(
+                f"{self.path}: tensors must be one of {', '.join(types)}: "
+                f"{odd[0]} is {found[odd[0]]}."
+            )
+        return {name: types[dtype] for name, dtype in found.items()}
+
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Read part of a tensor from the memory-mapped file."""
         return self._where[name][index]
@@ -76,6 +111,46 @@ class Safetensors:
     def hash(self) -> str:
         """Return a hash of the files' contents."""
         return run_dir.hash_text("".join(run_dir.hash_file(file) for file in self._files))
+
+
+def write_safetensors(
+    path: pathlib.Path,
+    tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]],
+    read: Callable[[str], np.ndarray],
+) -> None:
+    """Write a safetensors file, one tensor in memory at a time, seen whole or not at all.
+
+    Args:
+      path: file to make.
+      tensors: name -> shape and type, in the order of the file.
+      read: returns a tensor's values.
+
+    Raises:
+      ValueError: if what is read has another shape or type than was announced.
+    """
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, (shape, dtype) in tensors.items():
+        start, end = end, end + int(np.prod(shape)) * dtype.itemsize
+        header[name] = {
+            "dtype": SAFETENSORS_DTYPES[dtype],
+            "shape": list(shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # values are aligned
+    unfinished = path.with_name(path.name + ".unfinished")
+    with open(unfinished, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, (shape, dtype) in tensors.items():
+            values = read(name)
+            if values.shape != shape or values.dtype != dtype:
+                raise ValueError(
+                    f"{name} must be {dtype} {shape}, got {values.dtype} {values.shape}."
+                )
+            file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
 
 
 class Llama2cHeader(NamedTuple):

@@ -6,7 +6,7 @@ Anything that reads zarr3 reads it. The attributes are an interface: see `Attrib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -16,8 +16,9 @@ from jaxtyping import Float
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ARRAY = "activations.zarr"  # in the directory of an artefact
+SURPRISAL = "surprisal_bits.zarr"  # [stimulus], where it was asked for
 STIMULUS_IDS = "stimulus_ids.json"  # ids along the second axis
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 DIMENSIONS = ("layer", "stimulus", "unit")
@@ -25,7 +26,11 @@ DIMENSIONS = ("layer", "stimulus", "unit")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attributes:
-    """Provenance of a store, kept under the key `jaxalign` of the array's attributes."""
+    """Provenance of a store, kept under the key `jaxalign` of the array's attributes.
+
+    Layer 0 is the embedding. Layer i is block i: the residual stream after it, or with another
+    `reading["tap"]` what that part of the block adds to the stream.
+    """
 
     fingerprint: str  # of the artefact
     dataset: str
@@ -34,11 +39,9 @@ class Attributes:
     model_hash: str  # of the weights; of configuration and seed for an untrained network
     tokenizer_hash: str
     untrained_seed: int  # -1: trained weights
-    context: str  # context rule
-    pooling: str
-    tap: str  # what layer i > 0 is: "residual" is the stream after block i; layer 0 the embedding
+    reading: Mapping[str, str | bool]  # how stimuli were read: context, pooling, tap, prompt, ...
+    layer_names: Sequence[str]  # where a network has several stacks of blocks; else empty
     final_norm_applied: bool  # whether the last layer has passed the model's final norm
-    compute_dtype: str
     versions: Mapping[str, str]
     format_version: int = FORMAT_VERSION
 
@@ -219,6 +222,44 @@ def open_store(path: pathlib.Path, *, expected: Attributes | None = None) -> Sto
                     f"(model {attributes.model}); delete {path.parent} or choose another --workdir."
                 )
     return Store(path, array, attributes)
+
+
+def open_vector(path: pathlib.Path, beside: Store, *, create: bool = False) -> ts.TensorStore:
+    """Open one float32 per stimulus, in shards as those of the activations beside it.
+
+    Args:
+      path: directory of the array.
+      beside: the activations of the same stimuli.
+      create: whether to make it if it is not there; what was never written is NaN.
+
+    Raises:
+      InputError: if there is none, or it is of other stimuli.
+    """
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": str(path)},
+        "metadata": {
+            "shape": [beside.shape[1]],
+            "data_type": "float32",
+            "dimension_names": DIMENSIONS[1:2],
+            "fill_value": "NaN",
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": [len(beside.shards[0])]},
+            },
+            "codecs": [
+                {"name": "bytes", "configuration": {"endian": "little"}},
+                {"name": "crc32c"},
+            ],
+        },
+    }
+    try:
+        return ts.open(spec, create=create, open=True).result()
+    except ValueError as error:
+        raise InputError(
+            f"{path} must hold a number for each of {beside.shape[1]} stimuli: "
+            f"{_first_line(error)}; delete {path.parent} and run again."
+        ) from error
 
 
 def open_artefact(artefact: run_dir.Artefact) -> Store:

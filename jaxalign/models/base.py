@@ -1,8 +1,8 @@
 """The one interface of all networks: tokens in, activations of every layer out."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from flax import nnx
@@ -95,6 +95,19 @@ class Config(Protocol):
         """See `Output`."""
         ...
 
+    @property
+    def causal(self) -> bool:
+        """Whether a token's states depend on no later token."""
+        ...
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """What each entry of the residual stream is, where there is more than one stack of blocks.
+
+        Empty where there is one.
+        """
+        ...
+
 
 class Network(Protocol):
     """A network built from its configuration."""
@@ -131,11 +144,13 @@ class Family(NamedTuple):
     """How checkpoints of one model_type are read. A design's module lists them in `FAMILIES`."""
 
     network: type[nnx.Module]
-    config_from_hf: Callable[[dict], Config]  # of the content of config.json
-    tensors: Callable[[Config], Mapping[str, Tensor]]  # parameter path -> where it is stored
+    config_from_hf: Callable[..., Any]  # of the content of config.json
+    tensors: Callable[[Any], Mapping[str, Tensor]]  # parameter path -> where it is stored
+    # Patterns of tensors that a network of a configuration does not use: buffers, and heads.
+    ignored: Callable[[Any], tuple[str, ...]]
     prefixes: tuple[str, ...] = ()  # that names may have; the first one that fits is cut off
-    ignored: tuple[str, ...] = ()  # patterns of buffers, and of heads that are not built
-    ignored_if_tied: tuple[str, ...] = ()  # patterns of copies of the embedding
+    # The configuration, where it is the names of a checkpoint's tensors that decide.
+    fit_checkpoint: Callable[[Any, Collection[str]], Any] | None = None
 
 
 def check_taps(taps: Sequence[str]) -> None:

@@ -72,6 +72,16 @@ class Config:
         """See `base.Output`."""
         return self.final_norm
 
+    @property
+    def causal(self) -> bool:
+        """See `base.Config`."""
+        return True
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """See `base.Config`."""
+        return ()
+
 
 def _norm(config: Config, size: int, init: layers.Init) -> nnx.Module:
     if config.norm == "layer":

@@ -693,7 +693,8 @@ def _phi3_tensors(config: Config) -> dict[str, Tensor]:
 
 
 def _family(config_from_hf, tensors, prefixes, *ignored: str, copies=_COPIED_HEAD) -> Family:
-    return Family(Network, config_from_hf, tensors, prefixes, ignored, copies)
+    unused = lambda config: ignored + (copies if config.tied_embeddings else ())
+    return Family(Network, config_from_hf, tensors, unused, prefixes)
 
 
 def _llama_family(config_from_hf, tensors=_llama_tensors) -> Family:

@@ -1,4 +1,8 @@
-"""Bidirectional encoder of the BERT design: learned positions, norms after each residual sum."""
+"""Bidirectional encoder of the BERT and RoBERTa designs: learned positions, norms after the sums.
+
+The two differ in where positions begin (RoBERTa leaves the rows up to its padding token free, so
+that 514 rows hold 512 positions) and in the names of their checkpoints.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,6 +27,7 @@ class Config:
     num_heads: int
     mlp_size: int
     max_length: int
+    first_position: int  # row of the first token's position
     num_segments: int
     padding_token: int  # its row of the embedding begins at zero; -1: none
     norm_eps: float
@@ -33,9 +38,19 @@ class Config:
         """See `base.Output`."""
         return False
 
+    @property
+    def causal(self) -> bool:
+        """See `base.Config`."""
+        return False
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """See `base.Config`."""
+        return ()
+
 
 def config_from_hf(hf: dict) -> Config:
-    """Read a Hugging Face `config.json` of model_type bert.
+    """Read a Hugging Face `config.json` of model_type bert or roberta.
 
     Raises:
       InputError: if it asks for a variant that is not built here.
@@ -49,16 +64,23 @@ def config_from_hf(hf: dict) -> Config:
             f"config.json: num_attention_heads must divide hidden_size {hf['hidden_size']}, "
             f"found {hf['num_attention_heads']}."
         )
+    roberta = hf["model_type"] == "roberta"
+    padding = hf.get("pad_token_id", 1 if roberta else 0)
+    if roberta and padding is None:
+        raise InputError("config.json: pad_token_id must be set: RoBERTa's positions begin at it.")
+    first_position = padding + 1 if roberta else 0
     return Config(
         vocab_size=hf["vocab_size"],
         num_layers=hf["num_hidden_layers"],
         width=hf["hidden_size"],
         num_heads=hf["num_attention_heads"],
         mlp_size=hf["intermediate_size"],
-        max_length=hf["max_position_embeddings"],
-        num_segments=hf["type_vocab_size"],
-        padding_token=-1 if hf.get("pad_token_id", 0) is None else hf.get("pad_token_id", 0),
-        norm_eps=hf["layer_norm_eps"],
+        max_length=hf["max_position_embeddings"] - first_position,
+        first_position=first_position,
+        # What a configuration leaves out is what transformers sets for both.
+        num_segments=hf.get("type_vocab_size", 2),
+        padding_token=-1 if padding is None else padding,
+        norm_eps=hf.get("layer_norm_eps", 1e-12),
         init_sd=hf.get("initializer_range", 0.02),
     )
 
@@ -86,8 +108,13 @@ for _ours, _theirs in {
     TENSORS[f"blocks/{_ours}/kernel"] = Tensor(_LAYER + _theirs + ".weight", transpose=True)
     TENSORS[f"blocks/{_ours}/bias"] = Tensor(_LAYER + _theirs + ".bias")
 
+PREFIXES = ("bert.", "roberta.")
 # Buffers, and heads on top of the last layer, which no activation passes through.
-_IGNORED = (r"embeddings\.position_ids", r"pooler\.dense\.(weight|bias)", r"cls\..*")
+IGNORED = (
+    r"embeddings\.(position_ids|token_type_ids)",
+    r"pooler\.dense\.(weight|bias)",
+    r"(cls|lm_head|classifier)\..*",
+)
 
 
 class Block(nnx.Module):
@@ -107,17 +134,17 @@ class Block(nnx.Module):
         self.mlp_norm = norm()
         self.num_heads = config.num_heads
 
-    def __call__(self, x_BTD: Array, mask: Bool[Array, "B T"]) -> Array:
-        """Apply."""
+    def __call__(self, x_BTD: Array, mask: Bool[Array, "B T"]) -> tuple[Array, Array, Array]:
+        """Apply; return the residual stream, and what attention and MLP have added to it."""
         q, k, v = (
             layers.split_heads(part(x_BTD), self.num_heads)
             for part in (self.query, self.key, self.value)
         )
-        attended = layers.attend(q, k, v, mask, causal=False)
-        x_BTD = self.attention_norm(x_BTD + self.attention_out(attended))
+        attention = self.attention_out(layers.attend(q, k, v, mask, causal=False))
+        x_BTD = self.attention_norm(x_BTD + attention)
         # Hugging Face's "gelu" is the exact one.
         mlp = self.mlp_out(jax.nn.gelu(self.mlp_in(x_BTD), approximate=False))
-        return self.mlp_norm(x_BTD + mlp)
+        return self.mlp_norm(x_BTD + mlp), attention, mlp
 
 
 class Network(nnx.Module):
@@ -125,17 +152,20 @@ class Network(nnx.Module):
 
     def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
         """Draw weights as Hugging Face does: normal, and zero for the padding token."""
-
         init = layers.Init(config.init_sd, dtype, rngs)
         D = config.width
         self.words = layers.Embedding(config.vocab_size, D, "vocab", init)
+        num_positions = config.first_position + config.max_length
+        self.positions = layers.Embedding(num_positions, D, "positions", init)
         if config.padding_token >= 0:
-            table = self.words.table[...]
-            self.words.table[...] = table.at[config.padding_token].set(0)
-        self.positions = layers.Embedding(config.max_length, D, "positions", init)
+            padded = [self.words] + ([self.positions] if config.first_position else [])
+            for embedding in padded:
+                table = embedding.table[...]
+                embedding.table[...] = table.at[config.padding_token].set(0)
         self.segments = layers.Embedding(config.num_segments, D, "segments", init)
         self.norm = layers.LayerNorm(D, config.norm_eps, dtype)
         self.blocks = init.stack(config.num_layers, lambda init: Block(config, init))
+        self.first_position = config.first_position
 
     def __call__(
         self,
@@ -150,27 +180,38 @@ class Network(nnx.Module):
     ) -> base.Output:
         """Run all layers; see `base.Network`. An encoder has no logits: they are None.
 
+        "attention" and "mlp" are what is added to the residual stream, before the norm of the sum.
+
         Raises:
-          ValueError: if asked for a tap other than the residual stream, for packed rows or for a
-            cache.
+          ValueError: if a cache is given.
         """
+        if cache is not None:
+            raise ValueError("An encoder continues no text: cache must be None.")
         del with_logits
         base.check_taps(taps)
-        if tuple(taps) != ("residual",) or positions is not None or cache is not None:
-            raise ValueError("an encoder takes no positions and no cache, and taps the residual.")
         keep = pool or (lambda x: x)
-        places = self.positions(jnp.arange(tokens.shape[1]))
+        if positions is None:
+            positions = jnp.arange(tokens.shape[1])[None]
         segments = self.segments(jnp.zeros_like(tokens))
-        x_BTD = self.norm(self.words(tokens) + places[None] + segments)
+        places = self.positions(self.first_position + positions)
+        x_BTD = self.norm(self.words(tokens) + places + segments)
 
         def step(x, block):
-            x = block(x, mask)
-            return x, keep(x)
+            x, attention, mlp = block(x, mask)
+            values = {"residual": x, "attention": attention, "mlp": mlp}
+            return x, {name: keep(values[name]) for name in taps}
 
-        _, hidden = jax.lax.scan(step, x_BTD, self.blocks)
-        return base.Output({"residual": base.stack_layers(keep(x_BTD), hidden)}, None, False)
+        _, kept = jax.lax.scan(step, x_BTD, self.blocks)
+        if "residual" in kept:
+            kept["residual"] = base.stack_layers(keep(x_BTD), kept["residual"])
+        return base.Output(kept, None, final_norm_applied=False)
 
 
-FAMILIES = {
-    "bert": base.Family(Network, config_from_hf, lambda config: TENSORS, ("bert.",), _IGNORED)
-}
+_FAMILY = base.Family(
+    network=Network,
+    config_from_hf=config_from_hf,
+    tensors=lambda config: TENSORS,
+    ignored=lambda config: IGNORED,
+    prefixes=PREFIXES,
+)
+FAMILIES = {"bert": _FAMILY, "roberta": _FAMILY}

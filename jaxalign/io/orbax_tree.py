@@ -1,0 +1,102 @@
+"""Named arrays in an Orbax checkpoint: written from mapped files, read straight to their shards."""
+
+import contextlib
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir
+
+# Arrays are stored in pieces of this size at most, so that a device which holds a part of one
+# reads little more than its part.
+CHUNK_BYTES = 16 * 2**20
+# The marker that is written last.
+_COMMITTED = "commit_success.txt"
+
+
+def save(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a checkpoint; it is whole when this returns, and refused by `Arrays` if it is not.
+
+    Arrays that are mapped from files stay there: they are read as they are written.
+
+    Args:
+      path: directory to make; there must be none.
+      arrays: by name.
+    """
+    context = ocp.Context()
+    # The single-file layout would gather all that is written in memory before it writes any.
+    context.array.saving.use_ocdbt = False
+    context.array.saving.storage_options.chunk_byte_size = CHUNK_BYTES
+    # The default copies every host array before the first is written.
+    context.memory.deepcopy_host_arrays = False
+    context.memory.write_concurrent_bytes = 8 * CHUNK_BYTES
+    with context, _without_hints():
+        ocp.save(path.resolve(), dict(arrays))
+
+
+class Arrays:
+    """What `save` has made, opened."""
+
+    def __init__(self, path: pathlib.Path):
+        """Read names, shapes and types; no values.
+
+        Raises:
+          InputError: if it is no whole checkpoint.
+        """
+        self.path = path
+        try:
+            if not (path / _COMMITTED).is_file():
+                raise FileNotFoundError(f"there is no {_COMMITTED}")
+            with _without_hints():
+                found = ocp.metadata(path.resolve()).metadata
+            self._structs = {
+                name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in found.items()
+            }
+        except (OSError, ValueError, AttributeError, ocp.errors.InvalidLayoutError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path} must be a whole Orbax checkpoint: {reason}.") from error
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array."""
+        return {name: struct.shape for name, struct in self._structs.items()}
+
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Return the type of each array."""
+        return {name: struct.dtype for name, struct in self._structs.items()}
+
+    def restore(self, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+        """Read arrays, each device its own part, cast to the type asked for.
+
+        Args:
+          wanted: name -> shape, type and sharding; arrays that are not named are not read.
+        """
+        tree: dict[str, Any] = dict.fromkeys(self._structs, ocp.PLACEHOLDER)
+        with _without_hints():
+            found = ocp.load(self.path.resolve(), tree | dict(wanted))
+        return {name: found[name] for name in wanted}
+
+    def hash(self) -> str:
+        """Return a hash of all files' contents, 16 hexadecimal digits."""
+        files = sorted(file for file in self.path.rglob("*") if file.is_file())
+        return run_dir.hash_text(
+            "".join(f"{file.relative_to(self.path)} {run_dir.hash_file(file)}\n" for file in files)
+        )
+
+
+@contextlib.contextmanager
+def _without_hints():
+    """Keep Orbax from warning that the checkpoint is not in its other layout."""
+    known = ("Skipping merge of OCDBT", "TensorStore data files not found")
+    hide = lambda record: not any(text in record.getMessage() for text in known)
+    logger = logging.getLogger("absl")
+    logger.addFilter(hide)
+    try:
+        yield
+    finally:
+        logger.removeFilter(hide)

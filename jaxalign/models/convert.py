@@ -1,0 +1,337 @@
+"""Make safetensors or Orbax checkpoints of what is not read directly.
+
+  python -m jaxalign.models.convert SOURCE TARGET [--delta BASE --new_rows zero|mean]
+      [--format safetensors|orbax]
+
+SOURCE is a directory with `config.json` and weights: `pytorch_model.bin`, its shards with their
+index (this needs torch: `pip install jaxalign[convert]`), or safetensors. TARGET is a directory to
+be made. With --delta, SOURCE holds a difference, and BASE the model that it is added to. An Orbax
+checkpoint holds the parameters in the layout of the network, and is read straight onto any mesh.
+
+Nothing is ever in memory but one tensor. Work goes to TARGET.unfinished, which is renamed when all
+is there and fits its design; a conversion that was interrupted goes on where it stopped.
+"""
+
+import argparse
+import fnmatch
+import json
+import pathlib
+import shutil
+import sys
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxalign.errors import InputError
+from jaxalign.io import checkpoint as checkpoint_lib
+from jaxalign.io import run_dir
+from jaxalign.io.checkpoint import Checkpoint, Safetensors
+from jaxalign.models import formats, weights, zoo
+from jaxalign.models.torch_files import TorchFiles
+
+FORMATS = ("safetensors", "orbax")
+NEW_ROWS = ("zero", "mean")
+SHARD_BYTES = 4 * 2**30
+_PLAN = "conversion.json"  # what an unfinished conversion is of
+# Beside the weights: configuration, tokenizers, chat templates.
+_COPIED = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
+_NOT_COPIED = ("*.index.json", "quantize_config.json", _PLAN)
+_BUFFERS = (r"*rotary_emb.inv_freq",)
+
+
+@runtime_checkable
+class Source(Checkpoint, Protocol):
+    """A checkpoint whose tensors' types are known without reading them."""
+
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Return the type of each tensor."""
+        ...
+
+
+class Sum:
+    """A difference added to its base, in float32, and rounded to the difference's type.
+
+    Source: CarperAI/stable-vicuna-13b-delta and FastChat 0.1 (`apply_delta.py`), which add in
+      float16 (one rounding, so the same) and give a base with fewer rows zeros; tatsu-lab's
+      `weight_diff.py`, which gives it the mean of its rows.
+    """
+
+    def __init__(self, delta: Source, base: Source, new_rows: str):
+        """Check that the two fit each other; reads no values.
+
+        Args:
+          delta: the difference.
+          base: what it is added to.
+          new_rows: "zero" or "mean": of the base's table, in the rows that only the delta has;
+            "" where there are none.
+
+        Raises:
+          InputError: if names or shapes differ in any other way.
+        """
+        self.path, self._delta, self._base, self._new_rows = delta.path, delta, base, new_rows
+        self._shapes, theirs = (
+            {name: shape for name, shape in x.shapes().items() if not _is_buffer(name)}
+            for x in (delta, base)
+        )
+        if odd := sorted(set(self._shapes) ^ set(theirs)):
+            where = delta.path if odd[0] in self._shapes else base.path
+            raise InputError(
+                f"delta and base must hold the same tensors: {odd[0]} is in {where} alone."
+            )
+        longer = {}
+        for name, shape in self._shapes.items():
+            if shape == theirs[name]:
+                continue
+            table = name.endswith(("embed_tokens.weight", "lm_head.weight"))
+            if not table or shape[1:] != theirs[name][1:] or shape[0] < theirs[name][0]:
+                raise InputError(
+                    f"delta and base must fit: {name} is {list(shape)} in {delta.path}, "
+                    f"{list(theirs[name])} in {base.path}."
+                )
+            longer[name] = shape[0] - theirs[name][0]
+        if len(set(longer.values())) > 1:
+            raise InputError(f"tables must be longer by the same number of rows: found {longer}.")
+        if bool(longer) != bool(new_rows):
+            raise InputError(
+                "--new_rows must be given where the delta has more rows than its base, and only "
+                f"there (zero for StableVicuna, mean for Alpaca): found {new_rows!r} with "
+                f"{max(longer.values(), default=0)} rows."
+            )
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each tensor."""
+        return self._shapes
+
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Return the type of each tensor, the delta's."""
+        found = self._delta.dtypes()
+        return {name: found[name] for name in self._shapes}
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """Add; then take the part.
+
+        Raises:
+          InputError: if the sum is not finite.
+        """
+        everything = (slice(None),) * len(self._shapes[name])
+        delta = self._delta.read(name, everything)
+        base = self._base.read(name, everything).astype(np.float32)
+        missing = len(delta) - len(base)
+        if missing:
+            row = np.zeros_like(base[:1])
+            if self._new_rows == "mean":
+                row = base.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+            base = np.concatenate([base, np.repeat(row, missing, axis=0)])
+        with np.errstate(over="ignore", invalid="ignore"):  # found below
+            total = (delta.astype(np.float32) + base).astype(delta.dtype)
+        if not np.isfinite(total).all():
+            raise InputError(f"delta plus base must be finite: {name} is not, in {delta.dtype}.")
+        return total[index]
+
+    def hash(self) -> str:
+        """Return a hash of both."""
+        return run_dir.hash_text(self._delta.hash() + self._base.hash() + self._new_rows)
+
+
+def convert(
+    source: pathlib.Path,
+    target: pathlib.Path,
+    *,
+    base: pathlib.Path | None = None,
+    new_rows: str = "",
+    output: str = "safetensors",
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Convert a directory; see the module.
+
+    Args:
+      source: directory with config.json and weights, or with a difference.
+      target: directory to make.
+      base: directory of what a difference is added to.
+      new_rows: of `NEW_ROWS`, where the difference has more rows than the base.
+      output: of `FORMATS`.
+      shard_bytes: most bytes of one safetensors file, if no single tensor is larger.
+
+    Raises:
+      InputError: if a file is missing or malformed, or the target is there.
+    """
+    for name, path in {"SOURCE": source, "BASE": base}.items():
+        if path is not None and not (path / "config.json").is_file():
+            raise InputError(f"{name} must be a directory with config.json: found {path}.")
+    if target.exists():
+        raise InputError(f"TARGET must not be there yet: found {target}.")
+    if new_rows and base is None:
+        raise InputError("--new_rows must come with --delta BASE.")
+    work = target.with_name(target.name + ".unfinished")
+    plan = {
+        "files": _describe(source) | (_describe(base) if base else {}),
+        "base": str(base.resolve()) if base else "",
+        "new_rows": new_rows,
+        "format": output,
+        "shard_bytes": shard_bytes,
+    }
+    opened = _open(source)
+    if base is not None:
+        opened = Sum(opened, _open(base), new_rows)
+    hf = zoo.read_config(source)
+    design, config = zoo.configure(hf, source=f"{source}/config.json")
+    # Before any value is read: a checkpoint that does not fit its design is not worth converting.
+    model = zoo.check(source.resolve().name, design, config, opened, source / "tokenizer.json")
+    _start(work, plan)
+    for file in sorted(source.iterdir()):
+        matches = lambda patterns, file=file: any(fnmatch.fnmatch(file.name, p) for p in patterns)
+        if file.is_file() and matches(_COPIED) and not matches(_NOT_COPIED):
+            shutil.copyfile(file, work / file.name)
+    if output == "orbax":
+        _write_orbax(model, opened, work)
+    else:
+        _write_safetensors(opened, work, shard_bytes)
+        zoo.check(target.name, design, config, Safetensors(work), work / "tokenizer.json")
+    (work / _PLAN).unlink()
+    work.rename(target)
+
+
+def _describe(path: pathlib.Path) -> dict[str, list[int]]:
+    """Return size and time of each file: what tells that a source has changed since."""
+    stats = {str(file.resolve()): file.stat() for file in path.iterdir() if file.is_file()}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}
+
+
+def _start(work: pathlib.Path, plan: dict) -> None:
+    """Make the folder of unfinished work, or go on with one of the same conversion."""
+    if work.exists():
+        try:
+            found = json.loads((work / _PLAN).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if found != plan:
+            raise InputError(
+                f"{work} is there from another conversion (other files or settings): remove it."
+            )
+        return
+    work.mkdir(parents=True)
+    run_dir.write_json(work / _PLAN, plan)
+
+
+def _open(path: pathlib.Path) -> Source:
+    hf = zoo.read_config(path)
+    if (path / formats.ORBAX).is_dir():
+        raise InputError(f"{path} is an Orbax checkpoint already: convert what it was made from.")
+    if formats.readable(path):
+        formats.refuse(path.name, path, hf)
+        return Safetensors(path)
+    if any(path.glob("pytorch_model*.bin*")) and not hf.get("quantization_config"):
+        return TorchFiles(path)
+    formats.refuse(path.name, path, hf)
+    raise InputError(f"{path} must hold pytorch_model.bin, model.safetensors, or an index of them.")
+
+
+def _is_buffer(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in _BUFFERS)
+
+
+def _write_safetensors(source: Source, work: pathlib.Path, shard_bytes: int) -> None:
+    """Write shard after shard, those that are there left as they are; then the index."""
+    dtypes = source.dtypes()
+    shards, size = [{}], 0
+    for name, shape in source.shapes().items():
+        needed = int(np.prod(shape)) * dtypes[name].itemsize
+        if shards[-1] and size + needed > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = (shape, dtypes[name])
+        size += needed
+    files = ["model.safetensors"]
+    if len(shards) > 1:
+        count = len(shards)
+        files = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    total = sum(map(len, shards))
+    with tqdm(total=total, desc=f"convert {source.path.name}", unit=" tensors") as progress:
+
+        def read(name):
+            progress.update()
+            return source.read(name, (slice(None),) * len(source.shapes()[name]))
+
+        for file, shard in zip(files, shards, strict=True):
+            if (work / file).is_file():  # whole, since it was renamed when it was
+                progress.update(len(shard))
+            else:
+                checkpoint_lib.write_safetensors(work / file, shard, read)
+    if len(shards) > 1:
+        where = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
+        index = {"metadata": {}, "weight_map": where}
+        run_dir.write_json(work / "model.safetensors.index.json", index)
+
+
+def _write_orbax(model: zoo.Model, source: Source, work: pathlib.Path) -> None:
+    """Lay each parameter out in a file of its own, then write all as one checkpoint from there."""
+    # Orbax is slow to import.
+    from jaxalign.io import orbax_tree
+
+    raw = work / "raw"
+    raw.mkdir(exist_ok=True)
+    tensors = zoo.family(model.design).tensors(model.config)
+    mapped = {}
+    shapes = weights.parameters(zoo.abstract(model.design, model.config))
+    for path, struct in tqdm(shapes.items(), desc=f"convert {model.name}", unit=" parameters"):
+        tensor = tensors[path]
+        read = lambda index, tensor=tensor, struct=struct: weights.read_part(
+            source, tensor, model.names, struct.shape, index, dtype=None
+        )
+        rest = (slice(None),) * (len(struct.shape) - 1)
+        stacked = "{layer}" in tensor.name
+        parts = [slice(i, i + 1) for i in range(struct.shape[0])] if stacked else [slice(None)]
+        dtype = read((parts[0], *rest)).dtype
+        file = raw / path.replace("/", ".")
+        if not file.is_file():
+            unfinished = file.with_name(file.name + ".unfinished")
+            with open(unfinished, "wb") as out:
+                for part in parts:
+                    values = read((part, *rest))
+                    if values.dtype != dtype:
+                        raise InputError(
+                            f"{source.path}: the layers of {path} must be of one type: found "
+                            f"{dtype} and {values.dtype}."
+                        )
+                    out.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+            unfinished.rename(file)
+        mapped[path] = np.asarray(np.memmap(file, dtype, "r", shape=struct.shape))
+    # What was interrupted here is not whole, and soon written again.
+    shutil.rmtree(work / formats.ORBAX, ignore_errors=True)
+    for left in work.glob(f"{formats.ORBAX}.*"):
+        shutil.rmtree(left)
+    orbax_tree.save(work / formats.ORBAX, mapped)
+    mapped.clear()
+    shutil.rmtree(raw)
+
+
+def main(argv: list[str]) -> None:
+    """Read the command line and convert."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxalign.models.convert",
+        description=(__doc__ or "").strip().partition("\n")[0],
+    )
+    parser.add_argument("source", type=pathlib.Path, help="directory with config.json and weights")
+    parser.add_argument("target", type=pathlib.Path, help="directory to make")
+    parser.add_argument("--delta", type=pathlib.Path, metavar="BASE", help="add SOURCE to BASE")
+    parser.add_argument(
+        "--new_rows", choices=NEW_ROWS, default="", help="of BASE's tables, where SOURCE has more"
+    )
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0])
+    given = parser.parse_args(argv)
+    convert(
+        given.source,
+        given.target,
+        base=given.delta,
+        new_rows=given.new_rows,
+        output=given.format,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (InputError, OSError) as error:  # the latter: a full disk, a folder without permission
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.exit(2)

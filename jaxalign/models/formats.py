@@ -1,0 +1,105 @@
+"""Where a model lies and in which format, and a clear word for formats that are not read."""
+
+import os
+import pathlib
+
+from jaxalign.errors import InputError
+from jaxalign.models import table
+
+CONVERT = "python -m jaxalign.models.convert"
+ORBAX = "orbax"  # folder in a directory that `convert` made
+_ORIGINAL = "use the original weights"
+
+
+def refuse(name: str, path: pathlib.Path, hf: dict) -> None:
+    """Refuse a directory in a format that is not read, by the format's name.
+
+    Args:
+      name: of the model.
+      path: its directory.
+      hf: content of its `config.json`.
+
+    Raises:
+      InputError: saying what is there and what to do.
+    """
+    quantised = hf.get("quantization_config") or {}
+    method = quantised.get("quant_method") or (
+        "bitsandbytes" if quantised.get("load_in_8bit") or quantised.get("load_in_4bit") else None
+    )
+    for file, of in {"quantize_config.json": "gptq", "quant_config.json": "awq"}.items():
+        if not quantised and (path / file).is_file():
+            quantised, method = {"file": file}, of
+    if quantised:
+        raise InputError(
+            f"{path}: quantised checkpoints are not supported (found {method!r}); {_ORIGINAL}."
+        )
+    if readable(path):
+        return
+    found = lambda pattern: next((file.name for file in sorted(path.glob(pattern))), None)
+    if file := found("*.gguf"):
+        raise InputError(
+            f"model {name}: {path} must hold safetensors: {file} is GGUF, whose weights are "
+            f"quantised; {_ORIGINAL}."
+        )
+    if file := found("pytorch_model*.bin") or found("pytorch_model.bin.index.json"):
+        raise InputError(
+            f"model {name}: {path} must hold safetensors, found {file}: run "
+            f"{CONVERT} {path} TARGET once, and use TARGET."
+        )
+    if file := found("consolidated*.pth"):
+        raise InputError(
+            f"model {name}: {path} must hold a Hugging Face checkpoint: {file} is in LLaMA's "
+            "original layout, which transformers' convert_llama_weights_to_hf.py converts."
+        )
+    if found("adapter_model.*"):
+        raise InputError(
+            f"model {name}: {path} holds an adapter alone; merge it with its base (peft, "
+            "merge_and_unload) and use the merged directory."
+        )
+
+
+def readable(path: pathlib.Path) -> bool:
+    """Return whether a directory holds weights in a format that is read."""
+    files = ("model.safetensors", "model.safetensors.index.json")
+    return (path / ORBAX).is_dir() or any((path / file).is_file() for file in files)
+
+
+def cached(repository: str, revision: str = "main") -> pathlib.Path | None:
+    """Return the folder of a repository in Hugging Face's local cache, None if it is not there.
+
+    The cache is where `HF_HUB_CACHE`, or `HF_HOME` and `hub` below it, say; by default
+    `~/.cache/huggingface/hub`. Nothing is downloaded.
+
+    Args:
+      repository: organisation/name.
+      revision: branch, tag or commit.
+    """
+    home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
+    hub = pathlib.Path(os.environ.get("HF_HUB_CACHE") or pathlib.Path(home) / "hub")
+    folder = hub / ("models--" + repository.replace("/", "--"))
+    reference = folder / "refs" / revision
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    snapshot = folder / "snapshots" / commit
+    return snapshot if (snapshot / "config.json").is_file() else None
+
+
+def locate(name: str, row: table.Row) -> pathlib.Path:
+    """Return the local folder of a named model of the hub.
+
+    Raises:
+      InputError: if it is not in the cache, or there as a difference from another model.
+    """
+    path = cached(row.repository, row.revision)
+    if row.delta_of:
+        raise InputError(
+            f"model {name} was published as a difference from {row.delta_of} "
+            f"({row.repository}): run {CONVERT} {path or 'DELTA'} TARGET --delta BASE once, and "
+            "use TARGET, a directory, in the place of the name."
+        )
+    if path is None:
+        raise InputError(
+            f"model {name} is not on this machine: it was published as {row.repository} (revision "
+            f"{row.revision}). Fetch it to Hugging Face's cache (HF_HOME), or give a local "
+            "directory in the place of the name."
+        )
+    return path

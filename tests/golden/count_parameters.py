@@ -1,0 +1,60 @@
+"""Derive the number of parameters of every row of the table of models with transformers.
+
+An oracle for `jaxalign/models/table.py`: it builds each architecture from the row's own
+hyperparameters without memory for its weights, and says which rows differ.
+
+  pip install torch==2.13.0 'transformers>=5,<6'
+  python tests/golden/count_parameters.py
+"""
+
+import importlib.util
+import pathlib
+import sys
+
+import torch
+import transformers
+
+TABLE = pathlib.Path(__file__).resolve().parents[2] / "jaxalign/models/table.py"
+HEADLESS = ("bert", "roberta")
+
+
+def count(config: dict) -> int:
+    """Return the number of parameters, each shared one counted once."""
+    config = {"max_position_embeddings": 2048} | config if "n_embd" not in config else config
+    built = transformers.AutoConfig.for_model(**config)
+    if config["model_type"] == "t5":
+        # Version 5 ties the head whatever the configuration says; the published files do not.
+        built.tie_word_embeddings = config.get("tie_word_embeddings", True)
+    with torch.device("meta"):
+        if config["model_type"] in HEADLESS:
+            model = transformers.AutoModel.from_config(built)
+        elif config["model_type"] == "t5":
+            model = transformers.T5ForConditionalGeneration(built)
+            model.set_input_embeddings(model.shared)
+        else:
+            model = transformers.AutoModelForCausalLM.from_config(built)
+    model.tie_weights()
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def main() -> None:
+    """Compare all rows."""
+    spec = importlib.util.spec_from_file_location("table", TABLE)
+    table = importlib.util.module_from_spec(spec)
+    sys.modules["table"] = table  # where the dataclass looks itself up
+    spec.loader.exec_module(table)
+    seen, wrong = {}, 0
+    for name, row in table.MODELS.items():
+        if not row.config:
+            continue
+        key = str(sorted(row.config.items(), key=str))
+        if key not in seen:
+            seen[key] = count(dict(row.config))
+        if seen[key] != row.num_parameters:
+            wrong += 1
+            sys.stdout.write(f"{name}: {row.num_parameters:,}, derived {seen[key]:,}\n")
+    sys.stdout.write(f"{len(table.MODELS)} rows, {len(seen)} architectures, {wrong} differ\n")
+
+
+if __name__ == "__main__":
+    main()

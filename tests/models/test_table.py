@@ -1,0 +1,130 @@
+"""The table of named models: sizes, what it promises about papers, and how names are found."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from jaxalign.errors import InputError
+from jaxalign.models import table, weights, zoo
+
+NAMED = {name: row for name, row in table.MODELS.items() if row.config}
+
+
+def is_built(name):
+    try:
+        zoo.describe(name)
+    except InputError:
+        return False
+    return True
+
+
+BUILT = [name for name in NAMED if is_built(name)]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_full_size_has_the_published_number_of_parameters(name):
+    """Shapes alone; the counts are derived by torch in tests/golden/count_parameters.py."""
+    row = NAMED[name]
+    design, config = zoo.describe(name)
+    assert weights.count(zoo.abstract(design, config)) == row.num_parameters - row.num_unused
+
+
+def test_every_row_has_a_design():
+    assert len(BUILT) == len(NAMED)
+
+
+def test_rows_say_where_they_are_from_and_how_large_they_are():
+    for name, row in table.MODELS.items():
+        assert row.repository and row.revision, name
+        assert row.config or row.data or row.package, name
+        assert (row.num_parameters > 0) == bool(row.config), name
+        assert row.delta_of == "" or row.delta_of in table.MODELS, name
+
+
+def test_every_model_of_the_paper_is_a_row(data_root):
+    """Name, repository and size of Aw et al. (2023); their labels are rounded to two digits."""
+    file = data_root / "papers" / "aw2024_models.csv"
+    if not file.is_file():
+        pytest.skip("the data folder holds no papers/aw2024_models.csv")
+    with open(file, encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == 33
+    for paper in rows:
+        row = table.MODELS[paper["model"]]
+        published = paper["hf_or_url"]
+        # Alpaca's weights lie on the hub, as a difference; its code is what the paper links.
+        if paper["model"] != "alpaca-7b":
+            assert row.repository == published
+        assert row.num_parameters == pytest.approx(float(paper["params"]), rel=0.06), paper
+        if paper["model"] in BUILT:
+            assert zoo.describe(paper["model"])[1].num_layers == int(paper["n_layers"])
+
+
+# Names.
+
+
+def put_in_cache(home, repository, folder, commit="0123abcd", ref="main"):
+    """Lay a folder out as Hugging Face's cache does."""
+    root = home / "hub" / ("models--" + repository.replace("/", "--"))
+    shutil.copytree(folder, root / "snapshots" / commit)
+    if ref:
+        (root / "refs").mkdir()
+        (root / "refs" / ref).write_text(commit)
+    return root / "snapshots" / commit
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    return tmp_path / "home"
+
+
+def test_name_is_found_in_the_local_cache(golden, home):
+    put_in_cache(home, "google/flan-t5-small", golden / "t5_v1_1")
+    model = zoo.find("flan-t5-small", None, t5_text="encoder")
+    assert model.name == "flan-t5-small" and model.config.text == "encoder"
+    assert model.weights_hash == zoo.find(str(golden / "t5_v1_1"), None).weights_hash
+
+
+def test_repository_without_a_row_is_found_there_too(golden, home):
+    put_in_cache(home, "somebody/tiny-roberta", golden / "roberta")
+    assert zoo.find("somebody/tiny-roberta", None).name == "tiny-roberta"
+
+
+def test_other_cache_and_commit(golden, home, monkeypatch, tmp_path):
+    put_in_cache(tmp_path / "other", "FacebookAI/roberta-base", golden / "roberta")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "other" / "hub"))
+    assert zoo.find("roberta-base", None).config.width == 24
+    row = table.Row(repository="a/b", revision="feed", config=NAMED["roberta-base"].config)
+    monkeypatch.setitem(table.MODELS, "pinned", row)
+    put_in_cache(tmp_path / "other", "a/b", golden / "roberta", commit="feed", ref="")
+    assert zoo.find("pinned", None).name == "pinned"
+
+
+def test_name_without_local_weights(home):
+    with pytest.raises(InputError) as info:
+        zoo.find("flan-t5-xl", None)
+    text = str(info.value)
+    assert "published as google/flan-t5-xl (revision main)" in text
+    assert "HF_HOME" in text and "local directory" in text and "\n" not in text
+
+
+def test_difference_is_not_taken_for_a_model(golden, home):
+    put_in_cache(home, "CarperAI/stable-vicuna-13b-delta", golden / "llama")
+    with pytest.raises(InputError, match="a difference from llama-13b.*models.convert .*--delta"):
+        zoo.find("stable-vicuna-13b", None)
+
+
+def test_describe_refuses_what_has_no_hyperparameters():
+    with pytest.raises(InputError, match="in the table with its hyperparameters: found 'gpt-17'"):
+        zoo.describe("gpt-17")
+    with pytest.raises(InputError, match="found 'stories260K'"):
+        zoo.describe("stories260K")
+
+
+def test_rows_of_one_config_can_be_written_as_json():
+    for name, row in NAMED.items():
+        assert json.loads(json.dumps(dict(row.config))) == dict(row.config), name
