@@ -167,6 +167,7 @@ def read_part(
     first = read(layers[0])
     values = np.empty((len(layers), *first.shape), dtype or first.dtype)
     values[0] = first
+    del first  # one layer beside the whole at a time
     for at, layer in enumerate(layers[1:], 1):
         values[at] = read(layer)
     return values
