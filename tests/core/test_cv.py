@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, ShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from jaxalign.core import cv
+from jaxalign.core import cv, problem
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.core.folds import Fold, Split
@@ -26,7 +27,8 @@ GROUPS = np.repeat(np.arange(len(GROUP_SIZES)), GROUP_SIZES)
 # Enough that one in a thousand could be missed; all in one tile.
 MANY = 400
 TILE = 80
-SLOW_FORMS = [pytest.param(form, marks=pytest.mark.slow) for form in ("dual", "sums")]
+SLOW = pytest.mark.slow
+SLOW_FORMS = [pytest.param(form, marks=SLOW) for form in ("dual", "sums")]
 
 
 def equal_folds():
@@ -241,7 +243,6 @@ def assert_matches_oracle(
     assert (error < 1e-4).mean() > 0.999
 
 
-WIDE = ("plain", "duplicated", "ill_conditioned", "constant")
 # Every pair of settings occurs; all of them together are slow.
 METHODS = [
     ("primal", "grid", "squared_error", True),
@@ -251,25 +252,29 @@ METHODS = [
     ("dual", "grid", "correlation", True),
     ("primal", "adaptive", "correlation", False),
 ]
-ALL_METHODS = [
-    pytest.param(form, search, criterion, standardize, marks=() if short else pytest.mark.slow)
-    for form in ("primal", "dual", "sums")
-    for search in ("grid", "adaptive")
-    for criterion in ("squared_error", "correlation")
-    for standardize in (True, False)
-    for short in [(form, search, criterion, standardize) in METHODS]
-]
+
+
+def is_short(method, columns, p):
+    """Every method once for many samples and once for few, two of them for every kind of column."""
+    return method in METHODS and (
+        columns == "plain" or (p == 10 and METHODS.index(method) in (0, 3))
+    )
 
 
 @pytest.mark.parametrize(
-    "columns, p",
+    "columns, p, form, search, criterion, standardize",
     [
-        pytest.param(columns, p, marks=() if p == 10 or columns in WIDE else pytest.mark.slow)
+        pytest.param(columns, p, *method, marks=() if is_short(method, columns, p) else SLOW)
         for columns in COLUMNS
         for p in (10, 90)
+        for method in itertools.product(
+            ("primal", "dual", "sums"),
+            ("grid", "adaptive"),
+            ("squared_error", "correlation"),
+            (True, False),
+        )
     ],
 )
-@pytest.mark.parametrize("form, search, criterion, standardize", ALL_METHODS)
 def test_any_method_matches_the_oracle_for_any_columns(
     p, form, search, criterion, standardize, columns
 ):
@@ -632,7 +637,7 @@ def test_the_adaptive_search_finds_the_best_penalty(p, kind, alphas, criterion):
     lost = np.take_along_axis(costs, place, axis=1)[:, 0] - costs.min(axis=1)
     scale = costs.min(axis=1) if criterion == "squared_error" else 1.0
     assert (lost / scale).max() < 0.05
-    by_bound = criterion == "squared_error" and p >= cv.MIN_DIRECTIONS
+    by_bound = criterion == "squared_error" and p >= problem.MIN_DIRECTIONS
     assert (result.num_computed.mean() < len(alphas) / 2) == by_bound
 
 
