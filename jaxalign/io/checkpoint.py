@@ -128,7 +128,8 @@ def write_safetensors(
     Raises:
       ValueError: if what is read has another shape or type than was announced.
     """
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, (shape, dtype) in tensors.items():
         start, end = end, end + int(np.prod(shape)) * dtype.itemsize
         header[name] = {

@@ -37,7 +37,7 @@ def save(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     context.memory.deepcopy_host_arrays = False
     context.memory.write_concurrent_bytes = 8 * CHUNK_BYTES
     with context, _without_hints():
-        ocp.save(path.resolve(), dict(arrays))
+        ocp.save(str(path.resolve()), dict(arrays))
 
 
 class Arrays:
@@ -54,7 +54,7 @@ class Arrays:
             if not (path / _COMMITTED).is_file():
                 raise FileNotFoundError(f"there is no {_COMMITTED}")
             with _without_hints():
-                found = ocp.metadata(path.resolve()).metadata
+                found = ocp.metadata(str(path.resolve())).metadata
             self._structs = {
                 name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in found.items()
             }
@@ -78,7 +78,7 @@ class Arrays:
         """
         tree: dict[str, Any] = dict.fromkeys(self._structs, ocp.PLACEHOLDER)
         with _without_hints():
-            found = ocp.load(self.path.resolve(), tree | dict(wanted))
+            found = ocp.load(str(self.path.resolve()), tree | dict(wanted))
         return {name: found[name] for name in wanted}
 
     def hash(self) -> str:

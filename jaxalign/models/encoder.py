@@ -183,18 +183,18 @@ class Network(nnx.Module):
         "attention" and "mlp" are what is added to the residual stream, before the norm of the sum.
 
         Raises:
-          ValueError: if a cache is given.
+          ValueError: if positions are given, since a row is one text, or a cache.
         """
-        if cache is not None:
-            raise ValueError("An encoder continues no text: cache must be None.")
+        if positions is not None or cache is not None:
+            raise ValueError(
+                "An encoder reads one whole text per row: positions and cache must be None."
+            )
         del with_logits
         base.check_taps(taps)
         keep = pool or (lambda x: x)
-        if positions is None:
-            positions = jnp.arange(tokens.shape[1])[None]
         segments = self.segments(jnp.zeros_like(tokens))
-        places = self.positions(self.first_position + positions)
-        x_BTD = self.norm(self.words(tokens) + places + segments)
+        places = self.positions(self.first_position + jnp.arange(tokens.shape[1]))
+        x_BTD = self.norm(self.words(tokens) + places[None] + segments)
 
         def step(x, block):
             x, attention, mlp = block(x, mask)

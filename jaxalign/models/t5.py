@@ -258,11 +258,11 @@ class Attention(nnx.Module):
         x_BTD: Array,
         memory_BSD: Array,
         mask: Bool[Array, "B S"],
-        bias: Float[Array, "b N T S"] | None,
+        bias: Float[Array, "1 N T S"] | None,
         *,
         causal: bool,
     ) -> Array:
-        """Apply; `b` is 1 or B."""
+        """Apply."""
         q = layers.split_heads(self.query(x_BTD), self.num_heads)
         k, v = (
             layers.split_heads(part(memory_BSD), self.num_heads) for part in (self.key, self.value)
@@ -339,27 +339,27 @@ class Stack(nnx.Module):
         self.config, self.decoder = config, decoder
 
     def __call__(
-        self, x_BTD: Array, mask: Bool[Array, "B T"], positions, memory: tuple, taps, keep
+        self, x_BTD: Array, mask: Bool[Array, "B T"], memory: tuple, taps, keep
     ) -> tuple[Array, dict[str, Array]]:
         """Run all blocks; return the normed last state, and what `keep` leaves of each tap.
 
         Args:
           x_BTD: embedded tokens.
           mask: False for padding.
-          positions: [b T], b is 1 or B.
           memory: states of the encoder and their mask, for a decoder; else empty.
           taps: names, of `base.TAPS`.
           keep: applied to each layer's values.
         """
         c = self.config
+        positions = jnp.arange(x_BTD.shape[1])
         bias = self.distances(
             buckets(
-                positions[:, None, :] - positions[:, :, None],
+                positions[None, :] - positions[:, None],
                 bidirectional=not self.decoder,
                 num_buckets=c.num_buckets,
                 max_distance=c.max_distance,
             )
-        ).transpose(0, 3, 1, 2)  # [b N T S]
+        ).transpose(2, 0, 1)[None]  # [1 N T S]
 
         def step(x, block):
             x, attention, mlp = block(x, mask, bias, memory)
@@ -405,27 +405,25 @@ class Network(nnx.Module):
         adds is the rest of the difference between two layers.
 
         Raises:
-          ValueError: if a cache is given.
+          ValueError: if positions are given, since a row is one text, or a cache.
         """
-        if cache is not None:
-            raise ValueError("T5 continues no text: cache must be None.")
+        if positions is not None or cache is not None:
+            raise ValueError("T5 reads one whole text per row: positions and cache must be None.")
         c, keep = self.config, pool or (lambda x: x)
         embedded = self.words(tokens)
-        if positions is None:
-            positions = jnp.arange(tokens.shape[1])[None]
         if c.text == "decoder":
             end = self.words(jnp.full((1, 1), c.end_token))
-            whole, origin = jnp.ones((1, 1), bool), jnp.zeros((1, 1), jnp.int32)
-            read, _ = self.encoder(end, whole, origin, (), (), keep)
+            whole = jnp.ones((1, 1), bool)
+            read, _ = self.encoder(end, whole, (), (), keep)
             batch = tokens.shape[0]
             memory = read.repeat(batch, axis=0), whole.repeat(batch, axis=0)
             stacks = []
         else:
-            read, kept = self.encoder(embedded, mask, positions, (), taps, keep)
+            read, kept = self.encoder(embedded, mask, (), taps, keep)
             memory, stacks = (read, mask), [kept]
         final = logits = None
         if self.decoder is not None:
-            x_BTD, kept = self._decode(embedded, mask, positions, memory, taps, keep)
+            x_BTD, kept = self._decode(embedded, mask, memory, taps, keep)
             stacks.append(kept)
             final, logits = x_BTD, self.logits(x_BTD) if with_logits else None
         kept = {name: jnp.concatenate([stack[name] for stack in stacks]) for name in taps}
@@ -433,14 +431,13 @@ class Network(nnx.Module):
             kept["residual"] = base.stack_layers(keep(embedded), kept["residual"])
         return base.Output(kept, logits, c.final_norm_applied, final=final)
 
-    def _decode(self, embedded, mask, positions, memory, taps, keep) -> tuple:
+    def _decode(self, embedded, mask, memory, taps, keep) -> tuple:
         """Run the decoder over the start token and the text; drop the start token's states."""
         batch = embedded.shape[0]
         start = self.words(jnp.full((batch, 1), self.config.start_token))
         x_BTD, kept = self.decoder(
             jnp.concatenate([start, embedded], axis=1),
             jnp.concatenate([jnp.ones((batch, 1), bool), mask], axis=1),
-            jnp.concatenate([positions[:, :1], positions + 1], axis=1),
             memory,
             taps,
             lambda x: keep(x[:, 1:]),

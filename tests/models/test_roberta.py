@@ -17,8 +17,8 @@ TOLERANCE = 2e-5
 
 @jax.jit(static_argnames=("taps",))
 @jax.default_matmul_precision("highest")
-def forward(network, tokens, mask, positions=None, taps=("residual",)):
-    return network(tokens, mask, positions=positions, taps=taps)
+def forward(network, tokens, mask, taps=("residual",)):
+    return network(tokens, mask, taps=taps)
 
 
 def run(network, tokens, mask, mesh, **options):
@@ -67,17 +67,6 @@ def test_padding_tokens_in_the_padding_change_nothing(network, expected, mesh):
     assert_layers_close(output.hidden, expected["hidden_13"], mask)
 
 
-def test_positions_can_be_given(network, expected, mesh):
-    tokens, mask = expected["tokens_13"], expected["mask_13"]
-    positions = np.broadcast_to(np.arange(13), tokens.shape)
-    plain, same, other = (
-        np.asarray(run(network, tokens, mask, mesh, positions=p).hidden)
-        for p in (None, positions, positions[:, ::-1])
-    )
-    np.testing.assert_array_equal(plain, same)
-    assert np.abs(plain - other).max() > 1e-2
-
-
 def test_first_rows_of_the_positions_are_free(model, network):
     """34 rows hold 32 positions behind the padding token's, 1."""
     assert model.config.first_position == 2 and model.config.max_length == 32
@@ -110,6 +99,7 @@ def test_roberta_without_a_padding_token_is_refused(copy_golden):
         zoo.find(str(copy_golden("roberta", pad_token_id=None)), None)
 
 
-def test_cache_is_refused(network):
-    with pytest.raises(ValueError, match="cache must be None"):
-        network(jnp.ones((1, 2), int), jnp.ones((1, 2), bool), cache=())
+@pytest.mark.parametrize("options", [{"cache": ()}, {"positions": jnp.zeros((1, 2), int)}], ids=str)
+def test_parts_of_texts_are_refused(network, options):
+    with pytest.raises(ValueError, match="positions and cache must be None"):
+        network(jnp.ones((1, 2), int), jnp.ones((1, 2), bool), **options)

@@ -25,8 +25,8 @@ TOLERANCE = 2e-5
 
 @jax.jit(static_argnames=("taps",))
 @jax.default_matmul_precision("highest")
-def forward(network, tokens, mask, positions=None, taps=("residual",)):
-    return network(tokens, mask, positions=positions, taps=taps, with_logits=True)
+def forward(network, tokens, mask, taps=("residual",)):
+    return network(tokens, mask, taps=taps, with_logits=True)
 
 
 def place(x, mesh):
@@ -189,19 +189,6 @@ def test_only_the_decoder_alone_is_causal(models, networks, expected, mesh, text
     assert difference == 0 if text == "decoder" else difference > 1e-2
 
 
-@pytest.mark.parametrize("text", t5.TEXTS)
-def test_positions_count_by_their_differences(networks, expected, mesh, text):
-    tokens, mask = expected["tokens_13"], expected["mask_13"]
-    positions = np.broadcast_to(np.arange(13), tokens.shape)
-    plain, same, shifted, spread = (
-        np.asarray(run(networks[text], tokens, mask, mesh, positions=p).hidden)
-        for p in (None, positions, positions + 40, positions * 3)
-    )
-    np.testing.assert_array_equal(plain, same)
-    np.testing.assert_array_equal(plain, shifted)
-    assert np.abs(plain - spread)[-1][mask].max() > 1e-2
-
-
 @pytest.mark.parametrize("num_buckets,max_distance", [(32, 128), (8, 10), (12, 40)])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_buckets_are_hugging_faces(expected, num_buckets, max_distance, bidirectional):
@@ -340,9 +327,10 @@ def test_unknown_way_of_reading_is_refused(golden):
         zoo.find(str(golden / "t5_v1_0"), None, t5_text="x")
 
 
-def test_cache_is_refused(networks):
-    with pytest.raises(ValueError, match="cache must be None"):
-        networks["both"](jnp.ones((1, 2), int), jnp.ones((1, 2), bool), cache=())
+@pytest.mark.parametrize("options", [{"cache": ()}, {"positions": jnp.zeros((1, 2), int)}], ids=str)
+def test_parts_of_texts_are_refused(networks, options):
+    with pytest.raises(ValueError, match="positions and cache must be None"):
+        networks["both"](jnp.ones((1, 2), int), jnp.ones((1, 2), bool), **options)
 
 
 def test_golden_files_say_what_made_them(expected):

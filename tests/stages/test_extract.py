@@ -176,6 +176,7 @@ def test_tampered_done_store_is_refused_by_its_reader(make_job, sentences):
     [
         ({"context": "window:0"}, "extract.context must be none, window:N"),
         ({"pooling": "max"}, "extract.pooling must be one of mean, last, mean_all"),
+        ({"t5_text": "x"}, "extract.t5_text must be one of both, encoder, decoder"),
         ({"compute_dtype": "float64"}, "extract.compute_dtype must be one of"),
         ({"store_dtype": "int8"}, "extract.store_dtype must be one of"),
         ({"untrained_seed": -2}, "extract.untrained_seed must be >= -1"),
