@@ -133,7 +133,7 @@ def _gpt2_pair(vocabulary: pathlib.Path, merges: pathlib.Path) -> tokenizers.Tok
 
 def _sentencepiece(path: pathlib.Path) -> tokenizers.Tokenizer:
     for package in ("sentencepiece", "google.protobuf"):
-        if importlib.util.find_spec(package) is None:
+        if not _is_installed(package):
             raise InputError(
                 f"{path} is a SentencePiece model, which the package {package.split('.')[-1]} "
                 "reads: it is not installed; pip install jaxalign[sentencepiece]."
@@ -157,6 +157,13 @@ def _sentencepiece(path: pathlib.Path) -> tokenizers.Tokenizer:
             "tokenizer.json of the model instead."
         )
     return backend
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
 
 
 def _holds_ranks(path: pathlib.Path) -> bool:

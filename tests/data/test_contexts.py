@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tokenizers
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -12,7 +11,7 @@ from jaxalign.data import alignment, contexts, readouts
 from jaxalign.data.prompts import Frame
 from jaxalign.data.schema import Stimuli
 
-settings = hypothesis_settings(max_examples=60, deadline=None, derandomize=True, database=None)
+settings = hypothesis_settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 RULES = ["none", "window:1", "window:7", "window:40", "window:30tokens", "accumulate:slide"]
 RULES += ["chunk:5-12", "chunk:0-3"]
@@ -41,14 +40,14 @@ def reference(tokenizer, stimuli, i, rule, max_length):
         first = max(first, i - int(size) + 1)
     joined = alignment.join(stimuli.text[first : i + 1])
     if rule == "accumulate:slide":  # by the library's own truncation
-        copy = tokenizers.Tokenizer.from_str(tokenizer.to_str())
-        copy.enable_truncation(max_length, direction="left")
-        encoding = copy.encode(joined.text)
+        tokenizer.enable_truncation(max_length, direction="left")
+        encoding = tokenizer.encode(joined.text)
+        tokenizer.no_truncation()
     else:
         encoding = tokenizer.encode(joined.text)
-    places = list(range(len(encoding.ids)))
-    special = [t for t in places if encoding.special_tokens_mask[t]]
-    content = [t for t in places if t not in set(special)]
+    ids, offsets, mask = encoding.ids, encoding.offsets, encoding.special_tokens_mask
+    special = [t for t in range(len(ids)) if mask[t]]
+    content = [t for t in range(len(ids)) if not mask[t]]
     if size.endswith("tokens"):
         content = content[-int(size.removesuffix("tokens")) :]
     if name == "chunk":
@@ -59,14 +58,13 @@ def reference(tokenizer, stimuli, i, rule, max_length):
             lookback += 1
         if lookback < i - first:
             border = joined.stop[i - first - lookback - 1]
-            content = [t for t in content if encoding.offsets[t][1] > border]
+            content = [t for t in content if offsets[t][1] > border]
     kept = sorted(special + content)
+    begins = joined.start[-1]
     own = [
-        k
-        for k, t in enumerate(kept)
-        if t in content and encoding.offsets[t][1] > max(joined.start[-1], encoding.offsets[t][0])
+        k for k, t in enumerate(kept) if not mask[t] and offsets[t][1] > max(begins, offsets[t][0])
     ]
-    return [encoding.ids[t] for t in kept], own
+    return [ids[t] for t in kept], own
 
 
 def check(tokenizer, stimuli, rule, max_length, which):
@@ -94,6 +92,7 @@ def check(tokenizer, stimuli, rule, max_length, which):
     return shared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "llama2c", "minilm"])
 @pytest.mark.parametrize("rule", RULES)
 def test_rules_on_all_stories(request, natural_stories, name, rule):
@@ -109,7 +108,7 @@ def test_rules_on_every_part_of_a_beginning(request, natural_stories, name, rule
     first = natural_stories.passage.index("2")
     stimuli = some(natural_stories, first - 60, first + 60)
     tokenizer = request.getfixturevalue(name)
-    check(tokenizer, stimuli, rule, 300 if "window" in rule else 90, range(120))
+    check(tokenizer, stimuli, rule, 300 if "window" in rule else 90, range(0, 120, 3))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama2c"])
@@ -277,8 +276,6 @@ def test_a_frame_is_around_every_row_and_pooled_by_none(request, name, rule):
             shared.rows[shared.row[i]][: shared.stop[i]], row[: alone.stop[i]]
         )
         assert (shared.start[i], shared.stop[i]) == (alone.start[i], alone.stop[i])
-    bare = plan(False, Frame())
-    np.testing.assert_array_equal(bare.stop - bare.start, alone.stop - alone.start)
 
 
 def test_bos_begins_every_row(gpt2, llama2c, refused):

@@ -1,10 +1,13 @@
 """Tokenizer files of every kind, and llama2.c's against its own algorithm."""
 
+import base64
+import json
 import struct
+import sys
 
 import pytest
 
-from jaxalign.data import tokenizer_files
+from jaxalign.data import contexts, tokenizer_files
 
 
 def test_truncation_and_padding_of_the_file_are_switched_off(minilm, minilm_path):
@@ -179,3 +182,165 @@ def test_a_bin_that_is_no_llama2c_tokenizer_is_refused(tmp_path, refused, conten
     path.write_bytes(content)
     with refused(path, "must be a llama2.c tokenizer"):
         tokenizer_files.load(path)
+
+
+# GPT-2's pair
+
+
+def test_gpt2_by_hand(gpt2):
+    assert gpt2.encode("Hello world").ids == [15496, 995]
+    assert gpt2.encode("<|endoftext|>").ids == [50256]
+    assert gpt2.get_vocab_size() == 50257
+    text = " two  spaces, na\u00efve \u65e5\u672c \U0001f600\n\n1865's"
+    assert gpt2.decode(gpt2.encode(text).ids) == text
+
+
+def test_the_pair_under_its_other_name(tmp_path, gpt2, gpt2_path):
+    (tmp_path / "vocab.json").write_bytes((gpt2_path / "encoder.json").read_bytes())
+    with_no_merges = tmp_path / "vocab.json"
+    (tmp_path / "merges.txt").write_bytes((gpt2_path / "vocab.bpe").read_bytes())
+    for path in (tmp_path, with_no_merges, gpt2_path / "encoder.json"):
+        assert tokenizer_files.load(path).to_str() == gpt2.to_str()
+
+
+def test_a_pair_without_merges_is_refused(tmp_path, gpt2_path, refused):
+    (tmp_path / "vocab.json").write_bytes((gpt2_path / "encoder.json").read_bytes())
+    with refused("must lie beside merges.txt: there is no such file"):
+        tokenizer_files.load(tmp_path)
+
+
+@pytest.mark.parametrize("vocabulary", ["[1]", "{", '{"a": 0}'])
+def test_a_pair_that_is_none_is_refused(tmp_path, refused, vocabulary):
+    (tmp_path / "vocab.json").write_text(vocabulary)
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nx y\n")
+    with refused("vocab.json", "must be a vocabulary and its merges"):
+        tokenizer_files.load(tmp_path)
+
+
+def test_a_pair_of_another_family_is_refused(tmp_path, refused):
+    (tmp_path / "vocab.json").write_text('{"a": 0, "b": 1, "ab": 2, "</s>": 3}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    with refused("must be GPT-2's and hold <|endoftext|>", "tokenizer.json"):
+        tokenizer_files.load(tmp_path)
+
+
+# tiktoken
+
+
+@pytest.fixture(scope="module")
+def ranks(gpt2_path):
+    """GPT-2's vocabulary as tiktoken publishes it: bytes and ranks."""
+    letters = {letter: byte for byte, letter in enumerate(tokenizer_files._byte_letters())}
+    ids = json.loads((gpt2_path / "encoder.json").read_text(encoding="utf-8"))
+    del ids["<|endoftext|>"]
+    lines = (
+        base64.b64encode(bytes(letters[x] for x in piece)) + b" %d" % i for piece, i in ids.items()
+    )
+    return b"\n".join(lines) + b"\n"
+
+
+@pytest.mark.parametrize("name", ["gpt2.tiktoken", "tokenizer.model"])
+def test_ranks_encode_as_merges(tmp_path, ranks, gpt2, natural_stories, name):
+    (tmp_path / name).write_bytes(ranks)
+    tokenizer = tokenizer_files.load(tmp_path)
+    texts = [" ".join(natural_stories.text), " two  spaces\n\n ", "na\u00efve \u65e5\U0001f600"]
+    for text in texts:
+        assert tokenizer.encode(text).ids == gpt2.encode(text).ids
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_ranks_of_an_unknown_tokenizer_are_refused(tmp_path, ranks, refused):
+    path = tmp_path / "mine.tiktoken"
+    path.write_bytes(b"\n".join(ranks.splitlines()[:300]))
+    with refused(path, "must have as many ranks as a known tokenizer", "found 300"):
+        tokenizer_files.load(path)
+
+
+@pytest.mark.parametrize("content", [b"YQ== 0\nYg", b"YQ== 0\n??? 1", b"YQ== zero"])
+def test_broken_ranks_are_refused(tmp_path, refused, content):
+    path = tmp_path / "mine.tiktoken"
+    path.write_bytes(content)
+    with refused(path, "must hold lines of base64 and rank"):
+        tokenizer_files.load(path)
+
+
+# SentencePiece
+
+
+@pytest.fixture(scope="module")
+def spm_folder(tmp_path_factory, natural_stories):
+    """A model of LLaMA's kind, trained on the stories."""
+    sentencepiece = pytest.importorskip("sentencepiece", reason="an extra: reads .model files")
+    folder = tmp_path_factory.mktemp("spm")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences(natural_stories)),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=700,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
+    config = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def sentences(stories):
+    return " ".join(stories.text).replace(". ", ".\n").splitlines()
+
+
+def test_a_sentencepiece_model_encodes_as_its_own_package(spm_folder, natural_stories):
+    import sentencepiece
+
+    own = sentencepiece.SentencePieceProcessor(model_file=str(spm_folder / "tokenizer.model"))
+    tokenizer = tokenizer_files.load(spm_folder)
+    for text in [*sentences(natural_stories), "na\u00efve \u65e5\u672c \U0001f600"]:
+        assert tokenizer.encode(text).ids == [own.bos_id(), *own.encode(text)]
+
+
+@pytest.mark.parametrize("rule", ["accumulate", "accumulate:slide", "chunk:8-16"])
+def test_a_sentencepiece_model_is_planned_by_cuts(spm_folder, natural_stories, rule):
+    tokenizer = tokenizer_files.load(spm_folder)
+    plan = contexts.plan(tokenizer, natural_stories, rule, max_length=9000, causal=True)
+    assert plan.counts.searched_texts == 0 and plan.counts.fallbacks == 0
+    for i in range(0, len(natural_stories), 101):
+        own = plan.rows[plan.row[i]][plan.start[i] : plan.stop[i]].tolist()
+        assert tokenizer.decode(own).strip() == natural_stories.text[i]
+
+
+def test_a_sentencepiece_model_needs_its_config(spm_folder, tmp_path, refused):
+    (tmp_path / "tokenizer.model").write_bytes((spm_folder / "tokenizer.model").read_bytes())
+    with refused("must lie beside tokenizer_config.json"):
+        tokenizer_files.load(tmp_path)
+
+
+@pytest.mark.parametrize("package", ["sentencepiece", "google.protobuf"])
+def test_a_missing_package_is_named(tmp_path, refused, monkeypatch, package):
+    (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x05")
+    monkeypatch.setitem(sys.modules, package, None)
+    with refused(f"the package {package.split('.')[-1]} reads", "jaxalign[sentencepiece]"):
+        tokenizer_files.load(tmp_path)
+
+
+# Folders and vocabularies
+
+
+def test_an_empty_folder_is_refused(tmp_path, refused):
+    with refused(tmp_path, "must hold tokenizer.json", "none is there"):
+        tokenizer_files.load(tmp_path)
+
+
+@pytest.mark.parametrize("size, fits", [(50256, False), (50257, True), (50400, True)])
+def test_vocabularies_must_belong_together(gpt2, refused, size, fits):
+    if fits:
+        tokenizer_files.check_vocabulary(gpt2, size, model="m")
+        return
+    with refused("model m: tokenizer and model must share a vocabulary", "end at 50256", size):
+        tokenizer_files.check_vocabulary(gpt2, size, model="m")
+
+
+def test_a_model_of_another_tokenizer_is_refused(llama2c, refused):
+    tokenizer_files.check_vocabulary(llama2c, 512, model="m")
+    with refused("must share a vocabulary", "end at 511", "embeds 50257"):
+        tokenizer_files.check_vocabulary(llama2c, 50257, model="m")
