@@ -19,25 +19,26 @@ from jaxalign.io.checkpoint import Checkpoint, Llama2c, Safetensors
 from jaxalign.models import base, formats, memory, weights
 from jaxalign.models.table import MODELS, Row
 
-_DECODERS = "jaxalign.models.decoder_families"
+_GPT = "jaxalign.models.gpt_families"
+_LLAMA = "jaxalign.models.llama_families"
 
 # model_type in config.json -> module whose `FAMILIES` holds it.
 DESIGNS = {
     "bert": "jaxalign.models.encoder",
-    "bloom": _DECODERS,
-    "gemma": _DECODERS,
-    "gemma2": _DECODERS,
-    "gemma3": _DECODERS,
-    "gemma3_text": _DECODERS,
-    "gpt2": _DECODERS,
-    "gpt_neox": _DECODERS,
-    "gptj": _DECODERS,
-    "llama": _DECODERS,
-    "mistral": _DECODERS,
-    "opt": _DECODERS,
-    "phi3": _DECODERS,
-    "qwen2": _DECODERS,
-    "qwen3": _DECODERS,
+    "bloom": _GPT,
+    "gemma": _LLAMA,
+    "gemma2": _LLAMA,
+    "gemma3": _LLAMA,
+    "gemma3_text": _LLAMA,
+    "gpt2": _GPT,
+    "gpt_neox": _GPT,
+    "gptj": _GPT,
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "opt": _GPT,
+    "phi3": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
     "roberta": "jaxalign.models.encoder",
     "t5": "jaxalign.models.t5",
 }

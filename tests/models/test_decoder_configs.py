@@ -158,8 +158,7 @@ def test_published_files_have_the_published_number_of_parameters(name):
 
 
 def test_every_decoder_of_the_zoo_is_published():
-    decoders = {k for k, module in zoo.DESIGNS.items() if module.endswith("decoder_families")}
-    # gemma3 and gemma3_text are two files of one design.
+    decoders = {k for k, module in zoo.DESIGNS.items() if module.endswith("_families")}
     assert decoders == {hf["model_type"] for hf, _ in PUBLISHED.values()}
 
 
@@ -211,6 +210,14 @@ def test_long_phi_3_stops_where_its_frequencies_would_change():
     assert config.rope.magnitude == pytest.approx((1 + np.log(32) / np.log(4096)) ** 0.5)
     plain = layers.Rope(size=96).frequencies()
     np.testing.assert_allclose(config.rope.frequencies(), plain / np.array(factors), rtol=1e-6)
+
+
+def test_longrope_stops_there_in_every_family():
+    scaling = {"rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": 500}
+    scaling |= {"short_factor": [1.0] * 64, "long_factor": [9.0] * 64}
+    assert read(PUBLISHED["mistral-7b"][0] | {"rope_scaling": scaling}).max_length == 500
+    scaling |= {"short_factor": [1.0] * 8}
+    assert read(PUBLISHED["pythia-70m"][0] | {"rope_scaling": scaling}).max_length == 500
 
 
 def test_llama_3_keeps_fast_turns_and_stretches_slow_ones():

@@ -12,7 +12,7 @@ import scipy.special
 
 from jaxalign.data import tokenizer_files
 from jaxalign.io.checkpoint import Llama2c
-from jaxalign.models import decoder_families, layers, score, zoo
+from jaxalign.models import layers, llama_families, score, zoo
 
 
 def read_llama2c(path: pathlib.Path) -> dict:
@@ -190,7 +190,7 @@ def test_header_becomes_a_configuration(tmp_path, golden):
     tensors = safetensors.numpy.load_file(golden / "llama" / "model.safetensors")
     path = tmp_path / "tiny.bin"
     write_llama2c(path, tensors, config=config, seq_len=20, tied=False)
-    found = decoder_families.config_from_llama2c(Llama2c(path).header)
+    found = llama_families.config_from_llama2c(Llama2c(path).header)
     assert (found.vocab_size, found.num_layers, found.width) == (127, 3, 32)
     assert (found.num_heads, found.num_kv_heads, found.head_size) == (4, 2, 8)
     assert (found.mlp_size, found.max_length, found.tied_embeddings) == (48, 20, False)
