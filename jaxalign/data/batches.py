@@ -165,7 +165,7 @@ def _reads(weights: Weights, rows, parts: Sequence[np.ndarray], size: int) -> Re
     return Reads(token, weight, slot)
 
 
-def _of_row(weights: Weights, row: int) -> Weights:
+def _of_row(weights: Weights, row) -> Weights:
     own = slice(weights.indptr[row], weights.indptr[row + 1])
     return Weights(weights.indptr, weights.part[own], weights.token[own], weights.weight[own])
 

@@ -255,8 +255,19 @@ def _see_prefixes(setting: _Setting, parts: list[str]) -> tuple[list[_View], boo
     head, start, stop, lead = _locate(prefixes.whole, *spans, len(before))
     held = (prefixes.count >= stop) & (stop > start)
     views = [
-        _View(prefixes.whole.ids, head, head, *map(int, own), prefixes.tail[i], False, shared=True)
-        for i, own in enumerate(zip(start, stop, lead, prefixes.count, strict=True))
+        _View(
+            ids=prefixes.whole.ids,
+            head=head,
+            begin=head,
+            start=int(start[i]),
+            stop=int(stop[i]),
+            lead=int(lead[i]),
+            count=int(prefixes.count[i]),
+            tail=prefixes.tail[i],
+            cut=False,
+            shared=True,
+        )
+        for i in range(len(parts))
     ]
     changed = np.flatnonzero(~held)
     texts = (before + joined.text[: joined.stop[i]] + after for i in changed)

@@ -344,7 +344,7 @@ class _Shards:
         """Take the results of a batch, vectors [L B P D] and bits [B P], and write full shards."""
         row, slot = np.nonzero(batch.part >= 0)
         part = batch.part[row, slot]
-        for index in np.unique(self._shard(part)):
+        for index in map(int, np.unique(self._shard(part))):
             if not self._missing[index]:
                 continue
             own = self._shard(part) == index

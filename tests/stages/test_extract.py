@@ -2,13 +2,12 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from hypothesis import given
-from hypothesis import strategies as st
-from tiny import GOLDEN, bert, make
+from tiny import GOLDEN, bert, llama, make
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.data import contexts, tokenizer_files
@@ -23,28 +22,34 @@ def read_all(artefact):
     return np.stack([opened.read_layer(layer) for layer in range(opened.shape[0])])
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 59)), min_size=1, max_size=40),
-    st.sampled_from(extract.POOLINGS),
-    st.integers(1, 4),
-)
-def test_batches_hold_every_row_once(lengths, pooling, shares):
-    rows = [
-        extract.Row(np.arange(1, n + 1, dtype=np.int32), min(start, n - 1), n)
-        for n, start in lengths
-    ]
-    batches = extract.make_batches(rows, bert(pooling=pooling), shares)
-    assert sorted(i for batch in batches for i in batch.rows) == list(range(len(rows)))
-    for batch in batches:
-        assert len(batch.tokens) % shares == 0
-        assert batch.mask.any(axis=1).all()
-        for b, i in enumerate(batch.rows):
-            row = rows[i]
-            np.testing.assert_array_equal(batch.tokens[b][batch.mask[b]], row.tokens)
-            own = {"mean": row.stop - row.start, "last": 1, "mean_all": len(row.tokens)}[pooling]
-            np.testing.assert_allclose(batch.weights[b].sum(), 1, rtol=1e-6)
-            assert (batch.weights[b] > 0).sum() == own
-            assert batch.weights[b][row.stop - 1] > 0
+def separate(model, stimuli, context, **options):
+    """Yield the row of each part alone, its own tokens, and the first that is predicted, or 0."""
+    passes = contexts.plan(
+        tokenizer_files.load(model.tokenizer_path),
+        stimuli,
+        context,
+        max_length=model.config.max_length,
+        causal=False,
+        **options,
+    )
+    assert len(passes.rows) == len(stimuli)
+    places = zip(
+        passes.row, passes.start, passes.stop, passes.lead, passes.predictable, strict=True
+    )
+    for row, start, stop, lead, predictable in places:
+        yield passes.rows[row], start, stop, lead if predictable else 0
+
+
+def run_alone(network, row, **options):
+    return network(jnp.asarray(row)[None], jnp.ones((1, len(row)), bool), **options)
+
+
+POOLS = {
+    "mean": lambda x: x.mean(axis=1),
+    "sum": lambda x: x.sum(axis=1),
+    "first": lambda x: x[:, 0],
+    "last": lambda x: x[:, -1],
+}
 
 
 @pytest.mark.parametrize("context,pooling", [("none", "mean"), ("window:4", "last")])
@@ -54,24 +59,52 @@ def test_store_equals_one_row_at_a_time(make_job, timed, context, pooling):
     config = bert(context=context, pooling=pooling, untrained_seed=-1)
     (artefact,) = make(extract.plan(config, job, {}))
     found = read_all(artefact)
-
     model = zoo.find(str(GOLDEN / "bert"), None)
     network = model.load(mesh_lib.make_mesh(-1, 1))
-    rows = extract.separate_rows(
-        contexts.plan(
-            tokenizer_files.load(model.tokenizer_path),
-            job.dataset.stimuli,
-            context,
-            max_length=model.config.max_length,
-            causal=False,
-        )
-    )
-    for i in (0, 1, 17, len(rows) - 1):
-        row = rows[i]
-        hidden = network(jnp.asarray(row.tokens)[None], jnp.ones((1, len(row.tokens)), bool)).hidden
-        first = row.start if pooling == "mean" else row.stop - 1
-        expected = np.asarray(hidden)[:, 0, first : row.stop].mean(axis=1)
-        np.testing.assert_allclose(found[:, i], expected, atol=2e-5)
+    for i, (row, start, stop, _) in enumerate(separate(model, job.dataset.stimuli, context)):
+        if i in (0, 1, 17, len(job.dataset.stimuli) - 1):
+            hidden = np.asarray(run_alone(network, row).hidden)[:, 0, start:stop]
+            np.testing.assert_allclose(found[:, i], POOLS[pooling](hidden), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "context,pooling,tap",
+    [
+        ("accumulate:restart", "sum", "residual"),
+        ("accumulate:slide", "last", "residual"),
+        ("chunk:3-9", "first", "mlp"),
+        ("window:5", "mean", "attention"),
+        ("window:12tokens", "mean", "residual"),
+    ],
+)
+def test_one_pass_equals_a_pass_for_each_part(make_job, sentences, context, pooling, tap):
+    """A causal model reads a text once; what it says of each part is what it would say of it."""
+    job = make_job(sentences)
+    config = llama(context=context, pooling=pooling, tap=tap, surprisal=True)
+    (artefact,) = make(extract.plan(config, job, {}))
+    found = read_all(artefact)
+    opened = store.open_artefact(artefact)
+    bits = store.open_vector(artefact.path / store.SURPRISAL, opened).read().result()
+    assert opened.attributes.reading["tap"] == tap
+    model = zoo.find(str(GOLDEN / "llama"), None)
+    network = model.load(mesh_lib.make_mesh(-1, 1))
+    passes = artefact.facts()["passes"]
+    assert passes["passes"] < len(bits) or context != "accumulate:restart"
+    rows = list(separate(model, job.dataset.stimuli, context))
+    for i in range(0, len(rows), 7):
+        row, start, stop, lead = rows[i]
+        output = run_alone(network, row, taps=("residual", tap), with_logits=True)
+        expected = np.asarray(output.taps[tap])
+        if tap != "residual":
+            expected = np.concatenate([np.asarray(output.hidden)[:1], expected])
+        expected = POOLS[pooling](expected[:, 0, start:stop])
+        np.testing.assert_allclose(found[:, i], expected, atol=1e-5 * np.abs(expected).max())
+        log_probs = np.asarray(jax.nn.log_softmax(output.logits[0].astype(jnp.float32)))
+        if lead == 0:
+            assert np.isnan(bits[i])
+        else:
+            own = [-log_probs[t - 1, row[t]] for t in range(lead, stop)]
+            np.testing.assert_allclose(bits[i], np.sum(own) / np.log(2), rtol=1e-4)
 
 
 def test_store_says_what_it_holds(make_job, sentences):
@@ -175,7 +208,7 @@ def test_tampered_done_store_is_refused_by_its_reader(make_job, sentences):
     "settings,message",
     [
         ({"context": "window:0"}, "extract.context must be none, window:N"),
-        ({"pooling": "max"}, "extract.pooling must be one of mean, last, mean_all"),
+        ({"pooling": "max"}, "extract.pooling must be one of mean, last, first, sum, mean_all"),
         ({"t5_text": "x"}, "extract.t5_text must be one of both, encoder, decoder"),
         ({"compute_dtype": "float64"}, "extract.compute_dtype must be one of"),
         ({"store_dtype": "int8"}, "extract.store_dtype must be one of"),

@@ -1,5 +1,6 @@
 """Small data sets, a small network, and the making of plans."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -72,6 +73,11 @@ def bert(**settings):
     return extract.Config(
         models=(str(GOLDEN / "bert"),), **({"shard_stimuli": 16, "batch_tokens": 128} | settings)
     )
+
+
+def llama(**settings):
+    """Return the settings of an extraction with the small decoder."""
+    return dataclasses.replace(bert(untrained_seed=-1, **settings), models=(str(GOLDEN / "llama"),))
 
 
 def make(steps):
