@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import logging
+from jax.sharding import Mesh
 from jaxtyping import Float
 from tqdm import tqdm
 
@@ -273,7 +274,7 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
         result = _read_scores(path)
         if result is None:
             sampled = _samples(config, features_of, stimuli, responses, layer)
-            result = _nested(config, sampled, goals.Y, folds)
+            result = _nested(config, sampled, goals.Y, folds, job.mesh)
             buffer = io.BytesIO()
             np.savez(buffer, **result._asdict())
             run_dir.write_atomic(path, buffer.getvalue())
@@ -376,13 +377,25 @@ def _nested(
     sampled: samples.Samples,
     Y: Float[np.ndarray, "n v"],
     folds: Sequence[folds_lib.Fold],
+    mesh: Mesh,
 ) -> cv.Nested:
-    """Delay the features and score them; with PCA, fold by fold on components of its own."""
+    """Delay the features and score them; with PCA, fold by fold on components of its own.
+
+    All devices divide the targets among them.
+    """
 
     def score(values, folds):
         X = features.delay(values, sampled.run, config.delays)[sampled.recorded]
         alphas = np.array(config.alphas)
-        return cv.nested(X, Y, folds, alphas, standardize=config.standardize, search=config.search)
+        return cv.nested(
+            X,
+            Y,
+            folds,
+            alphas,
+            standardize=config.standardize,
+            search=config.search,
+            mesh=mesh if mesh.size > 1 else None,
+        )
 
     values = sampled.values
     if not config.pca or config.pca > values.shape[1]:  # the latter: a stimulus control
