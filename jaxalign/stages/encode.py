@@ -54,7 +54,7 @@ class Config:
     # Components of a network's features, fitted on each outer training set before delays, and
     # scaled as features are; 0: the features themselves.
     pca: int = 0
-    controls: tuple[str, ...] = controls.CONTROLS
+    controls: tuple[str, ...] = controls.DEFAULT
     shift: float = 1 / 3  # share of a run by which `shifted` is late, circularly
     layers: tuple[int, ...] = ()  # of every network; (): all
     rois: tuple[str, ...] = ()  # (): all
@@ -153,11 +153,12 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             )
         sets = [FeatureSet(name, "", source)]
         for control in config.controls:
-            if control == "untrained" and name not in random:
+            of_untrained = control in controls.UNTRAINED_CONTROLS
+            if of_untrained and name not in random:
                 raise InputError(
-                    "encode.controls has 'untrained', so extract.untrained_seed must be >= 0."
+                    f"encode.controls has {control!r}, so extract.untrained_seed must be >= 0."
                 )
-            network = random[name] if control == "untrained" else source
+            network = random[name] if of_untrained else source
             sets.append(FeatureSet(control, name, network))
         for features_of in sets:
             artefact = Artefact(
@@ -237,7 +238,7 @@ def _cost(config: Config, features_of: FeatureSet, n: int) -> str:
     settings = features_of.source.settings
     num_layers = _num_layers(features_of)
     layers = len(config.layers) or num_layers + 1 if num_layers else 1
-    units = settings["width"] if num_layers else 2
+    units = 2 if features_of.model in controls.STIMULUS_CONTROLS else settings["width"]
     p = (config.pca or units) * len(config.delays)
     k = config.num_folds
     training_sets = k + k * (k - 1) // 2
@@ -248,8 +249,8 @@ def _cost(config: Config, features_of: FeatureSet, n: int) -> str:
 
 
 def _num_layers(features_of: FeatureSet) -> int:
-    """Blocks of the network; 0 for features without layers."""
-    has_layers = features_of.model not in controls.STIMULUS_CONTROLS
+    """Blocks of the network; 0 for features without layers, or of the embedding alone."""
+    has_layers = features_of.model not in (*controls.STIMULUS_CONTROLS, "random_embedding")
     return features_of.source.settings["num_layers"] if has_layers else 0
 
 

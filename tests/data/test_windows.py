@@ -1,5 +1,7 @@
 """Windows of parts, and which tokens are the part's, with two real tokenizers."""
 
+from typing import NamedTuple
+
 import hypothesis
 import numpy as np
 import pytest
@@ -8,15 +10,22 @@ from hypothesis import strategies as st
 from parts import NUMBERS, words
 
 from jaxalign.data import alignment, contexts
-from jaxalign.stages.extract import separate_rows
 
 settings = hypothesis.settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
 
+class Row(NamedTuple):
+    """A part with its context, as tokens."""
+
+    tokens: np.ndarray
+    start: int
+    stop: int
+
+
 def rows_of(tokenizer, stimuli, context="none", max_length=512):
-    return separate_rows(
-        contexts.plan(tokenizer, stimuli, context, max_length=max_length, causal=False)
-    )
+    passes = contexts.plan(tokenizer, stimuli, context, max_length=max_length, causal=False)
+    reads = zip(passes.row, passes.start, passes.stop, strict=True)
+    return [Row(passes.rows[row], int(start), int(stop)) for row, start, stop in reads]
 
 
 def join(parts):
