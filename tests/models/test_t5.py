@@ -18,7 +18,6 @@ from jaxalign.models import base, t5, weights, zoo
 
 NAMES = ("t5_v1_0", "t5_v1_1")
 STACKS = {"t5_v1_0": (2, 3), "t5_v1_1": (3, 2)}  # layers of encoder and decoder
-LENGTHS = (7, 13)
 # As in test_encoder_decoder.py: a few units in the last place per layer.
 TOLERANCE = 2e-5
 
