@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from parts import NUMBERS, words
+from refusals import refused
 
 from jaxalign.data import alignment, contexts
 
@@ -196,14 +197,14 @@ def test_llama2c_bytes_of_a_part_decode_to_it(llama2c, text):
 
 
 @pytest.mark.parametrize("text", ["\x07", "\u200b", "\u0301"])
-def test_a_part_without_a_token_is_named(minilm, refused, text):
+def test_a_part_without_a_token_is_named(minilm, text):
     stimuli = words("one", text, "two")
     for context in ("none", "window:2"):
         with refused("every part must have a token", "stimulus 'w1'"):
             rows_of(minilm, stimuli, context)
 
 
-def test_a_row_that_is_too_long_is_named(minilm, refused):
+def test_a_row_that_is_too_long_is_named(minilm):
     stimuli = words(*NUMBERS)
     # Four words, [CLS] and [SEP].
     assert len(rows_of(minilm, stimuli, "window:4", max_length=6)) == len(NUMBERS)
