@@ -74,7 +74,9 @@ class Safetensors:
             raise InputError(
                 f"{directory} must hold model.safetensors or model.safetensors.index.json."
             )
-        self._where = {}
+        self._where: dict[str, pathlib.Path] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._types: dict[str, str] = {}  # names of safetensors
         for file in self._files:
             try:
                 handle = safetensors.safe_open(file, framework="numpy")
@@ -83,11 +85,14 @@ class Safetensors:
                     f"{file} must be a whole safetensors file: {error}; fetch it again."
                 ) from error
             for name in handle.keys():
-                self._where[name] = handle.get_slice(name)
+                stored = handle.get_slice(name)
+                self._where[name] = file
+                self._shapes[name] = tuple(stored.get_shape())
+                self._types[name] = stored.get_dtype()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each tensor."""
-        return {name: tuple(part.get_shape()) for name, part in self._where.items()}
+        return self._shapes
 
     def dtypes(self) -> dict[str, np.dtype]:
         """Return the type of each tensor.
@@ -96,17 +101,18 @@ class Safetensors:
           InputError: if one is of a type that is not read, such as the 8-bit floats.
         """
         types = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
-        found = {name: part.get_dtype() for name, part in self._where.items()}
-        if odd := [name for name, dtype in found.items() if dtype not in types]:
+        if odd := [name for name, dtype in self._types.items() if dtype not in types]:
             raise InputError(
                 f"{self.path}: tensors must be one of {', '.join(types)}: "
-                f"{odd[0]} is {found[odd[0]]}."
+                f"{odd[0]} is {self._types[odd[0]]}."
             )
-        return {name: types[dtype] for name, dtype in found.items()}
+        return {name: types[dtype] for name, dtype in self._types.items()}
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Read part of a tensor from the memory-mapped file."""
-        return self._where[name][index]
+        # Pages that were read count as this process's memory until the file is unmapped.
+        with safetensors.safe_open(self._where[name], framework="numpy") as handle:
+            return handle.get_slice(name)[index]
 
     def hash(self) -> str:
         """Return a hash of the files' contents."""

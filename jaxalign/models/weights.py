@@ -1,6 +1,7 @@
 """From named tensors on disk to a network's sharded parameters, strict in both directions."""
 
 import functools
+import gc
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -138,6 +139,8 @@ def load(
         array = jax.make_array_from_callback(struct.shape, struct.sharding, read)
         # Copies to devices run behind: without waiting, the host would hold several parameters.
         arrays[path] = jax.block_until_ready(array)
+        # What was copied is let go when Python next collects garbage, the youngest at least.
+        gc.collect(0)
     return fill(abstract, arrays)
 
 
