@@ -27,6 +27,12 @@ _WORKDIR = flags.DEFINE_string(
 _DATA_ROOT = flags.DEFINE_string(
     "data_root", None, "Folder of published data. Default: environment variable JAXALIGN_DATA."
 )
+_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/jaxalign/compiled"),
+    "Where compiled programs are kept for later runs, a folder that nobody else can write to; "
+    "empty: nowhere.",
+)
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print the resolved configuration and what each stage would do, and stop."
 )
@@ -43,6 +49,7 @@ def main(argv: list[str]) -> None:
     from jaxalign.data import datasets
     from jaxalign.io import run_dir
 
+    _keep_compiled(_CACHE.value)
     common, stages = config_lib.unpack(settings)
     data_root = _DATA_ROOT.value or os.environ.get("JAXALIGN_DATA") or None
     data_root = None if data_root is None else pathlib.Path(data_root)
@@ -70,6 +77,16 @@ def main(argv: list[str]) -> None:
     run_dir.check_writable(workdir)
     run_dir.write_json(workdir / "config.json", config_lib.flatten(settings))
     run(plan)
+
+
+def _keep_compiled(folder: str) -> None:
+    """Let JAX keep what it compiles; a second run begins at once."""
+    import jax
+
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def run(plan) -> None:

@@ -65,8 +65,8 @@ def call(*arguments, cwd=REPOSITORY, **environment):
         ),
         (["--config=configs/demo.py", "--config.mesh=(3,1)"], "mesh must use every device"),
         (
-            ["--config=configs/demo.py", "--config.extract.models=('gpt5',)"],
-            "model must be one of all-MiniLM-L6-v2, stories260K, or a directory",
+            ["--config=configs/demo.py", "--config.extract.models=('gpt17',)"],
+            "model must be a name in the table",
         ),
         (["--config=configs/demo.py", "--config.dataset=nowhere"], "dataset must be one of demo"),
         (["--config=configs/alice.py"], "give --data_root or set JAXALIGN_DATA"),

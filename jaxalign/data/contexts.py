@@ -254,21 +254,10 @@ def _see_prefixes(setting: _Setting, parts: list[str]) -> tuple[list[_View], boo
     spans = joined.start + len(before), joined.stop + len(before)
     head, start, stop, lead = _locate(prefixes.whole, *spans, len(before))
     held = (prefixes.count >= stop) & (stop > start)
-    views = [
-        _View(
-            ids=prefixes.whole.ids,
-            head=head,
-            begin=head,
-            start=int(start[i]),
-            stop=int(stop[i]),
-            lead=int(lead[i]),
-            count=int(prefixes.count[i]),
-            tail=prefixes.tail[i],
-            cut=False,
-            shared=True,
-        )
-        for i in range(len(parts))
-    ]
+    views = []
+    own = zip(start.tolist(), stop.tolist(), lead.tolist(), prefixes.count.tolist(), strict=True)
+    for (a, b, c, d), tail in zip(own, prefixes.tail, strict=True):
+        views.append(_View(prefixes.whole.ids, head, head, a, b, c, d, tail, False, shared=True))
     changed = np.flatnonzero(~held)
     texts = (before + joined.text[: joined.stop[i]] + after for i in changed)
     for i, encoded in zip(changed, alignment.encode(setting.tokenizer, texts), strict=True):
@@ -298,8 +287,17 @@ def _view_alone(encoded: Encoded, starts, stops, num_before: int) -> _View:
     """Return what the last of some parts sees of a text that ends with it."""
     head, start, stop, lead = _locate(encoded, starts[-2:], stops[-2:], num_before)
     count = max(alignment.count_until(encoded, stops[-1:])[0], stop[-1])
-    own = int(start[-1]), int(stop[-1]), int(lead[-1]), int(count)
-    return _View(encoded.ids, head, head, *own, encoded.ids[count:], False)
+    return _View(
+        ids=encoded.ids,
+        head=head,
+        begin=head,
+        start=int(start[-1]),
+        stop=int(stop[-1]),
+        lead=int(lead[-1]),
+        count=int(count),
+        tail=encoded.ids[count:],
+        cut=False,
+    )
 
 
 def _locate(encoded: Encoded, starts, stops, num_before: int):

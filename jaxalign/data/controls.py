@@ -6,11 +6,15 @@ from jaxtyping import Float
 from jaxalign.core import features
 from jaxalign.data.schema import Stimuli
 
-# Beside these, two controls are made of a network: `shifted` (its features at the wrong time) and
-# `untrained` (the same architecture with random weights).
+# Beside these, controls are made of a network: `shifted` (its features at the wrong time),
+# `untrained` (the same architecture with random weights), and `random_embedding` (the embedding of
+# that: a random vector for each token, which knows words and no context).
 STIMULUS_CONTROLS = ("word_rate", "word_length", "position")
-NETWORK_CONTROLS = ("shifted", "untrained")
-CONTROLS = STIMULUS_CONTROLS + NETWORK_CONTROLS
+UNTRAINED_CONTROLS = ("untrained", "random_embedding")
+CONTROLS = (*STIMULUS_CONTROLS, "shifted", *UNTRAINED_CONTROLS)
+# Those that are scored unless others are asked for: `untrained` has the random embedding as its
+# layer 0.
+DEFAULT = (*STIMULUS_CONTROLS, "shifted", "untrained")
 
 
 def word_rate(stimuli: Stimuli) -> Float[np.ndarray, "m 1"]:

@@ -135,7 +135,9 @@ def load(
         read = functools.partial(
             read_part, checkpoint, tensors[path], names, struct.shape, dtype=struct.dtype
         )
-        arrays[path] = jax.make_array_from_callback(struct.shape, struct.sharding, read)
+        array = jax.make_array_from_callback(struct.shape, struct.sharding, read)
+        # Copies to devices run behind: without waiting, the host would hold several parameters.
+        arrays[path] = jax.block_until_ready(array)
     return fill(abstract, arrays)
 
 

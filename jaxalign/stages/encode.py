@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import logging
+from jax.sharding import Mesh
 from jaxtyping import Float
 from tqdm import tqdm
 
@@ -53,7 +54,7 @@ class Config:
     # Components of a network's features, fitted on each outer training set before delays, and
     # scaled as features are; 0: the features themselves.
     pca: int = 0
-    controls: tuple[str, ...] = controls.CONTROLS
+    controls: tuple[str, ...] = controls.DEFAULT
     shift: float = 1 / 3  # share of a run by which `shifted` is late, circularly
     layers: tuple[int, ...] = ()  # of every network; (): all
     rois: tuple[str, ...] = ()  # (): all
@@ -152,11 +153,12 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             )
         sets = [FeatureSet(name, "", source)]
         for control in config.controls:
-            if control == "untrained" and name not in random:
+            of_untrained = control in controls.UNTRAINED_CONTROLS
+            if of_untrained and name not in random:
                 raise InputError(
-                    "encode.controls has 'untrained', so extract.untrained_seed must be >= 0."
+                    f"encode.controls has {control!r}, so extract.untrained_seed must be >= 0."
                 )
-            network = random[name] if control == "untrained" else source
+            network = random[name] if of_untrained else source
             sets.append(FeatureSet(control, name, network))
         for features_of in sets:
             artefact = Artefact(
@@ -236,7 +238,7 @@ def _cost(config: Config, features_of: FeatureSet, n: int) -> str:
     settings = features_of.source.settings
     num_layers = _num_layers(features_of)
     layers = len(config.layers) or num_layers + 1 if num_layers else 1
-    units = settings["width"] if num_layers else 2
+    units = 2 if features_of.model in controls.STIMULUS_CONTROLS else settings["width"]
     p = (config.pca or units) * len(config.delays)
     k = config.num_folds
     training_sets = k + k * (k - 1) // 2
@@ -247,8 +249,8 @@ def _cost(config: Config, features_of: FeatureSet, n: int) -> str:
 
 
 def _num_layers(features_of: FeatureSet) -> int:
-    """Blocks of the network; 0 for features without layers."""
-    has_layers = features_of.model not in controls.STIMULUS_CONTROLS
+    """Blocks of the network; 0 for features without layers, or of the embedding alone."""
+    has_layers = features_of.model not in (*controls.STIMULUS_CONTROLS, "random_embedding")
     return features_of.source.settings["num_layers"] if has_layers else 0
 
 
@@ -273,7 +275,7 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
         result = _read_scores(path)
         if result is None:
             sampled = _samples(config, features_of, stimuli, responses, layer)
-            result = _nested(config, sampled, goals.Y, folds)
+            result = _nested(config, sampled, goals.Y, folds, job.mesh)
             buffer = io.BytesIO()
             np.savez(buffer, **result._asdict())
             run_dir.write_atomic(path, buffer.getvalue())
@@ -376,13 +378,25 @@ def _nested(
     sampled: samples.Samples,
     Y: Float[np.ndarray, "n v"],
     folds: Sequence[folds_lib.Fold],
+    mesh: Mesh,
 ) -> cv.Nested:
-    """Delay the features and score them; with PCA, fold by fold on components of its own."""
+    """Delay the features and score them; with PCA, fold by fold on components of its own.
+
+    All devices divide the targets among them.
+    """
 
     def score(values, folds):
         X = features.delay(values, sampled.run, config.delays)[sampled.recorded]
         alphas = np.array(config.alphas)
-        return cv.nested(X, Y, folds, alphas, standardize=config.standardize, search=config.search)
+        return cv.nested(
+            X,
+            Y,
+            folds,
+            alphas,
+            standardize=config.standardize,
+            search=config.search,
+            mesh=mesh if mesh.size > 1 else None,
+        )
 
     values = sampled.values
     if not config.pca or config.pca > values.shape[1]:  # the latter: a stimulus control

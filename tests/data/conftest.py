@@ -1,30 +1,13 @@
 """What the tests of data share: refusals, a folder in the user's layout, tokenizers, stories."""
 
-import contextlib
 import importlib.util
 import pathlib
-import re
 
 import pytest
 from parts import words
 
 from jaxalign.data import tokenizer_files
 from jaxalign.data.schema import Responses
-from jaxalign.errors import InputError
-
-
-@pytest.fixture
-def refused():
-    """Expect an InputError of one line that holds these words in this order."""
-
-    @contextlib.contextmanager
-    def expect(*parts):
-        pattern = ".*".join(re.escape(str(part)) for part in parts)
-        with pytest.raises(InputError, match=pattern) as info:
-            yield
-        assert "\n" not in str(info.value)
-
-    return expect
 
 
 @pytest.fixture

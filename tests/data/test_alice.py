@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from refusals import refused
 from scipy import signal
 from scipy import stats as scipy_stats
 
@@ -222,19 +223,19 @@ def test_two_constant_subjects_are_read(copy):
     assert copy.responses().constant.tolist() == [False] * 12 + [True] * 12
 
 
-def test_a_missing_folder_is_named(copy, tmp_path, refused):
+def test_a_missing_folder_is_named(copy, tmp_path):
     with refused("alice needs", tmp_path / "elsewhere" / alice.FOLDER, "missing"):
         (tmp_path / "elsewhere").mkdir()
         datasets.find("alice", tmp_path / "elsewhere")
 
 
-def test_a_missing_text_grid_is_named(copy, refused):
+def test_a_missing_text_grid_is_named(copy):
     copy.grid.unlink()
     with refused("alice needs", copy.grid, "missing"):
         copy.stimuli()
 
 
-def test_missing_time_courses_are_named(copy, refused):
+def test_missing_time_courses_are_named(copy):
     with refused("alice needs", copy.courses.with_name("6mm"), "missing"):
         datasets.find("alice-6mm", copy.root)
     for path in copy.courses.iterdir():
@@ -244,31 +245,31 @@ def test_missing_time_courses_are_named(copy, refused):
 
 
 @pytest.mark.parametrize("shape", [(361, 6), (363, 6), (362, 5), (362, 7)])
-def test_a_time_course_of_another_size_is_refused(copy, refused, shape):
+def test_a_time_course_of_another_size_is_refused(copy, shape):
     path = copy.write("s30", copy.rng.normal(size=shape))
     with refused(path, "must have 362 TRs x 6 regions", f"found {shape[0]} x {shape[1]}"):
         copy.responses()
 
 
-def test_a_time_course_with_text_is_refused(copy, refused):
+def test_a_time_course_with_text_is_refused(copy):
     path = copy.write("s30", table(copy.draw(361)) + "1 2 x 4 5 6\n")
     with refused(path, "must be a table of numbers", "'x'", "row 361"):
         copy.responses()
 
 
-def test_a_time_course_with_a_short_line_is_refused(copy, refused):
+def test_a_time_course_with_a_short_line_is_refused(copy):
     path = copy.write("s30", table(copy.draw(361)) + "1 2 3 4 5\n")
     with refused(path, "must be a table of numbers"):
         copy.responses()
 
 
-def test_an_empty_time_course_is_refused(copy, refused):
+def test_an_empty_time_course_is_refused(copy):
     path = copy.write("s30", "")
     with refused(path):
         copy.responses()
 
 
-def test_a_time_course_that_is_no_text_is_refused(copy, refused):
+def test_a_time_course_that_is_no_text_is_refused(copy):
     path = copy.courses / "s30-timecourses.txt"
     path.write_bytes(bytes(range(256)))
     with refused(path, "must be a table of numbers"):
@@ -276,50 +277,50 @@ def test_a_time_course_that_is_no_text_is_refused(copy, refused):
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_a_value_that_is_not_finite_is_named(copy, refused, value):
+def test_a_value_that_is_not_finite_is_named(copy, value):
     copy.write("s30", table(copy.draw(361)) + f"1 2 3 {value} 5 6\n")
     with refused(f"{value} at sample 361 of subject 's30', roi 'LIPL'"):
         copy.responses()
 
 
-def test_two_files_of_one_subject_are_refused(copy, refused):
+def test_two_files_of_one_subject_are_refused(copy):
     copy.write("s018", copy.draw())
     with refused("subject 's18'", "found twice: subject ids must be unique"):
         copy.responses()
 
 
-def test_a_copy_under_another_subject_is_refused(copy, refused):
+def test_a_copy_under_another_subject_is_refused(copy):
     copy.write("s30", (copy.courses / "s18-timecourses.txt").read_text())
     with refused("two subjects must differ", "'s18' and 's30' are identical"):
         copy.responses()
 
 
 @pytest.mark.parametrize("name", ["subject30", "s", "s3a"])
-def test_a_file_of_another_name_is_refused(copy, refused, name):
+def test_a_file_of_another_name_is_refused(copy, name):
     path = copy.write(name, copy.draw())
     with refused(path, "the name must be sNN-timecourses.txt"):
         copy.responses()
 
 
-def test_words_that_overlap_are_refused(copy, refused):
+def test_words_that_overlap_are_refused(copy):
     copy.grid.write_text(text_grid([*WORDS[:2], (20.25, 21.0, "was")]))
     with refused(copy.grid, "overlap", "Alice", "was"):
         copy.stimuli()
 
 
-def test_a_word_that_ends_before_it_begins_is_refused(copy, refused):
+def test_a_word_that_ends_before_it_begins_is_refused(copy):
     copy.grid.write_text(text_grid([*WORDS[:2], (20.75, 20.5, "was")]))
     with refused(copy.grid, "20.75", "20.5"):
         copy.stimuli()
 
 
-def test_a_text_grid_without_a_tier_word_is_refused(copy, refused):
+def test_a_text_grid_without_a_tier_word_is_refused(copy):
     copy.grid.write_text(text_grid(WORDS, name="phone"))
     with refused(copy.grid, "must be a TextGrid with a tier 'word'"):
         copy.stimuli()
 
 
-def test_a_tier_of_points_is_refused(copy, refused):
+def test_a_tier_of_points_is_refused(copy):
     copy.grid.write_text(text_grid(WORDS, points=True))
     with refused(copy.grid, "tier 'word'", "points, not intervals"):
         copy.stimuli()
@@ -330,14 +331,14 @@ def test_a_tier_of_points_is_refused(copy, refused):
     [text_grid([], points=True), text_grid([]), text_grid([(0.0, 60.0, "sp")])],
     ids=["no points", "no intervals", "only pauses"],
 )
-def test_a_tier_without_words_is_refused(copy, refused, grid):
+def test_a_tier_without_words_is_refused(copy, grid):
     copy.grid.write_text(grid)
     with refused("word"):
         copy.stimuli()
 
 
 @pytest.mark.parametrize("content", [b"", b"Alice was beginning\n", bytes(range(256))], ids=len)
-def test_a_file_that_is_no_text_grid_is_refused(copy, refused, content):
+def test_a_file_that_is_no_text_grid_is_refused(copy, content):
     copy.grid.write_bytes(content)
     with refused(copy.grid, "must be a TextGrid"):
         copy.stimuli()
@@ -348,7 +349,7 @@ def test_a_file_that_is_no_text_grid_is_refused(copy, refused, content):
     ['item [1]:\n        class = "Interv', "xmin = 20.", 'text = "was', 'text = "was "'],
     ids=["in the header", "in a time", "in a word", "behind a word"],
 )
-def test_a_truncated_text_grid_is_refused(copy, refused, last):
+def test_a_truncated_text_grid_is_refused(copy, last):
     whole = text_grid(WORDS)
     copy.grid.write_text(whole[: whole.index(last) + len(last)])
     with refused(copy.grid, "must be a TextGrid"):

@@ -254,7 +254,7 @@ def test_known_tokenizers_alone_are_cut(gpt2, llama2c):
 def test_a_step_written_in_python_is_not_known():
     class Splitter:
         def pre_tokenize(self, text):
-            text.split(" ", "isolated")
+            """Leave the text whole."""
 
     tokenizer = character_bpe(("e", "c"))
     tokenizer.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(Splitter())

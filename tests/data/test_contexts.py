@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from parts import NUMBERS, words
+from refusals import refused
 
 from jaxalign.data import alignment, contexts, readouts
 from jaxalign.data.prompts import Frame
@@ -278,7 +279,7 @@ def test_a_frame_is_around_every_row_and_pooled_by_none(request, name, rule):
         assert (shared.start[i], shared.stop[i]) == (alone.start[i], alone.stop[i])
 
 
-def test_bos_begins_every_row(gpt2, llama2c, refused):
+def test_bos_begins_every_row(gpt2, llama2c):
     stimuli = words("we", "saw", "it")
     for rule in ("none", "accumulate"):
         found = contexts.plan(gpt2, stimuli, rule, max_length=9, causal=True, bos="<|endoftext|>")
@@ -317,12 +318,12 @@ def test_names_of_rules(name, rule):
     + ["window:0tokens", "window:tokens", "window:5 tokens", "accumulate:", "accumulate:cut"]
     + ["chunk:", "chunk:5", "chunk:5-5", "chunk:6-5", "chunk:-5", "chunk:05-7", "restart"],
 )
-def test_another_context_rule_is_refused(refused, rule):
+def test_another_context_rule_is_refused(rule):
     with refused("extract.context must be none, window:N", "chunk:A-B", repr(rule)):
         contexts.parse(rule)
 
 
-def test_another_joining_is_refused(gpt2, refused):
+def test_another_joining_is_refused(gpt2):
     with refused("joining must be one of text, brainscore, space, got 'lines'"):
         contexts.plan(gpt2, words("a"), "none", max_length=9, causal=True, joining="lines")
 
@@ -337,20 +338,20 @@ def test_another_joining_is_refused(gpt2, refused):
     ],
 )
 @pytest.mark.parametrize("causal", [False, True])
-def test_what_does_not_fit_is_refused_by_name(gpt2, refused, rule, advice, causal):
+def test_what_does_not_fit_is_refused_by_name(gpt2, rule, advice, causal):
     stimuli = words(*NUMBERS)
     contexts.plan(gpt2, stimuli, rule.replace("accumulate", "none"), max_length=5, causal=causal)
     with refused("must fit the model's 4 tokens: stimulus 'w4' ('five') has 5", advice):
         contexts.plan(gpt2, stimuli, rule, max_length=4, causal=causal)
 
 
-def test_a_long_part_is_named_briefly(gpt2, refused):
+def test_a_long_part_is_named_briefly(gpt2):
     with refused("stimulus 'w0' ('" + "a" * 57 + "...') has"):
         contexts.plan(gpt2, words("a" * 999), "none", max_length=9, causal=True)
 
 
 @pytest.mark.parametrize("rule", ["accumulate:slide", "accumulate:restart"])
-def test_a_prompt_must_leave_room(gpt2, refused, rule):
+def test_a_prompt_must_leave_room(gpt2, rule):
     frame = Frame("one two three four five ")
     with refused("the prompt must leave room", "take 5 of the 5"):
         contexts.plan(gpt2, words("a"), rule, max_length=5, causal=True, frame=frame)
@@ -358,7 +359,7 @@ def test_a_prompt_must_leave_room(gpt2, refused, rule):
 
 @pytest.mark.parametrize("rule", ["none", "window:2", "accumulate", "chunk:1-2"])
 @pytest.mark.parametrize("text", ["\x07", "\u200b", "\u0301"])
-def test_a_part_without_a_token_is_named(minilm, refused, rule, text):
+def test_a_part_without_a_token_is_named(minilm, rule, text):
     for causal in (False, True):
         with refused("every part must have a token", "stimulus 'w1'"):
             contexts.plan(minilm, words("one", text, "two"), rule, max_length=9, causal=causal)

@@ -49,8 +49,7 @@ def test_position_runs_from_minus_one_to_one_in_each_group(groups):
 
 
 def test_every_control_is_of_stimuli_or_of_a_network():
-    assert set(controls.STIMULUS_CONTROLS) | set(controls.NETWORK_CONTROLS) == set(
-        controls.CONTROLS
-    )
+    assert set(controls.STIMULUS_CONTROLS) < set(controls.DEFAULT) < set(controls.CONTROLS)
+    assert set(controls.UNTRAINED_CONTROLS) < set(controls.CONTROLS)
     assert len(set(controls.CONTROLS)) == len(controls.CONTROLS)
     assert all(callable(getattr(controls, name)) for name in controls.STIMULUS_CONTROLS)

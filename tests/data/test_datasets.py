@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from refusals import refused
 
 from jaxalign.data import alice, datasets
 
@@ -23,7 +24,7 @@ def alice_root(tmp_path):
     return tmp_path
 
 
-def test_an_unknown_name_lists_what_there_is(tmp_path, refused):
+def test_an_unknown_name_lists_what_there_is(tmp_path):
     with refused("dataset must be one of", "or a directory", "'narnia'"):
         datasets.find("narnia", tmp_path)
     for name in datasets.DATASETS:
@@ -32,12 +33,12 @@ def test_an_unknown_name_lists_what_there_is(tmp_path, refused):
 
 
 @pytest.mark.parametrize("name", sorted(set(datasets.DATASETS) - set(datasets.EMBEDDED)))
-def test_without_a_data_folder_the_remedy_is_named(name, refused):
+def test_without_a_data_folder_the_remedy_is_named(name):
     with refused(f"dataset {name}", "give --data_root or set JAXALIGN_DATA"):
         datasets.find(name, None)
 
 
-def test_a_data_folder_that_is_not_there_is_named(tmp_path, refused):
+def test_a_data_folder_that_is_not_there_is_named(tmp_path):
     with refused("data_root must be a directory", tmp_path / "absent"):
         datasets.find("alice", tmp_path / "absent")
     (tmp_path / "file").touch()

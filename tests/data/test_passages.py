@@ -4,6 +4,7 @@ import collections
 import re
 
 import pytest
+from refusals import refused
 
 from jaxalign.data import datasets, passages
 
@@ -42,7 +43,7 @@ def test_they_are_ascii_sentences_without_repetition(demo):
     assert len({x.lower() for x in text}) == 320
 
 
-def test_nobody_was_recorded(demo, refused):
+def test_nobody_was_recorded(demo):
     with refused("data set demo has no recorded responses", "simulate"):
         _ = demo.responses
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from jaxalign.data import datasets
 from jaxalign.data.schema import Responses
@@ -83,7 +84,7 @@ def test_cells_are_kept_as_they_are_written(make_folder):
 
 
 @pytest.mark.parametrize("name", ["stimuli.csv", "responses.npz"])
-def test_a_missing_file_is_named(make_folder, refused, name):
+def test_a_missing_file_is_named(make_folder, name):
     folder = make_folder(SENTENCES)
     (folder / name).unlink()
     with refused(folder, f"must hold {name}", "no such file"):
@@ -95,27 +96,27 @@ def test_a_missing_file_is_named(make_folder, refused, name):
 
 
 @pytest.mark.parametrize("name", ["stimulus_id", "text", "passage"])
-def test_a_missing_column_is_named(make_folder, refused, name):
+def test_a_missing_column_is_named(make_folder, name):
     folder = make_folder(SENTENCES.replace(name, "other", 1))
     with refused("stimuli.csv must have column", repr(name), "'other'"):
         _ = read(folder).stimuli
 
 
 @pytest.mark.parametrize("name", ["onset_s", "offset_s"])
-def test_half_of_the_times_is_refused(make_folder, refused, name):
+def test_half_of_the_times_is_refused(make_folder, name):
     folder = make_folder(WORDS.replace(name, "other", 1))
     with refused("stimuli.csv must have both onset_s and offset_s, or neither"):
         _ = read(folder).stimuli
 
 
 @pytest.mark.parametrize("cell", ["soon", "", "0,5", "1s"])
-def test_a_time_that_is_no_number_is_refused(make_folder, refused, cell):
+def test_a_time_that_is_no_number_is_refused(make_folder, cell):
     folder = make_folder(WORDS.replace("r1,2,", f'r1,"{cell}",'))
     with refused("stimuli.csv: onset_s must hold numbers", repr(cell)):
         _ = read(folder).stimuli
 
 
-def test_a_time_that_is_not_finite_is_refused(make_folder, refused):
+def test_a_time_that_is_not_finite_is_refused(make_folder):
     folder = make_folder(WORDS.replace("r1,2,2.5", "r1,nan,2.5"))
     with refused("stimuli:", "'ran' (c, nan s)"):
         _ = read(folder).stimuli
@@ -126,7 +127,7 @@ def test_a_time_that_is_not_finite_is_refused(make_folder, refused):
     [b"", b'stimulus_id,text,passage\na,"The girl ran.,p\n', "\u00e9,text\n".encode("latin-1")],
     ids=["empty", "open quote", "Latin-1"],
 )
-def test_a_file_that_is_no_csv_is_refused(make_folder, refused, csv):
+def test_a_file_that_is_no_csv_is_refused(make_folder, csv):
     folder = make_folder(csv)
     with refused(folder / "stimuli.csv", "must be a CSV table"):
         _ = read(folder).stimuli
@@ -137,19 +138,19 @@ def test_a_file_that_is_no_csv_is_refused(make_folder, refused, csv):
     ["a,The girl ran.,p,x,y", "a,The girl ran.", "a,Hello, world,p", "a,Yes,p\nb,Hello, world,p"],
     ids=["two cells more", "one cell less", "a comma in every text", "a comma in one text"],
 )
-def test_lines_of_another_length_than_the_header_are_refused(make_folder, refused, lines):
+def test_lines_of_another_length_than_the_header_are_refused(make_folder, lines):
     folder = make_folder(f"stimulus_id,text,passage\n{lines}\n")
     with refused(folder / "stimuli.csv"):
         _ = read(folder).stimuli
 
 
-def test_a_table_without_stimuli_is_refused(make_folder, refused):
+def test_a_table_without_stimuli_is_refused(make_folder):
     folder = make_folder("stimulus_id,text,passage\n")
     with refused("stimul"):
         _ = read(folder).stimuli
 
 
-def test_stimuli_are_checked_like_any_others(make_folder, refused):
+def test_stimuli_are_checked_like_any_others(make_folder):
     with refused("stimulus_id must be unique", "'a' twice"):
         _ = read(make_folder(SENTENCES.replace("\nb,", "\na,"))).stimuli
     with refused("text must not be empty", "'b'"):
@@ -158,7 +159,7 @@ def test_stimuli_are_checked_like_any_others(make_folder, refused):
         _ = read(make_folder(WORDS.replace("r1,2,", "r1,1,"))).stimuli
 
 
-def test_responses_are_checked_like_any_others(make_folder, refused):
+def test_responses_are_checked_like_any_others(make_folder):
     folder = make_folder(SENTENCES)
     np.savez(folder / "responses.npz", values=np.ones((3, 1)))
     with refused("responses.npz must hold array 'roi'"):

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from parts import NUMBERS, words
+from refusals import refused
 
 from jaxalign.data import contexts, prompts, tokenizer_files
 
@@ -76,17 +77,17 @@ def test_the_tokens_of_the_part_alone_are_read(folder, rule, causal):
         assert found.counts.passes == 1
 
 
-def test_a_folder_without_a_template_is_refused(folder, refused):
+def test_a_folder_without_a_template_is_refused(folder):
     with refused("must hold a chat template", "there is none"):
         prompts.chat(folder(""), NUMBERS)
 
 
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path, refused):
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with refused(tmp_path, "must hold a tokenizer that transformers reads"):
         prompts.chat(tmp_path, NUMBERS)
 
 
-def test_a_template_that_alters_a_text_is_refused(folder, refused):
+def test_a_template_that_alters_a_text_is_refused(folder):
     template = CHATML.replace("turn.content", "(turn.content | trim)")
     prompts.chat(folder(template), ["kept"])
     with refused("must take a text as it is, but alters ' lost '"):
@@ -96,18 +97,18 @@ def test_a_template_that_alters_a_text_is_refused(folder, refused):
 @pytest.mark.parametrize(
     "template", ["Hello.", CHATML + CHATML], ids=["without the turn", "the turn twice"]
 )
-def test_a_template_must_hold_the_turn_once(folder, refused, template):
+def test_a_template_must_hold_the_turn_once(folder, template):
     with refused("must hold the user's turn once"):
         prompts.chat(folder(template), NUMBERS)
 
 
-def test_a_template_that_refuses_roles_says_so(folder, refused):
+def test_a_template_that_refuses_roles_says_so(folder):
     template = "{{ raise_exception('no system turn here') }}"
     with refused("the chat template must take these turns", "no system turn here"):
         prompts.chat(folder(template), NUMBERS, system="You read.")
 
 
-def test_transformers_is_asked_for(folder, refused, monkeypatch):
+def test_transformers_is_asked_for(folder, monkeypatch):
     path = folder()
     monkeypatch.setitem(sys.modules, "transformers", None)
     with refused("chat templates need the package transformers"):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parts import words
+from refusals import refused
 
 from jaxalign.data import contexts, readouts
 from jaxalign.data.prompts import Frame
@@ -108,7 +109,7 @@ def test_a_word_alone_needs_something_before_it(gpt2, llama2c):
     assert readouts.surprisal(plan(llama2c)).defined.all()
 
 
-def test_mean_all_of_rows_that_lack_their_end_is_refused(gpt2, minilm, refused):
+def test_mean_all_of_rows_that_lack_their_end_is_refused(gpt2, minilm):
     frame = Frame("", " Right?")
     for tokenizer, kwargs in ((gpt2, {"frame": frame}), (minilm, {})):
         plan = contexts.plan(

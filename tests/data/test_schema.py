@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from jaxalign.data import schema
 from jaxalign.data.schema import Responses, Stimuli
@@ -83,29 +84,29 @@ def same(a: Responses, b: Responses):
 
 
 @pytest.mark.parametrize("name", ["text", "passage", "run"])
-def test_a_column_of_another_length_is_refused(refused, name):
+def test_a_column_of_another_length_is_refused(name):
     with refused(f"stimuli: {name} must have one entry per stimulus_id (3)", "found 2"):
         words(**{name: ["x", "y"]})
 
 
-def test_a_repeated_stimulus_id_is_refused(refused):
+def test_a_repeated_stimulus_id_is_refused():
     with refused("stimuli: stimulus_id must be unique", "'w1' twice"):
         words(stimulus_id=["w0", "w1", "w1"])
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t\n"])
-def test_a_part_without_text_is_refused(refused, text):
+def test_a_part_without_text_is_refused(text):
     with refused("stimuli: text must not be empty", "'w1'"):
         words(text=["The", text, "ran"])
 
 
 @pytest.mark.parametrize("onsets, offsets", [(2, 3), (4, 4), (3, 2), (3, 0), (0, 3)])
-def test_times_of_another_length_are_refused(refused, onsets, offsets):
+def test_times_of_another_length_are_refused(onsets, offsets):
     with refused("onset_s and offset_s must have 3 entries", f"found {onsets} and {offsets}"):
         words(onset_s=np.arange(float(onsets)), offset_s=np.arange(float(offsets)) + 0.5)
 
 
-def test_a_word_that_ends_before_it_begins_is_refused(refused):
+def test_a_word_that_ends_before_it_begins_is_refused():
     with refused("stimuli: 'girl' (w1, 1.0 s) must end after it begins", "ends at 0.9 s"):
         words(offset_s=np.array([0.75, 0.9, 2.0]))
 
@@ -121,14 +122,14 @@ def test_a_word_that_ends_before_it_begins_is_refused(refused):
         ("offset_s", 2, np.inf),
     ],
 )
-def test_a_time_that_is_not_finite_is_refused(refused, name, i, value):
+def test_a_time_that_is_not_finite_is_refused(name, i, value):
     times = getattr(words(), name).copy()
     times[i] = value
     with refused("stimuli:", f"{words().text[i]!r} (w{i}"):
         words(**{name: times})
 
 
-def test_words_that_overlap_are_refused(refused):
+def test_words_that_overlap_are_refused():
     with refused("must not overlap", "'ran' (w2, 1.4 s)", "before 'girl' (w1, 1.0 s)", "(1.5 s)"):
         words(onset_s=np.array([0.5, 1.0, 1.4]))
     # Ten microseconds are more than rounding.
@@ -182,12 +183,12 @@ def test_the_hash_depends_on_content_alone():
 
 
 @pytest.mark.parametrize("name, size", [("run", 4), ("subject", 3), ("roi", 3), ("target", 3)])
-def test_labels_of_another_length_are_refused(refused, name, size):
+def test_labels_of_another_length_are_refused(name, size):
     with refused(f"responses: {name} must have {size} entries for values 4 x 3", "found 1"):
         untimed(**{name: ["x"]})
 
 
-def test_a_target_that_comes_twice_is_refused(refused):
+def test_a_target_that_comes_twice_is_refused():
     with refused("subject 's1', roi 'LATL', target 'mean'", "must be there once, found twice"):
         untimed(roi=["LATL", "LATL", "LATL"])
 
@@ -204,7 +205,7 @@ def test_targets_need_differ_in_one_label_only(changes):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_not_finite_is_refused(refused, value):
+def test_a_value_that_is_not_finite_is_refused(value):
     values = VALUES.copy()
     values[2, 1] = values[3, 2] = value
     with refused("found 2 that are not", f"{value} at sample 2 of subject 's1', roi 'LIFG'"):
@@ -212,14 +213,14 @@ def test_a_value_that_is_not_finite_is_refused(refused, value):
 
 
 @pytest.mark.parametrize("build", [untimed, timed])
-def test_times_and_stimuli_exclude_each_other(refused, build):
+def test_times_and_stimuli_exclude_each_other(build):
     with refused("responses must have either time_s or stimulus_id, and not both"):
         build(stimulus_id=(), time_s=np.empty(0))
     with refused("responses must have either time_s or stimulus_id, and not both"):
         build(stimulus_id=list("abcd"), time_s=np.array([20.0, 22.0, 4.0, 6.0]))
 
 
-def test_sample_labels_of_another_length_are_refused(refused):
+def test_sample_labels_of_another_length_are_refused():
     with refused("responses: stimulus_id must have 4 entries, found 3"):
         untimed(stimulus_id=list("abc"))
     with refused("responses: time_s must have 4 entries, found 5"):
@@ -227,18 +228,18 @@ def test_sample_labels_of_another_length_are_refused(refused):
 
 
 @pytest.mark.parametrize("tr_s", [0.0, -2.0, float("nan")])
-def test_a_repetition_time_that_is_not_positive_is_refused(refused, tr_s):
+def test_a_repetition_time_that_is_not_positive_is_refused(tr_s):
     with refused("responses: tr_s must be positive", f"found {tr_s}"):
         timed(tr_s=tr_s)
 
 
 @pytest.mark.parametrize("step", [0.0, 1.99, 2.01, 4.0, -2.0])
-def test_uneven_samples_are_refused(refused, step):
+def test_uneven_samples_are_refused(step):
     with refused("time_s must advance by tr_s = 2.0 s within a run", f"step of {step:.4f} s"):
         timed(time_s=np.array([20.0, 22.0, 4.0, 4.0 + step]))
 
 
-def test_samples_without_a_time_are_refused(refused):
+def test_samples_without_a_time_are_refused():
     with refused("responses: time_s"):
         timed(time_s=np.array([20.0, 22.0, np.nan, np.nan]))
 
@@ -249,12 +250,12 @@ def test_samples_may_be_rounded_and_runs_have_clocks_of_their_own():
     assert timed(time_s=np.array([0.0, 2.0, 100.0, 102.0])).is_timed
 
 
-def test_samples_of_a_run_that_are_not_adjacent_are_refused(refused):
+def test_samples_of_a_run_that_are_not_adjacent_are_refused():
     with refused("responses:", "run", "r1"):
         timed(run=["r1", "r2", "r1", "r2"])
 
 
-def test_two_identical_subjects_are_refused(refused):
+def test_two_identical_subjects_are_refused():
     with refused("responses of two subjects must differ", "'s1' and 's2' are identical"):
         untimed(
             values=VALUES[:, [0, 1, 0, 1]],
@@ -264,7 +265,7 @@ def test_two_identical_subjects_are_refused(refused):
         )
 
 
-def test_identical_subjects_are_found_among_others(refused):
+def test_identical_subjects_are_found_among_others():
     with refused("'s1' and 's3' are identical"):
         untimed(values=VALUES[:, [0, 1, 0]], subject=["s1", "s2", "s3"], roi=["LATL"] * 3)
 
@@ -283,7 +284,7 @@ def test_subjects_may_be_constant_alike_or_share_some_targets():
 
 
 @pytest.mark.parametrize("shape", [(4, 2), (3, 3), (3, 4)])
-def test_a_signal_of_another_shape_is_refused(refused, shape):
+def test_a_signal_of_another_shape_is_refused(shape):
     with refused(f"responses: signal must be 4 x 3, found {shape}"):
         untimed(signal=np.ones(shape))
 
@@ -340,18 +341,18 @@ def test_numbers_of_other_types_become_float64(save):
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-def test_a_missing_array_is_named(save, refused, name):
+def test_a_missing_array_is_named(save, name):
     with refused("responses.npz must hold array", f"'{name}'", "is missing"):
         Responses.load(save(**{name: ...}))
 
 
-def test_an_unknown_array_is_named(save, refused):
+def test_an_unknown_array_is_named(save):
     with refused("responses.npz: array 'voxels' is none of", "'roi'"):
         Responses.load(save(voxels=np.ones(3)))
 
 
 @pytest.mark.parametrize("name", ["subject", "values"])
-def test_a_pickled_array_is_refused(save, refused, name):
+def test_a_pickled_array_is_refused(save, name):
     with refused("responses.npz must be an .npz of plain arrays"):
         Responses.load(save(**{name: np.asarray(arrays()[name]).astype(object)}))
 
@@ -359,20 +360,20 @@ def test_a_pickled_array_is_refused(save, refused, name):
 @pytest.mark.parametrize(
     "values", [VALUES[:, 0], VALUES[None]], ids=lambda x: "x".join(map(str, x.shape))
 )
-def test_values_that_are_no_table_are_refused(save, refused, values):
+def test_values_that_are_no_table_are_refused(save, values):
     with refused(
         "responses.npz: values must be numbers in 2 dimensions", f"of shape {values.shape}"
     ):
         Responses.load(save(values=values))
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path, refused):
+def test_a_file_that_is_not_there_is_refused(tmp_path):
     with refused("nobody.npz", "No such file"):
         Responses.load(tmp_path / "nobody.npz")
 
 
 @pytest.mark.parametrize("content", [b"", b"stimulus_id,text\n", b"PK\x03\x04"], ids=repr)
-def test_a_file_that_is_no_npz_is_refused(tmp_path, refused, content):
+def test_a_file_that_is_no_npz_is_refused(tmp_path, content):
     path = tmp_path / "responses.npz"
     path.write_bytes(content)
     with refused(path, "must be an .npz of plain arrays"):
@@ -380,7 +381,7 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path, refused, content):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_a_truncated_file_is_refused(tmp_path, refused, share):
+def test_a_truncated_file_is_refused(tmp_path, share):
     path = tmp_path / "responses.npz"
     content = untimed().to_bytes()
     path.write_bytes(content[: int(share * len(content))])
@@ -388,7 +389,7 @@ def test_a_truncated_file_is_refused(tmp_path, refused, share):
         Responses.load(path)
 
 
-def test_a_single_array_in_place_of_an_npz_is_refused(tmp_path, refused):
+def test_a_single_array_in_place_of_an_npz_is_refused(tmp_path):
     path = tmp_path / "responses.npz"
     with open(path, "wb") as file:
         np.save(file, VALUES)
@@ -408,12 +409,12 @@ def test_a_single_array_in_place_of_an_npz_is_refused(tmp_path, refused):
     ],
     ids=lambda x: x if isinstance(x, str) else f"{x.dtype.kind}{x.shape}",
 )
-def test_an_array_of_another_kind_is_named(save, refused, name, value):
+def test_an_array_of_another_kind_is_named(save, name, value):
     with refused("responses.npz", name):
         Responses.load(save(**arrays(timed()) | {"stimulus_id": ..., name: value}))
 
 
-def test_what_a_file_holds_is_checked_like_anything_else(save, refused):
+def test_what_a_file_holds_is_checked_like_anything_else(save):
     with refused("responses must be finite"):
         Responses.load(save(values=np.where(VALUES == VALUES[0, 0], np.nan, VALUES)))
     with refused("responses: run must have 4 entries"):
@@ -434,7 +435,7 @@ def test_first_repeated_agrees_with_counting():
         assert schema.first_repeated(items) == (twice[0] if twice else None)
 
 
-def test_a_subject_may_not_be_called_the_group(refused):
+def test_a_subject_may_not_be_called_the_group():
     with refused("no subject may be called 'group'"):
         Responses(
             values=np.arange(4.0)[:, None],

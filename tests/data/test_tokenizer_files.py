@@ -6,6 +6,7 @@ import struct
 import sys
 
 import pytest
+from refusals import refused
 
 from jaxalign.data import contexts, tokenizer_files
 
@@ -18,13 +19,13 @@ def test_truncation_and_padding_of_the_file_are_switched_off(minilm, minilm_path
     assert len(short.ids) == 3
 
 
-def test_a_missing_tokenizer_is_named(tmp_path, refused):
+def test_a_missing_tokenizer_is_named(tmp_path):
     with refused("tokenizer must lie at", tmp_path / "tokenizer.json", "no such file"):
         tokenizer_files.load(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"not JSON", b"\xff\xfe", b"[1, 2]"], ids=repr)
-def test_a_file_that_is_no_tokenizer_json_is_refused(tmp_path, refused, content):
+def test_a_file_that_is_no_tokenizer_json_is_refused(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
     with refused(path, "must be a tokenizer.json"):
@@ -151,7 +152,7 @@ def test_llama2c_decodes_what_it_encoded(llama2c, text):
     assert llama2c.decode(llama2c.encode(text).ids) == text
 
 
-def test_a_truncated_llama2c_tokenizer_is_refused(tmp_path, llama2c_path, run_c, refused):
+def test_a_truncated_llama2c_tokenizer_is_refused(tmp_path, llama2c_path, run_c):
     data = llama2c_path.read_bytes()
     path = tmp_path / "tok512.bin"
     # Up to the next border the last piece is incomplete, be it in its head or in its letters.
@@ -163,9 +164,7 @@ def test_a_truncated_llama2c_tokenizer_is_refused(tmp_path, llama2c_path, run_c,
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 2, 3, 100, 258])
-def test_a_llama2c_tokenizer_without_all_bytes_is_refused(
-    tmp_path, llama2c_path, run_c, refused, pieces
-):
+def test_a_llama2c_tokenizer_without_all_bytes_is_refused(tmp_path, llama2c_path, run_c, pieces):
     path = tmp_path / "tok512.bin"
     path.write_bytes(llama2c_path.read_bytes()[: run_c.borders[pieces]])
     with refused(path, "must be a llama2.c tokenizer"):
@@ -177,7 +176,7 @@ def test_a_llama2c_tokenizer_without_all_bytes_is_refused(
     [b"", b"\x07\x00", bytes(100), b"\xff" * 64, b"PK\x03\x04" + b"\x01" * 40],
     ids=["empty", "too short", "zeros", "ones", "another format"],
 )
-def test_a_bin_that_is_no_llama2c_tokenizer_is_refused(tmp_path, refused, content):
+def test_a_bin_that_is_no_llama2c_tokenizer_is_refused(tmp_path, content):
     path = tmp_path / "tokenizer.bin"
     path.write_bytes(content)
     with refused(path, "must be a llama2.c tokenizer"):
@@ -203,21 +202,21 @@ def test_the_pair_under_its_other_name(tmp_path, gpt2, gpt2_path):
         assert tokenizer_files.load(path).to_str() == gpt2.to_str()
 
 
-def test_a_pair_without_merges_is_refused(tmp_path, gpt2_path, refused):
+def test_a_pair_without_merges_is_refused(tmp_path, gpt2_path):
     (tmp_path / "vocab.json").write_bytes((gpt2_path / "encoder.json").read_bytes())
     with refused("must lie beside merges.txt: there is no such file"):
         tokenizer_files.load(tmp_path)
 
 
 @pytest.mark.parametrize("vocabulary", ["[1]", "{", '{"a": 0}'])
-def test_a_pair_that_is_none_is_refused(tmp_path, refused, vocabulary):
+def test_a_pair_that_is_none_is_refused(tmp_path, vocabulary):
     (tmp_path / "vocab.json").write_text(vocabulary)
     (tmp_path / "merges.txt").write_text("#version: 0.2\nx y\n")
     with refused("vocab.json", "must be a vocabulary and its merges"):
         tokenizer_files.load(tmp_path)
 
 
-def test_a_pair_of_another_family_is_refused(tmp_path, refused):
+def test_a_pair_of_another_family_is_refused(tmp_path):
     (tmp_path / "vocab.json").write_text('{"a": 0, "b": 1, "ab": 2, "</s>": 3}')
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
     with refused("must be GPT-2's and hold <|endoftext|>", "tokenizer.json"):
@@ -249,7 +248,7 @@ def test_ranks_encode_as_merges(tmp_path, ranks, gpt2, natural_stories, name):
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
-def test_ranks_of_an_unknown_tokenizer_are_refused(tmp_path, ranks, refused):
+def test_ranks_of_an_unknown_tokenizer_are_refused(tmp_path, ranks):
     path = tmp_path / "mine.tiktoken"
     path.write_bytes(b"\n".join(ranks.splitlines()[:300]))
     with refused(path, "must have as many ranks as a known tokenizer", "found 300"):
@@ -257,7 +256,7 @@ def test_ranks_of_an_unknown_tokenizer_are_refused(tmp_path, ranks, refused):
 
 
 @pytest.mark.parametrize("content", [b"YQ== 0\nYg", b"YQ== 0\n??? 1", b"YQ== zero"])
-def test_broken_ranks_are_refused(tmp_path, refused, content):
+def test_broken_ranks_are_refused(tmp_path, content):
     path = tmp_path / "mine.tiktoken"
     path.write_bytes(content)
     with refused(path, "must hold lines of base64 and rank"):
@@ -309,14 +308,14 @@ def test_a_sentencepiece_model_is_planned_by_cuts(spm_folder, natural_stories, r
         assert tokenizer.decode(own).strip() == natural_stories.text[i]
 
 
-def test_a_sentencepiece_model_needs_its_config(spm_folder, tmp_path, refused):
+def test_a_sentencepiece_model_needs_its_config(spm_folder, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes((spm_folder / "tokenizer.model").read_bytes())
     with refused("must lie beside tokenizer_config.json"):
         tokenizer_files.load(tmp_path)
 
 
 @pytest.mark.parametrize("package", ["sentencepiece", "google.protobuf"])
-def test_a_missing_package_is_named(tmp_path, refused, monkeypatch, package):
+def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
     (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x05")
     monkeypatch.setitem(sys.modules, package, None)
     with refused(f"the package {package.split('.')[-1]} reads", "jaxalign[sentencepiece]"):
@@ -326,13 +325,13 @@ def test_a_missing_package_is_named(tmp_path, refused, monkeypatch, package):
 # Folders and vocabularies
 
 
-def test_an_empty_folder_is_refused(tmp_path, refused):
+def test_an_empty_folder_is_refused(tmp_path):
     with refused(tmp_path, "must hold tokenizer.json", "none is there"):
         tokenizer_files.load(tmp_path)
 
 
 @pytest.mark.parametrize("size, fits", [(50256, False), (50257, True), (50400, True)])
-def test_vocabularies_must_belong_together(gpt2, refused, size, fits):
+def test_vocabularies_must_belong_together(gpt2, size, fits):
     if fits:
         tokenizer_files.check_vocabulary(gpt2, size, model="m")
         return
@@ -340,7 +339,7 @@ def test_vocabularies_must_belong_together(gpt2, refused, size, fits):
         tokenizer_files.check_vocabulary(gpt2, size, model="m")
 
 
-def test_a_model_of_another_tokenizer_is_refused(llama2c, refused):
+def test_a_model_of_another_tokenizer_is_refused(llama2c):
     tokenizer_files.check_vocabulary(llama2c, 512, model="m")
     with refused("must share a vocabulary", "end at 511", "embeds 50257"):
         tokenizer_files.check_vocabulary(llama2c, 50257, model="m")

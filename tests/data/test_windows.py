@@ -1,22 +1,32 @@
 """Windows of parts, and which tokens are the part's, with two real tokenizers."""
 
+from typing import NamedTuple
+
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from parts import NUMBERS, words
+from refusals import refused
 
 from jaxalign.data import alignment, contexts
-from jaxalign.stages.extract import separate_rows
 
 settings = hypothesis.settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
 
+class Row(NamedTuple):
+    """A part with its context, as tokens."""
+
+    tokens: np.ndarray
+    start: int
+    stop: int
+
+
 def rows_of(tokenizer, stimuli, context="none", max_length=512):
-    return separate_rows(
-        contexts.plan(tokenizer, stimuli, context, max_length=max_length, causal=False)
-    )
+    passes = contexts.plan(tokenizer, stimuli, context, max_length=max_length, causal=False)
+    reads = zip(passes.row, passes.start, passes.stop, strict=True)
+    return [Row(passes.rows[row], int(start), int(stop)) for row, start, stop in reads]
 
 
 def join(parts):
@@ -187,14 +197,14 @@ def test_llama2c_bytes_of_a_part_decode_to_it(llama2c, text):
 
 
 @pytest.mark.parametrize("text", ["\x07", "\u200b", "\u0301"])
-def test_a_part_without_a_token_is_named(minilm, refused, text):
+def test_a_part_without_a_token_is_named(minilm, text):
     stimuli = words("one", text, "two")
     for context in ("none", "window:2"):
         with refused("every part must have a token", "stimulus 'w1'"):
             rows_of(minilm, stimuli, context)
 
 
-def test_a_row_that_is_too_long_is_named(minilm, refused):
+def test_a_row_that_is_too_long_is_named(minilm):
     stimuli = words(*NUMBERS)
     # Four words, [CLS] and [SEP].
     assert len(rows_of(minilm, stimuli, "window:4", max_length=6)) == len(NUMBERS)

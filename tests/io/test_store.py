@@ -24,11 +24,9 @@ ATTRIBUTES = store.Attributes(
     model_hash="ab12",
     tokenizer_hash="cd34",
     untrained_seed=-1,
-    context="window:3",
-    pooling="mean",
-    tap="residual",
+    reading={"context": "window:3", "pooling": "mean"},
+    layer_names=[],
     final_norm_applied=True,
-    compute_dtype="float32",
     versions={"numpy": "2.0"},
 )
 SHAPE = (3, 10, 8)
@@ -195,7 +193,7 @@ def test_unwritten_part_is_an_error(path, values, dtype):
         {"model": "other"},
         {"stimuli_hash": "0000"},
         {"untrained_seed": 3},
-        {"pooling": "last"},
+        {"reading": {"context": "window:3", "pooling": "last"}},
         {"final_norm_applied": False},
     ],
     ids=lambda change: next(iter(change)),
@@ -383,3 +381,24 @@ def test_dtypes_are_those_of_zarr():
     assert store.DTYPES["bfloat16"] is ml_dtypes.bfloat16
     for name, dtype in store.DTYPES.items():
         assert ts.dtype(name).numpy_dtype == dtype
+
+
+def test_a_vector_lies_beside_the_activations(path, tmp_path):
+    activations = create(path)
+    bits = store.open_vector(tmp_path / "bits.zarr", activations, create=True)
+    assert np.isnan(bits.read().result()).all()
+    rows = activations.shards[1]
+    bits[rows.start : rows.stop].write(np.arange(len(rows), dtype=np.float32)).result()
+    found = store.open_vector(tmp_path / "bits.zarr", activations).read().result()
+    np.testing.assert_array_equal(found[rows.start : rows.stop], np.arange(len(rows)))
+    assert np.isnan(np.delete(found, list(rows))).all()
+
+
+def test_a_vector_of_other_stimuli_is_refused(path, tmp_path):
+    activations = create(path)
+    with pytest.raises(InputError, match="bits.zarr must hold a number for each of 10 stimuli"):
+        store.open_vector(tmp_path / "bits.zarr", activations)
+    store.open_vector(tmp_path / "bits.zarr", activations, create=True)
+    other = create(tmp_path / "other.zarr", shape=(3, 11, 8))
+    with pytest.raises(InputError, match="bits.zarr must hold a number for each of 11 stimuli"):
+        store.open_vector(tmp_path / "bits.zarr", other)

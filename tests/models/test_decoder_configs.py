@@ -1,14 +1,12 @@
 """Published config.json files: their parameters, what they leave out, and what is refused."""
 
-import contextlib
 import json
-import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import refused
 
-from jaxalign.errors import InputError
 from jaxalign.models import layers, weights, zoo
 
 # The keys that shape the network, as the files on the hub write them, and the numbers of
@@ -137,15 +135,6 @@ PUBLISHED = {
 
 def read(hf):
     return zoo.family(hf["model_type"]).config_from_hf(hf)
-
-
-@contextlib.contextmanager
-def refused(*parts):
-    """Expect an InputError of one line that holds these words in this order."""
-    pattern = ".*".join(re.escape(str(part)) for part in parts)
-    with pytest.raises(InputError, match=pattern) as info:
-        yield
-    assert "\n" not in str(info.value)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

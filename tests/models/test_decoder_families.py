@@ -78,7 +78,7 @@ def assert_close(found, expected, mask):
     np.testing.assert_array_less(worst, TOLERANCE)
 
 
-@pytest.mark.parametrize("length", [5, 11])
+@pytest.mark.parametrize("length", [pytest.param(5, marks=pytest.mark.slow), 11])
 def test_matches_hugging_face(network, expected, length):
     """Every hidden state, what each sublayer adds, and all logits; padded and full rows.
 
@@ -130,6 +130,7 @@ def test_earlier_states_do_not_depend_on_later_tokens(network, expected):
         assert np.abs(found - altered)[-1, :, 7:].max() > 1e-2
 
 
+@pytest.mark.slow
 def test_cache_continues_what_it_holds(network, expected):
     """Token by token, in rows of different lengths, equals the full pass."""
     tokens, mask = jnp.asarray(expected["tokens_11"]), jnp.asarray(expected["mask_11"])
@@ -154,6 +155,7 @@ def test_cache_continues_what_it_holds(network, expected):
     assert_close(logits[None], expected["logits_11"][None], mask)
 
 
+@pytest.mark.slow
 def test_greedy_tokens_are_those_of_generate(network, expected):
     """Prompts of three lengths in one batch against `generate`, each prompt alone."""
     prompts, mask = jnp.asarray(expected["prompts"]), jnp.asarray(expected["prompt_mask"])
@@ -161,6 +163,7 @@ def test_greedy_tokens_are_those_of_generate(network, expected):
     np.testing.assert_array_equal(found.tokens, expected["greedy"])
 
 
+@pytest.mark.slow
 def test_every_mesh_loads_the_same(model, network):
     """Each device reads its own pieces of fused tensors."""
     divided = model.load(mesh_lib.make_mesh(1, 4))
@@ -183,6 +186,7 @@ def test_final_norm_is_declared(name, model, expected, network):
     assert output.final_norm_applied is model.final_norm_applied
 
 
+@pytest.mark.slow
 def test_untrained_weights_have_hugging_faces_statistics(name, model, expected, mesh):
     """Mean, deviation and rows of zeros of each stored tensor, its parts drawn alike."""
     if name in ("neox_serial", "phi3_long"):

@@ -53,6 +53,7 @@ def test_greedy_equals_full_passes(network):
     assert len(set(expected[0])) > 2  # the continuation is not one token again and again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"temperature": 3.0}, {"top_k": 5}, {"top_p": 0.9}])
 def test_sampling_equals_full_passes(network, settings):
     """The same key draws the same tokens, from the same logits."""
@@ -103,6 +104,7 @@ def test_restriction_matches_the_warpers_of_hugging_face(golden):
         assert np.isinf(found).any() == ((top_k, top_p) != (0, 1))
 
 
+@pytest.mark.slow
 def test_draws_follow_the_predicted_probabilities(network):
     """The next token of 4,000 copies of a prompt: a chi-squared test of its ten likeliest."""
     prompts, mask = np.repeat(PROMPTS[:1], 4000, axis=0), np.ones((4000, 4), bool)

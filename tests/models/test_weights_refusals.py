@@ -1,6 +1,5 @@
 """Checkpoints in every storage form that is read, and a clear word for those that are not."""
 
-import contextlib
 import json
 import re
 import shutil
@@ -10,22 +9,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from flax import nnx
+from refusals import refused
 
 from jaxalign.data import tokenizer_files
-from jaxalign.errors import InputError
 from jaxalign.io.checkpoint import Llama2c
 from jaxalign.models import zoo
 
 INDEX = "model.safetensors.index.json"
-
-
-@contextlib.contextmanager
-def refused(*parts):
-    """Expect an InputError of one line that holds these words in this order."""
-    pattern = ".*".join(re.escape(str(part)) for part in parts)
-    with pytest.raises(InputError, match=pattern) as info:
-        yield
-    assert "\n" not in str(info.value)
 
 
 def find(folder):

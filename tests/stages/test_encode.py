@@ -1,13 +1,16 @@
 import dataclasses
 import itertools
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from jax.sharding import AxisType
 
 from jaxalign.core import ceiling
 from jaxalign.core import folds as folds_lib
+from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -244,6 +247,34 @@ def test_untrained_control_needs_untrained_networks(make_job, sentences):
     steps = extract.plan(tiny.bert(untrained_seed=-1), job, {})
     with pytest.raises(InputError, match="extract.untrained_seed must be >= 0"):
         encode.plan(SENTENCES, job, {"extract": [s.artefact for s in steps]})
+
+
+def test_random_embedding_is_layer_0_of_the_untrained_network(make_job, sentences):
+    config = dataclasses.replace(SENTENCES, controls=("untrained", "random_embedding"))
+    _, encoded = tiny.run(make_job(sentences), tiny.bert(), config)
+    rows = read(encoded)
+    keys = ["subject", "roi", "target"] if "target" in rows else ["subject", "roi"]
+    alone = rows[rows.model == "random_embedding"].set_index(keys).score
+    untrained = rows[(rows.model == "untrained") & (rows.layer == 0)].set_index(keys).score
+    assert len(alone) == len(untrained) > 0
+    np.testing.assert_array_equal(alone.sort_index(), untrained.sort_index())
+
+
+def test_devices_divide_the_targets(make_job, sentences):
+    """Scores do not depend on how many devices there are."""
+    config = dataclasses.replace(SENTENCES, controls=())
+    alone = jax.make_mesh((1, 1), mesh_lib.AXES, (AxisType.Auto,) * 2, devices=jax.devices()[:1])
+    one, four = (
+        read(
+            tiny.run(
+                make_job(sentences, workdir=f"{mesh.size}", mesh=mesh),
+                tiny.bert(untrained_seed=-1),
+                config,
+            )[1]
+        )
+        for mesh in (alone, mesh_lib.make_mesh(2, 2))
+    )
+    np.testing.assert_allclose(four.score, one.score, atol=1e-3)
 
 
 def test_passages_of_timed_responses(make_job, timed):
