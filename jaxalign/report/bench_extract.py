@@ -67,7 +67,7 @@ def _table(rows: pd.DataFrame, columns: tuple[str, ...], timed: bool) -> str:
     return pd.DataFrame(table).to_string(index=False)
 
 
-def _number(value: float) -> str:
+def _number(value: int | float) -> str:
     if pd.isna(value):
         return "–"
     return f"{value:.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"

@@ -308,7 +308,7 @@ def _measure_forward(case: Forward, network: Network, job: Job, artefact: Artefa
         repeats={tables.OURS: case.num_repeats, tables.TORCH: case.num_repeats},
     )
     theirs = timings[tables.TORCH]
-    difference = networks.relative_difference(timings[tables.OURS].result, theirs.result)
+    difference = networks.relative_difference(list(timings[tables.OURS].result), theirs.result)
     rows = []
     for solver, timed in timings.items():
         row = _timing_row(solver, timed) | {"num_tokens": tokens.size}
@@ -385,6 +385,10 @@ def _encode_prefixes(peer, tokenizer, stimuli: Stimuli, which, max_length: int):
     return networks.Prefixes(vectors, sum(x.num_tokens for x in found))
 
 
+def _settings(folder: pathlib.Path, rule: str, case: Stories) -> extract.Config:
+    return extract.Config(models=(str(folder),), context=rule, batch_tokens=case.batch_tokens)
+
+
 def _measure_stories(case: Stories, network: Network, job: Job, artefact: Artefact) -> list[dict]:
     """Time each rule, and the loop over prefixes once."""
     assert job.data_root is not None
@@ -398,15 +402,15 @@ def _measure_stories(case: Stories, network: Network, job: Job, artefact: Artefa
         own = model.load(job.mesh)
         peer = networks.load(folder)
         tokenizer = tokenizer_files.load(model.tokenizer_path)
-        solvers, separate = {}, {}
+        solvers = {}
         for rule in case.context:
-            config = extract.Config(
-                models=(str(folder),), context=rule, batch_tokens=case.batch_tokens
-            )
-            separate[rule] = extract.read(config, model, stimuli).passes.counts.separate_tokens
+            config = _settings(folder, rule, case)
             solvers[f"{tables.OURS} {rule}"] = functools.partial(
                 _extract, config, model, own, job.mesh, stimuli, case.every
             )
+        # All of a prefix, or all of it that fits, in a row for each part.
+        slide = extract.read(_settings(folder, "accumulate:slide", case), model, stimuli)
+        num_tokens = slide.passes.counts.separate_tokens
         repeats = dict.fromkeys(solvers, case.num_repeats) | {tables.TORCH: 1}
         max_length = network.max_length
         solvers[tables.TORCH] = lambda: _encode_prefixes(
@@ -414,9 +418,7 @@ def _measure_stories(case: Stories, network: Network, job: Job, artefact: Artefa
         )
         timings = timing.take_turns(solvers, repeats=repeats, cold=(tables.TORCH,))
     theirs = timings.pop(tables.TORCH)
-    # With all of a prefix, or all of it that fits, in a row for each part.
-    every_prefix = max(separate[x] for x in separate if x in SAME_CONTEXT or len(separate) == 1)
-    theirs_row = _timing_row(tables.TORCH, theirs, every_prefix / theirs.result.num_tokens)
+    theirs_row = _timing_row(tables.TORCH, theirs, num_tokens / theirs.result.num_tokens)
     common = {"unit": case.unit, "num_words": case.num_words, "num_parts": len(stimuli)}
     rows = []
     for (rule, bar), timed in zip(case.context.items(), timings.values(), strict=True):
@@ -429,7 +431,7 @@ def _measure_stories(case: Stories, network: Network, job: Job, artefact: Artefa
                 [found.vectors[:, which]], [theirs.result.vectors]
             )
         rows.append(common | row)
-    rows.append(common | theirs_row | {"context": "prefixes", "num_tokens": every_prefix})
+    rows.append(common | theirs_row | {"context": "prefixes", "num_tokens": num_tokens})
     rows[-1]["ratio"] = 1.0
     return rows
 
@@ -453,7 +455,6 @@ def _compile(
     network: Network, depths: tuple[int, ...], vocab_size: int, num_repeats: int
 ) -> dict[int, list[float]]:
     """Return the seconds from call to program for each depth, taken in turns."""
-    mesh = mesh_lib.make_mesh(1, 1)
     struct = lambda dtype: jax.ShapeDtypeStruct((1, 64), dtype)
     times: dict[int, list[float]] = {depth: [] for depth in depths}
     for turn in range(num_repeats + 1):
@@ -461,8 +462,7 @@ def _compile(
             module = _abstract(dataclasses.replace(network, num_layers=depth), vocab_size)
             jax.clear_caches()
             start = time.perf_counter()
-            with jax.set_mesh(mesh):
-                _hidden.lower(module, struct(jnp.int32), struct(bool)).compile()
+            _hidden.lower(module, struct(jnp.int32), struct(bool)).compile()
             if turn:  # the first one imports and warms up
                 times[depth].append(time.perf_counter() - start)
     return times
