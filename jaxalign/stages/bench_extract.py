@@ -154,7 +154,7 @@ class Config:
                     raise InputError(f"bench_extract.{field}.{name}.{error}") from error
             object.__setattr__(self, field, built)
         seen = set()
-        for field, name, case in self.cases():
+        for field, name, case in cases(self):
             if name in seen:
                 raise InputError(f"bench_extract's cases must differ, found {name!r} twice.")
             seen.add(name)
@@ -166,16 +166,17 @@ class Config:
         if not seen:
             raise InputError("bench_extract must have a case, got none.")
 
-    def cases(self) -> Iterator[tuple[str, str, Any]]:
-        """Yield field, name and content of every case."""
-        for field, cases in (
-            ("forwards", self.forwards),
-            ("stories", self.stories),
-            ("depths", self.depths),
-            ("loadings", self.loadings),
-        ):
-            for name, case in cases.items():
-                yield field, name, case
+
+def cases(config: Config) -> Iterator[tuple[str, str, Any]]:
+    """Yield field, name and content of every case."""
+    for field, rows in (
+        ("forwards", config.forwards),
+        ("stories", config.stories),
+        ("depths", config.depths),
+        ("loadings", config.loadings),
+    ):
+        for name, case in rows.items():
+            yield field, name, case
 
 
 def _check_least(settings: Any, **least: int) -> None:
@@ -210,7 +211,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         "code": _code(),
     }
     steps = []
-    for field, name, case in config.cases():
+    for field, name, case in cases(config):
         network = config.networks[case.network]
         artefact = Artefact(
             workdir=job.workdir,
@@ -227,7 +228,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         workdir=job.workdir,
         stage="bench_extract",
         name="summary",
-        settings={"version": VERSION, "names": [name for _, name, _ in config.cases()]},
+        settings={"version": VERSION, "names": [name for _, name, _ in cases(config)]},
         inputs=tuple(step.artefact for step in steps),
         cost="table",
         latest_only=True,

@@ -269,7 +269,7 @@ def test_published_cases_are_chosen_by_name():
     exec((REPOSITORY / "configs/bench_extract.py").read_text(encoding="utf-8"), space)
     packed = space["get_config"]("gpt2_words,loading")
     common, stages = config_lib.unpack(packed)
-    names = [name for _, name, _ in stages["bench_extract"].cases()]
+    names = [name for _, name, _ in bench_extract.cases(stages["bench_extract"])]
     assert names == ["gpt2_words", "loading"]
     assert config_lib.pack(common, **stages).to_dict() == packed.to_dict()
     with refused("takes gpt2_long,", "got 'gpt'"):
