@@ -54,7 +54,7 @@ setuptools.setup(
             "sentencepiece>=0.2",
         ],
         "lint": ["basedpyright>=1.31", "import-linter>=2.1", "ruff>=0.14"],
-        # What the bench stage is timed against; himalaya imports packaging without declaring it.
+        # What the bench stages are timed against; himalaya imports packaging without declaring it.
         "bench": ["himalaya==0.4.11", "packaging", "torch==2.13.0"],
         # Reads the .bin files that models.convert makes safetensors of.
         "convert": ["torch>=2.6"],

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-PACKAGES = ("jax", "jaxlib", "numpy", "torch", "himalaya", "scikit-learn")
+PACKAGES = ("jax", "jaxlib", "numpy", "torch", "transformers", "himalaya", "scikit-learn")
 PRODUCT = 2000  # rows and columns of the matrix product that FLOP/s are held against
 
 
@@ -116,10 +116,25 @@ def peak_memory(load: Callable[[], tuple], solve: Callable[..., Any]) -> dict[st
       load: returns the arguments of the solver; it and the solver must be picklable.
       solve: is called once.
     """
+    return in_new_process(_peak_memory, load, solve)
+
+
+def in_new_process(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a call returns in a process of its own, which keeps no compiled programs.
+
+    Args:
+      call: is called there; it, its arguments and its result must be picklable.
+      *arguments: of the call.
+    """
     # A forked process would start with this one's memory, and JAX does not survive a fork.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak_memory, load, solve).result()
+        return pool.submit(_call_afresh, call, *arguments).result()
+
+
+def _call_afresh(call, *arguments):
+    jax.config.update("jax_compilation_cache_dir", None)
+    return call(*arguments)
 
 
 def _peak_memory(load, solve):

@@ -183,6 +183,8 @@ class Block(nnx.Module):
             scale=c.attention_scale or c.head_size**-0.5,
             cap=c.attention_cap,
             bias=context.bias,
+            # With a cache there are more keys than queries.
+            causal=stored is None,
         )
         out = self.attention_out(out)
         return out if self.attention_post_norm is None else self.attention_post_norm(out), stored

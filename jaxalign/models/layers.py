@@ -5,6 +5,7 @@ Parameters carry the logical names of their axes as plain metadata (`logical`), 
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -207,6 +208,12 @@ def attend(
     return out.reshape(*out.shape[:2], -1)
 
 
+# Queries whose logits exist at once, in rows where keys after a query need not be computed: few
+# enough for that to pay, and enough for matrix products to be fast.
+_QUERIES = 128
+_MOST_CHUNKS = 16  # each is compiled by itself
+
+
 def attend_visible(
     q_BTNH: Float[Array, "B T N H"],
     k_BSKH: Float[Array, "B S K H"],
@@ -216,12 +223,90 @@ def attend_visible(
     scale: float,
     cap: float = 0.0,
     bias: Float[Array, "#B N S"] | None = None,
+    causal: bool = False,
 ) -> Float[Array, "B T D"]:
     """Attention to the keys that each query sees; N query heads share K key-value heads.
 
     The logits are scale q k, then capped to cap tanh(logit / cap) unless cap is 0, then raised by
     each key's bias. They and their softmax are in float32.
+
+    Args:
+      q_BTNH: queries.
+      k_BSKH: keys.
+      v_BSKH: values.
+      visible: whether a query sees a key.
+      scale: of the logits.
+      cap: largest logit; 0: none.
+      bias: of each key and head.
+      causal: whether no query sees a key that comes after it in the row (S is T): then most of
+        what is not visible is not computed.
     """
+    settings = {"scale": scale, "cap": cap}
+    if not causal:
+        return _attend_at_once(q_BTNH, k_BSKH, v_BSKH, visible, bias, **settings)
+    in_chunks = functools.partial(_attend_in_chunks, **settings)
+    if q_BTNH.shape[1] <= _QUERIES:
+        return in_chunks(q_BTNH, k_BSKH, v_BSKH, visible, bias)
+    return jax.lax.platform_dependent(
+        q_BTNH,
+        k_BSKH,
+        v_BSKH,
+        visible,
+        bias,
+        cpu=functools.partial(_attend_by_head, in_chunks),
+        default=in_chunks,
+    )
+
+
+def _attend_by_head(attend, q_BTNH, k_BSKH, v_BSKH, visible, bias):
+    """Attend with one key-value head of one row after the other.
+
+    Their logits stay in the caches of a processor then: for 4 rows of 1024 tokens and 12 heads
+    this took .20 s, and all heads at once .38 s.
+    """
+    B, T, N, H = q_BTNH.shape
+    K, S = k_BSKH.shape[2], k_BSKH.shape[1]
+    q_BKTGH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 1, 3, 4)
+    k_BKSH, v_BKSH = (x.transpose(0, 2, 1, 3) for x in (k_BSKH, v_BSKH))
+    if bias is not None:
+        bias = jnp.broadcast_to(bias, (B, N, S)).reshape(B, K, N // K, S)
+
+    def one_row(row):
+        *heads, seen = row
+
+        def one_head(head):
+            q, k, v, own = head
+            own = None if own is None else own[None]
+            return attend(q[None], k[None, :, None], v[None, :, None], seen[None], own)[0]
+
+        return jax.lax.map(one_head, heads)
+
+    visible = jnp.broadcast_to(visible, (B, T, S))
+    out_BKTD = jax.lax.map(one_row, (q_BKTGH, k_BKSH, v_BKSH, bias, visible))
+    return out_BKTD.transpose(0, 2, 1, 3).reshape(B, T, N * H)
+
+
+def _attend_in_chunks(q_BTNH, k_BSKH, v_BSKH, visible, bias, *, scale, cap):
+    """Attend with some queries at a time to the keys up to the last of them."""
+    T = q_BTNH.shape[1]
+    size = max(_QUERIES, -(-T // _MOST_CHUNKS))
+    chunks = []
+    for first in range(0, T, size):
+        queries, keys = slice(first, first + size), slice(first + size)
+        chunk = _attend_at_once(
+            q_BTNH[:, queries],
+            k_BSKH[:, keys],
+            v_BSKH[:, keys],
+            visible[:, queries, keys],
+            None if bias is None else bias[..., keys],
+            scale=scale,
+            cap=cap,
+        )
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else jnp.concatenate(chunks, axis=1)
+
+
+def _attend_at_once(q_BTNH, k_BSKH, v_BSKH, visible, bias, *, scale, cap):
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     q = q_BTNH.reshape(B, T, K, N // K, H)

@@ -5,12 +5,15 @@ import dataclasses
 import functools
 import importlib.metadata
 import time
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
@@ -236,25 +239,15 @@ def _extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> di
         untrained_seed=artefact.settings["untrained_seed"],
     )
     num_tokens = 0
-    in_flight = collections.deque()
-
-    def collect():
-        batch, found = in_flight.popleft()
-        shards.add(batch, *(None if x is None else np.asarray(x) for x in found))
-
+    lacking = (x for x in batched(config, model, job.mesh, reading) if shards.lack(x.part))
     with tqdm(
         total=shards.num_missing, desc=f"extract {artefact.name}", unit=" stimuli", mininterval=1.0
     ) as progress:
-        for batch in _batches(config, model, job.mesh, reading, shards):
-            in_flight.append((batch, _run(network, batch, job.mesh, tap=config.tap)))
-            if len(in_flight) > PASSES_IN_FLIGHT:
-                collect()
+        for batch, vectors, bits in run(network, lacking, job.mesh, tap=config.tap):
+            shards.add(batch, vectors, bits)
             num_tokens += batch.num_tokens
             progress.update(shards.num_added - progress.n)
             progress.set_postfix_str(f"{num_tokens / (time.monotonic() - start):.0f} tokens/s")
-        while in_flight:
-            collect()
-        progress.update(shards.num_added - progress.n)
     shards.finish()
     return {
         "num_tokens": num_tokens,
@@ -286,8 +279,8 @@ def _open(config: Config, model: zoo.Model, artefact: Artefact) -> store.Store:
     )
 
 
-def _batches(config, model, mesh, reading: Reading, shards: "_Shards"):
-    """Yield padded batches that hold a part of a missing shard."""
+def batched(config: Config, model: zoo.Model, mesh: Mesh, reading: Reading) -> Iterator[Batch]:
+    """Yield all padded batches of a reading, in an order that follows from it alone."""
     num_shares = mesh.shape["data"]
     groups = batches.group(
         reading.passes,
@@ -297,15 +290,40 @@ def _batches(config, model, mesh, reading: Reading, shards: "_Shards"):
         num_shares=num_shares,
     )
     for rows, length in zip(*groups, strict=True):
-        batch = batches.pad(
+        yield batches.pad(
             *reading,
             rows,
             length,
             batch_tokens=config.batch_tokens,
             num_shares=num_shares,
         )
-        if shards.lack(batch.part):
-            yield batch
+
+
+def run(
+    network: nnx.Module, batched: Iterable[Batch], mesh: Mesh, *, tap: str
+) -> Iterator[tuple[Batch, Float[np.ndarray, "L B P D"], Float[np.ndarray, "B P"] | None]]:
+    """Yield each batch with the vectors of its parts and their surprisal, on the host.
+
+    A few passes are under way while the host prepares the next and takes results.
+
+    Args:
+      network: from `zoo.Model.load`.
+      batched: from `batched`.
+      mesh: devices of the network.
+      tap: see `Config`.
+    """
+    in_flight = collections.deque()
+
+    def collect():
+        batch, (vectors, bits) = in_flight.popleft()
+        return batch, np.asarray(vectors), None if bits is None else np.asarray(bits)
+
+    for batch in batched:
+        in_flight.append((batch, _start(network, batch, mesh, tap=tap)))
+        if len(in_flight) > PASSES_IN_FLIGHT:
+            yield collect()
+    while in_flight:
+        yield collect()
 
 
 class _Shards:
@@ -405,7 +423,7 @@ def _not_finite(artefact: Artefact, before_storing: bool) -> str:
     return f"{found} in {dtype}; use --config.extract.{culprit}=float32."
 
 
-def _run(network, batch: Batch, mesh, *, tap: str):
+def _start(network, batch: Batch, mesh, *, tap: str):
     """Start one forward pass; its results are on their way to the host when they are asked for."""
     place = lambda x: jax.device_put(x, mesh_lib.sharding(mesh, ("batch", None), x.shape))
     arrays = jax.tree.map(place, (batch.tokens, batch.mask, batch.pooled, batch.predicted))
