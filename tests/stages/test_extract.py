@@ -246,6 +246,39 @@ def test_tokenizer_larger_than_the_model(make_job, sentences, tmp_path):
         extract.plan(extract.Config(models=(str(tmp_path / "big"),)), make_job(sentences), {})
 
 
+def test_tokenizer_in_files_of_its_own(make_job, sentences, tmp_path):
+    """GPT-2's pair of files is read where there is no `tokenizer.json`, and hashed as a pair."""
+    letters = ["Ġ", *(chr(x) for x in range(0x21, 0x7F)), "Ġt", "<|endoftext|>"]
+    folders = [tmp_path / x / "llama" for x in ("pair", "json")]
+    for folder in folders:
+        shutil.copytree(GOLDEN / "llama_tied", folder)
+        (folder / "tokenizer.json").unlink()
+    pair, single = folders
+    (pair / "vocab.json").write_text(json.dumps({x: i for i, x in enumerate(letters)}))
+    (pair / "merges.txt").write_text("#version: 0.2\nĠ t\n")
+    tokenizer_files.load(pair).save(str(single / "tokenizer.json"))
+    config = lambda folder: dataclasses.replace(llama(), models=(str(folder),))
+    read = lambda folder: make(
+        extract.plan(config(folder), make_job(sentences, workdir=folder.parent.name), {})
+    )[0]
+    stores = [read(folder) for folder in folders]
+    np.testing.assert_array_equal(*map(read_all, stores))
+    (pair / "merges.txt").write_text("#version: 0.2\nĠ t\nt h\n")
+    with pytest.raises(InputError, match="must be a vocabulary and its merges"):
+        read(pair)
+    (pair / "merges.txt").write_text("#version: 0.2\n")
+    assert read(pair).fingerprint != stores[0].fingerprint
+
+
+def test_model_without_a_tokenizer(make_job, sentences, tmp_path):
+    shutil.copytree(GOLDEN / "bert", tmp_path / "bert")
+    (tmp_path / "bert" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="bert must hold tokenizer.json, .*none is there"):
+        extract.plan(
+            dataclasses.replace(bert(), models=(str(tmp_path / "bert"),)), make_job(sentences), {}
+        )
+
+
 def test_part_longer_than_the_model(make_job, tmp_path):
     root = tmp_path / "long"
     root.mkdir()
