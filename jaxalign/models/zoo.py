@@ -99,9 +99,8 @@ class Model:
         Raises:
           InputError: if the parameters would not fit in memory.
         """
+        self.check_memory(mesh, dtype=dtype)
         network = abstract(self.design, self.config, dtype)
-        placed = weights.placements(network, mesh)
-        memory.check(placed, source=f"model {self.name}")
         design = family(self.design)
         if untrained_seed >= 0:
             return weights.initialize(
@@ -110,7 +109,17 @@ class Model:
         if isinstance(self.checkpoint, Checkpoint):
             tensors = design.tensors(self.config)
             return weights.load(network, self.checkpoint, tensors, self.names, mesh)
+        placed = weights.placements(network, mesh)
         return weights.fill(network, self.checkpoint.restore(placed))
+
+    def check_memory(self, mesh: Mesh, *, dtype: str = "float32") -> None:
+        """Refuse, before anything is read, parameters that would not fit; arguments as of `load`.
+
+        Raises:
+          InputError: naming the memory that is too small.
+        """
+        placed = weights.placements(abstract(self.design, self.config, dtype), mesh)
+        memory.check(placed, source=f"model {self.name}")
 
 
 def abstract(design: str, config: Any, dtype: str = "float32") -> nnx.Module:

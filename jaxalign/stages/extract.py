@@ -114,7 +114,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     """Find the models, plan their passes over the stimuli, and plan one store per network.
 
     Raises:
-      InputError: if a model is missing or malformed, or a part does not fit it.
+      InputError: if a model is missing, malformed or too large, or a part does not fit it.
     """
     del upstream
     stimuli = job.dataset.stimuli
@@ -137,6 +137,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 settings=_settings(config, job, model, seed),
                 cost=_cost(config, model, reading.passes),
             )
+            if not artefact.is_done:
+                model.check_memory(job.mesh, dtype=config.compute_dtype)
             make = functools.partial(_extract, config, job, model, reading, stimuli.stimulus_id)
             steps.append(Step(artefact=artefact, make=make))
     return steps

@@ -13,7 +13,7 @@ from jaxalign.core import mesh as mesh_lib
 from jaxalign.data import contexts, tokenizer_files
 from jaxalign.errors import InputError
 from jaxalign.io import store
-from jaxalign.models import zoo
+from jaxalign.models import memory, zoo
 from jaxalign.stages import extract
 
 
@@ -277,6 +277,16 @@ def test_model_without_a_tokenizer(make_job, sentences, tmp_path):
         extract.plan(
             dataclasses.replace(bert(), models=(str(tmp_path / "bert"),)), make_job(sentences), {}
         )
+
+
+def test_model_too_large_for_memory_is_found_when_planning(make_job, sentences, monkeypatch):
+    job = make_job(sentences)
+    config = llama()
+    make(extract.plan(config, job, {}))
+    monkeypatch.setattr(memory, "host_bytes", lambda: 1000)
+    extract.plan(config, job, {})  # what is there needs no network
+    with pytest.raises(InputError, match="model llama: its parameters must fit in memory"):
+        extract.plan(config, make_job(sentences, workdir="other"), {})
 
 
 def test_part_longer_than_the_model(make_job, tmp_path):
