@@ -43,7 +43,6 @@ def test_causal_attention_computes_what_is_visible(
     rng, length, cap, with_bias, of_accelerators, monkeypatch
 ):
     monkeypatch.setattr(layers, "_QUERIES", 16)
-    monkeypatch.setattr(layers, "_QUERIES_OF_A_HEAD", 8)
     arrays = inputs(rng, length, with_bias=with_bias)
     settings = {"scale": 0.7, "cap": cap}
     attend = lambda q, k, v, visible, bias: layers.attend_visible(
