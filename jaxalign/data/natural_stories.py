@@ -295,7 +295,7 @@ def _check_words(path: pathlib.Path, table: pd.DataFrame, words: Stimuli) -> Non
             )
 
 
-def _moved(order: Sequence[str], values: np.ndarray, missing: float) -> np.ndarray:
+def _moved(order: Sequence[str], values: np.ndarray, missing: int | float) -> np.ndarray:
     """Give each word what the word before it in its story has; the first has nothing."""
     row = {name: i for i, name in enumerate(order)}
     moved = np.full_like(values, missing)
