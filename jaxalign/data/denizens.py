@@ -1,4 +1,4 @@
-"""Eleven stories, read by some and heard by all, word by word at the same times (Deniz et al. 2019).
+"""Eleven stories, each read word by word and heard by the same people (Deniz et al. 2019).
 
 The clock. A scan has 5 TRs of 2.0045 s before its story and 5 after it, and the published responses
 have them all; so row k begins (k - 5) 2.0045 seconds into the story. `trim` takes TRs off both ends
