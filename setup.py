@@ -46,9 +46,13 @@ setuptools.setup(
     extras_require={
         # SentencePiece's .model files, where no tokenizer.json was published.
         "sentencepiece": ["protobuf>=5", "sentencepiece>=0.2"],
+        # Read scans and HDF5: LeBel 2023, shortclips, Denizens, NSD, one's own NIfTI.
+        "data": ["h5py>=3.11", "nibabel>=5.3"],
         "test": [
             "beartype>=0.20",
+            "h5py>=3.11",
             "hypothesis>=6.100",
+            "nibabel>=5.3",
             "protobuf>=5",
             "pytest>=8.2",
             "sentencepiece>=0.2",
