@@ -214,9 +214,9 @@ def nsd(root, rng, *, subjects=("subj01",), num_sessions=2, kind="hdf5", shape=(
                 nib.save(nib.Nifti1Image(part, np.eye(4)), path)
         written["images"][subject], written["betas"][subject] = shown, betas
     columns = [f"subject{i}_rep{k}" for i in range(1, 9) for k in range(3)]
+    is_shared = np.isin(np.arange(len(table)), shared).tolist()
     rows = [
-        [i, 100 + i, "train2017", i, image in set(shared.tolist()), *cells]
-        for i, (image, cells) in enumerate(zip(range(len(table)), table.tolist(), strict=True))
+        [i, 100 + i, "train2017", i, is_shared[i], *cells] for i, cells in enumerate(table.tolist())
     ]
     header = ["", "cocoId", "cocoSplit", "nsdId", "shared1000", *columns]
     write_table(folder / "nsddata/experiments/nsd/nsd_stim_info_merged.csv", header, rows)
