@@ -95,8 +95,8 @@ def betas(path: pathlib.Path, mask: Bool[np.ndarray, "x y z"]) -> Float[np.ndarr
     """
     if path.name.endswith(".nii.gz"):
         image = imaging.volume(path, ndim=4)
-        slope, intercept = image.header.get_slope_inter()
-        is_scaled = (slope or 1.0, intercept or 0.0) != (1.0, 0.0)
+        # Of the array: nibabel clears the header's when it opens a file.
+        is_scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
         _check_betas(path, image.get_data_dtype(), image.shape, mask, is_scaled=is_scaled)
         return imaging.masked(image, path, mask)
     with arrays.hdf5(path) as file:

@@ -171,7 +171,7 @@ def nsd(root, rng, *, subjects=("subj01",), num_sessions=2, kind="hdf5", shape=(
     mask = np.where(rng.random(shape) < 0.5, 1, rng.integers(-1, 1, shape)).astype(np.int16)
     mask[0, 0, :2] = 1
     atlas = np.where(rng.random(shape) < 0.7, rng.integers(1, 4, shape), -1).astype(np.float64)
-    atlas[0, 0] = [2, 0, 3]
+    atlas[0, 0, :3] = [2, 0, 3]
     shared = np.arange(0, 10000, 10)
     table = np.zeros((10000 + num_trials * len(subjects), 24), np.int64)
     written = {"mask": mask, "atlas": atlas, "images": {}, "betas": {}}

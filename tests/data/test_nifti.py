@@ -241,11 +241,12 @@ def test_nan_is_left_out_throughout_and_refused_in_part(scanned, series):
         ("hemisphere", "L", ["hemisphere must be L or R for GIFTI and empty otherwise", "'L'"]),
         ("image", "other.nii.gz", ["needs", "other.nii.gz", "missing"]),
         ("image", "stimuli.csv", ["stimuli.csv must be .nii, .nii.gz"]),
-        ("image", "x.ptseries.nii", ["needs"]),
+        ("image", "x.ptseries.nii", ["x.ptseries.nii is parcellated already", ".dlabel.nii"]),
         ("subject", "group", ["images.csv", "'group'"]),
     ],
 )
 def test_a_row_that_is_malformed_is_refused(scanned, name, value, parts):
+    (scanned.root / "x.ptseries.nii").touch()
     scanned.change(name, value)
     with refused(*parts):
         scanned.responses()
