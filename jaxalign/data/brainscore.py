@@ -388,9 +388,10 @@ def _check_missing(
 ) -> None:
     missing = ~np.isfinite(values)
     if missing.any():
-        worst = int(np.argmax(missing.any(axis=0)))
+        per_neuroid = missing.sum(axis=0)
+        first = int(np.argmax(per_neuroid > 0))
         raise InputError(
             f"{path}: data must be finite for subjects who took part, but neuroid "
-            f"{neuroid[worst]!r} of subject {subject[worst]!r} lacks {int(missing[:, worst].sum())} "
-            f"of {len(values)} values ({int(missing.any(axis=0).sum())} such neuroids)."
+            f"{neuroid[first]!r} of subject {subject[first]!r} lacks {per_neuroid[first]} of "
+            f"{len(values)} values ({int((per_neuroid > 0).sum())} such neuroids)."
         )

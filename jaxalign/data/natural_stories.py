@@ -119,7 +119,7 @@ def behavior(root: pathlib.Path, *, times: Times, verify: bool) -> Behavior:
             "sum of times [ms]": np.nansum(values),
         }
         key = PARTICIPANTS if times == "participants" else MEANS
-        verify_lib.check(path, "Natural Stories", found, EXPECTED[key])
+        verify_lib.check(path, f"Natural Stories ({times})", found, EXPECTED[key])
     order = [name for name in words.stimulus_id if name in own.index]
     rows = own.index.get_indexer(order)
     values, counts = values[rows], counts[rows] if len(counts) else counts
