@@ -221,3 +221,35 @@ def nsd(root, rng, *, subjects=("subj01",), num_sessions=2, kind="hdf5", shape=(
     header = ["", "cocoId", "cocoSplit", "nsdId", "shared1000", *columns]
     write_table(folder / "nsddata/experiments/nsd/nsd_stim_info_merged.csv", header, rows)
     return written
+
+
+def touch_all(root):
+    """Make every file, empty, that the rows of large recordings need."""
+    harry = [wehbe2014.WORDS, wehbe2014.WORD_TIMES, wehbe2014.TR_TIMES, wehbe2014.RUNS]
+    harry += [f"fMRI/data_subject_{s}.npy" for s in "FHIJKLMN"]
+    huth = ["respdict.json", "TextGrids/souls.TextGrid"]
+    huth += [f"preprocessed_data/UTS0{i}/souls.hf5" for i in range(1, 9)]
+    stories = [
+        f"responses/subject0{i}_{how}_fmri_data_{part}.hdf"
+        for i in range(1, 10)
+        for how in ("reading", "listening")
+        for part in ("trn", "val")
+    ]
+    scenes = ["nsddata/experiments/nsd/nsd_stim_info_merged.csv"]
+    for i, num_sessions in enumerate((40, 40, 32, 30, 40, 32, 40, 30), start=1):
+        own = f"ppdata/subj0{i}"
+        betas = f"nsddata_betas/{own}/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+        scenes += [f"nsddata/{own}/behav/responses.tsv"]
+        scenes += [f"nsddata/{own}/func1pt8mm/roi/nsdgeneral.nii.gz"]
+        scenes += [f"{betas}/betas_session{k:02d}.hdf5" for k in range(1, num_sessions + 1)]
+    for folder, names in (
+        ("wehbe2014", harry),
+        ("ds003020/derivative", huth),
+        ("narratives_reading_listening_fmri", stories),
+        ("shortclips", [f"responses/S0{i}_responses.hdf" for i in range(1, 6)]),
+        ("nsd", scenes),
+    ):
+        for name in names:
+            path = root / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()

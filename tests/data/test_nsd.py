@@ -9,7 +9,6 @@ import pytest
 from recordings import nsd, rewrite_hdf5, truncate, write_hdf5, write_table
 from refusals import refused
 
-from jaxalign.data import datasets
 from jaxalign.data import nsd as adapter
 
 OPTIONS = {"subjects": ("subj01",), "num_sessions": 2}
@@ -198,14 +197,6 @@ def test_pixels_are_read_by_image(copy, rng):
     write_hdf5(path, {"imgBrick": brick.astype(float)})
     with refused(path, "of 8 bits", "float64"):
         found.pixels([3])
-
-
-def test_the_hash_tells_options_apart(copy, monkeypatch):
-    for options in ({}, {"images": "shared"}):
-        monkeypatch.setitem(
-            datasets.DATASETS, f"x{len(options)}", ("jaxalign.data.nsd", OPTIONS | options)
-        )
-    assert datasets.find("x0", copy.parent).hash != datasets.find("x1", copy.parent).hash
 
 
 @pytest.mark.parametrize(
