@@ -130,7 +130,7 @@ def repeats(
     with arrays.hdf5(_path(root, subject, modality, "val")) as file:
         story = _test_story(file)
         size = file[story].shape[1]
-        values = arrays.as_float(file[story][:, trim[0] : size - trim[1]])
+        values = arrays.as_float32(file[story][:, trim[0] : size - trim[1]])
     mean = arrays.voxels(subject, arrays.mean_over_repeats(values), ROI)
     return repeats_of(values, mean, story)
 
@@ -187,7 +187,7 @@ def _recording(
     for part in PARTS:
         with arrays.hdf5(_path(root, subject, modality, part)) as file:
             for story in sorted(file):
-                values = arrays.as_float(file[story][()])
+                values = arrays.as_float32(file[story][()])
                 if part == "val":
                     values = arrays.mean_over_repeats(values)
                 elif values.ndim == 3:

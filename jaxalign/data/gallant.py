@@ -91,7 +91,7 @@ def features(root: pathlib.Path, name: str, *, subjects: Sequence[str]) -> Featu
                 f"samples as the responses, of equal width, found {parts[0].shape} and "
                 f"{parts[1].shape}."
             )
-        values = np.concatenate([arrays.as_float(part[()]) for part in parts])
+        values = np.concatenate([arrays.as_float32(part[()]) for part in parts])
     if not np.isfinite(values).all():
         raise InputError(f"{path}: features must be finite, found NaN or infinity.")
     return Features(values, *_samples(runs, num_test))
@@ -125,7 +125,7 @@ def repeats(root: pathlib.Path, *, subject: str) -> Repeats:
     """
     files(root, subjects=[subject])
     with arrays.hdf5(_path(root, subject)) as file:
-        values = arrays.as_float(_arrays(file)[1][()])
+        values = arrays.as_float32(_arrays(file)[1][()])
     mean = arrays.voxels(subject, arrays.mean_over_repeats(values), ROI)
     return repeats_of(values, mean, TEST)
 
@@ -137,8 +137,8 @@ def _path(root: pathlib.Path, subject: str) -> pathlib.Path:
 def _recording(root: pathlib.Path, subject: str) -> Recording:
     with arrays.hdf5(_path(root, subject)) as file:
         train, test = _arrays(file)
-        mean = arrays.mean_over_repeats(arrays.as_float(test[()]))
-        values = np.concatenate([arrays.as_float(train[()]), mean])
+        mean = arrays.mean_over_repeats(arrays.as_float32(test[()]))
+        values = np.concatenate([arrays.as_float32(train[()]), mean])
     return arrays.voxels(subject, values, ROI)
 
 

@@ -140,8 +140,8 @@ def repeats(root: pathlib.Path, *, subject: str, story: str = TEST_STORY) -> Rep
                 f"{file.filename}: 'individual_repeats' must be repeats x {mean.shape[0]} TRs x "
                 f"{mean.shape[1]} voxels, found {single.shape}."
             )
-        values = arrays.as_float(single[()])
-        whole = arrays.voxels(subject, arrays.as_float(mean[()]), ROI)
+        values = arrays.as_float32(single[()])
+        whole = arrays.voxels(subject, arrays.as_float32(mean[()]), ROI)
     return repeats_of(values, whole, story)
 
 
@@ -193,16 +193,20 @@ def _lengths(folder: pathlib.Path, stories: Sequence[str]) -> dict[str, int]:
 
 
 def _recording(folder: pathlib.Path, subject: str, lengths: dict[str, int]) -> Recording:
-    parts = []
+    """Read story after story into one array; a list of them would take twice the memory."""
+    values, start = None, 0
     for story, num_trs in lengths.items():
         with arrays.hdf5(_path(folder, subject, story)) as file:
             data = arrays.dataset(file, "data", ndim=2)
-            num_targets = parts[0].shape[1] if parts else data.shape[1]
-            if data.shape != (num_trs, num_targets):
+            if values is None:
+                values = np.empty((sum(lengths.values()), data.shape[1]), np.float32)
+            if data.shape != (num_trs, values.shape[1]):
                 raise InputError(
                     f"{file.filename}: 'data' must have {num_trs} TRs (respdict.json: "
-                    f"{num_trs + sum(TRIMMED)}, less {sum(TRIMMED)}) x {num_targets} voxels, "
+                    f"{num_trs + sum(TRIMMED)}, less {sum(TRIMMED)}) x {values.shape[1]} voxels, "
                     f"found {data.shape[0]} x {data.shape[1]}."
                 )
-            parts.append(arrays.as_float(data[()]))
-    return arrays.voxels(subject, np.concatenate(parts), ROI)
+            values[start : start + num_trs] = arrays.as_float32(data[()])
+        start += num_trs
+    assert values is not None  # there is a story, or `_stories` refuses
+    return arrays.voxels(subject, values, ROI)

@@ -103,7 +103,9 @@ def responses(root: pathlib.Path, *, subjects: Sequence[str] = SUBJECTS) -> Resp
     run = [f"run-{k}" for k in runs[kept]]
     paths = files(root, subjects=subjects)[4:]
     recordings = (
-        arrays.voxels(subject, arrays.as_float(arrays.npy(path, shape=(len(kept), None))), "brain")
+        arrays.voxels(
+            subject, arrays.as_float32(arrays.npy(path, shape=(len(kept), None))), "brain"
+        )
         for path, subject in zip(paths, subjects, strict=True)
     )
     return Responses(

@@ -49,7 +49,7 @@ def test_features_lie_on_the_same_samples(copy):
     np.testing.assert_array_equal(found.time_s, same.time_s)
     with h5py.File(copy / "features/wordnet.hdf") as file:
         expected = np.concatenate([file["X_train"][()], file["X_test"][()]])
-    np.testing.assert_array_equal(found.values, expected)
+    np.testing.assert_array_equal(found.values, expected.astype(np.float32))
     assert features(copy, "motion_energy").values.shape == (22, 2)
 
 

@@ -57,7 +57,7 @@ def test_samples_keep_the_time_that_they_had_before_trimming(whole):
     folder = whole / wehbe2014.FOLDER
     for i, subject in enumerate(BOTH):
         own = np.load(folder / f"fMRI/data_subject_{subject}.npy")
-        np.testing.assert_array_equal(found.values[:, 3 * i : 3 * i + 3], own)
+        np.testing.assert_array_equal(found.values[:, 3 * i : 3 * i + 3], own.astype(np.float32))
 
 
 def test_the_row_of_the_table_reads_all_eight(tmp_path, rng):
