@@ -7,7 +7,7 @@ import pytest
 from recordings import SPOKEN, huth_stories, rewrite_hdf5, text_grid, truncate
 from refusals import refused
 
-from jaxalign.data import datasets, lebel2023
+from jaxalign.data import datasets, lebel2023, samples
 
 STORIES = {
     "UTS01": {"life": 41, "souls": 45, "wheretheressmoke": 35},
@@ -104,6 +104,17 @@ def test_repeats_of_the_test_story_stand_apart(whole):
 def test_short_text_grids_are_read_too(tmp_path, rng):
     huth_stories(tmp_path, rng, {"UTS02": {"souls": 40}}, is_short=True)
     assert lebel2023.stimuli(tmp_path, subjects=["UTS02"]).text == ["so", "there", "we"]
+
+
+def test_words_before_the_first_sample_reach_it_by_delays(whole):
+    """Count words in TRs, five of which lead up to each story's first sample, at 10 s."""
+    words, found = (f(whole, subjects=["UTS01"]) for f in (lebel2023.stimuli, lebel2023.responses))
+    counted = samples.from_stimuli(np.ones((len(words), 1)), words, found, method="sum", lead=5)
+    for story in STORIES["UTS01"]:
+        own = counted.values[np.asarray(counted.run) == story, 0]
+        # "so" and "there" begin in the first 2 s of the story, "we" at 2 s.
+        assert own[:3].tolist() == [2, 1, 0]
+        assert own[3:].sum() == 0
 
 
 @pytest.mark.parametrize("trs", [25, 44, 46])

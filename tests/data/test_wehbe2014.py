@@ -5,7 +5,7 @@ import pytest
 from recordings import harry_potter, truncate, write_npy
 from refusals import refused
 
-from jaxalign.data import datasets, wehbe2014
+from jaxalign.data import datasets, samples, wehbe2014
 
 BOTH = ("F", "H")
 
@@ -58,6 +58,17 @@ def test_samples_keep_the_time_that_they_had_before_trimming(whole):
     for i, subject in enumerate(BOTH):
         own = np.load(folder / f"fMRI/data_subject_{subject}.npy")
         np.testing.assert_array_equal(found.values[:, 3 * i : 3 * i + 3], own.astype(np.float32))
+
+
+def test_four_words_fall_into_every_sample_while_words_are_shown(whole):
+    words, found = (f(whole, subjects=BOTH) for f in (wehbe2014.stimuli, wehbe2014.responses))
+    counted = samples.from_stimuli(np.ones((len(words), 1)), words, found, method="sum", lead=4)
+    per_sample = counted.values[counted.recorded, 0]
+    # Words end 300 or so TRs after a run's start, some of them before the last sample kept.
+    assert (per_sample[:280] == 4).all()
+    ends = {run: words.onset_s[np.array(words.run) == run].max() for run in set(found.run)}
+    during = np.array([t + 2 <= ends[r] for t, r in zip(found.time_s, found.run, strict=True)])
+    assert (per_sample[during] == 4).all()
 
 
 def test_the_row_of_the_table_reads_all_eight(tmp_path, rng):
