@@ -2,7 +2,7 @@
 
 Responses are betas, one per trial: 16-bit integers that are percent signal change times 300. Each
 voxel is z-scored within its session and then averaged over the trials of an image, in a mask
-(`nsdgeneral`) and, if asked for, the labels of an atlas in it. The 1,000 images that everybody saw
+(`nsdgeneral`) and, if asked for, in the labels of an atlas. The 1,000 images that everybody saw
 are the test set. Sessions are read one at a time, and of them only voxels of the mask.
 
 An image's id is `nsd` and its row in the file of pixels, counted from 0 (`nsdId`); `73KID` in
@@ -126,7 +126,7 @@ def responses(root: pathlib.Path, **options: Any) -> Responses:
     recordings = (_means(folder, subject, opts, shown) for subject in opts.subjects)
     return Responses(
         run=run,
-        units="z-scored percent signal change",
+        units=("z-scored " if opts.zscore else "") + "percent signal change",
         stimulus_id=[_name(i) for i in shown],
         **arrays.beside(recordings, run),
     )
@@ -191,7 +191,7 @@ def _each_trial(
     shown: list[int],
     take: Callable[[int, np.ndarray], None],
 ) -> Bool[np.ndarray, " v"]:
-    """Give the z-scored betas of every trial of the images, with the image's place among them.
+    """Give the betas of every trial of the images, with the image's place among them.
 
     Returns:
       Which voxels were measured in every session.
@@ -216,16 +216,17 @@ def _each_trial(
 def _sessions(
     folder: pathlib.Path, subject: str, opts: Options, where: Voxels
 ) -> Iterator[tuple[list[int], Float[np.ndarray, "n v"]]]:
-    """Yield the images of a session and their z-scored betas, NaN where a voxel is constant."""
+    """Yield the images of a session and their betas, NaN where a voxel is constant."""
     trials = nsd_files.trial_images(folder, subject, opts)
-    for number, shown_images in zip(opts.sessions(subject), trials, strict=True):
-        betas = nsd_files.betas(nsd_files.betas_path(folder, subject, opts, number), where.mask)
-        percent = betas.astype(np.float64) / nsd_files.BETAS_PER_PERCENT
-        spread = percent.std(axis=0)
-        centred = percent - percent.mean(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            scored = np.where(spread > 0, centred / spread, np.nan)
-        yield shown_images.tolist(), scored.astype(np.float32)
+    for number, images_shown in zip(opts.sessions(subject), trials, strict=True):
+        stored = nsd_files.betas(nsd_files.betas_path(folder, subject, opts, number), where.mask)
+        betas = stored.astype(np.float64) / nsd_files.BETAS_PER_PERCENT
+        spread = betas.std(axis=0)
+        if opts.zscore:
+            betas -= betas.mean(axis=0)
+            betas /= np.where(spread > 0, spread, np.nan)
+        betas[:, spread == 0] = np.nan
+        yield images_shown.tolist(), betas.astype(np.float32)
 
 
 def _shown(folder: pathlib.Path, opts: Options) -> list[int]:

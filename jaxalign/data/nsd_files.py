@@ -38,6 +38,7 @@ class Options:
       preparation: which betas.
       space: "func1pt8mm" or "func1mm".
       num_sessions: the first ones of each subject; 0: all.
+      zscore: whether betas are z-scored within their session; else they are percent signal change.
     """
 
     subjects: tuple[str, ...]
@@ -46,6 +47,7 @@ class Options:
     preparation: str = "betas_fithrf_GLMdenoise_RR"
     space: str = "func1pt8mm"
     num_sessions: int = 0
+    zscore: bool = True
 
     def __post_init__(self):
         unknown = [s for s in self.subjects if s not in NUM_SESSIONS]

@@ -55,8 +55,20 @@ def test_betas_are_scored_by_session_and_averaged_over_repeats(stored):
         found.values, expected_means(written, "subj01", mask, shown), atol=1e-6
     )
     assert found.values.dtype == np.float32
+    assert found.units == "z-scored percent signal change"
     assert found.target == [f"subj01.{x}-{y}-{z}" for x, y, z in np.argwhere(mask)]
     assert set(found.roi) == {"nsdgeneral"}
+
+
+def test_without_z_scores_the_scale_is_percent(stored):
+    root, written = stored
+    found = adapter.responses(root, **OPTIONS, zscore=False)
+    shown = [int(name.removeprefix("nsd")) for name in found.stimulus_id]
+    percent = written["betas"]["subj01"][written["mask"] == 1].T / 300.0
+    trials = written["images"]["subj01"]
+    expected = np.stack([percent[trials == image].mean(axis=0) for image in shown])
+    np.testing.assert_allclose(found.values, expected, atol=1e-5)
+    assert found.units == "percent signal change"
 
 
 def test_images_of_ones_own_train_and_shared_ones_test(stored):
