@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -15,6 +15,9 @@ from jaxalign.errors import InputError
 # Reading one of these runs whatever code it holds.
 PICKLES = (".pkl", ".pickle", ".jbl", ".joblib")
 _SHOWN = 8  # names in a message
+
+# What becomes of targets that are NaN here and there.
+NaN = Literal["refuse", "leave_out"]
 
 
 class Recording(NamedTuple):
@@ -175,48 +178,58 @@ def mean_over_repeats(values: Float[np.ndarray, "q n v"]) -> Float[np.ndarray, "
 
 
 def without_undefined(
-    recording: Recording, run: Sequence[str]
+    recording: Recording, run: Sequence[str], *, nan: NaN | None = None
 ) -> tuple[Recording, Bool[np.ndarray, " v"]]:
     """Leave out the targets that are NaN in every sample, with a warning that counts them.
 
     Such targets lie outside the field of view. A target that is NaN here and there is another
-    matter: no sample of it can be made up, so it is refused.
+    matter: no sample of it can be made up, so it is refused, or left out if that is asked for.
 
     Args:
       recording: of one subject.
       run: of each sample, for the message.
+      nan: "leave_out": targets with any NaN are left out; "refuse": refused; None: refused, and
+        the message names no such option.
 
     Returns:
       What is left, and which targets were kept.
 
     Raises:
-      InputError: if a target has some samples that are not finite and some that are.
+      InputError: if a target that is not to be left out is not finite, or none is left.
     """
     values = recording.values
-    kept = np.ones(values.shape[1], bool)
     with np.errstate(over="ignore", invalid="ignore"):
         suspect = np.flatnonzero(~np.isfinite(values.sum(axis=0)))
     own = values[:, suspect]
-    whole = np.isnan(own).all(axis=0)
-    bad = ~np.isfinite(own[:, ~whole])
+    lacking = np.isnan(own).any(axis=0) if nan == "leave_out" else np.isnan(own).all(axis=0)
+    bad = ~np.isfinite(own[:, ~lacking])
     if bad.any():
-        columns = suspect[~whole][bad.any(axis=0)]
+        columns = suspect[~lacking][bad.any(axis=0)]
         runs = list(dict.fromkeys(run[i] for i in np.flatnonzero(bad.any(axis=1))))
         names = [f"{recording.roi[i]}/{recording.target[i]}" for i in columns[:_SHOWN]]
         rest = ", ..." if len(columns) > _SHOWN else ""
+        hint = (
+            "mend or leave out" if nan is None else "mend them, or set the option nan='leave_out'"
+        )
         raise InputError(
             f"responses of subject {recording.subject!r} must be finite: {len(columns)} targets "
             f"are not in {int(bad.any(axis=1).sum())} of {len(values)} samples, in run "
-            f"{', '.join(runs)}: {', '.join(names)}{rest}; mend or leave out."
+            f"{', '.join(runs)}: {', '.join(names)}{rest}; {hint}."
         )
-    kept[suspect[whole]] = False
+    kept = np.ones(values.shape[1], bool)
+    kept[suspect[lacking]] = False
     if kept.all():
         return recording, kept
+    if not kept.any():
+        raise InputError(
+            f"responses of subject {recording.subject!r} must hold a number: every target is NaN."
+        )
     logging.warning(
-        "subject %s: %d of %d targets are NaN throughout and left out",
+        "subject %s: %d of %d targets are NaN %s and left out",
         recording.subject,
-        int(whole.sum()),
+        int(lacking.sum()),
         len(kept),
+        "somewhere" if nan == "leave_out" else "throughout",
     )
     return columns_of(recording, kept), kept
 
@@ -232,12 +245,15 @@ def columns_of(recording: Recording, kept: Bool[np.ndarray, " v"]) -> Recording:
     )
 
 
-def beside(recordings: Iterable[Recording], run: Sequence[str]) -> dict[str, Any]:
+def beside(
+    recordings: Iterable[Recording], run: Sequence[str], *, nan: NaN | None = None
+) -> dict[str, Any]:
     """Put subjects side by side, as the arguments of `schema.Responses` that tell of columns.
 
     Args:
       recordings: of each subject, on the same samples.
       run: of each sample.
+      nan: see `without_undefined`.
 
     Raises:
       InputError: if the subjects' samples differ in number, or a response is NaN here and there.
@@ -249,7 +265,7 @@ def beside(recordings: Iterable[Recording], run: Sequence[str]) -> dict[str, Any
                 f"responses of subject {recording.subject!r} must have {len(run)} samples, found "
                 f"{len(recording.values)}."
             )
-        cleaned.append(without_undefined(recording, run)[0])
+        cleaned.append(without_undefined(recording, run, nan=nan)[0])
     values = [r.values for r in cleaned]
     return {
         "values": values[0] if len(values) == 1 else np.concatenate(values, axis=1),

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.data import arrays, lebel2023
-from jaxalign.data.arrays import Recording
+from jaxalign.data.arrays import NaN, Recording
 from jaxalign.data.presentations import Repeats, repeats_of
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
@@ -33,7 +33,12 @@ ROI = "cortex"
 
 
 def files(
-    root: pathlib.Path, *, subjects: Sequence[str], modality: str, trim: tuple[int, int] = (0, 0)
+    root: pathlib.Path,
+    *,
+    subjects: Sequence[str],
+    modality: str,
+    trim: tuple[int, int] = (0, 0),
+    nan: NaN = "refuse",
 ) -> list[pathlib.Path]:
     """Return the responses of each subject, and the TextGrids that are there.
 
@@ -42,10 +47,12 @@ def files(
       subjects: 01 to 09.
       modality: "reading" or "listening".
       trim: TRs to take off the start and the end of each run.
+      nan: what becomes of targets that are NaN here and there; "refuse" or "leave_out".
 
     Raises:
       InputError: if a file is missing, or an option is unknown.
     """
+    del nan
     if modality not in MODALITIES:
         raise InputError(
             f"data set denizens: modality must be one of {', '.join(MODALITIES)}, found "
@@ -58,14 +65,19 @@ def files(
 
 
 def stimuli(
-    root: pathlib.Path, *, subjects: Sequence[str], modality: str, trim: tuple[int, int] = (0, 0)
+    root: pathlib.Path,
+    *,
+    subjects: Sequence[str],
+    modality: str,
+    trim: tuple[int, int] = (0, 0),
+    nan: NaN = "refuse",
 ) -> Stimuli:
     """Read the words of each story in the responses from `stimuli/<story>.TextGrid`.
 
     Raises:
       InputError: if a TextGrid is missing or malformed.
     """
-    files(root, subjects=subjects, modality=modality, trim=trim)
+    files(root, subjects=subjects, modality=modality, trim=trim, nan=nan)
     ids, texts, passages, onsets, offsets = [], [], [], [], []
     for story in _lengths(root, subjects, modality):
         path = root / FOLDER / f"stimuli/{story}.TextGrid"
@@ -92,14 +104,19 @@ def stimuli(
 
 
 def responses(
-    root: pathlib.Path, *, subjects: Sequence[str], modality: str, trim: tuple[int, int] = (0, 0)
+    root: pathlib.Path,
+    *,
+    subjects: Sequence[str],
+    modality: str,
+    trim: tuple[int, int] = (0, 0),
+    nan: NaN = "refuse",
 ) -> Responses:
     """Read the cortical voxels: training stories, then the mean over the repeats of the test's.
 
     Raises:
       InputError: if a file is damaged, or subjects did not have the same stories and samples.
     """
-    files(root, subjects=subjects, modality=modality, trim=trim)
+    files(root, subjects=subjects, modality=modality, trim=trim, nan=nan)
     lengths = _lengths(root, subjects, modality)
     if (shortest := min(lengths.values())) <= sum(trim):
         raise InputError(
@@ -114,12 +131,17 @@ def responses(
         units="BOLD as published",
         time_s=np.concatenate([_time_s(size)[kept[story]] for story, size in lengths.items()]),
         tr_s=TR_S,
-        **arrays.beside(recordings, run),
+        **arrays.beside(recordings, run, nan=nan),
     )
 
 
 def repeats(
-    root: pathlib.Path, *, subject: str, modality: str, trim: tuple[int, int] = (0, 0)
+    root: pathlib.Path,
+    *,
+    subject: str,
+    modality: str,
+    trim: tuple[int, int] = (0, 0),
+    nan: NaN = "refuse",
 ) -> Repeats:
     """Read each repeat of the test story, with the samples and targets of `responses`.
 
@@ -132,7 +154,7 @@ def repeats(
         size = file[story].shape[1]
         values = arrays.as_float32(file[story][:, trim[0] : size - trim[1]])
     mean = arrays.voxels(subject, arrays.mean_over_repeats(values), ROI)
-    return repeats_of(values, mean, story)
+    return repeats_of(values, mean, story, nan=nan)
 
 
 def _path(root: pathlib.Path, subject: str, modality: str, part: str) -> pathlib.Path:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.data import arrays
-from jaxalign.data.arrays import Recording
+from jaxalign.data.arrays import NaN, Recording
 from jaxalign.data.presentations import Repeats, repeats_of
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
@@ -35,28 +35,32 @@ class Features(NamedTuple):
     time_s: Float[np.ndarray, " n"]
 
 
-def files(root: pathlib.Path, *, subjects: Sequence[str]) -> list[pathlib.Path]:
+def files(
+    root: pathlib.Path, *, subjects: Sequence[str], nan: NaN = "refuse"
+) -> list[pathlib.Path]:
     """Return the responses of each subject and all files of features.
 
     Args:
       root: data root.
       subjects: S01, ...
+      nan: what becomes of targets that are NaN here and there; "refuse" or "leave_out".
 
     Raises:
       InputError: if one is missing.
     """
+    del nan
     folder = root / FOLDER
     own = [_path(root, subject) for subject in subjects]
     return arrays.need("shortclips", [*own, *sorted(folder.glob("features/*.hdf"))])
 
 
-def stimuli(root: pathlib.Path, *, subjects: Sequence[str]) -> NoReturn:
+def stimuli(root: pathlib.Path, *, subjects: Sequence[str], nan: NaN = "refuse") -> NoReturn:
     """Refuse: silent clips have no words.
 
     Raises:
       InputError: always.
     """
-    del root, subjects
+    del root, subjects, nan
     raise InputError(
         "data set shortclips presents silent clips, so there is no text for a model to read: its "
         "feature spaces are read with jaxalign.data.gallant.features and scored as arrays."
@@ -97,27 +101,26 @@ def features(root: pathlib.Path, name: str, *, subjects: Sequence[str]) -> Featu
     return Features(values, *_samples(runs, num_test))
 
 
-def responses(root: pathlib.Path, *, subjects: Sequence[str]) -> Responses:
+def responses(root: pathlib.Path, *, subjects: Sequence[str], nan: NaN = "refuse") -> Responses:
     """Read the voxels of each subject: training runs, then the mean over the test's repeats.
 
     Raises:
       InputError: if a file is damaged, or subjects do not have the same samples.
     """
-    files(root, subjects=subjects)
+    files(root, subjects=subjects, nan=nan)
     runs, num_test = _grid(root, subjects)
     run, time_s = _samples(runs, num_test)
-
     recordings = (_recording(root, subject) for subject in subjects)
     return Responses(
         run=run,
         units="BOLD as published",
         time_s=time_s,
         tr_s=TR_S,
-        **arrays.beside(recordings, run),
+        **arrays.beside(recordings, run, nan=nan),
     )
 
 
-def repeats(root: pathlib.Path, *, subject: str) -> Repeats:
+def repeats(root: pathlib.Path, *, subject: str, nan: NaN = "refuse") -> Repeats:
     """Read the test samples of each repeat, with the targets of `responses`.
 
     Raises:
@@ -127,7 +130,7 @@ def repeats(root: pathlib.Path, *, subject: str) -> Repeats:
     with arrays.hdf5(_path(root, subject)) as file:
         values = arrays.as_float32(_arrays(file)[1][()])
     mean = arrays.voxels(subject, arrays.mean_over_repeats(values), ROI)
-    return repeats_of(values, mean, TEST)
+    return repeats_of(values, mean, TEST, nan=nan)
 
 
 def _path(root: pathlib.Path, subject: str) -> pathlib.Path:

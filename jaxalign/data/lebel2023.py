@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.data import arrays, textgrids
-from jaxalign.data.arrays import Recording
+from jaxalign.data.arrays import NaN, Recording
 from jaxalign.data.presentations import Repeats, repeats_of
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
@@ -36,7 +36,11 @@ NO_WORDS = ("", "sentence_start", "sentence_end", "br", "lg", "ls", "ns", "sp")
 
 
 def files(
-    root: pathlib.Path, *, subjects: Sequence[str], stories: Sequence[str] = ()
+    root: pathlib.Path,
+    *,
+    subjects: Sequence[str],
+    stories: Sequence[str] = (),
+    nan: NaN = "refuse",
 ) -> list[pathlib.Path]:
     """Return `respdict.json`, the TextGrid of each story, and the responses to it.
 
@@ -44,10 +48,12 @@ def files(
       root: data root.
       subjects: among `SUBJECTS`.
       stories: those to read; (): all that every one of these subjects has.
+      nan: what becomes of targets that are NaN here and there; "refuse" or "leave_out".
 
     Raises:
       InputError: if a file is missing, or a subject or story unknown.
     """
+    del nan
     folder, chosen = _stories(root, subjects, stories)
     grids = [folder / f"TextGrids/{story}.TextGrid" for story in chosen]
     own = [_path(folder, subject, story) for subject in subjects for story in chosen]
@@ -57,13 +63,19 @@ def files(
     return arrays.need("lebel2023", [folder / "respdict.json", *grids, *own])
 
 
-def stimuli(root: pathlib.Path, *, subjects: Sequence[str], stories: Sequence[str] = ()) -> Stimuli:
+def stimuli(
+    root: pathlib.Path,
+    *,
+    subjects: Sequence[str],
+    stories: Sequence[str] = (),
+    nan: NaN = "refuse",
+) -> Stimuli:
     """Read the words of the stories; a story is a passage and a run.
 
     Raises:
       InputError: if a TextGrid is malformed or words overlap.
     """
-    files(root, subjects=subjects, stories=stories)
+    files(root, subjects=subjects, stories=stories, nan=nan)
     folder, chosen = _stories(root, subjects, stories)
     ids, texts, passages, onsets, offsets = [], [], [], [], []
     for story in chosen:
@@ -98,7 +110,11 @@ def spoken(path: pathlib.Path) -> list[textgrids.Interval]:
 
 
 def responses(
-    root: pathlib.Path, *, subjects: Sequence[str], stories: Sequence[str] = ()
+    root: pathlib.Path,
+    *,
+    subjects: Sequence[str],
+    stories: Sequence[str] = (),
+    nan: NaN = "refuse",
 ) -> Responses:
     """Read the cortical voxels of each subject, in the units in which they were published.
 
@@ -107,7 +123,7 @@ def responses(
     Raises:
       InputError: if a file is damaged, or its number of TRs is not that of `respdict.json`.
     """
-    files(root, subjects=subjects, stories=stories)
+    files(root, subjects=subjects, stories=stories, nan=nan)
     folder, chosen = _stories(root, subjects, stories)
     lengths = _lengths(folder, chosen)
     run = [story for story in chosen for _ in range(lengths[story])]
@@ -118,11 +134,13 @@ def responses(
         units="BOLD as published",
         time_s=np.concatenate([start_s + TR_S * np.arange(lengths[s]) for s in chosen]),
         tr_s=TR_S,
-        **arrays.beside(recordings, run),
+        **arrays.beside(recordings, run, nan=nan),
     )
 
 
-def repeats(root: pathlib.Path, *, subject: str, story: str = TEST_STORY) -> Repeats:
+def repeats(
+    root: pathlib.Path, *, subject: str, story: str = TEST_STORY, nan: NaN = "refuse"
+) -> Repeats:
     """Read the responses to each repeat of a story, on the samples of `responses`.
 
     Targets that are NaN throughout the mean are left out, as they are there.
@@ -142,7 +160,7 @@ def repeats(root: pathlib.Path, *, subject: str, story: str = TEST_STORY) -> Rep
             )
         values = arrays.as_float32(single[()])
         whole = arrays.voxels(subject, arrays.as_float32(mean[()]), ROI)
-    return repeats_of(values, whole, story)
+    return repeats_of(values, whole, story, nan=nan)
 
 
 def _stories(

@@ -96,19 +96,27 @@ class Repeats:
             )
 
 
-def repeats_of(recordings: Float[np.ndarray, "q n v"], mean: arrays.Recording, run: str) -> Repeats:
+def repeats_of(
+    recordings: Float[np.ndarray, "q n v"],
+    mean: arrays.Recording,
+    run: str,
+    *,
+    nan: arrays.NaN | None = None,
+) -> Repeats:
     """Return the repeats of one run of one subject.
 
     Args:
       recordings: each presentation.
       mean: what `Responses` hold of them; targets that are NaN throughout it are left out.
       run: its name.
+      nan: see `arrays.without_undefined`. Targets that are NaN in other runs alone stay: join with
+        the responses by target.
 
     Raises:
       InputError: if the mean of a target is NaN here and there.
     """
     names = [run] * recordings.shape[1]
-    left, kept = arrays.without_undefined(mean, names)
+    left, kept = arrays.without_undefined(mean, names, nan=nan)
     return Repeats(
         values=recordings[:, :, kept],
         run=names,

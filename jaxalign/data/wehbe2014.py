@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxalign.data import arrays
+from jaxalign.data.arrays import NaN
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 
@@ -34,16 +35,20 @@ WORD_S = 0.5
 TRIMMED = (20, 15)
 
 
-def files(root: pathlib.Path, *, subjects: Sequence[str] = SUBJECTS) -> list[pathlib.Path]:
+def files(
+    root: pathlib.Path, *, subjects: Sequence[str] = SUBJECTS, nan: NaN = "refuse"
+) -> list[pathlib.Path]:
     """Return words, word times, TR times, runs, and the responses of each subject.
 
     Args:
       root: data root.
       subjects: letters among `SUBJECTS`.
+      nan: what becomes of targets that are NaN here and there; "refuse" or "leave_out".
 
     Raises:
       InputError: if a file is missing or a subject unknown.
     """
+    del nan
     if unknown := [s for s in subjects if s not in SUBJECTS]:
         raise InputError(
             f"data set wehbe2014: subjects must be among {', '.join(SUBJECTS)}, found "
@@ -55,13 +60,15 @@ def files(root: pathlib.Path, *, subjects: Sequence[str] = SUBJECTS) -> list[pat
     return arrays.need("wehbe2014", [*shared, *own])
 
 
-def stimuli(root: pathlib.Path, *, subjects: Sequence[str] = SUBJECTS) -> Stimuli:
+def stimuli(
+    root: pathlib.Path, *, subjects: Sequence[str] = SUBJECTS, nan: NaN = "refuse"
+) -> Stimuli:
     """Read all 5,176 words, on the clock of the TRs; they are one passage in four runs.
 
     Raises:
       InputError: if words and times do not fit each other or the TRs.
     """
-    words_path, times_path, *_ = files(root, subjects=subjects)
+    words_path, times_path, *_ = files(root, subjects=subjects, nan=nan)
     found = arrays.npy(words_path, shape=(NUM_WORDS,), kinds="US")
     words = [x.decode("utf-8") if isinstance(x, bytes) else str(x) for x in found.tolist()]
     onset_s = arrays.npy(times_path, shape=(NUM_WORDS,)).astype(np.float64)
@@ -90,7 +97,9 @@ def stimuli(root: pathlib.Path, *, subjects: Sequence[str] = SUBJECTS) -> Stimul
     )
 
 
-def responses(root: pathlib.Path, *, subjects: Sequence[str] = SUBJECTS) -> Responses:
+def responses(
+    root: pathlib.Path, *, subjects: Sequence[str] = SUBJECTS, nan: NaN = "refuse"
+) -> Responses:
     """Read the voxels of each subject; a sample's time is that of its TR before trimming.
 
     Raises:
@@ -113,7 +122,7 @@ def responses(root: pathlib.Path, *, subjects: Sequence[str] = SUBJECTS) -> Resp
         units="detrended scanner units",
         time_s=time_s[kept],
         tr_s=TR_S,
-        **arrays.beside(recordings, run),
+        **arrays.beside(recordings, run, nan=nan),
     )
 
 

@@ -153,6 +153,26 @@ def test_a_block_that_is_not_finite_is_refused_with_its_subject_run_and_voxels(r
         arrays.without_undefined(recording(values), ["a", "a", "b", "b", "c", "c"])
 
 
+def test_targets_that_are_nan_here_and_there_are_left_out_on_demand(rng, caplog):
+    values = rng.normal(size=(6, 5))
+    values[:, 0] = values[2, 3] = np.nan
+    with refused("mend them, or set the option nan='leave_out'"):
+        arrays.without_undefined(recording(values), ["a"] * 6, nan="refuse")
+    with caplog.at_level(logging.WARNING):
+        left, kept = arrays.without_undefined(recording(values), ["a"] * 6, nan="leave_out")
+    assert kept.tolist() == [False, True, True, False, True]
+    assert left.target == ["1", "2", "4"]
+    assert "2 of 5 targets are NaN somewhere and left out" in caplog.text
+    values[1, 1] = np.inf
+    with refused("must be finite: 1 targets", "V1/1"):
+        arrays.without_undefined(recording(values), ["a"] * 6, nan="leave_out")
+
+
+def test_a_subject_of_whom_nothing_is_left_is_refused():
+    with refused("subject 's1' must hold a number: every target is NaN"):
+        arrays.without_undefined(recording(np.full((4, 2), np.nan)), ["a"] * 4)
+
+
 def test_a_target_that_is_infinite_throughout_is_refused(rng):
     values = rng.normal(size=(4, 2))
     values[:, 0] = np.inf

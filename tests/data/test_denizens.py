@@ -121,3 +121,6 @@ def test_nan_in_one_repeat_is_refused(copy, rng):
     rewrite_hdf5(path(copy, "val"), story_11=values)
     with refused("'01'", "1 of 84 samples", "run story_11", "cortex/01.2"):
         responses(copy)
+    assert responses(copy, subjects=("01",), nan="leave_out").target == ["01.0", "01.1"]
+    found = adapter.repeats(copy.parent, subject="01", modality="listening", nan="leave_out")
+    assert found.target == ["01.0", "01.1"]

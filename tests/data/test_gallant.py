@@ -139,3 +139,4 @@ def test_voxels_without_a_number_are_left_out_of_means_and_repeats(copy, rng):
     rewrite_hdf5(path(copy), Y_train=train)
     with refused("'S01'", "1 targets", "run train-01", "cortex/S01.0"):
         responses(copy)
+    assert gallant.responses(copy.parent, subjects=("S01",), nan="leave_out").target == ["S01.2"]

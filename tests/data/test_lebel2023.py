@@ -192,6 +192,10 @@ def test_nan_in_a_story_is_refused_and_throughout_left_out(copy, rng):
     rewrite_hdf5(hf5(copy, "UTS01", "wheretheressmoke"), data=values)
     with refused("'UTS01'", "1 targets", "2 of 40", "run wheretheressmoke", "cortex/UTS01.0"):
         responses(copy)
+    found = responses(
+        copy, subjects=["UTS01"], stories=["souls", "wheretheressmoke"], nan="leave_out"
+    )
+    assert found.target == ["UTS01.1", "UTS01.3"]
 
 
 def test_a_copy_under_another_subject_is_refused(copy):

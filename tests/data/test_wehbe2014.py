@@ -171,3 +171,5 @@ def test_nan_is_left_out_throughout_and_refused_in_part(copy):
     write_npy(path, values)
     with refused("subject 'H' must be finite: 1 targets", "run run-2", "brain/H.2"):
         responses(copy)
+    found = wehbe2014.responses(copy.parent, subjects=BOTH, nan="leave_out")
+    assert found.target == ["F.0", "F.1", "F.2", "H.0"]
