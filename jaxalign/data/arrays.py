@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from absl import logging
@@ -197,6 +197,8 @@ def without_undefined(
     Raises:
       InputError: if a target that is not to be left out is not finite, or none is left.
     """
+    if nan not in (None, *get_args(NaN)):
+        raise InputError(f"nan must be one of {', '.join(get_args(NaN))}, found {nan!r}.")
     values = recording.values
     with np.errstate(over="ignore", invalid="ignore"):
         suspect = np.flatnonzero(~np.isfinite(values.sum(axis=0)))

@@ -31,6 +31,8 @@ NUM_TRS = 1351
 NUM_RUNS = 4
 TR_S = 2.0
 WORD_S = 0.5
+# Words at the start that the published analysis leaves out; they may lie before the first TR.
+NUM_SKIPPED = 20
 # TRs that the published responses lack at the start and at the end of each run.
 TRIMMED = (20, 15)
 
@@ -78,12 +80,13 @@ def stimuli(
     time_s, runs = _trs(root, subjects)
     tr = np.searchsorted(time_s, onset_s, side="right") - 1
     outside = (tr < 0) | (onset_s >= time_s[tr] + TR_S)
+    outside[:NUM_SKIPPED] &= tr[:NUM_SKIPPED] >= 0
     if outside.any():
         i = int(outside.argmax())
         raise InputError(
             f"{times_path}: words must be shown during a TR, but word {i} at {onset_s[i]} s is not."
         )
-    run = runs[tr]
+    run = runs[np.maximum(tr, 0)]
     # A word is taken away by the next one, or after half a second.
     following = np.r_[onset_s[1:], np.inf]
     return Stimuli(

@@ -137,9 +137,12 @@ def test_times_that_do_not_ascend_or_fit_are_refused(copy):
     write_npy(path, times + 2000)
     with refused(path, "during a TR"):
         stimuli(copy)
-    write_npy(path, times - 11)
-    with refused(path, "during a TR", "word 0 at -1.0 s"):
+    write_npy(path, times - 21)
+    with refused(path, "during a TR", "word 20 at -1.0 s"):
         stimuli(copy)
+    # The first twenty may come before the scan.
+    write_npy(path, times - 20)
+    assert (stimuli(copy).onset_s[0], stimuli(copy).run[0]) == (-10.0, "run-1")
 
 
 def test_runs_and_trs_that_are_not_those_are_refused(copy):
