@@ -10,12 +10,14 @@ encoding/ridge_utils/stimulus_utils.py (`load_simulated_trfiles`: sound starts a
 padding at the end) and encoding/encoding_utils.py (features are cut to [5 + 5 : -5]).
 """
 
+import itertools
 import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from jaxalign.data import arrays, textgrids
 from jaxalign.data.arrays import NaN, Recording
@@ -102,11 +104,18 @@ def stimuli(
 def spoken(path: pathlib.Path) -> list[textgrids.Interval]:
     """Read the words of a TextGrid of this lab, without breaths, noises and pauses.
 
+    A word that ends after the next one begins ends with its beginning, with a warning that counts
+    such words: onsets were set with more care than ends, and are what features go by.
+
     Raises:
       InputError: if it is malformed, or has no second tier.
     """
-    stripped = [(a, b, label.strip()) for a, b, label in textgrids.read(path, WORD_TIER)]
-    return [x for x in stripped if x[2].strip("{} ").lower() not in NO_WORDS]
+    intervals = textgrids.read(path, WORD_TIER, may_overlap=True)
+    words = [(a, b, x.strip()) for a, b, x in intervals if x.strip("{} ").lower() not in NO_WORDS]
+    cut = [(a, min(b, after[0]), x) for (a, b, x), after in itertools.pairwise(words)] + words[-1:]
+    if changed := sum(x != y for x, y in zip(words, cut, strict=True)):
+        logging.warning("%s: %d words overlap the next one, and end with its start", path, changed)
+    return cut
 
 
 def responses(

@@ -44,26 +44,44 @@ def truncate(path, share=0.6):
     path.write_bytes(content[: int(len(content) * share)])
 
 
-def text_grid(tiers, *, is_short=False):
-    """Return a TextGrid of interval tiers, {name: [(start, end, label), ...]}, long or short."""
+def text_grid(tiers, *, kind="long"):
+    """Return a TextGrid of interval tiers, {name: [(start, end, label), ...]}, as Praat writes it.
+
+    Args:
+      tiers: by name.
+      kind: "long", "short" or "chronological".
+    """
     end = max(entries[-1][1] for entries in tiers.values())
-    if is_short:
-        lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "0", f"{end}"]
-        lines += ["<exists>", f"{len(tiers)}"]
-        for name, entries in tiers.items():
-            lines += ['"IntervalTier"', f'"{name}"', "0", f"{end}", f"{len(entries)}"]
-            for a, b, label in entries:
-                lines += [f"{a}", f"{b}", f'"{label}"']
+    quoted = lambda label: '"' + label.replace('"', '""') + '"'
+    if kind == "chronological":
+        lines = ['"Praat chronological TextGrid text file"', f"0 {end}   ! Time domain."]
+        lines += [f"{len(tiers)}   ! Number of tiers."]
+        lines += [f'"IntervalTier" {quoted(name)} 0 {end}' for name in tiers]
+        entries = [
+            (a, b, i, name, label)
+            for i, (name, own) in enumerate(tiers.items(), start=1)
+            for a, b, label in own
+        ]
+        for a, b, i, name, label in sorted(entries):
+            lines += ["", f"! {name}:", f"{i} {a} {b}", quoted(label)]
         return "\n".join(lines) + "\n"
-    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0"]
-    lines += [f"xmax = {end}", "tiers? <exists>", f"size = {len(tiers)}", "item []:"]
+    head = ['File type = "ooTextFile"', 'Object class = "TextGrid"', ""]
+    if kind == "short":
+        lines = [*head, "0", f"{end}", "<exists>", f"{len(tiers)}"]
+        for name, entries in tiers.items():
+            lines += ['"IntervalTier"', quoted(name), "0", f"{end}", f"{len(entries)}"]
+            for a, b, label in entries:
+                lines += [f"{a}", f"{b}", quoted(label)]
+        return "\n".join(lines) + "\n"
+    lines = [*head, "xmin = 0", f"xmax = {end}", "tiers? <exists>", f"size = {len(tiers)}"]
+    lines += ["item []:"]
     for i, (name, entries) in enumerate(tiers.items(), start=1):
-        lines += [f"    item [{i}]:", '        class = "IntervalTier"', f'        name = "{name}"']
-        lines += ["        xmin = 0", f"        xmax = {end}"]
+        lines += [f"    item [{i}]:", '        class = "IntervalTier"']
+        lines += [f"        name = {quoted(name)}", "        xmin = 0", f"        xmax = {end}"]
         lines += [f"        intervals: size = {len(entries)}"]
         for k, (a, b, label) in enumerate(entries, start=1):
             lines += [f"        intervals [{k}]:", f"            xmin = {a}"]
-            lines += [f"            xmax = {b}", f'            text = "{label}"']
+            lines += [f"            xmax = {b}", f"            text = {quoted(label)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -95,7 +113,7 @@ def harry_potter(root, rng, *, subjects=("F", "H"), num_voxels=3):
 SPOKEN = ((0.0, 0.5, "so"), (0.5, 0.9, "sp"), (0.9, 1.5, "there"), (1.5, 2.0, "{LG}"))
 
 
-def huth_stories(root, rng, stories, *, num_voxels=4, is_short=False):
+def huth_stories(root, rng, stories, *, num_voxels=4, kind="long"):
     """Write `derivative/` of ds003020: {subject: {story: TRs of its scan}}.
 
     The story is `so`, a pause, `there`, laughter, `we` and a breath.
@@ -116,7 +134,7 @@ def huth_stories(root, rng, stories, *, num_voxels=4, is_short=False):
         end = 2.0 * num_trs
         words = [*SPOKEN, (2.0, 2.75, "we"), (2.75, end, "br")]
         tiers = {"phone": [(0.0, 1.0, "S"), (1.0, end, "OW1")], "word": words}
-        grid = text_grid(tiers, is_short=is_short)
+        grid = text_grid(tiers, kind=kind)
         (folder / f"TextGrids/{story}.TextGrid").write_text(grid)
     (folder / "respdict.json").write_text(json.dumps(lengths))
     return folder

@@ -1,6 +1,7 @@
 """ds003020: stories as HDF5 and TextGrids, and which time a response has."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -101,9 +102,21 @@ def test_repeats_of_the_test_story_stand_apart(whole):
         lebel2023.repeats(whole, subject="UTS01", story="souls")
 
 
-def test_short_text_grids_are_read_too(tmp_path, rng):
-    huth_stories(tmp_path, rng, {"UTS02": {"souls": 40}}, is_short=True)
+@pytest.mark.parametrize("kind", ["short", "chronological"])
+def test_text_grids_of_other_kinds_are_read_too(tmp_path, rng, kind):
+    huth_stories(tmp_path, rng, {"UTS02": {"souls": 40}}, kind=kind)
     assert lebel2023.stimuli(tmp_path, subjects=["UTS02"]).text == ["so", "there", "we"]
+
+
+def test_words_that_overlap_the_next_end_with_its_start(copy, caplog):
+    words = [(0.0, 2.0, "a"), (1.75, 2.5, "dog"), (2.5, 90.0, "sp")]
+    grid = text_grid({"phone": [(0.0, 90.0, "S")], "word": words})
+    (copy / "TextGrids/souls.TextGrid").write_text(grid)
+    with caplog.at_level(logging.WARNING):
+        found = stimuli(copy, stories=["souls"])
+    np.testing.assert_array_equal(found.onset_s, [0, 1.75])
+    np.testing.assert_array_equal(found.offset_s, [1.75, 2.5])
+    assert "souls.TextGrid: 1 words overlap the next one" in caplog.text
 
 
 def test_words_before_the_first_sample_reach_it_by_delays(whole):
@@ -213,6 +226,6 @@ def test_text_grids_without_words_are_refused(copy):
     path.write_text(text_grid({"word": list(SPOKEN)}))
     with refused(path, "at least 2 tiers"):
         stimuli(copy)
-    path.write_text(text_grid({"phone": list(SPOKEN), "word": [(0.0, 2.0, "a"), (1.0, 3.0, "b")]}))
+    path.write_text(text_grid({"phone": list(SPOKEN), "word": [(1.0, 2.0, "a"), (0.0, 3.0, "b")]}))
     with refused(path, "must be a TextGrid"):
         stimuli(copy)
