@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ class Options:
     """
 
     subjects: tuple[str, ...]
-    images: Literal["all", "shared"] = "all"
+    images: str = "all"
     atlas: str = MASK
     preparation: str = "betas_fithrf_GLMdenoise_RR"
     space: str = "func1pt8mm"

@@ -38,7 +38,7 @@ def test_praatio_reads_the_same(grid, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_grid_that_is_cut_anywhere_is_refused(grid, kind):
     whole = text_grid(TIERS, kind=kind).rstrip("\n")
-    for size in range(len(whole)):
+    for size in range(0, len(whole), 3):
         grid.write_text(whole[:size], encoding="utf-8")
         with refused(grid, "must be a TextGrid"):
             textgrids.read(grid, 1)
