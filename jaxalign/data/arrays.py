@@ -206,8 +206,8 @@ def without_undefined(
     lacking = np.isnan(own).any(axis=0) if nan == "leave_out" else np.isnan(own).all(axis=0)
     bad = ~np.isfinite(own[:, ~lacking])
     if bad.any():
-        columns = suspect[~lacking][bad.any(axis=0)]
-        runs = list(dict.fromkeys(run[i] for i in np.flatnonzero(bad.any(axis=1))))
+        columns = suspect[~lacking][bad.any(axis=0)].tolist()
+        runs = list(dict.fromkeys(run[i] for i in np.flatnonzero(bad.any(axis=1)).tolist()))
         names = [f"{recording.roi[i]}/{recording.target[i]}" for i in columns[:_SHOWN]]
         rest = ", ..." if len(columns) > _SHOWN else ""
         hint = (
@@ -238,7 +238,7 @@ def without_undefined(
 
 def columns_of(recording: Recording, kept: Bool[np.ndarray, " v"]) -> Recording:
     """Return the recording of some targets."""
-    index = np.flatnonzero(kept)
+    index = np.flatnonzero(kept).tolist()
     return Recording(
         recording.subject,
         recording.values[:, index],

@@ -140,11 +140,11 @@ def repeats(root: pathlib.Path, **options: Any) -> Repeats:
     """
     opts = dataclasses.replace(Options(**options), images="shared")
     files(root, **dataclasses.asdict(opts))
-    if len(opts.subjects) > 1:
+    if len(opts.subjects) != 1:
         raise InputError(
             f"data set nsd: repeats must be of one subject, found {', '.join(opts.subjects)}."
         )
-    (subject,) = opts.subjects
+    subject = opts.subjects[0]
     folder = root / FOLDER
     shown = _shown(folder, opts)
     where = nsd_files.voxels(folder, subject, opts)

@@ -173,7 +173,7 @@ def shared(folder: pathlib.Path) -> set[int]:
       InputError: if there are not 1,000.
     """
     table = _numbers(folder / INFO, ",", ["nsdId", "shared1000"])
-    found = set(table["nsdId"][table["shared1000"].astype(bool)].tolist())
+    found = set(table["nsdId"][table["shared1000"] > 0].tolist())
     if len(found) != NUM_SHARED:
         raise InputError(
             f"{folder / INFO}: shared1000 must mark {NUM_SHARED} images, found {len(found)}."
@@ -181,7 +181,9 @@ def shared(folder: pathlib.Path) -> set[int]:
     return found
 
 
-def _numbers(path: pathlib.Path, separator: str, columns: list[str]) -> pd.DataFrame:
+def _numbers(
+    path: pathlib.Path, separator: str, columns: list[str]
+) -> dict[str, Int[np.ndarray, " m"]]:
     """Read columns of whole numbers, or of truth values."""
     try:
         table = pd.read_csv(path, sep=separator, usecols=columns)
@@ -189,10 +191,11 @@ def _numbers(path: pathlib.Path, separator: str, columns: list[str]) -> pd.DataF
         raise InputError(
             f"{path} must be a table with the columns {', '.join(columns)}: {arrays.line(error)}."
         ) from error
-    for name in columns:
-        if table[name].dtype.kind not in "iub":
-            raise InputError(f"{path}: {name} must hold whole numbers, found {table[name].dtype}.")
-    return table
+    found = {name: np.asarray(table[name]) for name in columns}
+    for name, values in found.items():
+        if values.dtype.kind not in "iub":
+            raise InputError(f"{path}: {name} must hold whole numbers, found {values.dtype}.")
+    return {name: values.astype(np.int64) for name, values in found.items()}
 
 
 def trial_images(folder: pathlib.Path, subject: str, opts: Options) -> Int[np.ndarray, "s n"]:
@@ -205,24 +208,21 @@ def trial_images(folder: pathlib.Path, subject: str, opts: Options) -> Int[np.nd
     path = trials_path(folder, subject)
     table = _numbers(path, "\t", ["SESSION", "RUN", "TRIAL", "73KID"])
     sessions = opts.sessions(subject)
-    table = table[table["SESSION"] <= sessions[-1]]
-    order = table[["SESSION", "RUN", "TRIAL"]].to_numpy()
-    later = np.lexsort(order.T[::-1])
-    if (later != np.arange(len(later))).any():
+    read = np.isin(table["SESSION"], sessions)
+    session, run, trial, image = (values[read] for values in table.values())
+    if (np.lexsort((trial, run, session)) != np.arange(len(trial))).any():
         raise InputError(f"{path} must list trials by SESSION, RUN and TRIAL: it does not.")
-    counts = table["SESSION"].value_counts()
     for number in sessions:
-        if counts.get(number, 0) != NUM_TRIALS:
+        if (num_trials := int((session == number).sum())) != NUM_TRIALS:
             raise InputError(
-                f"{path} must list {NUM_TRIALS} trials of SESSION {number}, found "
-                f"{counts.get(number, 0)}."
+                f"{path} must list {NUM_TRIALS} trials of SESSION {number}, found {num_trials}."
             )
-    shown = table["73KID"].to_numpy(np.int64) - 1
+    shown = image - 1
     columns = [f"subject{int(subject[4:])}_rep{k}" for k in range(MAX_REPEATS)]
     info = _numbers(folder / INFO, ",", ["nsdId", *columns])
-    planned = np.full(1 + max(int(info[columns].to_numpy().max()), len(shown)), -1)
+    planned = np.full(1 + max(len(shown), *(int(info[name].max()) for name in columns)), -1)
     for name in columns:  # trials count from 1; 0: not shown
-        planned[info[name].to_numpy()] = info["nsdId"].to_numpy()
+        planned[info[name]] = info["nsdId"]
     differ = (planned[1 : 1 + len(shown)] != shown) | (shown < 0)
     if differ.any():
         i = int(differ.argmax())

@@ -79,7 +79,8 @@ def _tiers(tokens: Iterator[str | float]) -> list[tuple[str, str, list[Interval]
     is_chronological = first == _CHRONOLOGICAL
     if not is_chronological and (first, _take(tokens, str)) != ("ooTextFile", "TextGrid"):
         raise ValueError(f"it begins with {first!r}")
-    _take(tokens, float), _take(tokens, float)
+    for _ in ("start", "end"):
+        _take(tokens, float)
     num_tiers = int(_take(tokens, float))
     found = []
     ends = []

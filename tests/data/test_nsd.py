@@ -271,6 +271,7 @@ def test_masks_and_labels_that_do_not_fit_are_refused(copy):
     nib.save(nib.Nifti1Image(np.ones((5, 4, 2), np.int16), np.eye(4)), path)
     with refused(path, "grid of nsdgeneral, (5, 4, 3)", "(5, 4, 2)"):
         responses(copy, atlas="prf-visualrois")
+    names.write_text("1 V1v\n")
     nib.save(nib.Nifti1Image(-np.ones((5, 4, 3), np.int16), np.eye(4)), path)
     with refused(path, "at least one voxel"):
         responses(copy, atlas="prf-visualrois")
