@@ -96,9 +96,8 @@ def behavior(root: pathlib.Path, *, times: Times, verify: bool) -> Behavior:
       InputError: if a file is malformed, names a word that the stories lack, or is not the
         published one.
     """
-    text_path, parses_path, path = files(root, times=times, verify=verify)
-    with naming(text_path):
-        words = load(root, "word")
+    _, parses_path, path = files(root, times=times, verify=verify)
+    words = load(root, "word")
     position = _word_in_sentence(parses_path)
     if missing := [name for name in words.stimulus_id if name not in position]:
         raise InputError(f"{parses_path} must have all words: TokenId {missing[0]} is missing.")
@@ -216,7 +215,8 @@ def load(root: pathlib.Path, unit: Unit, *, num_stories: int = 0, num_words: int
         ids += [f"{story}.{x}" for x in (zones if unit == "word" else range(len(parts)))]
         texts += parts
         passages += [story] * len(parts)
-    return Stimuli(stimulus_id=ids, text=texts, passage=passages, run=passages, unit=unit)
+    with naming(path):
+        return Stimuli(stimulus_id=ids, text=texts, passage=passages, run=passages, unit=unit)
 
 
 def _sentences(words: Sequence[str]) -> list[str]:
@@ -295,7 +295,7 @@ def _check_words(path: pathlib.Path, table: pd.DataFrame, words: Stimuli) -> Non
             )
 
 
-def _moved(order: Sequence[str], values: np.ndarray, missing: float) -> np.ndarray:
+def _moved(order: Sequence[str], values: np.ndarray, missing: int | float) -> np.ndarray:
     """Give each word what the word before it in its story has; the first has nothing."""
     row = {name: i for i, name in enumerate(order)}
     moved = np.full_like(values, missing)
