@@ -34,7 +34,6 @@ setuptools.setup(
         "orbax-checkpoint>=0.12.8",
         "pandas>=2.2",
         "pooch>=1.8",
-        "praatio>=6.2",
         "pyarrow>=17",
         "safetensors>=0.8",
         "scikit-learn>=1.6",
@@ -49,9 +48,14 @@ setuptools.setup(
     extras_require={
         # SentencePiece's .model files, where no tokenizer.json was published.
         "sentencepiece": ["protobuf>=5", "sentencepiece>=0.2"],
+        # Read scans and HDF5: LeBel 2023, shortclips, Denizens, NSD, one's own NIfTI.
+        "data": ["h5py>=3.11", "nibabel>=5.3"],
         "test": [
             "beartype>=0.20",
+            "h5py>=3.11",
             "hypothesis>=6.100",
+            "nibabel>=5.3",
+            "praatio>=6.2",
             "protobuf>=5",
             "pytest>=8.2",
             "sentencepiece>=0.2",

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import json
 import pathlib
 import types
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ from jaxalign.io import run_dir
 
 _ALICE = "jaxalign.data.alice"
 _BEHAVIOR = "jaxalign.data.brainscore_behavior"
+_DENIZENS = "jaxalign.data.denizens"
+_LEBEL = "jaxalign.data.lebel2023"
+_NSD = "jaxalign.data.nsd"
 _BRAINSCORE = "jaxalign.data.brainscore"
 _STORIES = "jaxalign.data.natural_stories"
 
@@ -36,6 +40,27 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "pereira2018-mean": ("jaxalign.data.pereira_mean", {"verify": True}),
     "pieman": ("jaxalign.data.pieman", {"verify": True}),
     "tuckute2024": (_BRAINSCORE, {"assembly": "Tuckute2024", "verify": True}),
+    "wehbe2014": ("jaxalign.data.wehbe2014", {}),
+    # One subject each: a row is what is held in memory, and voxels are nobody else's.
+    **{f"lebel2023-UTS0{i}": (_LEBEL, {"subjects": (f"UTS0{i}",)}) for i in range(1, 9)},
+    **{
+        f"denizens-{how}-0{i}": (
+            _DENIZENS,
+            {"subjects": (f"0{i}",), "modality": how, "trim": (10, 10)},
+        )
+        for how in ("reading", "listening")
+        for i in range(1, 10)
+    },
+    **{
+        f"shortclips-S0{i}": ("jaxalign.data.gallant", {"subjects": (f"S0{i}",)})
+        for i in range(1, 6)
+    },
+    **{f"nsd-subj0{i}": (_NSD, {"subjects": (f"subj0{i}",)}) for i in range(1, 9)},
+    # The four who came for all 40 sessions.
+    "nsd-shared": (
+        _NSD,
+        {"subjects": ("subj01", "subj02", "subj05", "subj07"), "images": "shared"},
+    ),
 }
 # Data sets that come with the package.
 EMBEDDED = ("demo",)
@@ -105,16 +130,20 @@ class Dataset:
 
     @functools.cached_property
     def hash(self) -> str:
-        """Hash of all files, 16 hexadecimal digits."""
+        """Hash of all files, and of the options by which they are read; 16 hexadecimal digits."""
         paths = self._adapter.files(self.root, **self.options)
-        return run_dir.hash_text("".join(path.name + run_dir.hash_file(path) for path in paths))
+        options = json.dumps(dict(self.options), sort_keys=True)
+        return run_dir.hash_text(
+            options + "".join(path.name + run_dir.hash_file(path) for path in paths)
+        )
 
 
 def find(name: str, data_root: pathlib.Path | None) -> Dataset:
     """Find a data set by its name in the table, or by the path of a directory.
 
     Args:
-      name: key of `DATASETS`, or the path of a directory in the layout of `data/plain.py`.
+      name: key of `DATASETS`, or the path of a directory in the layout of `data/plain.py` or, where
+        it has `images.csv`, of `data/nifti.py`.
       data_root: folder of published data.
 
     Raises:
@@ -125,10 +154,11 @@ def find(name: str, data_root: pathlib.Path | None) -> Dataset:
         if not path.is_dir():
             raise InputError(
                 f"dataset must be one of {', '.join(DATASETS)}, or a directory with stimuli.csv "
-                f"and responses or behavior: found {name!r}."
+                f"and responses, images.csv or behavior: found {name!r}."
             )
+        module = "nifti" if (path / "images.csv").is_file() else "plain"
         return Dataset(
-            name=path.resolve().name, module="jaxalign.data.plain", root=path, options={}
+            name=path.resolve().name, module=f"jaxalign.data.{module}", root=path, options={}
         )
     module, options = DATASETS[name]
     if name in EMBEDDED:

@@ -65,7 +65,15 @@ def stimuli(root: pathlib.Path) -> Stimuli:
     Raises:
       InputError: if a column is missing, or the times are not numbers.
     """
-    path = files(root)[0]
+    return read_stimuli(files(root)[0])
+
+
+def read_stimuli(path: pathlib.Path) -> Stimuli:
+    """Read a table of stimuli.
+
+    Raises:
+      InputError: if a column is missing, or the times are not numbers.
+    """
     table = tables.read(path, REQUIRED)
     if ("onset_s" in table) != ("offset_s" in table):
         raise InputError(f"{path} must have both onset_s and offset_s, or neither.")

@@ -4,9 +4,17 @@ import re
 
 import published
 import pytest
+import recordings
 from refusals import refused
 
 from jaxalign.data import alice, datasets
+
+# Rows that are recordings of hundreds of files, which `recordings.touch_all` writes.
+LARGE = ("wehbe2014", "lebel2023", "gallant", "denizens", "nsd")
+IS_LARGE = {
+    name: module.removeprefix("jaxalign.data.") in LARGE
+    for name, (module, _) in datasets.DATASETS.items()
+}
 
 CSV = "stimulus_id,text,passage\na,One.,p\nb,Two.,p\nc,Three.,p\n"
 
@@ -84,11 +92,35 @@ def test_groups_are_the_adapters_or_passages(root):
     assert len(set(sentences.stimuli.passage)) == 3
 
 
-@pytest.mark.parametrize("name", datasets.DATASETS)
+@pytest.mark.parametrize("name", [name for name, large in IS_LARGE.items() if not large])
 def test_each_row_of_the_table_is_found(root, name):
     found = datasets.find(name, root)
     assert found.name == name
     assert re.fullmatch("[0-9a-f]{16}", found.hash)
+
+
+@pytest.fixture(scope="module")
+def large_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("large")
+    recordings.touch_all(root)
+    return root
+
+
+@pytest.mark.parametrize("name", [name for name, large in IS_LARGE.items() if large])
+def test_each_row_of_large_recordings_is_found(large_root, name):
+    found = datasets.find(name, large_root)
+    assert found.name == name
+    assert re.fullmatch("[0-9a-f]{16}", found.hash)
+
+
+def test_the_hash_tells_options_apart(large_root):
+    """One subject's files are the same, however they are read."""
+    module, options = datasets.DATASETS["nsd-subj01"]
+    hashes = [
+        datasets.Dataset(name="x", module=module, root=large_root, options=options | more).hash
+        for more in ({}, {"images": "shared"}, {})
+    ]
+    assert hashes[0] == hashes[2] != hashes[1]
 
 
 def test_a_path_names_a_directory_of_ones_own(make_folder, tmp_path, monkeypatch):
@@ -105,6 +137,13 @@ def test_a_name_of_the_table_comes_before_a_directory(alice_root, make_folder, m
     monkeypatch.chdir(alice_root)
     assert datasets.find("alice", alice_root).module == "jaxalign.data.alice"
     assert datasets.find("./alice", alice_root).module == "jaxalign.data.plain"
+
+
+def test_a_directory_of_scans_is_told_by_its_table(make_folder):
+    folder = make_folder(CSV)
+    assert datasets.find(str(folder), None).module == "jaxalign.data.plain"
+    (folder / "images.csv").touch()
+    assert datasets.find(str(folder), None).module == "jaxalign.data.nifti"
 
 
 def test_the_hash_changes_when_any_file_changes(alice_root):
