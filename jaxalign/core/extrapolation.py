@@ -14,6 +14,7 @@ from scipy import stats
 
 from jaxalign.core import resampling, saturation
 from jaxalign.core.ceiling import Ceiling
+from jaxalign.core.saturation import Family
 from jaxalign.core.subsets import SubsetScores
 
 Undefined = Literal["omit", "zero"]
@@ -32,6 +33,7 @@ class Extrapolation(NamedTuple):
 def extrapolate(
     scores: SubsetScores,
     *,
+    family: Family = "exponential",
     undefined: Undefined = "omit",
     num_resamples: int = 100,
     seed: int = 0,
@@ -40,8 +42,8 @@ def extrapolate(
     """Extrapolate the scores of subsets to infinitely many subjects.
 
     For each target and size of subset the scores (of all subsets and splits) are resampled with
-    replacement and averaged; v0 (1 - exp(-x / tau0)) is fitted to the averages over sizes x, and
-    the ceiling of the target is the median v0. Draws are those of NumPy's RandomState(seed), begun
+    replacement and averaged; a curve that rises to v0 is fitted to the averages over sizes, and the
+    ceiling of the target is the median v0. Draws are those of NumPy's RandomState(seed), begun
     anew for each target, as the published way has them.
 
     The interval holds the middle of the bootstraps. Scores of subsets that share subjects are not
@@ -50,6 +52,10 @@ def extrapolate(
 
     Args:
       scores: from `subsets.score`.
+      family: "exponential", as published: v0 (1 - exp(-x / tau0)), where x counts all subjects of
+        the subset. "reliability": v0 sqrt(x / (x + tau0)), where x counts those that predict; so
+        do the correlations with an average rise. The exponential has risen where these still do,
+        and its v0 stays below the true ceiling.
       undefined: what becomes of undefined scores. "omit": a subset with one in any split is left
         out for that target; a size without any other, from its curve; a target with fewer than two
         sizes left is NaN, and not counted by the median over targets (Brain-Score of 2023). "zero":
@@ -70,7 +76,7 @@ def extrapolate(
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}.")
     num_undefined = sum(int(np.isnan(r).sum()) for r in scores.r)
     every = np.ones(len(scores.subsets), bool)
-    curve, num = _curves(scores, every, undefined, num_resamples, seed)
+    curve, num = _curves(scores, every, family, undefined, num_resamples, seed)
     value = np.median(curve.v0, axis=0)
     targets = Ceiling(value, *resampling.percentiles(curve.v0, value, confidence), num)
     value, low, high = (_median(ends) for ends in (targets.value, targets.low, targets.high))
@@ -79,7 +85,11 @@ def extrapolate(
 
 
 def leave_subjects_out(
-    scores: SubsetScores, *, undefined: Undefined = "omit", confidence: float = 0.95
+    scores: SubsetScores,
+    *,
+    family: Family = "exponential",
+    undefined: Undefined = "omit",
+    confidence: float = 0.95,
 ) -> Ceiling:
     """Extrapolate from the averages themselves, with an interval over subjects.
 
@@ -90,6 +100,7 @@ def leave_subjects_out(
 
     Args:
       scores: from `subsets.score`, with at least 4 subjects.
+      family: see `extrapolate`.
       undefined: see `extrapolate`.
       confidence: coverage of the interval.
 
@@ -103,7 +114,7 @@ def leave_subjects_out(
         raise ValueError(f"An interval over subjects needs at least 4 of them, got {s}.")
     every = np.ones(len(scores.subsets), bool)
     value, *parts = (
-        float(_median(_curves(scores, chosen, undefined)[0].v0[0]))
+        float(_median(_curves(scores, chosen, family, undefined)[0].v0[0]))
         for chosen in (every, *~scores.subsets.T)
     )
     error = math.sqrt((s - 1) * np.var(parts))
@@ -124,7 +135,7 @@ def _patterns(
         yield np.flatnonzero(pattern.reshape(-1) == number), kept[:, number]
 
 
-def _curves(scores, chosen, undefined, num_resamples=None, seed=0):
+def _curves(scores, chosen, family, undefined, num_resamples=None, seed=0):
     """Fit curves [q v] to averages over some of the subsets, and count the scores behind them.
 
     Without resamples there is one curve, of the averages themselves.
@@ -146,7 +157,8 @@ def _curves(scores, chosen, undefined, num_resamples=None, seed=0):
                 if len(part):  # else there is no average of this size
                     averages[:, columns[targets], place] = weight @ part
             num[columns[targets]] = sum(map(len, parts))
-    return saturation.fit(x.astype(np.float64), averages), num
+    count = x if family == "exponential" else x - 1
+    return saturation.fit(count.astype(np.float64), averages, family=family), num
 
 
 def _weights(sizes: list[int], num_resamples: int | None, seed: int) -> list[np.ndarray]:

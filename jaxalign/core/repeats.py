@@ -135,15 +135,15 @@ def explainable_variance(
     tile = _tile(len(counts) * (u + 1))
     for start in range(0, v, tile):
         part = Y[:, start : start + tile].astype(np.float64)
-        varies = np.logical_not(metrics.is_constant(part, axis=2))
+        varies = np.expand_dims(~metrics.is_constant(part, axis=2), 2)  # [u t 1]
         part = part - part.mean(axis=2, keepdims=True)
         if standardize:
-            part = part / np.where(varies, part.std(axis=2), 1.0)[:, :, None]
-        part = np.where(varies[:, :, None], part, 0.0)
+            part = part / np.where(varies, part.std(axis=2, keepdims=True), 1.0)
+        part = np.where(varies, part, 0.0)
         series = np.concatenate([part, part.mean(axis=0, keepdims=True)])
         total, square = (resampling.block_sums(x, block) @ counts.T for x in (series, series**2))
         variance = (square - total**2 / size) / np.maximum(size - 1, 1)  # [u+1 v q]
-        each = np.where(varies.all(axis=0)[:, None], variance[:-1].mean(axis=0), 0.0)
+        each = np.where(varies.all(axis=0), variance[:-1].mean(axis=0), 0.0)
         found[:, start : start + tile] = _divide(variance[-1], each).T
     if correct_bias:
         found -= (1 - found) / (u - 1)
