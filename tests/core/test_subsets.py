@@ -199,7 +199,8 @@ def test_scores_of_a_sample_are_those_of_all(rng):
     some = subsets.score(Y, subjects, splits, max_subsets=4, rng=rng)
     assert len(some.subsets) == 4 + 4 + 4 + 1
     for i in range(5):
-        known = {tuple(m): r for m, r in zip(every.subsets[every.subsets[:, i]], every.r[i])}
+        held = every.subsets[every.subsets[:, i]]
+        known = {tuple(m): r for m, r in zip(held, every.r[i], strict=True)}
         for members, r in zip(some.subsets[some.subsets[:, i]], some.r[i], strict=True):
             np.testing.assert_allclose(r, known[tuple(members)], atol=1e-6)
 
