@@ -4,6 +4,7 @@ The more subjects there are to predict one that is left out, the better they do 
 The level that a saturating curve reaches is the ceiling.
 """
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
@@ -68,7 +69,7 @@ def extrapolate(
     Raises:
       ValueError: if a number is out of its range.
 
-    Source: Schrimpf et al. (2021), PNAS 118(45), SI 1.
+    Source: Schrimpf et al. (2021), PNAS 118(45), Methods, on the estimation of the ceiling.
     """
     if num_resamples < 1:
         raise ValueError(f"num_resamples must be >= 1, got {num_resamples}.")
@@ -152,7 +153,7 @@ def _curves(scores, chosen, family, undefined, num_resamples=None, seed=0):
         for targets, kept in _patterns(r):
             values = r[kept][:, :, targets].astype(np.float64)
             parts = [values[own[mine][kept] == k].reshape(-1, len(targets)) for k in x]
-            weights = _weights([len(part) for part in parts], num_resamples, seed)
+            weights = _weights(tuple(map(len, parts)), num_resamples, seed)
             for place, (weight, part) in enumerate(zip(weights, parts, strict=True)):
                 if len(part):  # else there is no average of this size
                     averages[:, columns[targets], place] = weight @ part
@@ -161,7 +162,8 @@ def _curves(scores, chosen, family, undefined, num_resamples=None, seed=0):
     return saturation.fit(count.astype(np.float64), averages, family=family), num
 
 
-def _weights(sizes: list[int], num_resamples: int | None, seed: int) -> list[np.ndarray]:
+@functools.lru_cache(maxsize=8)
+def _weights(sizes, num_resamples, seed):
     """Return what averages so many scores [q scores], all alike or as each resample has them."""
     if num_resamples is None:
         return [np.full((1, size), 1 / max(size, 1)) for size in sizes]

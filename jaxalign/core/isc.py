@@ -38,7 +38,7 @@ def leave_one_out(Y: Float[np.ndarray, "s v n"]) -> Float[np.ndarray, "s v"]:
     Raises:
       ValueError: with fewer than two subjects, or NaN.
 
-    Source: Nastase et al. (2019), Soc Cogn Affect Neurosci 14(6), section 2.
+    Source: Nastase et al. (2019), Soc Cogn Affect Neurosci 14(6).
     """
     _check(Y)
     return ceiling.leave_one_subject_out(Y, [np.arange(Y.shape[2])])
@@ -56,7 +56,7 @@ def pairwise(Y: Float[np.ndarray, "s v n"]) -> Float[np.ndarray, "p v"]:
     Raises:
       ValueError: with fewer than two subjects, or NaN.
 
-    Source: Nastase et al. (2019), Soc Cogn Affect Neurosci 14(6), section 2.
+    Source: Nastase et al. (2019), Soc Cogn Affect Neurosci 14(6).
     """
     _check(Y)
     deviations = Y - Y.mean(axis=2, keepdims=True, dtype=np.float64)

@@ -49,7 +49,7 @@ def noise_ceiling(
     Y: Float[np.ndarray, "u v n"],
     *,
     rng: np.random.Generator,
-    num_averaged: float | None = None,
+    num_averaged: int | None = None,
     rectify: bool = False,
     blocks: Shaped[np.ndarray, " n"] | None = None,
     confidence: float = 0.95,
@@ -71,12 +71,12 @@ def noise_ceiling(
       num_resamples: see `ncsnr`.
 
     Raises:
-      ValueError: see `ncsnr`; or num_averaged is not positive.
+      ValueError: see `ncsnr`; or num_averaged is below 1.
 
     Source: Allen et al. (2022), Nature Neuroscience 25, Methods, Noise ceiling estimation.
     """
-    if num_averaged is not None and not num_averaged > 0:
-        raise ValueError(f"num_averaged must be positive, got {num_averaged}.")
+    if num_averaged is not None and num_averaged < 1:
+        raise ValueError(f"num_averaged must be >= 1, got {num_averaged}.")
     signal, noise, num_blocks = _variances(Y, rng, rectify, blocks, confidence, num_resamples)
     if num_averaged is None:
         repeats = (~np.isnan(Y)).sum(axis=0)  # [v n]

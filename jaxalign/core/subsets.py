@@ -76,7 +76,7 @@ def score(
       ValueError: with fewer than 3 subjects, NaN, shapes or splits that do not fit, a negative
         penalty, more subsets than can be gone through, or a sample of them without `rng`.
 
-    Source: Schrimpf et al. (2021), PNAS 118(45), SI 1.
+    Source: Schrimpf et al. (2021), PNAS 118(45), Methods, on the estimation of the ceiling.
     """
     Y = _checked(Y, subjects, splits, alphas)
     members = features.members(subjects)
@@ -166,6 +166,8 @@ def _checked(Y, subjects, splits, alphas):
                 f"Split {number} must train and test on at least 2 samples, got "
                 f"{len(split.train)} and {len(split.test)}."
             )
+        if len(np.unique(split.train)) < len(split.train):
+            raise ValueError(f"Split {number} must not train on a sample more than once.")
         indices = np.concatenate(split)
         if indices.min() < 0 or indices.max() >= n:
             raise ValueError(
@@ -183,9 +185,8 @@ def _shared(Y, columns, splits, alpha, cutoff):
     """Return what scores the pools of a chunk, with one matrix per pool and split for all."""
     n = len(Y)
     peak = np.abs(Y).max(axis=0)
-    unit = (Y / np.where(peak > 0, peak, 1.0)).astype(
-        np.float32
-    )  # r has no unit, float32 has a range
+    # A correlation has no unit, and float32 a range.
+    unit = (Y / np.where(peak > 0, peak, 1.0)).astype(np.float32)
     held_out = [jax.device_put(unit[:, own]) for own in columns]
     most = max(len(split.test) for split in splits)
     tests = np.zeros((len(splits), most), np.int32)
@@ -199,10 +200,13 @@ def _shared(Y, columns, splits, alpha, cutoff):
     def smoothers(pool):
         own = np.concatenate([columns[subject] for subject in pool])
         dual = len(own) >= min(len(split.train) for split in splits)
-        K = functools.reduce(np.add, map(kernel, pool)) if dual else None
+        if dual:
+            smoother = functools.partial(_dual, sum(map(kernel, pool)))
+        else:
+            smoother = functools.partial(_primal, Y[:, own])
         M = np.zeros((len(splits), most, n), np.float32)
         for number, split in enumerate(splits):
-            part = _smoother(Y[:, own], K, split, alpha, cutoff)
+            part = smoother(split, alpha, cutoff)
             M[number, : len(split.test), split.train] = part.T
         return M
 
@@ -227,22 +231,36 @@ def _held_out_r(
     return jax.vmap(metrics.pearson_r)(predicted, Y[tests], weight)
 
 
-def _smoother(X, kernel, split, alpha, cutoff):
+def _primal(X, split, alpha, cutoff):
     """Return what takes training responses to the predictions of the test samples [T R]."""
+    rows, center = X[split.train], X[split.train].mean(axis=0)
+    Z, Z_test = rows - center, X[split.test] - center
+    gram = Z.T @ Z
+    if _is_rounding(np.trace(gram), (rows**2).sum()):
+        return np.zeros((len(Z_test), len(Z)))
+    return Z_test @ _solve(gram, Z.T, alpha, cutoff)
+
+
+def _dual(kernel, split, alpha, cutoff):
+    """Do what `_primal` does, from the kernel of all samples."""
     train, test = split
-    if kernel is None:
-        center = X[train].mean(axis=0)
-        Z, Z_test = X[train] - center, X[test] - center
-        return Z_test @ _solve(Z.T @ Z, Z.T, alpha, cutoff)
-    between = kernel[train[:, None], train]
-    mean = between.mean(axis=0)
-    gram = between - mean - (mean - mean.mean())[:, None]
+    products = kernel[train[:, None], train]
+    mean = products.mean(axis=0)
+    gram = products - mean - (mean - mean.mean())[:, None]
     cross = kernel[test[:, None], train] - mean
     cross -= cross.mean(axis=1, keepdims=True)
+    spread = np.trace(gram)
+    if _is_rounding(spread, np.trace(products)):
+        return np.zeros(cross.shape)
     # Centred rows have no component along the constant direction: whatever eigenvalue it is given
     # (the mean of the others) leaves the solution as it is, and makes the matrix regular.
-    gram += np.trace(gram) / (len(train) - 1) / len(train)
+    gram += spread / (len(train) - 1) / len(train)
     return _solve(gram, cross.T, alpha, cutoff).T
+
+
+def _is_rounding(spread, level):
+    """Whether features that are constant over a training set leave nothing to predict from."""
+    return spread <= metrics.CONSTANT_TOLERANCE**2 * level
 
 
 def _solve(gram, right, alpha, cutoff):

@@ -133,6 +133,15 @@ def test_nothing_can_be_predicted_from_constants(rng):
     np.testing.assert_array_equal(np.isnan(found.r[1]).all(axis=(1, 2)), pair)
 
 
+@pytest.mark.parametrize("targets", [(1, 2, 2), (60, 2, 2)])
+def test_nothing_can_be_predicted_from_what_is_constant_over_a_training_set(rng, targets):
+    """In both forms: with fewer features than samples, and with more."""
+    Y, subjects = simulate(rng, targets)
+    Y[10:, : targets[0]] = 0.3 + np.arange(targets[0])
+    found = subsets.score(Y, subjects, folds.splits(4, len(Y)))
+    assert np.isnan(found.r[1][0, 0]).all() and not np.isnan(found.r[1][0, 1:]).any()
+
+
 def test_a_target_that_does_not_vary_in_a_test_set_is_undefined_there(rng):
     Y, subjects = simulate(rng, (3, 3, 3))
     Y[:10, 4] = 0.7
@@ -255,6 +264,7 @@ def test_refusals_of_splits(rng):
         ((split([0, 1], [2]),), "Split 0 must train and test on at least 2 samples, got 2 and 1"),
         ((split([0, 1], [2, 40]),), "Split 0 must have indices in 0..39, got 0..40"),
         ((split([-1, 1], [2, 3]),), "Split 0 must have indices in 0..39, got -1..3"),
+        ((split([1, 1], [2, 3]),), "Split 0 must not train on a sample more than once"),
     ):
         with refusal(message):
             subsets.score(Y, subjects, bad)
