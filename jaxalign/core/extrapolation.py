@@ -177,7 +177,7 @@ def _weights(sizes, num_resamples, seed):
     return weights
 
 
-def _median(values: Float[np.ndarray, " v"]) -> Float[np.ndarray, ""]:
+def _median(values):
     """Median of those that are defined; NaN without any."""
     defined = values[~np.isnan(values)]
-    return np.median(defined) if len(defined) else np.asarray(np.nan)
+    return np.asarray(np.median(defined) if len(defined) else np.nan)

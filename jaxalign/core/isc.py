@@ -41,7 +41,7 @@ def leave_one_out(Y: Float[np.ndarray, "s v n"]) -> Float[np.ndarray, "s v"]:
     Source: Nastase et al. (2019), Soc Cogn Affect Neurosci 14(6).
     """
     _check(Y)
-    return ceiling.leave_one_subject_out(Y, [np.arange(Y.shape[2])])
+    return ceiling.leave_one_subject_out(Y.astype(np.float64), [np.arange(Y.shape[2])])
 
 
 def pairwise(Y: Float[np.ndarray, "s v n"]) -> Float[np.ndarray, "p v"]:

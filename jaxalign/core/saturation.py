@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-# Series at a time; with the grid of tau0 they take some 50 MB.
-CHUNK = 2**15
+# Series at a time, of few or of many: two sizes, two compilations. With the grid of tau0 many take
+# some 50 MB.
+FEW, CHUNK = 2**10, 2**15
 # Values of tau0 that are looked at before the best of them is refined, and halvings of its
 # neighbourhood (a tenth of an e-fold), after which float64 is spent.
 GRID, HALVINGS = 200, 52
@@ -58,7 +59,7 @@ def fit(
         raise ValueError(f"y must have one value per x: {len(x)}, got {y.shape[-1]}.")
     shape = y.shape[:-1]
     flat = np.asarray(y, np.float64).reshape(-1, len(x))
-    size = min(CHUNK, 1 << max(len(flat) - 1, 0).bit_length())  # few sizes, few compilations
+    size = FEW if len(flat) <= FEW else CHUNK
     parts = []
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         for start in range(0, len(flat), size):

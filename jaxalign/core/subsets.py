@@ -286,13 +286,15 @@ def _nested(Y, columns, splits, alphas, per_target, cutoff):
     for i, own in enumerate(columns):
         subject[own] = i
     targets = Y.astype(np.float32)
+    least = min(len(split.train) for split in splits)
     group = None if per_target else subject
 
     def predictors(chunk):
         for pool in chunk:
             own = np.concatenate([columns[i] for i in pool])
             # The pool's own targets are predicted too, in vain: arrays of one shape for all pools
-            # are compiled once.
+            # are compiled once. So they are in the dual form, whatever the number of features.
+            form = "dual" if len(own) >= least / 2 else "auto"
             found = cv.nested(
                 Y[:, own],
                 targets,
@@ -301,6 +303,7 @@ def _nested(Y, columns, splits, alphas, per_target, cutoff):
                 standardize=False,
                 scheme="loo",
                 pool=group,
+                form=form,
                 cutoff=cutoff,
             )
             yield lambda i, r=found.r: r[:, columns[i]]

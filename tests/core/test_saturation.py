@@ -45,12 +45,12 @@ def curve_fit(family, x, y, start):
 
 @pytest.mark.parametrize("family", CURVES)
 def test_no_fit_of_scipy_is_better(rng, family):
-    """From three starting points, in 150 series."""
-    y = series(rng, 150)
+    """From two starting points, in 60 series."""
+    y = series(rng, 60)
     found = saturation.fit(X, y, family=family)
     equal = 0
     for i, own in enumerate(y):
-        for start in ([0.5, 1.0], [0.9, 10.0], [0.2, 3.0]):
+        for start in ([0.5, 1.0], [0.9, 10.0]):
             other = curve_fit(family, X, own, start)
             if other is None:
                 continue
@@ -60,7 +60,7 @@ def test_no_fit_of_scipy_is_better(rng, family):
             if cost <= found.cost[i] * (1 + 1e-10) and 0.5 < params[1] < 20:
                 np.testing.assert_allclose(found.v0[i], params[0], atol=1e-4)
                 equal += 1
-    assert equal > 50
+    assert equal > 15
 
 
 @pytest.mark.parametrize("family", CURVES)
@@ -113,12 +113,15 @@ def test_one_value_is_no_curve():
         np.testing.assert_array_equal(np.isnan(part), [True, True, False])
 
 
-def test_shapes_are_kept_and_chunks_do_not_interact(rng):
-    y = np.tile(series(rng, 10), (4000, 1)).reshape(4, 1000, 10, 9)
-    found = saturation.fit(X, y)
-    assert found.v0.shape == (4, 1000, 10)
-    first = saturation.fit(X, y[0, 0])
-    np.testing.assert_allclose(found.v0, np.broadcast_to(first.v0, (4, 1000, 10)), atol=1e-9)
+def test_shapes_are_kept_and_chunks_do_not_interact(rng, monkeypatch):
+    y = series(rng, 60).reshape(4, 3, 5, 9)
+    whole = saturation.fit(X, y)
+    assert whole.v0.shape == (4, 3, 5)
+    monkeypatch.setattr(saturation, "FEW", 16)
+    monkeypatch.setattr(saturation, "CHUNK", 16)
+    parts = saturation.fit(X, y)
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
     assert saturation.fit(X, np.empty((0, 9))).v0.shape == (0,)
 
 
@@ -128,6 +131,6 @@ def test_x_must_be_positive_and_ascending(x):
         saturation.fit(np.array(x), np.zeros((1, len(x))))
 
 
-def test_lengths_must_agree():
+def test_lengths_must_agree(unchecked):
     with pytest.raises(ValueError, match="y must have one value per x: 9, got 8"):
         saturation.fit(X, np.zeros((2, 8)))

@@ -81,9 +81,10 @@ def test_test_sets_may_differ_in_length(rng):
     agree(found, exhaustive(Y, subjects, splits, LinearRegression), 1e-5)
 
 
+@pytest.mark.parametrize("targets", [(3, 3, 3), (20, 30, 15)])
 @pytest.mark.parametrize("per_target", [False, True])
-def test_penalties_chosen_inside_match_scikit_learn(rng, per_target):
-    Y, subjects = simulate(rng, (5, 30, 12, 8), noise_sd=2.0)
+def test_penalties_chosen_inside_match_scikit_learn(rng, targets, per_target):
+    Y, subjects = simulate(rng, targets, noise_sd=2.0)
     splits = folds.splits(3, len(Y))
     alphas = tuple(10.0**k for k in range(-1, 4))
     found = subsets.score(Y, subjects, splits, alphas=alphas, alpha_per_target=per_target)
@@ -137,9 +138,10 @@ def test_nothing_can_be_predicted_from_constants(rng):
 def test_nothing_can_be_predicted_from_what_is_constant_over_a_training_set(rng, targets):
     """In both forms: with fewer features than samples, and with more."""
     Y, subjects = simulate(rng, targets)
-    Y[10:, : targets[0]] = 0.3 + np.arange(targets[0])
-    found = subsets.score(Y, subjects, folds.splits(4, len(Y)))
-    assert np.isnan(found.r[1][0, 0]).all() and not np.isnan(found.r[1][0, 1:]).any()
+    Y[:20, : targets[0]] = 0.3 + np.arange(targets[0])
+    halves = [(np.arange(20), np.arange(20, 40)), (np.arange(0, 40, 2), np.arange(1, 40, 2))]
+    found = subsets.score(Y, subjects, folds.splits(halves, len(Y)))
+    assert np.isnan(found.r[1][0, 0]).all() and not np.isnan(found.r[1][0, 1]).any()
 
 
 def test_a_target_that_does_not_vary_in_a_test_set_is_undefined_there(rng):
