@@ -135,7 +135,7 @@ def test_refusals(rng):
 
 def test_pie_man(data_root, rng):
     path = data_root / "pieman_fmri_36subj/examples/sample_data/weights.mat"
-    Y = np.stack([subject.T for subject in io.loadmat(path)["weights"][0]])
+    Y = np.stack([subject.T for subject in io.loadmat(path)["weights"][0]]).astype(np.float64)
     assert Y.shape == (36, 100, 300)
     np.testing.assert_allclose(isc.leave_one_out(Y), loop_leave_one_out(Y), atol=1e-10)
     np.testing.assert_allclose(isc.pairwise(Y[:, :9]), loop_pairwise(Y[:, :9]), atol=1e-10)

@@ -32,35 +32,30 @@ def series(rng, num):
 
 
 def curve_fit(family, x, y, start):
-    """Fit as published: bounded, from one starting point, so that it may end in a local minimum."""
+    """Return the cost of what is published: bounded, from one starting point, it may fail."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             bounds = ([0, 1e-9], [1, np.inf])
             params, _ = optimize.curve_fit(CURVES[family], x, y, p0=start, bounds=bounds)
         except (RuntimeError, ValueError):
-            return None
-    return params, ((CURVES[family](x, *params) - y) ** 2).sum()
+            return np.inf
+    return ((CURVES[family](x, *params) - y) ** 2).sum()
 
 
 @pytest.mark.parametrize("family", CURVES)
 def test_no_fit_of_scipy_is_better(rng, family):
-    """From two starting points, in 60 series."""
-    y = series(rng, 60)
+    """From two starting points, in 40 series."""
+    y = series(rng, 40)
     found = saturation.fit(X, y, family=family)
-    equal = 0
+    near = 0
     for i, own in enumerate(y):
         for start in ([0.5, 1.0], [0.9, 10.0]):
-            other = curve_fit(family, X, own, start)
-            if other is None:
-                continue
-            params, cost = other
+            cost = curve_fit(family, X, own, start)
             assert found.cost[i] <= cost + 1e-12
-            # Where both are at the same optimum, and it is not one of a valley, so are the levels.
-            if cost <= found.cost[i] * (1 + 1e-10) and 0.5 < params[1] < 20:
-                np.testing.assert_allclose(found.v0[i], params[0], atol=1e-4)
-                equal += 1
-    assert equal > 15
+            near += cost <= found.cost[i] * (1 + 1e-3)
+    # The other is a real one: it mostly gets there as well.
+    assert near > len(y)
 
 
 @pytest.mark.parametrize("family", CURVES)
