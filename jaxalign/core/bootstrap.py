@@ -187,7 +187,7 @@ def block_sums(
       predicted: held-out predictions (`cv.held_out`).
       recorded: responses.
       folds: test samples of each fold.
-      units: the unit of each sample that is tested: passage, run, or block of neighbours (`blocks`).
+      units: the unit of each sample: passage, run, or block of neighbours (`blocks`).
 
     Raises:
       ValueError: if shapes differ.

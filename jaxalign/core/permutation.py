@@ -139,7 +139,7 @@ def _permuted(
     def one(order):
         moved = y[order]
         sums = (total(x)[:-1] for x in (p * moved, moved, moved**2))
-        return _mean_r(jnp, *sums, sizes[:, None], smallest)
+        return _mean_r(jnp, *sums, sizes[:, None], smallest[None])
 
     return jax.lax.map(one, orders)
 
