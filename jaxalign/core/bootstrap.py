@@ -24,6 +24,8 @@ Statistic = Callable[..., Float[np.ndarray, "q v"]]
 
 # Resamples at a time.
 BATCH = 256
+# Differences that are rounding, in standard deviations of the resampled values.
+TIE = 1e-9
 
 
 class Estimate(NamedTuple):
@@ -36,7 +38,7 @@ class Estimate(NamedTuple):
 
 def interval(
     statistic: Statistic,
-    sizes: Sequence[int],
+    sizes: Sequence[int | np.integer],
     *,
     num: int,
     rng: np.random.Generator,
@@ -86,7 +88,9 @@ def interval(
     z = special.ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))[:, None]
     shares = np.broadcast_to(special.ndtr(z), (2, len(value)))
     if kind == "bca":
-        below = (values < value).mean(axis=0) / 2 + (values <= value).mean(axis=0) / 2
+        # A resample of every unit once is equal to the statistic, but for rounding.
+        tie = TIE * values.std(axis=0)
+        below = ((values < value - tie).mean(axis=0) + (values <= value + tie).mean(axis=0)) / 2
         moved = special.ndtri(below) + z
         with np.errstate(invalid="ignore"):  # infinite where all lie on one side
             shares = special.ndtr(

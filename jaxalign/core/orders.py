@@ -72,39 +72,43 @@ def block_orders(
 
 
 def draw_shifts(
-    run: Labels, *, least: int, num: int, rng: np.random.Generator
+    run: Labels, *, num: int, rng: np.random.Generator, least: int = 0
 ) -> Int[np.ndarray, "q r"]:
     """Draw circular shifts of each run, or list all where there are no more than asked for.
 
-    The test is exact for responses whose runs are stationary and join end to end; else it is
-    approximate, by what one seam per run does to the nulls. Runs shift independently.
+    Runs shift independently. The test is exact for responses whose runs are stationary and join
+    end to end; else it is approximate, by what one seam per run does to the nulls, which is hardly
+    to be measured. Leaving out small shifts does no good to that: those that are left are no group,
+    and a response that stands out does so beside them too. Of independent autoregressions (.8, 300
+    samples, level 5 %) all shifts rejected 5.0 %, those of 10 or more 6.1 %, of 30 or more 6.4 %.
 
     Args:
       run: run of each sample; samples of a run are in order of time.
-      least: the smallest shift either way, at least 1. Smaller shifts than the autocorrelation
-        lasts resemble no shift, which costs power.
-      num: shifts to draw; a single run of m samples has m - 2 least + 1.
+      num: shifts to draw; a single run of m samples has m - 1, without the one that does nothing.
       rng: source of all draws.
+      least: the smallest shift either way; 0 lets runs stay (but not all where all are listed).
 
     Returns:
       Shifts in samples, one column per run in the order of first appearance.
 
     Raises:
-      ValueError: if `num` or `least` is less than 1, or a run is too short for `least`.
+      ValueError: if `num` is less than 1, `least` negative, or a run too short to shift.
     """
     _check_num(num)
-    if least < 1:
-        raise ValueError(f"least must be >= 1, got {least}.")
+    if least < 0:
+        raise ValueError(f"least must be >= 0, got {least}.")
     lengths = {label: len(own) for label, own in members(run).items()}
     label = min(lengths, key=lambda label: lengths[label])
-    if lengths[label] < 2 * least:
+    shortest = max(2 * least, 2)
+    if lengths[label] < shortest:
         raise ValueError(
-            f"Every run must have 2 x least = {2 * least} samples to shift, "
-            f"{label!r} has {lengths[label]}."
+            f"Every run must have {shortest} samples to shift, {label!r} has {lengths[label]}."
         )
-    choices = np.array([m - 2 * least + 1 for m in lengths.values()])
-    if np.log(choices).sum() <= np.log(num) + 1e-9:
-        return least + np.indices(choices).reshape(len(choices), -1).T
+    choices = np.array([m - max(2 * least - 1, 0) for m in lengths.values()])
+    # Of the whole group the first is no shift at all, and is the observed score itself.
+    first = int(least == 0)
+    if np.log(choices).sum() <= np.log(num + first) + 1e-9:
+        return least + np.indices(choices).reshape(len(choices), -1).T[first:]
     return least + rng.integers(0, choices, (num, len(choices)))
 
 

@@ -59,6 +59,8 @@ def test_all_shifts_are_listed_where_they_are_few(rng):
     assert found.tolist() == [[s] for s in range(2, 9)]
     two = orders.draw_shifts(["a"] * 4 + ["b"] * 5, least=2, num=99, rng=rng)
     assert two.tolist() == [[2, 2], [2, 3]]
+    group = orders.draw_shifts(["a"] * 2 + ["b"] * 3, num=5, rng=rng)
+    assert group.tolist() == [[0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
 
 
 def test_shifts_are_drawn_where_they_are_many(rng):
@@ -68,6 +70,11 @@ def test_shifts_are_drawn_where_they_are_many(rng):
     assert found.max(axis=0).tolist() == [5, 2, 7]
     alone = orders.draw_shifts(["a"] * 10, least=2, num=6, rng=rng)
     assert len(alone) == 6
+    group = orders.draw_shifts(RUN, num=1000, rng=rng)
+    assert len(group) == 7 * 4 * 9 - 1
+    assert len(orders.draw_shifts(RUN, num=250, rng=rng)) == 250
+    drawn = orders.draw_shifts(np.repeat([0, 1], 40), num=1500, rng=rng)
+    assert (drawn.min(), drawn.max()) == (0, 39)
 
 
 def test_shifts_are_numpys_roll(rng):
@@ -152,11 +159,13 @@ def test_what_cannot_be_drawn_is_refused(rng):
     with pytest.raises(ValueError, match="less than the 9 samples of the longest run, got 9"):
         orders.block_orders(RUN, 9, num=2, rng=rng)
     with pytest.raises(ValueError, match="num must be >= 1, got 0"):
-        orders.draw_shifts([0] * 9, least=1, num=0, rng=rng)
-    with pytest.raises(ValueError, match="least must be >= 1, got 0"):
-        orders.draw_shifts([0] * 9, least=0, num=2, rng=rng)
-    with pytest.raises(ValueError, match="2 x least = 6 samples to shift, 'b' has 4"):
+        orders.draw_shifts([0] * 9, num=0, rng=rng)
+    with pytest.raises(ValueError, match="least must be >= 0, got -1"):
+        orders.draw_shifts([0] * 9, least=-1, num=2, rng=rng)
+    with pytest.raises(ValueError, match="Every run must have 6 samples to shift, 'b' has 4"):
         orders.draw_shifts(RUN, least=3, num=2, rng=rng)
+    with pytest.raises(ValueError, match="Every run must have 2 samples to shift, 1 has 1"):
+        orders.draw_shifts([0, 0, 1], num=2, rng=rng)
     with pytest.raises(ValueError, match="one column for each of 3 runs, got 2"):
         orders.shift_orders(RUN, np.ones((4, 2), int))
     with pytest.raises(ValueError, match="one shape, got \\(5, 1\\) and \\(5, 2\\)"):
