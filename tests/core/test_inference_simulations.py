@@ -104,3 +104,91 @@ def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng):
     assert shares.mean() <= level + 2 * error, (shares.mean(), error)
     assert np.mean(any_false) <= LEVEL + 2 * np.sqrt(LEVEL * (1 - LEVEL) / num_sets)
     assert np.mean(powers) > 0.3
+
+
+NUM_SUBJECTS = 12
+NUM_PASSAGES = 60
+STIMULI = 300
+PASSAGE = np.repeat(np.arange(NUM_PASSAGES), STIMULI // NUM_PASSAGES)
+PASSAGE_FOLDS = folds_lib.contiguous_folds([0] * STIMULI, 5, gap=0, groups=PASSAGE)
+NUM_SIMULATIONS, NUM_FRESH = 2000, 200
+
+
+def experiment(rng, *, shared):
+    """Draw stimuli, and the responses of subjects, of whom some follow the features more.
+
+    Args:
+      rng: source of all draws.
+      shared: standard deviation of what all subjects have in common beyond the features, in units
+        of the noise.
+
+    Returns:
+      Features [n p], and a response of each subject [n s].
+    """
+    X = rng.normal(size=(STIMULI, 20))
+    signal_ = X @ rng.normal(size=(20, 1)) / np.sqrt(20)
+    gain = rng.gamma(4.0, 0.1, size=NUM_SUBJECTS)
+    noise = rng.normal(size=(STIMULI, NUM_SUBJECTS)) + shared * rng.normal(size=(STIMULI, 1))
+    return X, gain * signal_ + noise
+
+
+def coverage(intervals, truth):
+    return np.mean([low <= truth <= high for low, high in intervals])
+
+
+def test_t_intervals_over_subjects_cover_the_expected_score(rng):
+    def scores():
+        X, Y = experiment(rng, shared=0.0)
+        return cv.nested(X, Y, PASSAGE_FOLDS, ALPHAS).r.mean(axis=0)
+
+    truth = np.mean([scores() for _ in range(NUM_FRESH)])
+    values = np.stack([scores() for _ in range(NUM_SIMULATIONS)])
+    found = [stats_lib.mean_interval(own)[1:3] for own in values]
+    assert 0.93 <= coverage(found, truth) <= 0.97
+
+
+def test_bca_intervals_over_passages_cover_the_expected_score_of_a_subject(rng):
+    """The statistic is the pooled correlation; targets of one design are simulations."""
+    per_design = 20
+
+    def draw(num):
+        X = rng.normal(size=(STIMULI, 20))
+        Y = 0.4 * X @ rng.normal(size=(20, num)) / np.sqrt(20) + rng.normal(size=(STIMULI, num))
+        _, predicted = predict(X, Y, PASSAGE_FOLDS)
+        blocks = [fold.outer.test for fold in PASSAGE_FOLDS]
+        sums = bootstrap.block_sums(predicted, Y, blocks, PASSAGE)
+        return bootstrap.correlation_over(sums)
+
+    ones = np.ones((1, NUM_PASSAGES))
+    truth = np.mean([draw(per_design)(ones) for _ in range(NUM_FRESH)])
+    found = [
+        bootstrap.interval(draw(per_design), [NUM_PASSAGES], num=2000, rng=rng)
+        for _ in range(NUM_SIMULATIONS // per_design)
+    ]
+    low, high = (np.concatenate(x) for x in list(zip(*found, strict=True))[1:])
+    assert 0.93 <= coverage(zip(low, high, strict=True), truth) <= 0.97
+
+
+def test_intervals_over_subjects_and_passages_cover_where_subjects_share_noise(rng):
+    """Subjects who saw the same stimuli are not independent: t over them is too narrow."""
+
+    def draw():
+        X, Y = experiment(rng, shared=1.0)
+        _, predicted = predict(X, Y, PASSAGE_FOLDS)
+        blocks = [fold.outer.test for fold in PASSAGE_FOLDS]
+        sums = bootstrap.block_sums(predicted, Y, blocks, PASSAGE)
+        each = bootstrap.Sums(*(x.T[..., None] for x in sums))  # a subject each, of one target
+        return bootstrap.correlation_over_both(each), each
+
+    ones = np.ones((1, NUM_SUBJECTS)), np.ones((1, NUM_PASSAGES))
+    truth = np.mean([draw()[0](*ones) for _ in range(NUM_FRESH)])
+    both, over_subjects = [], []
+    for _ in range(NUM_SIMULATIONS):
+        statistic, sums = draw()
+        found = bootstrap.interval(statistic, [NUM_SUBJECTS, NUM_PASSAGES], num=500, rng=rng)
+        both.append((found.low[0], found.high[0]))
+        r = bootstrap.correlation_over(bootstrap.Sums(*(x[..., 0].T for x in sums)))(ones[1])[0]
+        over_subjects.append(stats_lib.mean_interval(r)[1:3])
+    rates = coverage(both, truth), coverage(over_subjects, truth)
+    assert 0.93 <= rates[0] <= 0.97, rates
+    assert rates[1] < 0.9, rates
