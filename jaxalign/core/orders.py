@@ -108,7 +108,7 @@ def draw_shifts(
     # Of the whole group the first is no shift at all, and is the observed score itself.
     first = int(least == 0)
     if np.log(choices).sum() <= np.log(num + first) + 1e-9:
-        return least + np.indices(choices).reshape(len(choices), -1).T[first:]
+        return least + np.indices(choices.tolist()).reshape(len(choices), -1).T[first:]
     return least + rng.integers(0, choices, (num, len(choices)))
 
 

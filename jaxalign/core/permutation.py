@@ -24,8 +24,8 @@ from jaxalign.core.metrics import CONSTANT_TOLERANCE, is_constant
 from jaxalign.core.problem import DEFAULT, Method, Problem
 from jaxalign.core.stats import Alternative, Significance
 
-# Targets at a time where predictions are given.
-TILE = 512
+# Where predictions are given: targets at a time at most, and sums over blocks that are held.
+TILE, MAX_SUMS = 512, 2**24
 # Scores that differ by less are tied: float64 sums, and scores of the float32 solver.
 ROUNDING, SOLVER_ROUNDING = 1e-10, 1e-5
 
@@ -71,7 +71,8 @@ def permuted_correlation(
         with jax.enable_x64(True):
             return np.asarray(_permuted(p, y, smallest, label, sizes, everything))
 
-    return stats.tally(map(scores, progress(_columns(predicted))), alternative, ROUNDING)
+    columns = _columns(predicted.shape[1], len(sizes) * len(everything))
+    return stats.tally(map(scores, progress(columns)), alternative, ROUNDING)
 
 
 def shifted_correlation(
@@ -117,9 +118,10 @@ def shifted_correlation(
             window = (label[own][None] == here[:, None]).astype(np.float64)
             with _fourier():
                 sums[:, here] += np.asarray(_shifted(p[own], y[own], window, lags))
-        return _mean_r(np, *sums, sizes[:, None, None], smallest)
+        return _mean_r(np, sums, sizes[:, None, None], smallest)
 
-    return stats.tally(map(scores, progress(_columns(predicted))), alternative, ROUNDING)
+    columns = _columns(predicted.shape[1], len(sizes) * len(everything))
+    return stats.tally(map(scores, progress(columns)), alternative, ROUNDING)
 
 
 @jax.jit
@@ -138,8 +140,8 @@ def _permuted(
 
     def one(order):
         moved = y[order]
-        sums = (total(x)[:-1] for x in (p * moved, moved, moved**2))
-        return _mean_r(jnp, *sums, sizes[:, None], smallest[None])
+        sums = [total(x)[:-1] for x in (p * moved, moved, moved**2)]
+        return _mean_r(jnp, sums, sizes[:, None], smallest[None])
 
     return jax.lax.map(one, orders)
 
@@ -163,8 +165,9 @@ def _shifted(
     return jnp.stack([back(inside * y1), back(windows * y1), back(windows * y2)])
 
 
-def _mean_r(xp, products, total, squares, sizes, smallest):
-    """Return r from sums over blocks [b ... t], averaged over blocks; predictions have norm 1."""
+def _mean_r(xp, sums, sizes, smallest):
+    """Return r from three sums over blocks [b ... t], averaged; predictions have norm 1 in each."""
+    products, total, squares = sums
     variance = squares / sizes - (total / sizes) ** 2
     varies = variance > smallest**2
     r = products / xp.sqrt(xp.where(varies, variance * sizes, 1.0))
@@ -199,9 +202,9 @@ def _prepare(predicted, recorded, label, num_blocks, columns):
     return p, y - y.mean(axis=0), smallest
 
 
-def _columns(x):
-    starts = range(0, x.shape[1], TILE)
-    return [range(a, min(a + TILE, x.shape[1])) for a in starts]
+def _columns(num_targets, sums_per_target):
+    width = min(max(MAX_SUMS // sums_per_target, 1), TILE)
+    return [range(a, min(a + width, num_targets)) for a in range(0, num_targets, width)]
 
 
 # Nulls that are fitted.

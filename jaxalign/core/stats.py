@@ -1,7 +1,7 @@
 """Intervals and paired tests over subjects, and significance of many targets at once."""
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -100,11 +100,11 @@ def _wilcoxon(d, alternative):
     w = float(ranks[d > 0].sum())
     is_tied = len(np.unique(ranks)) < n
     is_exact = n <= (MAX_EXACT_TIED if is_tied else MAX_EXACT)
-    method = "auto"
+    method: Any = "auto"
     if is_exact:
         method = stats.PermutationMethod(n_resamples=2**n) if is_tied else "exact"
-    p = float(stats.wilcoxon(d, alternative=alternative, method=method).pvalue)
-    return w, p, float(2 * w / ranks.sum() - 1), is_exact
+    found: Any = stats.wilcoxon(d, alternative=alternative, method=method)
+    return w, float(found.pvalue), float(2 * w / ranks.sum() - 1), is_exact
 
 
 def benjamini_hochberg(p: Float[np.ndarray, "*v"]) -> Float[np.ndarray, "*v"]:
