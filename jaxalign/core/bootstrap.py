@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from scipy import special
 
 from jaxalign.core.features import Labels, members
-from jaxalign.core.metrics import is_constant
+from jaxalign.core.metrics import is_constant, is_flat
 from jaxalign.core.orders import check_samples
 
 Kind = Literal["bca", "percentile"]
@@ -199,7 +199,7 @@ def block_sums(
     check_samples(predicted, recorded, units)
     p, y = (np.zeros(predicted.shape) for _ in range(2))
     for fold in folds:
-        varies = ~(is_constant(predicted[fold]) | is_constant(recorded[fold]))
+        varies = ~(is_flat(predicted[fold]) | is_constant(recorded[fold]))
         for apart, values in ((p, predicted), (y, recorded)):
             own = values[fold].astype(np.float64)
             apart[fold] = np.where(varies, own - own.mean(axis=0), 0.0)

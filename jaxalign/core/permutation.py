@@ -20,7 +20,7 @@ from jaxalign.core import orders as orders_lib
 from jaxalign.core import stats, tiles
 from jaxalign.core.features import Labels, members
 from jaxalign.core.folds import Fold
-from jaxalign.core.metrics import CONSTANT_TOLERANCE, is_constant
+from jaxalign.core.metrics import CONSTANT_TOLERANCE, is_flat
 from jaxalign.core.problem import DEFAULT, Method, Problem
 from jaxalign.core.stats import Alternative, Significance
 
@@ -192,9 +192,9 @@ def _prepare(predicted, recorded, label, num_blocks, columns):
     p = np.zeros((len(label), len(columns)))
     for block in range(num_blocks):
         inside = label == block
-        values = predicted[inside, own].astype(np.float64)
-        apart = values - values.mean(axis=0)
-        constant = is_constant(values)
+        values = predicted[inside, own]
+        apart = values - values.mean(axis=0, dtype=np.float64)
+        constant = is_flat(values)
         norm = np.sqrt((apart**2).sum(axis=0))
         p[inside] = np.where(constant, np.nan, apart / np.where(constant, 1.0, norm))
     y = recorded[:, own].astype(np.float64)

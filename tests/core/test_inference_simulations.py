@@ -29,6 +29,12 @@ def autoregression(rng, phi, *shape):
     return signal.lfilter([1], [1, -phi], noise, axis=0)
 
 
+def weights(rng, p, v):
+    """Of a signal of unit variance."""
+    w = rng.normal(size=(p, v))
+    return w / np.sqrt((w**2).sum(axis=0))
+
+
 def predict(X, Y, folds):
     """Return scores and held-out predictions of penalties chosen inside."""
     fitted = cv.nested(X, Y, folds, ALPHAS)
@@ -90,8 +96,7 @@ def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng):
     for _ in range(num_sets):
         X = autoregression(rng, 0.8, NUM_TRS, 10)
         noise = autoregression(rng, 0.8, NUM_TRS, v) + autoregression(rng, 0.8, NUM_TRS, 1)
-        weights = rng.normal(size=(10, v)) * is_signal
-        Y = noise + 0.3 * X @ weights
+        Y = noise + X @ weights(rng, 10, v) * is_signal
         _, predicted = predict(X, Y, FOLDS)
         shifts = orders.draw_shifts(RUN, num=299, rng=rng)
         found = permutation.shifted_correlation(predicted, Y, BLOCKS, RUN, shifts)
@@ -126,7 +131,7 @@ def experiment(rng, *, shared):
       Features [n p], and a response of each subject [n s].
     """
     X = rng.normal(size=(STIMULI, 20))
-    signal_ = X @ rng.normal(size=(20, 1)) / np.sqrt(20)
+    signal_ = X @ weights(rng, 20, 1)
     gain = rng.gamma(4.0, 0.1, size=NUM_SUBJECTS)
     noise = rng.normal(size=(STIMULI, NUM_SUBJECTS)) + shared * rng.normal(size=(STIMULI, 1))
     return X, gain * signal_ + noise
@@ -153,7 +158,7 @@ def test_bca_intervals_over_passages_cover_the_expected_score_of_a_subject(rng):
 
     def draw(num):
         X = rng.normal(size=(STIMULI, 20))
-        Y = 0.4 * X @ rng.normal(size=(20, num)) / np.sqrt(20) + rng.normal(size=(STIMULI, num))
+        Y = 0.4 * X @ weights(rng, 20, num) + rng.normal(size=(STIMULI, num))
         _, predicted = predict(X, Y, PASSAGE_FOLDS)
         blocks = [fold.outer.test for fold in PASSAGE_FOLDS]
         sums = bootstrap.block_sums(predicted, Y, blocks, PASSAGE)

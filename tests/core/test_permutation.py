@@ -96,7 +96,7 @@ def test_shifts_match_numpy(rng):
 
 def test_every_shift_of_a_single_run(rng):
     p, y = make_pair(rng, v=1)
-    shifts = orders.draw_shifts([0] * N, least=1, num=N, rng=rng)
+    shifts = orders.draw_shifts([0] * N, num=N, rng=rng)
     assert len(shifts) == N - 1
     found = permutation.shifted_correlation(p, y, [np.arange(N)], [0] * N, shifts)
     r = [np.corrcoef(p[:, 0], np.roll(y[:, 0], s))[0, 1] for s in range(N)]
@@ -108,7 +108,7 @@ def test_shifts_and_orders_are_the_same_on_interleaved_runs_and_partial_blocks(r
     run = rng.permutation(RUN)
     blocks = [np.array([1, 5, 9, 20]), np.arange(25, 39, 2)]
     p[[0, 2]] = np.nan  # never tested, never predicted
-    shifts = orders.draw_shifts(run, least=1, num=40, rng=rng)
+    shifts = orders.draw_shifts(run, num=40, rng=rng)
     one = permutation.shifted_correlation(p, y, blocks, run, shifts)
     other = permutation.permuted_correlation(p, y, blocks, orders.shift_orders(run, shifts))
     assert_agrees(one, *by_hand(p, y, blocks, orders.shift_orders(run, shifts)))
@@ -118,11 +118,27 @@ def test_shifts_and_orders_are_the_same_on_interleaved_runs_and_partial_blocks(r
 
 def test_large_baselines_and_small_units_change_nothing(rng):
     p, y = make_pair(rng)
-    shifts = orders.draw_shifts(RUN, least=1, num=40, rng=rng)
+    shifts = orders.draw_shifts(RUN, num=40, rng=rng)
     plain = permutation.shifted_correlation(p, y, BLOCKS, RUN, shifts)
     changed = permutation.shifted_correlation(1e-8 * p + 3, 1e4 + 1e-1 * y, BLOCKS, RUN, shifts)
     np.testing.assert_allclose(changed.statistic, plain.statistic, atol=1e-6)
     np.testing.assert_allclose(changed.largest, plain.largest, atol=1e-6)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_predictions_that_barely_vary_beside_their_mean_have_a_correlation(rng, shifted):
+    """As those of the largest penalties do, of responses with a large baseline."""
+    p, y = make_pair(rng)
+    shifts = orders.draw_shifts(RUN, num=40, rng=rng)
+    small = 1e3 + 1e-6 * p
+
+    def run(p):
+        if shifted:
+            return permutation.shifted_correlation(p, y, BLOCKS, RUN, shifts)
+        return permutation.permuted_correlation(p, y, BLOCKS, orders.shift_orders(RUN, shifts))
+
+    np.testing.assert_allclose(run(small).statistic, run(p).statistic, atol=1e-6)
+    assert np.isnan(run(np.float32(small)).statistic).all()
 
 
 def undefined_pair(rng):
@@ -284,7 +300,7 @@ def test_the_test_of_permuted_responses_is_exact(rng):
 def test_what_does_not_fit_together_is_refused(rng):
     p, y = make_pair(rng)
     drawn = orders.row_orders(RUN, num=3, rng=rng)
-    shifts = orders.draw_shifts(RUN, least=1, num=3, rng=rng)
+    shifts = orders.draw_shifts(RUN, num=3, rng=rng)
     with pytest.raises(ValueError, match="one column for each of 2 runs, got 1"):
         permutation.shifted_correlation(p, y, BLOCKS, RUN, shifts[:, :1])
     with pytest.raises(ValueError, match="label all 40 samples, got 39 labels"):
