@@ -114,13 +114,14 @@ def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng):
 NUM_SUBJECTS = 12
 NUM_PASSAGES = 60
 STIMULI = 300
+P = 20
 PASSAGE = np.repeat(np.arange(NUM_PASSAGES), STIMULI // NUM_PASSAGES)
 PASSAGE_FOLDS = folds_lib.contiguous_folds([0] * STIMULI, 5, gap=0, groups=PASSAGE)
 NUM_SIMULATIONS, NUM_FRESH = 2000, 200
 
 
-def experiment(rng, *, shared):
-    """Draw stimuli, and the responses of subjects, of whom some follow the features more.
+def subject_scores(rng, *, shared):
+    """Draw an experiment of subjects, of whom some follow the features more, and score it.
 
     Args:
       rng: source of all draws.
@@ -128,72 +129,76 @@ def experiment(rng, *, shared):
         of the noise.
 
     Returns:
-      Features [n p], and a response of each subject [n s].
+      A score of each subject and fold [s k].
     """
-    X = rng.normal(size=(STIMULI, 20))
-    signal_ = X @ weights(rng, 20, 1)
+    X = rng.normal(size=(STIMULI, P))
     gain = rng.gamma(4.0, 0.1, size=NUM_SUBJECTS)
-    noise = rng.normal(size=(STIMULI, NUM_SUBJECTS)) + shared * rng.normal(size=(STIMULI, 1))
-    return X, gain * signal_ + noise
+    Y = gain * (X @ weights(rng, P, 1)) + rng.normal(size=(STIMULI, NUM_SUBJECTS))
+    Y += shared * rng.normal(size=(STIMULI, 1))
+    return cv.nested(X, Y, PASSAGE_FOLDS, ALPHAS).r.T
 
 
 def coverage(intervals, truth):
-    return np.mean([low <= truth <= high for low, high in intervals])
+    return np.mean([found.low <= truth <= found.high for found in intervals])
 
 
-def test_t_intervals_over_subjects_cover_the_expected_score(rng):
-    def scores():
-        X, Y = experiment(rng, shared=0.0)
-        return cv.nested(X, Y, PASSAGE_FOLDS, ALPHAS).r.mean(axis=0)
+@pytest.mark.parametrize("shared", [0.0, 1.0])
+def test_intervals_cover_the_expected_score(rng, shared):
+    truth = np.mean([subject_scores(rng, shared=shared) for _ in range(NUM_FRESH)])
+    found = [subject_scores(rng, shared=shared) for _ in range(NUM_SIMULATIONS)]
+    rates = {
+        "crossed": coverage(map(stats_lib.crossed_interval, found), truth),
+        "subjects": coverage([stats_lib.mean_interval(x.mean(axis=1)) for x in found], truth),
+    }
+    assert 0.93 <= rates["crossed"] <= 0.97, rates
+    if shared:  # what they have in common makes subjects dependent
+        assert rates["subjects"] < 0.9, rates
+    else:
+        assert 0.93 <= rates["subjects"] <= 0.97, rates
 
-    truth = np.mean([scores() for _ in range(NUM_FRESH)])
-    values = np.stack([scores() for _ in range(NUM_SIMULATIONS)])
-    found = [stats_lib.mean_interval(own)[1:3] for own in values]
-    assert 0.93 <= coverage(found, truth) <= 0.97
+
+def test_intervals_of_one_subject_cover_the_expected_score(rng):
+    def scores(num):
+        X = rng.normal(size=(STIMULI, P))
+        Y = 0.4 * X @ weights(rng, P, num) + rng.normal(size=(STIMULI, num))
+        return cv.nested(X, Y, PASSAGE_FOLDS, ALPHAS).r
+
+    truth = np.mean([scores(20) for _ in range(NUM_FRESH)])
+    found = [r[None] for _ in range(NUM_SIMULATIONS // 10) for r in scores(10).T]
+    rate = coverage(map(stats_lib.crossed_interval, found), truth)
+    assert 0.93 <= rate <= 0.97
 
 
-def test_bca_intervals_over_passages_cover_the_expected_score_of_a_subject(rng):
-    """The statistic is the pooled correlation; targets of one design are simulations."""
-    per_design = 20
-
-    def draw(num):
-        X = rng.normal(size=(STIMULI, 20))
-        Y = 0.4 * X @ weights(rng, 20, num) + rng.normal(size=(STIMULI, num))
+def test_bca_intervals_over_passages_cover_the_score_of_these_fits_on_new_stimuli(rng):
+    """Of Gaussian features that score is known from the coefficients of each fold."""
+    gain, num, covered = 0.4, 20, []
+    blocks = [fold.outer.test for fold in PASSAGE_FOLDS]
+    for _ in range(NUM_SIMULATIONS // num):
+        X, w = rng.normal(size=(STIMULI, P)), weights(rng, P, num)
+        Y = gain * X @ w + rng.normal(size=(STIMULI, num))
         _, predicted = predict(X, Y, PASSAGE_FOLDS)
-        blocks = [fold.outer.test for fold in PASSAGE_FOLDS]
+        products, squares = np.zeros((2, num))
+        for test in blocks:
+            design = np.column_stack([X[test], np.ones(len(test))])
+            coef = np.linalg.lstsq(design, predicted[test])[0][:-1]
+            products += gain * (coef * w).sum(axis=0)
+            squares += (coef**2).sum(axis=0)
+        truth = products / np.sqrt(squares * len(blocks) * (gain**2 + 1))
         sums = bootstrap.block_sums(predicted, Y, blocks, PASSAGE)
-        return bootstrap.correlation_over(sums)
-
-    ones = np.ones((1, NUM_PASSAGES))
-    truth = np.mean([draw(per_design)(ones) for _ in range(NUM_FRESH)])
-    found = [
-        bootstrap.interval(draw(per_design), [NUM_PASSAGES], num=2000, rng=rng)
-        for _ in range(NUM_SIMULATIONS // per_design)
-    ]
-    low, high = (np.concatenate(x) for x in list(zip(*found, strict=True))[1:])
-    assert 0.93 <= coverage(zip(low, high, strict=True), truth) <= 0.97
+        found = bootstrap.interval(
+            bootstrap.correlation_over(sums), [NUM_PASSAGES], num=1000, rng=rng
+        )
+        covered.append((found.low <= truth) & (truth <= found.high))
+    assert 0.93 <= np.mean(covered) <= 0.97
 
 
-def test_intervals_over_subjects_and_passages_cover_where_subjects_share_noise(rng):
-    """Subjects who saw the same stimuli are not independent: t over them is too narrow."""
-
-    def draw():
-        X, Y = experiment(rng, shared=1.0)
-        _, predicted = predict(X, Y, PASSAGE_FOLDS)
-        blocks = [fold.outer.test for fold in PASSAGE_FOLDS]
-        sums = bootstrap.block_sums(predicted, Y, blocks, PASSAGE)
-        each = bootstrap.Sums(*(x.T[..., None] for x in sums))  # a subject each, of one target
-        return bootstrap.correlation_over_both(each), each
-
-    ones = np.ones((1, NUM_SUBJECTS)), np.ones((1, NUM_PASSAGES))
-    truth = np.mean([draw()[0](*ones) for _ in range(NUM_FRESH)])
-    both, over_subjects = [], []
-    for _ in range(NUM_SIMULATIONS):
-        statistic, sums = draw()
-        found = bootstrap.interval(statistic, [NUM_SUBJECTS, NUM_PASSAGES], num=500, rng=rng)
-        both.append((found.low[0], found.high[0]))
-        r = bootstrap.correlation_over(bootstrap.Sums(*(x[..., 0].T for x in sums)))(ones[1])[0]
-        over_subjects.append(stats_lib.mean_interval(r)[1:3])
-    rates = coverage(both, truth), coverage(over_subjects, truth)
-    assert 0.93 <= rates[0] <= 0.97, rates
-    assert rates[1] < 0.9, rates
+@pytest.mark.parametrize("kind", ["bca", "percentile"])
+def test_bootstrap_intervals_over_subjects_and_stimuli_cover_their_mean(rng, kind):
+    """Of effects of 30 subjects and 40 stimuli, and of their pairs; skewed over subjects."""
+    subjects = rng.gamma(2.0, size=(30, 1, NUM_SIMULATIONS)) - 2.0
+    units = rng.normal(size=(1, 40, NUM_SIMULATIONS))
+    values = subjects + units + rng.normal(size=(30, 40, NUM_SIMULATIONS))
+    found = bootstrap.interval(
+        bootstrap.mean_over_both(values), [30, 40], num=1000, rng=rng, kind=kind
+    )
+    assert 0.93 <= np.mean((found.low <= 0) & (found.high >= 0)) <= 0.97

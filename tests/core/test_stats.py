@@ -64,6 +64,50 @@ def test_shifting_and_scaling_values_does_so_to_the_interval(rng):
     np.testing.assert_allclose(changed[:3], 3 * np.array(plain[:3]) + 1)
 
 
+def test_crossed_intervals_by_hand(rng):
+    values = rng.normal(size=(4, 3)) + rng.normal(size=(4, 1)) + rng.normal(size=3)
+    mean, low, high, n = stats.crossed_interval(values, 0.9)
+    # An analysis of variance of the table, written out.
+    grand = sum(map(sum, values)) / 12
+    a = [row.sum() / 3 - grand for row in values]
+    b = [column.sum() / 4 - grand for column in values.T]
+    rest = sum((values[i, j] - grand - a[i] - b[j]) ** 2 for i in range(4) for j in range(3)) / 6
+    c = 1 / 3 + 1 / 2
+    v_s, v_k = sum(x**2 for x in a) / 3 / 4, c * sum(x**2 for x in b) / 2
+    v = max(v_s + v_k - c * rest / 4, v_s, v_k)
+    df = v**2 / (v_s**2 / 3 + v_k**2 / 2)
+    half = scipy_stats.t.isf(0.05, df) * v**0.5
+    assert (mean, low, high, n) == pytest.approx((grand, grand - half, grand + half, 4))
+
+
+def test_crossed_intervals_of_one_subject_are_over_folds(rng):
+    values = rng.normal(size=(1, 5))
+    found = stats.crossed_interval(values)
+    plain = stats.mean_interval(values[0])
+    # t over folds, with 1/5 + 1/4 in place of 1/5.
+    assert found.high - found.mean == pytest.approx((plain.high - plain.mean) * np.sqrt(0.45 * 5))
+    assert found.n == 1
+
+
+def test_crossed_intervals_without_an_effect_of_folds_are_over_subjects(rng):
+    values = np.repeat(rng.normal(size=(6, 1)), 5, axis=1)
+    assert stats.crossed_interval(values) == pytest.approx(stats.mean_interval(values[:, 0]))
+
+
+def test_crossed_intervals_leave_out_subjects_with_an_undefined_fold(rng):
+    values = rng.normal(size=(5, 4))
+    with_gap = np.insert(values, 2, np.nan, axis=0)
+    with_gap[2, 1:] = 0.3
+    assert stats.crossed_interval(with_gap) == stats.crossed_interval(values)
+    none = stats.crossed_interval(np.full((2, 4), np.nan))
+    assert np.isnan(none[:3]).all()
+    assert none.n == 0
+    alone = stats.crossed_interval(values[:, :1])
+    assert alone.mean == pytest.approx(values[:, 0].mean())
+    assert np.isnan([alone.low, alone.high]).all()
+    assert stats.crossed_interval(np.full((3, 4), 0.5)) == (0.5, 0.5, 0.5, 3)
+
+
 def test_inputs_are_not_changed():
     values = np.array([1.0, np.nan, 2.0])
     stats.mean_interval(values)
