@@ -10,15 +10,19 @@ from scipy import signal
 from jaxalign.core import bootstrap, cv, orders, permutation
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import stats as stats_lib
+from jaxalign.core.folds import Fold, Split
 
 pytestmark = pytest.mark.slow
 
 ALPHAS = np.logspace(0, 4, 5)
 NUM_TRS = 300
 RUN = [0] * NUM_TRS
-GAP = 10
-FOLDS = folds_lib.contiguous_folds(RUN, 5, gap=GAP)
-BLOCKS = [fold.outer.test for fold in FOLDS]
+EVERY = np.arange(NUM_TRS)
+# The second run is predicted by what was fitted to the first.
+TEST_RUN = Fold(
+    Split(EVERY, NUM_TRS + EVERY),
+    tuple(fold.outer for fold in folds_lib.contiguous_folds(RUN, 5, gap=10)),
+)
 LEVEL = 0.05
 
 
@@ -36,16 +40,23 @@ def weights(rng, p, v):
 
 
 def predict(X, Y, folds):
-    """Return scores and held-out predictions of penalties chosen inside."""
-    fitted = cv.nested(X, Y, folds, ALPHAS)
-    return fitted.r.mean(axis=0), cv.held_out(X, Y, folds, fitted.alphas)
+    """Return held-out predictions of penalties chosen inside."""
+    return cv.held_out(X, Y, folds, cv.nested(X, Y, folds, ALPHAS).alphas)
 
 
-def null_sets(rng, phi, *, num=25, targets=200):
+def predict_test_run(X, Y):
+    """Return predictions of the second run, and its responses."""
+    return predict(X, Y, [TEST_RUN])[NUM_TRS:], Y[NUM_TRS:]
+
+
+def null_sets(rng, phi, *, runs=1, num=25, targets=200):
     """Yield features and responses that have nothing to do with each other: 5,000 targets."""
     for _ in range(num):
-        X = autoregression(rng, phi, NUM_TRS, 20)
-        yield X, autoregression(rng, phi, NUM_TRS, targets)
+        X, Y = (
+            np.concatenate([autoregression(rng, phi, NUM_TRS, size) for _ in range(runs)])
+            for size in (20, targets)
+        )
+        yield X, Y
 
 
 def rejected(parts):
@@ -55,18 +66,21 @@ def rejected(parts):
 
 @pytest.mark.parametrize("phi", [0.5, 0.8])
 def test_time_series_are_rejected_as_often_as_the_level_says(rng, phi):
+    """A run is predicted by what was fitted to another."""
     found = {"shifts": [], "blocks": [], "rows": []}
-    for X, Y in null_sets(rng, phi):
-        _, predicted = predict(X, Y, FOLDS)
+    for X, Y in null_sets(rng, phi, runs=2):
+        predicted, recorded = predict_test_run(X, Y)
         shifts = orders.draw_shifts(RUN, num=299, rng=rng)
-        found["shifts"].append(permutation.shifted_correlation(predicted, Y, BLOCKS, RUN, shifts))
-        tau = np.median(orders.correlation_time(predicted, Y, RUN))
+        found["shifts"].append(
+            permutation.shifted_correlation(predicted, recorded, [EVERY], RUN, shifts)
+        )
+        tau = np.median(orders.correlation_time(predicted, recorded, RUN))
         drawn = {
             "blocks": orders.block_orders(RUN, int(np.ceil(10 * tau)), num=299, rng=rng),
             "rows": orders.row_orders(RUN, num=299, rng=rng),
         }
         for name, own in drawn.items():
-            found[name].append(permutation.permuted_correlation(predicted, Y, BLOCKS, own))
+            found[name].append(permutation.permuted_correlation(predicted, recorded, [EVERY], own))
     rates = {name: rejected(parts) for name, parts in found.items()}
     assert 0.04 <= rates["shifts"] <= 0.06, rates
     assert 0.04 <= rates["blocks"] <= 0.06, rates
@@ -74,18 +88,23 @@ def test_time_series_are_rejected_as_often_as_the_level_says(rng, phi):
     assert rates["rows"] > {0.5: 0.08, 0.8: 0.15}[phi], rates
 
 
-def test_fitted_nulls_of_time_series_need_no_gap(rng):
-    """Training samples next to test samples leak; what is fitted anew leaks as much."""
-    folds = folds_lib.contiguous_folds(RUN, 5, gap=0)
-    fitted, given = [], []
+@pytest.mark.parametrize("gap", [0, 10])
+def test_cross_validated_scores_need_nulls_that_are_fitted(rng, gap):
+    """Two samples that each serve to predict the other count twice, in nulls as in the score."""
+    folds = folds_lib.contiguous_folds(RUN, 5, gap=gap)
+    blocks = [fold.outer.test for fold in folds]
+    found = {"fitted": [], "given": [], "rows": []}
     for X, Y in null_sets(rng, 0.8):
         shifts = orders.draw_shifts(RUN, num=99, rng=rng)
-        drawn = orders.shift_orders(RUN, shifts)
-        fitted.append(permutation.permuted_fit(X, Y, folds, ALPHAS, drawn))
-        _, predicted = predict(X, Y, folds)
-        given.append(permutation.shifted_correlation(predicted, Y, BLOCKS, RUN, shifts))
-    rates = rejected(fitted), rejected(given)
-    assert 0.04 <= rates[0] <= 0.06, rates
+        rows = orders.row_orders(RUN, num=99, rng=rng)
+        for name, own in (("fitted", orders.shift_orders(RUN, shifts)), ("rows", rows)):
+            found[name].append(permutation.permuted_fit(X, Y, folds, ALPHAS, own))
+        predicted = predict(X, Y, folds)
+        found["given"].append(permutation.shifted_correlation(predicted, Y, blocks, RUN, shifts))
+    rates = {name: rejected(parts) for name, parts in found.items()}
+    assert 0.04 <= rates["fitted"] <= 0.06, rates
+    assert rates["given"] > 0.08, rates
+    assert rates["rows"] > 0.15, rates
 
 
 def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng):
@@ -94,12 +113,12 @@ def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng):
     is_signal = np.arange(v) < v // 5
     shares, powers, any_false = [], [], []
     for _ in range(num_sets):
-        X = autoregression(rng, 0.8, NUM_TRS, 10)
-        noise = autoregression(rng, 0.8, NUM_TRS, v) + autoregression(rng, 0.8, NUM_TRS, 1)
-        Y = noise + X @ weights(rng, 10, v) * is_signal
-        _, predicted = predict(X, Y, FOLDS)
+        X = autoregression(rng, 0.8, 2 * NUM_TRS, 10)
+        common = autoregression(rng, 0.8, 2 * NUM_TRS, 1)
+        noise = autoregression(rng, 0.8, 2 * NUM_TRS, v) + common
+        predicted, recorded = predict_test_run(X, noise + X @ weights(rng, 10, v) * is_signal)
         shifts = orders.draw_shifts(RUN, num=299, rng=rng)
-        found = permutation.shifted_correlation(predicted, Y, BLOCKS, RUN, shifts)
+        found = permutation.shifted_correlation(predicted, recorded, [EVERY], RUN, shifts)
         hits = stats_lib.benjamini_hochberg(found.p) <= level
         shares.append((hits & ~is_signal).sum() / max(hits.sum(), 1))
         powers.append(hits[is_signal].mean())
@@ -176,7 +195,7 @@ def test_bca_intervals_over_passages_cover_the_score_of_these_fits_on_new_stimul
     for _ in range(NUM_SIMULATIONS // num):
         X, w = rng.normal(size=(STIMULI, P)), weights(rng, P, num)
         Y = gain * X @ w + rng.normal(size=(STIMULI, num))
-        _, predicted = predict(X, Y, PASSAGE_FOLDS)
+        predicted = predict(X, Y, PASSAGE_FOLDS)
         products, squares = np.zeros((2, num))
         for test in blocks:
             design = np.column_stack([X[test], np.ones(len(test))])
