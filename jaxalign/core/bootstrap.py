@@ -2,9 +2,13 @@
 
 A resample is how often each unit was drawn, so that a statistic of weighted sums over units is a
 product of matrices for all resamples and targets. Units must be independent: subjects, passages,
-runs, or blocks of samples longer than the autocorrelation. Fits are not resampled: intervals over
-blocks of stimuli are for these fits on new stimuli. The expected score of other training data
-varies more (it was covered by 85 to 92 % of such 95 % intervals): `stats.crossed_interval` has it.
+runs, or blocks of samples longer than the autocorrelation.
+
+Predictions are not made anew. So intervals over blocks of stimuli are for predictions of what was
+fitted to other data (a test run), and say how these very fits do on new stimuli. In a
+cross-validation each block trains the fits that predict the others, scores vary more than
+resamples do, and 95 % intervals covered 84 to 92 % in simulations: `stats.crossed_interval` is for
+its scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -188,7 +192,7 @@ def block_sums(
     makes a target undefined.
 
     Args:
-      predicted: held-out predictions (`cv.held_out`).
+      predicted: held-out predictions.
       recorded: responses.
       folds: test samples of each fold.
       units: the unit of each sample: passage, run, or block of neighbours (`blocks`).

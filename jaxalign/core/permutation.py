@@ -2,8 +2,9 @@
 
 A null score is the score of responses whose samples were put into another order, while features
 and predictions keep theirs. What orders are allowed says what is assumed (`core/orders.py`).
-Either the held-out predictions are taken as given (`permuted_correlation`,
-`shifted_correlation`), or every null is fitted anew (`permuted_fit`).
+Either every null is fitted anew (`permuted_fit`), as scores of a cross-validation ask for, or
+predictions are taken as given (`permuted_correlation`, `shifted_correlation`), which is for
+predictions of what was fitted to other data.
 """
 
 import contextlib
@@ -44,15 +45,17 @@ def permuted_correlation(
 ) -> Significance:
     """Test the correlation of held-out predictions with responses against permuted responses.
 
-    The statistic is Pearson r within each block, averaged over blocks. Predictions are taken as
-    given, though those of one fold were fitted to the responses of others: the test is exact for
-    predictions made without these responses (another subject's, another session's), and otherwise
-    needs a gap between training and test samples; `permuted_fit` does without this.
+    The statistic is Pearson r within each block, averaged over blocks. The test is for predictions
+    that were made without these responses: fitted to another run, session or subject. Those of a
+    cross-validation were not, as what predicts one fold was fitted to the others: two samples that
+    predict each other count twice, scores spread more than these nulls, and at a level of 5 % the
+    test rejected 11 % of responses without any signal (with a gap; more without). `permuted_fit`
+    is for these.
 
     Args:
-      predicted: held-out predictions (`cv.held_out`).
+      predicted: predictions.
       recorded: responses.
-      blocks: test samples of each fold, disjoint.
+      blocks: runs or the like, disjoint, within which to correlate.
       orders: permutations of all samples, from `row_orders`, `block_orders` or `shift_orders`.
       alternative: "greater", or "two-sided" in the absolute value.
       progress: wraps the list of tiles of targets.
@@ -255,7 +258,8 @@ def permuted_fit(
 
     Choice of penalties, training and test: every null goes through what the target itself goes
     through (`cv.nested`), on the same factorisations, for X does not change. So the test is exact
-    where orders are exchangeable, whatever the folds; only the orders can make it approximate.
+    where orders are exchangeable, whatever the folds, and with no gap between training and test;
+    only the orders can make it approximate.
     The statistic is Pearson r of each outer fold, averaged over folds.
 
     Args:

@@ -188,22 +188,18 @@ def test_intervals_of_one_subject_cover_the_expected_score(rng):
     assert 0.93 <= rate <= 0.97
 
 
-def test_bca_intervals_over_passages_cover_the_score_of_these_fits_on_new_stimuli(rng):
-    """Of Gaussian features that score is known from the coefficients of each fold."""
+def test_bca_intervals_over_passages_cover_the_score_of_given_fits_on_new_stimuli(rng):
+    """Of Gaussian features that score is known from the coefficients."""
     gain, num, covered = 0.4, 20, []
-    blocks = [fold.outer.test for fold in PASSAGE_FOLDS]
     for _ in range(NUM_SIMULATIONS // num):
-        X, w = rng.normal(size=(STIMULI, P)), weights(rng, P, num)
-        Y = gain * X @ w + rng.normal(size=(STIMULI, num))
-        predicted = predict(X, Y, PASSAGE_FOLDS)
-        products, squares = np.zeros((2, num))
-        for test in blocks:
-            design = np.column_stack([X[test], np.ones(len(test))])
-            coef = np.linalg.lstsq(design, predicted[test])[0][:-1]
-            products += gain * (coef * w).sum(axis=0)
-            squares += (coef**2).sum(axis=0)
-        truth = products / np.sqrt(squares * len(blocks) * (gain**2 + 1))
-        sums = bootstrap.block_sums(predicted, Y, blocks, PASSAGE)
+        X, w = rng.normal(size=(2 * STIMULI, P)), weights(rng, P, num)
+        Y = gain * X @ w + rng.normal(size=(2 * STIMULI, num))
+        predicted, recorded = predict_test_run(X, Y)
+        design = np.column_stack([X[STIMULI:], np.ones(STIMULI)])
+        coef = np.linalg.lstsq(design, predicted)[0][:-1]
+        truth = gain * (coef * w).sum(axis=0)
+        truth /= np.sqrt((coef**2).sum(axis=0) * (gain**2 + 1))
+        sums = bootstrap.block_sums(predicted, recorded, [EVERY], PASSAGE)
         found = bootstrap.interval(
             bootstrap.correlation_over(sums), [NUM_PASSAGES], num=1000, rng=rng
         )
