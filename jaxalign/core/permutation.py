@@ -177,13 +177,12 @@ def _mean_r(xp, sums, sizes, smallest):
     return xp.where(varies, r, xp.nan).mean(axis=0)
 
 
+@contextlib.contextmanager
 def _fourier():
     """Run in float64, on the host where the device has no Fourier transform of it."""
     device = jax.devices("cpu")[0] if jax.default_backend() == "tpu" else None
-    stack = contextlib.ExitStack()
-    stack.enter_context(jax.enable_x64(True))
-    stack.enter_context(jax.default_device(device))
-    return stack
+    with jax.enable_x64(True), jax.default_device(device):
+        yield
 
 
 def _prepare(predicted, recorded, label, num_blocks, columns):
