@@ -1,6 +1,7 @@
 """Do tests and intervals keep what they promise, on data whose truth is known?
 
-Bars were set before the simulations ran; the seed is that of every other test.
+Bars were set before the simulations ran; the seed is that of every other test. What is measured
+goes into the properties of a junit report (`--junitxml`).
 """
 
 import numpy as np
@@ -65,7 +66,7 @@ def rejected(parts):
 
 
 @pytest.mark.parametrize("phi", [0.5, 0.8])
-def test_time_series_are_rejected_as_often_as_the_level_says(rng, phi):
+def test_time_series_are_rejected_as_often_as_the_level_says(rng, phi, record_property):
     """A run is predicted by what was fitted to another."""
     found = {"shifts": [], "blocks": [], "rows": []}
     for X, Y in null_sets(rng, phi, runs=2):
@@ -82,13 +83,14 @@ def test_time_series_are_rejected_as_often_as_the_level_says(rng, phi):
         for name, own in drawn.items():
             found[name].append(permutation.permuted_correlation(predicted, recorded, [EVERY], own))
     rates = {name: rejected(parts) for name, parts in found.items()}
+    record_property("rejected", rates)
     assert 0.04 <= rates["shifts"] <= 0.06, rates
     assert 0.04 <= rates["blocks"] <= 0.06, rates
     # Row permutations take neighbours for independent.
     assert rates["rows"] > {0.5: 0.08, 0.8: 0.15}[phi], rates
 
 
-def test_cross_validated_scores_need_nulls_that_are_fitted(rng):
+def test_cross_validated_scores_need_nulls_that_are_fitted(rng, record_property):
     """Two samples that each serve to predict the other count twice, in fitted nulls as well.
 
     Nor do these need a gap: training samples next to test samples leak as much in them.
@@ -103,11 +105,12 @@ def test_cross_validated_scores_need_nulls_that_are_fitted(rng):
         blocks = [fold.outer.test for fold in with_gap]
         given.append(permutation.shifted_correlation(predicted, Y, blocks, RUN, shifts))
     rates = rejected(fitted), rejected(given)
+    record_property("rejected", rates)
     assert 0.04 <= rates[0] <= 0.06, rates
     assert rates[1] > 0.08, rates
 
 
-def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng):
+def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng, record_property):
     """A fifth of the targets follow the features; all share noise, as neighbouring voxels do."""
     num_sets, v, level = 400, 60, 0.1
     is_signal = np.arange(v) < v // 5
@@ -125,6 +128,9 @@ def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng):
         any_false.append((found.p_max[~is_signal] <= LEVEL).any())
     shares = np.array(shares)
     error = shares.std(ddof=1) / np.sqrt(num_sets)
+    record_property("false_discoveries", (shares.mean(), error))
+    record_property("any_false", np.mean(any_false))
+    record_property("power", np.mean(powers))
     assert shares.mean() <= level + 2 * error, (shares.mean(), error)
     assert np.mean(any_false) <= LEVEL + 2 * np.sqrt(LEVEL * (1 - LEVEL) / num_sets)
     assert np.mean(powers) > 0.3
@@ -165,7 +171,7 @@ def coverage(intervals, truth):
 
 
 @pytest.mark.parametrize("shared", [0.0, 1.0])
-def test_intervals_cover_the_expected_score(rng, shared):
+def test_intervals_cover_the_expected_score(rng, shared, record_property):
     truth = np.mean([subject_scores(rng, shared=shared) for _ in range(NUM_FRESH)])
     draws = range(NUM_SIMULATIONS // NUM_TOGETHER)
     found = [x for _ in draws for x in subject_scores(rng, shared=shared)]
@@ -173,6 +179,7 @@ def test_intervals_cover_the_expected_score(rng, shared):
         "crossed": coverage(map(stats_lib.crossed_interval, found), truth),
         "subjects": coverage([stats_lib.mean_interval(x.mean(axis=1)) for x in found], truth),
     }
+    record_property("covered", rates)
     assert 0.93 <= rates["crossed"] <= 0.97, rates
     if shared:  # what they have in common makes subjects dependent
         assert rates["subjects"] < 0.9, rates
@@ -180,7 +187,7 @@ def test_intervals_cover_the_expected_score(rng, shared):
         assert 0.93 <= rates["subjects"] <= 0.97, rates
 
 
-def test_intervals_of_one_subject_cover_the_expected_score(rng):
+def test_intervals_of_one_subject_cover_the_expected_score(rng, record_property):
     def scores(num):
         X = rng.normal(size=(STIMULI, P))
         Y = 0.4 * X @ weights(rng, P, num) + rng.normal(size=(STIMULI, num))
@@ -190,10 +197,13 @@ def test_intervals_of_one_subject_cover_the_expected_score(rng):
     draws = range(NUM_SIMULATIONS // NUM_TOGETHER)
     found = [r[None] for _ in draws for r in scores(NUM_TOGETHER).T]
     rate = coverage(map(stats_lib.crossed_interval, found), truth)
+    record_property("covered", rate)
     assert 0.93 <= rate <= 0.97
 
 
-def test_bca_intervals_over_passages_cover_the_score_of_given_fits_on_new_stimuli(rng):
+def test_bca_intervals_over_passages_cover_the_score_of_given_fits_on_new_stimuli(
+    rng, record_property
+):
     """Of Gaussian features that score is known from the coefficients."""
     gain, num, covered = 0.4, 20, []
     for _ in range(NUM_SIMULATIONS // num):
@@ -209,11 +219,12 @@ def test_bca_intervals_over_passages_cover_the_score_of_given_fits_on_new_stimul
             bootstrap.correlation_over(sums), [NUM_PASSAGES], num=1000, rng=rng
         )
         covered.append((found.low <= truth) & (truth <= found.high))
+    record_property("covered", np.mean(covered))
     assert 0.93 <= np.mean(covered) <= 0.97
 
 
 @pytest.mark.parametrize("kind", ["bca", "percentile"])
-def test_bootstrap_intervals_over_subjects_and_stimuli_cover_their_mean(rng, kind):
+def test_bootstrap_intervals_over_subjects_and_stimuli_cover_their_mean(rng, kind, record_property):
     """Of effects of 30 subjects and 40 stimuli, and of their pairs; skewed over subjects."""
     subjects = rng.gamma(2.0, size=(30, 1, NUM_SIMULATIONS)) - 2.0
     units = rng.normal(size=(1, 40, NUM_SIMULATIONS))
@@ -221,4 +232,6 @@ def test_bootstrap_intervals_over_subjects_and_stimuli_cover_their_mean(rng, kin
     found = bootstrap.interval(
         bootstrap.mean_over_both(values), [30, 40], num=1000, rng=rng, kind=kind
     )
-    assert 0.93 <= np.mean((found.low <= 0) & (found.high >= 0)) <= 0.97
+    rate = np.mean((found.low <= 0) & (found.high >= 0))
+    record_property("covered", rate)
+    assert 0.93 <= rate <= 0.97
