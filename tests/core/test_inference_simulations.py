@@ -1,7 +1,7 @@
 """Do tests and intervals keep what they promise, on data whose truth is known?
 
 Bars were set before the simulations ran; the seed is that of every other test. What is measured
-goes into the properties of a junit report (`--junitxml`).
+goes into the properties of a junit report (`--junitxml=FILE -o junit_family=xunit1`).
 """
 
 import numpy as np
