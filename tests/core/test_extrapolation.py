@@ -42,11 +42,23 @@ def published(scores, *, num_resamples, zero=False):
                         x.append(size)
                         y.append(draw.choice(values, size=len(values), replace=True).mean())
                 if len(x) > 1:
-                    bounds = ([0, 1e-9], [1, np.inf])
-                    start = [0.5, 1.0]
-                    params, _ = optimize.curve_fit(exponential, x, y, p0=start, bounds=bounds)
-                    found[q, column] = params[0]
+                    found[q, column] = fit(np.array(x), np.array(y))
     return found
+
+
+def fit(x, y):
+    """Return the level of the best of SciPy's fits; from its own starting point it may get stuck.
+
+    Where scores fall before they rise, as with about as many features as samples, that moved the
+    median over targets by 2e-3.
+    """
+    options = {"bounds": ([0, 1e-9], [1, np.inf]), "max_nfev": 20000}
+    options |= dict.fromkeys(("ftol", "xtol", "gtol"), 1e-14)
+    fits = [
+        optimize.curve_fit(exponential, x, y, p0=start, **options)[0]
+        for start in ([0.5, 1.0], [0.9, 10.0], [0.3, 0.2])
+    ]
+    return min(fits, key=lambda params: ((exponential(x, *params) - y) ** 2).sum())[0]
 
 
 @pytest.mark.parametrize("undefined", ["omit", "zero"])
@@ -57,11 +69,11 @@ def test_matches_loops_over_targets_and_bootstraps(rng, undefined):
     scores.r[2][sizes == 4, :, 0] = np.nan  # a size of another
     expected = published(scores, num_resamples=8, zero=undefined == "zero")
     found = extrapolation.extrapolate(scores, num_resamples=8, undefined=undefined)
-    np.testing.assert_allclose(found.v0, expected, atol=2e-4)
-    np.testing.assert_allclose(found.targets.value, np.median(expected, axis=0), atol=2e-4)
+    np.testing.assert_allclose(found.v0, expected, atol=1e-5)
+    np.testing.assert_allclose(found.targets.value, np.median(expected, axis=0), atol=1e-5)
     ends = np.percentile(expected, [2.5, 97.5], axis=0)
-    np.testing.assert_allclose([found.targets.low, found.targets.high], ends, atol=4e-4)
-    assert found.ceiling.value == pytest.approx(np.median(np.median(expected, axis=0)), abs=2e-4)
+    np.testing.assert_allclose([found.targets.low, found.targets.high], ends, atol=1e-5)
+    assert found.ceiling.value == pytest.approx(np.median(np.median(expected, axis=0)), abs=1e-5)
     assert found.num_undefined == 1 + (sizes == 4).sum() * 4
     scores_of = np.full((5, 3), 15 * 4)
     if undefined == "omit":
@@ -221,19 +233,16 @@ def exhaustive(Y, subjects, splits, num_resamples):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("v", [4, 40])
+@pytest.mark.parametrize("v", [4, 30])
 def test_matches_the_exhaustive_way(rng, v):
-    Y, subjects = respond(rng, s=5, v=v, n=80, noise_sd=1.0)
+    Y, subjects = respond(rng, s=4, v=v, n=60, noise_sd=1.0)
     splits = folds.splits(ShuffleSplit(10, train_size=0.9, random_state=1), len(Y))
-    expected, v0 = exhaustive(Y, subjects, splits, 20)
+    expected, v0 = exhaustive(Y, subjects, splits, 10)
     scores = subsets.score(Y, subjects, splits)
     for a, b in zip(scores.r, expected.r, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-    found = extrapolation.extrapolate(scores, num_resamples=20)
-    # Where scores fall with the number of subjects, as they do where there are as many features as
-    # samples, curves have valleys: the median over targets is what is compared to 1e-5.
-    medians = np.median(np.median(v0, axis=0))
-    assert found.ceiling.value == pytest.approx(medians, abs=1e-5)
+    found = extrapolation.extrapolate(scores, num_resamples=10)
+    assert found.ceiling.value == pytest.approx(np.median(np.median(v0, axis=0)), abs=1e-5)
 
 
 @pytest.fixture(scope="module")
