@@ -37,7 +37,7 @@ setuptools.setup(
         "pyarrow>=17",
         "safetensors>=0.8",
         "scikit-learn>=1.6",
-        "scipy>=1.14",
+        "scipy>=1.15",
         "tensorstore>=0.1.84",
         "threadpoolctl>=3.5",
         "tokenizers>=0.22",
