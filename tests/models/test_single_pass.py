@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from test_decoder_families import NAMES
 
-from jaxalign.data import contexts, tokenizer_files
-from jaxalign.data.schema import Stimuli
+from jaxalign.data import contexts, natural_stories, tokenizer_files
 from jaxalign.models import weights, zoo
 
 # Tokenizer, its tokens, and the length of the network; stories are longer.
@@ -20,18 +19,9 @@ PARTS_PER_STORY = 3
 @pytest.fixture(scope="module")
 def stories(data_root):
     """Words of the ten Natural Stories."""
-    path = data_root / "naturalstories" / "naturalstories_RTS" / "all_stories.tok"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there")
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    word, _, story = zip(*(line.split("\t") for line in lines), strict=True)
-    return Stimuli(
-        stimulus_id=[str(i) for i in range(len(word))],
-        text=word,
-        passage=story,
-        run=["r"] * len(word),
-        unit="word",
-    )
+    if not (data_root / natural_stories.FILE).is_file():
+        pytest.skip(f"{data_root / natural_stories.FILE} is not there")
+    return natural_stories.load(data_root, "word")
 
 
 @pytest.fixture(scope="module")
