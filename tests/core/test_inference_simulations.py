@@ -50,7 +50,7 @@ def predict_test_run(X, Y):
     return predict(X, Y, [TEST_RUN])[NUM_TRS:], Y[NUM_TRS:]
 
 
-def null_sets(rng, phi, *, runs=1, num=25, targets=200):
+def null_sets(rng, phi, *, runs=1, num=50, targets=100):
     """Yield features and responses that have nothing to do with each other: 5,000 targets."""
     for _ in range(num):
         X, Y = (
