@@ -67,8 +67,8 @@ def test_matches_loops_over_targets_and_bootstraps(rng, undefined):
     scores.r[0][3, 2, 1] = np.nan  # a subset of one target
     sizes = scores.subsets[scores.subsets[:, 2]].sum(axis=1)
     scores.r[2][sizes == 4, :, 0] = np.nan  # a size of another
-    expected = published(scores, num_resamples=8, zero=undefined == "zero")
-    found = extrapolation.extrapolate(scores, num_resamples=8, undefined=undefined)
+    expected = published(scores, num_resamples=3, zero=undefined == "zero")
+    found = extrapolation.extrapolate(scores, num_resamples=3, undefined=undefined)
     np.testing.assert_allclose(found.v0, expected, atol=1e-5)
     np.testing.assert_allclose(found.targets.value, np.median(expected, axis=0), atol=1e-5)
     ends = np.percentile(expected, [2.5, 97.5], axis=0)
@@ -152,14 +152,14 @@ def test_ceilings_of_simulated_subjects_are_recovered(rng, noise_sd):
     The published curve has levelled off below it, and above what the subjects there are reach.
     """
     # Samples are many for each feature: what a regression loses by too few is no noise.
-    Y, subjects = respond(rng, s=6, v=3, n=1800, noise_sd=noise_sd)
+    Y, subjects = respond(rng, s=6, v=3, n=1500, noise_sd=noise_sd)
     scores = subsets.score(Y, subjects, folds.splits(3, len(Y)))
     truth = 1 / np.sqrt(1 + noise_sd**2)
     found = extrapolation.leave_subjects_out(scores, family="reliability")
     assert found.low < truth < found.high
-    bootstrapped = extrapolation.extrapolate(scores, family="reliability", num_resamples=30)
+    bootstrapped = extrapolation.extrapolate(scores, family="reliability", num_resamples=10)
     assert bootstrapped.ceiling.value == pytest.approx(float(found.value), abs=0.02)
-    exponential = extrapolation.extrapolate(scores, num_resamples=30).ceiling
+    exponential = extrapolation.extrapolate(scores, num_resamples=5).ceiling
     reached = np.median([r[-1].mean(axis=0) for r in scores.r])
     assert reached - 0.01 < exponential.value < truth - 0.01
 

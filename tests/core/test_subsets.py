@@ -66,7 +66,7 @@ CASES = {
 def test_matches_scikit_learn_over_every_subset(rng, targets, alpha):
     Y, subjects = simulate(rng, targets)
     Y += 50 * rng.normal(size=Y.shape[1])  # targets have levels of their own
-    splits = folds.splits(ShuffleSplit(3, train_size=0.9, random_state=1), len(Y))
+    splits = folds.splits(ShuffleSplit(2, train_size=0.9, random_state=1), len(Y))
     regression = (lambda: Ridge(alpha, solver="svd")) if alpha else LinearRegression
     found = subsets.score(Y, subjects, splits, alphas=(alpha,))
     agree(found, exhaustive(Y, subjects, splits, regression), 1e-5)
