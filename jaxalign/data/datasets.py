@@ -7,11 +7,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.data.schema import Behavior, Responses, Stimuli
+from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 
-# Name -> adapter module and its options. An adapter has `files`, `stimuli` and `responses`.
+# Name -> adapter module and its options. An adapter has `files`, `stimuli`, `responses` or
+# `behavior` or both, and, where something is known of the words, `word_facts`.
 DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "demo": ("jaxalign.data.passages", {}),
     "alice": ("jaxalign.data.alice", {"radius_mm": 10}),
@@ -39,6 +41,26 @@ class Dataset:
     def responses(self) -> Responses:
         """Read the responses."""
         return importlib.import_module(self.module).responses(self.root, **self.options)
+
+    @functools.cached_property
+    def behavior(self) -> Behavior:
+        """Read the reading times.
+
+        Raises:
+          InputError: if the data set has none.
+        """
+        module = importlib.import_module(self.module)
+        if not hasattr(module, "behavior"):
+            raise InputError(f"data set {self.name} has no reading times.")
+        return module.behavior(self.root, **self.options)
+
+    @functools.cached_property
+    def word_facts(self) -> WordFacts:
+        """Read what the data set says of its words: nothing, for most."""
+        module = importlib.import_module(self.module)
+        if not hasattr(module, "word_facts"):
+            return WordFacts(stimulus_id=self.stimuli.stimulus_id)
+        return module.word_facts(self.root, self.stimuli)
 
     @functools.cached_property
     def hash(self) -> str:

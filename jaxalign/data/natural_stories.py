@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+from jaxalign.data.natural_stories_words import word_facts as word_facts
 from jaxalign.data.schema import Stimuli, Unit
 from jaxalign.errors import InputError
 

@@ -18,6 +18,7 @@ from jaxalign.errors import InputError
 
 Unit = Literal["word", "sentence"]
 GROUP = "group"  # in the place of a subject: the mean over subjects
+MEAN = "mean"  # in the place of a participant: the mean over participants, where only it is known
 
 # Array in a file of responses -> its dimensions, and whether it holds text; the others hold one
 # text per sample or target.
@@ -270,6 +271,59 @@ class Responses:
             else:
                 read[name] = array.astype(np.float64) if dimensions else float(array)
         return cls(**read)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Behavior:
+    """Reading times of words, one row per word, one column per participant.
+
+    Attributes:
+      stimulus_id: words that were read, those of `Stimuli` or some of them, unique.
+      reading_time_ms: positive; NaN where a participant has none.
+      participant: of each column, unique; the one column "mean" where only means are known.
+      word_in_sentence: position of each word in its sentence, from 1.
+      alignment: how times were assigned to words ("published", "corrected", ...), where more than
+        one way is in use.
+    """
+
+    stimulus_id: Sequence[str]
+    reading_time_ms: Float[np.ndarray, "m s"]
+    participant: Sequence[str]
+    word_in_sentence: Sequence[int]
+    alignment: str
+
+    def __post_init__(self):
+        m, s = self.reading_time_ms.shape
+        for name, size in (("stimulus_id", m), ("word_in_sentence", m), ("participant", s)):
+            if len(getattr(self, name)) != size:
+                raise InputError(
+                    f"behavior: {name} must have {size} entries for reading_time_ms {m} x {s}, "
+                    f"found {len(getattr(self, name))}."
+                )
+        if not m or not s:
+            raise InputError(f"behavior: there must be words and participants, found {m} x {s}.")
+        for name in ("stimulus_id", "participant"):
+            if repeated := first_repeated(getattr(self, name)):
+                raise InputError(f"behavior: {name} must be unique, found {repeated!r} twice.")
+        if MEAN in self.participant and s > 1:
+            raise InputError(
+                f"behavior: no participant may be called {MEAN!r}, the mean over them."
+            )
+        bad = ~(np.isnan(self.reading_time_ms) | (self.reading_time_ms > 0))
+        bad |= np.isinf(self.reading_time_ms)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise InputError(
+                "behavior: reading_time_ms must be positive, or NaN where there is none; found "
+                f"{self.reading_time_ms[row, column]} of {self.participant[column]!r} at "
+                f"{self.stimulus_id[row]!r}."
+            )
+        if np.isnan(self.reading_time_ms).all():
+            raise InputError("behavior: reading_time_ms must hold a time, found only NaN.")
+        if min(self.word_in_sentence) < 1:
+            raise InputError(
+                f"behavior: word_in_sentence must count from 1, found {min(self.word_in_sentence)}."
+            )
 
 
 def first_repeated(items: Sequence):
