@@ -13,6 +13,7 @@ STAGES = (
     "extract",
     "simulate",
     "encode",
+    "similarity",
     "behavior",
     "report",
     "bench",

@@ -51,7 +51,7 @@ class Dataset:
         """
         module = importlib.import_module(self.module)
         if not hasattr(module, "behavior"):
-            raise InputError(f"data set {self.name} has no reading times.")
+            raise InputError(f"data set {self.name} has no behavior: no reading times.")
         return module.behavior(self.root, **self.options)
 
     @functools.cached_property

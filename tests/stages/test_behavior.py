@@ -9,6 +9,7 @@ from refusals import refused
 from scipy import stats
 
 from jaxalign.core import surprisal
+from jaxalign.data import datasets
 from jaxalign.io import store
 from jaxalign.stages import Job, behavior, extract
 
@@ -248,11 +249,8 @@ def test_words_that_are_no_stimuli_are_refused(make_job):
         behavior.plan(CONFIG, job, {})
 
 
-def test_data_without_reading_times_are_refused(tmp_path, mesh, rng):
-    from jaxalign.data import datasets
-
-    tiny.write_sentences(tmp_path / "sentences", rng)
-    dataset = datasets.find(str(tmp_path / "sentences"), None)
+def test_data_without_reading_times_are_refused(tmp_path, mesh):
+    dataset = datasets.find("demo", None)
     job = Job(workdir=tmp_path, data_root=None, dataset=dataset, mesh=mesh, seed=0)
-    with refused("data set sentences has no", "reading times"):
+    with refused("data set demo has no behavior"):
         behavior.plan(CONFIG, job, {})
