@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from jaxalign.data import localizer
 from jaxalign.data.schema import Behavior, Responses, Stimuli
 from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
@@ -16,11 +17,12 @@ from jaxalign.io import run_dir
 # `behavior` or both, and, where something is known of the words, `word_facts`.
 DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "demo": ("jaxalign.data.passages", {}),
+    "localizer": ("jaxalign.data.localizer", {"seed": 0}),
     "alice": ("jaxalign.data.alice", {"radius_mm": 10}),
     "alice-6mm": ("jaxalign.data.alice", {"radius_mm": 6}),
 }
 # Data sets that come with the package.
-EMBEDDED = ("demo",)
+EMBEDDED = ("demo", "localizer")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,9 +88,10 @@ def find(name: str, data_root: pathlib.Path | None) -> Dataset:
                 f"dataset must be one of {', '.join(DATASETS)}, or a directory with stimuli.csv "
                 f"and responses.npz: found {name!r}."
             )
-        return Dataset(
-            name=path.resolve().name, module="jaxalign.data.plain", root=path, options={}
-        )
+        # What a localiser needs is two lists; anything else is in the layout of data/plain.py.
+        is_localizer = any((path / file).is_file() for file in localizer.FILES.values())
+        module = "jaxalign.data." + ("localizer" if is_localizer else "plain")
+        return Dataset(name=path.resolve().name, module=module, root=path, options={})
     module, options = DATASETS[name]
     if name in EMBEDDED:
         data_root = pathlib.Path()
