@@ -23,6 +23,7 @@ setuptools.setup(
     install_requires=[
         "absl-py>=2.1",
         "flax>=0.12.8,!=0.12.9,<0.13",
+        "h5netcdf>=1.4",
         "jax>=0.10.2,<0.13",
         "jaxtyping>=0.3",
         "jinja2>=3.1",
@@ -32,6 +33,7 @@ setuptools.setup(
         "numpy>=2.0",
         "orbax-checkpoint>=0.12.8",
         "pandas>=2.2",
+        "pooch>=1.8",
         "praatio>=6.2",
         "pyarrow>=17",
         "safetensors>=0.8",
@@ -42,6 +44,7 @@ setuptools.setup(
         "tokenizers>=0.22",
         "tqdm>=4.66",
         "transformers>=5,<6",
+        "xarray>=2024.10",
     ],
     extras_require={
         # SentencePiece's .model files, where no tokenizer.json was published.

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import pathlib
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,16 +14,36 @@ from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 
-# Name -> adapter module and its options. An adapter has `files`, `stimuli`, `responses` or
-# `behavior` or both, and, where something is known of the words, `word_facts`.
+_ALICE = "jaxalign.data.alice"
+_BEHAVIOR = "jaxalign.data.brainscore_behavior"
+_BRAINSCORE = "jaxalign.data.brainscore"
+_STORIES = "jaxalign.data.natural_stories"
+
+# Name -> adapter module and its options. An adapter has `files`, those of `stimuli`, `responses`
+# and `behavior` that the data set holds, and `groups` where folds are to keep more together than
+# passages, and `word_facts` where it says something of its words. `verify` holds files against the
+# counts and sums of those published.
 DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "demo": ("jaxalign.data.passages", {}),
+    "alice": (_ALICE, {"radius_mm": 10}),
+    "alice-6mm": (_ALICE, {"radius_mm": 6}),
+    "blank2014": (_BRAINSCORE, {"assembly": "Blank2014", "verify": True}),
+    "blank2014-rows": (_BRAINSCORE, {"assembly": "Blank2014.rows", "verify": True}),
+    "fedorenko2016": (_BRAINSCORE, {"assembly": "Fedorenko2016", "verify": True}),
+    "futrell2018": (_BEHAVIOR, {"verify": True}),
     "localizer": ("jaxalign.data.localizer", {"seed": 0}),
-    "alice": ("jaxalign.data.alice", {"radius_mm": 10}),
-    "alice-6mm": ("jaxalign.data.alice", {"radius_mm": 6}),
+    "naturalstories": (_STORIES, {"times": "published", "verify": True}),
+    "naturalstories-corrected": (_STORIES, {"times": "corrected", "verify": True}),
+    "naturalstories-participants": (_STORIES, {"times": "participants", "verify": True}),
+    "pereira2018-243": (_BRAINSCORE, {"assembly": "Pereira2018.243sentences", "verify": True}),
+    "pereira2018-384": (_BRAINSCORE, {"assembly": "Pereira2018.384sentences", "verify": True}),
+    "pereira2018-mean": ("jaxalign.data.pereira_mean", {"verify": True}),
+    "pieman": ("jaxalign.data.pieman", {"verify": True}),
+    "tuckute2024": (_BRAINSCORE, {"assembly": "Tuckute2024", "verify": True}),
 }
 # Data sets that come with the package.
 EMBEDDED = ("demo", "localizer")
+KINDS = ("stimuli", "responses", "behavior")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,38 +57,67 @@ class Dataset:
 
     @functools.cached_property
     def stimuli(self) -> Stimuli:
-        """Read the stimuli."""
-        return importlib.import_module(self.module).stimuli(self.root, **self.options)
+        """Read the stimuli.
+
+        Raises:
+          InputError: if the data set has none, or a file is not what it must be.
+        """
+        return self._read("stimuli")
 
     @functools.cached_property
     def responses(self) -> Responses:
-        """Read the responses."""
-        return importlib.import_module(self.module).responses(self.root, **self.options)
+        """Read the responses.
+
+        Raises:
+          InputError: if the data set has none, or a file is not what it must be.
+        """
+        return self._read("responses")
 
     @functools.cached_property
     def behavior(self) -> Behavior:
         """Read the reading times.
 
         Raises:
-          InputError: if the data set has none.
+          InputError: if the data set has none, a file is not what it must be, or a time belongs to
+            a word that is not among the stimuli.
         """
-        module = importlib.import_module(self.module)
-        if not hasattr(module, "behavior"):
-            raise InputError(f"data set {self.name} has no behavior: no reading times.")
-        return module.behavior(self.root, **self.options)
+        behavior = self._read("behavior")
+        known = set(self.stimuli.stimulus_id)
+        if unknown := [name for name in behavior.stimulus_id if name not in known]:
+            raise InputError(
+                f"data set {self.name}: behavior must belong to the stimuli, but stimulus_id "
+                f"{unknown[0]!r} is none of theirs ({len(unknown)} such)."
+            )
+        return behavior
+
+    @functools.cached_property
+    def groups(self) -> dict[str, str]:
+        """What folds must keep together, by stimulus_id: the adapter's groups, or passages."""
+        if hasattr(self._adapter, "groups"):
+            return self._read("groups")
+        return dict(zip(self.stimuli.stimulus_id, self.stimuli.passage, strict=True))
 
     @functools.cached_property
     def word_facts(self) -> WordFacts:
-        """Read what the data set says of its words: nothing, for most."""
-        module = importlib.import_module(self.module)
-        if not hasattr(module, "word_facts"):
-            return WordFacts(stimulus_id=self.stimuli.stimulus_id)
-        return module.word_facts(self.root, self.stimuli)
+        """What the data set says of its words: nothing, for most."""
+        if hasattr(self._adapter, "word_facts"):
+            return self._adapter.word_facts(self.root, self.stimuli)
+        return WordFacts(stimulus_id=self.stimuli.stimulus_id)
+
+    @property
+    def _adapter(self) -> types.ModuleType:
+        return importlib.import_module(self.module)
+
+    def _read(self, kind: str) -> Any:
+        if not hasattr(self._adapter, kind):
+            has = " and ".join(x for x in KINDS if hasattr(self._adapter, x))
+            raise InputError(f"data set {self.name} has no {kind}: it has {has}.")
+        return getattr(self._adapter, kind)(self.root, **self.options)
 
     @functools.cached_property
     def hash(self) -> str:
         """Hash of all files, 16 hexadecimal digits."""
-        paths = importlib.import_module(self.module).files(self.root, **self.options)
+        paths = self._adapter.files(self.root, **self.options)
         return run_dir.hash_text("".join(path.name + run_dir.hash_file(path) for path in paths))
 
 
@@ -86,7 +136,7 @@ def find(name: str, data_root: pathlib.Path | None) -> Dataset:
         if not path.is_dir():
             raise InputError(
                 f"dataset must be one of {', '.join(DATASETS)}, or a directory with stimuli.csv "
-                f"and responses.npz: found {name!r}."
+                f"and responses or behavior: found {name!r}."
             )
         # What a localiser needs is two lists; anything else is in the layout of data/plain.py.
         is_localizer = any((path / file).is_file() for file in localizer.FILES.values())

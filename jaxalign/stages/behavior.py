@@ -88,10 +88,6 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         baseline is made of, or words that were read are not among the stimuli.
     """
     stimuli, behavior = job.dataset.stimuli, job.dataset.behavior
-    if unknown := set(behavior.stimulus_id) - set(stimuli.stimulus_id):
-        raise InputError(
-            f"behavior: every stimulus_id must be one of the stimuli's, found {min(unknown)!r}."
-        )
     sources = _sources(config, job, upstream)
     if not sources:
         raise InputError(

@@ -2,6 +2,7 @@
 
 import re
 
+import published
 import pytest
 from refusals import refused
 
@@ -12,7 +13,7 @@ CSV = "stimulus_id,text,passage\na,One.,p\nb,Two.,p\nc,Three.,p\n"
 
 @pytest.fixture
 def alice_root(tmp_path):
-    """Write the files that `alice` and `alice-6mm` hash; what they hold plays no part."""
+    """Write the files that all data sets hash; what they hold plays no part."""
     grid = tmp_path / alice.FOLDER / alice.TEXTGRID
     grid.parent.mkdir(parents=True)
     grid.write_text("words")
@@ -22,6 +23,18 @@ def alice_root(tmp_path):
         for subject in ("s18", "s22"):
             (folder / f"{subject}-timecourses.txt").write_text(f"{subject} {radius}")
     return tmp_path
+
+
+@pytest.fixture
+def root(alice_root, rng):
+    """Write what every row of the table needs."""
+    for write in (
+        *(published.pereira, published.blank, published.fedorenko, published.tuckute),
+        *(published.futrell, published.pie_man, published.language_network),
+    ):
+        write(alice_root, rng)
+    published.stories(alice_root)
+    return alice_root
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path):
@@ -46,9 +59,34 @@ def test_a_data_folder_that_is_not_there_is_named(tmp_path):
         datasets.find("alice", tmp_path / "file")
 
 
+@pytest.mark.parametrize("name", sorted(set(datasets.DATASETS) - set(datasets.EMBEDDED)))
+def test_each_row_names_what_is_missing(tmp_path, name):
+    with refused(tmp_path):
+        datasets.find(name, tmp_path)
+
+
+def test_what_a_data_set_lacks_is_named(root):
+    with refused("data set alice has no behavior: it has stimuli and responses"):
+        _ = datasets.find("alice", root).behavior
+    with refused("data set futrell2018 has no responses: it has stimuli and behavior"):
+        _ = datasets.find("futrell2018", root).responses
+    with refused("data set pieman has no stimuli: it has responses"):
+        _ = datasets.find("pieman", root).stimuli
+
+
+def test_groups_are_the_adapters_or_passages(root):
+    stories = datasets.find("naturalstories", root)
+    assert stories.groups == dict(
+        zip(stories.stimuli.stimulus_id, stories.stimuli.passage, strict=True)
+    )
+    sentences = datasets.find("pereira2018-384", root)
+    assert set(sentences.groups.values()) == {"384sentences.fruit", "384sentences.home"}
+    assert len(set(sentences.stimuli.passage)) == 3
+
+
 @pytest.mark.parametrize("name", datasets.DATASETS)
-def test_each_row_of_the_table_is_found(alice_root, name):
-    found = datasets.find(name, alice_root)
+def test_each_row_of_the_table_is_found(root, name):
+    found = datasets.find(name, root)
     assert found.name == name
     assert re.fullmatch("[0-9a-f]{16}", found.hash)
 

@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 
 import numpy as np
@@ -7,7 +6,7 @@ from parts import words as make_words
 from refusals import refused
 
 from jaxalign.core import surprisal
-from jaxalign.data import natural_stories, natural_stories_words, words
+from jaxalign.data import datasets, natural_stories, natural_stories_words, words
 from jaxalign.data.words import WordFacts
 
 FREQUENCIES = """\
@@ -18,84 +17,42 @@ FREQUENCIES = """\
 2.1.whole\t1\tSo\t0\tNA
 2.1.word\t1\tSo\t0\tNA
 """
-LOG_PROBS = """\
-token,logprob,offset,model,time,id,story
-Mr,,0,m,0,c,0
-.,-1.0,2,m,0,c,0
- c,-0.5,3,m,0,c,0
-ame.,-0.25,5,m,0,c,0
-So,,0,m,0,c,1
-"""
+WORDS = ["1.1", "1.2", "2.1"]
 
 
 @pytest.fixture
 def root(tmp_path):
-    for name, text in (
-        (natural_stories_words.FREQUENCIES, FREQUENCIES),
-        (natural_stories_words.LOG_PROBS, LOG_PROBS),
-    ):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text(text)
+    path = tmp_path / natural_stories_words.FILE
+    path.parent.mkdir(parents=True)
+    path.write_text(FREQUENCIES)
     return tmp_path
 
 
-STIMULI = make_words("Mr.", "came.", "So", passage=["1", "1", "2"])
-
-
 def test_frequencies_are_of_the_word_without_punctuation(root):
-    facts = natural_stories_words.word_facts(root, STIMULI)
-    np.testing.assert_allclose(facts.log_frequency, np.log([100, 20, 1]))
-
-
-def test_gpt3_tokens_are_added_up_to_words(root):
-    bits = natural_stories_words.word_facts(root, STIMULI).surprisal_bits["gpt3-davinci"]
-    np.testing.assert_allclose(bits, [np.nan, 0.75 / np.log(2), np.nan])
-
-
-def test_first_words_of_a_story_suffice(root):
-    stimuli = make_words("Mr.", "So", passage=["1", "2"])
-    facts = natural_stories_words.word_facts(root, stimuli)
-    np.testing.assert_allclose(facts.log_frequency, np.log([100, 1]))
+    found = natural_stories_words.log_frequency(root, WORDS)
+    np.testing.assert_allclose(found, np.log([100, 20, 1]))
+    found = natural_stories_words.log_frequency(root, WORDS[:0:-1])
+    np.testing.assert_allclose(found, np.log([1, 20]))
 
 
 @pytest.mark.parametrize(
-    "name,before,after,parts",
+    "before,after,parts",
     [
-        (
-            "FREQUENCIES",
-            "\t19\tNA",
-            "\t19",
-            ["freqs-1.tsv", "must have 5 cells, found 4", "1.2.word"],
-        ),
-        ("FREQUENCIES", "\t19\t", "\tx\t", ["the count of 1.2.word must be a whole", "'x'"]),
-        ("FREQUENCIES", "2.1.", "3.1.", ["a count for each word", "none for 2.1", "'So'"]),
-        ("LOG_PROBS", "logprob", "lp", ["all_stories_gpt3.csv must have the column 'logprob'"]),
-        ("LOG_PROBS", "-0.5", "?", ["line 4: story and logprob must be numbers", "'?'"]),
-        ("LOG_PROBS", " c,", " k,", ["story 1 must hold the words", "'kame.' for 'came.'"]),
-        ("LOG_PROBS", "So,,0,m,0,c,1", "", ["story 2 must hold the words", "'' for 'So'"]),
+        ("\t19\tNA", "\t19", ["freqs-1.tsv", "must have 5 cells, found 4", "1.2.word"]),
+        ("\t19\t", "\tx\t", ["the count of 1.2.word must be a whole number", "'x'"]),
+        ("2.1.", "3.1.", ["must have a count for each word, found none for 2.1"]),
     ],
 )
-def test_files_of_other_words_or_none_are_refused(root, name, before, after, parts):
-    path = root / getattr(natural_stories_words, name)
-    text = path.read_text()
-    assert before in text
-    path.write_text(text.replace(before, after))
+def test_frequencies_of_other_words_or_none_are_refused(root, before, after, parts):
+    path = root / natural_stories_words.FILE
+    assert before in FREQUENCIES
+    path.write_text(FREQUENCIES.replace(before, after))
     with refused(*parts):
-        natural_stories_words.word_facts(root, STIMULI)
+        natural_stories_words.log_frequency(root, WORDS)
 
 
-def test_tokens_of_several_words_are_refused(root):
-    path = root / natural_stories_words.LOG_PROBS
-    header, *_, last = path.read_text().splitlines()
-    path.write_text("\n".join([header, "Mr. came.,,0,m,0,c,0", last]))
-    with refused("a token with white space must begin each word of story 1, found 1", "2 words"):
-        natural_stories_words.word_facts(root, STIMULI)
-
-
-def test_missing_file_is_named(root):
-    (root / natural_stories_words.LOG_PROBS).unlink()
-    with refused("Natural Stories needs", "all_stories_gpt3.csv: there is no such file"):
-        natural_stories_words.word_facts(root, STIMULI)
+def test_frequencies_that_were_not_obtained_are_none(tmp_path):
+    assert len(natural_stories_words.log_frequency(tmp_path, WORDS)) == 0
 
 
 def test_values_are_joined_by_id():
@@ -148,44 +105,42 @@ def test_hash_is_of_all_content():
     assert len({x.hash for x in facts}) == len(facts)
 
 
-def test_gpt3_predicts_published_reading_times(data_root):
-    """The published number is r = .206 with 9,775 words that do not begin a sentence."""
-    folder = data_root / "naturalstories"
-    stimuli = natural_stories.load(data_root, "word")
-    facts = natural_stories_words.word_facts(data_root, stimuli)
-    bits = facts.surprisal_bits[natural_stories_words.GPT3]
-    # The first token of each story has no log-probability.
-    assert np.isnan(bits).sum() == 10
+@pytest.mark.parametrize(
+    "name,expected",
+    [
+        # Of each word's time with the surprisal of the word before it, of its own, and of the next.
+        ("naturalstories", (0.112, 0.207, 0.173)),
+        ("naturalstories-corrected", (0.241, 0.154, 0.029)),
+    ],
+)
+def test_gpt3_predicts_reading_times(data_root, name, expected):
+    """About .21 of the published means; the corrected ones follow the word before."""
+    dataset = datasets.find(name, data_root)
+    facts, behavior = dataset.word_facts, dataset.behavior
+    bits = facts.surprisal_bits[natural_stories.GPT3_NAME]
+    # The first token of each story has no log-probability, and one word is spelt otherwise.
+    assert np.isnan(bits).sum() == 11
     assert np.isfinite(facts.log_frequency).all()
-    path = folder / "naturalstories_RTS/processed_wordinfo.tsv"
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    times = {(row["item"], int(row["zone"])): float(row["meanItemRT"]) for row in rows}
-    first = np.r_[True, np.array(stimuli.passage[1:]) != stimuli.passage[:-1]]
-    zone = np.arange(len(stimuli)) - np.maximum.accumulate(
-        np.where(first, np.arange(len(stimuli)), 0)
-    )
-    mean = np.array([times[x, z + 1] for x, z in zip(stimuli.passage, zone, strict=True)])
-    initial = sentence_initial(folder, stimuli, zone)
-    assert initial.sum() == 485
-    found = {}
+    story = np.array(dataset.stimuli.passage)
+    assert list(behavior.stimulus_id) == list(dataset.stimuli.stimulus_id)
+    counts = np.array(behavior.word_in_sentence) != 1
+    mean = surprisal.mean_over_participants(behavior.reading_time_ms)
+    found = []
     for offset in (-1, 0, 1):
-        own = surprisal.neighbour(bits[:, None], stimuli.passage, offset)[:, 0]
-        keep = np.isfinite(own) & ~initial
-        found[offset] = surprisal.correlation(
-            own[keep], mean[keep], np.array(stimuli.passage)[keep]
-        )
-    assert found[0].num == 10256 - 485
-    assert found[0].value == pytest.approx(0.21, abs=0.01)
-    assert found[0].value > max(found[-1].value, found[1].value) + 0.03
-    assert 0 < found[0].low < found[0].high < 0.3
+        own = surprisal.neighbour(bits[:, None], story, offset)[:, 0]
+        keep = np.isfinite(own) & np.isfinite(mean) & counts
+        found.append(surprisal.correlation(own[keep], mean[keep], story[keep]))
+    np.testing.assert_allclose([x.value for x in found], expected, atol=0.001)
+    assert found[1].num == 10256 - 485 - 1
+    assert found[1].low < found[1].value < found[1].high
 
 
-def sentence_initial(folder, stimuli, zone):
-    """Words with which a sentence of the corpus's parses begins."""
-    text = (folder / "parses/ud/stories-aligned.conllx").read_text(encoding="utf-8")
-    begins = set()
-    for sentence in text.strip().split("\n\n"):
-        story, place = sentence.splitlines()[0].rpartition("TokenId=")[2].split(".")[:2]
-        begins.add((story, int(place) - 1))
-    return np.array([(x, z) in begins for x, z in zip(stimuli.passage, zone, strict=True)])
+def test_ceiling_of_88_participants(data_root):
+    dataset = datasets.find("naturalstories-participants", data_root)
+    story = dict(zip(dataset.stimuli.stimulus_id, dataset.stimuli.passage, strict=True))
+    stories = [story[name] for name in dataset.behavior.stimulus_id]
+    times = dataset.behavior.reading_time_ms
+    assert times.shape == (5055, 88)
+    found = surprisal.split_half_ceiling(times, stories)
+    assert found.num_groups == 5
+    assert 0 < found.low < found.value < found.high < 1

@@ -239,16 +239,6 @@ def test_one_story_is_refused(make_job, root):
         behavior.plan(CONFIG, make_job(), {})
 
 
-def test_words_that_are_no_stimuli_are_refused(make_job):
-    job = make_job()
-    found = dataclasses.replace(
-        job.dataset.behavior, stimulus_id=["x", *job.dataset.behavior.stimulus_id[1:]]
-    )
-    object.__setattr__(job.dataset, "__dict__", job.dataset.__dict__ | {"behavior": found})
-    with refused("every stimulus_id must be one of the stimuli's, found 'x'"):
-        behavior.plan(CONFIG, job, {})
-
-
 def test_data_without_reading_times_are_refused(tmp_path, mesh):
     dataset = datasets.find("demo", None)
     job = Job(workdir=tmp_path, data_root=None, dataset=dataset, mesh=mesh, seed=0)
