@@ -11,9 +11,11 @@ Source: Fedorenko, Hsieh, Nieto-Castañón, Whitfield-Gabrieli and Kanwisher (20
 """
 
 import pathlib
+import zipfile
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
@@ -120,6 +122,33 @@ def conditions(stimulus_ids: Sequence[str]) -> list[str]:
             f"a localiser's stimuli must be {CONDITION}.N and {CONTROL}.N, found {min(other)!r}."
         )
     return found
+
+
+def read_units(path: pathlib.Path, name: str, shape: tuple[int, int]) -> Bool[np.ndarray, "L u"]:
+    """Read a mask that the stage localize has written.
+
+    Args:
+      path: its `units.npz`.
+      name: `language` or `random`.
+      shape: layers (the embedding included) and units of the model it is meant for.
+
+    Raises:
+      InputError: if the file or the mask is not there, chooses nothing, or is of another model.
+    """
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            mask = file[name]
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} must be an .npz with the mask {name!r}: {reason}") from error
+    if mask.shape != shape or mask.dtype != bool:
+        raise InputError(
+            f"{path}: {name} must be true or false for {shape[0]} layers x {shape[1]} units, found "
+            f"{mask.dtype} of shape {mask.shape}: is it of this model?"
+        )
+    if not mask.any():
+        raise InputError(f"{path}: {name} must choose at least one unit, found none.")
+    return mask
 
 
 def draw(seed: int, num_items: int = NUM_ITEMS) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -10,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from absl import logging
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from tqdm import tqdm
 
 from jaxalign.core import features
 from jaxalign.core import similarity as core
-from jaxalign.data import samples, targets
+from jaxalign.data import localizer, samples, targets
 from jaxalign.data.schema import GROUP, Responses
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
@@ -26,6 +27,8 @@ VERSION = 1
 SCORES = "scores.csv"
 SUMMARY = "summary.txt"
 PLANTED = "responses.npz"  # as the simulate stage names it
+UNIT_SETS = ("language", "random")
+ALL_LAYERS = -1  # in the place of a layer: units chosen from all of them
 DOWNSAMPLE = ("mean", "sum", "lanczos")
 CKA = ("cka", "cka_debiased")
 RSA = tuple(f"rsa_{distance}" for distance in core.DISTANCES)
@@ -42,6 +45,10 @@ class Config:
     standardize: bool = True  # features to unit variance over the samples
     layers: tuple[int, ...] = ()  # of every network; (): all
     rois: tuple[str, ...] = ()  # (): all
+    # A units.npz of the stage localize: the units it chooses, of all layers, are compared as one
+    # set. Its `unit_set` is "language" or "random".
+    units: str = ""
+    unit_set: str = "language"
 
     def __post_init__(self):
         if unknown := set(self.measures) - {*CKA, *RSA}:
@@ -51,7 +58,16 @@ class Config:
             )
         if not self.measures:
             raise InputError("similarity.measures must name at least one, got none.")
-        for name, allowed in (("comparison", core.COMPARISONS), ("downsample", DOWNSAMPLE)):
+        if self.units and self.layers:
+            raise InputError(
+                f"similarity.layers must be () with similarity.units, which has units of all "
+                f"layers, got {self.layers}."
+            )
+        for name, allowed in (
+            ("comparison", core.COMPARISONS),
+            ("downsample", DOWNSAMPLE),
+            ("unit_set", UNIT_SETS),
+        ):
             if getattr(self, name) not in allowed:
                 raise InputError(
                     f"similarity.{name} must be one of {', '.join(allowed)}, "
@@ -93,6 +109,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         n = len(_checked(config, job).run)
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
     settings["responses_hash"] = "" if simulated else job.dataset.hash
+    if config.units and not pathlib.Path(config.units).is_file():
+        raise InputError(f"similarity.units must name a file, found {config.units!r}.")
+    settings["units_hash"] = run_dir.hash_file(pathlib.Path(config.units)) if config.units else ""
     steps = []
     for stores in (trained(upstream), untrained(upstream)):
         for model, source in stores.items():
@@ -101,8 +120,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 raise InputError(
                     f"similarity.layers must lie in 0..{num_layers} for {model}, got {bad[0]}."
                 )
+            _mask(config, source)
             random = source.settings["untrained_seed"] >= 0
-            layers = len(config.layers) or num_layers + 1
+            layers = 1 if config.units else len(config.layers) or num_layers + 1
             artefact = Artefact(
                 workdir=job.workdir,
                 stage="similarity",
@@ -114,6 +134,22 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             make = functools.partial(_compare, config, job)
             steps.append(Step(artefact=artefact, make=make, shows=SUMMARY))
     return steps
+
+
+def _mask(config: Config, source: Artefact) -> Bool[np.ndarray, "L u"] | None:
+    """Read which units are compared; None: all, layer by layer."""
+    if not config.units:
+        return None
+    shape = (source.settings["num_layers"] + 1, source.settings["width"])
+    return localizer.read_units(pathlib.Path(config.units), config.unit_set, shape)
+
+
+def _read(opened: store.Store, layer: int, mask) -> Float[np.ndarray, "m u"]:
+    """Read a layer, or the chosen units of all."""
+    if mask is None:
+        return opened.read_layer(layer)
+    chosen = [opened.read_layer(i)[:, units] for i, units in enumerate(mask) if units.any()]
+    return np.concatenate(chosen, axis=1)
 
 
 def _checked(config: Config, job: Job) -> Responses:
@@ -158,14 +194,17 @@ def _compare(config: Config, job: Job, artefact: Artefact) -> dict:
         "num_layers": source.settings["num_layers"],
         "context": source.settings["context"],
         "pooling": source.settings["pooling"],
+        "units": config.unit_set if config.units else "all",
         "num_samples": len(responses.run),
         "fingerprint": artefact.fingerprint,
         "git_commit": run_dir.git_commit(),
     }
     rows = []
+    mask = _mask(config, source)
     layers = config.layers or range(source.settings["num_layers"] + 1)
+    layers = layers if mask is None else [ALL_LAYERS]
     for layer in tqdm(layers, desc=f"similarity {artefact.name}", unit=" layers", mininterval=1.0):
-        X = _features(config, job, source, responses, opened.read_layer(layer))
+        X = _features(config, job, source, responses, _read(opened, layer, mask))
         for measure, values in _measure(config, X, goals).items():
             for key, num, value in zip(goals.keys, goals.num_targets, values, strict=True):
                 rows.append(
@@ -272,7 +311,8 @@ def _summary(
     config: Config, artefact: Artefact, table: pd.DataFrame, remarks: Sequence[str]
 ) -> str:
     """Name the best layer of each ROI and measure: for the group, or the mean over subjects."""
-    lines = ["", f"Similarity of {artefact.name} with {table.dataset.iloc[0]}, best layers:"]
+    what = f"{config.unit_set} units" if config.units else "best layers"
+    lines = ["", f"Similarity of {artefact.name} with {table.dataset.iloc[0]}, {what}:"]
     own = table[table.subject == GROUP]
     who = "the group's mean response"
     if own.value.isna().all():
@@ -282,8 +322,10 @@ def _summary(
         cells = []
         for measure in config.measures:
             values = part[part.measure == measure].set_index("layer").value.dropna()
-            best = f"{values.max():.3f} (layer {values.idxmax()})" if len(values) else "undefined"
+            where = "" if config.units else f" (layer {values.idxmax()})" if len(values) else ""
+            best = f"{values.max():.3f}{where}" if len(values) else "undefined"
             cells.append(f"{measure} {best}")
         lines.append(f"  {roi}: " + ", ".join(cells))
-    lines.append(f"  Of {who}; a maximum over layers is optimistic.")
+    caution = "" if config.units else "; a maximum over layers is optimistic"
+    lines.append(f"  Of {who}{caution}.")
     return "\n".join([*lines, *(f"  {remark}" for remark in remarks)]) + "\n"

@@ -114,9 +114,64 @@ def test_order_of_samples_is_a_matter_of_ids(make_job, sentences):
     np.testing.assert_allclose(after.value, before.value, atol=1e-3)
 
 
+def write_mask(path, shape=(4, 24), **arrays):
+    mask = np.zeros(shape, bool)
+    mask[1, 3] = mask[3, [0, 5]] = True
+    np.savez(path, **{"language": mask, "random": ~mask} | arrays)
+    return str(path)
+
+
+def test_chosen_units_of_all_layers_are_one_set(make_job, sentences, tmp_path):
+    job = make_job(sentences)
+    (source,) = tiny.make(extract.plan(tiny.bert(untrained_seed=-1), job, {}))
+    opened = store.open_artefact(source)
+    width = opened.shape[2]
+    path = write_mask(tmp_path / "units.npz", (4, width))
+    config = dataclasses.replace(CONFIG, units=path, measures=("cka",))
+    _, table, texts = compare(job, tiny.bert(untrained_seed=-1), config)
+    X = np.c_[opened.read_layer(1)[:, 3], opened.read_layer(3)[:, [0, 5]]].astype(float)
+    Y = standard(Responses.load(sentences / "responses.npz").values)[:, :3]
+    row = table[(table.subject == "s0") & (table.roi == "A")]
+    assert list(row.layer) == [-1] and list(row.units) == ["language"]
+    assert row.value.iloc[0] == pytest.approx(cka(standard(X), Y), abs=1e-5)
+    assert "language units" in texts[0] and "layer" not in texts[0]
+    other = dataclasses.replace(config, unit_set="random")
+    _, random, _ = compare(job, tiny.bert(untrained_seed=-1), other)
+    assert (random.value != table.value).all()
+
+
+def test_masks_that_are_none_or_of_another_model_are_refused(make_job, sentences, tmp_path):
+    job = make_job(sentences)
+    stores = [x.artefact for x in extract.plan(tiny.bert(untrained_seed=-1), job, {})]
+    path = tmp_path / "units.npz"
+
+    def plan(**settings):
+        config = dataclasses.replace(CONFIG, units=str(path), **settings)
+        similarity.plan(config, job, {"extract": stores})
+
+    with refused("similarity.units must name a file", "units.npz"):
+        plan()
+    write_mask(path, (9, 9))
+    with refused("units.npz: language must be", "bool of shape (9, 9): is it of this model?"):
+        plan()
+    shape = (4, stores[0].settings["width"])
+    write_mask(path, shape, random=np.zeros(shape, bool))
+    plan()
+    with refused("random must choose at least one unit, found none"):
+        plan(unit_set="random")
+    np.savez(path, t=np.zeros(shape))
+    with refused("units.npz must be an .npz with the mask 'language'"):
+        plan()
+    path.write_bytes(b"PK")
+    with refused("units.npz must be an .npz"):
+        plan()
+
+
 @pytest.mark.parametrize(
     "settings,parts",
     [
+        ({"unit_set": "best"}, ["similarity.unit_set must be one of language, random"]),
+        ({"units": "x", "layers": (1,)}, ["similarity.layers must be () with similarity.units"]),
         ({"measures": ("cca",)}, ["similarity.measures must be among cka", "'cca'"]),
         ({"measures": ()}, ["similarity.measures must name at least one"]),
         ({"measures": ("cka", "cka")}, ["similarity.measures must differ"]),
