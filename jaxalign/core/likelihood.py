@@ -14,6 +14,9 @@ from jaxalign.core import features, metrics, surprisal
 # Errors of less than this share of the mean square of what is fitted are rounding: then the
 # density has no bound, and is undefined.
 _PERFECT = 1e-12
+# Directions of scaled predictors with a smaller share of the largest singular value are repeats of
+# others, and get no weight.
+_COLLINEAR = 1e-6
 
 
 class LogLikelihoods(NamedTuple):
@@ -68,7 +71,7 @@ def linear_log_likelihoods(
         found = []
         for train, test in _splits(own, len(y), held_out):
             Z = _design(X, train)
-            weights = np.linalg.lstsq(Z[train], y[train], rcond=None)[0]
+            weights = np.linalg.lstsq(Z[train], y[train], rcond=_COLLINEAR)[0]
             variance = _positive(np.mean((y[train] - Z[train] @ weights) ** 2), y[train])
             error = y[test] - Z[test] @ weights
             found.append(float(_normal(error, variance)))
@@ -152,7 +155,7 @@ def _fit_random_intercepts(X, y, code) -> _Fit:
     def profile(ratio):
         shrink = ratio / (1 + num * ratio)
         left = products - (sums * shrink[:, None]).T @ sums
-        weights = np.linalg.lstsq(left[:-1, :-1], left[:-1, -1], rcond=None)[0]
+        weights = np.linalg.lstsq(left[:-1, :-1], left[:-1, -1], rcond=_COLLINEAR**2)[0]
         variance = _positive((left[-1, -1] - weights @ left[:-1, -1]) / n, y)
         log_likelihood = -0.5 * (
             n * (np.log(2 * np.pi * variance) + 1) + np.log1p(num * ratio).sum()

@@ -216,10 +216,10 @@ def rdm(patterns: Float[np.ndarray, "n p"], distance: Distance) -> Float[np.ndar
 def standard_ranks(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     """Return ranks, ties sharing their mean, centred and of length 1.
 
-    All NaN if a value is NaN, or all are the same. The dot product of two such vectors is
+    All NaN if a value is NaN, all are the same, or there are fewer than two. The dot product of two such vectors is
     Spearman's correlation.
     """
-    if np.isnan(values).any():
+    if len(values) < 2 or np.isnan(values).any():
         return np.full(len(values), np.nan)
     with jax.enable_x64(True):
         return _standard(np.asarray(_ranks(jnp.asarray(values))))

@@ -11,7 +11,7 @@ import pandas as pd
 from absl import logging
 from jaxtyping import Bool, Float
 
-from jaxalign.core import likelihood, surprisal
+from jaxalign.core import features, likelihood, surprisal
 from jaxalign.core.surprisal import Estimate
 from jaxalign.data import words
 from jaxalign.data.schema import MEAN, Behavior, Stimuli
@@ -247,8 +247,8 @@ def _correlation(bits, mean, story, ceiling: Estimate, offset: int):
         "ceiling_high": ceiling.high,
     }
     by_story = [
-        {"story": x, "value": surprisal.pearson_r(bits[own == x], mean[own == x]), "num": size}
-        for x, size in zip(*np.unique(own, return_counts=True), strict=True)
+        {"story": x, "value": surprisal.pearson_r(bits[at], mean[at]), "num": len(at)}
+        for x, at in features.members(own).items()
     ]
     return row | _sizes(len(own), len(own), found.num_groups), by_story
 

@@ -89,7 +89,7 @@ class Goals(NamedTuple):
     keys: list[tuple[str, str]]  # subject, ROI
     num_targets: list[int]
     centred: core.Centred
-    rdms: dict[str, Float[np.ndarray, "g m"]]  # by measure, comparable
+    rdms: dict[str, list[Float[np.ndarray, " m"]]]  # by measure and key, comparable
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
@@ -247,12 +247,13 @@ def _goals(config: Config, job: Job, responses: Responses) -> Goals:
     rdms = {}
     for measure in config.measures:
         if measure in RSA:
-            rdms[measure] = np.stack(
-                [
-                    _comparable(config, measure, found.Y[:, [key == x for x in keys]])
-                    for key in sizes
-                ]
-            )
+            # In float32: all subjects and ROIs have to fit into memory.
+            rdms[measure] = [
+                _comparable(config, measure, found.Y[:, [key == x for x in keys]]).astype(
+                    np.float32
+                )
+                for key in sizes
+            ]
     return Goals(list(sizes), list(sizes.values()), core.centre(found.Y, _codes(keys)), rdms)
 
 
@@ -263,8 +264,7 @@ def _codes(keys: Sequence[tuple[str, str]]) -> list[int]:
 
 def _comparable(config: Config, measure: str, patterns) -> Float[np.ndarray, " m"]:
     distance = core.DISTANCES[RSA.index(measure)]
-    # Half the memory: a correlation is exact to 1e-7 all the same.
-    return core.comparable(core.rdm(patterns, distance), config.comparison).astype(np.float32)
+    return core.comparable(core.rdm(patterns, distance), config.comparison)
 
 
 def _features(config: Config, job: Job, source: Artefact, responses: Responses, values):
@@ -284,8 +284,9 @@ def _measure(config: Config, X, goals: Goals) -> dict[str, Float[np.ndarray, " g
         cka = core.linear_cka(core.centre(X), goals.centred)
         found = dict(zip(CKA, cka, strict=True))
     for measure, rdms in goals.rdms.items():
-        found[measure] = rdms @ _comparable(config, measure, X)
-    return {measure: np.asarray(found[measure], np.float64) for measure in config.measures}
+        own = _comparable(config, measure, X)
+        found[measure] = np.array([float(own @ other.astype(np.float64)) for other in rdms])
+    return {measure: found[measure] for measure in config.measures}
 
 
 def _remarks(table: pd.DataFrame) -> list[str]:
