@@ -216,8 +216,8 @@ def rdm(patterns: Float[np.ndarray, "n p"], distance: Distance) -> Float[np.ndar
 def standard_ranks(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     """Return ranks, ties sharing their mean, centred and of length 1.
 
-    All NaN if a value is NaN, all are the same, or there are fewer than two. The dot product of two such vectors is
-    Spearman's correlation.
+    The dot product of two such vectors is Spearman's correlation. All NaN if a value is NaN, all
+    are the same, or there are fewer than two.
     """
     if len(values) < 2 or np.isnan(values).any():
         return np.full(len(values), np.nan)

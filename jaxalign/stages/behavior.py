@@ -192,7 +192,11 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
                 len(bits),
                 source.model,
             )
-        for row, by_story in _rows(config, bits, reading, behavior, ceiling):
+        try:
+            found = list(_rows(config, bits, reading, behavior, ceiling))
+        except ValueError as error:
+            raise InputError(f"behavior, surprisal of {source.model}: {error}") from error
+        for row, by_story in found:
             rows.append(common | row | {"num_undefined": undefined})
             stories += [common | _keys(row) | x for x in by_story]
     provenance = {"fingerprint": artefact.fingerprint, "git_commit": run_dir.git_commit()}

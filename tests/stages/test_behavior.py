@@ -231,6 +231,14 @@ def test_surprisal_must_come_from_somewhere(make_job, root):
         behavior.plan(CONFIG, job, {"extract": stores})
 
 
+def test_too_few_times_to_fit_are_refused(make_job, root):
+    times = reading.read(root)["times"]
+    times[[i for i in range(600) if i % 200 not in (10, 11)]] = np.nan
+    change(root, times=times)
+    with refused("behavior, surprisal of planted: 9 predictors and an intercept need more"):
+        score(make_job())
+
+
 def test_one_story_is_refused(make_job, root):
     times = reading.read(root)["times"]
     times[200:] = np.nan
