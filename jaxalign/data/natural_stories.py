@@ -98,9 +98,8 @@ def behavior(root: pathlib.Path, *, times: Times, verify: bool) -> Behavior:
       InputError: if a file is malformed, names a word that the stories lack, or is not the
         published one.
     """
-    text_path, parses_path, path = files(root, times=times, verify=verify)
-    with naming(text_path):
-        words = load(root, "word")
+    _, parses_path, path = files(root, times=times, verify=verify)
+    words = load(root, "word")
     position = _word_in_sentence(parses_path)
     if missing := [name for name in words.stimulus_id if name not in position]:
         raise InputError(f"{parses_path} must have all words: TokenId {missing[0]} is missing.")
@@ -237,7 +236,8 @@ def load(root: pathlib.Path, unit: Unit, *, num_stories: int = 0, num_words: int
         ids += [f"{story}.{x}" for x in (zones if unit == "word" else range(len(parts)))]
         texts += parts
         passages += [story] * len(parts)
-    return Stimuli(stimulus_id=ids, text=texts, passage=passages, run=passages, unit=unit)
+    with naming(path):
+        return Stimuli(stimulus_id=ids, text=texts, passage=passages, run=passages, unit=unit)
 
 
 def _sentences(words: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 
 import numpy as np
+import pandas as pd
 import published
 import pytest
 from refusals import refused
@@ -227,6 +228,19 @@ def test_participants_agree_with_the_corrected_means(real):
         r[name], _ = correlation(own.mean_ms, np.array([mean[x] for x in own.stimulus_id]))
     assert r["naturalstories-corrected"] > 0.8
     assert r["naturalstories"] < 0.6
+
+
+def test_participants_are_made_of_the_raw_times(real):
+    """As docs/datasets/naturalstories.md says: a word's time lies in the raw row behind it."""
+    path = real / adapter.FOLDER / "naturalstories_RTS" / "batch2_raw.txt"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    raw = pd.read_csv(path)
+    raw = raw[(raw.correct > 4) & (raw.RT > 100) & (raw.RT < 3000)]
+    raw = raw.assign(code=raw.item.astype(str) + "." + (raw.zone - 1).astype(str))
+    times = raw.pivot(index="code", columns="WorkerId", values="RT")
+    found = datasets.find("naturalstories-participants", real).behavior
+    np.testing.assert_array_equal(times.loc[found.stimulus_id], found.reading_time_ms)
 
 
 def test_gpt3_against_the_published_means(real):
