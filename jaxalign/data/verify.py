@@ -7,22 +7,23 @@ from absl import logging
 
 from jaxalign.errors import InputError
 
-Range = tuple[float, float]
+Number = int | float
+Range = tuple[Number, Number]
 
 
-def exactly(value: float) -> Range:
+def exactly(value: Number) -> Range:
     """Expect this value."""
     return value, value
 
 
-def about(value: float, relative: float = 1e-6) -> Range:
+def about(value: Number, relative: float = 1e-6) -> Range:
     """Expect this value, up to rounding in sums."""
     margin = abs(value) * relative
     return value - margin, value + margin
 
 
 def check(
-    path: pathlib.Path, name: str, found: Mapping[str, float], expected: Mapping[str, Range]
+    path: pathlib.Path, name: str, found: Mapping[str, Number], expected: Mapping[str, Range]
 ) -> None:
     """Hold facts about a file against those of the published one, and log them.
 

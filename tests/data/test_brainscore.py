@@ -255,7 +255,7 @@ def test_data_of_another_shape_or_type_are_refused(tmp_path, rng):
         brainscore.responses(tmp_path, **P243)
     path.unlink()
     published.pereira(tmp_path, rng, values=data.astype(str).astype(object))
-    with refused(path, "data must hold numbers, found object of shape (9, 6)"):
+    with refused(path, "data must hold numbers, found <U20 of shape (9, 6)"):
         brainscore.responses(tmp_path, **P243)
     with xr.open_dataset(path, engine="h5netcdf") as file:
         renamed = file.load().rename(data="values")
