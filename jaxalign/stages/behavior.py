@@ -202,7 +202,8 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
     provenance = {"fingerprint": artefact.fingerprint, "git_commit": run_dir.git_commit()}
     table = pd.DataFrame([row | provenance for row in rows])
     _write(artefact, SCORES, table)
-    _write(artefact, STORIES, pd.DataFrame(stories))
+    columns = [*common, *_keys(rows[0]), "story", "value", "num"]
+    _write(artefact, STORIES, pd.DataFrame(stories, columns=columns))
     text = _summary(config, table, ceiling, job.dataset.stimuli, behavior)
     run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
     return {"seconds": round(time.monotonic() - start, 3)}

@@ -203,7 +203,7 @@ def test_units_of_patterns_do_not_matter(rng):
         )
 
 
-def test_rsa_refuses_what_it_does_not_know(rng):
+def test_rsa_refuses_what_does_not_match(rng, unchecked):
     X = rng.normal(size=(5, 3))
     with pytest.raises(ValueError, match="one row per sample of X: 5, got 4"):
         similarity.rsa(X, X[:4])

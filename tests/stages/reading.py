@@ -14,13 +14,13 @@ SENTENCE = 8  # words
 MS_PER_BIT = (20.0, 10.0)  # of a word, and of the word before it
 
 
-def write(root, rng, *, num_participants=5):
+def write(root, rng, *, num_words=NUM_WORDS, num_participants=5):
     """Write the words, and the times of readers of whom each has skipped some."""
     root.mkdir()
-    m = len(STORIES) * NUM_WORDS
+    m = len(STORIES) * num_words
     bits = rng.gamma(2.0, 2.0, size=m)
-    bits[:: len(STORIES) * NUM_WORDS] = np.nan
-    story = np.repeat(STORIES, NUM_WORDS)
+    bits[0] = np.nan
+    story = np.repeat(STORIES, num_words)
     lagged = np.nan_to_num(surprisal.spillover(bits[:, None], story, 1), nan=4.0)
     times = 300 + lagged @ MS_PER_BIT + 40 * rng.standard_normal(num_participants)[:, None]
     times = times.T + 60 * rng.standard_normal((m, num_participants))

@@ -18,9 +18,10 @@ CONFIG = similarity.Config()
 def compare(job, extraction, config=CONFIG, upstream=None):
     stores = tiny.make(extract.plan(extraction, job, {}))
     found = tiny.make(similarity.plan(config, job, {"extract": stores} | (upstream or {})))
-    tables = [pd.read_csv(x.path / similarity.SCORES) for x in found]
+    read = lambda path: pd.read_csv(path, keep_default_na=False, na_values=["nan"])
+    tables = [read(x.path / similarity.SCORES) for x in found]
     texts = [(x.path / similarity.SUMMARY).read_text() for x in found]
-    return stores, pd.concat(tables).fillna({"control_of": "", "comparison": ""}), texts
+    return stores, pd.concat(tables), texts
 
 
 def standard(x):
