@@ -26,6 +26,7 @@ STORIES = "stories.csv"
 SUMMARY = "summary.txt"
 PARTICIPANTS = "participants"
 PUBLISHED = "published"
+CONTROL = "control"  # in the place of a context: what the baseline is made of
 PROTOCOL = "futrell2018-pearsonr"
 UNDEFINED = Estimate(np.nan, np.nan, np.nan, 0, 0)
 
@@ -199,10 +200,20 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
         for row, by_story in found:
             rows.append(common | row | {"num_undefined": undefined})
             stories += [common | _keys(row) | x for x in by_story]
+    common = {"dataset": job.dataset.name, "alignment": behavior.alignment}
+    common |= {"control_of": "", "context": CONTROL, "one_stream": False}
+    mean = surprisal.mean_over_participants(reading.times)
+    for name, column in zip(config.baseline, reading.baseline.T, strict=True):
+        row, by_story = _correlation(column, mean, reading.story, ceiling, 0)
+        undefined = {"num_undefined": int(np.isnan(column).sum())}
+        rows.append(common | {"model": name} | row | undefined)
+        stories += [common | {"model": name} | _keys(row) | x for x in by_story]
     provenance = {"fingerprint": artefact.fingerprint, "git_commit": run_dir.git_commit()}
     table = pd.DataFrame([row | provenance for row in rows])
+    table.insert(2, "model", table.pop("model"))
     _write(artefact, SCORES, table)
-    columns = [*common, *_keys(rows[0]), "story", "value", "num"]
+    keys = ("dataset", "alignment", "model", "control_of", "context", "one_stream")
+    columns = [*keys, *_keys(rows[0]), "story", "value", "num"]
     _write(artefact, STORIES, pd.DataFrame(stories, columns=columns))
     text = _summary(config, table, ceiling, job.dataset.stimuli, behavior)
     run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
@@ -328,7 +339,8 @@ def _summary(
             f"ceiling of |r|: {_interval(ceiling)} (split halves of participants, Spearman-Brown)"
         )
     for (model, control_of), own in table.groupby(["model", "control_of"], sort=False):
-        lines.append(f"{model}{f' of {control_of}' if control_of else ''}")
+        kind = " (control)" if (own.context == CONTROL).all() else ""
+        lines.append(f"{model}{f' of {control_of}' if control_of else kind}")
         for row in own.itertuples():
             what = f"|r|, surprisal of word {row.offset:+d}" if row.offset else "|r|"
             if row.measure != PROTOCOL:

@@ -60,6 +60,7 @@ def score(job, config=CONFIG, upstream=None):
 
 
 def only(table, **values):
+    values = {"model": "planted"} | values
     for name, value in values.items():
         table = table[table[name] == value]
     (index,) = table.index
@@ -79,6 +80,18 @@ def test_correlation_is_that_of_mean_times_without_sentence_beginnings(make_job,
     before = only(table, measure=behavior.PROTOCOL, offset=-1)
     after = only(table, measure=behavior.PROTOCOL, offset=1)
     assert row.value > before.value > after.value + 0.1
+
+
+def test_baseline_is_correlated_as_surprisal_is(make_job, root):
+    table, _, text = score(make_job())
+    arrays = reading.read(root)
+    keep = arrays["position"] != 1
+    mean = np.nanmean(arrays["times"], axis=1)
+    row = only(table, model="log_frequency")
+    expected = stats.pearsonr(arrays["log_frequency"][keep], mean[keep]).statistic
+    assert row.r == pytest.approx(expected) and row.value == abs(row.r)
+    assert row.context == "control" and row.measure == behavior.PROTOCOL
+    assert "log_frequency (control)" in text
 
 
 def test_ceiling_is_of_all_words(make_job, root):
@@ -147,6 +160,8 @@ def test_surprisal_of_a_network_is_read_from_its_store(make_job, short):
         ("llama", ""),
         ("untrained", "llama"),
         ("planted", ""),
+        ("length", ""),
+        ("log_frequency", ""),
     ]
     assert "untrained of llama" in text
     row = only(table, model="llama", measure=behavior.PROTOCOL, offset=0)
@@ -195,6 +210,7 @@ def test_words_that_begin_sentences_are_kept_where_asked_for(make_job):
 def test_logarithms_of_times_change_the_gain_and_not_the_correlation(make_job):
     plain, _, _ = score(make_job())
     logs, _, _ = score(make_job(), dataclasses.replace(CONFIG, log_times=True))
+    assert (plain.model == logs.model).all()
     both = plain.value - logs.value
     is_r = plain.measure == behavior.PROTOCOL
     assert (both[is_r] == 0).all() and (both[~is_r] != 0).all()
@@ -202,7 +218,7 @@ def test_logarithms_of_times_change_the_gain_and_not_the_correlation(make_job):
 
 def test_surprisal_that_is_undefined_everywhere_is_counted(make_job, root):
     change(root, bits=np.full(600, np.nan))
-    table, _, text = score(make_job())
+    table, _, text = score(make_job(), dataclasses.replace(CONFIG, baseline=()))
     assert table.value.isna().all() and (table.num_undefined == 600).all()
     assert "nan" in text
 
