@@ -73,9 +73,6 @@ class Config:
                     f"similarity.{name} must be one of {', '.join(allowed)}, "
                     f"got {getattr(self, name)!r}."
                 )
-        for name in ("delays", "layers"):
-            if wrong := [x for x in getattr(self, name) if not isinstance(x, int)]:
-                raise InputError(f"similarity.{name} must hold integers, got {wrong[0]!r}.")
         if not self.delays or min(self.delays) < 0:
             raise InputError(f"similarity.delays must be >= 0, got {self.delays}.")
         for name in ("measures", "delays", "layers", "rois"):

@@ -180,7 +180,6 @@ def test_masks_that_are_none_or_of_another_model_are_refused(make_job, sentences
         ({"downsample": "max"}, ["similarity.downsample must be one of mean, sum, lanczos"]),
         ({"delays": (-1,)}, ["similarity.delays must be >= 0"]),
         ({"delays": ()}, ["similarity.delays must be >= 0"]),
-        ({"layers": (0.5,)}, ["similarity.layers must hold integers, got 0.5"]),
     ],
 )
 def test_settings_out_of_range(settings, parts):
