@@ -70,6 +70,7 @@ def call(*arguments, cwd=REPOSITORY, **environment):
         ),
         (["--config=configs/demo.py", "--config.dataset=nowhere"], "dataset must be one of demo"),
         (["--config=configs/alice.py"], "give --data_root or set JAXALIGN_DATA"),
+        (["--config=configs/alice.py", "--download"], "--download knows blank2014"),
         (["--config=configs/alice.py", "--data_root=/no/such"], "data_root must be a directory"),
     ],
 )

@@ -17,9 +17,8 @@ import xarray as xr
 from absl import logging
 from jaxtyping import Float
 
-from jaxalign.data import verify as verify_lib
 from jaxalign.data.schema import Responses, Stimuli, Unit, first_repeated, naming
-from jaxalign.data.verify import Range, about, exactly
+from jaxalign.data.verify import Range, about, check, exactly
 from jaxalign.errors import InputError
 
 FOLDER = "brainscore"
@@ -200,7 +199,7 @@ def responses(root: pathlib.Path, *, assembly: str, verify: bool) -> Responses:
     subject, neuroid = read(layout.subject), read("neuroid_id")
     roi = read(layout.roi) if layout.roi else ["language"] * len(neuroid)
     own = values[labels.row]
-    took_part = {s for s, v in zip(subject, np.isfinite(own).any(axis=0), strict=True) if v}
+    took_part = {subject[i] for i in np.flatnonzero(np.isfinite(own).any(axis=0))}
     kept = [i for i, s in enumerate(subject) if s in took_part]
     _check_missing(path, own[:, kept], [subject[i] for i in kept], [neuroid[i] for i in kept])
     with naming(path):
@@ -224,7 +223,7 @@ def responses(root: pathlib.Path, *, assembly: str, verify: bool) -> Responses:
             "targets": len(kept),
             "passages": len(set(labels.passage)),
         }
-        verify_lib.check(path, assembly, facts, layout.expected)
+        check(path, assembly, facts, layout.expected)
     return found
 
 
@@ -311,9 +310,9 @@ def _text(value: object) -> str | None:
 
 
 class _Labels(NamedTuple):
-    """Presentations of a part, in order; `row` is where the responses to each lie."""
+    """Presentations of a part, in order."""
 
-    row: list[int]
+    row: list[int]  # where the responses to each lie
     stimulus_id: list[str]
     text: list[str]
     passage: list[str]
@@ -375,9 +374,13 @@ def _joined(
             "given the text of its own",
             *(path, moved, len(rows)),
         )
-    natural = lambda i: [(0, int(x), "") if x.isdigit() else (1, 0, x) for x in ids[i].split(".")]
-    ordered = sorted(rows, key=natural)
+    ordered = sorted(rows, key=lambda i: _natural(ids[i]))
     return ordered, [place[ids[i]] for i in ordered]
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    # Boar.2.0 before Boar.10.0.
+    return [(not x.isdigit(), int(x) if x.isdigit() else 0, x) for x in name.split(".")]
 
 
 def _check_missing(

@@ -157,7 +157,9 @@ def gpt3_surprisal_bits(root: pathlib.Path, stimulus_id: Sequence[str]) -> Float
     offset = tables.numbers(path, table, "offset")
     words = load(root, "word")
     bits = dict.fromkeys(words.stimulus_id, math.nan)
-    for story, rows in table.groupby("story", sort=False).indices.items():
+    stories = table["story"].tolist()
+    for story in dict.fromkeys(stories):
+        rows = [i for i, x in enumerate(stories) if x == story]
         if not story.isdigit():
             raise InputError(f"{path}: story must be a number from 0, found {story!r}.")
         code = str(int(story) + 1)  # counted from 0 here, and from 1 in the other files
@@ -306,7 +308,7 @@ def _words_table(path: pathlib.Path, columns: Sequence[str], *, tabs: bool) -> p
 def _check_words(path: pathlib.Path, table: pd.DataFrame, words: Stimuli) -> None:
     """Hold the words of a table against those of the stories, by their codes."""
     text = dict(zip(words.stimulus_id, words.text, strict=True))
-    for code, word in table["word"].items():
+    for code, word in zip(table.index.tolist(), table["word"].tolist(), strict=True):
         if code not in text:
             raise InputError(f"{path}: item.zone {code} must be in {FILE}, and is not.")
         if word != text[code]:
@@ -316,7 +318,7 @@ def _check_words(path: pathlib.Path, table: pd.DataFrame, words: Stimuli) -> Non
             )
 
 
-def _moved(order: Sequence[str], values: np.ndarray, missing: float) -> np.ndarray:
+def _moved(order: Sequence[str], values: np.ndarray, missing: int | float) -> np.ndarray:
     """Give each word what the word before it in its story has; the first has nothing."""
     row = {name: i for i, name in enumerate(order)}
     moved = np.full_like(values, missing)

@@ -90,9 +90,10 @@ def responses(root: pathlib.Path, *, verify: bool) -> Responses:
 
 def _tables(path: pathlib.Path) -> list[np.ndarray]:
     """Read the cell array: one table per subject."""
+    damaged = (MatReadError, OSError, ValueError, TypeError, LookupError, EOFError, zlib.error)
     try:
         content = scipy.io.loadmat(str(path))
-    except (MatReadError, OSError, ValueError, TypeError, KeyError, EOFError, zlib.error) as error:
+    except damaged as error:
         raise InputError(
             f"{path} must be a whole MATLAB file (v5): {' '.join(str(error).split())}."
         ) from error

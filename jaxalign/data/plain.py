@@ -121,8 +121,8 @@ def behavior(root: pathlib.Path) -> Behavior:
     table = tables.read(path, ("stimulus_id", "participant", "reading_time_ms", "word_in_sentence"))
     time = tables.numbers(path, table, "reading_time_ms")
     place = tables.numbers(path, table, "word_in_sentence")
-    words, rows = _distinct(table[["stimulus_id"]])
-    people, columns = _distinct(table[["participant"]])
+    words, rows = _distinct(table.filter(["stimulus_id"]))
+    people, columns = _distinct(table.filter(["participant"]))
     position = np.zeros(len(words))
     position[rows] = place
     if len(place) and (position[rows] != place).any() or (place % 1 != 0).any():
@@ -143,8 +143,8 @@ def behavior(root: pathlib.Path) -> Behavior:
 def _long(path: pathlib.Path, table: pd.DataFrame) -> Responses:
     sample = _sample_columns(path, table, (*_COLUMN, "value"))
     _check_numbers(path, table, ["value"])
-    samples, rows = _distinct(table[sample])
-    labels, columns = _distinct(_texts(table[list(_COLUMN)]))
+    samples, rows = _distinct(table.filter(sample))
+    labels, columns = _distinct(table.filter(_COLUMN).map(str))
     values = _filled(
         path, table["value"].to_numpy(np.float64), rows, columns, (len(samples), len(labels))
     )
@@ -169,7 +169,8 @@ def _wide(path: pathlib.Path, table: pd.DataFrame) -> Responses:
         )
     _check_numbers(path, table, names)
     labels = pd.DataFrame(parts, columns=list(_COLUMN))
-    return _responses(path, table, table[sample], labels, table[names].to_numpy(np.float64))
+    values = table.filter(names).to_numpy(np.float64)
+    return _responses(path, table, table.filter(sample), labels, values)
 
 
 def _responses(
@@ -179,21 +180,21 @@ def _responses(
     labels: pd.DataFrame,
     values: np.ndarray,
 ) -> Responses:
-    if "time_s" in samples:
-        when = {
-            "time_s": samples["time_s"].to_numpy(np.float64),
-            "tr_s": float(_constant(path, table, "tr_s")),
-        }
-    else:
-        when = {"stimulus_id": [str(x) for x in samples["stimulus_id"]]}
+    timed = "time_s" in samples
+    if timed:
+        _check_numbers(path, table, ["tr_s"])
     run = [str(x) for x in samples["run"]] if "run" in samples else [SESSION] * len(samples)
     with naming(path):
         return Responses(
             values=values,
             run=run,
-            units=str(_constant(path, table, "units")),
-            **{name: labels[name].tolist() for name in _COLUMN},
-            **when,
+            units=_constant(path, table, "units"),
+            subject=labels["subject"].tolist(),
+            roi=labels["roi"].tolist(),
+            target=labels["target"].tolist(),
+            stimulus_id=() if timed else [str(x) for x in samples["stimulus_id"]],
+            time_s=samples["time_s"].to_numpy(np.float64) if timed else np.empty(0),
+            tr_s=float(_constant(path, table, "tr_s")) if timed else 0.0,
         )
 
 
@@ -206,8 +207,9 @@ def _sample_columns(path: pathlib.Path, table: pd.DataFrame, others: tuple) -> l
         if name not in table:
             raise InputError(f"{path} must have column {name!r}, found {list(table)[:12]}.")
     for name in ("stimulus_id", "run", *others[: len(_COLUMN)]):
-        if name in table and table[name].isna().any():
-            row = int(np.argmax(table[name].isna()))
+        missing = table[name].isna().to_numpy() if name in table else np.zeros(0, bool)
+        if missing.any():
+            row = int(np.argmax(missing))
             raise InputError(f"{path}: {name} must not be missing, but is in row {row + 1}.")
     if timed:
         _check_numbers(path, table, ["time_s"])
@@ -220,17 +222,11 @@ def _check_numbers(path: pathlib.Path, table: pd.DataFrame, names: list[str]) ->
             raise InputError(f"{path}: {name} must hold numbers, found {table[name].dtype}.")
 
 
-def _constant(path: pathlib.Path, table: pd.DataFrame, name: str) -> object:
-    found = table[name].unique()
-    if len(found) != 1 or pd.isna(found[0]):
-        raise InputError(
-            f"{path}: {name} must be the same in all rows, found {[str(x) for x in found[:3]]}."
-        )
+def _constant(path: pathlib.Path, table: pd.DataFrame, name: str) -> str:
+    found = [str(x) for x in table[name].unique()]
+    if len(found) != 1 or table[name].isna().to_numpy().any():
+        raise InputError(f"{path}: {name} must be the same in all rows, found {found[:3]}.")
     return found[0]
-
-
-def _texts(table: pd.DataFrame) -> pd.DataFrame:
-    return table.map(str)
 
 
 def _distinct(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from jaxalign.data.schema import first_repeated
 from jaxalign.errors import InputError
 
 
@@ -22,13 +23,15 @@ def read(path: pathlib.Path, columns: Sequence[str], *, tabs: bool = False) -> p
       tabs: cells are separated by tabs, and quotation marks are text; else by commas.
 
     Raises:
-      InputError: if it is no such table, or lacks a column.
+      InputError: if it is no such table, lacks a column, or has one twice.
     """
     kind = "table with tabs" if tabs else "CSV table"
     try:
         table = _rows(path, tabs)
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} must be a {kind}: {error}.") from error
+    if repeated := first_repeated(list(table)):
+        raise InputError(f"{path} must have a column once, found {repeated!r} twice.")
     for name in columns:
         if name not in table:
             raise InputError(f"{path} must have column {name!r}, found {list(table)[:12]}.")

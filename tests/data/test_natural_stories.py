@@ -139,7 +139,7 @@ def test_missing_participants_and_gpt3_are_named(root):
         (adapter.MEANS, "published", "\t1102.0\t", "\tfast\t", ["meanItemRT must hold numbers"]),
         (adapter.MEANS, "published", "\t32\t", "\t32.5\t", ["nItem must hold counts"]),
         (adapter.MEANS, "published", "\t1102.0\t", "\t-1\t", ["must be positive", "'2.2'"]),
-        (adapter.MEANS, "published", "\t1102.0\t1.5", "", ["row 15 must have 8 cells", "7"]),
+        (adapter.MEANS, "published", "\t1102.0\t1.5", "", ["row 11 must have 8 cells", "6"]),
         (adapter.MEANS, "published", "peaked\t2\t2", "peaked\t3\t2", ["item.zone 2.3 is there"]),
         (
             adapter.MEANS,
@@ -151,7 +151,13 @@ def test_missing_participants_and_gpt3_are_named(root):
         (adapter.MEANS, "corrected", "peaked\t2\t2", "peaked\t2\t3", ["item.zone 3.2 must be in"]),
         (adapter.PARSES, "published", "TokenId=2.2\n", "\n", ["line", "must have a TokenId"]),
         (adapter.PARSES, "published", "TokenId=2.2\n", "TokenId=2.3\n", ["TokenId 2.2 is missing"]),
-        (adapter.PARTICIPANTS, "participants", "p001", "p000", ["participant must be unique"]),
+        (
+            adapter.PARTICIPANTS,
+            "participants",
+            "p001",
+            "p000",
+            ["a column once, found 'p000' twice"],
+        ),
         (adapter.PARTICIPANTS, "participants", "202", "x", ["p000 must hold numbers", "'x'"]),
         (adapter.PARTICIPANTS, "participants", ",202,302", ",202", ["row 2 must have 5 cells"]),
     ],
