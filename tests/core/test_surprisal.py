@@ -58,7 +58,7 @@ def test_interval_is_the_jackknife_over_stories(rng):
 def test_intervals_over_stories_cover_where_words_of_a_story_are_alike():
     """A slope for each story: words taken for independent would be far too sure."""
     rng = np.random.default_rng(0)
-    num, size, trials = 10, 100, 600
+    num, size, trials = 10, 100, 300
     stories = np.repeat(np.arange(num), size)
     # E[xy] = 0.3 over stories whose slopes vary by 0.2.
     truth = 0.3 / np.sqrt(0.3**2 + 0.2**2 + 1)
@@ -70,7 +70,8 @@ def test_intervals_over_stories_cover_where_words_of_a_story_are_alike():
         covered += found.low < truth < found.high
         low, high = np.tanh(np.arctanh(found.value) + np.array([-1, 1]) * 1.96 / np.sqrt(997))
         naive += low < truth < high
-    assert 0.92 < covered / trials < 0.98
+    # The standard error of the share is 0.013.
+    assert 0.91 < covered / trials < 0.99
     assert naive / trials < 0.75
 
 
