@@ -61,7 +61,8 @@ def pearson_r(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
     """Correlate; NaN with fewer than two values, or where either is constant."""
     if len(a) < 2 or metrics.is_constant(a) or metrics.is_constant(b):
         return float("nan")
-    return float(stats.pearsonr(a, b).statistic)
+    r, _ = stats.pearsonr(a, b)
+    return float(r)
 
 
 def correlation(
