@@ -59,6 +59,7 @@ setuptools.setup(
             "protobuf>=5",
             "pytest>=8.2",
             "sentencepiece>=0.2",
+            "statsmodels>=0.14.4",  # what regressions of reading times are held against
         ],
         "lint": ["basedpyright>=1.31", "import-linter>=2.1", "ruff>=0.14"],
         # What the bench stages are timed against; himalaya imports packaging without declaring it.

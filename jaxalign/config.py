@@ -9,7 +9,17 @@ import ml_collections
 from jaxalign.errors import InputError
 
 # In the order in which they run. A configuration names those it wants.
-STAGES = ("extract", "simulate", "encode", "report", "bench", "bench_extract")
+STAGES = (
+    "extract",
+    "localize",
+    "simulate",
+    "encode",
+    "similarity",
+    "behavior",
+    "report",
+    "bench",
+    "bench_extract",
+)
 # Those that make their own data.
 WITHOUT_DATASET = ("bench", "bench_extract")
 

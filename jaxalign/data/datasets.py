@@ -9,7 +9,9 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from jaxalign.data import localizer
 from jaxalign.data.schema import Behavior, Responses, Stimuli
+from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 
@@ -23,7 +25,8 @@ _STORIES = "jaxalign.data.natural_stories"
 
 # Name -> adapter module and its options. An adapter has `files`, those of `stimuli`, `responses`
 # and `behavior` that the data set holds, and `groups` where folds are to keep more together than
-# passages. `verify` holds files against the counts and sums of those published.
+# passages, and `word_facts` where it says something of its words. `verify` holds files against the
+# counts and sums of those published.
 DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "demo": ("jaxalign.data.passages", {}),
     "alice": (_ALICE, {"radius_mm": 10}),
@@ -32,6 +35,7 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "blank2014-rows": (_BRAINSCORE, {"assembly": "Blank2014.rows", "verify": True}),
     "fedorenko2016": (_BRAINSCORE, {"assembly": "Fedorenko2016", "verify": True}),
     "futrell2018": (_BEHAVIOR, {"verify": True}),
+    "localizer": ("jaxalign.data.localizer", {"seed": 0}),
     "naturalstories": (_STORIES, {"times": "published", "verify": True}),
     "naturalstories-corrected": (_STORIES, {"times": "corrected", "verify": True}),
     "naturalstories-participants": (_STORIES, {"times": "participants", "verify": True}),
@@ -63,7 +67,7 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 # Data sets that come with the package.
-EMBEDDED = ("demo",)
+EMBEDDED = ("demo", "localizer")
 KINDS = ("stimuli", "responses", "behavior")
 
 
@@ -118,6 +122,13 @@ class Dataset:
             return self._read("groups")
         return dict(zip(self.stimuli.stimulus_id, self.stimuli.passage, strict=True))
 
+    @functools.cached_property
+    def word_facts(self) -> WordFacts:
+        """What the data set says of its words: nothing, for most."""
+        if hasattr(self._adapter, "word_facts"):
+            return self._adapter.word_facts(self.root, self.stimuli)
+        return WordFacts(stimulus_id=self.stimuli.stimulus_id)
+
     @property
     def _adapter(self) -> types.ModuleType:
         return importlib.import_module(self.module)
@@ -156,7 +167,11 @@ def find(name: str, data_root: pathlib.Path | None) -> Dataset:
                 f"dataset must be one of {', '.join(DATASETS)}, or a directory with stimuli.csv "
                 f"and responses, images.csv or behavior: found {name!r}."
             )
-        module = "nifti" if (path / "images.csv").is_file() else "plain"
+        # What a localiser needs is two lists, and images name their files; anything else is in
+        # the layout of data/plain.py.
+        is_localizer = any((path / file).is_file() for file in localizer.FILES.values())
+        is_nifti = (path / "images.csv").is_file()
+        module = "localizer" if is_localizer else "nifti" if is_nifti else "plain"
         return Dataset(
             name=path.resolve().name, module=f"jaxalign.data.{module}", root=path, options={}
         )

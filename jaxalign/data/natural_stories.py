@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from jaxalign.data import tables
+from jaxalign.data import natural_stories_words, tables
 from jaxalign.data import verify as verify_lib
 from jaxalign.data.schema import MEAN, Behavior, Stimuli, Unit, naming
+from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
 
 FOLDER = "naturalstories"
@@ -30,6 +31,7 @@ MEANS = f"{FOLDER}/naturalstories_RTS/processed_wordinfo.tsv"
 PARTICIPANTS = f"{FOLDER}/futrell_batch2_aligned2025.csv"
 PARSES = f"{FOLDER}/parses/ud/stories-aligned.conllx"
 GPT3 = f"{FOLDER}/probs/all_stories_gpt3.csv"
+GPT3_NAME = "gpt3-davinci"
 Times = Literal["published", "corrected", "participants"]
 
 _SENTENCE_END = re.compile(r"[.?!]['\")]*$")
@@ -182,6 +184,25 @@ def gpt3_surprisal_bits(root: pathlib.Path, stimulus_id: Sequence[str]) -> Float
     if unknown := [name for name in stimulus_id if name not in bits]:
         raise InputError(f"stimulus_id must be that of a word of {FILE}, found {unknown[0]!r}.")
     return np.array([bits[name] for name in stimulus_id])
+
+
+def word_facts(root: pathlib.Path, stimuli: Stimuli) -> WordFacts:
+    """Read how frequent the words are, and their surprisal under GPT-3, if both are there.
+
+    Args:
+      root: data root.
+      stimuli: words, by their code `story.zone`.
+
+    Raises:
+      InputError: if a file is malformed, or of other words.
+    """
+    ids = stimuli.stimulus_id
+    has_gpt3 = (root / GPT3).is_file()
+    return WordFacts(
+        stimulus_id=ids,
+        log_frequency=natural_stories_words.log_frequency(root, ids),
+        surprisal_bits={GPT3_NAME: gpt3_surprisal_bits(root, ids)} if has_gpt3 else {},
+    )
 
 
 def load(root: pathlib.Path, unit: Unit, *, num_stories: int = 0, num_words: int = 0) -> Stimuli:

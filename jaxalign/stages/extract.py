@@ -27,7 +27,8 @@ from jaxalign.models import base, score, zoo
 from jaxalign.models.t5 import TEXTS
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 3
+VERSION = 4
+STREAM = "all"  # the one passage of `one_stream`
 # Passes that are computed, and shards that are written, while the host prepares the next.
 PASSES_IN_FLIGHT = 2
 SHARDS_IN_FLIGHT = 2
@@ -39,6 +40,7 @@ class Config:
 
     models: tuple[str, ...]  # names in models/table.py, or directories
     context: str = "none"  # what a part is seen with: a rule of data/contexts.py
+    one_stream: bool = False  # read all passages as one text, in their order, as Brain-Score does
     # "mean", "last", "first" or "sum" of the part's own tokens; "mean_all" of every token it sees,
     # as sentence encoders are pooled.
     pooling: str = "mean"
@@ -88,6 +90,7 @@ class Config:
 # What the content of a store depends on beside the model and the stimuli.
 READING = (
     "context",
+    "one_stream",
     "pooling",
     "tap",
     "prompt",
@@ -157,6 +160,8 @@ def read(config: Config, model: zoo.Model, stimuli) -> Reading:
     path = model.tokenizer_path
     tokenizer = tokenizer_files.load(path)
     tokenizer_files.check_vocabulary(tokenizer, model.config.vocab_size, model=model.name)
+    if config.one_stream:
+        stimuli = dataclasses.replace(stimuli, passage=[STREAM] * len(stimuli))
     frame = prompts.Frame(config.prompt, config.suffix)
     if config.chat:
         frame = prompts.chat(

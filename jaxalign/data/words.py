@@ -1,0 +1,109 @@
+"""What a data set says of its words beside their text: frequency, and published surprisal."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.data import controls
+from jaxalign.data.schema import Stimuli
+from jaxalign.errors import InputError
+
+BASELINE = ("length", "log_frequency", "position")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WordFacts:
+    """Facts about words, joined to stimuli by id.
+
+    Attributes:
+      stimulus_id: unique.
+      log_frequency: natural logarithm of how often the word occurs in some corpus, which corpus
+        being a matter of the data set; NaN where unknown; empty where the data set says nothing.
+      surprisal_bits: surprisal under a named model, as published; NaN where undefined.
+    """
+
+    stimulus_id: Sequence[str]
+    log_frequency: Float[np.ndarray, " f"] = dataclasses.field(default_factory=lambda: np.empty(0))
+    surprisal_bits: Mapping[str, Float[np.ndarray, " m"]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        m = len(self.stimulus_id)
+        if len(set(self.stimulus_id)) < m:
+            raise InputError("word facts: stimulus_id must be unique.")
+        if len(self.log_frequency) not in (0, m):
+            raise InputError(
+                f"word facts: log_frequency must have {m} entries or none, found "
+                f"{len(self.log_frequency)}."
+            )
+        for name, values in self.surprisal_bits.items():
+            if len(values) != m:
+                raise InputError(
+                    f"word facts: surprisal_bits of {name!r} must have {m} entries, found "
+                    f"{len(values)}."
+                )
+            if (values < 0).any():
+                raise InputError(
+                    f"word facts: surprisal_bits of {name!r} must be >= 0, found "
+                    f"{np.nanmin(values)}."
+                )
+
+    @property
+    def hash(self) -> str:
+        """Hash of all content, 16 hexadecimal digits."""
+        digest = hashlib.sha256(json.dumps([*self.stimulus_id, *self.surprisal_bits]).encode())
+        for values in (self.log_frequency, *self.surprisal_bits.values()):
+            digest.update(np.ascontiguousarray(values, np.float64).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def align(
+    values: Float[np.ndarray, " m"], ids: Sequence[str], stimuli: Stimuli
+) -> Float[np.ndarray, " n"]:
+    """Order values as the stimuli are, by id; NaN for stimuli that have none.
+
+    Args:
+      values: one per id.
+      ids: unique.
+      stimuli: whose order is wanted.
+    """
+    place = {name: i for i, name in enumerate(ids)}
+    index = np.array([place.get(name, -1) for name in stimuli.stimulus_id])
+    return np.where(index >= 0, np.asarray(values, np.float64)[index], np.nan)
+
+
+def baseline(
+    names: Sequence[str],
+    stimuli: Stimuli,
+    facts: WordFacts,
+    word_in_sentence: Float[np.ndarray, " m"],
+) -> Float[np.ndarray, "m b"]:
+    """Return what reading times are regressed on beside surprisal, one column per name.
+
+    Args:
+      names: of `BASELINE`: `length` in letters and digits, `log_frequency`, or `position` of the
+        word in its sentence.
+      stimuli: all words, in the order of reading.
+      facts: of the data set.
+      word_in_sentence: of each stimulus.
+
+    Raises:
+      InputError: if the data set does not say how frequent words are.
+    """
+    columns = []
+    for name in names:
+        if name == "length":
+            columns.append(controls.word_length(stimuli)[:, 0])
+        elif name == "log_frequency":
+            if not len(facts.log_frequency):
+                raise InputError(
+                    "behavior.baseline has 'log_frequency', which the data set does not give: "
+                    "leave it out."
+                )
+            columns.append(align(facts.log_frequency, facts.stimulus_id, stimuli))
+        else:
+            columns.append(word_in_sentence)
+    return np.stack(columns, axis=1) if columns else np.empty((len(stimuli), 0))
