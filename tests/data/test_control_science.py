@@ -1,0 +1,114 @@
+"""Controls on data where it is known what they should find: planted, and real."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.model_selection import GroupKFold, KFold
+
+from jaxalign.core import banded, cv, folds, partition
+from jaxalign.data import controls
+from jaxalign.data.schema import Stimuli
+
+ALPHAS = 10.0 ** np.arange(-1, 6)
+
+
+def out_of_sample(result, Y, nested):
+    return partition.r2_out_of_sample(result.r2, Y, [fold.outer for fold in nested])
+
+
+@pytest.fixture
+def autocorrelated(rng):
+    """Forty passages of ten samples: responses that drift within each, and random features."""
+    passages = np.repeat(np.arange(40), 10)
+    n, v = len(passages), 20
+    Y = rng.normal(size=(n, v))
+    for i in range(1, n):
+        if passages[i] == passages[i - 1]:
+            Y[i] = 0.9 * Y[i - 1] + np.sqrt(1 - 0.9**2) * Y[i]
+    return passages, Y, rng.normal(size=(n, 50))
+
+
+def test_neighbours_predict_shuffled_folds_and_not_whole_passages(autocorrelated):
+    """As published: OASM is high where samples are shuffled, and nothing where passages are whole.
+
+    There it predicts the mean of training, whose R2 out of sample is 0 and whose correlation is
+    undefined.
+    """
+    passages, Y, X = autocorrelated
+    oasm = controls.oasm(passages, 1.0)
+    shuffled = folds.nest(
+        KFold(5, shuffle=True, random_state=0), KFold(5, shuffle=True, random_state=1), len(Y)
+    )
+    whole = folds.contiguous_folds(["run"] * len(Y), 5, gap=0, groups=passages)
+    # Columns of OASM have one scale; see there.
+    score = lambda features, nested: cv.nested(features, Y, nested, ALPHAS, standardize=False)
+    leaking = score(oasm, shuffled)
+    assert np.nanmean(leaking.r) > 0.75
+    assert out_of_sample(leaking, Y, shuffled).mean() > 0.6
+    honest = score(oasm, whole)
+    assert np.isnan(honest.r).all()
+    np.testing.assert_allclose(out_of_sample(honest, Y, whole), 0, atol=1e-5)
+    # Features of nothing find nothing either way.
+    for nested in (shuffled, whole):
+        found = score(X, nested)
+        assert abs(np.nanmean(found.r)) < 0.05
+        assert abs(out_of_sample(found, Y, nested).mean()) < 0.05
+
+
+def test_columns_that_fade_are_not_blown_up(autocorrelated):
+    """Blocks cut by folds: scaling each column to unit variance would ruin what OASM predicts."""
+    _, Y, _ = autocorrelated
+    oasm = controls.oasm(["run"] * len(Y), 1.0)
+    nested = folds.contiguous_folds(["run"] * len(Y), 5, gap=0)
+    plain = cv.nested(oasm, Y, nested, ALPHAS, standardize=False)
+    assert (out_of_sample(plain, Y, nested) > -0.2).all()
+
+
+@pytest.fixture(scope="module")
+def pereira(data_root):
+    """Sentences, responses of the language network, story of each, and GPT-2's last layer."""
+    folder = data_root / "pereira2018_langnet_mean"
+    table = pd.read_csv(folder / "pereira2018_langnet_mean.csv")
+    stimuli = Stimuli(
+        stimulus_id=table.stimulus_id.tolist(),
+        text=table.sentence.tolist(),
+        passage=(table.story + "." + table.passage_index.astype(str)).tolist(),
+        run=table.experiment.tolist(),
+        unit="sentence",
+    )
+    X = np.load(folder / "GPT2_layer12_act_Pereira2018.npy").astype(np.float64)
+    return stimuli, table[["response"]].to_numpy(float), table.story.to_numpy(), X
+
+
+def test_length_predicts_the_language_network(pereira):
+    """Sentence length alone, ten folds of whole stories: r .37 to .41 in the published analysis."""
+    stimuli, Y, story, _ = pereira
+    nested = folds.nest(GroupKFold(10), GroupKFold(9), len(Y), groups=story)
+    found = cv.nested(controls.sentence_length(stimuli), Y, nested, ALPHAS)
+    assert found.r.mean() == pytest.approx(0.39, abs=0.02)
+    both = cv.nested(controls.length(stimuli), Y, nested, ALPHAS)
+    assert both.r.mean() == pytest.approx(0.39, abs=0.02)
+
+
+@pytest.mark.slow
+def test_length_explains_most_of_what_gpt2_does(pereira, rng):
+    stimuli, Y, story, X = pereira
+    nested = folds.nest(GroupKFold(10), GroupKFold(3), len(Y), groups=story)
+    alone = cv.nested(X, Y, nested, 10.0 ** np.arange(0, 7))
+    assert alone.r.mean() == pytest.approx(0.38, abs=0.02)
+    shuffled = cv.nested(rng.permutation(X), Y, nested, 10.0 ** np.arange(0, 7))
+    assert abs(shuffled.r.mean()) < 0.1
+    length = controls.sentence_length(stimuli)
+    nuisance = cv.nested(length, Y, nested, 10.0 ** np.arange(0, 7))
+    joint = banded.nested(
+        np.hstack([X, length]),
+        Y,
+        np.repeat([0, 1], [X.shape[1], 1]),
+        nested,
+        10.0 ** np.arange(0, 7),
+        seed=0,
+        method=cv.Method(standardize=True),
+        budget=banded.Budget(num_draws=8, rounds=1),
+    )
+    shares = partition.shares(*(out_of_sample(x, Y, nested) for x in (alone, nuisance, joint)))
+    assert shares.omega[0] > 50
