@@ -36,8 +36,9 @@ DOWNSAMPLE = ("mean", "sum", "lanczos")
 GROUPS = ("none", "passage")
 SEARCH = ("adaptive", "grid")
 SHUFFLE = ("run", "all")
-Scores = TypeVar("Scores", cv.Nested, banded.Nested)
 EDGE = 0.25  # share of choices at an end of the grid that is worth a warning; noise goes there too
+
+Scores = TypeVar("Scores", cv.Nested, banded.Nested)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
