@@ -65,6 +65,9 @@ class Config:
     # Controls that each network is joined with, all of them together, a band for each: what they
     # and the network explain alone and share, in rows of their own. (): no such rows.
     partition: tuple[str, ...] = ()
+    # How many weights of these bands are drawn, and rounds that refine them: see core/banded.py.
+    partition_draws: int = banded.BUDGET.num_draws
+    partition_rounds: int = banded.BUDGET.rounds
     layers: tuple[int, ...] = ()  # of every network; (): all
     rois: tuple[str, ...] = ()  # (): all
     ceiling_splits: int = 100  # random halves of the participants
@@ -80,6 +83,8 @@ class Config:
             ("num_folds", 3),
             ("gap", 0),
             ("pca", 0),
+            ("partition_draws", 0),
+            ("partition_rounds", 0),
             ("ceiling_splits", 1),
         ):
             if getattr(self, name) < least:
@@ -191,9 +196,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 name=f"{name} with {' + '.join(config.partition)}",
                 settings=alone.settings
                 | _options(config, config.partition)
-                | {"partition": config.partition},
+                | {
+                    "partition": config.partition,
+                    "partition_draws": config.partition_draws,
+                    "partition_rounds": config.partition_rounds,
+                },
                 inputs=(source, *simulated, alone, *(x.source for x in beside)),
-                cost=f"{_cost(config, own, len(planned.run))}, for each of about 100 weights",
+                cost=f"{_cost(config, own, len(planned.run))}, for each weight of the bands",
             )
             make = functools.partial(_partition, config, job, own, beside, alone)
             steps.append(Step(artefact=artefact, make=make))
@@ -217,9 +226,9 @@ def _settings(config: Config, job: Job, simulated: bool) -> dict:
     """Return what fixes the content of every artefact; that of some controls has `_options` too."""
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
     # Each control is a step of its own, and so is the partition.
-    for name in ("controls", "partition", "shuffle", "oasm_sigma", "frequency_table"):
+    options = ("shuffle", "oasm_sigma", "frequency_table", "word_vectors")
+    for name in ("controls", "partition", "partition_draws", "partition_rounds", *options):
         del settings[name]
-    del settings["word_vectors"]
     settings["responses_hash"] = "" if simulated else job.dataset.hash
     return settings
 
@@ -574,6 +583,9 @@ def _banded(
             folds,
             np.array(config.alphas),
             seed=job.seed,
+            budget=banded.BUDGET._replace(
+                num_draws=config.partition_draws, rounds=config.partition_rounds
+            ),
             method=cv.Method(standardize=config.standardize, search=config.search),
             mesh=job.mesh if job.mesh.size > 1 else None,
         )
