@@ -40,6 +40,7 @@ def files(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_every_control_is_scored(make_job, sentences, files, caplog):
     every = dataclasses.replace(SENTENCES, controls=controls.CONTROLS, layers=(1,), **files)
     extraction = tiny.bert(static_embedding=True)
@@ -63,19 +64,35 @@ def test_every_control_is_scored(make_job, sentences, files, caplog):
     )
 
 
+def test_controls_of_sentences(make_job, sentences, files, caplog):
+    names = ("sentence_position", "frequency", "oasm")
+    config = dataclasses.replace(SENTENCES, controls=names, layers=(1,), **files)
+    with caplog.at_level("WARNING", logger="absl"):
+        _, (_, position, frequency, oasm) = tiny.run(make_job(sentences), BERT, config)
+    assert read([position, frequency]).score.notna().all()
+    # It predicts the training mean where passages are whole.
+    assert read([oasm]).score.isna().all()
+    np.testing.assert_allclose(read([oasm]).r2, read([oasm]).r2.clip(upper=1e-5))
+    words = " ".join(make_job(sentences).dataset.stimuli.text).split()
+    missing = words.count("stone")
+    assert frequency.facts()["unknown_words"] == {"frequency": missing}
+    assert position.facts()["unknown_words"] == {}
+    assert f"{missing} of {len(words)} words are not listed (1 different ones" in caplog.text
+
+
 def test_controls_of_timed_words(make_job, timed, files):
-    names = ("length", "frequency", "word_vectors", "oasm", "shuffled", "static_embedding")
-    config = dataclasses.replace(TIMED, controls=names, **files)
-    _, encoded = tiny.run(
-        make_job(timed), tiny.bert(static_embedding=True, untrained_seed=-1), config
-    )
+    names = ("length", "word_vectors", "shuffled", "static_embedding")
+    config = dataclasses.replace(TIMED, controls=names, layers=(1,), **files)
+    extraction = tiny.bert(static_embedding=True, untrained_seed=-1)
+    _, encoded = tiny.run(make_job(timed), extraction, config)
     found = read(encoded)
     assert set(found.model) == {"bert", *names}
     score = found[found.subject != "group"].groupby("model").score.mean()
     # Responses follow the letters heard two TRs before.
     assert score["length"] > 0.5
     assert abs(score["shuffled"]) < 0.2
-    assert set(found[found.model == "shuffled"].layer) == set(found[found.model == "bert"].layer)
+    assert set(found[found.model == "shuffled"].layer) == {1}
+    assert set(found[found.model == "static_embedding"].layer) == {0}
 
 
 def test_shuffling_is_seeded_and_stays_within_runs_if_asked_to(make_job, timed):
@@ -263,6 +280,7 @@ def test_scores_of_the_network_must_be_there(mixed):
         tiny.make([step])
 
 
+@pytest.mark.slow
 def test_components_of_the_network_alone(mixed):
     """All components, unscaled, are a rotation of the network's band, and leave controls alone."""
     job, stores, _, _ = mixed
