@@ -90,25 +90,62 @@ def test_length_predicts_the_language_network(pereira):
     assert found.r.mean() == pytest.approx(0.39, abs=0.02)
 
 
+def plain_ridge(X, Y, splits, penalty):
+    """R2 out of sample of one ridge on scaled features, NumPy in float64."""
+    error, total = 0.0, 0.0
+    for train, test in splits:
+        mean, sd = X[train].mean(axis=0), X[train].std(axis=0)
+        Z, centre = (X - mean) / sd, Y[train].mean()
+        A = Z[train].T @ Z[train] + np.diag(penalty)
+        predicted = centre + Z[test] @ np.linalg.solve(A, Z[train].T @ (Y[train] - centre))
+        error += ((Y[test] - predicted) ** 2).sum()
+        total += ((Y[test] - centre) ** 2).sum()
+    return 1 - error / total
+
+
 @pytest.mark.slow
-def test_length_explains_most_of_what_gpt2_does(pereira, rng):
+def test_length_predicts_as_well_as_gpt2_and_something_else(pereira, rng):
+    """Length alone is ahead of GPT-2's last layer; yet what the two explain hardly overlaps.
+
+    An omega of 10 percent by hand, with a penalty of 3000 for GPT-2 and none for length. Chosen
+    inside, penalties are noisier, and what GPT-2 explains alone is a little less.
+    """
     stimuli, Y, story, X = pereira
     nested = folds.nest(GroupKFold(10), GroupKFold(3), len(Y), groups=story)
-    alone = cv.nested(X, Y, nested, 10.0 ** np.arange(0, 7))
-    assert alone.r.mean() == pytest.approx(0.38, abs=0.02)
-    shuffled = cv.nested(rng.permutation(X), Y, nested, 10.0 ** np.arange(0, 7))
-    assert abs(shuffled.r.mean()) < 0.1
+    splits = [fold.outer for fold in nested]
+    alphas = 10.0 ** np.arange(0, 7)
     length = controls.sentence_length(stimuli)
-    nuisance = cv.nested(length, Y, nested, 10.0 ** np.arange(0, 7))
+    both = np.hstack([X, length])
+    alone, nuisance, shuffled = (
+        cv.nested(features, Y, nested, alphas) for features in (X, length, rng.permutation(X))
+    )
+    assert alone.r.mean() == pytest.approx(0.36, abs=0.03)
+    assert abs(shuffled.r.mean()) < 0.1
+    assert nuisance.r.mean() > alone.r.mean()
     joint = banded.nested(
-        np.hstack([X, length]),
+        both,
         Y,
         np.repeat([0, 1], [X.shape[1], 1]),
         nested,
-        10.0 ** np.arange(0, 7),
+        alphas,
         seed=0,
-        method=cv.Method(standardize=True),
-        budget=banded.Budget(num_draws=8, rounds=1),
+        method=cv.Method(standardize=True, search="adaptive"),
+        budget=banded.Budget(num_draws=6, rounds=0),
     )
-    shares = partition.shares(*(out_of_sample(x, Y, nested) for x in (alone, nuisance, joint)))
-    assert shares.omega[0] > 50
+    found = partition.shares(*(out_of_sample(x, Y, nested) for x in (alone, nuisance, joint)))
+    gpt2, none = np.full(X.shape[1], 3000.0), np.zeros(1)
+    by_hand = partition.shares(
+        *(
+            np.array([plain_ridge(features, Y, splits, penalty)])
+            for features, penalty in (
+                (X, gpt2),
+                (length, none),
+                (both, np.r_[gpt2, none]),
+            )
+        )
+    )
+    assert by_hand.omega[0] == pytest.approx(9.4, abs=0.5)
+    for name, margin in (("model", 0.04), ("controls", 0.005), ("joint", 0.03), ("shared", 0.04)):
+        expected = getattr(by_hand, name)[0]
+        assert getattr(found, name)[0] == pytest.approx(expected, abs=margin), name
+    assert found.unique_model[0] > 0.08 and found.unique_controls[0] > 0.08
