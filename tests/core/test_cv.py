@@ -1274,7 +1274,7 @@ def test_test_samples_that_are_the_same_to_the_fit_have_no_correlation(rng, stan
         own = np.flatnonzero(blocks == b)
         X[np.ix_(own, own)] = rng.normal(size=(10, 10))
     Y = rng.normal(size=(40, 6))
-    nested = folds.contiguous_folds(["run"] * 40, 4, gap=0, groups=blocks)
+    nested = folds_lib.contiguous_folds(["run"] * 40, 4, gap=0, groups=blocks)
     result = cv.nested(X, Y, nested, np.array([0.1, 10.0]), standardize=standardize)
     assert np.isnan(result.r).all() and np.isfinite(result.r2).all()
     # One sample that differs in a column of another block is enough.
