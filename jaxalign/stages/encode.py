@@ -189,24 +189,35 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             steps.append(Step(artefact=artefact, make=make))
         if config.partition:
             beside = tuple(make_set("partition", x) for x in config.partition)
-            alone = steps[first].artefact
-            artefact = Artefact(
-                workdir=job.workdir,
-                stage="encode",
-                name=f"{name} with {' + '.join(config.partition)}",
-                settings=alone.settings
-                | _options(config, config.partition)
-                | {
-                    "partition": config.partition,
-                    "partition_draws": config.partition_draws,
-                    "partition_rounds": config.partition_rounds,
-                },
-                inputs=(source, *simulated, alone, *(x.source for x in beside)),
-                cost=f"{_cost(config, own, len(planned.run))}, for each weight of the bands",
-            )
-            make = functools.partial(_partition, config, job, own, beside, alone)
-            steps.append(Step(artefact=artefact, make=make))
+            steps.append(_joined(config, job, own, beside, steps[first], len(planned.run)))
     return steps
+
+
+def _joined(
+    config: Config,
+    job: Job,
+    own: FeatureSet,
+    beside: Sequence[FeatureSet],
+    alone: Step,
+    n: int,
+) -> Step:
+    """Plan a network with all controls of the partition; `alone` is the step of its own scores."""
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="encode",
+        name=f"{own.model} with {' + '.join(config.partition)}",
+        settings=dict(alone.artefact.settings)
+        | _options(config, config.partition)
+        | {
+            "partition": config.partition,
+            "partition_draws": config.partition_draws,
+            "partition_rounds": config.partition_rounds,
+        },
+        inputs=(*alone.artefact.inputs, alone.artefact, *(x.source for x in beside)),
+        cost=f"{_cost(config, own, n)}, for each weight of the bands",
+    )
+    make = functools.partial(_partition, config, job, own, beside, alone.artefact)
+    return Step(artefact=artefact, make=make)
 
 
 def _feature_set(upstream: Upstream, source: Artefact, where: str, control: str) -> FeatureSet:
