@@ -27,6 +27,12 @@ _WORKDIR = flags.DEFINE_string(
 _DATA_ROOT = flags.DEFINE_string(
     "data_root", None, "Folder of published data. Default: environment variable JAXALIGN_DATA."
 )
+_DOWNLOAD = flags.DEFINE_bool(
+    "download",
+    False,
+    "Fetch the files of the data set that are missing, where they lie at a stable address with a "
+    "known checksum, to the folder of published data.",
+)
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
     os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/jaxalign/compiled"),
@@ -53,6 +59,10 @@ def main(argv: list[str]) -> None:
     common, stages = config_lib.unpack(settings)
     data_root = _DATA_ROOT.value or os.environ.get("JAXALIGN_DATA") or None
     data_root = None if data_root is None else pathlib.Path(data_root)
+    if _DOWNLOAD.value:
+        from jaxalign.data import download
+
+        download.fetch(common.dataset, data_root)
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_path().stem}").absolute()
     try:
         devices = mesh.make_mesh(*common.mesh)

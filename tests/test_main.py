@@ -1,5 +1,6 @@
 """The command line: what a user sees of a bad call, and what is left behind."""
 
+import concurrent.futures
 import os
 import pathlib
 import subprocess
@@ -24,59 +25,70 @@ def call(*arguments, cwd=REPOSITORY, **environment):
     )
 
 
-@pytest.mark.parametrize(
-    "arguments,message",
-    [
-        ([], "--config must name a configuration file"),
-        (["--config=configs/none.py"], "there is no file 'configs/none.py'"),
-        (["--config=configs/demo.py", "more"], "only flags are understood, got argument 'more'"),
-        (["--config=configs/demo.py", "--cofnig=1"], "Unknown command line flag 'cofnig'"),
-        (
-            ["--config=configs/demo.py", "--config.encode.nm_folds=4"],
-            "--config.encode.nm_folds: there is no such setting; did you mean num_folds?",
-        ),
-        (
-            ["--config=configs/demo.py", "--config.encod.num_folds=4"],
-            "--config.encod.num_folds: there is no such setting; did you mean encode?",
-        ),
-        (
-            ["--config=configs/demo.py", "--config.encode.num_folds=four"],
-            "--config.encode.num_folds=four",
-        ),
-        (
-            ["--config=configs/demo.py", "--config.encode.num_folds=2"],
-            "encode.num_folds must be >= 3, got 2",
-        ),
-        (
-            ["--config=configs/demo.py", "--config.encode.delays=(1.5,)"],
-            "encode.delays must hold integers, got 1.5",
-        ),
-        (
-            ["--config=configs/demo.py", "--config.encode.alphas=('a',)"],
-            "encode.alphas must hold numbers, got 'a'",
-        ),
-        (
-            [
-                "--config=configs/demo.py",
-                "--config.encode.num_folds=4",
-                "--config.encode.num_fold=4",
-            ],
-            "--config.encode.num_fold: there is no such setting; did you mean num_folds?",
-        ),
-        (["--config=configs/demo.py", "--config.mesh=(3,1)"], "mesh must use every device"),
-        (
-            ["--config=configs/demo.py", "--config.extract.models=('gpt17',)"],
-            "model must be a name in the table",
-        ),
-        (["--config=configs/demo.py", "--config.dataset=nowhere"], "dataset must be one of demo"),
-        (["--config=configs/alice.py"], "give --data_root or set JAXALIGN_DATA"),
-        (["--config=configs/alice.py", "--data_root=/no/such"], "data_root must be a directory"),
-    ],
-)
-def test_bad_call_is_one_line(tmp_path, arguments, message):
+BAD_CALLS = [
+    ([], "--config must name a configuration file"),
+    (["--config=configs/none.py"], "there is no file 'configs/none.py'"),
+    (["--config=configs/demo.py", "more"], "only flags are understood, got argument 'more'"),
+    (["--config=configs/demo.py", "--cofnig=1"], "Unknown command line flag 'cofnig'"),
+    (
+        ["--config=configs/demo.py", "--config.encode.nm_folds=4"],
+        "--config.encode.nm_folds: there is no such setting; did you mean num_folds?",
+    ),
+    (
+        ["--config=configs/demo.py", "--config.encod.num_folds=4"],
+        "--config.encod.num_folds: there is no such setting; did you mean encode?",
+    ),
+    (
+        ["--config=configs/demo.py", "--config.encode.num_folds=four"],
+        "--config.encode.num_folds=four",
+    ),
+    (
+        ["--config=configs/demo.py", "--config.encode.num_folds=2"],
+        "encode.num_folds must be >= 3, got 2",
+    ),
+    (
+        ["--config=configs/demo.py", "--config.encode.delays=(1.5,)"],
+        "encode.delays must hold integers, got 1.5",
+    ),
+    (
+        ["--config=configs/demo.py", "--config.encode.alphas=('a',)"],
+        "encode.alphas must hold numbers, got 'a'",
+    ),
+    (
+        [
+            "--config=configs/demo.py",
+            "--config.encode.num_folds=4",
+            "--config.encode.num_fold=4",
+        ],
+        "--config.encode.num_fold: there is no such setting; did you mean num_folds?",
+    ),
+    (["--config=configs/demo.py", "--config.mesh=(3,1)"], "mesh must use every device"),
+    (
+        ["--config=configs/demo.py", "--config.extract.models=('gpt17',)"],
+        "model must be a name in the table",
+    ),
+    (["--config=configs/demo.py", "--config.dataset=nowhere"], "dataset must be one of demo"),
+    (["--config=configs/alice.py"], "give --data_root or set JAXALIGN_DATA"),
+    (["--config=configs/alice.py", "--download"], "--download knows blank2014"),
+    (["--config=configs/alice.py", "--data_root=/no/such"], "data_root must be a directory"),
+]
+
+
+@pytest.fixture(scope="module")
+def bad_results(tmp_path_factory):
+    """Run all bad calls, two at a time: most of each is imports."""
+    root = tmp_path_factory.mktemp("bad")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        run = lambda i: call(*BAD_CALLS[i][0], f"--workdir={root / str(i)}", JAXALIGN_DATA="")
+        results = list(pool.map(run, range(len(BAD_CALLS))))
+    return root, results
+
+
+@pytest.mark.parametrize("i,message", [(i, message) for i, (_, message) in enumerate(BAD_CALLS)])
+def test_bad_call_is_one_line(bad_results, i, message):
     """Exit code 2, one line on stderr that says what must hold, and nothing written."""
-    workdir = tmp_path / "work"
-    result = call(*arguments, f"--workdir={workdir}", JAXALIGN_DATA="")
+    root, results = bad_results
+    workdir, result = root / str(i), results[i]
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1

@@ -2,14 +2,34 @@
 
 Ceilings are computed on the test blocks on which models are scored, and averaged over them as the
 scores are, so that score and ceiling can be set side by side.
+
+Ceilings of time courses between subjects are in `core/isc.py`, of repeats in `core/repeats.py`, and
+extrapolated over subjects in `core/extrapolation.py`.
 """
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
+from scipy import stats
 
-from jaxalign.core import metrics
+from jaxalign.core import metrics, resampling
+
+# Numbers that resamples of a tile of targets may take at a time.
+TILE_NUMBERS = 2**24
+
+
+class Ceiling(NamedTuple):
+    """Ceilings with their confidence intervals; arrays hold one entry per target, or are scalars.
+
+    What is undefined is NaN. `num` counts what the interval resamples: subjects, stimuli, blocks.
+    """
+
+    value: Float[np.ndarray, "*v"]
+    low: Float[np.ndarray, "*v"]
+    high: Float[np.ndarray, "*v"]
+    num: Int[np.ndarray, "*v"]
 
 
 def _r(a: Float[np.ndarray, "... n"], b: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
@@ -97,3 +117,162 @@ def group_reliability(
         halves.append(correlation(first, second, blocks))
     r = np.mean(halves, axis=0)
     return np.sign(r) * np.sqrt(2 * np.abs(r) / (1 + np.abs(r)))
+
+
+def over_subjects(
+    values: Float[np.ndarray, "s *v"],
+    *,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+    num_resamples: int = 2000,
+) -> Ceiling:
+    """Average ceilings of single subjects, with a BCa bootstrap interval over subjects.
+
+    Subjects in whom a ceiling is undefined are left out of that average. The interval is NaN with
+    fewer than two of them, and has no width where all agree.
+
+    Args:
+      values: from `leave_one_subject_out` or `isc.leave_one_out`.
+      rng: draws the resamples, the same for all targets.
+      confidence: coverage of the interval.
+      num_resamples: bootstraps.
+
+    Source: Efron (1987), JASA 82(397).
+    """
+    resampling.check(confidence, num_resamples)
+    flat = values.reshape(len(values), -1)
+    defined, pattern = np.unique(~np.isnan(flat), axis=1, return_inverse=True)
+    mean, low, high = np.full((3, flat.shape[1]), np.nan)
+    for number, own in enumerate(defined.T):
+        targets = np.flatnonzero(pattern.reshape(-1) == number)
+        sample = flat[own][:, targets].astype(np.float64)
+        if not len(sample):
+            continue
+        mean[targets] = low[targets] = high[targets] = sample.mean(axis=0)
+        if len(sample) == 1:
+            low[targets] = high[targets] = np.nan
+            continue
+        varying = ~metrics.is_constant(sample)
+        if varying.any():
+            interval = stats.bootstrap(
+                (sample[:, varying],),
+                np.mean,
+                vectorized=True,
+                axis=0,
+                confidence_level=confidence,
+                n_resamples=num_resamples,
+                batch=max(1, TILE_NUMBERS // sample[:, varying].size),
+                rng=rng,
+            ).confidence_interval
+            low[targets[varying]], high[targets[varying]] = interval
+    num = (~np.isnan(flat)).sum(axis=0)
+    return Ceiling(*(x.reshape(values.shape[1:]) for x in (mean, low, high, num)))
+
+
+def spearman_brown(
+    r: Float[np.ndarray, "*v"], *, factor: float = 2.0, root: bool = False
+) -> Float[np.ndarray, "*v"]:
+    """Predict the reliability of a measurement made longer: f r / (1 + (f - 1) r).
+
+    Args:
+      r: correlation of two measurements of equal length, as halves are.
+      factor: f, how many times longer.
+      root: return its square root, which is what a prediction without noise is expected to
+        correlate at most with the longer measurement; sign(r) sqrt(f |r| / (1 + (f - 1) |r|)), so
+        that the mean over targets without signal is about 0.
+
+    Source: Spearman (1910) and Brown (1910), British Journal of Psychology 3.
+    """
+    if root:
+        return np.sign(r) * np.sqrt(factor * np.abs(r) / (1 + (factor - 1) * np.abs(r)))
+    below = 1 + (factor - 1) * r
+    return np.divide(factor * r, below, out=np.full(np.shape(r), np.nan), where=below > 0)
+
+
+def split_half(
+    Y: Float[np.ndarray, "u v n"],
+    *,
+    rng: np.random.Generator,
+    halves: Bool[np.ndarray, "h u"] | None = None,
+    num_splits: int = 100,
+    average: Literal["mean", "median"] = "mean",
+    root: bool = False,
+    blocks: Shaped[np.ndarray, " n"] | None = None,
+    confidence: float = 0.95,
+    num_resamples: int = 1000,
+) -> Ceiling:
+    """Reliability of the mean over subjects or repeats, from the correlation of half means.
+
+    Over the splits, correlations are averaged and then corrected (`spearman_brown`), or corrected
+    and their median taken. The interval is a percentile bootstrap over samples: subjects drawn
+    twice would get into both halves, and look reliable.
+
+    Args:
+      Y: responses of subjects, or to repeats; NaN where not recorded. A half is the mean of what
+        it has, and samples of which one half has nothing are left out.
+      rng: draws splits and resamples.
+      halves: True for the members of the first half of each split; None: random halves.
+      num_splits: random ones (of an odd number, one half has one more).
+      average: over splits.
+      root: see `spearman_brown`.
+      blocks: label of the block of each sample. Samples of a block are resampled together, as
+        those of time series have to be; None: each by itself.
+      confidence: coverage of the interval.
+      num_resamples: bootstraps.
+
+    Raises:
+      ValueError: with fewer than two subjects or repeats, halves that leave one side empty, fewer
+        than two blocks, or a number out of its range.
+    """
+    resampling.check(confidence, num_resamples)
+    u, v, n = Y.shape
+    if u < 2:
+        raise ValueError(f"Split halves need at least 2 subjects or repeats, got {u}.")
+    if halves is None:
+        halves = np.zeros((num_splits, u), bool)
+        for half in halves:
+            half[rng.permutation(u)[: u // 2]] = True
+    if not len(halves) or halves.shape[1] != u or (halves.all(axis=1) | ~halves.any(axis=1)).any():
+        raise ValueError(
+            f"halves must be at least one row of {u} with members on either side, got "
+            f"{halves.astype(int).tolist()}."
+        )
+    block, num_blocks = resampling.label_blocks(blocks, n)
+    counts = resampling.draw_blocks(rng, num_resamples, num_blocks)
+    value, low, high = np.empty((3, v))
+    tile = max(1, TILE_NUMBERS // (len(halves) * len(counts) + u * n))
+    for start in range(0, v, tile):
+        own = slice(start, start + tile)
+        r = np.stack([_half_r(Y[:, own], half, block, counts) for half in halves])
+        if average == "mean":
+            found = spearman_brown(r.mean(axis=0), root=root)
+        else:
+            found = np.median(spearman_brown(r, root=root), axis=0)
+        value[own] = found[0]
+        low[own], high[own] = resampling.percentiles(found[1:], found[0], confidence)
+    return Ceiling(value, low, high, np.full(v, num_blocks))
+
+
+def _half_r(Y, half, block, counts):
+    """Correlate the means of two halves over resampled blocks [q v]; NaN where undefined."""
+    sides = []
+    for members in (half, ~half):
+        recorded = ~np.isnan(Y[members])
+        number = recorded.sum(axis=0)
+        total = np.where(recorded, Y[members], 0.0).sum(axis=0)
+        sides.append(np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0))
+    both = ~np.isnan(sides[0]) & ~np.isnan(sides[1])  # [v n]
+    size = np.maximum(both.sum(axis=1, keepdims=True), 1)
+    a, b = (np.where(both, side, 0.0) for side in sides)
+    a, b = (np.where(both, x - x.sum(axis=1, keepdims=True) / size, 0.0) for x in (a, b))
+    products = np.stack([both.astype(float), a, b, a * a, b * b, a * b])  # [6 v n]
+    sums = resampling.block_sums(products, block) @ counts.T  # [6 v q]
+    m, a_sum, b_sum, aa, bb, ab = sums
+    m = np.maximum(m, 1)
+    a_var, b_var = aa - a_sum**2 / m, bb - b_sum**2 / m
+    # What is left of a constant by rounding is no variance.
+    level = [np.nanmax(np.abs(np.where(both, side, 0.0)), axis=1) for side in sides]
+    least = [(metrics.CONSTANT_TOLERANCE * x[:, None]) ** 2 for x in level]
+    varies = (a_var > least[0]) & (b_var > least[1])
+    scale = np.sqrt(np.where(varies, a_var * b_var, 1.0))
+    return np.where(varies, (ab - a_sum * b_sum / m) / scale, np.nan).T

@@ -233,6 +233,50 @@ def refit(
     return Fitted(coef, constants)
 
 
+def held_out(
+    X: Float[np.ndarray, "n p"],
+    Y: Float[np.ndarray, "n v"],
+    folds: Sequence[Fold],
+    alphas: Float[np.ndarray, "k v"],
+    *,
+    standardize: bool = True,
+    form: Literal["auto", "primal", "dual"] = "auto",
+    intercept: bool = True,
+    cutoff: float = ridge.CUTOFF,
+    tile: int | None = None,
+) -> Float[np.ndarray, "n v"]:
+    """Predict every sample by the fit of the fold that tests it; NaN where none does.
+
+    Args:
+      X: features.
+      Y: responses.
+      folds: outer splits that test no sample twice.
+      alphas: penalty of each outer fold and target, as `nested` chose them.
+      standardize: see `nested`.
+      form: see `nested`.
+      intercept: see `nested`.
+      cutoff: see `nested`.
+      tile: see `nested`.
+
+    Raises:
+      ValueError: if folds test a sample twice, or as many rows of penalties are not given; see also
+        `refit`.
+    """
+    if len(alphas) != len(folds):
+        raise ValueError(
+            f"alphas must have one row for each of {len(folds)} folds, got {len(alphas)}."
+        )
+    tested = np.concatenate([fold.outer.test for fold in folds])
+    if len(np.unique(tested)) < len(tested):
+        raise ValueError("folds must test no sample twice, for it would have two predictions.")
+    predicted = np.full(Y.shape, np.nan)
+    settings: Any = {"form": form, "intercept": intercept, "cutoff": cutoff, "tile": tile}
+    for (train, test), own in zip((fold.outer for fold in folds), alphas, strict=True):
+        fit = refit(X[train], Y[train], own, standardize=standardize, **settings)
+        predicted[test] = X[test] @ fit.coef.astype(np.float64) + fit.intercept
+    return predicted
+
+
 def edges(alphas: Float[np.ndarray, "*k v"], grid: Float[np.ndarray, " a"]) -> tuple[float, float]:
     """Return the shares of choices that fell on the smallest and on the largest penalty.
 

@@ -10,9 +10,25 @@ from jaxtyping import Array, Bool, Float, Shaped
 CONSTANT_TOLERANCE = 1e-6
 
 
-def is_constant(x: Shaped[np.ndarray, "..."], axis: int = 0) -> Bool[np.ndarray, "..."]:
-    """Return whether numbers are the same along an axis, up to the rounding of float32."""
-    return np.asarray(np.ptp(x, axis=axis) <= CONSTANT_TOLERANCE * np.abs(x).max(axis=axis))
+def is_constant(
+    x: Shaped[np.ndarray, "..."], axis: int = 0, tolerance: float = CONSTANT_TOLERANCE
+) -> Bool[np.ndarray, "..."]:
+    """Return whether numbers are the same along an axis, up to the rounding of float32.
+
+    Args:
+      x: numbers.
+      axis: along which.
+      tolerance: range of what is constant, as a fraction of the largest.
+    """
+    return np.asarray(np.ptp(x, axis=axis) <= tolerance * np.abs(x).max(axis=axis))
+
+
+def is_flat(predicted: Float[np.ndarray, "n v"]) -> Bool[np.ndarray, " v"]:
+    """Return whether predictions are the same, up to the rounding of their own precision.
+
+    Those of a large penalty vary little beside the mean of the responses, and yet have their r.
+    """
+    return is_constant(predicted, tolerance=4 * float(np.finfo(predicted.dtype).eps))
 
 
 def _centre(x: Array, weight: Array) -> tuple[Array, Array, Array]:

@@ -10,9 +10,8 @@ import pathlib
 import re
 
 import numpy as np
-from praatio import textgrid
-from praatio.utilities.errors import PraatioException
 
+from jaxalign.data import textgrids
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 
@@ -56,11 +55,7 @@ def stimuli(root: pathlib.Path, *, radius_mm: int) -> Stimuli:
       InputError: if the TextGrid is malformed or words overlap.
     """
     path = files(root, radius_mm=radius_mm)[0]
-    try:
-        intervals = _word_intervals(path)
-    except (PraatioException, KeyError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} must be a TextGrid with a tier 'word': {reason}") from error
+    intervals = textgrids.read(path, "word")
     words = [(a, b, label.strip()) for a, b, label in intervals if label.strip() not in PAUSES]
     return Stimuli(
         stimulus_id=[f"{RUN}.{i:04d}" for i in range(len(words))],
@@ -71,27 +66,6 @@ def stimuli(root: pathlib.Path, *, radius_mm: int) -> Stimuli:
         onset_s=np.array([start for start, _, _ in words]),
         offset_s=np.array([end for _, end, _ in words]),
     )
-
-
-def _word_intervals(path: pathlib.Path) -> list[tuple[float, float, str]]:
-    """Read start, end and label of each interval of the tier 'word', pauses included.
-
-    Raises:
-      PraatioException: if it is no TextGrid, or intervals overlap.
-      KeyError: if there is no such tier.
-      ValueError: if the tier holds points, or fewer intervals than the file says.
-    """
-    grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True, reportingMode="error")
-    intervals = [tuple(x) for x in grid.getTier("word").entries]
-    if intervals and len(intervals[0]) != 3:
-        raise ValueError("the tier holds points, not intervals.")
-    # The parser takes a file that ends between two intervals for a whole one.
-    text = path.read_text(encoding="utf-8")
-    found = sum(len(grid.getTier(name).entries) for name in grid.tierNames)
-    declared = sum(int(size) for size in re.findall(r"(?:intervals|points): size = (\d+)", text))
-    if found != declared:
-        raise ValueError(f"it says that it has {declared} intervals, and has {found}.")
-    return intervals
 
 
 def responses(root: pathlib.Path, *, radius_mm: int) -> Responses:

@@ -13,6 +13,7 @@ from jaxalign.data.readouts import Surprisal, Weights
 # many batches' worth of tokens or more, and at least as many parts as a shard.
 WINDOW_BATCHES = 8
 SHORTEST = 16
+LONG = 512
 
 
 class Reads(NamedTuple):
@@ -59,13 +60,20 @@ class Groups(NamedTuple):
 def padded_length(length: int, longest: int) -> int:
     """Return the next power of two, or one and a half times one: few shapes, little padding.
 
+    Beyond `LONG`, where a pass takes longer than it takes to compile one, there are eight lengths
+    between powers of two.
+
     Args:
       length: of a row.
       longest: what the model takes; no row is padded beyond it.
     """
-    size = SHORTEST
-    while size < length:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    if length > LONG:
+        step = _power(length) // 16
+        size = -(-length // step) * step
+    else:
+        size = SHORTEST
+        while size < length:
+            size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
     return max(min(size, longest), length)
 
 

@@ -3,22 +3,68 @@
 import dataclasses
 import functools
 import importlib
+import json
 import pathlib
+import types
 from collections.abc import Mapping
 from typing import Any
 
-from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.data.schema import Behavior, Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 
-# Name -> adapter module and its options. An adapter has `files`, `stimuli` and `responses`.
+_ALICE = "jaxalign.data.alice"
+_BEHAVIOR = "jaxalign.data.brainscore_behavior"
+_DENIZENS = "jaxalign.data.denizens"
+_LEBEL = "jaxalign.data.lebel2023"
+_NSD = "jaxalign.data.nsd"
+_BRAINSCORE = "jaxalign.data.brainscore"
+_STORIES = "jaxalign.data.natural_stories"
+
+# Name -> adapter module and its options. An adapter has `files`, those of `stimuli`, `responses`
+# and `behavior` that the data set holds, and `groups` where folds are to keep more together than
+# passages. `verify` holds files against the counts and sums of those published.
 DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "demo": ("jaxalign.data.passages", {}),
-    "alice": ("jaxalign.data.alice", {"radius_mm": 10}),
-    "alice-6mm": ("jaxalign.data.alice", {"radius_mm": 6}),
+    "alice": (_ALICE, {"radius_mm": 10}),
+    "alice-6mm": (_ALICE, {"radius_mm": 6}),
+    "blank2014": (_BRAINSCORE, {"assembly": "Blank2014", "verify": True}),
+    "blank2014-rows": (_BRAINSCORE, {"assembly": "Blank2014.rows", "verify": True}),
+    "fedorenko2016": (_BRAINSCORE, {"assembly": "Fedorenko2016", "verify": True}),
+    "futrell2018": (_BEHAVIOR, {"verify": True}),
+    "naturalstories": (_STORIES, {"times": "published", "verify": True}),
+    "naturalstories-corrected": (_STORIES, {"times": "corrected", "verify": True}),
+    "naturalstories-participants": (_STORIES, {"times": "participants", "verify": True}),
+    "pereira2018-243": (_BRAINSCORE, {"assembly": "Pereira2018.243sentences", "verify": True}),
+    "pereira2018-384": (_BRAINSCORE, {"assembly": "Pereira2018.384sentences", "verify": True}),
+    "pereira2018-mean": ("jaxalign.data.pereira_mean", {"verify": True}),
+    "pieman": ("jaxalign.data.pieman", {"verify": True}),
+    "tuckute2024": (_BRAINSCORE, {"assembly": "Tuckute2024", "verify": True}),
+    "wehbe2014": ("jaxalign.data.wehbe2014", {}),
+    # One subject each: a row is what is held in memory, and voxels are nobody else's.
+    **{f"lebel2023-UTS0{i}": (_LEBEL, {"subjects": (f"UTS0{i}",)}) for i in range(1, 9)},
+    **{
+        f"denizens-{how}-0{i}": (
+            _DENIZENS,
+            {"subjects": (f"0{i}",), "modality": how, "trim": (10, 10)},
+        )
+        for how in ("reading", "listening")
+        for i in range(1, 10)
+    },
+    **{
+        f"shortclips-S0{i}": ("jaxalign.data.gallant", {"subjects": (f"S0{i}",)})
+        for i in range(1, 6)
+    },
+    **{f"nsd-subj0{i}": (_NSD, {"subjects": (f"subj0{i}",)}) for i in range(1, 9)},
+    # The four who came for all 40 sessions.
+    "nsd-shared": (
+        _NSD,
+        {"subjects": ("subj01", "subj02", "subj05", "subj07"), "images": "shared"},
+    ),
 }
 # Data sets that come with the package.
 EMBEDDED = ("demo",)
+KINDS = ("stimuli", "responses", "behavior")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,26 +78,72 @@ class Dataset:
 
     @functools.cached_property
     def stimuli(self) -> Stimuli:
-        """Read the stimuli."""
-        return importlib.import_module(self.module).stimuli(self.root, **self.options)
+        """Read the stimuli.
+
+        Raises:
+          InputError: if the data set has none, or a file is not what it must be.
+        """
+        return self._read("stimuli")
 
     @functools.cached_property
     def responses(self) -> Responses:
-        """Read the responses."""
-        return importlib.import_module(self.module).responses(self.root, **self.options)
+        """Read the responses.
+
+        Raises:
+          InputError: if the data set has none, or a file is not what it must be.
+        """
+        return self._read("responses")
+
+    @functools.cached_property
+    def behavior(self) -> Behavior:
+        """Read the reading times.
+
+        Raises:
+          InputError: if the data set has none, a file is not what it must be, or a time belongs to
+            a word that is not among the stimuli.
+        """
+        behavior = self._read("behavior")
+        known = set(self.stimuli.stimulus_id)
+        if unknown := [name for name in behavior.stimulus_id if name not in known]:
+            raise InputError(
+                f"data set {self.name}: behavior must belong to the stimuli, but stimulus_id "
+                f"{unknown[0]!r} is none of theirs ({len(unknown)} such)."
+            )
+        return behavior
+
+    @functools.cached_property
+    def groups(self) -> dict[str, str]:
+        """What folds must keep together, by stimulus_id: the adapter's groups, or passages."""
+        if hasattr(self._adapter, "groups"):
+            return self._read("groups")
+        return dict(zip(self.stimuli.stimulus_id, self.stimuli.passage, strict=True))
+
+    @property
+    def _adapter(self) -> types.ModuleType:
+        return importlib.import_module(self.module)
+
+    def _read(self, kind: str) -> Any:
+        if not hasattr(self._adapter, kind):
+            has = " and ".join(x for x in KINDS if hasattr(self._adapter, x))
+            raise InputError(f"data set {self.name} has no {kind}: it has {has}.")
+        return getattr(self._adapter, kind)(self.root, **self.options)
 
     @functools.cached_property
     def hash(self) -> str:
-        """Hash of all files, 16 hexadecimal digits."""
-        paths = importlib.import_module(self.module).files(self.root, **self.options)
-        return run_dir.hash_text("".join(path.name + run_dir.hash_file(path) for path in paths))
+        """Hash of all files, and of the options by which they are read; 16 hexadecimal digits."""
+        paths = self._adapter.files(self.root, **self.options)
+        options = json.dumps(dict(self.options), sort_keys=True)
+        return run_dir.hash_text(
+            options + "".join(path.name + run_dir.hash_file(path) for path in paths)
+        )
 
 
 def find(name: str, data_root: pathlib.Path | None) -> Dataset:
     """Find a data set by its name in the table, or by the path of a directory.
 
     Args:
-      name: key of `DATASETS`, or the path of a directory in the layout of `data/plain.py`.
+      name: key of `DATASETS`, or the path of a directory in the layout of `data/plain.py` or, where
+        it has `images.csv`, of `data/nifti.py`.
       data_root: folder of published data.
 
     Raises:
@@ -62,10 +154,11 @@ def find(name: str, data_root: pathlib.Path | None) -> Dataset:
         if not path.is_dir():
             raise InputError(
                 f"dataset must be one of {', '.join(DATASETS)}, or a directory with stimuli.csv "
-                f"and responses.npz: found {name!r}."
+                f"and responses, images.csv or behavior: found {name!r}."
             )
+        module = "nifti" if (path / "images.csv").is_file() else "plain"
         return Dataset(
-            name=path.resolve().name, module="jaxalign.data.plain", root=path, options={}
+            name=path.resolve().name, module=f"jaxalign.data.{module}", root=path, options={}
         )
     module, options = DATASETS[name]
     if name in EMBEDDED:

@@ -1,5 +1,6 @@
-"""What every data set becomes: stimuli and responses, checked when built."""
+"""What every data set becomes: stimuli, responses and behaviour, checked when built."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -7,17 +8,18 @@ import itertools
 import json
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxalign.core import metrics
 from jaxalign.errors import InputError
 
 Unit = Literal["word", "sentence"]
 GROUP = "group"  # in the place of a subject: the mean over subjects
+MEAN = "mean"  # in the place of a participant: only means over participants were published
 
 # Array in a file of responses -> its dimensions, and whether it holds text; the others hold one
 # text per sample or target.
@@ -270,6 +272,111 @@ class Responses:
             else:
                 read[name] = array.astype(np.float64) if dimensions else float(array)
         return cls(**read)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Behavior:
+    """Reading times, one row per word, one column per participant.
+
+    Attributes:
+      stimulus_id: unique; those of the data set's stimuli, or some of them.
+      reading_time_ms: positive; NaN where none was recorded or kept.
+      participant: of each column, unique; the single column `MEAN` where only means are published.
+      word_in_sentence: position of the word in its sentence, from 1.
+      alignment: to which word a time is ascribed where there is more than one view of it, as the
+        adapter names it ("published", "corrected", ...).
+      num_participants: over how many participants each mean is; empty unless the column is `MEAN`
+        and the numbers are published.
+    """
+
+    stimulus_id: Sequence[str]
+    reading_time_ms: Float[np.ndarray, "m s"]
+    participant: Sequence[str]
+    word_in_sentence: Sequence[int]
+    alignment: str
+    num_participants: Int[np.ndarray, " k"] = dataclasses.field(
+        default_factory=lambda: np.empty(0, np.int64)
+    )
+
+    def __post_init__(self):
+        m, s = self.reading_time_ms.shape
+        for name, size in (("stimulus_id", m), ("word_in_sentence", m), ("participant", s)):
+            if len(getattr(self, name)) != size:
+                raise InputError(
+                    f"behavior: {name} must have {size} entries for reading_time_ms {m} x {s}, "
+                    f"found {len(getattr(self, name))}."
+                )
+        if m == 0 or s == 0:
+            raise InputError(f"behavior: reading_time_ms must not be empty, found {m} x {s}.")
+        for name in ("stimulus_id", "participant"):
+            if repeated := first_repeated(getattr(self, name)):
+                raise InputError(f"behavior: {name} must be unique, found {repeated!r} twice.")
+        if MEAN in self.participant and s > 1:
+            raise InputError(
+                f"behavior: participant {MEAN!r} is the mean over participants and must be the "
+                f"only column, found {s}."
+            )
+        if not self.alignment:
+            raise InputError("behavior: alignment must be named, found an empty text.")
+        if (first := min(self.word_in_sentence)) < 1:
+            at = self.stimulus_id[list(self.word_in_sentence).index(first)]
+            raise InputError(f"behavior: word_in_sentence must be >= 1, found {first} for {at!r}.")
+        self._check_counts(m)
+        self._check_times()
+
+    def _check_counts(self, m: int):
+        size = len(self.num_participants)
+        if size and (self.participant[0] != MEAN or size != m):
+            raise InputError(
+                f"behavior: num_participants must have {m} entries beside the single column "
+                f"{MEAN!r}, and none otherwise; found {size} beside {self.participant[0]!r}."
+            )
+
+    def _check_times(self):
+        bad = ~(np.isnan(self.reading_time_ms) | (self.reading_time_ms > 0))
+        bad |= np.isinf(self.reading_time_ms)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise InputError(
+                f"behavior: reading_time_ms must be positive, or NaN where none was recorded; "
+                f"found {self.reading_time_ms[row, column]} for {self.stimulus_id[row]!r} of "
+                f"participant {self.participant[column]!r}."
+            )
+        seen = {}
+        for column, name in enumerate(self.participant):
+            own = self.reading_time_ms[:, column]
+            if np.isnan(own).all():
+                raise InputError(
+                    f"behavior: participant {name!r} must have a reading_time_ms, found only NaN."
+                )
+            if np.nanmin(own) == np.nanmax(own):
+                continue
+            other = seen.setdefault(hashlib.sha256(own.tobytes()).digest(), name)
+            if other != name:
+                raise InputError(
+                    f"behavior: reading_time_ms of two participants must differ: those of "
+                    f"{other!r} and {name!r} are identical."
+                )
+
+    def __len__(self) -> int:
+        return len(self.stimulus_id)
+
+    @property
+    def mean_ms(self) -> Float[np.ndarray, " m"]:
+        """Mean over the participants who have a time; NaN where nobody has."""
+        recorded = ~np.isnan(self.reading_time_ms)
+        total = np.where(recorded, self.reading_time_ms, 0).sum(axis=1)
+        count = recorded.sum(axis=1)
+        return np.divide(total, count, out=np.full(len(self), np.nan), where=count > 0)
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+    """Put the file in front of what is refused while something is built from it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def first_repeated(items: Sequence):

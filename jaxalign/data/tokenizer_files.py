@@ -52,9 +52,7 @@ def load(path: pathlib.Path) -> tokenizers.Tokenizer:
     Raises:
       InputError: if it cannot be read.
     """
-    file = _find(path) if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(f"tokenizer must lie at {file}: there is no such file.")
+    file = files(path)[0]
     if file.suffix == ".bin":
         tokenizer = _llama2c(file)
     elif file.name in _PAIRS:
@@ -93,6 +91,22 @@ def check_vocabulary(tokenizer: tokenizers.Tokenizer, vocab_size: int, *, model:
             f"model {model}: tokenizer and model must share a vocabulary: the tokenizer's ids end "
             f"at {largest}, and the model embeds {vocab_size} tokens."
         )
+
+
+def files(path: pathlib.Path) -> list[pathlib.Path]:
+    """Return what `load` reads: the file that tells what kind of tokenizer it is, and its others.
+
+    Args:
+      path: as of `load`.
+
+    Raises:
+      InputError: if there is none.
+    """
+    file = _find(path) if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"tokenizer must lie at {file}: there is no such file.")
+    other = "tokenizer_config.json" if file.suffix == ".model" else _PAIRS.get(file.name)
+    return [x for x in (file, other and file.with_name(other)) if x and x.is_file()]
 
 
 def _find(folder: pathlib.Path) -> pathlib.Path:

@@ -177,7 +177,7 @@ def convert(
     hf = zoo.read_config(source)
     design, config = zoo.configure(hf, source=f"{source}/config.json")
     # Before any value is read: a checkpoint that does not fit its design is not worth converting.
-    model = zoo.check(source.resolve().name, design, config, opened, source / "tokenizer.json")
+    model = zoo.check(source.resolve().name, design, config, opened, source)
     _start(work, plan)
     for file in sorted(source.iterdir()):
         matches = lambda patterns, file=file: any(fnmatch.fnmatch(file.name, p) for p in patterns)
@@ -187,7 +187,7 @@ def convert(
         _write_orbax(model, opened, work)
     else:
         _write_safetensors(opened, work, shard_bytes)
-        zoo.check(target.name, design, config, Safetensors(work), work / "tokenizer.json")
+        zoo.check(target.name, design, config, Safetensors(work), work)
     (work / _PLAN).unlink()
     work.rename(target)
 

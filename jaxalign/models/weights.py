@@ -118,7 +118,8 @@ def load(
 ) -> nnx.Module:
     """Read each parameter slice by slice, straight to the devices that hold it.
 
-    The host never holds more than one device's part of one parameter.
+    The host never holds more than one device's part of one parameter, and of the one before it,
+    until jax lets go of what it copied.
 
     Args:
       abstract: the network, from `nnx.eval_shape`; its dtypes are those loaded to.
@@ -139,7 +140,8 @@ def load(
         array = jax.make_array_from_callback(struct.shape, struct.sharding, read)
         # Copies to devices run behind: without waiting, the host would hold several parameters.
         arrays[path] = jax.block_until_ready(array)
-        # What was copied is let go when Python next collects garbage, the youngest at least.
+        # What was copied is let go when Python collects garbage, if the copy is over by then: so
+        # without this several parameters stay, and with it one at most.
         gc.collect(0)
     return fill(abstract, arrays)
 

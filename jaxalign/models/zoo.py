@@ -59,7 +59,7 @@ class Model:
     design: str  # model_type, a key of `DESIGNS`
     config: Any  # the design's own `Config`; see `base.Config`
     checkpoint: Any  # `io.checkpoint.Checkpoint`, or `io.orbax_tree.Arrays` by parameter
-    tokenizer_path: pathlib.Path
+    tokenizer_path: pathlib.Path  # a file, or a directory that holds one; see data/tokenizer_files
     names: Mapping[str, str]  # tensor without prefix -> tensor in the checkpoint
 
     @functools.cached_property
@@ -126,9 +126,8 @@ class Model:
         Raises:
           InputError: if the parameters would not fit in memory.
         """
+        self.check_memory(mesh, dtype=dtype)
         network = abstract(self.design, self.config, dtype)
-        placed = weights.placements(network, mesh)
-        memory.check(placed, source=f"model {self.name}")
         design = family(self.design)
         if untrained_seed >= 0:
             return weights.initialize(
@@ -137,7 +136,17 @@ class Model:
         if isinstance(self.checkpoint, Checkpoint):
             tensors = design.tensors(self.config)
             return weights.load(network, self.checkpoint, tensors, self.names, mesh)
+        placed = weights.placements(network, mesh)
         return weights.fill(network, self.checkpoint.restore(placed))
+
+    def check_memory(self, mesh: Mesh, *, dtype: str = "float32") -> None:
+        """Refuse, before anything is read, parameters that would not fit; arguments as of `load`.
+
+        Raises:
+          InputError: naming the memory that is too small.
+        """
+        placed = weights.placements(abstract(self.design, self.config, dtype), mesh)
+        memory.check(placed, source=f"model {self.name}")
 
 
 def abstract(design: str, config: Any, dtype: str = "float32") -> nnx.Module:
@@ -153,8 +162,9 @@ def family(model_type: str) -> base.Family:
 def find(name: str, data_root: pathlib.Path | None, *, t5_text: str = "both") -> Model:
     """Find a model by its name in the table, or by the path of a local directory.
 
-    A directory holds `config.json` (with a known `model_type`), `tokenizer.json`, and
-    `model.safetensors`, its shards with their index, or what `models.convert` makes. A name is
+    A directory holds `config.json` (with a known `model_type`), `model.safetensors`, its shards
+    with their index, or what `models.convert` makes, and the files of a tokenizer, which whoever
+    reads text looks for. A name is
     looked up in Hugging Face's local cache, where a repository (`organisation/name`) may be named
     that is not in the table.
 
@@ -240,15 +250,14 @@ def from_directory(name: str, path: pathlib.Path, *, t5_text: str = "both") -> M
     Raises:
       InputError: if a file is missing, or does not fit its design.
     """
-    for file in ("config.json", "tokenizer.json"):
-        if not (path / file).is_file():
-            raise InputError(f"model {name}: {path} must hold {file}: there is no such file.")
+    if not (path / "config.json").is_file():
+        raise InputError(f"model {name}: {path} must hold config.json: there is no such file.")
     hf = read_config(path)
     design, config = configure(hf, source=f"{path}/config.json", t5_text=t5_text)
     formats.refuse(name, path, hf)
     if (path / formats.ORBAX).is_dir():
         return _from_orbax(name, design, config, path)
-    return check(name, design, config, Safetensors(path), path / "tokenizer.json")
+    return check(name, design, config, Safetensors(path), path)
 
 
 def check(
@@ -323,7 +332,7 @@ def _from_orbax(name: str, model_type: str, config: Any, path: pathlib.Path) -> 
         design=model_type,
         config=config,
         checkpoint=arrays,
-        tokenizer_path=path / "tokenizer.json",
+        tokenizer_path=path,
         names={},
     )
 

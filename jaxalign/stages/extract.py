@@ -117,7 +117,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     """Find the models, plan their passes over the stimuli, and plan one store per network.
 
     Raises:
-      InputError: if a model is missing or malformed, or a part does not fit it.
+      InputError: if a model is missing, malformed or too large, or a part does not fit it.
     """
     del upstream
     stimuli = job.dataset.stimuli
@@ -140,6 +140,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 settings=_settings(config, job, model, seed),
                 cost=_cost(config, model, reading.passes),
             )
+            if not artefact.is_done:
+                model.check_memory(job.mesh, dtype=config.compute_dtype)
             make = functools.partial(_extract, config, job, model, reading, stimuli.stimulus_id)
             steps.append(Step(artefact=artefact, make=make))
         if config.static_embedding:
@@ -177,12 +179,13 @@ def read(config: Config, model: zoo.Model, stimuli) -> Reading:
         raise InputError(
             f"extract.surprisal must be False for {model.name}: only causal models predict words."
         )
-    tokenizer = tokenizer_files.load(model.tokenizer_path)
+    path = model.tokenizer_path
+    tokenizer = tokenizer_files.load(path)
     tokenizer_files.check_vocabulary(tokenizer, model.config.vocab_size, model=model.name)
     frame = prompts.Frame(config.prompt, config.suffix)
     if config.chat:
         frame = prompts.chat(
-            model.tokenizer_path.parent,
+            path if path.is_dir() else path.parent,
             stimuli.text,
             prompt=config.prompt,
             suffix=config.suffix,
@@ -212,7 +215,9 @@ def _settings(config: Config, job: Job, model: zoo.Model, seed: int) -> dict:
         "model_hash": run_dir.hash_text(
             model.config_hash + (model.weights_hash if seed < 0 else "")
         ),
-        "tokenizer_hash": run_dir.hash_file(model.tokenizer_path),
+        "tokenizer_hash": run_dir.hash_text(
+            "".join(map(run_dir.hash_file, tokenizer_files.files(model.tokenizer_path)))
+        ),
         "untrained_seed": seed,
         "num_layers": model.config.num_layers,
         "width": model.config.width,

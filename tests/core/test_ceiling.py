@@ -171,3 +171,205 @@ def test_one_subject_has_no_ceiling(rng, blocks):
         ceiling.leave_one_subject_out(Y, blocks)
     with pytest.raises(ValueError, match="over subjects needs at least 2, got 1"):
         ceiling.group_reliability(Y, blocks, rng=rng)
+
+
+def test_ceilings_of_subjects_are_averaged_with_the_interval_of_scipy(rng):
+    """The draws are common to targets, and begun anew for those with other subjects."""
+    values = rng.normal(size=(9, 4)) ** 3
+    found = ceiling.over_subjects(values, rng=np.random.default_rng(1), num_resamples=200)
+    np.testing.assert_allclose(found.value, values.mean(axis=0))
+    for v in range(4):
+        interval = stats.bootstrap(
+            (values[:, v],), np.mean, n_resamples=200, rng=np.random.default_rng(1)
+        ).confidence_interval
+        np.testing.assert_allclose([found.low[v], found.high[v]], interval, rtol=1e-9)
+    values = np.concatenate([values[:, :1], values], axis=1)
+    values[2, 0] = np.nan
+    found = ceiling.over_subjects(values, rng=np.random.default_rng(1), num_resamples=200)
+    fewer = np.delete(values[:, 0], 2)
+    interval = stats.bootstrap(
+        (fewer,), np.mean, n_resamples=200, rng=np.random.default_rng(1)
+    ).confidence_interval
+    np.testing.assert_allclose([found.low[0], found.high[0]], interval, rtol=1e-9)
+    assert found.value[0] == pytest.approx(fewer.mean())
+    np.testing.assert_array_equal(found.num, [8, 9, 9, 9, 9])
+
+
+def test_averages_of_subjects_keep_their_axes(rng):
+    values = rng.normal(size=(6, 2, 3))
+    found = ceiling.over_subjects(values, rng=np.random.default_rng(1), num_resamples=50)
+    flat = ceiling.over_subjects(
+        values.reshape(6, 6), rng=np.random.default_rng(1), num_resamples=50
+    )
+    for a, b in zip(found, flat, strict=True):
+        assert a.shape == (2, 3)
+        np.testing.assert_array_equal(a.reshape(-1), b)
+
+
+def test_averages_of_none_of_one_and_of_equal_subjects(rng):
+    values = np.full((5, 3), np.nan)
+    values[2, 1] = 0.4
+    values[:, 2] = 0.7
+    found = ceiling.over_subjects(values, rng=rng, num_resamples=50)
+    np.testing.assert_allclose(found.value, [np.nan, 0.4, 0.7])
+    np.testing.assert_allclose(found.low, [np.nan, np.nan, 0.7])
+    np.testing.assert_allclose(found.high, [np.nan, np.nan, 0.7])
+    np.testing.assert_array_equal(found.num, [0, 1, 5])
+
+
+def test_leave_one_out_ceilings_lie_within_their_intervals(rng):
+    """About 95 % of 300 targets; a bootstrap over 20 subjects is known to cover a little less."""
+    s = 20
+    signal = rng.normal(size=(300, 300))
+    signal = (signal - signal.mean(axis=1, keepdims=True)) / signal.std(axis=1, keepdims=True)
+    Y = signal + rng.normal(size=(s, 300, 300))
+    values = ceiling.leave_one_subject_out(Y, [np.arange(300)])
+    found = ceiling.over_subjects(values, rng=rng, num_resamples=400)
+    truth = 1 / np.sqrt(2 * (1 + 1 / (s - 1)))
+    assert 0.88 < np.mean((found.low < truth) & (truth < found.high)) < 0.99
+
+
+def test_spearman_brown():
+    r = np.array([0.5, 0.0, -0.2, 1.0, np.nan, -1.0])
+    np.testing.assert_allclose(ceiling.spearman_brown(r), [2 / 3, 0, -0.4 / 0.8, 1, np.nan, np.nan])
+    root = ceiling.spearman_brown(r, root=True)
+    np.testing.assert_allclose(root, [np.sqrt(2 / 3), 0, -np.sqrt(1 / 3), 1, np.nan, -1])
+    thrice = ceiling.spearman_brown(r[:1], factor=3.0)
+    np.testing.assert_allclose(thrice, 1.5 / 2)
+
+
+def loop_halves(Y, halves):
+    """Correlations of half means [h v], of the samples of which both halves have something."""
+    found = []
+    for half in halves:
+        a, b = (
+            [
+                [y[~np.isnan(y)].mean() if (~np.isnan(y)).any() else np.nan for y in x.T]
+                for x in side
+            ]
+            for side in (Y[half].swapaxes(0, 1), Y[~half].swapaxes(0, 1))
+        )
+        a, b = np.array(a), np.array(b)
+        both = ~np.isnan(a + b)
+        found.append([stats.pearsonr(a[i][m], b[i][m]).statistic for i, m in enumerate(both)])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+@pytest.mark.parametrize("root", [False, True])
+def test_split_halves_match_loops(rng, missing, root):
+    Y = simulate(rng, s=5, v=3, n=60) + 10
+    Y[rng.random(Y.shape) < missing] = np.nan
+    halves = np.array([[1, 1, 0, 0, 0], [0, 1, 0, 1, 0], [1, 0, 0, 0, 1], [0, 0, 1, 1, 1]], bool)
+    r = loop_halves(Y, halves)
+    take = lambda average: (
+        ceiling.split_half(
+            Y, rng=rng, halves=halves, average=average, root=root, num_resamples=5
+        ).value
+    )
+    correct = lambda r: np.sqrt(2 * r / (1 + r)) if root else 2 * r / (1 + r)
+    np.testing.assert_allclose(take("mean"), correct(r.mean(axis=0)), atol=1e-12)
+    np.testing.assert_allclose(take("median"), np.median(correct(r), axis=0), atol=1e-12)
+
+
+def test_random_halves_are_drawn_from_the_generator(rng):
+    Y = simulate(rng, s=6, v=2, n=50)
+    draw = lambda seed: (
+        ceiling.split_half(Y, rng=np.random.default_rng(seed), num_splits=3, num_resamples=5).value
+    )
+    np.testing.assert_array_equal(draw(0), draw(0))
+    assert (draw(0) != draw(1)).all()
+    order = np.random.default_rng(0)
+    halves = np.zeros((3, 6), bool)
+    for half in halves:
+        half[order.permutation(6)[:3]] = True
+    given = ceiling.split_half(Y, rng=rng, halves=halves, num_resamples=5).value
+    np.testing.assert_array_equal(draw(0), given)
+
+
+def test_split_halves_agree_with_group_reliability(rng):
+    Y = simulate(rng, s=6, v=4, n=300)
+    whole = ceiling.group_reliability(
+        Y, [np.arange(300)], rng=np.random.default_rng(3), num_splits=7
+    )
+    found = ceiling.split_half(
+        Y, rng=np.random.default_rng(3), num_splits=7, root=True, num_resamples=5
+    )
+    np.testing.assert_allclose(found.value, whole, atol=1e-12)
+
+
+def test_the_interval_of_split_halves_is_that_of_resampled_samples():
+    Y = simulate(np.random.default_rng(5), s=4, v=2, n=30)
+    blocks = np.repeat(np.arange(10), 3)[::-1]
+    halves = np.array([[1, 1, 0, 0], [1, 0, 1, 0]], bool)
+    found = ceiling.split_half(
+        Y, rng=np.random.default_rng(9), halves=halves, blocks=blocks, num_resamples=40
+    )
+    counts = np.random.default_rng(9).multinomial(10, np.full(10, 0.1), size=40)
+    drawn = []
+    for count in counts:
+        samples = np.concatenate(
+            [np.tile(np.flatnonzero(blocks == b), c) for b, c in enumerate(count)]
+        )
+        r = loop_halves(Y[:, :, samples], halves).mean(axis=0)
+        drawn.append(2 * r / (1 + r))
+    ends = np.percentile(drawn, [2.5, 97.5], axis=0)
+    np.testing.assert_allclose([found.low, found.high], ends, atol=1e-12)
+    np.testing.assert_array_equal(found.num, 10)
+
+
+@pytest.mark.parametrize("noise_sd", [0.7, 2.0])
+def test_planted_reliabilities_lie_within_their_intervals(rng, noise_sd):
+    """Of the mean over 6: 6 / (6 + noise²) in about 95 % of 200 targets."""
+    Y = simulate(rng, s=6, v=200, n=300, noise_sd=noise_sd)
+    truth = 6 / (6 + noise_sd**2)
+    found = ceiling.split_half(Y, rng=rng, num_splits=10, num_resamples=200)
+    np.testing.assert_allclose(found.value.mean(), truth, atol=0.01)
+    assert 0.9 < np.mean((found.low < truth) & (truth < found.high)) < 0.99
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e4 + 0.1])
+def test_split_halves_of_a_constant_are_undefined(rng, value):
+    Y = simulate(rng, s=4, v=3, n=40)
+    Y[:, 1] = value
+    found = ceiling.split_half(Y, rng=rng, num_splits=3, num_resamples=20)
+    for part in found[:3]:
+        np.testing.assert_array_equal(np.isnan(part), [False, True, False])
+
+
+def test_split_halves_that_share_no_sample_are_undefined(rng):
+    Y = simulate(rng, s=4, v=2, n=40)
+    Y[:2, 0, :20], Y[2:, 0, 20:] = np.nan, np.nan
+    halves = np.array([[1, 1, 0, 0]], bool)
+    found = ceiling.split_half(Y, rng=rng, halves=halves, num_resamples=20)
+    np.testing.assert_array_equal(np.isnan(found.value), [True, False])
+
+
+def test_split_halves_in_tiles(rng, monkeypatch):
+    Y = simulate(rng, s=4, v=5, n=40)
+    draw = lambda: ceiling.split_half(
+        Y, rng=np.random.default_rng(1), num_splits=3, num_resamples=9
+    )
+    whole = draw()
+    monkeypatch.setattr(ceiling, "TILE_NUMBERS", 1)
+    for a, b in zip(whole, draw(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+def test_refusals_of_split_halves(rng):
+    Y = simulate(rng, s=4, v=2, n=40)
+    with pytest.raises(ValueError, match="at least 2 subjects or repeats, got 1"):
+        ceiling.split_half(Y[:1], rng=rng)
+    for halves in (np.zeros((0, 4)), np.ones((1, 4)), np.zeros((1, 4))):
+        with pytest.raises(ValueError, match="halves must be at least one row of 4"):
+            ceiling.split_half(Y, rng=rng, halves=halves.astype(bool))
+    with pytest.raises(ValueError, match="confidence must lie in"):
+        ceiling.split_half(Y, rng=rng, confidence=95.0)
+    with pytest.raises(ValueError, match="num_resamples must be >= 1, got 0"):
+        ceiling.over_subjects(Y[:, :, 0], rng=rng, num_resamples=0)
+
+
+def test_halves_of_another_number_of_subjects_are_refused(rng, unchecked):
+    Y = simulate(rng, s=4, v=2, n=40)
+    with pytest.raises(ValueError, match="halves must be at least one row of 4"):
+        ceiling.split_half(Y, rng=rng, halves=np.eye(3, dtype=bool))

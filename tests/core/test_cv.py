@@ -1281,3 +1281,42 @@ def test_test_samples_that_are_the_same_to_the_fit_have_no_correlation(rng, stan
     X[3, 25] = 1.0
     result = cv.nested(X, Y, nested, np.array([0.1, 10.0]), standardize=standardize)
     assert np.isfinite(result.r[0]).all() and np.isnan(result.r[1]).all()
+
+
+@pytest.mark.parametrize("p", [10, 90])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_held_out_predictions_match_float64(rng, p, standardize):
+    X, Y = make_problem(rng, p)
+    folds = gapped_folds()[3:]  # samples of the others are never tested
+    alphas = rng.choice([0.1, 1.0, 100.0], size=(len(folds), Y.shape[1]))
+    found = cv.held_out(X, Y, folds, alphas, standardize=standardize)
+    expected = np.full(Y.shape, np.nan)
+    for fold, own in zip(folds, alphas, strict=True):
+        for t, alpha in enumerate(own):
+            deviations, mean = ridge_oracle.predict(
+                X, Y[:, t : t + 1], fold.outer, np.array([alpha]), standardize=standardize
+            )
+            expected[fold.outer.test, t] = deviations[0, :, 0] + mean[0]
+    assert np.isnan(found).any(axis=1).sum() == N - sum(len(fold.outer.test) for fold in folds)
+    scale = Y.std(axis=0)
+    np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4)
+
+
+def test_held_out_predictions_have_the_scores_of_nested(rng):
+    X, Y = make_problem(rng)
+    folds = equal_folds()
+    scores = cv.nested(X, Y, folds, ALPHAS)
+    predicted = cv.held_out(X, Y, folds, scores.alphas)
+    for fold, expected in zip(folds, scores.r, strict=True):
+        test = fold.outer.test
+        r = ridge_oracle.pearson_r(predicted[test], Y[test])
+        np.testing.assert_allclose(r, expected, atol=1e-5)
+
+
+def test_samples_without_one_prediction_are_refused(rng):
+    X, Y = make_problem(rng)
+    with pytest.raises(ValueError, match="one row for each of 5 folds, got 4"):
+        cv.held_out(X, Y, equal_folds(), np.ones((4, Y.shape[1])))
+    folds = equal_folds()[:1] * 2
+    with pytest.raises(ValueError, match="folds must test no sample twice"):
+        cv.held_out(X, Y, folds, np.ones((len(folds), Y.shape[1])))

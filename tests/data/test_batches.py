@@ -104,7 +104,11 @@ def test_windows_keep_the_order_of_texts(passes, batch_tokens, shard_stimuli):
         (33, 512, 48),
         (500, 512, 512),
         (1000, 1020, 1020),
-        (600, 1024, 768),
+        (600, 1024, 640),
+        (513, 1024, 576),
+        (925, 1024, 960),
+        (1025, 4096, 1152),
+        (2048, 4096, 2048),
     ],
 )
 def test_lengths_are_few(length, longest, expected):

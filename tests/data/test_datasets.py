@@ -2,17 +2,26 @@
 
 import re
 
+import published
 import pytest
+import recordings
 from refusals import refused
 
 from jaxalign.data import alice, datasets
+
+# Rows that are recordings of hundreds of files, which `recordings.touch_all` writes.
+LARGE = ("wehbe2014", "lebel2023", "gallant", "denizens", "nsd")
+IS_LARGE = {
+    name: module.removeprefix("jaxalign.data.") in LARGE
+    for name, (module, _) in datasets.DATASETS.items()
+}
 
 CSV = "stimulus_id,text,passage\na,One.,p\nb,Two.,p\nc,Three.,p\n"
 
 
 @pytest.fixture
 def alice_root(tmp_path):
-    """Write the files that `alice` and `alice-6mm` hash; what they hold plays no part."""
+    """Write the files that all data sets hash; what they hold plays no part."""
     grid = tmp_path / alice.FOLDER / alice.TEXTGRID
     grid.parent.mkdir(parents=True)
     grid.write_text("words")
@@ -22,6 +31,18 @@ def alice_root(tmp_path):
         for subject in ("s18", "s22"):
             (folder / f"{subject}-timecourses.txt").write_text(f"{subject} {radius}")
     return tmp_path
+
+
+@pytest.fixture
+def root(alice_root, rng):
+    """Write what every row of the table needs."""
+    for write in (
+        *(published.pereira, published.blank, published.fedorenko, published.tuckute),
+        *(published.futrell, published.pie_man, published.language_network),
+    ):
+        write(alice_root, rng)
+    published.stories(alice_root)
+    return alice_root
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path):
@@ -46,11 +67,60 @@ def test_a_data_folder_that_is_not_there_is_named(tmp_path):
         datasets.find("alice", tmp_path / "file")
 
 
-@pytest.mark.parametrize("name", datasets.DATASETS)
-def test_each_row_of_the_table_is_found(alice_root, name):
-    found = datasets.find(name, alice_root)
+@pytest.mark.parametrize("name", sorted(set(datasets.DATASETS) - set(datasets.EMBEDDED)))
+def test_each_row_names_what_is_missing(tmp_path, name):
+    with refused(tmp_path):
+        datasets.find(name, tmp_path)
+
+
+def test_what_a_data_set_lacks_is_named(root):
+    with refused("data set alice has no behavior: it has stimuli and responses"):
+        _ = datasets.find("alice", root).behavior
+    with refused("data set futrell2018 has no responses: it has stimuli and behavior"):
+        _ = datasets.find("futrell2018", root).responses
+    with refused("data set pieman has no stimuli: it has responses"):
+        _ = datasets.find("pieman", root).stimuli
+
+
+def test_groups_are_the_adapters_or_passages(root):
+    stories = datasets.find("naturalstories", root)
+    assert stories.groups == dict(
+        zip(stories.stimuli.stimulus_id, stories.stimuli.passage, strict=True)
+    )
+    sentences = datasets.find("pereira2018-384", root)
+    assert set(sentences.groups.values()) == {"384sentences.fruit", "384sentences.home"}
+    assert len(set(sentences.stimuli.passage)) == 3
+
+
+@pytest.mark.parametrize("name", [name for name, large in IS_LARGE.items() if not large])
+def test_each_row_of_the_table_is_found(root, name):
+    found = datasets.find(name, root)
     assert found.name == name
     assert re.fullmatch("[0-9a-f]{16}", found.hash)
+
+
+@pytest.fixture(scope="module")
+def large_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("large")
+    recordings.touch_all(root)
+    return root
+
+
+@pytest.mark.parametrize("name", [name for name, large in IS_LARGE.items() if large])
+def test_each_row_of_large_recordings_is_found(large_root, name):
+    found = datasets.find(name, large_root)
+    assert found.name == name
+    assert re.fullmatch("[0-9a-f]{16}", found.hash)
+
+
+def test_the_hash_tells_options_apart(large_root):
+    """One subject's files are the same, however they are read."""
+    module, options = datasets.DATASETS["nsd-subj01"]
+    hashes = [
+        datasets.Dataset(name="x", module=module, root=large_root, options=options | more).hash
+        for more in ({}, {"images": "shared"}, {})
+    ]
+    assert hashes[0] == hashes[2] != hashes[1]
 
 
 def test_a_path_names_a_directory_of_ones_own(make_folder, tmp_path, monkeypatch):
@@ -67,6 +137,13 @@ def test_a_name_of_the_table_comes_before_a_directory(alice_root, make_folder, m
     monkeypatch.chdir(alice_root)
     assert datasets.find("alice", alice_root).module == "jaxalign.data.alice"
     assert datasets.find("./alice", alice_root).module == "jaxalign.data.plain"
+
+
+def test_a_directory_of_scans_is_told_by_its_table(make_folder):
+    folder = make_folder(CSV)
+    assert datasets.find(str(folder), None).module == "jaxalign.data.plain"
+    (folder / "images.csv").touch()
+    assert datasets.find(str(folder), None).module == "jaxalign.data.nifti"
 
 
 def test_the_hash_changes_when_any_file_changes(alice_root):

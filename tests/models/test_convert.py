@@ -495,9 +495,9 @@ def test_host_memory_is_one_parameter_not_the_model(copy_golden, tmp_path, mesh)
         finally:
             tracemalloc.stop()
 
-    # One parameter, a layer on its way to it, and what is not arrays.
+    # One parameter, the one before it if jax has not let it go, and what is not arrays.
     loading = peak(lambda: zoo.find(str(folder), None).load(mesh))
-    assert loading < largest + 2 * largest / 12 + 2e6
+    assert loading < 2 * largest + 2e6
     for output in convert.FORMATS:
         target = tmp_path / output
         # A tensor, its copy in order, and what Orbax has in flight.

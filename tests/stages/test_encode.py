@@ -260,6 +260,7 @@ def test_random_embedding_is_layer_0_of_the_untrained_network(make_job, sentence
     np.testing.assert_array_equal(alone.sort_index(), untrained.sort_index())
 
 
+@pytest.mark.slow
 def test_devices_divide_the_targets(make_job, sentences):
     """Scores do not depend on how many devices there are."""
     config = dataclasses.replace(SENTENCES, controls=())

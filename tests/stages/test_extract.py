@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -7,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from jax.sharding import AxisType
 from tiny import GOLDEN, bert, llama, make
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.data import contexts, tokenizer_files
 from jaxalign.errors import InputError
 from jaxalign.io import store
-from jaxalign.models import zoo
+from jaxalign.models import memory, zoo
 from jaxalign.stages import extract
 
 
@@ -41,7 +43,15 @@ def separate(model, stimuli, context, **options):
 
 
 def run_alone(network, row, **options):
-    return network(jnp.asarray(row)[None], jnp.ones((1, len(row)), bool), **options)
+    """Run a row of its own, padded so that rows of most lengths share a program."""
+    padding = (0, -len(row) % 64)
+    tokens, mask = np.pad(row, padding), np.pad(np.ones(len(row), bool), padding)
+    return _run(network, tokens[None], mask[None], **options)
+
+
+@functools.partial(jax.jit, static_argnames=("taps", "with_logits"))
+def _run(network, tokens, mask, **options):
+    return network(tokens, mask, **options)
 
 
 POOLS = {
@@ -172,12 +182,37 @@ def test_resumed_equals_uninterrupted(make_job, sentences):
     np.testing.assert_array_equal(read_all(killed), read_all(whole))
 
 
-def test_meshes_agree(make_job, sentences):
-    config = bert(untrained_seed=-1)
-    (by_data,) = make(extract.plan(config, make_job(sentences), {}))
-    both = mesh_lib.make_mesh(2, 2)
-    (by_both,) = make(extract.plan(config, make_job(sentences, workdir="both", mesh=both), {}))
-    np.testing.assert_allclose(read_all(by_both), read_all(by_data), atol=1e-5)
+@pytest.mark.parametrize(
+    "name,context",
+    [
+        ("bert", "none"),
+        pytest.param("llama", "accumulate:restart", marks=pytest.mark.slow),
+        pytest.param("t5_v1_1", "window:3", marks=pytest.mark.slow),
+    ],
+)
+def test_meshes_agree(make_job, sentences, name, context):
+    """Two shares of rows and two of weights give one device's store, but for rounding."""
+    config = dataclasses.replace(
+        bert(untrained_seed=-1, context=context, surprisal=name == "llama"),
+        models=(str(GOLDEN / name),),
+    )
+    one = jax.make_mesh((1, 1), mesh_lib.AXES, (AxisType.Auto,) * 2, devices=jax.devices()[:1])
+    jobs = [
+        make_job(sentences, workdir=str(mesh.size), mesh=mesh)
+        for mesh in (one, mesh_lib.make_mesh(2, 2), mesh_lib.make_mesh(4, 1))
+    ]
+    alone, *shared = (make(extract.plan(config, job, {}))[0] for job in jobs)
+    expected = read_all(alone)
+    for artefact in shared:
+        np.testing.assert_allclose(
+            read_all(artefact), expected, atol=2e-6 * np.abs(expected).max(), rtol=1e-5
+        )
+        if config.surprisal:
+            bits = [
+                store.open_vector(x.path / store.SURPRISAL, store.open_artefact(x)).read().result()
+                for x in (artefact, alone)
+            ]
+            np.testing.assert_allclose(*bits, rtol=1e-5)
 
 
 def test_store_of_another_model_is_refused(make_job, sentences):
@@ -244,6 +279,49 @@ def test_tokenizer_larger_than_the_model(make_job, sentences, tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="tokenizer and model must share a vocabulary"):
         extract.plan(extract.Config(models=(str(tmp_path / "big"),)), make_job(sentences), {})
+
+
+def test_tokenizer_in_files_of_its_own(make_job, sentences, tmp_path):
+    """GPT-2's pair of files is read where there is no `tokenizer.json`, and hashed as a pair."""
+    letters = ["Ġ", *(chr(x) for x in range(0x21, 0x7F)), "Ġt", "<|endoftext|>"]
+    folders = [tmp_path / x / "llama" for x in ("pair", "json")]
+    for folder in folders:
+        shutil.copytree(GOLDEN / "llama_tied", folder)
+        (folder / "tokenizer.json").unlink()
+    pair, single = folders
+    (pair / "vocab.json").write_text(json.dumps({x: i for i, x in enumerate(letters)}))
+    (pair / "merges.txt").write_text("#version: 0.2\nĠ t\n")
+    tokenizer_files.load(pair).save(str(single / "tokenizer.json"))
+    config = lambda folder: dataclasses.replace(llama(), models=(str(folder),))
+    read = lambda folder: make(
+        extract.plan(config(folder), make_job(sentences, workdir=folder.parent.name), {})
+    )[0]
+    stores = [read(folder) for folder in folders]
+    np.testing.assert_array_equal(*map(read_all, stores))
+    (pair / "merges.txt").write_text("#version: 0.2\nĠ t\nt h\n")
+    with pytest.raises(InputError, match="must be a vocabulary and its merges"):
+        read(pair)
+    (pair / "merges.txt").write_text("#version: 0.2\n")
+    assert read(pair).fingerprint != stores[0].fingerprint
+
+
+def test_model_without_a_tokenizer(make_job, sentences, tmp_path):
+    shutil.copytree(GOLDEN / "bert", tmp_path / "bert")
+    (tmp_path / "bert" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="bert must hold tokenizer.json, .*none is there"):
+        extract.plan(
+            dataclasses.replace(bert(), models=(str(tmp_path / "bert"),)), make_job(sentences), {}
+        )
+
+
+def test_model_too_large_for_memory_is_found_when_planning(make_job, sentences, monkeypatch):
+    job = make_job(sentences)
+    config = llama()
+    make(extract.plan(config, job, {}))
+    monkeypatch.setattr(memory, "host_bytes", lambda: 1000)
+    extract.plan(config, job, {})  # what is there needs no network
+    with pytest.raises(InputError, match="model llama: its parameters must fit in memory"):
+        extract.plan(config, make_job(sentences, workdir="other"), {})
 
 
 def test_part_longer_than_the_model(make_job, tmp_path):

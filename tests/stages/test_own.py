@@ -24,7 +24,7 @@ def call(workdir, argument):
     )
 
 
-@pytest.mark.parametrize("kind", ["timed", "sentences"])
+@pytest.mark.parametrize("kind", [pytest.param("timed", marks=pytest.mark.slow), "sentences"])
 def test_own_data_and_models(request, tmp_path, kind):
     data = request.getfixturevalue(kind)
     models = [str(tiny.GOLDEN / name) for name in ("bert", "llama")]

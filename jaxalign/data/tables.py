@@ -1,0 +1,78 @@
+"""Tables of text, read cell by cell as they are written, and refused with their file and column."""
+
+import csv
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from jaxalign.data.schema import first_repeated
+from jaxalign.errors import InputError
+
+
+def read(path: pathlib.Path, columns: Sequence[str], *, tabs: bool = False) -> pd.DataFrame:
+    """Read a table with a header; every cell is text, and "NA" is a word like any other.
+
+    A row with too many or too few cells is an error, never a shift.
+
+    Args:
+      path: the file, UTF-8.
+      columns: those that it must have.
+      tabs: cells are separated by tabs, and quotation marks are text; else by commas.
+
+    Raises:
+      InputError: if it is no such table, lacks a column, or has one twice.
+    """
+    kind = "table with tabs" if tabs else "CSV table"
+    try:
+        table = _rows(path, tabs)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} must be a {kind}: {error}.") from error
+    if repeated := first_repeated(list(table)):
+        raise InputError(f"{path} must have a column once, found {repeated!r} twice.")
+    for name in columns:
+        if name not in table:
+            raise InputError(f"{path} must have column {name!r}, found {list(table)[:12]}.")
+    return table
+
+
+def numbers(
+    path: pathlib.Path, table: pd.DataFrame, name: str, *, empty_is_nan: bool = False
+) -> Float[np.ndarray, " m"]:
+    """Return a column of numbers.
+
+    Args:
+      path: where the table comes from.
+      table: from `read`.
+      name: the column.
+      empty_is_nan: whether a cell may be empty.
+
+    Raises:
+      InputError: if a cell is no number.
+    """
+    column = table[name].replace("", "nan") if empty_is_nan else table[name]
+    try:
+        return column.astype(np.float64).to_numpy()
+    except ValueError as error:
+        raise InputError(f"{path}: {name} must hold numbers: {error}.") from error
+
+
+def _rows(path: pathlib.Path, tabs: bool) -> pd.DataFrame:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        if tabs:
+            found = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        else:
+            found = csv.reader(file, strict=True)
+        rows = [row for row in found if row]
+    if not rows:
+        raise ValueError("it is empty")
+    header = rows.pop(0)
+    for i, row in enumerate(rows):
+        if len(row) != len(header):
+            hint = "" if tabs else "; text that holds a comma is put in quotes"
+            raise ValueError(
+                f"row {i + 1} must have {len(header)} cells as the header, found {len(row)}{hint}"
+            )
+    return pd.DataFrame(rows, columns=header, dtype=str)
