@@ -113,7 +113,13 @@ def nested(
         chosen[:, own] = problem.alphas[at]
         inner_score[:, own] = problem.inner_score(choice)[:, : len(tile_)]
         computed[:, own] = np.asarray(choice.count)[:, : len(tile_)]
-    constant = np.array([ridge.num_constant(problem.X, fold.outer.train) for fold in folds])
+    varying = [ridge.varying(problem.X, fold.outer.train) for fold in folds]
+    constant = np.array([(~own).sum() for own in varying])
+    for i, (own, fold) in enumerate(zip(varying, folds, strict=True)):
+        # All test samples are the same to the fit: how predictions vary would be rounding alone.
+        test = np.asarray(problem.X)[fold.outer.test][:, own]
+        if intercept and not (test != test[:1]).any():
+            r[i] = np.nan
     rank, condition = (np.asarray(x) for x in (outer.design.rank, outer.design.condition))
     return Nested(r, r2, chosen, inner_score, computed, constant, rank, condition)
 

@@ -132,6 +132,22 @@ def shift(
     return shifted
 
 
+def shuffle(
+    features: Float[np.ndarray, "n u"], blocks: Labels, rng: np.random.Generator
+) -> Float[np.ndarray, "n u"]:
+    """Permute the rows of each block at random: the same features, at any other time.
+
+    Args:
+      features: one row per sample.
+      blocks: of each row, its run for instance; the same label everywhere permutes all rows.
+      rng: draws the permutations.
+    """
+    shuffled = np.empty_like(features)
+    for own in members(blocks).values():
+        shuffled[own] = features[rng.permutation(own)]
+    return shuffled
+
+
 def standardize(values: Float[np.ndarray, "n v"], run: Labels) -> Float[np.ndarray, "n v"]:
     """Scale each column to mean 0 and variance 1 within each run; a constant one becomes 0.
 

@@ -1,12 +1,95 @@
 """What each feature band explains: R2 and Pearson r split over bands, and what bands share."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxalign.core import metrics
+from jaxalign.core.folds import Split
+
+
+class Shares(NamedTuple):
+    """What a model and a set of controls explain of the same targets, R2 of any one kind.
+
+    Attributes:
+      model, controls, joint: R2 of each alone, and of both as bands.
+      unique_model: joint - controls.
+      unique_controls: joint - model.
+      shared: model + controls - joint.
+      omega: percent of what the model explains that the controls explain too,
+        100 (1 - (joint - controls) / model). Above 100 where the model takes from the controls,
+        below 0 where it gains by them; NaN where the model explains nothing (R2 <= 0), of which
+        there is no share.
+    """
+
+    model: Float[np.ndarray, "*s"]
+    controls: Float[np.ndarray, "*s"]
+    joint: Float[np.ndarray, "*s"]
+    unique_model: Float[np.ndarray, "*s"]
+    unique_controls: Float[np.ndarray, "*s"]
+    shared: Float[np.ndarray, "*s"]
+    omega: Float[np.ndarray, "*s"]
+
+
+def shares(
+    model: Float[np.ndarray, "*s"],
+    controls: Float[np.ndarray, "*s"],
+    joint: Float[np.ndarray, "*s"],
+) -> Shares:
+    """Divide what a model and a set of controls explain into unique and shared parts.
+
+    Nothing is clipped. To follow those who take a negative R2 for 0 before they average over
+    targets, clip the arguments; omega is a ratio, so of averages it is not the average of omegas.
+
+    Args:
+      model: R2 of the model alone.
+      controls: R2 of all controls together.
+      joint: R2 of both.
+
+    Source: omega as in Hadidi, Feghhi et al. (2025), bioRxiv 2025.03.09.642245.
+    """
+    one, other = frozenset({"model"}), frozenset({"controls"})
+    parts = variance_partition({one: model, other: controls, one | other: joint})
+    ratio = np.divide(parts[one], model, out=np.full(np.shape(model), np.nan), where=model > 0)
+    return Shares(
+        model, controls, joint, parts[one], parts[other], parts[one | other], 100 * (1 - ratio)
+    )
+
+
+def r2_out_of_sample(
+    r2: Float[np.ndarray, "k v"], Y: Float[np.ndarray, "n v"], splits: Sequence[Split]
+) -> Float[np.ndarray, " v"]:
+    """Return R2 against a model that knows the mean of the training responses, over all folds.
+
+    1 - sum_k SSE_k / sum_k SST_k, with SST_k about the mean of fold k's training responses, where
+    the usual R2 has the mean of its test responses, which no model has seen. So predicting the
+    training mean gives exactly 0, and a fold counts by its variance. A target whose R2 is
+    undefined in a fold (constant there) is NaN.
+
+    Args:
+      r2: of each fold about the mean of its test responses, as `cv.Nested.r2`.
+      Y: responses.
+      splits: of each fold.
+
+    Raises:
+      ValueError: if there is not one split for each row of `r2`.
+
+    Source: Hawinkel, Waegeman and Maere (2024), Out-of-sample R2: estimation and inference, The
+    American Statistician 78.
+    """
+    if len(splits) != len(r2):
+        raise ValueError(
+            f"There must be a split for each row of r2 ({len(r2)}), got {len(splits)}."
+        )
+    error, total = np.zeros((2, Y.shape[1]))
+    for own, split in zip(r2, splits, strict=True):
+        y = Y[split.test].astype(np.float64)
+        error += (1 - own) * ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+        total += ((y - Y[split.train].mean(axis=0, dtype=np.float64)) ** 2).sum(axis=0)
+    return 1 - np.divide(error, total, out=np.full(len(total), np.nan), where=total > 0)
 
 
 def product_measure(

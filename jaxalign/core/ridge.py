@@ -74,8 +74,8 @@ def choose_form(num_train: int, num_features: int, *, shared: bool = False) -> F
     return "primal" if primal < dual else "dual"
 
 
-def num_constant(X: Matrix, train: Int[np.ndarray, " R"]) -> int:
-    """Count the features that do not vary over a training set.
+def varying(X: Matrix, train: Int[np.ndarray, " R"]) -> Bool[np.ndarray, " p"]:
+    """Return which features vary over a training set.
 
     Args:
       X: features of all samples [n p].
@@ -83,7 +83,12 @@ def num_constant(X: Matrix, train: Int[np.ndarray, " R"]) -> int:
     """
     rows = np.asarray(X)[train]
     scale = feature_scale(np, rows.mean(axis=0), rows.var(axis=0), standardize=False)
-    return int((scale == 0).sum())
+    return np.asarray(scale > 0)
+
+
+def num_constant(X: Matrix, train: Int[np.ndarray, " R"]) -> int:
+    """Count the features that do not vary over a training set; see `varying`."""
+    return int((~varying(X, train)).sum())
 
 
 def _on_host() -> bool:

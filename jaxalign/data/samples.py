@@ -50,6 +50,39 @@ def from_stimuli(
     return Samples(resampled, grid.run, grid.recorded)
 
 
+def of_control(
+    name: str,
+    stimuli: Stimuli,
+    responses: Responses,
+    *,
+    method: features.Downsample,
+    lead: int,
+    lexicon: controls.Lexicon,
+    oasm_sigma: float,
+) -> Samples:
+    """Return a control that is made of the stimuli, or of the order of samples, alone.
+
+    Args:
+      name: of `controls.STIMULUS_CONTROLS`.
+      stimuli: what was presented.
+      responses: whose samples are wanted.
+      method: see `from_stimuli`; numbers of words and letters are added up instead.
+      lead: TRs to add before each run.
+      lexicon: see `controls.of_parts`.
+      oasm_sigma: see `controls.oasm`; in TRs, or in stimuli.
+
+    Raises:
+      InputError: see `controls.check`.
+    """
+    if name == "position":
+        return positions(stimuli, responses, lead=lead)
+    if name == "oasm":
+        return blocks(stimuli, responses, oasm_sigma, lead=lead)
+    values = controls.of_parts(name, stimuli, lexicon)
+    method = "sum" if name in controls.COUNTS else method
+    return from_stimuli(values, stimuli, responses, method=method, lead=lead)
+
+
 def passages(stimuli: Stimuli, responses: Responses) -> list[str]:
     """Return the passage of each sample of responses to single stimuli."""
     passage = dict(zip(stimuli.stimulus_id, stimuli.passage, strict=True))
@@ -69,4 +102,23 @@ def positions(stimuli: Stimuli, responses: Responses, *, lead: int) -> Samples:
         return Samples(controls.position(grid.run), grid.run, grid.recorded)
     groups = (passages(stimuli, responses), responses.run)
     values = np.concatenate([controls.position(x) for x in groups], axis=1)
+    return Samples(values, responses.run, np.arange(len(values)))
+
+
+def blocks(stimuli: Stimuli, responses: Responses, sigma: float, *, lead: int) -> Samples:
+    """Identity of each sample, smoothed within its run, or its passage where samples are stimuli.
+
+    Args:
+      stimuli: for the passages.
+      responses: whose samples are wanted.
+      sigma: see `controls.oasm`.
+      lead: TRs to add before each run.
+    """
+    if responses.is_timed:
+        grid = features.lead_in(responses.time_s, responses.run, responses.tr_s, lead)
+        return Samples(controls.oasm(grid.run, sigma), grid.run, grid.recorded)
+    own = [
+        f"{run}\n{x}" for run, x in zip(responses.run, passages(stimuli, responses), strict=True)
+    ]
+    values = controls.oasm(own, sigma)
     return Samples(values, responses.run, np.arange(len(values)))

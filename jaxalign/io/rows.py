@@ -1,4 +1,4 @@
-"""Score rows: their schema, and their Parquet files."""
+"""Rows of scores and of partitions of variance: their schemas, and their Parquet files."""
 
 import pathlib
 from collections.abc import Sequence
@@ -51,28 +51,70 @@ SCHEMA = pa.schema(
     metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
 )
 
+# One row per model x layer x subject x ROI: what the model and a set of controls explain. `r2_...`
+# are R2 out of sample (`core/partition.py`), means over the targets where all three are defined. In
+# `..._clipped` a negative R2 of a target counts as 0; in the others nothing is clipped.
+PARTITION = pa.schema(
+    [
+        ("schema_version", pa.int32()),
+        ("dataset", pa.string()),
+        ("model", pa.string()),
+        ("controls", pa.string()),  # their names, with " + " between them
+        ("layer", pa.int32()),
+        ("subject", pa.string()),
+        ("roi", pa.string()),
+        ("folds_hash", pa.string()),
+        ("context", pa.string()),
+        ("pooling", pa.string()),
+        ("r2_model", pa.float64()),
+        ("r2_controls", pa.float64()),
+        ("r2_joint", pa.float64()),
+        ("unique_model", pa.float64()),
+        ("unique_controls", pa.float64()),
+        ("shared", pa.float64()),
+        ("omega", pa.float64()),  # percent; of the means above
+        ("r2_model_clipped", pa.float64()),
+        ("r2_controls_clipped", pa.float64()),
+        ("r2_joint_clipped", pa.float64()),
+        ("omega_clipped", pa.float64()),
+        ("num_targets", pa.int32()),
+        ("num_undefined", pa.int32()),  # targets that are in no mean
+        ("num_negative", pa.int32()),  # targets whose R2 of the model is negative
+        ("num_samples", pa.int32()),
+        ("fingerprint", pa.string()),
+        ("git_commit", pa.string()),
+        ("versions", pa.string()),
+    ],
+    metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
+)
+
 # Columns with one value per fold.
 LISTS = tuple(field.name for field in SCHEMA if pa.types.is_list(field.type))
 
 
-def write(path: pathlib.Path, rows: Sequence[dict]) -> None:
+def write(path: pathlib.Path, rows: Sequence[dict], schema: pa.Schema = SCHEMA) -> None:
     """Write rows to a Parquet file, atomically.
+
+    Args:
+      path: the file.
+      rows: all columns of each.
+      schema: `SCHEMA`, or `PARTITION`.
 
     Raises:
       pa.ArrowInvalid: if a row lacks a column or holds a value of another type.
     """
-    integers = [field.name for field in SCHEMA if pa.types.is_integer(field.type)]
+    integers = [field.name for field in schema if pa.types.is_integer(field.type)]
     for row in rows:
-        if row.keys() != set(SCHEMA.names):
+        if row.keys() != set(schema.names):
             raise pa.ArrowInvalid(
-                f"columns must match the schema: {row.keys() ^ set(SCHEMA.names)}"
+                f"columns must match the schema: {row.keys() ^ set(schema.names)}"
             )
         # Arrow would cut the fraction off.
         for name in integers:
             if int(row[name]) != row[name]:
                 raise pa.ArrowInvalid(f"{name} must be an integer, got {row[name]}")
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), sink)
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink)
     run_dir.write_atomic(path, sink.getvalue().to_pybytes())
 
 

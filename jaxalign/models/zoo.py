@@ -9,7 +9,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -42,6 +44,9 @@ DESIGNS = {
     "roberta": "jaxalign.models.encoder",
     "t5": "jaxalign.models.t5",
 }
+
+# Parameter of every design that holds a row for each token.
+WORD_EMBEDDING = "words/table"
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
@@ -87,6 +92,28 @@ class Model:
     def causal(self) -> bool:
         """Whether a token's states depend on no later token."""
         return self.config.causal
+
+    @functools.cached_property
+    def word_embedding_shape(self) -> tuple[int, ...]:
+        """Tokens and numbers for each, of the table of the embedding."""
+        return weights.parameters(abstract(self.design, self.config))[WORD_EMBEDDING].shape
+
+    def word_embedding(self) -> np.ndarray:
+        """Read the table of the embedding [V E] alone: a row for each token, as it is stored.
+
+        Without what a design does to it (positions, a norm, a scale, a projection to the width).
+        """
+        path, shape = WORD_EMBEDDING, self.word_embedding_shape
+        if isinstance(self.checkpoint, Checkpoint):
+            tensor = family(self.design).tensors(self.config)[path]
+            every = (slice(None),) * len(shape)
+            return weights.read_part(self.checkpoint, tensor, self.names, shape, every, dtype=None)
+        struct = jax.ShapeDtypeStruct(
+            shape,
+            self.checkpoint.dtypes()[path],
+            sharding=jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0]),
+        )
+        return np.asarray(self.checkpoint.restore({path: struct})[path])
 
     def load(self, mesh: Mesh, *, dtype: str = "float32", untrained_seed: int = -1) -> nnx.Module:
         """Return the network, sharded over a mesh.

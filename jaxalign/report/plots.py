@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from jaxalign.core import stats
 from jaxalign.report import tables
 
-# Colour-blind safe (Okabe and Ito 2008); the network and each control keep theirs everywhere.
+# The network and each control keep theirs everywhere. Those of the usual controls are colour-blind
+# safe (Okabe and Ito 2008), and so are few others beside them.
 COLOURS = {
     "network": "#0072B2",
     "untrained": "#E69F00",
@@ -18,6 +19,15 @@ COLOURS = {
     "word_rate": "#D55E00",
     "word_length": "#CC79A7",
     "position": "#009E73",
+    "static_embedding": "#56B4E9",
+    "random_embedding": "#F0E442",
+    "shuffled": "#C8C8C8",
+    "length": "#8C510A",
+    "sentence_length": "#882255",
+    "sentence_position": "#117733",
+    "frequency": "#332288",
+    "word_vectors": "#44AA99",
+    "oasm": "#AA4499",
     "ceiling": "#000000",
 }
 _STYLE = {

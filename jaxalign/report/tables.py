@@ -181,3 +181,46 @@ def by_roi(rows: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(found)
+
+
+def beyond_controls(partition: pd.DataFrame) -> pd.DataFrame:
+    """Summarise what each network explains beyond a set of controls, at its best layer.
+
+    Args:
+      partition: rows in the schema of `io.rows.PARTITION`.
+
+    Returns:
+      One row per dataset, model, set of controls and ROI: `layer` explains most of the group's
+      mean response, a maximum over test data and so optimistic (without a group, most on average
+      over subjects). Of that layer the group's R2 out of sample: of the model, the controls and
+      both; what only the model explains (`unique`), what both do (`shared`), and `omega`, the
+      percentage of the model's that the controls explain too. `subjects_unique` is the mean over
+      subjects, with a 95 % t interval.
+    """
+    found = []
+    keys = ["dataset", "model", "controls", "roi"]
+    for key, own in partition.groupby(keys, sort=False):
+        is_group = own.subject == GROUP
+        r2 = own[is_group if is_group.any() else ~is_group].groupby("layer").r2_model.mean()
+        layer = int(r2.idxmax()) if r2.notna().any() else -1
+        at = own[own.layer == layer]
+        group = at[at.subject == GROUP]
+        value = lambda name, group=group: group[name].iloc[0] if len(group) else np.nan
+        subjects = stats.mean_interval(at[at.subject != GROUP].unique_model.to_numpy(float))
+        found.append(
+            dict(zip(keys, key, strict=True))
+            | {
+                "layer": layer,
+                "group_model": value("r2_model"),
+                "group_controls": value("r2_controls"),
+                "group_joint": value("r2_joint"),
+                "group_unique": value("unique_model"),
+                "group_shared": value("shared"),
+                "group_omega": value("omega"),
+                "subjects_unique": subjects.mean,
+                "ci_low": subjects.low,
+                "ci_high": subjects.high,
+                "num_subjects": subjects.n,
+            }
+        )
+    return pd.DataFrame(found)

@@ -40,7 +40,7 @@ Upstream = Mapping[str, Sequence[Artefact]]
 
 def trained(upstream: Upstream) -> dict[str, Artefact]:
     """Return the activations of networks with their own weights, by model."""
-    stores = upstream["extract"]
+    stores = [x for x in upstream["extract"] if not x.settings.get("static")]
     return {x.settings["model"]: x for x in stores if x.settings["untrained_seed"] < 0}
 
 
@@ -48,3 +48,8 @@ def untrained(upstream: Upstream) -> dict[str, Artefact]:
     """Return the activations of the same networks with random weights, by model."""
     stores = upstream["extract"]
     return {x.settings["model"]: x for x in stores if x.settings["untrained_seed"] >= 0}
+
+
+def static(upstream: Upstream) -> dict[str, Artefact]:
+    """Return the word embeddings of networks, without position or context, by model."""
+    return {x.settings["model"]: x for x in upstream["extract"] if x.settings.get("static")}

@@ -48,6 +48,9 @@ class Config:
     # "mlp" what that part of the block adds to it.
     tap: str = "residual"
     surprisal: bool = False  # keep that of every part too, in bits; causal models only
+    # Keep the mean of the embedding's rows over each part's own tokens too, without position or
+    # context: what encode's control of that name is made of.
+    static_embedding: bool = False
     prompt: str = ""  # put before a part and its context, spaces included
     suffix: str = ""  # put after them
     chat: bool = False  # as a user's turn in the model's own chat template
@@ -144,7 +147,29 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 model.check_memory(job.mesh, dtype=config.compute_dtype)
             make = functools.partial(_extract, config, job, model, reading, stimuli.stimulus_id)
             steps.append(Step(artefact=artefact, make=make))
+        if config.static_embedding:
+            steps.append(_static_step(config, job, model, reading))
     return steps
+
+
+def _static_step(config: Config, job: Job, model: zoo.Model, reading: Reading) -> Step:
+    """Plan the store of the embedding's rows: one layer, as if it were a network without blocks."""
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="extract",
+        name=f"{model.name} static",
+        settings=_settings(config, job, model, -1)
+        | {
+            "static": True,
+            "num_layers": 0,
+            "width": model.word_embedding_shape[1],
+            "pooling": "mean",
+            "surprisal": False,
+        },
+        cost=f"{len(reading.passes.row)} stimuli, rows of the embedding alone",
+    )
+    make = functools.partial(_embed, config, model, reading, job.dataset.stimuli.stimulus_id)
+    return Step(artefact=artefact, make=make)
 
 
 def read(config: Config, model: zoo.Model, stimuli) -> Reading:
@@ -266,11 +291,33 @@ def _extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> di
     }
 
 
+def _embed(config, model, reading: Reading, stimulus_ids, artefact) -> dict:
+    """Average the embedding's rows over the tokens of each part, as the model reads them."""
+    start = time.monotonic()
+    opened = _open(config, model, artefact)
+    run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(stimulus_ids))
+    passes = reading.passes
+    parts = zip(passes.row, passes.start, passes.stop, strict=True)
+    tokens = [passes.rows[row][first:last] for row, first, last in parts]
+    used, place = np.unique(np.concatenate(tokens), return_inverse=True)
+    rows = model.word_embedding()[used].astype(np.float64)
+    ends = np.cumsum([len(x) for x in tokens])
+    values = np.stack([rows[own].mean(axis=0) for own in np.split(place, ends[:-1])])
+    with np.errstate(over="ignore"):  # what overflows is found below
+        stored = values.astype(store.DTYPES[config.store_dtype])[None]
+    if not np.isfinite(stored).all():
+        raise InputError(_not_finite(artefact, bool(np.isfinite(values).all())))
+    for i, own in enumerate(opened.shards):
+        store.finish_write(opened.write_shard(i, stored[:, own.start : own.stop]), artefact)
+    return {"num_tokens": int(ends[-1]), "seconds": round(time.monotonic() - start, 3)}
+
+
 def _open(config: Config, model: zoo.Model, artefact: Artefact) -> store.Store:
     settings = artefact.settings
+    static = settings.get("static", False)
     return store.create(
         artefact.path / store.ARRAY,
-        shape=(model.config.num_layers + 1, settings["num_stimuli"], model.config.width),
+        shape=(settings["num_layers"] + 1, settings["num_stimuli"], settings["width"]),
         dtype=config.store_dtype,
         shard_stimuli=config.shard_stimuli,
         attributes=store.Attributes(
@@ -281,9 +328,9 @@ def _open(config: Config, model: zoo.Model, artefact: Artefact) -> store.Store:
             model_hash=settings["model_hash"],
             tokenizer_hash=settings["tokenizer_hash"],
             untrained_seed=settings["untrained_seed"],
-            reading={name: getattr(config, name) for name in READING},
-            layer_names=list(model.layer_names),
-            final_norm_applied=model.final_norm_applied,
+            reading={name: settings[name] for name in READING},
+            layer_names=[] if static else list(model.layer_names),
+            final_norm_applied=model.final_norm_applied and not static,
             versions=_versions(),
         ),
     )

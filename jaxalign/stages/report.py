@@ -14,7 +14,8 @@ from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 4
 SUMMARY = "summary.txt"
-ENCODED = "rows.parquet"  # as the encode stage names it
+ENCODED = "rows.parquet"  # as the encode stage names them
+PARTITION = "partition.parquet"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,12 @@ _MARGINS = (
 _CONTROLS = (
     "Layers chosen inside the training data. Subjects: mean of the paired differences, 95 % "
     "interval. Group best: highest score of any layer, a maximum, and so never below layer 0."
+)
+_BEYOND = (
+    "R2 out of sample, raw (negative values are not clipped), of the network alone, of all "
+    "controls together, and of both with a penalty for each; at the layer that explains most of "
+    "the group, a maximum and so optimistic. omega: percent of the network's that the controls "
+    "explain too."
 )
 
 
@@ -51,7 +58,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
 
 
 def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dict:
-    rows = pd.concat([rows_lib.read(x.path / ENCODED) for x in artefact.inputs])
+    joined = [x for x in artefact.inputs if x.settings.get("partition")]
+    scored = [x for x in artefact.inputs if x not in joined]
+    rows = pd.concat([rows_lib.read(x.path / ENCODED) for x in scored])
     rows = rows.reset_index(drop=True)
     rows_lib.write(artefact.path / "scores.parquet", rows.to_dict("records"))
     found = {
@@ -61,6 +70,10 @@ def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dic
         "layers": tables.layer_margins(rows),
         "controls": tables.against_controls(rows),
     }
+    if joined:
+        parts = pd.concat([rows_lib.read(x.path / PARTITION) for x in joined])
+        found["partition"] = parts.drop(columns="versions")
+        found["beyond"] = tables.beyond_controls(parts)
     for name, table in found.items():
         _write(artefact, f"{name}.csv", table.to_csv(index=False).encode())
     models = list(dict.fromkeys(rows[rows.control_of == ""].model))
@@ -159,6 +172,8 @@ def _summary(config: Config, remarks: list[str], found: dict[str, pd.DataFrame])
         show(drop(found["controls"])),
         "",
     ]
+    if "beyond" in found:
+        parts += [f"Beyond controls. {_BEYOND}", show(drop(found["beyond"])), ""]
     return "\n".join(parts)
 
 
@@ -224,8 +239,10 @@ def _page(config, rows, remarks, found, figures, artefact) -> str:
             ],
             tables=[(_CONTROLS, found["controls"])],
         ),
-        html.Section("Methods", text=[_methods(rows)]),
     ]
+    if "beyond" in found:
+        sections.append(html.Section("Beyond controls", tables=[(_BEYOND, found["beyond"])]))
+    sections.append(html.Section("Methods", text=[_methods(rows)]))
     provenance = json.dumps(artefact.describe(), indent=1)
     row = rows.iloc[0]
     versions = f"commit {row.git_commit or 'unknown'}\nversions {row.versions}\n{provenance}"

@@ -1265,6 +1265,24 @@ def test_no_folds_are_refused(rng):
         cv.nested(*make_problem(rng), [], ALPHAS)
 
 
+@pytest.mark.parametrize("standardize", [True, False])
+def test_test_samples_that_are_the_same_to_the_fit_have_no_correlation(rng, standardize):
+    """Each block has columns of its own, constant elsewhere: rounding would vary at random."""
+    blocks = np.repeat(np.arange(4), 10)
+    X = np.zeros((40, 40))
+    for b in range(4):
+        own = np.flatnonzero(blocks == b)
+        X[np.ix_(own, own)] = rng.normal(size=(10, 10))
+    Y = rng.normal(size=(40, 6))
+    nested = folds_lib.contiguous_folds(["run"] * 40, 4, gap=0, groups=blocks)
+    result = cv.nested(X, Y, nested, np.array([0.1, 10.0]), standardize=standardize)
+    assert np.isnan(result.r).all() and np.isfinite(result.r2).all()
+    # One sample that differs in a column of another block is enough.
+    X[3, 25] = 1.0
+    result = cv.nested(X, Y, nested, np.array([0.1, 10.0]), standardize=standardize)
+    assert np.isfinite(result.r[0]).all() and np.isnan(result.r[1]).all()
+
+
 @pytest.mark.parametrize("p", [10, 90])
 @pytest.mark.parametrize("standardize", [False, True])
 def test_held_out_predictions_match_float64(rng, p, standardize):

@@ -133,3 +133,16 @@ def test_another_schema_version_is_refused(path, metadata, found):
     with pytest.raises(InputError, match=f"must be {rows.SCHEMA_VERSION}, found {found}") as info:
         rows.read(path)
     assert str(path) in str(info.value) and "\n" not in str(info.value)
+
+
+def test_rows_of_partitions_have_a_schema_of_their_own(path):
+    plain = {pa.string(): "text", pa.int32(): 3, pa.float64(): 0.25}
+    made = {field.name: plain[field.type] for field in rows.PARTITION}
+    rows.write(path, [made], rows.PARTITION)
+    frame = rows.read(path)
+    assert list(frame.columns) == rows.PARTITION.names
+    assert frame.omega.tolist() == [0.25]
+    with pytest.raises(pa.ArrowInvalid, match="columns must match the schema"):
+        rows.write(path, [made])
+    with pytest.raises(pa.ArrowInvalid, match="columns must match the schema"):
+        rows.write(path, [row()], rows.PARTITION)

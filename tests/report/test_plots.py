@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from score_rows import NAN, frame, layers, study
 
+from jaxalign.data import controls
 from jaxalign.report import plots
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -208,7 +209,7 @@ def test_a_region_may_be_missing_in_some_subjects_and_so_in_the_group(draw, abse
 
 def test_every_control_has_a_colour():
     assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
-    for control in ("untrained", "shifted", "word_rate", "word_length", "position"):
+    for control in controls.CONTROLS:
         rows = study(
             rename=lambda name, to=control: {"word_rate": to, "untrained": "net2"}.get(name, name)
         )

@@ -403,3 +403,62 @@ def test_inputs_are_not_changed():
     ):
         table(rows)
     pd.testing.assert_frame_equal(rows, before)
+
+
+# Beyond controls
+
+
+def joined(subject, layer, model, controls, joint, roi="LATL"):
+    """A row of a partition, as far as the table reads it."""
+    return {
+        "dataset": "toy",
+        "model": "net",
+        "controls": "length + position",
+        "roi": roi,
+        "subject": subject,
+        "layer": layer,
+        "r2_model": model,
+        "r2_controls": controls,
+        "r2_joint": joint,
+        "unique_model": joint - controls,
+        "shared": model + controls - joint,
+        "omega": 100 * (1 - (joint - controls) / model) if model > 0 else NAN,
+    }
+
+
+PARTITION = [
+    joined("s1", 0, 0.10, 0.05, 0.12),
+    joined("s1", 1, 0.20, 0.05, 0.22),
+    joined("s2", 0, 0.40, 0.06, 0.41),
+    joined("s2", 1, 0.30, 0.06, 0.31),
+    joined("group", 0, 0.30, 0.10, 0.33),
+    joined("group", 1, 0.40, 0.10, 0.42),
+]
+
+
+def test_what_is_beyond_controls_at_the_best_layer_of_the_group():
+    row = only(tables.beyond_controls(pd.DataFrame(PARTITION)))
+    assert (row.roi, row.layer, row.controls) == ("LATL", 1, "length + position")
+    assert row[["group_model", "group_controls", "group_joint"]].tolist() == [0.40, 0.10, 0.42]
+    assert row.group_unique == pytest.approx(0.32)
+    assert row.group_shared == pytest.approx(0.08)
+    assert row.group_omega == pytest.approx(20)
+    unique = [0.22 - 0.05, 0.31 - 0.06]
+    assert row.subjects_unique == pytest.approx(np.mean(unique))
+    assert (row.ci_low, row.ci_high) == pytest.approx(paired_interval(unique, [0, 0]))
+    assert row.num_subjects == 2
+
+
+def test_without_a_group_the_mean_over_subjects_names_the_layer():
+    rows = [*PARTITION[:4], joined("s3", 0, 0.1, 0.1, 0.1), joined("s3", 1, 0.2, 0.1, 0.2)]
+    row = only(tables.beyond_controls(pd.DataFrame(rows)))
+    assert row.layer == 1  # .7 / 3, against .6 / 3
+    assert np.isnan(row.group_omega) and row.num_subjects == 3
+    alone = only(tables.beyond_controls(pd.DataFrame(PARTITION[2:4])))
+    assert alone.layer == 0 and alone.num_subjects == 1 and np.isnan(alone.ci_low)
+
+
+def test_nothing_defined_beyond_controls():
+    row = only(tables.beyond_controls(pd.DataFrame([joined("group", 2, NAN, 0.1, 0.2)])))
+    assert row.layer == -1
+    assert np.isnan(row.group_model) and row.num_subjects == 0
