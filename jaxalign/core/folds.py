@@ -346,9 +346,7 @@ def grouped_folds(
     labels = np.asarray(groups)
     _, first, rank = np.unique(labels, return_index=True, return_inverse=True)
     order = np.argsort(first[rank], kind="stable")
-    ordered = contiguous_folds(
-        np.zeros(len(labels), int), num_folds, gap=0, groups=labels[order]
-    )
+    ordered = contiguous_folds(np.zeros(len(labels), int), num_folds, gap=0, groups=labels[order])
     blocks = [np.sort(order[fold.outer.test]) for fold in ordered]
     if runs is not None:
         _starts(runs, "run")

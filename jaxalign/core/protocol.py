@@ -67,7 +67,8 @@ class Scaling:
 
     Attributes:
       pca: components of the features, fitted on each training set, before delays; 0: none.
-      per_run: mean 0 and variance 1 within each run, for features (after delays) and responses.
+      within_runs: mean 0 and variance 1 within each run, for "responses", or for "both" them and
+        features (after delays).
       features: "training" divides by the standard deviations of each training set; "each_side"
         gives the training set and the test set mean 0 and variance 1, each by its own statistics.
       responses: "as_given", or "each_side".
@@ -75,17 +76,17 @@ class Scaling:
     """
 
     pca: int = 0
-    per_run: bool = False
+    within_runs: Literal["none", "responses", "both"] = "none"
     features: Sides = "as_given"
     responses: Sides = "as_given"
     intercept: bool = True
 
     def __post_init__(self):
         _check_choice("scaling.features", self.features, Sides)
+        _check_choice("scaling.within_runs", self.within_runs, Literal["none", "responses", "both"])
         if self.responses not in ("as_given", "each_side"):
             raise ValueError(
-                "scaling.responses must be one of as_given, each_side, got "
-                f"{self.responses!r}."
+                f"scaling.responses must be one of as_given, each_side, got {self.responses!r}."
             )
         if self.pca < 0:
             raise ValueError(f"scaling.pca must be >= 0, got {self.pca}.")
@@ -154,7 +155,7 @@ class Aggregation:
       subjects: "pooled" takes the targets of all subjects together; "mean" summarises those of
         each subject, and averages subjects.
       undefined: "skip" leaves an undefined score out of each summary; "drop_target" leaves out the
-        target with one in any fold.
+        target with one in any fold; "zero" takes it for 0, as other packages do.
       layers: "maximum" takes the layer with the highest score, on the data it is scored on;
         "mean" averages over layers; "nested" lets each fold choose a layer for each subject by
         its score on the inner splits.
@@ -163,15 +164,17 @@ class Aggregation:
     first: Literal["targets", "folds"] = "folds"
     targets: Literal["mean", "median"] = "mean"
     subjects: Literal["mean", "pooled"] = "mean"
-    undefined: Literal["skip", "drop_target"] = "drop_target"
+    undefined: Literal["skip", "drop_target", "zero"] = "drop_target"
     layers: Literal["maximum", "mean", "nested"] = "nested"
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check_choice(f"aggregation.{field.name}", getattr(self, field.name), field.type)
-        if self.first == "targets" and (self.subjects, self.undefined) != ("pooled", "skip"):
+        if self.first == "targets" and (
+            self.subjects != "pooled" or self.undefined == "drop_target"
+        ):
             raise ValueError(
-                "aggregation.first 'targets' goes with pooled subjects and skipped scores."
+                "aggregation.first 'targets' goes with pooled subjects, and drops no target."
             )
 
 
@@ -187,7 +190,7 @@ class Protocol:
       extraction: what is asked of the model.
       folds, scaling, penalty: of "encoding" alone.
       metric: what is reported of each fold and target.
-      epsilon: added to either norm of a correlation, so that an undefined one is 0.
+      epsilon: added to either norm of a correlation.
       aggregation: see there.
       ceiling: which ceiling belongs to it.
       normalize: "none" reports the raw score; "clip" divides by the ceiling and cuts to 0..1;

@@ -161,14 +161,13 @@ def design(
 
     def finish(values):
         X = features.delay(values, runs, delays)[rows] if tuple(delays) != (0,) else values[rows]
-        return features.standardize(X, runs[rows]) if protocol.scaling.per_run else X
+        both = protocol.scaling.within_runs == "both"
+        return features.standardize(X, runs[rows]) if both else X
 
-    if not 0 < num_components < values.shape[1]:
+    if not 0 < num_components <= values.shape[1]:
         X = finish(values)
         return lambda train: X
-    return lambda train: finish(
-        features.principal_components(values, rows[train], num_components)
-    )
+    return lambda train: finish(features.principal_components(values, rows[train], num_components))
 
 
 def evaluate(
@@ -184,7 +183,8 @@ def evaluate(
 
     Args:
       design: from `design`.
-      Y: responses, one column per target; where `scaling.per_run`, standardised by run already.
+      Y: responses, one column per target; standardised within runs already, where that belongs to
+        the protocol.
       protocol: of kind "encoding".
       folds: from `make_folds`.
       search: see `cv.nested`; a protocol's result does not depend on it.
@@ -230,15 +230,14 @@ def _each_side(values, fold):
 
 
 def scores_of(result: cv.Nested, protocol: Protocol) -> Float[np.ndarray, "k v"]:
-    """Return what a protocol reports of each fold and target."""
+    """Return what a protocol reports of each fold and target; NaN where undefined."""
     if protocol.metric == "r2":
         return result.r2
-    if not protocol.epsilon:
-        return result.r
-    shrink = 1.0
-    for norm in (result.predicted_norm, result.recorded_norm):
-        shrink = shrink * (norm / (norm + protocol.epsilon))
-    return np.nan_to_num(result.r) * shrink
+    values = result.r
+    if protocol.epsilon:
+        for norm in (result.predicted_norm, result.recorded_norm):
+            values = values * (norm / (norm + protocol.epsilon))
+    return values
 
 
 def summarize(
@@ -251,7 +250,9 @@ def summarize(
       rule: in which order, and how.
       subjects: of each target; None: all are of one.
     """
-    skip = rule.undefined == "skip"
+    if rule.undefined == "zero":
+        values = np.nan_to_num(values, nan=0.0)
+    skip = rule.undefined != "drop_target"
     over_folds = _mean(values, axis=0) if skip else values.mean(axis=0)
     v = values.shape[1]
     labels = ["" for _ in range(v)]
@@ -263,8 +264,7 @@ def summarize(
     def over_targets(x):  # [... v]
         return _mean(np.stack([targets(x[..., index], axis=-1) for index in own]), axis=0)
 
-    kept = values if skip else np.where(np.isnan(over_folds)[None], np.nan, values)
-    per_fold = over_targets(kept)
+    per_fold = over_targets(values)
     score = _mean(per_fold, axis=0) if rule.first == "targets" else over_targets(over_folds)
     return Summary(float(score), over_folds, per_fold)
 
@@ -364,6 +364,15 @@ def _normalized(protocol, chosen, summary, known, of_whole, subjects) -> float:
         return float(np.clip(ratio, 0.0, 1.0))
     positive = np.where(known > 0, known, np.nan)
     return summarize(chosen / positive, protocol.aggregation, subjects).score
+
+
+def caution(found: AlignmentScore) -> str:
+    """Say what a shuffled protocol's score owes to neighbours of test samples."""
+    return (
+        f"{found.protocol} draws single samples, so that neighbours of test samples are trained "
+        f"on: raw score {found.raw:.3f}, in contiguous folds of the same data "
+        f"{found.contiguous:.3f} (difference {found.raw - found.contiguous:+.3f})."
+    )
 
 
 def subject_ceiling(

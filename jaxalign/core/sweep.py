@@ -99,9 +99,7 @@ def choose(
         return Moments(yy, (rotated[b] * t) @ d.T, rotated[b] ** 2 @ (d**2 * lengths[None]).T)
 
     yy, b, q = jax.lax.map(observe, uses)
-    each = search_lib.cost(
-        "squared_error", Moments(yy[..., None], b, q), sizes[:, None, None]
-    )
+    each = search_lib.cost("squared_error", Moments(yy[..., None], b, q), sizes[:, None, None])
     cheap, scale = (_combine(inner, k, x) for x in each)
 
     def exact(place, rows):

@@ -1,5 +1,7 @@
 """One table of protocols by name, each with all that fixes its scores."""
 
+import dataclasses
+
 import numpy as np
 
 from jaxalign.core.protocol import Aggregation, Extraction, Folds, Penalty, Protocol, Scaling
@@ -13,7 +15,9 @@ _OLS = Penalty(grid=(0.0,))
 _MEDIAN = Aggregation(
     first="targets", targets="median", subjects="pooled", undefined="skip", layers="maximum"
 )
+_MEDIAN_2026 = dataclasses.replace(_MEDIAN, undefined="zero")
 _MEANS = Aggregation(undefined="skip", layers="maximum")
+_MEANS_HUTH = dataclasses.replace(_MEANS, undefined="zero")
 _SHUFFLED = Folds(rule="shuffled", num=10, seed=1, train_share=0.9)
 _logspace = lambda low, high, num: tuple(np.logspace(low, high, num).tolist())
 # Chunks of 40 samples, 125 of them held out, 50 times; they come from a test story.
@@ -33,7 +37,7 @@ _ALL = (
         source="this project: nothing of a test block enters a choice, and no neighbour of it",
         extraction=Extraction(pooling="mean"),
         folds=Folds(rule="blocks", num=6, gap=6),
-        scaling=Scaling(features="training"),
+        scaling=Scaling(features="training", within_runs="responses"),
         penalty=Penalty(grid=tuple(10.0 ** (k / 2) for k in range(-2, 15)), choose="blocks"),
         ceiling="leave_one_subject_out",
     ),
@@ -52,7 +56,7 @@ _ALL = (
         folds=_SHUFFLED,
         penalty=_OLS,
         epsilon=1e-8,
-        aggregation=_MEDIAN,
+        aggregation=_MEDIAN_2026,
         ceiling="extrapolated",
         normalize="clip",
     ),
@@ -62,7 +66,7 @@ _ALL = (
         folds=Folds(rule="shuffled_groups", num=10, seed=1234),
         penalty=Penalty(grid=_logspace(-3, 3, 7), choose="loo", per_target=False),
         epsilon=1e-8,
-        aggregation=_MEDIAN,
+        aggregation=_MEDIAN_2026,
         ceiling="extrapolated",
         normalize="clip",
     ),
@@ -75,7 +79,11 @@ _ALL = (
         extraction=Extraction(context="window:20", pooling="mean", delays=(1, 2, 3, 4)),
         folds=Folds(rule="trimmed", num=4, gap=5),
         scaling=Scaling(
-            pca=10, per_run=True, features="each_side", responses="each_side", intercept=False
+            pca=10,
+            within_runs="both",
+            features="each_side",
+            responses="each_side",
+            intercept=False,
         ),
         penalty=Penalty(
             grid=tuple(10.0**k for k in range(-6, 10)),
@@ -102,7 +110,7 @@ _ALL = (
         folds=Folds(rule="test_set"),
         scaling=Scaling(intercept=False),
         penalty=Penalty(**_BOOTSTRAP),
-        aggregation=_MEANS,
+        aggregation=_MEANS_HUTH,
     ),
     Protocol(
         name="huth-single-alpha",
@@ -111,7 +119,7 @@ _ALL = (
         folds=Folds(rule="test_set"),
         scaling=Scaling(intercept=False),
         penalty=Penalty(**_BOOTSTRAP, per_target=False),
-        aggregation=_MEANS,
+        aggregation=_MEANS_HUTH,
     ),
     Protocol(
         name="oota2025",
@@ -209,7 +217,9 @@ def describe(protocol: Protocol) -> str:
         f"Regression: {regression}, {'with' if scaling.intercept else 'without'} an intercept.",
         f"Features scaled: {scaling.features.replace('_', ' ')}; responses: "
         f"{scaling.responses.replace('_', ' ')}"
-        + ("; both within runs" if scaling.per_run else "")
+        + {"none": "", "responses": " (within runs)", "both": "; both within runs before"}[
+            scaling.within_runs
+        ]
         + (f"; {scaling.pca} components, fitted in training." if scaling.pca else "."),
         f"Metric: {protocol.metric}, over {', then '.join(order)}, subjects "
         f"{'pooled' if rule.subjects == 'pooled' else 'averaged'}; {_LAYERS[rule.layers]}.",
