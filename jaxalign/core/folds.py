@@ -343,6 +343,8 @@ def grouped_folds(
     Raises:
       ValueError: see `contiguous_folds`.
     """
+    if gap < 0:
+        raise ValueError(f"gap must be >= 0, got {gap}.")
     labels = np.asarray(groups)
     _, first, rank = np.unique(labels, return_index=True, return_inverse=True)
     order = np.argsort(first[rank], kind="stable")
