@@ -101,9 +101,10 @@ class Penalty:
     Attributes:
       grid: to choose from; (0.0,) is least squares of minimum norm.
       squared: the grid holds roots: what multiplies the squared weights is alpha squared.
-      choose: "none" where there is one; "loo" leaves out single samples and "gcv" is generalised
-        cross-validation, both in closed form; "kfold" cuts contiguous blocks of the training set;
-        "blocks" takes the other outer blocks; "chunks" holds out random chunks, again and again.
+      choose: "none" where there is one, and no layer to choose; "loo" leaves out single samples and
+        "gcv" is generalised cross-validation, both in closed form; "kfold" cuts contiguous blocks
+        of the training set; "blocks" takes the other outer blocks; "chunks" holds out random
+        chunks, again and again.
       num: inner folds of "kfold"; how often, for "chunks".
       chunk, num_chunks, seed: samples of a chunk, how many are held out, seed of their draws.
       criterion: squared error; the same over the target's variance in the inner test set (1 - R2);
@@ -129,11 +130,12 @@ class Penalty:
             raise ValueError(f"penalty.grid must ascend, got {self.grid}.")
         if self.grid != (0.0,) and values[0] <= 0:
             raise ValueError(f"penalty.grid must be positive (or 0 alone), got {self.grid}.")
-        if (self.choose == "none") != (len(values) == 1):
+        if self.choose == "none" and len(values) > 1:
             raise ValueError(
-                f"penalty.choose must be 'none' for one penalty and for no more, got "
-                f"{self.choose!r} for {len(values)}."
+                f"penalty.choose must say how: there are {len(values)} to choose from."
             )
+        if self.grid == (0.0,) and self.choose in ("loo", "gcv"):
+            raise ValueError(f"penalty.choose {self.choose!r} is not for least squares.")
         if self.choose in ("kfold", "chunks") and self.num < (2 if self.choose == "kfold" else 1):
             raise ValueError(f"penalty.num is too small for {self.choose!r}, got {self.num}.")
         if self.choose == "chunks" and min(self.chunk, self.num_chunks) < 1:

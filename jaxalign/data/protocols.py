@@ -1,12 +1,14 @@
 """One table of protocols by name, each with all that fixes its scores."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from jaxalign.core.protocol import Aggregation, Extraction, Folds, Penalty, Protocol, Scaling
 from jaxalign.errors import InputError
 
+NESTED_RIDGE = "nested-ridge"  # not of the table: what the encoding stage does without a name
 _BRAINSCORE = "brain-score/language, metrics/linear_predictivity"
 _AW = "Aw et al. (2023), arXiv 2312.00575"
 _HUTH = "ridge_utils of the Huth lab (alexhuth/ridge), bootstrap_ridge"
@@ -20,7 +22,7 @@ _MEANS = Aggregation(undefined="skip", layers="maximum")
 _MEANS_HUTH = dataclasses.replace(_MEANS, undefined="zero")
 _SHUFFLED = Folds(rule="shuffled", num=10, seed=1, train_share=0.9)
 _logspace = lambda low, high, num: tuple(np.logspace(low, high, num).tolist())
-# Chunks of 40 samples, 125 of them held out, 50 times; they come from a test story.
+# 125 chunks of 40 samples held out, 50 times: the defaults of the lab's encoding script.
 _BOOTSTRAP = {
     "grid": _logspace(1, 3, 10),
     "squared": True,
@@ -30,6 +32,16 @@ _BOOTSTRAP = {
     "num_chunks": 125,
     "criterion": "correlation",
 }
+_RIDGE = Protocol(
+    name="brainscore-ridge",
+    source=f"{_BRAINSCORE} at 272041b, the benchmarks called ridge",
+    folds=Folds(rule="shuffled_groups", num=10, seed=1234),
+    penalty=Penalty(grid=_logspace(-3, 3, 7), choose="loo", per_target=False),
+    epsilon=1e-8,
+    aggregation=_MEDIAN_2026,
+    ceiling="extrapolated",
+    normalize="clip",
+)
 
 _ALL = (
     Protocol(
@@ -60,15 +72,12 @@ _ALL = (
         ceiling="extrapolated",
         normalize="clip",
     ),
-    Protocol(
-        name="brainscore-ridge",
-        source=f"{_BRAINSCORE} at 272041b, the benchmarks called ridge",
-        folds=Folds(rule="shuffled_groups", num=10, seed=1234),
-        penalty=Penalty(grid=_logspace(-3, 3, 7), choose="loo", per_target=False),
-        epsilon=1e-8,
-        aggregation=_MEDIAN_2026,
-        ceiling="extrapolated",
-        normalize="clip",
+    _RIDGE,
+    dataclasses.replace(
+        _RIDGE,
+        name="brainscore-ridge-8folds",
+        source=f"{_RIDGE.source}, of data with 8 stories",
+        folds=Folds(rule="shuffled_groups", num=8, seed=1234),
     ),
     # Components are those of the samples given; the authors fit them on words, which on arrays of
     # TRs is not possible. They also leave out the first 20 and the last 15 TRs of each run, before
@@ -169,6 +178,25 @@ def find(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}.")
     return PROTOCOLS[name]
+
+
+def nested_ridge(
+    *, alphas: Sequence[float], num_folds: int, gap: int, standardize: bool, pca: int
+) -> Protocol:
+    """Return the protocol of the encoding stage's own settings; see there."""
+    return Protocol(
+        name=NESTED_RIDGE,
+        source="settings of the encoding stage",
+        folds=Folds(rule="blocks", num=num_folds, gap=gap),
+        scaling=Scaling(
+            pca=pca,
+            within_runs="responses",
+            features="training" if standardize else "as_given",
+        ),
+        penalty=Penalty(grid=tuple(sorted({float(x) for x in alphas})), choose="blocks"),
+        aggregation=Aggregation(),
+        ceiling="leave_one_subject_out",
+    )
 
 
 _FOLDS = {

@@ -8,7 +8,6 @@ import json
 import pathlib
 import time
 import zipfile
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,9 +17,10 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 from tqdm import tqdm
 
-from jaxalign.core import cv, features
+from jaxalign.core import cv, features, scoring
 from jaxalign.core import folds as folds_lib
-from jaxalign.data import controls, samples, targets
+from jaxalign.core.protocol import Protocol
+from jaxalign.data import controls, protocols, samples, score_rows, targets
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -28,11 +28,11 @@ from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
-VERSION = 8
+VERSION = 9
 ROWS = "rows.parquet"
 PLANTED = "responses.npz"  # as the simulate stage names it
-PROTOCOL = "nested-ridge"
-METRIC = "pearson_r"
+# What a protocol by name fixes.
+FIXED = ("alphas", "num_folds", "gap", "groups", "standardize", "pca")
 DOWNSAMPLE = ("mean", "sum", "lanczos")
 GROUPS = ("none", "passage")
 SEARCH = ("adaptive", "grid")
@@ -43,6 +43,10 @@ EDGE = 0.25  # share of choices at an end of the grid that is worth a warning; n
 class Config:
     """Settings of the encoding stage."""
 
+    # A protocol by name (data/protocols.py), which fixes what `FIXED` lists; "": the settings.
+    protocol: str = ""
+    test_runs: tuple[str, ...] = ()  # of protocols that need a test set
+    protocol_ceiling: float = 0.0  # published for the protocol on these data; 0: none is known
     alphas: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-2, 15))
     search: str = "adaptive"  # or "grid": compute the inner error of every penalty
     num_folds: int = 6
@@ -61,6 +65,8 @@ class Config:
     ceiling_splits: int = 100  # random halves of the participants
 
     def __post_init__(self):
+        if self.protocol:
+            self._check_protocol()
         for name, kind in (("alphas", (int, float)), ("delays", int), ("layers", int)):
             if wrong := [x for x in getattr(self, name) if not isinstance(x, kind)]:
                 what = "integers" if kind is int else "numbers"
@@ -93,6 +99,20 @@ class Config:
         for name in ("controls", "layers", "rois"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise InputError(f"encode.{name} must differ, got {getattr(self, name)}.")
+
+    def _check_protocol(self):
+        kind = protocols.find(self.protocol).kind
+        if kind != "encoding":
+            raise InputError(
+                f"encode.protocol must be of kind 'encoding', but {self.protocol} is of {kind!r}."
+            )
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in FIXED:
+            if getattr(self, name) != defaults[name]:
+                raise InputError(
+                    f"encode.{name} must be left as it is, for protocol {self.protocol} fixes it: "
+                    f"got {getattr(self, name)}."
+                )
 
 
 class FeatureSet(NamedTuple):
@@ -172,7 +192,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                     "shift": config.shift if features_of.model == "shifted" else 0,
                 },
                 inputs=(features_of.source, *simulated),
-                cost=_cost(config, features_of, len(planned.run)),
+                cost=_cost(config, features_of, len(planned.run), len(folds)),
             )
             make = functools.partial(_encode, config, job, features_of)
             steps.append(Step(artefact=artefact, make=make))
@@ -234,13 +254,12 @@ def _checked_folds(
         raise InputError(f"encode: {error}") from error
 
 
-def _cost(config: Config, features_of: FeatureSet, n: int) -> str:
+def _cost(config: Config, features_of: FeatureSet, n: int, k: int) -> str:
     settings = features_of.source.settings
     num_layers = _num_layers(features_of)
     layers = len(config.layers) or num_layers + 1 if num_layers else 1
     units = 2 if features_of.model in controls.STIMULUS_CONTROLS else settings["width"]
-    p = (config.pca or units) * len(config.delays)
-    k = config.num_folds
+    p = (_protocol(config).scaling.pca or units) * len(config.delays)
     training_sets = k + k * (k - 1) // 2
     small, large = sorted((n, p))
     # A product for the smaller of kernel and covariance, and its eigenvectors.
@@ -267,31 +286,27 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
         num_splits=config.ceiling_splits,
         rng=np.random.default_rng(job.seed),
     )
-    num_layers = _num_layers(features_of)
-    layers = (config.layers or range(num_layers + 1)) if num_layers else (0,)
-    scored = {}
-    for layer in tqdm(layers, desc=f"encode {artefact.name}", unit=" layers", mininterval=1.0):
-        path = artefact.path / f"layer_{layer:03d}.npz"
-        result = _read_scores(path)
-        if result is None:
-            sampled = _samples(config, features_of, stimuli, responses, layer)
-            result = _nested(config, sampled, goals.Y, folds, job.mesh)
-            buffer = io.BytesIO()
-            np.savez(buffer, **result._asdict())
-            run_dir.write_atomic(path, buffer.getvalue())
-        scored[layer] = result
+    protocol = _protocol(config)
+    data = Scored(protocol, responses, goals.Y, folds)
+    if protocol.scaling.within_runs == "none":  # the group's mean is of standardised ones always
+        recorded = responses.values
+        data = data._replace(Y=np.c_[recorded, goals.Y[:, recorded.shape[1] :]])
+    scored = _score_layers(config, job, features_of, data, artefact, "layer")
+    alignment = None
+    if config.protocol:
+        alignment = _alignment(config, job, features_of, data, goals, scored, artefact)
     settings = artefact.inputs[0].settings
     common = {
         "schema_version": rows_lib.SCHEMA_VERSION,
         "dataset": job.dataset.name,
         "model": features_of.model,
         "control_of": features_of.control_of,
-        "num_layers": num_layers,
-        "protocol": PROTOCOL,
+        "num_layers": _num_layers(features_of),
+        "protocol": protocol.name,
         "folds_hash": folds_lib.folds_hash(folds),
         "context": settings["context"],
         "pooling": settings["pooling"],
-        "metric": METRIC,
+        "metric": protocol.metric,
         "num_samples": len(responses.run),
         "fingerprint": artefact.fingerprint,
         "git_commit": run_dir.git_commit(),
@@ -300,14 +315,15 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
     rows = [
         common | {"layer": layer} | row
         for layer, result in scored.items()
-        for row in _rows(result, goals, config)
+        for row in score_rows.by_subject_and_roi(result, goals, protocol)
     ]
     rows_lib.write(artefact.path / ROWS, rows)
     chosen = np.concatenate([result.alphas for result in scored.values()])
-    low, high = cv.edges(chosen, np.array(config.alphas))
-    if max(low, high) > EDGE and len(config.alphas) > 1:
+    grid = np.array(protocol.encoding[1].grid)
+    low, high = cv.edges(chosen, grid)
+    if max(low, high) > EDGE and len(grid) > 1:
         logging.warning(
-            "encode %s: %.0f %% of the penalties chosen are the smallest of encode.alphas, %.0f %% "
+            "encode %s: %.0f %% of the penalties chosen are the smallest of the grid, %.0f %% "
             "the largest: a better one may lie beyond",
             artefact.name,
             100 * low,
@@ -319,7 +335,75 @@ def _encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefac
     return {
         "left_out": left_out,
         "num_nan": undefined,
+        "alignment": alignment,
         "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+class Scored(NamedTuple):
+    """Responses as a protocol takes them, and its folds."""
+
+    protocol: Protocol
+    responses: Responses
+    Y: Float[np.ndarray, "n v"]
+    folds: Sequence[folds_lib.Fold]
+
+
+def _score_layers(
+    config: Config, job: Job, features_of: FeatureSet, data: Scored, artefact: Artefact, name: str
+) -> dict[int, cv.Nested]:
+    """Score every layer, and keep each in a file of its own."""
+    num_layers = _num_layers(features_of)
+    layers = (config.layers or range(num_layers + 1)) if num_layers else (0,)
+    scored = {}
+    for layer in tqdm(layers, desc=f"encode {artefact.name}", unit=" layers", mininterval=1.0):
+        path = artefact.path / f"{name}_{layer:03d}.npz"
+        result = _read_scores(path)
+        if result is None:
+            sampled = _samples(config, features_of, job.dataset.stimuli, data.responses, layer)
+            result = _nested(config, sampled, data, job.mesh)
+            buffer = io.BytesIO()
+            np.savez(buffer, **result._asdict())
+            run_dir.write_atomic(path, buffer.getvalue())
+        scored[layer] = result
+    return scored
+
+
+def _alignment(
+    config: Config,
+    job: Job,
+    features_of: FeatureSet,
+    data: Scored,
+    goals: targets.Targets,
+    scored: dict[int, cv.Nested],
+    artefact: Artefact,
+) -> dict:
+    """Return the one score of a protocol over all subjects, and what belongs to it."""
+    protocol = data.protocol
+    contiguous = float("nan")
+    if protocol.is_shuffled:
+        other = scoring.unshuffled(protocol)
+        folds = _folds(config, data.responses, job.dataset.stimuli, other)
+        blocks = data._replace(protocol=other, folds=folds)
+        results = _score_layers(config, job, features_of, blocks, artefact, "contiguous")
+        contiguous = score_rows.whole(results, goals, other, folds).raw
+    found = score_rows.whole(
+        scored,
+        goals,
+        protocol,
+        data.folds,
+        ceiling=config.protocol_ceiling or np.nan,
+        contiguous=contiguous,
+    )
+    if protocol.is_shuffled:
+        logging.warning("encode %s: %s", artefact.name, scoring.caution(found))
+    return {
+        "model": features_of.model,
+        "control_of": features_of.control_of,
+        "layers": sorted(set(found.layers.ravel().tolist())),
+    } | {
+        name: getattr(found, name)
+        for name in ("protocol", "folds_hash", "score", "raw", "ceiling", "contiguous", "num_nan")
     }
 
 
@@ -343,11 +427,53 @@ def _responses(job: Job, artefact: Artefact) -> Responses:
     return job.dataset.responses
 
 
-def _folds(config: Config, responses: Responses, stimuli: Stimuli) -> tuple[folds_lib.Fold, ...]:
-    groups = samples.passages(stimuli, responses) if config.groups == "passage" else None
-    items = None if responses.is_timed else responses.stimulus_id
-    return folds_lib.contiguous_folds(
-        responses.run, config.num_folds, gap=config.gap, groups=groups, items=items
+def _protocol(config: Config) -> Protocol:
+    """Return the protocol asked for, or that of the settings."""
+    if config.protocol:
+        return protocols.find(config.protocol)
+    return protocols.nested_ridge(
+        alphas=config.alphas,
+        num_folds=config.num_folds,
+        gap=config.gap,
+        standardize=config.standardize,
+        pca=config.pca,
+    )
+
+
+def _folds(
+    config: Config, responses: Responses, stimuli: Stimuli, protocol: Protocol | None = None
+) -> tuple[folds_lib.Fold, ...]:
+    """Make the folds of a protocol, by default that of the settings.
+
+    A protocol by name keeps passages together, or runs where responses are timed; it leaves no gap
+    between passages, for single stimuli are no stream.
+    """
+    protocol = protocol or _protocol(config)
+    runs, groups = responses.run, None
+    if responses.is_timed:
+        groups = responses.run if protocol.encoding[0].rule == "shuffled_groups" else None
+    elif config.protocol:
+        runs, groups = None, samples.passages(stimuli, responses)
+    elif config.groups == "passage":
+        groups = samples.passages(stimuli, responses)
+    if unknown := set(config.test_runs) - set(responses.run):
+        raise InputError(
+            f"encode.test_runs must be among {', '.join(dict.fromkeys(responses.run))}, got "
+            f"{min(unknown)!r}."
+        )
+    test = np.isin(responses.run, config.test_runs) if config.test_runs else None
+    if test is None and protocol.encoding[0].rule == "test_set":
+        raise InputError(
+            f"encode.test_runs must name the runs that are the test set of protocol "
+            f"{protocol.name}, got none."
+        )
+    return scoring.make_folds(
+        protocol,
+        len(responses.run),
+        groups=groups,
+        runs=runs,
+        items=None if responses.is_timed else responses.stimulus_id,
+        test=test,
     )
 
 
@@ -376,96 +502,25 @@ def _samples(
 def _nested(
     config: Config,
     sampled: samples.Samples,
-    Y: Float[np.ndarray, "n v"],
-    folds: Sequence[folds_lib.Fold],
+    data: Scored,
     mesh: Mesh,
 ) -> cv.Nested:
-    """Delay the features and score them; with PCA, fold by fold on components of its own.
-
-    All devices divide the targets among them.
-    """
-
-    def score(values, folds):
-        X = features.delay(values, sampled.run, config.delays)[sampled.recorded]
-        alphas = np.array(config.alphas)
-        return cv.nested(
-            X,
-            Y,
-            folds,
-            alphas,
-            standardize=config.standardize,
-            search=config.search,
-            mesh=mesh if mesh.size > 1 else None,
-        )
-
-    values = sampled.values
-    if not config.pca or config.pca > values.shape[1]:  # the latter: a stimulus control
-        return score(values, folds)
-    parts = []
-    for fold in folds:
-        train = sampled.recorded[fold.outer.train]
-        parts.append(score(features.principal_components(values, train, config.pca), [fold]))
-    return cv.Nested(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _rows(result: cv.Nested, goals: targets.Targets, config: Config) -> list[dict]:
-    """Average targets within each subject and ROI.
-
-    A target whose score is undefined in any fold has no score; a row's score is the mean over
-    the targets that have one, and NaN where none has.
-    """
-    alphas = np.sort(config.alphas)
-    columns = defaultdict(list)
-    for i, pair in enumerate(zip(goals.subject, goals.roi, strict=True)):
-        columns[pair].append(i)
-    rows = []
-    for (subject, roi), own in columns.items():
-        chosen = result.alphas[:, own]
-        rows.append(
-            {
-                "subject": subject,
-                "roi": roi,
-                "score": _mean(result.r[:, own].mean(axis=0)),
-                "ceiling": _ceiling(goals.ceiling[own], subject),
-                "ceiling_kind": "split_half"
-                if subject == targets.GROUP
-                else "leave_one_subject_out",
-                "signal_ceiling": _mean(goals.signal_r[own]),
-                "fold_scores": _mean_rows(result.r[:, own]),
-                "r2": _mean(result.r2[:, own].mean(axis=0)),
-                "fold_r2": _mean_rows(result.r2[:, own]),
-                "fold_inner_r2": _mean_rows(result.inner_score[:, own]),
-                "alpha_median": float(np.median(chosen)),
-                "fold_alphas": np.median(chosen, axis=1).tolist(),
-                "alpha_low_share": float((chosen == alphas[0]).mean()),
-                "alpha_high_share": float((chosen == alphas[-1]).mean()),
-                "num_targets": len(own),
-                "num_nan": int(np.isnan(result.r[:, own]).sum()),
-                "num_constant_features": int(result.num_constant.max()),
-            }
-        )
-    return rows
-
-
-def _ceiling(values: Float[np.ndarray, " v"], subject: str) -> float:
-    """Mean over targets.
-
-    The group's is NaN where it is not positive: a root of a negative reliability means nothing. A
-    subject's is a correlation, and stays what it is: leaving out the subjects in whom it is
-    negative would raise the mean over subjects.
-    """
-    mean = _mean(values)
-    return mean if subject != targets.GROUP or mean > 0 else float("nan")
-
-
-def _mean(values: Float[np.ndarray, " v"]) -> float:
-    """Mean of the defined values; NaN without any."""
-    defined = values[np.isfinite(values)]
-    return float(defined.mean()) if len(defined) else float("nan")
-
-
-def _mean_rows(values: Float[np.ndarray, "k v"]) -> list[float]:
-    return [_mean(row) for row in values]
+    """Score the features of one layer; all devices divide the targets among them."""
+    design = scoring.design(
+        sampled.values,
+        data.protocol,
+        run=sampled.run,
+        recorded=sampled.recorded,
+        delays=config.delays,
+    )
+    return scoring.evaluate(
+        design,
+        data.Y,
+        data.protocol,
+        data.folds,
+        search=config.search,
+        mesh=mesh if mesh.size > 1 else None,
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -147,8 +147,8 @@ def test_subjects_weigh_the_same(rng):
         (lambda: Penalty(grid=()), "penalty.grid must ascend"),
         (lambda: Penalty(grid=(2.0, 1.0), choose="loo"), "penalty.grid must ascend"),
         (lambda: Penalty(grid=(0.0, 1.0), choose="loo"), "penalty.grid must be positive"),
-        (lambda: Penalty(grid=(1.0, 2.0)), "penalty.choose must be 'none' for one penalty"),
-        (lambda: Penalty(grid=(1.0,), choose="loo"), "penalty.choose must be 'none' for one"),
+        (lambda: Penalty(grid=(1.0, 2.0)), "penalty.choose must say how: there are 2 to choose"),
+        (lambda: Penalty(grid=(0.0,), choose="loo"), "'loo' is not for least squares"),
         (lambda: Penalty(grid=(1.0, 2.0), choose="kfold"), "penalty.num is too small"),
         (lambda: Penalty(grid=(1.0, 2.0), choose="chunks", num=2), "chunk and penalty.num_chunks"),
         (

@@ -10,6 +10,7 @@ NAMES = (
     "brainscore-linear-2023",
     "brainscore-linear-2026",
     "brainscore-ridge",
+    "brainscore-ridge-8folds",
     "wehbe2014",
     "himalaya",
     "huth",
