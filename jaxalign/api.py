@@ -177,7 +177,7 @@ def _ceiling(ceiling, num_targets):
         raise InputError(
             f"ceiling must be a number or one per target ({num_targets}), got shape {array.shape}."
         )
-    return array
+    return array if array.ndim else float(array)
 
 
 def _reading_time(X, Y, protocol, sentences, ceiling) -> AlignmentScore:

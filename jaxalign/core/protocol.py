@@ -15,6 +15,12 @@ Metric = Literal["pearson_r", "abs_pearson_r", "r2", "cross_entropy"]
 Ceiling = Literal["none", "leave_one_subject_out", "split_half", "extrapolated"]
 
 
+def _check_choice(name: str, value: object, kind) -> None:
+    allowed = get_args(kind)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Extraction:
     """How a model reads the stimuli, and how its activations come to the samples."""
@@ -247,9 +253,3 @@ class Protocol:
         if self.folds is None or self.penalty is None:
             raise ValueError(f"{self.name} must be of kind 'encoding', got {self.kind!r}.")
         return self.folds, self.penalty
-
-
-def _check_choice(name: str, value: object, kind) -> None:
-    allowed = get_args(kind)
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")

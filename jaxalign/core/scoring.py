@@ -92,7 +92,8 @@ def make_folds(
                 raise ValueError(
                     f"protocol {protocol.name} needs at least {rule.num} groups, got {count}."
                 )
-        labels = None if groups is None else np.asarray(groups)
+        by_groups = rule.rule == "shuffled_groups" and groups is not None
+        labels = np.asarray(groups) if by_groups else None
         outer = folds_lib.splits(_splitter(rule), num_samples, groups=labels)
     if penalty.choose == "kfold":
         inner = model_selection.KFold(penalty.num)
@@ -313,6 +314,10 @@ def combine(
     else:
         layers = _layers(results, per_layer, rule, subjects)
         take = lambda values: np.take_along_axis(values, layers[None], axis=0)[0]
+        # A fold in which no layer has a defined score inside can choose none.
+        unjudged = np.isnan(np.stack([result.inner_score for result in results])).all(axis=(0, 2))
+        if rule.layers == "nested" and len(results) > 1:
+            scores[:, unjudged] = np.nan
     chosen = take(scores)
     summary = summarize(chosen, rule, subjects)
     alphas = np.stack([result.alphas for result in results])
@@ -338,10 +343,7 @@ def combine(
 
 
 def _layers(results, per_layer, rule, subjects) -> Int[np.ndarray, "k v"]:
-    """Return the layer that counts for each fold and target.
-
-    A layer that no fold can judge, for want of any defined score inside, is never preferred.
-    """
+    """Return the layer that counts for each fold and target."""
     k, v = results[0].r.shape
     if len(results) == 1:
         return np.zeros((k, v), int)
