@@ -37,7 +37,7 @@ def score_arrays(
     runs: Any = None,
     targets: Any = None,
     test: Any = None,
-    delays: Sequence[int] = (0,),
+    delays: Sequence[int] | Mapping[str, Sequence[int]] = (0,),
     ceiling: Any = None,
     mesh: Mesh | None = None,
 ) -> AlignmentScore:
@@ -48,7 +48,7 @@ def score_arrays(
     each word [n] or [n 1], NaN where there is none, and reading times [n s], NaN where they were
     not recorded; `groups` is the sentence of each word, whose first word is left out. "next_word":
     logits or log-probabilities [n V], and the ids of the tokens that came [n]. "average": mappings
-    from the data sets of `protocol.parts` to X and to Y; so may all other arguments be.
+    from the data sets of `protocol.parts` to X and to Y; so may the other arguments be.
 
     Args:
       X: see above.
