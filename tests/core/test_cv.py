@@ -1277,8 +1277,8 @@ def test_relative_errors_choose_penalties(rng, form):
     """Errors of each inner test set count in units of the target's variance in it."""
     X, Y = make_problem(rng)
     Y[:15, :8] *= 20  # one inner test set that would decide alone
-    Y[40:, 2] = Y[40, 2]  # and one that says nothing of a target
-    folds = folds_lib.contiguous_folds(["a"] * N, 3, gap=0)
+    Y[48:, 2] = Y[48, 2]  # and one that says nothing of a target
+    folds = equal_folds()
     found = cv.nested(
         X, Y, folds, DISTINCT_ALPHAS, standardize=False, criterion="relative_error", form=form
     )
