@@ -1,5 +1,6 @@
 """Brain and behavioural alignment of language models, in JAX."""
 
+import importlib
 import importlib.metadata
 
 __version__ = "0.1.0"
@@ -19,3 +20,16 @@ def _check_versions() -> None:
 
 
 _check_versions()
+
+_INTERFACE = ("AlignmentScore", "ShuffledFoldsWarning", "average", "list_protocols", "score_arrays")
+
+
+def __getattr__(name: str):
+    """Import the interface when it is asked for, and not before."""
+    if name not in _INTERFACE:
+        raise AttributeError(f"module 'jaxalign' has no attribute {name!r}")
+    return getattr(importlib.import_module("jaxalign.api"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_INTERFACE])

@@ -12,8 +12,8 @@ from jaxalign.stages import encode, extract
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(REPOSITORY.glob("configs/*.py"))
-# Configurations that take an argument; tests/stages/test_own.py runs them.
-WITH_ARGUMENT = ("own",)
+# Configurations that take an argument; tests/stages/test_own.py and test_score.py run them.
+WITH_ARGUMENT = ("own", "score")
 
 
 def load(path):

@@ -21,7 +21,10 @@ class Nested(NamedTuple):
     r: Float[np.ndarray, "k v"]  # Pearson correlation; NaN where undefined
     r2: Float[np.ndarray, "k v"]  # coefficient of determination; NaN where undefined
     alphas: Float[np.ndarray, "k v"]  # penalty chosen on the inner splits
-    inner_score: Float[np.ndarray, "k v"]  # of that penalty there: R2, or mean r
+    # Of that penalty there: R2, or mean r; NaN where there was nothing to choose.
+    inner_score: Float[np.ndarray, "k v"]
+    predicted_norm: Float[np.ndarray, "k v"]  # about the mean of the test set, in units of Y
+    recorded_norm: Float[np.ndarray, "k v"]
     num_computed: Int[np.ndarray, "k v"]  # penalties whose inner cost was computed exactly
     num_constant: Int[np.ndarray, " k"]  # features that do not vary over the outer training set
     rank: Int[np.ndarray, " k"]  # directions of the outer training set's features
@@ -72,14 +75,16 @@ def nested(
       X: features [n p].
       Y: responses [n v], one column per target, without NaN; anything with `shape` and slices, so
         that a tensorstore array is read tile by tile.
-      folds: outer and inner splits; the inner ones are not looked at if `scheme` is not "folds".
+      folds: outer and inner splits; the inner ones are not looked at if `scheme` is not "folds",
+        and are not needed where there is one penalty.
       alphas: penalties to choose from, positive; a single 0 is least squares.
       standardize: scale features to unit variance over each training set. Kernels of training sets
         are then no parts of one kernel, and are computed for each.
       search: "grid" computes the cost of every penalty, "adaptive" only of those that could be best
         (`core/search.py`). With a correlation, a pool, no inner splits, or few directions
         (`MIN_DIRECTIONS`), all are computed.
-      criterion: mean squared error on inner test samples, or the negative of Pearson r.
+      criterion: mean squared error on inner test samples, the same over the variance of the target
+        in each inner test set, or the negative of Pearson r.
       scheme: "folds" takes the inner splits; "loo" leaves out single samples of each outer training
         set, in closed form; "gcv" is generalised cross-validation.
       pool: a group (0, 1, ...) for each target; targets of a group choose one penalty, that of the
@@ -98,10 +103,13 @@ def nested(
     """
     method = Method(standardize, search, criterion, scheme, form, intercept, cutoff)
     problem = Problem(X, Y, folds, alphas, method, tile, mesh)
-    chooser = problem.chooser(problem.inner(), pool, progress)
+    if scheme == "folds" and len(problem.alphas) == 1 and not any(fold.inner for fold in folds):
+        chooser = problem.only()
+    else:
+        chooser = problem.chooser(problem.inner(), pool, progress)
     outer = problem.outer()
     k, v = len(folds), problem.num_targets
-    r, r2, chosen, inner_score = (np.empty((k, v)) for _ in range(4))
+    r, r2, predicted, recorded, chosen, inner_score = (np.empty((k, v)) for _ in range(6))
     computed = np.empty((k, v), int)
     for tile_ in progress(problem.columns()):
         targets = problem.load(tile_)
@@ -109,7 +117,8 @@ def nested(
         scores = problem.score(outer, targets, choice.place)
         own = slice(tile_.start, tile_.stop)
         at = np.asarray(choice.place)[:, : len(tile_)]
-        r[:, own], r2[:, own] = (np.asarray(x)[:, : len(tile_)] for x in scores)
+        for found, x in zip((r, r2, predicted, recorded), scores, strict=True):
+            found[:, own] = x[:, : len(tile_)]
         chosen[:, own] = problem.alphas[at]
         inner_score[:, own] = problem.inner_score(choice)[:, : len(tile_)]
         computed[:, own] = np.asarray(choice.count)[:, : len(tile_)]
@@ -121,7 +130,9 @@ def nested(
         if intercept and not (test != test[:1]).any():
             r[i] = np.nan
     rank, condition = (np.asarray(x) for x in (outer.design.rank, outer.design.condition))
-    return Nested(r, r2, chosen, inner_score, computed, constant, rank, condition)
+    return Nested(
+        r, r2, chosen, inner_score, predicted, recorded, computed, constant, rank, condition
+    )
 
 
 def select(

@@ -173,6 +173,79 @@ def cross(outer: Sequence[Split]) -> tuple[Fold, ...]:
     )
 
 
+def trimmed_folds(num_samples: int, num_folds: int, *, trim: int) -> tuple[Split, ...]:
+    """Cut samples into contiguous test blocks, as for the Harry Potter data.
+
+    Blocks are of n // num_folds samples, the last has the rest too. Only one side of a border is
+    trimmed: of the first fold the training set loses its first samples, of the last its last ones,
+    and of the others the test block loses samples at either end.
+
+    Args:
+      num_samples: n.
+      num_folds: blocks.
+      trim: samples lost.
+
+    Raises:
+      ValueError: if a side would be empty.
+
+    Source: `run_class_time_CV_fmri_crossval_ridge` of mtoneva/brain_language_nlp at 0f6677c.
+    """
+    size = num_samples // num_folds
+    if num_folds < 2 or trim < 0 or size <= 2 * trim:
+        raise ValueError(
+            f"Blocks must be longer than what is trimmed: {num_samples} samples in {num_folds} "
+            f"blocks, {trim} trimmed on either side."
+        )
+    every = np.arange(num_samples)
+    edges = [*(size * i for i in range(num_folds)), num_samples]
+    found = []
+    for i, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        train, test = np.r_[every[:start], every[stop:]], every[start:stop]
+        if i == 0:
+            train = train[trim:]
+        elif i == num_folds - 1:
+            train = train[: len(train) - trim]
+        else:
+            test = test[trim : len(test) - trim]
+        found.append(Split(train, test))
+    return tuple(found)
+
+
+def chunked_splits(
+    train: Int[np.ndarray, " R"], times: int, *, chunk: int, num_chunks: int, seed: int
+) -> tuple[Split, ...]:
+    """Hold out random chunks of a training set, again and again.
+
+    What remains after the last whole chunk is always trained on. Chunks are drawn without
+    replacement, each time anew.
+
+    Args:
+      train: training samples, in order of time.
+      times: how often.
+      chunk: samples of a chunk.
+      num_chunks: chunks held out each time.
+      seed: of the draws.
+
+    Raises:
+      ValueError: if no chunk would be left to train on.
+
+    Source: `bootstrap_ridge` of the Huth lab's ridge_utils, which draws without a seed.
+    """
+    whole = len(train) // chunk
+    if not 0 < num_chunks < whole:
+        raise ValueError(
+            f"Chunks held out must leave some to train on: {num_chunks} of {chunk} samples are "
+            f"held out, and {len(train)} training samples have {whole}."
+        )
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(times):
+        held = np.sort(rng.permutation(whole)[:num_chunks])
+        test = (held[:, None] * chunk + np.arange(chunk)).ravel()
+        found.append(Split(np.delete(train, test), train[test]))
+    return tuple(found)
+
+
 def leave_one_run_out(runs: Labels) -> tuple[Fold, ...]:
     """Test each run by training on the others; the inner splits leave out one more.
 
@@ -244,6 +317,47 @@ def contiguous_folds(
         edges.append(int(starts[place]))
     edges.append(n)
     blocks = [np.arange(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return _blocked(blocks, runs, gap, items)
+
+
+def grouped_folds(
+    groups: Labels,
+    num_folds: int,
+    *,
+    gap: int,
+    runs: Labels | None = None,
+    items: Labels | None = None,
+) -> tuple[Fold, ...]:
+    """Do what `contiguous_folds` does for groups whose samples need not be adjacent.
+
+    Groups are taken in the order of their first samples, and cut into blocks of whole groups of
+    about the same number of samples.
+
+    Args:
+      groups: group of each sample, never divided between blocks.
+      num_folds: outer blocks, at least 3.
+      gap: samples of the same run dropped from training on either side of each test sample.
+      runs: run of each sample; None: each group is a run, so that nothing is dropped.
+      items: see `contiguous_folds`.
+
+    Raises:
+      ValueError: see `contiguous_folds`.
+    """
+    if gap < 0:
+        raise ValueError(f"gap must be >= 0, got {gap}.")
+    labels = np.asarray(groups)
+    _, first, rank = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(first[rank], kind="stable")
+    ordered = contiguous_folds(np.zeros(len(labels), int), num_folds, gap=0, groups=labels[order])
+    blocks = [np.sort(order[fold.outer.test]) for fold in ordered]
+    if runs is not None:
+        _starts(runs, "run")
+    return _blocked(blocks, labels if runs is None else runs, gap, items)
+
+
+def _blocked(blocks, runs, gap, items) -> tuple[Fold, ...]:
+    """Test each block; the inner test sets are the other blocks."""
+    num_folds, n = len(blocks), len(runs)
     reach = [_within(runs, block, gap) for block in blocks]
     if items is not None:
         labels = np.asarray(items)
@@ -279,13 +393,12 @@ def _starts(labels: Labels, what: str) -> Int[np.ndarray, " b"]:
 
 
 def _within(runs: Labels, block: Int[np.ndarray, " T"], gap: int) -> Bool[np.ndarray, " n"]:
-    """Mark the samples that are in a block, or within `gap` of it in the same run."""
+    """Mark the samples that are in a block, or within `gap` of one of it in the same run."""
     labels = np.asarray(runs)
-    place = np.arange(len(labels))
-    first, last = block[0], block[-1]
-    before = (place < first) & (place >= first - gap) & (labels == labels[first])
-    after = (place > last) & (place <= last + gap) & (labels == labels[last])
-    return before | after | ((place >= first) & (place <= last))
+    marked = np.zeros(len(labels), bool)
+    near = (block[:, None] + np.arange(-gap, gap + 1)[None]).clip(0, len(labels) - 1)
+    marked[near[labels[near] == labels[block][:, None]]] = True
+    return marked
 
 
 def folds_hash(folds: Sequence[Fold]) -> str:

@@ -283,7 +283,7 @@ def permuted_fit(
 
     def scores(columns):
         targets = problem.load(columns)
-        r, _ = problem.score(outer, targets, chooser(targets).place)
+        r, *_ = problem.score(outer, targets, chooser(targets).place)
         return np.asarray(r, np.float64)[:, : len(columns)].mean(axis=0)
 
     stream = map(scores, progress(problem.columns()))

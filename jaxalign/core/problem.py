@@ -95,6 +95,11 @@ class Problem:
             raise ValueError(f"alphas must be positive (or 0 alone), got {alphas.tolist()}.")
         if method.scheme == "gcv" and method.criterion == "correlation":
             raise ValueError("scheme 'gcv' is defined for squared errors, not for a correlation.")
+        if method.scheme != "folds" and method.criterion == "relative_error":
+            raise ValueError(
+                "criterion 'relative_error' is of a test set's variance, so it goes with scheme "
+                f"'folds', got {method.scheme!r}."
+            )
         if method.form == "sums" and (method.scheme != "folds" or not method.intercept):
             raise ValueError(
                 "form 'sums' goes with scheme 'folds' and an intercept, "
@@ -320,6 +325,17 @@ class Problem:
             capacity=capacity,
         )
 
+    def only(self) -> Callable[[Tile], sweep.Choice]:
+        """Return what takes the one penalty there is for every target."""
+        k = len(self.folds)
+
+        def of_tile(targets):
+            unknown = np.full((k, targets.size), np.nan, np.float32)
+            place = np.zeros((k, targets.size), np.int32)
+            return sweep.Choice(*map(jax.device_put, (place, unknown, unknown, place)))
+
+        return of_tile
+
     def _pooled(self, inner, pool, progress):
         pool = np.asarray(pool)
         if pool.shape != (self.num_targets,) or pool.min() < 0:
@@ -351,16 +367,23 @@ class Problem:
         return of_tile
 
     def score(self, outer: tiles.Sets, targets: Tile, place: Int[Array, "k t"]):
-        """Return r and R2 [k t] of held-out samples."""
+        """Return r, R2 and the norms of predictions and responses [k t] on held-out samples.
+
+        Norms are in the units of Y.
+        """
         smallest = jax.device_put(targets.smallest[None])
         shared = (outer, self.grid)
-        return self._run(sweep.score, shared, targets, place, smallest, ranks=(2, 2))
+        found = self._run(sweep.score, shared, targets, place, smallest, ranks=(2, 2, 2, 2))
+        r, r2, predicted, recorded = map(np.asarray, found)
+        return r, r2, predicted * targets.peak, recorded * targets.peak
 
     def inner_score(self, choice: sweep.Choice) -> Float[np.ndarray, "k t"]:
         """Return R2 or r on the inner test samples; R2 is NaN where there is nothing to explain."""
         cost, null = (np.asarray(x, np.float64) for x in (choice.cost, choice.null))
         if self.method.criterion == "correlation":
             return -cost
+        if self.method.criterion == "relative_error":
+            return 1 - cost
         return 1 - np.divide(cost, null, out=np.full(cost.shape, np.nan), where=null > 0)
 
 

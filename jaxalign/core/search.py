@@ -27,7 +27,8 @@ from jaxtyping import Array, Bool, Float, Int
 Vector = Float[Array, " _"] | Float[np.ndarray, " _"]
 Matrix = Float[Array, "_ _"] | Float[np.ndarray, "_ _"]
 Search = Literal["adaptive", "grid"]
-Criterion = Literal["squared_error", "correlation"]
+# "relative_error" is the squared error of each test set over the target's variance in it: 1 - R2.
+Criterion = Literal["squared_error", "relative_error", "correlation"]
 
 # Half-width of the bound in standard deviations, and what the prior spread counts for against the
 # target's own errors, in observations.

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxalign.core import search as search_lib
+from jaxalign.core.metrics import CONSTANT_TOLERANCE
 from jaxalign.core.ridge import Design
 from jaxalign.core.search import Criterion, Family, Moments
 from jaxalign.core.tiles import Samples, Sets, Targets
@@ -66,11 +67,6 @@ def _combine(inner, num_folds, each):
     return jnp.tensordot(weights.T, each, axes=1)
 
 
-def _null(criterion, yy, sizes):
-    """Cost of predicting the training mean."""
-    return yy / sizes[:, None] if criterion == "squared_error" else jnp.zeros_like(yy)
-
-
 @jax.jit(static_argnames=("capacity",))
 @jax.default_matmul_precision("highest")
 def choose(
@@ -92,7 +88,6 @@ def choose(
     trained = targets.train(sets)
     rotated = trained.rotated
     num_targets = rotated.shape[1]
-    criterion = "squared_error"
     uses = jnp.arange(len(owner))
 
     def observe(u):
@@ -104,7 +99,7 @@ def choose(
         return Moments(yy, (rotated[b] * t) @ d.T, rotated[b] ** 2 @ (d**2 * lengths[None]).T)
 
     yy, b, q = jax.lax.map(observe, uses)
-    each = search_lib.cost(criterion, Moments(yy[..., None], b, q), sizes[:, None, None])
+    each = search_lib.cost("squared_error", Moments(yy[..., None], b, q), sizes[:, None, None])
     cheap, scale = (_combine(inner, k, x) for x in each)
 
     def exact(place, rows):
@@ -120,7 +115,7 @@ def choose(
         index = jnp.arange(num_targets)[None] if rows is None else rows[owner]
         crossed = b[uses[:, None], index, place[owner]]
         moments = Moments(yy[uses[:, None], index], crossed, q)
-        total = _combine(inner, k, search_lib.cost(criterion, moments, sizes[:, None])[0])
+        total = _combine(inner, k, search_lib.cost("squared_error", moments, sizes[:, None])[0])
         # An overflow is the worst value, not an unknown one.
         return jnp.where(jnp.isfinite(total), total, jnp.finfo(jnp.float32).max)
 
@@ -147,7 +142,7 @@ def choose(
     belief = search_lib.believe(covariance, num_targets)
     state = (belief, place, exact(place, None), jnp.ones(place.shape, bool))
     belief, *_ = jax.lax.while_loop(lambda state: state[3].any(), refine, state)
-    null = _combine(inner, k, _null(criterion, yy, sizes))
+    null = _combine(inner, k, yy / sizes[:, None])
     place = search_lib.last_argmin(belief.exact)
     return Choice(place, belief.exact.min(axis=-1), null, belief.count)
 
@@ -174,13 +169,14 @@ def curves(
     Args:
       shared: training sets and their tests, penalties, and what `search.family` makes of them.
       targets: a tile of targets.
-      criterion: squared error, or negative correlation.
+      criterion: squared error, relative error, or negative correlation.
       num_folds: outer folds.
     """
     inner, alphas, family = shared
     sets = inner.sets
     sizes = sets.members.sizes()
     trained = targets.train(sets)
+    errors = "correlation" if criterion == "correlation" else "squared_error"
 
     def observe(u):
         b = sets.source[u]
@@ -192,10 +188,16 @@ def curves(
             (1 / (spectrum[None] + alphas[:, None])) @ (rotated * t).T,
             targets.squares_of_all(rotated, spectrum, family, loadings),
         )
-        return search_lib.cost(criterion, moments, sizes[u])[0], yy
+        cost, null = search_lib.cost(errors, moments, sizes[u])[0], yy / sizes[u]
+        if criterion == "relative_error":
+            _, total = targets.project(sets, trained, u, center=True)
+            # A test set in which the target does not vary says nothing about penalties.
+            varies = total > sizes[u] * CONSTANT_TOLERANCE**2
+            share = jnp.where(varies, sizes[u] / jnp.where(varies, total, 1.0), 0.0)
+            cost, null = cost * share[None], null * share
+        return cost, jnp.zeros_like(null) if criterion == "correlation" else null
 
-    costs, yy = jax.lax.map(observe, jnp.arange(len(inner.owner)))
-    null = _null(criterion, yy, sizes)
+    costs, null = jax.lax.map(observe, jnp.arange(len(inner.owner)))
     return _combine(inner, num_folds, costs), _combine(inner, num_folds, null)
 
 
@@ -280,11 +282,12 @@ def score(
     targets: Targets,
     place: Int[Array, "k v"],
     smallest: Float[Array, "1 v"],
-) -> tuple[Float[Array, "k v"], Float[Array, "k v"]]:
-    """Return Pearson r and the coefficient of determination on held-out samples.
+) -> tuple[Float[Array, "k v"], ...]:
+    """Return Pearson r and the coefficient of determination on held-out samples, and norms.
 
     Both are NaN where responses do not vary, in the test set or in training; r also where
-    predictions do not. The total of the latter is about the mean of the test set.
+    predictions do not. The total of the latter is about the mean of the test set. The norms are
+    those of predictions and of responses about their means over the test set.
 
     Args:
       shared: training sets with a test set each and centred loadings, and penalties.
@@ -314,7 +317,12 @@ def score(
         error = yy - 2 * b / unit + q / unit / unit
         error = error + sizes[u] * (mean - mean_predicted / unit) ** 2
         r2 = 1 - error / safe(yy, varies)
-        return jnp.where(varies & moves, r, jnp.nan), jnp.where(varies, r2, jnp.nan)
+        return (
+            jnp.where(varies & moves, r, jnp.nan),
+            jnp.where(varies, r2, jnp.nan),
+            jnp.sqrt(jnp.maximum(q, 0.0)) / unit,
+            jnp.sqrt(jnp.maximum(yy, 0.0)),
+        )
 
     return jax.lax.map(one, (jnp.arange(len(place)), place))
 

@@ -6,13 +6,14 @@ import json
 
 import pandas as pd
 
+from jaxalign.data import protocols
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.report import html, plots, tables
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 4
+VERSION = 5
 SUMMARY = "summary.txt"
 ENCODED = "rows.parquet"  # as the encode stage names them
 PARTITION = "partition.parquet"
@@ -25,6 +26,10 @@ class Config:
     title: str = "Brain alignment"
 
 
+_ALIGNMENT = (
+    "The one score of the protocol over all subjects: what it reports, the raw score, the ceiling; "
+    "of a shuffled protocol also the raw score in contiguous folds of the same data."
+)
 _MARGINS = (
     "Best layer by the mean over subjects, and its margin over the second, with a 95 % interval; "
     "both are picked on the scores shown."
@@ -63,6 +68,8 @@ def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dic
     rows = pd.concat([rows_lib.read(x.path / ENCODED) for x in scored])
     rows = rows.reset_index(drop=True)
     rows_lib.write(artefact.path / "scores.parquet", rows.to_dict("records"))
+    alignments = [x.facts()["alignment"] for x in scored]
+    alignments = [x for x in alignments if x is not None]
     found = {
         # The Parquet file has the values of single folds and the versions too.
         "scores": rows.drop(columns=[*rows_lib.LISTS, "versions"]),
@@ -70,6 +77,8 @@ def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dic
         "layers": tables.layer_margins(rows),
         "controls": tables.against_controls(rows),
     }
+    if alignments:
+        found["alignment"] = pd.DataFrame(alignments)
     if joined:
         parts = pd.concat([rows_lib.read(x.path / PARTITION) for x in joined])
         found["partition"] = parts.drop(columns="versions")
@@ -161,6 +170,7 @@ def _summary(config: Config, remarks: list[str], found: dict[str, pd.DataFrame])
     parts = [
         f"{config.title}: {', '.join(dict.fromkeys(found['scores'].dataset))}",
         *remarks,
+        *(["", _ALIGNMENT, show(found["alignment"])] if "alignment" in found else []),
         "",
         "Group: best layer and its score. Subjects: layer chosen inside the training data.",
         show(drop(found["rois"])),
@@ -201,9 +211,14 @@ def _lead(dataset: str, found: dict[str, pd.DataFrame]) -> str:
 
 def _page(config, rows, remarks, found, figures, artefact) -> str:
     dataset = rows.dataset.iloc[0]
-    found = {name: table.drop(columns="dataset") for name, table in found.items()}
+    found = {name: table.drop(columns="dataset", errors="ignore") for name, table in found.items()}
     sections = [
         html.Section("What to know first", text=remarks),
+        *(
+            [html.Section("Protocol", tables=[(_ALIGNMENT, found["alignment"])])]
+            if "alignment" in found
+            else []
+        ),
         html.Section(
             "Regions",
             tables=[
@@ -252,6 +267,11 @@ def _page(config, rows, remarks, found, figures, artefact) -> str:
 def _methods(rows: pd.DataFrame) -> str:
     row = rows.iloc[0]
     num_folds = len(row.fold_scores)
+    if row.protocol != protocols.NESTED_RIDGE:
+        return (
+            f"{row.num_samples} samples; context {row.context}, tokens pooled by {row.pooling}. "
+            f"{protocols.describe(protocols.find(row.protocol))} Folds {row.folds_hash}."
+        )
     return (
         f"{row.num_samples} samples; context {row.context}, tokens pooled by {row.pooling}. "
         f"Ridge regression with a free intercept, {num_folds} contiguous outer folds, one penalty "

@@ -1221,6 +1221,10 @@ def test_penalties_must_be_positive(rng, alphas):
     "options, message",
     [
         ({"scheme": "gcv", "criterion": "correlation"}, "'gcv' is defined for squared errors"),
+        (
+            {"scheme": "loo", "criterion": "relative_error"},
+            "'relative_error' is of a test set's variance, so it goes with scheme 'folds'",
+        ),
         ({"scheme": "loo", "form": "sums"}, "form 'sums' goes with scheme 'folds'.*got 'loo'"),
         ({"scheme": "gcv", "form": "sums"}, "form 'sums' goes with scheme 'folds'.*got 'gcv'"),
         ({"intercept": False, "form": "sums"}, "'folds' and an intercept, got 'folds' and False"),
@@ -1320,3 +1324,55 @@ def test_samples_without_one_prediction_are_refused(rng):
     folds = equal_folds()[:1] * 2
     with pytest.raises(ValueError, match="folds must test no sample twice"):
         cv.held_out(X, Y, folds, np.ones((len(folds), Y.shape[1])))
+
+
+# Relative errors, single penalties, norms
+
+
+@pytest.mark.parametrize("form", ["primal", "dual", "sums"])
+def test_relative_errors_choose_penalties(rng, form):
+    """Errors of each inner test set count in units of the target's variance in it."""
+    X, Y = make_problem(rng)
+    Y[:15, :8] *= 20  # one inner test set that would decide alone
+    Y[48:, 2] = Y[48, 2]  # and one that says nothing of a target
+    folds = equal_folds()
+    found = cv.nested(
+        X, Y, folds, DISTINCT_ALPHAS, standardize=False, criterion="relative_error", form=form
+    )
+    plain = cv.nested(X, Y, folds, DISTINCT_ALPHAS, standardize=False, form=form)
+    assert (found.alphas != plain.alphas).any()
+    for i, fold in enumerate(folds):
+        total = np.zeros((len(DISTINCT_ALPHAS), Y.shape[1]))
+        for split in fold.inner:
+            deviations, mean = ridge_oracle.predict(X, Y, split, DISTINCT_ALPHAS)
+            y = Y[split.test]
+            varies = np.ptp(y, axis=0) > 0
+            share = np.where(varies, 1 / np.where(varies, y.var(axis=0), 1), 0)
+            total += ((y - mean - deviations) ** 2).mean(axis=1) * share / len(fold.inner)
+        np.testing.assert_allclose(found.alphas[i], DISTINCT_ALPHAS[total.argmin(axis=0)])
+        np.testing.assert_allclose(found.inner_score[i], 1 - total.min(axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 3.0])
+def test_one_penalty_needs_no_inner_splits(rng, alpha):
+    X, Y = make_problem(rng)
+    outer = [Fold(fold.outer, ()) for fold in equal_folds()]
+    found = cv.nested(X, Y, outer, np.array([alpha]))
+    beside = cv.nested(X, Y, equal_folds(), np.array([alpha]))
+    for name in ("r", "r2", "alphas", "predicted_norm", "recorded_norm"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(beside, name))
+    assert np.isnan(found.inner_score).all() and np.isfinite(beside.inner_score).all()
+
+
+@pytest.mark.parametrize("form", ["primal", "sums"])
+def test_norms_are_in_the_units_of_targets(rng, form):
+    X, Y = make_problem(rng)
+    folds = equal_folds()
+    found = cv.nested(X, Y, folds, np.array([2.0]), standardize=False, form=form)
+    for i, fold in enumerate(folds):
+        train, test = fold.outer
+        predicted = Ridge(alpha=2.0).fit(X[train], Y[train]).predict(X[test])
+        norm = lambda x: np.linalg.norm(x - x.mean(axis=0), axis=0)
+        np.testing.assert_allclose(found.predicted_norm[i], norm(predicted), rtol=1e-4)
+        # The baseline of 1e4 has taken digits.
+        np.testing.assert_allclose(found.recorded_norm[i], norm(Y[test]), rtol=1e-4)

@@ -418,3 +418,82 @@ def test_samples_of_a_run_must_be_adjacent():
 def test_every_group_may_be_a_block():
     folds = folds_lib.contiguous_folds(["r"] * 14, 3, gap=0, groups=[*"xxxxxxxxxxyyzz"])
     assert [fold.outer.test.tolist() for fold in folds] == [list(range(10)), [10, 11], [12, 13]]
+
+
+# Groups that are not adjacent, trimmed folds, chunks
+
+
+def test_grouped_folds_of_adjacent_groups_are_contiguous_ones():
+    runs = np.repeat(["a", "b"], [13, 11])
+    for gap in (0, 2):
+        found = folds_lib.grouped_folds(GROUPS, 4, gap=gap, runs=runs)
+        expected = folds_lib.contiguous_folds(runs, 4, gap=gap, groups=GROUPS)
+        assert folds_lib.folds_hash(found) == folds_lib.folds_hash(expected)
+
+
+@settings
+@hypothesis.given(
+    st.lists(st.integers(0, 7), min_size=12, max_size=60), st.integers(0, 3), st.booleans()
+)
+def test_grouped_folds_keep_groups_whole(groups, gap, one_run):
+    """Every sample is tested once, no group is on both sides, and neighbours are left out."""
+    groups = np.array(groups)
+    runs = np.zeros(len(groups), int) if one_run else None
+    try:
+        folds = folds_lib.grouped_folds(groups, 3, gap=gap, runs=runs)
+    except ValueError:
+        hypothesis.assume(False)
+    tested = np.concatenate([fold.outer.test for fold in folds])
+    np.testing.assert_array_equal(np.sort(tested), np.arange(len(groups)))
+    for fold in folds:
+        for split in (fold.outer, *fold.inner):
+            assert not set(groups[split.test]) & set(groups[split.train])
+            if one_run:
+                apart = np.abs(split.test[:, None] - split.train[None]).min()
+                assert apart > gap
+        near = np.abs(np.arange(len(groups))[:, None] - fold.outer.test[None]).min(axis=1)
+        own = np.isin(groups, groups[fold.outer.test])
+        left = ~own & (near > gap) if one_run else ~own
+        np.testing.assert_array_equal(fold.outer.train, np.flatnonzero(left))
+
+
+def test_grouped_folds_are_refused():
+    with pytest.raises(ValueError, match="gap must be >= 0, got -1"):
+        folds_lib.grouped_folds(GROUPS, 3, gap=-1)
+    with pytest.raises(ValueError, match="3 blocks of 4 samples in 2 groups"):
+        folds_lib.grouped_folds([0, 1, 0, 1], 3, gap=0)
+    with pytest.raises(ValueError, match="Samples of one run must be adjacent"):
+        folds_lib.grouped_folds(GROUPS, 3, gap=0, runs=np.arange(N) % 2)
+
+
+@pytest.mark.parametrize("n", [40, 43])
+def test_trimmed_folds(n):
+    """Blocks of n // 4 samples; borders are trimmed on one side only."""
+    label = np.minimum(np.arange(n) // (n // 4), 3)
+    found = folds_lib.trimmed_folds(n, 4, trim=2)
+    for i, (train, test) in enumerate(found):
+        own, others = np.flatnonzero(label == i).tolist(), np.flatnonzero(label != i).tolist()
+        expected = {0: (others[2:], own), 3: (others[:-2], own)}.get(i, (others, own[2:-2]))
+        assert (train.tolist(), test.tolist()) == expected
+    assert len(found) == 4
+    with pytest.raises(ValueError, match="40 samples in 4 blocks, 5 trimmed"):
+        folds_lib.trimmed_folds(40, 4, trim=5)
+
+
+def test_chunks():
+    train = np.arange(100, 147)
+    found = folds_lib.chunked_splits(train, 30, chunk=5, num_chunks=3, seed=0)
+    assert len({split.test.tobytes() for split in found}) > 20
+    for split in found:
+        np.testing.assert_array_equal(np.sort(np.r_[split.train, split.test]), train)
+        assert len(split.test) == 15
+        starts = split.test.reshape(3, 5)[:, 0] - 100
+        assert (starts % 5 == 0).all()
+        np.testing.assert_array_equal(
+            split.test.reshape(3, 5) - 100, starts[:, None] + np.arange(5)
+        )
+        assert not np.isin([145, 146], split.test).any()  # what is no whole chunk
+    again = folds_lib.chunked_splits(train, 30, chunk=5, num_chunks=3, seed=0)
+    assert all(a.test.tolist() == b.test.tolist() for a, b in zip(found, again, strict=True))
+    with pytest.raises(ValueError, match="9 of 5 samples are held out, and 47 training samples"):
+        folds_lib.chunked_splits(train, 3, chunk=5, num_chunks=9, seed=0)

@@ -1,0 +1,32 @@
+"""One model on one benchmark: a data set under a named protocol.
+
+    launch/local.sh -m jaxalign.main --config=configs/score.py:MODEL,BENCHMARK --data_root=...
+
+BENCHMARK is a name of jaxalign/data/benchmarks.py, such as alice-jaxalign; MODEL a name or a
+directory. The report names the protocol, a hash of its folds, and for a protocol that shuffles
+single samples also what contiguous folds of the same data give.
+"""
+
+from jaxalign import config
+from jaxalign.data import benchmarks
+from jaxalign.errors import InputError
+from jaxalign.stages import encode, extract, report
+
+
+def get_config(argument=""):
+    model, _, name = argument.rpartition(",")
+    if not model:
+        raise InputError(f"--config=configs/score.py:MODEL,BENCHMARK, got {argument!r}.")
+    benchmark = benchmarks.find(name)
+    reading = benchmark.reading
+    return config.pack(
+        config.Common(dataset=benchmark.dataset),
+        extract=extract.Config(models=(model,), context=reading.context, pooling=reading.pooling),
+        encode=encode.Config(
+            protocol=benchmark.protocol,
+            protocol_ceiling=benchmark.ceiling,
+            downsample=reading.downsample,
+            delays=reading.delays,
+        ),
+        report=report.Config(title=name),
+    )

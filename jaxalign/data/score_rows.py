@@ -1,0 +1,119 @@
+"""Scores of targets -> rows of subjects and ROIs, and the one score of a protocol."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.core import cv, scoring
+from jaxalign.core.folds import Fold
+from jaxalign.core.protocol import Protocol
+from jaxalign.core.scoring import AlignmentScore
+from jaxalign.data import targets
+
+
+def by_subject_and_roi(result: cv.Nested, goals: targets.Targets, protocol: Protocol) -> list[dict]:
+    """Summarise the targets of each subject and ROI as the protocol does.
+
+    By default a target whose score is undefined in any fold has no score; a row's score is the mean
+    over the targets that have one, and NaN where none has.
+
+    Args:
+      result: of one layer.
+      goals: the targets.
+      protocol: of kind "encoding".
+
+    Returns:
+      The columns of `io.rows` that follow from the scores, a row for each subject and ROI.
+    """
+    alphas = np.sort(protocol.encoding[1].grid)
+    values = scoring.scores_of(result, protocol)
+    columns = defaultdict(list)
+    for i, pair in enumerate(zip(goals.subject, goals.roi, strict=True)):
+        columns[pair].append(i)
+    rows = []
+    for (subject, roi), own in columns.items():
+        chosen = result.alphas[:, own]
+        found = scoring.summarize(values[:, own], protocol.aggregation)
+        rows.append(
+            {
+                "subject": subject,
+                "roi": roi,
+                "score": found.score,
+                "ceiling": _ceiling(goals.ceiling[own], subject),
+                "ceiling_kind": "split_half"
+                if subject == targets.GROUP
+                else "leave_one_subject_out",
+                "signal_ceiling": _mean(goals.signal_r[own]),
+                "fold_scores": found.per_fold.tolist(),
+                "r2": _mean(result.r2[:, own].mean(axis=0)),
+                "fold_r2": _mean_rows(result.r2[:, own]),
+                "fold_inner_r2": _mean_rows(result.inner_score[:, own]),
+                "alpha_median": float(np.median(chosen)),
+                "fold_alphas": np.median(chosen, axis=1).tolist(),
+                "alpha_low_share": float((chosen == alphas[0]).mean()),
+                "alpha_high_share": float((chosen == alphas[-1]).mean()),
+                "num_targets": len(own),
+                "num_nan": int(np.isnan(values[:, own]).sum()),
+                "num_constant_features": int(result.num_constant.max()),
+            }
+        )
+    return rows
+
+
+def _ceiling(values: Float[np.ndarray, " v"], subject: str) -> float:
+    """Mean over targets.
+
+    The group's is NaN where it is not positive: a root of a negative reliability means nothing. A
+    subject's is a correlation, and stays what it is: leaving out the subjects in whom it is
+    negative would raise the mean over subjects.
+    """
+    mean = _mean(values)
+    return mean if subject != targets.GROUP or mean > 0 else float("nan")
+
+
+def _mean(values: Float[np.ndarray, " v"]) -> float:
+    """Mean of the defined values; NaN without any."""
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def _mean_rows(values: Float[np.ndarray, "k v"]) -> list[float]:
+    return [_mean(row) for row in values]
+
+
+def whole(
+    results: Mapping[int, cv.Nested],
+    goals: targets.Targets,
+    protocol: Protocol,
+    folds: Sequence[Fold],
+    *,
+    ceiling: float = np.nan,
+    contiguous: float = np.nan,
+) -> AlignmentScore:
+    """Return the one score of a protocol: over the subjects, without the group's mean.
+
+    Args:
+      results: of each layer.
+      goals: the targets.
+      protocol: of kind "encoding".
+      folds: on which they were found.
+      ceiling: published for the protocol; of "leave_one_subject_out" those of the targets are
+        taken.
+      contiguous: see `scoring.combine`.
+
+    Returns:
+      The score; `layers` holds the names of layers, and -1 for the mean over all.
+    """
+    people = np.array([subject != targets.GROUP for subject in goals.subject])
+    own = lambda x: x[:, people] if x.ndim == 2 else x
+    found = scoring.combine(
+        [cv.Nested(*map(own, result)) for result in results.values()],
+        protocol,
+        folds,
+        subjects=[subject for subject in goals.subject if subject != targets.GROUP],
+        ceiling=goals.ceiling[people] if protocol.ceiling == "leave_one_subject_out" else ceiling,
+        contiguous=contiguous,
+    )
+    return found._replace(layers=np.array([*results, -1])[found.layers])

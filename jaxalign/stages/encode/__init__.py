@@ -1,0 +1,7 @@
+"""Activations x responses -> held-out scores, ceilings and controls, as rows."""
+
+from jaxalign.stages.encode.config import Config
+from jaxalign.stages.encode.make import PARTITION, ROWS
+from jaxalign.stages.encode.plan import plan
+
+__all__ = ["PARTITION", "ROWS", "Config", "plan"]

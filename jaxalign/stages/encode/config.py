@@ -1,0 +1,161 @@
+"""Settings of the encoding stage."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxalign.core import banded
+from jaxalign.core.protocol import Protocol
+from jaxalign.data import controls, protocols
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir
+
+# What a protocol by name fixes.
+FIXED = ("alphas", "num_folds", "gap", "groups", "standardize", "pca")
+DOWNSAMPLE = ("mean", "sum", "lanczos")
+GROUPS = ("none", "passage", "dataset")
+SEARCH = ("adaptive", "grid")
+SHUFFLE = ("run", "all")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the encoding stage."""
+
+    # A protocol by name (data/protocols.py), which fixes what `FIXED` lists; "": the settings.
+    protocol: str = ""
+    test_runs: tuple[str, ...] = ()  # of protocols that need a test set
+    protocol_ceiling: float = 0.0  # published for the protocol on these data; 0: none is known
+    alphas: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-2, 15))
+    search: str = "adaptive"  # or "grid": compute the inner error of every penalty
+    num_folds: int = 6
+    gap: int = 0  # samples dropped from training on either side of a test block
+    # "passage": folds never divide a passage; "dataset": nor what the data set says belongs
+    # together, such as passages on one topic.
+    groups: str = "none"
+    downsample: str = "mean"  # words to TRs: "mean" or "sum" within the TR, or "lanczos"
+    delays: tuple[int, ...] = (0,)  # in TRs; responses to single stimuli take (0,)
+    standardize: bool = True  # features to unit variance over each training set
+    # Components of a network's features, fitted on each outer training set before delays, and
+    # scaled as features are; 0: the features themselves.
+    pca: int = 0
+    controls: tuple[str, ...] = controls.DEFAULT
+    shift: float = 1 / 3  # share of a run by which `shifted` is late, circularly
+    shuffle: str = "run"  # `shuffled` permutes the samples within each run, or with "all" all
+    oasm_sigma: float = 1.0  # of `oasm`, in samples; published: 0.1 to 4.8
+    frequency_table: str = ""  # file that `frequency` reads: see data/word_tables.py
+    word_vectors: str = ""  # file that `word_vectors` reads
+    # Controls that each network is joined with, all of them together, a band for each: what they
+    # and the network explain alone and share, in rows of their own. (): no such rows.
+    partition: tuple[str, ...] = ()
+    # How many weights of these bands are drawn, and rounds that refine them: see core/banded.py.
+    partition_draws: int = banded.BUDGET.num_draws
+    partition_rounds: int = banded.BUDGET.rounds
+    layers: tuple[int, ...] = ()  # of every network; (): all
+    rois: tuple[str, ...] = ()  # (): all
+    ceiling_splits: int = 100  # random halves of the participants
+
+    def __post_init__(self):
+        if self.protocol:
+            self._check_protocol()
+        if self.partition and protocol(self).encoding[1].choose != "blocks":
+            raise InputError(
+                "encode.partition needs a protocol that chooses penalties on inner blocks, got "
+                f"{self.protocol}."
+            )
+        for name, kind in (("alphas", (int, float)), ("delays", int), ("layers", int)):
+            if wrong := [x for x in getattr(self, name) if not isinstance(x, kind)]:
+                what = "integers" if kind is int else "numbers"
+                raise InputError(f"encode.{name} must hold {what}, got {wrong[0]!r}.")
+        if not self.alphas or not all(0 < alpha < np.inf for alpha in self.alphas):
+            raise InputError(f"encode.alphas must be positive, got {self.alphas}.")
+        for name, least in (
+            ("num_folds", 3),
+            ("gap", 0),
+            ("pca", 0),
+            ("partition_draws", 0),
+            ("partition_rounds", 0),
+            ("ceiling_splits", 1),
+        ):
+            if getattr(self, name) < least:
+                raise InputError(f"encode.{name} must be >= {least}, got {getattr(self, name)}.")
+        if not 0 < self.shift < 1:
+            raise InputError(f"encode.shift must lie between 0 and 1, got {self.shift}.")
+        if not self.delays or min(self.delays) < 0 or len(set(self.delays)) < len(self.delays):
+            raise InputError(f"encode.delays must be different and >= 0, got {self.delays}.")
+        if not 0 < self.oasm_sigma < np.inf:
+            raise InputError(f"encode.oasm_sigma must be positive, got {self.oasm_sigma}.")
+        for name, allowed in (
+            ("downsample", DOWNSAMPLE),
+            ("groups", GROUPS),
+            ("search", SEARCH),
+            ("shuffle", SHUFFLE),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"encode.{name} must be one of {', '.join(allowed)}, "
+                    f"got {getattr(self, name)!r}."
+                )
+        for name, known in (("controls", controls.CONTROLS), ("partition", controls.PARTITION)):
+            if unknown := set(getattr(self, name)) - set(known):
+                raise InputError(
+                    f"encode.{name} must be among {', '.join(known)}, got {min(unknown)!r}."
+                )
+        for control, (setting, path) in files(self).items():
+            if control in (*self.controls, *self.partition) and not path:
+                raise InputError(f"encode.{setting} must name the file that {control!r} reads.")
+        for name in ("controls", "partition", "layers", "rois"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise InputError(f"encode.{name} must differ, got {getattr(self, name)}.")
+
+    def _check_protocol(self):
+        kind = protocols.find(self.protocol).kind
+        if kind != "encoding":
+            raise InputError(
+                f"encode.protocol must be of kind 'encoding', but {self.protocol} is of {kind!r}."
+            )
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in FIXED:
+            if getattr(self, name) != defaults[name]:
+                raise InputError(
+                    f"encode.{name} must be left as it is, for protocol {self.protocol} fixes it: "
+                    f"got {getattr(self, name)}."
+                )
+
+
+def files(config: Config) -> dict[str, tuple[str, str]]:
+    """Return controls that read a file, with the setting that names it and its value."""
+    return {
+        "frequency": ("frequency_table", config.frequency_table),
+        "word_vectors": ("word_vectors", config.word_vectors),
+    }
+
+
+def protocol(config: Config) -> Protocol:
+    """Return the protocol asked for, or that of the settings."""
+    if config.protocol:
+        return protocols.find(config.protocol)
+    return protocols.nested_ridge(
+        alphas=config.alphas,
+        num_folds=config.num_folds,
+        gap=config.gap,
+        standardize=config.standardize,
+        pca=config.pca,
+    )
+
+
+def options(config: Config, names: Sequence[str]) -> dict:
+    """Return the settings that only some controls have, of those that are named."""
+    found: dict[str, object] = {"shift": config.shift if "shifted" in names else 0}
+    if "shuffled" in names:
+        found["shuffle"] = config.shuffle
+    if "oasm" in names:
+        found["oasm_sigma"] = config.oasm_sigma
+    for control, (setting, path) in files(config).items():
+        if control in names:
+            if not pathlib.Path(path).is_file():
+                raise InputError(f"encode.{setting} must name a file, found none at {path!r}.")
+            found[f"{setting}_hash"] = run_dir.hash_file(pathlib.Path(path))
+    return found

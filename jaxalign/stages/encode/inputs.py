@@ -1,0 +1,154 @@
+"""What the encoding stage scores, and on what: feature sets, samples, folds and targets."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.core import features, scoring
+from jaxalign.core import folds as folds_lib
+from jaxalign.core.protocol import Protocol
+from jaxalign.data import controls, samples, targets
+from jaxalign.data.datasets import Dataset
+from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.errors import InputError
+from jaxalign.io import store
+from jaxalign.io.run_dir import Artefact
+from jaxalign.stages import Job
+from jaxalign.stages.encode import config as config_lib
+from jaxalign.stages.encode.config import Config
+
+PLANTED = "responses.npz"  # as the simulate stage names it
+
+
+class FeatureSet(NamedTuple):
+    """What is scored: a network, or a control."""
+
+    model: str  # of a control: its kind
+    control_of: str
+    source: Artefact  # the network's store, whose context and pooling the rows name
+
+    @property
+    def num_layers(self) -> int:
+        """Blocks of the network; 0 for features without layers, or of the embedding alone."""
+        has_layers = self.model not in controls.WITHOUT_LAYERS
+        return self.source.settings["num_layers"] if has_layers else 0
+
+    def layers(self, config: Config) -> Sequence[int]:
+        """Return the layers that are scored."""
+        return (config.layers or range(self.num_layers + 1)) if self.num_layers else (0,)
+
+
+class Prepared(NamedTuple):
+    """What all feature sets of a data set are scored on."""
+
+    protocol: Protocol
+    stimuli: Stimuli
+    responses: Responses
+    left_out: list[str]  # subjects
+    folds: tuple[folds_lib.Fold, ...]
+    goals: targets.Targets
+    Y: Float[np.ndarray, "n v"]  # the targets as the protocol takes them
+
+
+def prepare(config: Config, job: Job, artefact: Artefact) -> Prepared:
+    """Read responses, and make folds and targets of them."""
+    stimuli = job.dataset.stimuli
+    responses, left_out = targets.select(_responses(job, artefact), config.rois)
+    protocol = config_lib.protocol(config)
+    folds = make_folds(config, protocol, responses, job.dataset)
+    goals = targets.assemble(
+        responses,
+        [fold.outer.test for fold in folds],
+        num_splits=config.ceiling_splits,
+        rng=np.random.default_rng(job.seed),
+    )
+    Y = goals.Y
+    if protocol.scaling.within_runs == "none":  # the group's mean is of standardised ones always
+        recorded = responses.values
+        Y = np.c_[recorded, goals.Y[:, recorded.shape[1] :]]
+    return Prepared(protocol, stimuli, responses, left_out, folds, goals, Y)
+
+
+def _responses(job: Job, artefact: Artefact) -> Responses:
+    """Return the planted responses if the artefact is made from some, else the recorded ones."""
+    for source in artefact.inputs:
+        if source.stage == "simulate":
+            return Responses.load(source.path / PLANTED)
+    return job.dataset.responses
+
+
+def make_folds(
+    config: Config, protocol: Protocol, responses: Responses, dataset: Dataset
+) -> tuple[folds_lib.Fold, ...]:
+    """Make the folds of a protocol.
+
+    A protocol by name keeps together what the data set says belongs together, or runs where
+    responses are timed; it leaves no gap between groups, for single stimuli are no stream.
+
+    Raises:
+      InputError: if the test set is not what the protocol needs.
+      ValueError: if samples do not suffice; see `scoring.make_folds`.
+    """
+    runs, groups = responses.run, None
+    if responses.is_timed:
+        groups = responses.run if protocol.encoding[0].rule == "shuffled_groups" else None
+    elif config.protocol:
+        runs, groups = None, _of_dataset(dataset, responses)
+    elif config.groups == "dataset":
+        groups = _of_dataset(dataset, responses)
+    elif config.groups == "passage":
+        groups = samples.passages(dataset.stimuli, responses)
+    if unknown := set(config.test_runs) - set(responses.run):
+        raise InputError(
+            f"encode.test_runs must be among {', '.join(dict.fromkeys(responses.run))}, got "
+            f"{min(unknown)!r}."
+        )
+    test = np.isin(responses.run, config.test_runs) if config.test_runs else None
+    if test is None and protocol.encoding[0].rule == "test_set":
+        raise InputError(
+            f"encode.test_runs must name the runs that are the test set of protocol "
+            f"{protocol.name}, got none."
+        )
+    return scoring.make_folds(
+        protocol,
+        len(responses.run),
+        groups=groups,
+        runs=runs,
+        items=None if responses.is_timed else responses.stimulus_id,
+        test=test,
+    )
+
+
+def _of_dataset(dataset: Dataset, responses: Responses) -> list[str]:
+    return [dataset.groups[name] for name in responses.stimulus_id]
+
+
+def read_samples(
+    config: Config,
+    job: Job,
+    features_of: FeatureSet,
+    data: Prepared,
+    lexicon: controls.Lexicon,
+    layer: int,
+) -> samples.Samples:
+    """Read or compute features of one layer, and bring them to the responses' samples."""
+    name, stimuli = features_of.model, data.stimuli
+    place = {"method": config.downsample, "lead": max(config.delays)}
+    if name in controls.STIMULUS_CONTROLS:
+        sigma = config.oasm_sigma
+        return samples.of_control(
+            name, stimuli, data.responses, lexicon=lexicon, oasm_sigma=sigma, **place
+        )
+    row = {name: i for i, name in enumerate(store.stimulus_ids(features_of.source))}
+    values = store.open_artefact(features_of.source).read_layer(layer).astype(np.float64)
+    values = values[[row[name] for name in stimuli.stimulus_id]]
+    found = samples.from_stimuli(values, stimuli, data.responses, **place)
+    if name == "shifted":
+        return found._replace(values=features.shift(found.values, found.run, config.shift))
+    if name == "shuffled":
+        blocks = found.run if config.shuffle == "run" else np.zeros(len(found.values))
+        rng = np.random.default_rng(job.seed)
+        return found._replace(values=features.shuffle(found.values, blocks, rng))
+    return found

@@ -1,0 +1,297 @@
+"""Making of the encoding stage's artefacts: scores of a feature set, and partitions of variance."""
+
+import importlib.metadata
+import json
+import pathlib
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from jaxalign.core import banded, cv, partition, scoring
+from jaxalign.core import folds as folds_lib
+from jaxalign.core.protocol import Protocol
+from jaxalign.data import controls, partition_rows, samples, score_rows
+from jaxalign.data.schema import Stimuli
+from jaxalign.errors import InputError
+from jaxalign.io import arrays, run_dir
+from jaxalign.io import rows as rows_lib
+from jaxalign.io.run_dir import Artefact
+from jaxalign.stages import Job
+from jaxalign.stages.encode import config as config_lib
+from jaxalign.stages.encode import inputs
+from jaxalign.stages.encode.config import Config
+from jaxalign.stages.encode.inputs import FeatureSet, Prepared
+
+ROWS = "rows.parquet"
+PARTITION = "partition.parquet"
+EDGE = 0.25  # share of choices at an end of the grid that is worth a warning; noise goes there too
+
+
+def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact) -> dict:
+    """Score layer by layer; a layer that an interrupted run has scored is not scored again."""
+    start = time.monotonic()
+    data = inputs.prepare(config, job, artefact)
+    lexicon, unknown = _lexicon(config, (features_of.model,), data.stimuli, artefact)
+    scored = _score_layers(config, job, features_of, data, lexicon, artefact, "layer")
+    common = _common(job, data, artefact) | {
+        "model": features_of.model,
+        "control_of": features_of.control_of,
+        "num_layers": features_of.num_layers,
+        "protocol": data.protocol.name,
+        "metric": data.protocol.metric,
+    }
+    rows = [
+        common | {"layer": layer} | row
+        for layer, result in scored.items()
+        for row in score_rows.by_subject_and_roi(result, data.goals, data.protocol)
+    ]
+    rows_lib.write(artefact.path / ROWS, rows)
+    _warn_of_edges(scored, data, artefact)
+    undefined = sum(row["num_nan"] for row in rows)
+    if undefined:
+        logging.warning("encode %s: %d fold scores are undefined", artefact.name, undefined)
+    alignment = None
+    if config.protocol:
+        alignment = _alignment(config, job, features_of, data, lexicon, scored, artefact)
+    return {
+        "left_out": data.left_out,
+        "num_nan": undefined,
+        "unknown_words": unknown,
+        "alignment": alignment,
+        "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+def _common(job: Job, data: Prepared, artefact: Artefact) -> dict:
+    """Return the columns that are the same in all rows of an artefact."""
+    settings = artefact.inputs[0].settings
+    return {
+        "schema_version": rows_lib.SCHEMA_VERSION,
+        "dataset": job.dataset.name,
+        "folds_hash": folds_lib.folds_hash(data.folds),
+        "context": settings["context"],
+        "pooling": settings["pooling"],
+        "num_samples": len(data.responses.run),
+        "fingerprint": artefact.fingerprint,
+        "git_commit": run_dir.git_commit(),
+        "versions": json.dumps(_versions(), sort_keys=True),
+    }
+
+
+def _versions() -> dict[str, str]:
+    names = ("jaxalign", "jax", "jaxlib", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _score_layers(
+    config: Config,
+    job: Job,
+    features_of: FeatureSet,
+    data: Prepared,
+    lexicon: controls.Lexicon,
+    artefact: Artefact,
+    name: str,
+) -> dict[int, cv.Nested]:
+    """Score every layer, and keep each in a file of its own."""
+    scored = {}
+    for layer in _progress(features_of.layers(config), artefact):
+        path = _layer_path(artefact, layer, name)
+        result = arrays.read(path, cv.Nested)
+        if result is None:
+            sampled = inputs.read_samples(config, job, features_of, data, lexicon, layer)
+            result = _nested(config, features_of, sampled, data, job.mesh)
+            arrays.write(path, result)
+        scored[layer] = result
+    return scored
+
+
+def _warn_of_edges(scored: dict[int, cv.Nested], data: Prepared, artefact: Artefact) -> None:
+    chosen = np.concatenate([result.alphas for result in scored.values()])
+    grid = np.array(data.protocol.encoding[1].grid)
+    low, high = cv.edges(chosen, grid)
+    if max(low, high) > EDGE and len(grid) > 1:
+        logging.warning(
+            "encode %s: %.0f %% of the penalties chosen are the smallest of the grid, %.0f %% "
+            "the largest: a better one may lie beyond",
+            artefact.name,
+            100 * low,
+            100 * high,
+        )
+
+
+def _alignment(
+    config: Config,
+    job: Job,
+    features_of: FeatureSet,
+    data: Prepared,
+    lexicon: controls.Lexicon,
+    scored: dict[int, cv.Nested],
+    artefact: Artefact,
+) -> dict:
+    """Return the one score of a protocol over all subjects, and what belongs to it."""
+    protocol = data.protocol
+    contiguous = float("nan")
+    if protocol.is_shuffled:
+        other = scoring.unshuffled(protocol)
+        folds = inputs.make_folds(config, other, data.responses, job.dataset)
+        blocks = data._replace(protocol=other, folds=folds)
+        results = _score_layers(config, job, features_of, blocks, lexicon, artefact, "contiguous")
+        contiguous = score_rows.whole(results, data.goals, other, folds).raw
+    found = score_rows.whole(
+        scored,
+        data.goals,
+        protocol,
+        data.folds,
+        ceiling=config.protocol_ceiling or np.nan,
+        contiguous=contiguous,
+    )
+    if protocol.is_shuffled:
+        logging.warning("encode %s: %s", artefact.name, scoring.caution(found))
+    return {
+        "model": features_of.model,
+        "control_of": features_of.control_of,
+        "layers": sorted(set(found.layers.ravel().tolist())),
+    } | {
+        name: getattr(found, name)
+        for name in ("protocol", "folds_hash", "score", "raw", "ceiling", "contiguous", "num_nan")
+    }
+
+
+def _nested(
+    config: Config,
+    features_of: FeatureSet,
+    sampled: samples.Samples,
+    data: Prepared,
+    mesh: Mesh,
+) -> cv.Nested:
+    """Score the features of one layer; all devices divide the targets among them."""
+    protocol = data.protocol
+    if features_of.model in controls.STIMULUS_CONTROLS:
+        # All columns of `oasm` have one scale; see there.
+        protocol = scoring.without_pca(protocol, scale=features_of.model != "oasm")
+    return scoring.evaluate(
+        _design(config, sampled, protocol),
+        data.Y,
+        protocol,
+        data.folds,
+        search=config.search,
+        mesh=mesh if mesh.size > 1 else None,
+    )
+
+
+def _design(config: Config, sampled: samples.Samples, protocol: Protocol) -> scoring.Design:
+    return scoring.design(
+        sampled.values,
+        protocol,
+        run=sampled.run,
+        recorded=sampled.recorded,
+        delays=config.delays,
+    )
+
+
+def join(
+    config: Config,
+    job: Job,
+    own: FeatureSet,
+    beside: Sequence[FeatureSet],
+    alone: Artefact,
+    artefact: Artefact,
+) -> dict:
+    """Join each layer with all controls; what it explains alone is read from its own scores."""
+    start = time.monotonic()
+    data = inputs.prepare(config, job, artefact)
+    lexicon, unknown = _lexicon(config, config.partition, data.stimuli, artefact)
+    bands = [inputs.read_samples(config, job, x, data, lexicon, 0) for x in beside]
+    outer = [fold.outer for fold in data.folds]
+    common = _common(job, data, artefact)
+    common |= {"model": own.model, "controls": " + ".join(config.partition)}
+    has_pca = data.protocol.scaling.pca > 0
+    r2 = lambda result: partition.r2_out_of_sample(result.r2, data.Y, outer)
+
+    def joined(name, bands, pca):
+        result = arrays.read(artefact.path / name, banded.Nested)
+        if result is None:
+            result = _banded(config, job, bands, pca, data)
+            arrays.write(artefact.path / name, result)
+        return r2(result)
+
+    of_controls = joined("controls.npz", bands, False)
+    rows = []
+    for layer in _progress(own.layers(config), artefact):
+        path = _layer_path(alone, layer)
+        of_model = arrays.read(path, cv.Nested)
+        if of_model is None:
+            raise InputError(f"{path} must hold scores: delete {alone.path} and run again.")
+        sampled = inputs.read_samples(config, job, own, data, lexicon, layer)
+        joint = joined(_layer_path(artefact, layer).name, [sampled, *bands], has_pca)
+        found = np.stack([r2(of_model), of_controls, joint])
+        for row in partition_rows.by_subject_and_roi(found, data.goals):
+            rows.append(common | {"layer": layer} | row)
+    rows_lib.write(artefact.path / PARTITION, rows, rows_lib.PARTITION)
+    return {
+        "left_out": data.left_out,
+        "unknown_words": unknown,
+        "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+def _banded(
+    config: Config, job: Job, bands: Sequence[samples.Samples], pca: bool, data: Prepared
+) -> banded.Nested:
+    """Score feature sets together, each with a penalty of its own; PCA is of the first."""
+    with_pca, without = data.protocol, scoring.without_pca(data.protocol)
+    designs = [
+        _design(config, own, with_pca if pca and own is bands[0] else without) for own in bands
+    ]
+
+    def score(folds):
+        parts = [design(folds[0].outer.train) for design in designs]
+        return banded.nested(
+            np.concatenate(parts, axis=1),
+            data.Y,
+            np.repeat(np.arange(len(parts)), [x.shape[1] for x in parts]),
+            folds,
+            np.array(data.protocol.encoding[1].grid),
+            seed=job.seed,
+            budget=banded.BUDGET._replace(
+                num_draws=config.partition_draws, rounds=config.partition_rounds
+            ),
+            method=cv.Method(
+                standardize=data.protocol.scaling.features == "training", search=config.search
+            ),
+            mesh=job.mesh if job.mesh.size > 1 else None,
+        )
+
+    # Components are those of each training set.
+    apart = [[fold] for fold in data.folds] if pca else [data.folds]
+    found = zip(*map(score, apart), strict=True)
+    return banded.Nested(*map(np.concatenate, found))
+
+
+def _lexicon(
+    config: Config, names: Sequence[str], stimuli: Stimuli, artefact: Artefact
+) -> tuple[controls.Lexicon, dict[str, int]]:
+    """Read the tables that some controls need, and count the words that they do not list."""
+    paths = {
+        name: pathlib.Path(x) for name, (_, x) in config_lib.files(config).items() if name in names
+    }
+    lexicon = controls.read_lexicon(paths, stimuli)
+    unknown = {}
+    for control, path in paths.items():
+        table = getattr(lexicon, control)
+        unknown[control], clause = controls.report_unknown(table, stimuli)
+        level = logging.WARNING if unknown[control] else logging.INFO
+        logging.log(level, "encode %s: %s in %s", artefact.name, clause, path)
+    return lexicon, unknown
+
+
+def _progress(layers: Sequence[int], artefact: Artefact) -> Iterable[int]:
+    return tqdm(layers, desc=f"encode {artefact.name}", unit=" layers", mininterval=1.0)
+
+
+def _layer_path(artefact: Artefact, layer: int, name: str = "layer") -> pathlib.Path:
+    return artefact.path / f"{name}_{layer:03d}.npz"

@@ -1,0 +1,217 @@
+"""Planning of the encoding stage: checks, and one step per network, control and partition."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from jaxalign.core import features
+from jaxalign.core import folds as folds_lib
+from jaxalign.data import controls, targets
+from jaxalign.data.datasets import Dataset
+from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.errors import InputError
+from jaxalign.io.run_dir import Artefact
+from jaxalign.stages import Job, Step, Upstream, static, trained, untrained
+from jaxalign.stages.encode import config as config_lib
+from jaxalign.stages.encode import inputs, make
+from jaxalign.stages.encode.config import Config
+from jaxalign.stages.encode.inputs import FeatureSet
+
+VERSION = 9
+
+
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Plan one set of rows per network and control.
+
+    Raises:
+      InputError: if responses are missing or malformed, or a layer, ROI or control is not there.
+    """
+    stores = trained(upstream)
+    simulated = upstream.get("simulate", ())
+    if simulated:
+        if config.rois:
+            raise InputError(f"encode.rois must be () for simulated responses, got {config.rois}.")
+        planned = _planned_samples(job.dataset.stimuli)
+    else:
+        planned = job.dataset.responses
+        if unknown := [roi for roi in config.rois if roi not in planned.roi]:
+            raise InputError(
+                f"encode.rois must be among {', '.join(dict.fromkeys(planned.roi))}, "
+                f"got {unknown[0]!r}."
+            )
+        kept, left_out = targets.select(planned, config.rois)
+        if not kept.subject:
+            raise InputError("responses must vary: every target is constant.")
+        for subject in left_out:
+            logging.warning(
+                "encode: subject %s is left out: every target is constant (%d of %d subjects)",
+                subject,
+                len(left_out),
+                len(set(planned.subject)),
+            )
+    folds = _checked_folds(config, planned, job.dataset)
+    shortest = min(len(fold.outer.train) for fold in folds)
+    for control in (*config.controls, *config.partition):
+        controls.check(control, job.dataset.stimuli)
+    steps = []
+    for name, source in stores.items():
+        _check_network(config, name, source, shortest)
+        set_of = functools.partial(_feature_set, upstream, source)
+        own = FeatureSet(name, "", source)
+        first = len(steps)
+        for features_of in (own, *(set_of("controls", x) for x in config.controls)):
+            artefact = Artefact(
+                workdir=job.workdir,
+                stage="encode",
+                name=name + (f" {features_of.model}" if features_of.control_of else ""),
+                settings=_settings(config, job, bool(simulated))
+                | {"model": features_of.model, "control_of": features_of.control_of}
+                | config_lib.options(config, (features_of.model,)),
+                inputs=(features_of.source, *simulated),
+                cost=_cost(config, features_of, len(planned.run), len(folds)),
+            )
+            run = functools.partial(make.encode, config, job, features_of)
+            steps.append(Step(artefact=artefact, make=run))
+        if config.partition:
+            beside = tuple(set_of("partition", x) for x in config.partition)
+            steps.append(_joined(config, job, own, beside, steps[first], len(planned.run)))
+    return steps
+
+
+def _joined(
+    config: Config,
+    job: Job,
+    own: FeatureSet,
+    beside: Sequence[FeatureSet],
+    alone: Step,
+    n: int,
+) -> Step:
+    """Plan a network with all controls of the partition; `alone` is the step of its own scores."""
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="encode",
+        name=f"{own.model} with {' + '.join(config.partition)}",
+        settings=dict(alone.artefact.settings)
+        | config_lib.options(config, config.partition)
+        | {
+            "partition": config.partition,
+            "partition_draws": config.partition_draws,
+            "partition_rounds": config.partition_rounds,
+        },
+        inputs=(*alone.artefact.inputs, alone.artefact, *(x.source for x in beside)),
+        cost=f"{_cost(config, own, n)}, for each weight of the bands",
+    )
+    run = functools.partial(make.join, config, job, own, beside, alone.artefact)
+    return Step(artefact=artefact, make=run)
+
+
+def _feature_set(upstream: Upstream, source: Artefact, where: str, control: str) -> FeatureSet:
+    """Return what a control beside the network of `source` is made of."""
+    name = source.settings["model"]
+    stores, needed = {name: source}, ""
+    if control in controls.UNTRAINED_CONTROLS:
+        stores, needed = untrained(upstream), "untrained_seed must be >= 0"
+    elif control == "static_embedding":
+        stores, needed = static(upstream), "static_embedding must be True"
+    if name not in stores:
+        raise InputError(f"encode.{where} has {control!r}, so extract.{needed}.")
+    return FeatureSet(control, name, stores[name])
+
+
+def _settings(config: Config, job: Job, simulated: bool) -> dict:
+    """Return what fixes the content of every artefact; that of some controls has `_options` too."""
+    settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
+    # Each control is a step of its own, and so is the partition.
+    options = ("shuffle", "oasm_sigma", "frequency_table", "word_vectors")
+    for name in ("controls", "partition", "partition_draws", "partition_rounds", *options):
+        del settings[name]
+    settings["responses_hash"] = "" if simulated else job.dataset.hash
+    return settings
+
+
+def _check_network(config: Config, name: str, source: Artefact, shortest: int) -> None:
+    """Refuse settings that do not fit a network."""
+    width = source.settings["width"]
+    if config.pca > min(width, shortest - 1):
+        raise InputError(
+            f"encode.pca must be at most {min(width, shortest - 1)} for {name} ({width} units, "
+            f"{shortest} training samples), got {config.pca}."
+        )
+    if bad := [x for x in config.layers if not 0 <= x <= source.settings["num_layers"]]:
+        raise InputError(
+            f"encode.layers must lie in 0..{source.settings['num_layers']} for {name}, "
+            f"got {bad[0]}."
+        )
+
+
+def _planned_samples(stimuli: Stimuli) -> Responses:
+    """Return the samples that the simulate stage will make, without targets."""
+    return Responses(
+        values=np.zeros((len(stimuli), 0)),
+        run=stimuli.run,
+        subject=[],
+        roi=[],
+        target=[],
+        units="",
+        stimulus_id=stimuli.stimulus_id,
+    )
+
+
+def _checked_folds(
+    config: Config, responses: Responses, dataset: Dataset
+) -> tuple[folds_lib.Fold, ...]:
+    """Refuse settings that do not fit the samples, and samples that do not fit the stimuli."""
+    stimuli = dataset.stimuli
+    if responses.is_timed and not stimuli.is_timed:
+        raise InputError("responses are timed, so stimuli must have onset_s and offset_s.")
+    if responses.is_timed and config.groups != "none":
+        raise InputError(
+            f"encode.groups must be 'none' for timed responses, got {config.groups!r}."
+        )
+    if not responses.is_timed and config.delays != (0,):
+        raise InputError(
+            f"encode.delays must be (0,) for responses to single stimuli, got {config.delays}."
+        )
+    known = set(stimuli.run if responses.is_timed else stimuli.stimulus_id)
+    wanted = responses.run if responses.is_timed else responses.stimulus_id
+    if lost := [x for x in wanted if x not in known]:
+        kind = "run" if responses.is_timed else "stimulus_id"
+        raise InputError(
+            f"responses: every {kind} must be one of the stimuli's, found {lost[0]!r}."
+        )
+    if responses.is_timed:
+        heard = {}
+        for run, words in features.members(stimuli.run).items():
+            other = heard.setdefault(tuple(stimuli.text[i] for i in words), run)
+            if other != run:
+                raise InputError(
+                    f"runs must present different words, but {other!r} and {run!r} present the "
+                    "same: one would be trained on to predict the other; average their responses."
+                )
+    short = [run for run, own in features.members(responses.run).items() if len(own) < 2]
+    moved = ("shifted", "shuffled") if config.shuffle == "run" else ("shifted",)
+    if short and (found := [x for x in moved if x in config.controls]):
+        raise InputError(
+            f"encode.controls has {found[0]!r}, so every run must have at least 2 samples: run "
+            f"{short[0]!r} has 1."
+        )
+    try:
+        return inputs.make_folds(config, config_lib.protocol(config), responses, dataset)
+    except ValueError as error:
+        raise InputError(f"encode: {error}") from error
+
+
+def _cost(config: Config, features_of: FeatureSet, n: int, k: int) -> str:
+    settings = features_of.source.settings
+    layers = len(features_of.layers(config))
+    units = config_lib.protocol(config).scaling.pca or settings["width"]
+    if features_of.model in controls.STIMULUS_CONTROLS:
+        units = {"oasm": n, "word_vectors": 300}.get(features_of.model, 2)
+    p = units * len(config.delays)
+    training_sets = k + k * (k - 1) // 2
+    small, large = sorted((n, p))
+    # A product for the smaller of kernel and covariance, and its eigenvectors.
+    flop = layers * training_sets * (2.0 * small**2 * large + 9.0 * small**3)
+    return f"{layers} layers x {training_sets} training sets, {n} samples, {flop / 1e9:.1f} GFLOP"

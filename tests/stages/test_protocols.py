@@ -1,0 +1,150 @@
+"""Protocols by name in the encoding stage: the code path of score_arrays, and rows that say so."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from refusals import refused
+
+import jaxalign
+from jaxalign.data.schema import Responses
+from jaxalign.io import rows as rows_lib
+from jaxalign.io import store
+from jaxalign.stages import encode, extract
+
+PLAIN = encode.Config(controls=())
+EXTRACTION = tiny.bert(untrained_seed=-1)
+
+
+def encoded(job, config):
+    _, (artefact,) = tiny.run(job, EXTRACTION, config)
+    return rows_lib.read(artefact.path / encode.ROWS), artefact.facts()["alignment"]
+
+
+def arrays(job):
+    """Layers and responses, joined by id."""
+    (source,) = [x.artefact for x in extract.plan(EXTRACTION, job, {})]
+    responses = job.dataset.responses
+    place = {name: i for i, name in enumerate(store.stimulus_ids(source))}
+    rows = [place[name] for name in responses.stimulus_id]
+    opened = store.open_artefact(source)
+    layers = [opened.read_layer(i).astype(np.float64)[rows] for i in range(4)]
+    return np.stack(layers), responses
+
+
+def test_default_settings_are_the_default_protocol(make_job, timed):
+    """On words with times, six folds and a gap of six are what `jaxalign` means."""
+    job = make_job(timed)
+    settings = dataclasses.replace(PLAIN, delays=(1, 2), gap=6)
+    named = dataclasses.replace(PLAIN, delays=(1, 2), protocol="jaxalign")
+    expected, nothing = encoded(job, settings)
+    found, alignment = encoded(job, named)
+    assert nothing is None and set(expected.protocol) == {"nested-ridge"}
+    assert set(found.protocol) == {"jaxalign"}
+    others = expected.columns.difference(["protocol", "fingerprint"])
+    pd.testing.assert_frame_equal(found[others], expected[others])
+    assert alignment["score"] == alignment["raw"]
+    assert alignment["folds_hash"] == found.folds_hash[0]
+    assert np.isfinite(alignment["ceiling"]) and np.isnan(alignment["contiguous"])
+
+
+@pytest.mark.parametrize(
+    "protocol", ["jaxalign", "brainscore-linear-2023", "brainscore-ridge", "himalaya"]
+)
+def test_sentences_score_as_arrays_do(make_job, sentences, protocol):
+    job = make_job(sentences)
+    ceiling = 0.0 if protocol in ("jaxalign", "himalaya") else 0.4
+    config = dataclasses.replace(PLAIN, protocol=protocol, protocol_ceiling=ceiling)
+    rows, alignment = encoded(job, config)
+    X, responses = arrays(job)
+    passages = [name.split(".")[0] for name in responses.stimulus_id]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jaxalign.ShuffledFoldsWarning)
+        found = jaxalign.score_arrays(
+            X,
+            responses.values,
+            protocol=protocol,
+            groups=passages,
+            subjects=responses.subject,
+            targets=[f"{x} {y}" for x, y in zip(responses.roi, responses.target, strict=True)],
+            ceiling=ceiling or None,
+        )
+    for name in ("score", "raw", "ceiling", "contiguous"):
+        np.testing.assert_allclose(alignment[name], getattr(found, name), atol=1e-6, err_msg=name)
+    assert alignment["folds_hash"] == found.folds_hash == rows.folds_hash[0]
+    assert alignment["layers"] == sorted(set(found.layers.ravel().tolist()))
+    assert set(rows.protocol) == {protocol}
+    assert set(rows.metric) == {"r2" if protocol == "himalaya" else "pearson_r"}
+
+
+def test_shuffled_protocols_are_warned_of(make_job, sentences, caplog):
+    with caplog.at_level("WARNING", logger="absl"):
+        encoded(make_job(sentences), dataclasses.replace(PLAIN, protocol="brainscore-linear-2026"))
+    assert "brainscore-linear-2026 draws single samples" in caplog.text
+    assert "in contiguous folds of the same data" in caplog.text
+
+
+def test_harry_potter_on_timed_words(make_job, timed):
+    """Components are fitted in training, then delayed; two runs are standardised apart."""
+    job = make_job(timed)
+    config = dataclasses.replace(PLAIN, delays=(1, 2), protocol="wehbe2014", layers=(3,))
+    rows, alignment = encoded(job, config)
+    assert alignment["layers"] == [3] and len(rows.fold_scores[0]) == 4
+    own = rows[rows.subject != "group"]
+    np.testing.assert_allclose(own.groupby("subject").score.mean().mean(), alignment["raw"])
+
+
+def test_runs_as_the_test_set(make_job, timed):
+    job = make_job(timed)
+    config = dataclasses.replace(PLAIN, delays=(1,), protocol="oota2025", test_runs=("run1",))
+    rows, alignment = encoded(job, config)
+    assert all(len(x) == 1 for x in rows.fold_scores)
+    assert alignment["layers"] == [-1]
+
+
+@pytest.mark.parametrize(
+    "settings,message",
+    [
+        ({"protocol": "best"}, "protocol must be one of jaxalign, .*got 'best'"),
+        (
+            {"protocol": "wikitext2-nwp"},
+            "encode.protocol must be of kind 'encoding', but wikitext2-nwp is of 'next_word'",
+        ),
+        ({"protocol": "jaxalign", "gap": 2}, "encode.gap must be left as it is, for protocol jaxa"),
+        ({"protocol": "huth", "alphas": (1.0,)}, "encode.alphas must be left as it is"),
+    ],
+)
+def test_settings_that_a_protocol_fixes(settings, message):
+    with refused(*message.split(".*")):
+        encode.Config(**settings)
+
+
+def test_test_runs_are_refused(make_job, timed):
+    job = make_job(timed)
+    upstream = {"extract": [s.artefact for s in extract.plan(EXTRACTION, job, {})]}
+    config = dataclasses.replace(PLAIN, delays=(1,), protocol="oota2025")
+    with refused("encode.test_runs must name the runs that are the test set of protocol oota2025"):
+        encode.plan(config, job, upstream)
+    unknown = dataclasses.replace(config, test_runs=("run7",))
+    with refused("encode.test_runs must be among run0, run1, got 'run7'"):
+        encode.plan(unknown, job, upstream)
+    own = dataclasses.replace(config, protocol="himalaya", test_runs=("run1",))
+    with refused("encode: protocol himalaya makes its own folds: give no test set"):
+        encode.plan(own, job, upstream)
+
+
+def test_undefined_correlations_are_counted(make_job, sentences):
+    """Brain-Score of 2026 takes an undefined correlation for 0; it is counted all the same."""
+    responses = Responses.load(sentences / "responses.npz")
+    values = responses.values.copy()
+    values[:, 2] = 4.0
+    (sentences / "responses.npz").write_bytes(
+        dataclasses.replace(responses, values=values).to_bytes()
+    )
+    config = dataclasses.replace(PLAIN, protocol="brainscore-ridge", layers=(1,))
+    rows, alignment = encoded(make_job(sentences), config)
+    assert alignment["num_nan"] == 10
+    assert rows[(rows.subject == "s0") & (rows.roi == "A")].num_nan.tolist() == [10]
