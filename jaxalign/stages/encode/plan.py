@@ -78,7 +78,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             steps.append(Step(artefact=artefact, make=run))
         if config.partition:
             beside = tuple(set_of("partition", x) for x in config.partition)
-            steps.append(_joined(config, job, own, beside, steps[first], len(planned.run)))
+            steps.append(_joined(config, job, own, beside, steps[first]))
         if config.permutations:
             steps.append(_permuted(config, job, own, steps[first], num_orders))
     return steps
@@ -90,7 +90,6 @@ def _joined(
     own: FeatureSet,
     beside: Sequence[FeatureSet],
     alone: Step,
-    n: int,
 ) -> Step:
     """Plan a network with all controls of the partition; `alone` is the step of its own scores."""
     artefact = Artefact(
@@ -105,7 +104,7 @@ def _joined(
             "partition_rounds": config.partition_rounds,
         },
         inputs=(*alone.artefact.inputs, alone.artefact, *(x.source for x in beside)),
-        cost=f"{_cost(config, own, n)}, for each weight of the bands",
+        cost=f"{alone.artefact.cost}, for each weight of the bands",
     )
     run = functools.partial(make.join, config, job, own, beside, alone.artefact)
     return Step(artefact=artefact, make=run)
