@@ -5,9 +5,7 @@ import pandas as pd
 
 from jaxalign.core import stats
 
-# As rows name them, and layer -1, the largest score of any.
-GROUP, MEAN, ANY = "group", "mean", -1
-LEVEL = 0.05
+GROUP = "group"
 # The network's own embedding stands among the controls: what context adds must show against it.
 EMBEDDING = "layer 0"
 
@@ -256,34 +254,4 @@ def beyond_controls(partition: pd.DataFrame) -> pd.DataFrame:
                 "num_subjects": subjects.n,
             }
         )
-    return pd.DataFrame(found)
-
-
-def significance(rows: pd.DataFrame) -> pd.DataFrame:
-    """Summarise the permutation tests of each network in each ROI.
-
-    Args:
-      rows: rows in the schema of `io.rows.SIGNIFICANCE`.
-
-    Returns:
-      One row per dataset, model and ROI, of the largest score of any layer held against the largest
-      of any layer under each order (of the one layer, where there is no more): of the group's mean
-      response, of the mean over subjects, and the number of subjects whose own is significant
-      (`p_adjusted` at most .05).
-    """
-    keys = ["dataset", "model", "control_of"]
-    several = rows.groupby(keys).layer.transform("min") == ANY
-    rows = rows[~several | (rows.layer == ANY)]
-    found = []
-    for key, own in rows.groupby(["dataset", "model", "roi"], sort=False):
-        columns = dict(zip(("dataset", "model", "roi"), key, strict=True))
-        for name in (GROUP, MEAN):
-            at = own[own.subject == name]
-            for column in ("score", "p", "p_adjusted"):
-                columns[f"{name}_{column}"] = at[column].iloc[0] if len(at) else np.nan
-        people = own[~own.subject.isin((GROUP, MEAN))]
-        columns["num_significant"] = int((people.p_adjusted <= LEVEL).sum())
-        columns["num_subjects"] = int(people.p.notna().sum())
-        columns["num_orders"] = int(own.num_orders.iloc[0])
-        found.append(columns)
     return pd.DataFrame(found)

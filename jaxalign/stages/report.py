@@ -10,7 +10,7 @@ from jaxalign.data import protocols
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.report import html, plots, tables
+from jaxalign.report import html, inference, plots, tables
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 6
@@ -53,6 +53,11 @@ _ORDERS = {
     "row": "Orders: samples permuted within each run, as if they were independent. For time series "
     "such tests reject far too often.",
 }
+_MODELS = (
+    "Layers chosen inside the training data. First minus second, mean over subjects, 95 % interval "
+    "over subjects and folds; paired t and Wilcoxon tests over subjects, d_z and rank-biserial "
+    "correlation, adjusted over regions by Benjamini-Hochberg."
+)
 _SIGNIFICANCE = (
     "Largest score of any layer, against the largest of any layer with responses in each other "
     "order, everything fitted anew. p_adjusted: Benjamini-Hochberg over regions; of single "
@@ -92,6 +97,8 @@ def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dic
         "layers": tables.layer_margins(rows),
         "controls": tables.against_controls(rows),
     }
+    if rows[rows.control_of == ""].model.nunique() > 1:
+        found["models"] = inference.between_models(rows)
     if alignments:
         found["alignment"] = pd.DataFrame(alignments)
     if joined:
@@ -101,7 +108,7 @@ def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dic
     if permuted:
         tests = pd.concat([rows_lib.read(x.path / SIGNIFICANCE) for x in permuted])
         found["permutations"] = tests.drop(columns="versions")
-        found["significance"] = tables.significance(tests)
+        found["significance"] = inference.significance(tests)
     for name, table in found.items():
         _write(artefact, f"{name}.csv", table.to_csv(index=False).encode())
     models = list(dict.fromkeys(rows[rows.control_of == ""].model))
@@ -201,6 +208,8 @@ def _summary(config: Config, remarks: list[str], found: dict[str, pd.DataFrame])
         show(drop(found["controls"])),
         "",
     ]
+    if "models" in found:
+        parts += [f"Between models. {_MODELS}", show(drop(found["models"])), ""]
     if "significance" in found:
         parts += [f"Permutations. {_SIGNIFICANCE}", show(drop(found["significance"])), ""]
     if "beyond" in found:
@@ -276,6 +285,8 @@ def _page(config, rows, remarks, found, figures, artefact) -> str:
             tables=[(_CONTROLS, found["controls"])],
         ),
     ]
+    if "models" in found:
+        sections.append(html.Section("Between models", tables=[(_MODELS, found["models"])]))
     if "significance" in found:
         orders = found["permutations"].orders.iloc[0]
         text = _ORDERS[orders]

@@ -10,7 +10,7 @@ from refusals import refused
 
 from jaxalign.core import orders
 from jaxalign.io import rows
-from jaxalign.report import tables
+from jaxalign.report import inference
 from jaxalign.stages import encode, extract, report
 
 CONFIG = encode.Config(
@@ -87,7 +87,7 @@ def test_report_shows_them(make_job, timed):
     (page,) = tiny.make(report.plan(report.Config(), job, {"encode": encoded}))
     table = pd.read_csv(page.path / "significance.csv")
     found = read(encoded[1])
-    best = found[(found.layer == tables.ANY) & (found.roi == "A")].set_index("subject")
+    best = found[(found.layer == inference.ANY) & (found.roi == "A")].set_index("subject")
     own = table[table.roi == "A"].iloc[0]
     assert own.group_p == best.p["group"] and own.mean_p_adjusted == best.p_adjusted["mean"]
     people = best.drop(["group", "mean"])
