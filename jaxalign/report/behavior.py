@@ -171,8 +171,9 @@ def summary(scores: pd.DataFrame, found: Mapping[str, pd.DataFrame], regression:
     lines = [
         "",
         "|r|: of surprisal in bits with mean reading times. Gains: of log-likelihood, in nats per",
-        f"reading time, in sample and for held-out stories. {regression.describe()}",
-        "In brackets: 95 % intervals over stories (jackknife).",
+        "reading time, in sample and for held-out stories. In brackets: 95 % intervals over",
+        "stories (jackknife).",
+        regression.describe(),
     ]
     for dataset, own in scores.groupby("dataset", sort=False):
         lines += ["", f"Reading times of {dataset} ({who(own.iloc[0])})", _ceiling(own.iloc[0])]
@@ -300,7 +301,7 @@ def _names(table: pd.DataFrame) -> pd.DataFrame:
 def _by_offset(table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(model=[name(row) for row in table.itertuples()])
     wide = table.pivot_table("r", ["dataset", "model"], "offset", sort=False, dropna=False)
-    return wide[sorted(wide)].rename(columns="{:+d}".format).reset_index()
+    return wide[sorted(wide)].rename(columns=behavior_plots.signed).reset_index()
 
 
 def _remarks(scores: pd.DataFrame, regression: Regression) -> list[str]:

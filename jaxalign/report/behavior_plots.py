@@ -32,6 +32,11 @@ def _colours(scores: pd.DataFrame) -> dict[str, str]:
     }
 
 
+def signed(offset: int) -> str:
+    """Return an offset in words as text."""
+    return f"{offset:+d}" if offset else "0"
+
+
 def _panels(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Return title and rows of each data set."""
     return [
@@ -111,7 +116,7 @@ def offsets(scores: pd.DataFrame) -> bytes:
                 axis.plot(line.offset, line.r, color=colours[label], marker="o", ms=3, label=label)
                 axis.fill_between(line.offset, *ends, color=colours[label], alpha=0.15, lw=0)
             axis.axhline(0, color="#cccccc", lw=0.8, zorder=0)
-            axis.set_xticks(sorted(set(own.offset)), [f"{x:+d}" for x in sorted(set(own.offset))])
+            axis.set_xticks(sorted(set(own.offset)), map(signed, sorted(set(own.offset))))
             axis.set_xlabel("surprisal of the word at")
             axis.set_title(title, loc="left", fontsize=8)
         axes[0].set_ylabel("Pearson r")
@@ -136,7 +141,7 @@ def gains(scores: pd.DataFrame, stories: pd.DataFrame) -> bytes:
     rows = scores[scores.measure == behavior.GAIN]
     labels = [x for x in colours if x in {_label(row) for row in rows.itertuples()}]
     panels = [
-        (f"{title}\nregression of {times if times != behavior.MEAN else 'mean times'}", own)
+        (f"{title}\n{'mean' if times == behavior.MEAN else 'single'} times", own)
         for title, both in _panels(rows)
         for times, own in both.groupby("times", sort=False)
     ]
@@ -151,7 +156,9 @@ def gains(scores: pd.DataFrame, stories: pd.DataFrame) -> bytes:
             for row in own.itertuples():
                 y = labels.index(_label(row))
                 if row.evaluation != behavior.HELD_OUT:
-                    axis.plot([1000 * row.value] * 2, [y - 0.4, y + 0.4], color="#000000", lw=1.2)
+                    ends = [y - 0.4, y + 0.4]
+                    label = "in sample" if y == 0 else None
+                    axis.plot([1000 * row.value] * 2, ends, color="#000000", lw=1.2, label=label)
                     continue
                 reach = [[row.value - row.ci_low], [row.ci_high - row.value]]
                 axis.barh(
@@ -164,10 +171,23 @@ def gains(scores: pd.DataFrame, stories: pd.DataFrame) -> bytes:
                 )
                 mine = (beside.model == row.model) & (beside.control_of == row.control_of)
                 values = 1000 * beside[mine].value
-                axis.plot(values, [y + 0.25] * len(values), ".", color="#555555", ms=3)
+                label = "held-out stories (bar: all of them)" if y == 0 else None
+                places = [y + 0.25] * len(values)
+                axis.plot(
+                    values,
+                    places,
+                    "o",
+                    color="#555555",
+                    ms=4,
+                    markeredgecolor="#ffffff",
+                    markeredgewidth=0.5,
+                    label=label,
+                )
             axis.axvline(0, color="#999999", lw=0.8, zorder=0)
             axis.set_title(title, loc="left", fontsize=7)
             axis.set_xlabel("nats per 1000 times")
         axes[0].set_yticks(range(len(labels)), labels)
         axes[0].invert_yaxis()
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower left", ncols=2, frameon=False, fontsize=7)
         return plots._svg(figure)
