@@ -3,7 +3,7 @@
     launch/local.sh -m jaxalign.main --config=configs/similarity.py --data_root=...
 
 compares two models with 27 people who listened to Alice in Wonderland, 4 s after each word. Its
-regions have one target each, which is no pattern, so RSA is undefined there, and said to be.
+regions have one target each, which is no pattern, so RSA would be undefined there.
 `--config=configs/similarity.py:planted` needs no data: eight participants whose responses are made
 of layer 4 of all-MiniLM-L6-v2. The page is `<workdir>/similarity/index.html`.
 """
@@ -30,5 +30,5 @@ def get_config(responses="alice"):
         extract=extract.Config(
             models=(MINILM, "stories260K"), context="window:10", pooling="mean_all"
         ),
-        similarity=similarity.Config(delays=(2,)),
+        similarity=similarity.Config(delays=(2,), measures=similarity.CKA),
     )

@@ -232,6 +232,7 @@ def test_surprisal_that_is_undefined_everywhere_is_counted(make_job, root):
         ({"baseline": ("length", "length")}, ["behavior.baseline must differ"]),
         ({"offsets": (1,)}, ["behavior.offsets must hold 0, got (1,)"]),
         ({"offsets": (0, 0)}, ["behavior.offsets must differ"]),
+        ({"beside": ("x", "x")}, ["behavior.beside must differ"]),
         ({"spillover": -1}, ["behavior.spillover must be >= 0, got -1"]),
         ({"ceiling_splits": 0}, ["behavior.ceiling_splits must be >= 1"]),
     ],
@@ -271,6 +272,62 @@ def test_one_story_is_refused(make_job, root):
     change(root, times=times)
     with refused("behavior needs reading times of at least 2 passages, found 1"):
         behavior.plan(CONFIG, make_job(), {})
+
+
+@pytest.fixture
+def other(tmp_path, root, monkeypatch):
+    """The same words with other times, by a name that can be given."""
+    arrays = reading.read(root)
+    folder = tmp_path / "other"
+    folder.mkdir()
+    np.savez(folder / "reading.npz", **arrays | {"times": arrays["times"][:, :1]})
+    name = {"module": "reading", "root": folder, "options": {}}
+    monkeypatch.setattr(datasets, "find", lambda key, _: datasets.Dataset(name=key, **name))
+    return folder
+
+
+def test_other_times_of_the_same_words_stand_beside(make_job, other):
+    config = dataclasses.replace(CONFIG, beside=("second",))
+    *scored, page = tiny.make(behavior.plan(config, make_job(), {}))
+    assert [x.name for x in scored] == ["reading", "second"]
+    table = pd.read_parquet(page.path / "scores.parquet")
+    assert list(dict.fromkeys(table.dataset)) == ["reading", "second"]
+    assert len(table[table.dataset == "second"]) > 5
+    correlations = pd.read_csv(page.path / "correlations.csv")
+    assert set(zip(correlations.dataset, correlations.num_participants, strict=True)) == {
+        ("reading", 5),
+        ("second", 1),
+    }
+    text = (page.path / "index.html").read_text()
+    assert "second" in text and text.count("data:image/svg+xml") == 3
+    assert all((page.path / name).is_file() for name in page.facts()["files"])
+    # Alone, each is scored as it is beside the other.
+    alone = behavior.plan(CONFIG, make_job(), {})[0].artefact
+    assert alone.is_done and alone.path == scored[0].path
+
+
+def test_other_words_beside_are_refused(make_job, root, other):
+    arrays = reading.read(root)
+    np.savez(other / "reading.npz", **arrays | {"text": arrays["text"][::-1]})
+    with refused("behavior.beside must name data sets of the words of reading: second has others"):
+        behavior.plan(dataclasses.replace(CONFIG, beside=("second",)), make_job(), {})
+    with refused("behavior.beside must name other data sets, got 'reading'"):
+        behavior.plan(dataclasses.replace(CONFIG, beside=("reading",)), make_job(), {})
+
+
+def test_model_minus_control_is_paired_by_story(make_job):
+    _, stories, _ = score(make_job())
+    page = behavior.plan(CONFIG, make_job(), {})[-1].artefact
+    table = pd.read_csv(page.path / "controls.csv").set_index(["measure", "control"])
+    own = stories[(stories.measure == report.CORRELATION) & (stories.offset == 0)]
+    own = own.pivot(index="story", columns="model", values="value")
+    expected = own.planted - own.length * np.sign(
+        only(score(make_job())[0], model="length", offset=0).r
+    )
+    row = table.loc[report.CORRELATION, "length"]
+    assert row.difference == pytest.approx(expected.mean()) and row.num_stories == 3
+    half = stats.t.ppf(0.975, 2) * expected.sem()
+    assert row.ci_high - row.difference == pytest.approx(half)
 
 
 def test_data_without_reading_times_are_refused(tmp_path, mesh):

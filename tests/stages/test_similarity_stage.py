@@ -18,10 +18,9 @@ CONFIG = similarity.Config()
 def compare(job, extraction, config=CONFIG, upstream=None):
     stores = tiny.make(extract.plan(extraction, job, {}))
     found = tiny.make(similarity.plan(config, job, {"extract": stores} | (upstream or {})))
-    read = lambda path: pd.read_csv(path, keep_default_na=False, na_values=["nan"])
-    tables = [read(x.path / similarity.SCORES) for x in found]
-    texts = [(x.path / similarity.SUMMARY).read_text() for x in found]
-    return stores, pd.concat(tables), texts
+    page = found[-1].path
+    table = pd.read_csv(page / "scores.csv", keep_default_na=False, na_values=["nan"])
+    return stores, table, [(page / similarity.SUMMARY).read_text()]
 
 
 def standard(x):
