@@ -143,7 +143,7 @@ def lead(scores: pd.DataFrame, regression: Regression) -> str:
         f"with mean reading times at |r| {_interval(first)}"
         + (f" ({', '.join(others)})" if others else "")
         + f"; beyond {' and '.join(regression.baseline) or 'an intercept'} it gains "
-        f"{_interval(gain, 1000, 1)} nats per 1000 times of held-out stories."
+        f"{_interval(gain, 1000.0, 1)} nats per 1000 times of held-out stories."
     )
 
 
@@ -222,7 +222,7 @@ def _ceiling(row) -> str:
     )
 
 
-def _interval(row, factor: float = 1, digits: int = 3) -> str:
+def _interval(row, factor: float = 1.0, digits: int = 3) -> str:
     value, low, high = (factor * x for x in (row.value, row.ci_low, row.ci_high))
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxalign.report import html, plots
 
@@ -106,6 +107,7 @@ def layer_bars(networks: Mapping[str, Units]) -> bytes:
             axis.set_xlabel("layer")
             axis.set_xticks(places[:: max(len(places) // 8, 1)])
         axes[0].set_ylabel("units")
+        axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         return plots._svg(figure)
 
