@@ -173,7 +173,7 @@ def layer_matrix(pairs: pd.DataFrame) -> bytes:
         for axis, ((model, control_of), own) in zip(axes, networks, strict=True):
             values = own.pivot(index="layer", columns="other", values="cka_debiased")
             image = axis.imshow(
-                values.to_numpy(), vmin=min(0, np.nanmin(values)), vmax=1, origin="lower"
+                values.to_numpy(), vmin=min(0.0, values.min().min()), vmax=1, origin="lower"
             )
             if num <= 13:
                 for (row, column), value in np.ndenumerate(values.to_numpy()):

@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 from refusals import refused
@@ -53,6 +54,16 @@ def test_masks_hold_the_units_with_the_largest_t(make_job, items):
     assert units["t"][units["language"]].min() >= np.nanmax(rest)
     text = (artefact.path.parent / localize.SUMMARY).read_text()
     assert f"bert: {num}, t from" in text
+    page = artefact.path.parent
+    layers = pd.read_csv(page / "layers.csv").set_index(["units", "layer"])
+    for kind in ("language", "random"):
+        assert list(layers.num[kind]) == units[kind].sum(axis=1).tolist()
+    sets = pd.read_parquet(page / "units.parquet").set_index("units")
+    for kind in ("language", "random"):
+        assert sets.mean_t[kind] == pytest.approx(units["t"][units[kind]].mean())
+    # 20 items of words at random in either list: what a half chooses is chance.
+    assert sets.held_out_half_t["language"] < sets.half_t["language"] - 1
+    assert (page / "index.html").read_text().count("data:image/svg+xml") == 2
 
 
 def test_embedding_takes_part_where_asked_for(make_job, items):
