@@ -8,12 +8,7 @@ import pandas as pd
 
 from jaxalign.core import stats
 from jaxalign.report import behavior_plots, html
-
-CORRELATION = "futrell2018-pearsonr"
-GAIN = "delta_log_likelihood"
-BASELINE = "control"  # in the place of a context: what the regressions' baseline is made of
-MEAN = "mean"
-HELD_OUT = "held_out_story"
+from jaxalign.report.behavior_rows import BASELINE, CORRELATION, GAIN, HELD_OUT, MEAN, name, who
 
 _CORRELATIONS = (
     "r: Pearson correlation of surprisal in bits with mean reading times over the words of all "
@@ -145,19 +140,6 @@ def lead(scores: pd.DataFrame, regression: Regression) -> str:
         + f"; beyond {' and '.join(regression.baseline) or 'an intercept'} it gains "
         f"{_interval(gain, 1000.0, 1)} nats per 1000 times of held-out stories."
     )
-
-
-def name(row) -> str:
-    """Return what a row's surprisal is called: an untrained network is one of some model."""
-    if row.control_of:
-        return f"{row.model} {row.control_of}"
-    return row.model
-
-
-def who(row) -> str:
-    """Say whose times they are."""
-    people = f"{row.num_participants} participants" if row.num_participants else "means"
-    return f"{row.alignment} alignment, {people}"
 
 
 def summary(scores: pd.DataFrame, found: Mapping[str, pd.DataFrame], regression: Regression) -> str:

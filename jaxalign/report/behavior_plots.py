@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxalign.report import behavior, plots
+from jaxalign.report import behavior_rows, plots
 
 # Networks in turn; published surprisal and further networks take the later ones.
 _NETWORKS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#332288", "#44AA99")
@@ -24,7 +24,7 @@ def _label(row) -> str:
 def _colours(scores: pd.DataFrame) -> dict[str, str]:
     """Return the colour of each label, the same in all figures."""
     rows = scores.drop_duplicates(["model", "control_of", "context"])
-    own = rows[(rows.control_of == "") & (rows.context != behavior.BASELINE)].model
+    own = rows[(rows.control_of == "") & (rows.context != behavior_rows.BASELINE)].model
     networks = dict(zip(own, [_NETWORKS[i % len(_NETWORKS)] for i in range(len(own))], strict=True))
     return {
         _label(row): networks[row.model] if row.model in networks else _CONTROLS[row.model]
@@ -40,7 +40,7 @@ def signed(offset: int) -> str:
 def _panels(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Return title and rows of each data set."""
     return [
-        (f"{dataset}\n{behavior.who(own.iloc[0])}", own)
+        (f"{dataset}\n{behavior_rows.who(own.iloc[0])}", own)
         for dataset, own in scores.groupby("dataset", sort=False)
     ]
 
@@ -57,7 +57,7 @@ def correlations(scores: pd.DataFrame) -> bytes:
       An SVG.
     """
     colours = _colours(scores)
-    rows = scores[(scores.measure == behavior.CORRELATION) & (scores.offset == 0)]
+    rows = scores[(scores.measure == behavior_rows.CORRELATION) & (scores.offset == 0)]
     panels = _panels(rows)
     labels = list(colours)
     with matplotlib.rc_context(plots._STYLE):
@@ -102,7 +102,9 @@ def offsets(scores: pd.DataFrame) -> bytes:
       An SVG.
     """
     colours = _colours(scores)
-    rows = scores[(scores.measure == behavior.CORRELATION) & (scores.context != behavior.BASELINE)]
+    rows = scores[
+        (scores.measure == behavior_rows.CORRELATION) & (scores.context != behavior_rows.BASELINE)
+    ]
     panels = _panels(rows)
     with matplotlib.rc_context(plots._STYLE):
         figure = Figure(figsize=(2.5 * len(panels) + 1.6, 2.7), layout="constrained")
@@ -138,14 +140,16 @@ def gains(scores: pd.DataFrame, stories: pd.DataFrame) -> bytes:
       An SVG.
     """
     colours = _colours(scores)
-    rows = scores[scores.measure == behavior.GAIN]
+    rows = scores[scores.measure == behavior_rows.GAIN]
     labels = [x for x in colours if x in {_label(row) for row in rows.itertuples()}]
     panels = [
-        (f"{title}\n{'mean' if times == behavior.MEAN else 'single'} times", own)
+        (f"{title}\n{'mean' if times == behavior_rows.MEAN else 'single'} times", own)
         for title, both in _panels(rows)
         for times, own in both.groupby("times", sort=False)
     ]
-    dots = stories[(stories.measure == behavior.GAIN) & (stories.evaluation == behavior.HELD_OUT)]
+    dots = stories[
+        (stories.measure == behavior_rows.GAIN) & (stories.evaluation == behavior_rows.HELD_OUT)
+    ]
     with matplotlib.rc_context(plots._STYLE):
         size = (2.4 * len(panels) + 1.2, 0.4 * len(labels) + 1.6)
         figure = Figure(figsize=size, layout="constrained")
@@ -155,7 +159,7 @@ def gains(scores: pd.DataFrame, stories: pd.DataFrame) -> bytes:
             beside = dots[(dots.dataset == first.dataset) & (dots.times == first.times)]
             for row in own.itertuples():
                 y = labels.index(_label(row))
-                if row.evaluation != behavior.HELD_OUT:
+                if row.evaluation != behavior_rows.HELD_OUT:
                     ends = [y - 0.4, y + 0.4]
                     label = "in sample" if y == 0 else None
                     axis.plot([1000 * row.value] * 2, ends, color="#000000", lw=1.2, label=label)
