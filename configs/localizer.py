@@ -3,7 +3,8 @@
     launch/local.sh -m jaxalign.main --config=configs/localizer.py:MODEL
 
 Sentences and non-words are drawn with a seed; `--config.dataset=DIRECTORY` takes those of
-sentences.txt and nonwords.txt.
+sentences.txt and nonwords.txt. The page is `<workdir>/localize/index.html`; the same network with
+random weights stands beside.
 """
 
 from jaxalign import config
@@ -13,6 +14,6 @@ from jaxalign.stages import extract, localize
 def get_config(model="stories260K"):
     return config.pack(
         config.Common(dataset="localizer"),
-        extract=extract.Config(models=(model,), pooling="last", untrained_seed=-1),
+        extract=extract.Config(models=(model,), pooling="last"),
         localize=localize.Config(),
     )

@@ -1,5 +1,7 @@
 """Units that tell two conditions apart, over all layers, and as many at random."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -57,6 +59,36 @@ def top_units(t: Float[np.ndarray, "L u"], num: int) -> Bool[np.ndarray, "L u"]:
         raise ValueError(f"num must lie in 1..{defined}, the units that have a t, got {num}.")
     order = np.argsort(np.where(np.isnan(t), np.inf, -t), axis=None, kind="stable")
     return _mask(t.shape, order[:num])
+
+
+class HalfT(NamedTuple):
+    """Mean t of units that half of the items choose; means over both directions."""
+
+    chosen: float  # on the items that chose them
+    held_out: float  # on the other items
+    rest: float  # of all other units, on the other items
+
+
+def half_t(halves: Float[np.ndarray, "2 L u"], num: int) -> HalfT:
+    """Choose units by one half of the items, and look at their t on the other half.
+
+    Units chosen by their t have a high t on the items that chose them by chance alone; on other
+    items that is gone. A t of half the items is smaller than one of all by a factor of about
+    sqrt(2), so that only halves can be compared with one another.
+
+    Args:
+      halves: from `welch_t`, of either half of the items.
+      num: how many units are chosen.
+
+    Raises:
+      ValueError: as `top_units`.
+    """
+    found = []
+    for chooser, other in (halves, halves[::-1]):
+        mask = top_units(chooser, num)
+        rest = ~mask & ~np.isnan(other)
+        found.append([chooser[mask].mean(), np.nanmean(other[mask]), other[rest].mean()])
+    return HalfT(*np.mean(found, axis=0).tolist())
 
 
 def random_units(

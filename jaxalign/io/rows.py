@@ -1,5 +1,6 @@
 """Rows of scores and of partitions of variance: their schemas, and their Parquet files."""
 
+import io
 import pathlib
 from collections.abc import Sequence
 
@@ -173,3 +174,36 @@ def read(path: pathlib.Path) -> pd.DataFrame:
     if found != str(SCHEMA_VERSION):
         raise InputError(f"{path}: schema version must be {SCHEMA_VERSION}, found {found}.")
     return table.to_pandas()
+
+
+def write_table(path: pathlib.Path, table: pd.DataFrame) -> None:
+    """Write a table without a schema of its own twice, atomically: as CSV and as Parquet.
+
+    Args:
+      path: without suffix.
+      table: of numbers and text; undefined numbers are NaN ("nan" in the CSV).
+    """
+    text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
+    run_dir.write_atomic(path.with_name(f"{path.name}.csv"), text.encode())
+    sink = io.BytesIO()
+    table.to_parquet(sink, index=False)
+    run_dir.write_atomic(path.with_name(f"{path.name}.parquet"), sink.getvalue())
+
+
+def read_table(path: pathlib.Path) -> pd.DataFrame:
+    """Read the Parquet file that `write_table` has written.
+
+    Args:
+      path: without suffix.
+
+    Raises:
+      InputError: if the file cannot be read.
+    """
+    path = path.with_name(f"{path.name}.parquet")
+    try:
+        return pq.read_table(path).to_pandas()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{path} must be a Parquet file: {str(error).splitlines()[0]}; delete {path.parent} "
+            "and run again."
+        ) from error

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,21 +14,22 @@ from jaxtyping import Bool, Float
 
 from jaxalign.core import features, likelihood, surprisal
 from jaxalign.core.surprisal import Estimate
-from jaxalign.data import words
-from jaxalign.data.schema import MEAN, Behavior, Stimuli
+from jaxalign.data import datasets, words
+from jaxalign.data.schema import MEAN, Behavior
 from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
+from jaxalign.report import behavior as report
+from jaxalign.report import html
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
-VERSION = 1
-SCORES = "scores.csv"
-STORIES = "stories.csv"
+VERSION = 2
+SCORES = "scores"
+STORIES = "stories"
 SUMMARY = "summary.txt"
 PARTICIPANTS = "participants"
 PUBLISHED = "published"
-CONTROL = "control"  # in the place of a context: what the baseline is made of
-PROTOCOL = "futrell2018-pearsonr"
 UNDEFINED = Estimate(np.nan, np.nan, np.nan, 0, 0)
 
 
@@ -46,6 +48,9 @@ class Config:
     # assigned to the wrong words, and how far reading lags behind, shows at others than 0.
     offsets: tuple[int, ...] = (-1, 0, 1)
     ceiling_splits: int = 10  # random halves of the participants
+    # Data sets of the same words with other reading times (another alignment, single
+    # participants), which are scored too and stand beside in tables and figures.
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self):
         if unknown := set(self.baseline) - set(words.BASELINE):
@@ -53,7 +58,7 @@ class Config:
                 f"behavior.baseline must be among {', '.join(words.BASELINE)}, "
                 f"got {min(unknown)!r}."
             )
-        for name in ("baseline", "offsets"):
+        for name in ("baseline", "offsets", "beside"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise InputError(f"behavior.{name} must differ, got {getattr(self, name)}.")
         if 0 not in self.offsets:
@@ -82,12 +87,44 @@ class Reading(NamedTuple):
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
-    """Plan the tables of all networks that were extracted, and of published surprisal.
+    """Plan the scores of every data set of reading times, and one report of all.
+
+    Each takes all networks that were extracted, and published surprisal.
 
     Raises:
       InputError: if there are no reading times or no surprisal, the data set lacks what the
-        baseline is made of, or words that were read are not among the stimuli.
+        baseline is made of, words that were read are not among the stimuli, or a data set beside
+        has others.
     """
+    jobs = [job, *(_beside(name, job) for name in config.beside)]
+    steps = [_plan_scores(config, x, upstream) for x in jobs]
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="behavior",
+        name="report",
+        settings={"version": VERSION},
+        inputs=tuple(step.artefact for step in steps),
+        cost="tables, figures, page",
+        latest_only=True,
+    )
+    make = functools.partial(_report, config)
+    return [*steps, Step(artefact=artefact, make=make, shows=SUMMARY)]
+
+
+def _beside(name: str, job: Job) -> Job:
+    """Return the job on another data set of the same words."""
+    dataset = datasets.find(name, job.data_root)
+    if dataset.name == job.dataset.name:
+        raise InputError(f"behavior.beside must name other data sets, got {name!r}.")
+    if dataset.stimuli.hash != job.dataset.stimuli.hash:
+        raise InputError(
+            f"behavior.beside must name data sets of the words of {job.dataset.name}: {name} has "
+            "others."
+        )
+    return dataclasses.replace(job, dataset=dataset)
+
+
+def _plan_scores(config: Config, job: Job, upstream: Upstream) -> Step:
     stimuli, behavior = job.dataset.stimuli, job.dataset.behavior
     sources = _sources(config, job, upstream)
     if not sources:
@@ -99,20 +136,20 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     if stories < 2:
         raise InputError(f"behavior needs reading times of at least 2 passages, found {stories}.")
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
+    del settings["beside"]
     settings |= {"behavior_hash": job.dataset.hash, "stimuli_hash": stimuli.hash}
     settings["facts_hash"] = job.dataset.word_facts.hash
     times = int((~np.isnan(reading.times)).sum())
     artefact = Artefact(
         workdir=job.workdir,
         stage="behavior",
-        name="",
+        name=job.dataset.name,
         settings=settings,
         inputs=tuple(source.store for source in sources if source.store),
         cost=f"{len(sources)} x {times} reading times of {stories} stories, "
         f"{len(behavior.participant)} participants",
     )
-    make = functools.partial(_score, config, job, sources)
-    return [Step(artefact=artefact, make=make, shows=SUMMARY)]
+    return Step(artefact=artefact, make=functools.partial(_score, config, job, sources))
 
 
 def _sources(config: Config, job: Job, upstream: Upstream) -> list[Source]:
@@ -174,11 +211,15 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
     ceiling = surprisal.split_half_ceiling(
         reading.every_time, reading.story, num_splits=config.ceiling_splits, seed=job.seed
     )
+    known = list(behavior.participant) != [MEAN]
+    shared = {
+        "dataset": job.dataset.name,
+        "alignment": behavior.alignment,
+        "num_participants": len(behavior.participant) if known else 0,  # 0: means alone
+    }
     rows, stories = [], []
     for source in sources:
-        common = {
-            "dataset": job.dataset.name,
-            "alignment": behavior.alignment,
+        common = shared | {
             "model": source.model,
             "control_of": source.control_of,
             "context": source.context,
@@ -188,7 +229,8 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
         undefined = int(np.isnan(bits).sum())
         if undefined:
             logging.info(
-                "behavior: %d of %d words have no surprisal under %s",
+                "behavior %s: %d of %d words have no surprisal under %s",
+                job.dataset.name,
                 undefined,
                 len(bits),
                 source.model,
@@ -200,8 +242,7 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
         for row, by_story in found:
             rows.append(common | row | {"num_undefined": undefined})
             stories += [common | _keys(row) | x for x in by_story]
-    common = {"dataset": job.dataset.name, "alignment": behavior.alignment}
-    common |= {"control_of": "", "context": CONTROL, "one_stream": False}
+    common = shared | {"control_of": "", "context": report.BASELINE, "one_stream": False}
     mean = surprisal.mean_over_participants(reading.times)
     for name, column in zip(config.baseline, reading.baseline.T, strict=True):
         row, by_story = _correlation(column, mean, reading.story, ceiling, 0)
@@ -210,19 +251,15 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
         stories += [common | {"model": name} | _keys(row) | x for x in by_story]
     provenance = {"fingerprint": artefact.fingerprint, "git_commit": run_dir.git_commit()}
     table = pd.DataFrame([row | provenance for row in rows])
-    table.insert(2, "model", table.pop("model"))
-    _write(artefact, SCORES, table)
-    keys = ("dataset", "alignment", "model", "control_of", "context", "one_stream")
-    columns = [*keys, *_keys(rows[0]), "story", "value", "num"]
-    _write(artefact, STORIES, pd.DataFrame(stories, columns=columns))
-    text = _summary(config, table, ceiling, job.dataset.stimuli, behavior)
-    run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
+    first = ["dataset", "alignment", "num_participants", "model", "control_of", "context"]
+    first += ["one_stream", *_keys(rows[0])]
+    rows_lib.write_table(
+        artefact.path / SCORES, table[[*first, *(x for x in table if x not in first)]]
+    )
+    rows_lib.write_table(
+        artefact.path / STORIES, pd.DataFrame(stories, columns=[*first, "story", "value", "num"])
+    )
     return {"seconds": round(time.monotonic() - start, 3)}
-
-
-def _write(artefact: Artefact, name: str, table: pd.DataFrame) -> None:
-    text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
-    run_dir.write_atomic(artefact.path / name, text.encode())
 
 
 def _keys(row: dict) -> dict:
@@ -250,7 +287,7 @@ def _correlation(bits, mean, story, ceiling: Estimate, offset: int):
     found = surprisal.correlation(bits, mean, own) if len(own) else UNDEFINED
     low, high = (found.low, found.high) if not found.value < 0 else (-found.high, -found.low)
     row = {
-        "measure": PROTOCOL,
+        "measure": report.CORRELATION,
         "times": MEAN,
         "evaluation": "all_words",
         "offset": offset,
@@ -277,7 +314,7 @@ def _gain(config: Config, bits, times, reading: Reading, kind: str, held_out: bo
     defined: Bool[np.ndarray, "m s"] = np.isfinite(full).all(axis=1)[:, None] & ~np.isnan(times)
     word, participant = np.nonzero(defined)
     row = {
-        "measure": "delta_log_likelihood",
+        "measure": report.GAIN,
         "times": kind,
         "evaluation": "held_out_story" if held_out else "in_sample",
         "offset": 0,
@@ -309,49 +346,32 @@ def _sizes(num_words: int, num_observations: int, num_stories: int) -> dict:
     }
 
 
-def _summary(
-    config: Config, table: pd.DataFrame, ceiling: Estimate, stimuli: Stimuli, behavior: Behavior
-) -> str:
-    """Say in a few lines what was found."""
-    people = (
-        "mean over participants"
-        if list(behavior.participant) == [MEAN]
-        else f"{len(behavior.participant)} participants"
+def _report(config: Config, artefact: Artefact) -> dict:
+    """Lay out the scores of all data sets as tables, figures and a page."""
+    read = lambda name: pd.concat(
+        [rows_lib.read_table(x.path / name) for x in artefact.inputs], ignore_index=True
     )
-    initial = "kept" if config.sentence_initial else "left out"
-    terms = ", ".join(config.baseline) or "an intercept alone"
-    lines = [
-        "",
-        f"Reading times of {table.dataset.iloc[0]} ({behavior.alignment} alignment, {people}; "
-        f"{len(behavior.stimulus_id)} of {len(stimuli)} words; words that begin a sentence "
-        f"{initial}).",
-        "|r|: surprisal in bits against mean times. gain: of log-likelihood, in nats per "
-        "reading time,",
-        f"over {terms}, each with {config.spillover} words before, in sample and for held-out "
-        "stories.",
-        "In brackets: 95 % intervals over stories (jackknife).",
-        "",
-    ]
-    if np.isnan(ceiling.value):
-        lines.append("ceiling of |r|: undefined, times of single participants are not known")
-    else:
-        lines.append(
-            f"ceiling of |r|: {_interval(ceiling)} (split halves of participants, Spearman-Brown)"
-        )
-    for (model, control_of), own in table.groupby(["model", "control_of"], sort=False):
-        kind = " (control)" if (own.context == CONTROL).all() else ""
-        lines.append(f"{model}{f' of {control_of}' if control_of else kind}")
-        for row in own.itertuples():
-            what = f"|r|, surprisal of word {row.offset:+d}" if row.offset else "|r|"
-            if row.measure != PROTOCOL:
-                what = f"gain, {row.times}, {row.evaluation.replace('_', ' ')}"
-            estimate = Estimate(row.value, row.ci_low, row.ci_high, row.num_words, row.num_stories)
-            lines.append(
-                f"  {what:38} {_interval(estimate)}  {row.num_observations} times, "
-                f"{row.num_words} words, {row.num_stories} stories"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def _interval(found: Estimate) -> str:
-    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
+    scores, stories = read(SCORES), read(STORIES)
+    tables = {SCORES: scores, STORIES: stories} | report.tables(scores, stories)
+    for name, table in tables.items():
+        rows_lib.write_table(artefact.path / name, table)
+    figures = report.figures(scores, stories)
+    for name, svg in figures.items():
+        run_dir.write_atomic(artefact.path / f"{name}.svg", svg)
+    regression = report.Regression(
+        config.baseline, config.spillover, config.log_times, config.sentence_initial
+    )
+    text = report.summary(scores, tables, regression)
+    run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
+    provenance = f"commit {scores.git_commit.iloc[0] or 'unknown'}\n"
+    provenance += json.dumps(artefact.describe(), indent=1)
+    page = html.page(
+        "Reading times and surprisal",
+        report.lead(scores, regression),
+        report.sections(scores, tables, figures, regression),
+        provenance,
+    )
+    run_dir.write_atomic(artefact.path / "index.html", page.encode())
+    files = [f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")]
+    files += [*(f"{name}.svg" for name in figures), SUMMARY, "index.html"]
+    return {"num_rows": len(scores), "files": files}

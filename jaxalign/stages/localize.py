@@ -3,20 +3,25 @@
 import dataclasses
 import functools
 import io
-from collections.abc import Sequence
+import json
 
 import numpy as np
-from jaxtyping import Bool, Float
+import pandas as pd
+from jaxtyping import Float
 
 from jaxalign.core import localizer as core
 from jaxalign.data import localizer
 from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
+from jaxalign.report import html
+from jaxalign.report import localizer as report
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
-VERSION = 1
+VERSION = 2
 UNITS = "units.npz"
+TABLE = "layers"
 SUMMARY = "summary.txt"
 
 
@@ -39,7 +44,7 @@ class Config:
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
-    """Plan the masks of each network, with its own weights or random ones.
+    """Plan the masks of each network, with its own weights or random ones, and their report.
 
     Raises:
       InputError: if the stimuli are not those of a localiser, or there are too few units.
@@ -64,8 +69,17 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 cost=f"{num} of {size} units",
             )
             make = functools.partial(_localize, config, job)
-            steps.append(Step(artefact=artefact, make=make, shows=SUMMARY))
-    return steps
+            steps.append(Step(artefact=artefact, make=make))
+    page = Artefact(
+        workdir=job.workdir,
+        stage="localize",
+        name="report",
+        settings={"version": VERSION},
+        inputs=tuple(step.artefact for step in steps),
+        cost="tables, figures, page",
+        latest_only=True,
+    )
+    return [*steps, Step(artefact=page, make=functools.partial(_report, config), shows=SUMMARY)]
 
 
 def _size(config: Config, source: Artefact) -> int:
@@ -79,39 +93,76 @@ def _num_units(config: Config, source: Artefact) -> int:
 
 def _localize(config: Config, job: Job, artefact: Artefact) -> dict:
     (source,) = artefact.inputs
-    opened = store.open_artefact(source)
-    kind = np.array(localizer.conditions(store.stimulus_ids(source)))
-    t = np.full((opened.shape[0], opened.shape[2]), np.nan)
-    for layer in range(0 if config.embedding else 1, len(t)):
-        values = opened.read_layer(layer)
-        t[layer] = core.welch_t(
-            values[kind == localizer.CONDITION], values[kind == localizer.CONTROL]
-        )
+    t, halves = _contrast(config, source)
     num = _num_units(config, source)
     try:
         language = core.top_units(t, num)
         control = core.random_units(language, ~np.isnan(t), np.random.default_rng(job.seed))
+        half = core.HalfT(*[np.nan] * 3) if halves is None else core.half_t(halves, num)
     except ValueError as error:
         raise InputError(f"localize {artefact.name}: {error}") from error
     buffer = io.BytesIO()
     np.savez(buffer, language=language, random=control, t=t)
     run_dir.write_atomic(artefact.path / UNITS, buffer.getvalue())
-    text = _summary(artefact, language, t)
-    run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
+    settings = source.settings
+    random = settings["untrained_seed"] >= 0
+    common = {
+        "model": "untrained" if random else settings["model"],
+        "control_of": settings["model"] if random else "",
+    }
+    rows = report.by_layer({"language": language, "random": control}, t)
+    rows = rows.assign(**common, **{f"half_t_{x}": value for x, value in half._asdict().items()})
+    rows_lib.write_table(artefact.path / TABLE, rows[[*common, *rows.columns.drop(list(common))]])
     return {"num_units": num, "num_undefined": int(np.isnan(t).sum())}
 
 
-def _summary(
-    artefact: Artefact, language: Bool[np.ndarray, "L u"], t: Float[np.ndarray, "L u"]
-) -> str:
-    chosen = t[language]
-    counts: Sequence[str] = [f"{layer}: {num}" for layer, num in enumerate(language.sum(axis=1))]
-    lines = [
-        "",
-        f"Language-selective units of {artefact.name}: {len(chosen)}, t from {chosen.min():.2f} "
-        f"to {chosen.max():.2f} (sentences against non-words, |activation|).",
-        f"  By layer: {', '.join(counts)}.",
-        f"  Masks [layer, unit] `language`, `random` (as many of the others), and `t` are in "
-        f"{artefact.path / UNITS}.",
-    ]
-    return "\n".join(lines) + "\n"
+def _contrast(
+    config: Config, source: Artefact
+) -> tuple[Float[np.ndarray, "L u"], Float[np.ndarray, "2 L u"] | None]:
+    """Return t of each unit over all items, and over every second one and the rest.
+
+    The latter is None where there are fewer than four items of a condition.
+    """
+    opened = store.open_artefact(source)
+    kind = np.array(localizer.conditions(store.stimulus_ids(source)))
+    items = [np.flatnonzero(kind == x) for x in (localizer.CONDITION, localizer.CONTROL)]
+    t = np.full((opened.shape[0], opened.shape[2]), np.nan)
+    halves = None if min(map(len, items)) < 4 else np.full((2, *t.shape), np.nan)
+    for layer in range(0 if config.embedding else 1, len(t)):
+        values = opened.read_layer(layer)
+        t[layer] = core.welch_t(*(values[own] for own in items))
+        for i in () if halves is None else range(2):
+            halves[i, layer] = core.welch_t(*(values[own[i::2]] for own in items))
+    return t, halves
+
+
+def _report(config: Config, artefact: Artefact) -> dict:
+    """Lay out the units of all networks as tables, figures and a page."""
+    tables = [rows_lib.read_table(x.path / TABLE) for x in artefact.inputs]
+    layers = pd.concat(tables, ignore_index=True)
+    networks = {}
+    for source, own in zip(artefact.inputs, tables, strict=True):
+        with np.load(source.path / UNITS) as file:
+            name = f"{own.model.iloc[0]} {own.control_of.iloc[0]}".strip()
+            networks[name] = report.Units(file["t"], file["language"], file["random"])
+    found = {TABLE: layers, "units": report.sets(layers, networks)}
+    for name, table in found.items():
+        rows_lib.write_table(artefact.path / name, table)
+    figures = {"layers": report.layer_bars(networks), "t": report.histograms(networks)}
+    for name, svg in figures.items():
+        run_dir.write_atomic(artefact.path / f"{name}.svg", svg)
+    paths = {name: x.path / UNITS for name, x in zip(networks, artefact.inputs, strict=True)}
+    text = report.summary(layers, found["units"], paths)
+    run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
+    provenance = f"commit {run_dir.git_commit() or 'unknown'}\n"
+    provenance += json.dumps(artefact.describe(), indent=1)
+    page = html.page(
+        "Language-selective units",
+        report.lead(found["units"]),
+        report.sections(found, figures, embedding=config.embedding),
+        provenance,
+    )
+    run_dir.write_atomic(artefact.path / "index.html", page.encode())
+    files = [f"{name}.{kind}" for name in found for kind in ("csv", "parquet")]
+    files += [*(f"{name}.svg" for name in figures), SUMMARY, "index.html"]
+    return {"num_networks": len(networks), "files": files}

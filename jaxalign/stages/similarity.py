@@ -1,7 +1,9 @@
-"""Activations x responses -> CKA and RSA of every layer, without fitting, as a tidy table."""
+"""Activations x responses -> CKA and RSA of every layer, without fitting; layers x layers."""
 
 import dataclasses
 import functools
+import itertools
+import json
 import pathlib
 import time
 from collections import Counter
@@ -17,18 +19,21 @@ from tqdm import tqdm
 from jaxalign.core import features
 from jaxalign.core import similarity as core
 from jaxalign.data import localizer, samples, targets
-from jaxalign.data.schema import GROUP, Responses
+from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
+from jaxalign.report import html
+from jaxalign.report import similarity as report
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
-VERSION = 1
-SCORES = "scores.csv"
+VERSION = 2
+SCORES = "scores"
+MATRIX = "layer_matrix"
 SUMMARY = "summary.txt"
 PLANTED = "responses.npz"  # as the simulate stage names it
 UNIT_SETS = ("language", "random")
-ALL_LAYERS = -1  # in the place of a layer: units chosen from all of them
 DOWNSAMPLE = ("mean", "sum", "lanczos")
 CKA = ("cka", "cka_debiased")
 RSA = tuple(f"rsa_{distance}" for distance in core.DISTANCES)
@@ -49,6 +54,9 @@ class Config:
     # set. Its `unit_set` is "language" or "random".
     units: str = ""
     unit_set: str = "language"
+    # Compare the layers of each network with one another too, by debiased CKA. All of them are in
+    # memory then.
+    layer_matrix: bool = True
 
     def __post_init__(self):
         if unknown := set(self.measures) - {*CKA, *RSA}:
@@ -90,7 +98,7 @@ class Goals(NamedTuple):
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
-    """Plan one table for each network, with its own weights or random ones.
+    """Plan one table for each network, with its own weights or random ones, and their report.
 
     Raises:
       InputError: if responses are missing or malformed, or a layer or ROI is not there.
@@ -129,8 +137,17 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 cost=f"{layers} layers, {n} samples, {n * (n - 1) // 2} pairs",
             )
             make = functools.partial(_compare, config, job)
-            steps.append(Step(artefact=artefact, make=make, shows=SUMMARY))
-    return steps
+            steps.append(Step(artefact=artefact, make=make))
+    page = Artefact(
+        workdir=job.workdir,
+        stage="similarity",
+        name="report",
+        settings={"version": VERSION},
+        inputs=tuple(step.artefact for step in steps),
+        cost="tables, figures, page",
+        latest_only=True,
+    )
+    return [*steps, Step(artefact=page, make=_report, shows=SUMMARY)]
 
 
 def _mask(config: Config, source: Artefact) -> Bool[np.ndarray, "L u"] | None:
@@ -196,13 +213,16 @@ def _compare(config: Config, job: Job, artefact: Artefact) -> dict:
         "fingerprint": artefact.fingerprint,
         "git_commit": run_dir.git_commit(),
     }
-    rows = []
+    rows, compared = [], {}
     mask = _mask(config, source)
     layers = config.layers or range(source.settings["num_layers"] + 1)
-    layers = layers if mask is None else [ALL_LAYERS]
+    layers = layers if mask is None else [report.ALL_LAYERS]
     for layer in tqdm(layers, desc=f"similarity {artefact.name}", unit=" layers", mininterval=1.0):
         X = _features(config, job, source, responses, _read(opened, layer, mask))
-        for measure, values in _measure(config, X, goals).items():
+        centred = core.centre(X)
+        if config.layer_matrix and mask is None:
+            compared[layer] = centred
+        for measure, values in _measure(config, X, centred, goals).items():
             for key, num, value in zip(goals.keys, goals.num_targets, values, strict=True):
                 rows.append(
                     common
@@ -217,18 +237,27 @@ def _compare(config: Config, job: Job, artefact: Artefact) -> dict:
                     }
                 )
     table = pd.DataFrame(rows)
-    text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
-    run_dir.write_atomic(artefact.path / SCORES, text.encode())
-    remarks = _remarks(table)
-    for remark in remarks:
+    rows_lib.write_table(artefact.path / SCORES, table)
+    rows_lib.write_table(artefact.path / MATRIX, _layer_matrix(compared, common))
+    for remark in report.remarks(table):
         logging.warning("similarity %s: %s", artefact.name, remark)
-    summary = _summary(config, artefact, table, remarks)
-    run_dir.write_atomic(artefact.path / SUMMARY, summary.encode())
     return {
         "left_out": left_out,
         "num_nan": int(table.value.isna().sum()),
         "seconds": round(time.monotonic() - start, 3),
     }
+
+
+def _layer_matrix(compared: dict[int, core.Centred], common: dict) -> pd.DataFrame:
+    """Compare each layer with each: one row per pair, either way round."""
+    keys = ("dataset", "model", "control_of", "num_samples")
+    rows = []
+    for first, second in itertools.combinations_with_replacement(compared, 2):
+        found = core.linear_cka(compared[first], compared[second])
+        value = {"cka": float(found.biased[0]), "cka_debiased": float(found.debiased[0])}
+        for pair in dict.fromkeys([(first, second), (second, first)]):
+            rows.append({x: common[x] for x in keys} | {"layer": pair[0], "other": pair[1]} | value)
+    return pd.DataFrame(rows, columns=[*keys, "layer", "other", *CKA])
 
 
 def _goals(config: Config, job: Job, responses: Responses) -> Goals:
@@ -275,10 +304,12 @@ def _features(config: Config, job: Job, source: Artefact, responses: Responses, 
     return features.standardize(X, [""] * len(X)) if config.standardize else X
 
 
-def _measure(config: Config, X, goals: Goals) -> dict[str, Float[np.ndarray, " g"]]:
+def _measure(
+    config: Config, X, centred: core.Centred, goals: Goals
+) -> dict[str, Float[np.ndarray, " g"]]:
     found = {}
     if set(config.measures) & set(CKA):
-        cka = core.linear_cka(core.centre(X), goals.centred)
+        cka = core.linear_cka(centred, goals.centred)
         found = dict(zip(CKA, cka, strict=True))
     for measure, rdms in goals.rdms.items():
         own = _comparable(config, measure, X)
@@ -286,44 +317,30 @@ def _measure(config: Config, X, goals: Goals) -> dict[str, Float[np.ndarray, " g
     return {measure: found[measure] for measure in config.measures}
 
 
-def _remarks(table: pd.DataFrame) -> list[str]:
-    """Say what is undefined, and why."""
-    found = []
-    undefined = table[table.value.isna()]
-    single = undefined[undefined.measure.isin(RSA) & (undefined.num_targets == 1)]
-    if len(single):
-        found.append(
-            f"RSA is undefined in {len(single[['subject', 'roi']].drop_duplicates())} of "
-            f"{len(table[['subject', 'roi']].drop_duplicates())} subjects and ROIs: one target "
-            "is no pattern."
-        )
-    if len(undefined) > len(single):
-        found.append(
-            f"{len(undefined) - len(single)} of {len(table)} values are undefined: features or "
-            "responses are constant, or samples too few."
-        )
-    return found
-
-
-def _summary(
-    config: Config, artefact: Artefact, table: pd.DataFrame, remarks: Sequence[str]
-) -> str:
-    """Name the best layer of each ROI and measure: for the group, or the mean over subjects."""
-    what = f"{config.unit_set} units" if config.units else "best layers"
-    lines = ["", f"Similarity of {artefact.name} with {table.dataset.iloc[0]}, {what}:"]
-    own = table[table.subject == GROUP]
-    who = "the group's mean response"
-    if own.value.isna().all():
-        own, who = table[table.subject != GROUP], "mean over subjects"
-    layers = own.groupby(["roi", "measure", "layer"], sort=False).value.mean().reset_index()
-    for roi, part in layers.groupby("roi", sort=False):
-        cells = []
-        for measure in config.measures:
-            values = part[part.measure == measure].set_index("layer").value.dropna()
-            where = "" if config.units else f" (layer {values.idxmax()})" if len(values) else ""
-            best = f"{values.max():.3f}{where}" if len(values) else "undefined"
-            cells.append(f"{measure} {best}")
-        lines.append(f"  {roi}: " + ", ".join(cells))
-    caution = "" if config.units else "; a maximum over layers is optimistic"
-    lines.append(f"  Of {who}{caution}.")
-    return "\n".join([*lines, *(f"  {remark}" for remark in remarks)]) + "\n"
+def _report(artefact: Artefact) -> dict:
+    """Lay out the values of all networks as tables, figures and a page."""
+    read = lambda name: pd.concat(
+        [rows_lib.read_table(x.path / name) for x in artefact.inputs], ignore_index=True
+    )
+    scores, matrix = read(SCORES), read(MATRIX)
+    left_out = sorted({s for x in artefact.inputs for s in x.facts()["left_out"]})
+    tables = {SCORES: scores, MATRIX: matrix} | report.tables(scores)
+    for name, table in tables.items():
+        rows_lib.write_table(artefact.path / name, table)
+    figures = report.figures(scores, matrix)
+    for name, svg in figures.items():
+        run_dir.write_atomic(artefact.path / f"{name}.svg", svg)
+    summary = report.summary(scores)
+    run_dir.write_atomic(artefact.path / SUMMARY, summary.encode())
+    provenance = f"commit {scores.git_commit.iloc[0] or 'unknown'}\n"
+    provenance += json.dumps(artefact.describe(), indent=1)
+    page = html.page(
+        f"Similarity without fitting: {scores.dataset.iloc[0]}",
+        report.lead(tables["best"]),
+        report.sections(scores, tables, figures, left_out),
+        provenance,
+    )
+    run_dir.write_atomic(artefact.path / "index.html", page.encode())
+    files = [f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")]
+    files += [*(f"{name}.svg" for name in figures), SUMMARY, "index.html"]
+    return {"num_rows": len(scores), "files": files}

@@ -77,3 +77,29 @@ def test_too_few_items_and_what_is_not_finite_are_refused(rng):
     a[2, 1] = np.inf
     with pytest.raises(ValueError, match="activations must be finite"):
         localizer.welch_t(a, a)
+
+
+def test_units_that_chance_chose_have_no_t_on_other_items(rng):
+    """Of noise a choice is optimistic; of planted units it is not."""
+    num, items = 20, 400
+    halves = np.stack([rng.standard_normal((3, 200)) for _ in range(2)])
+    found = localizer.half_t(halves, num)
+    assert found.chosen > 1.5
+    # The mean of 2 x 20 values of variance 1.
+    assert abs(found.held_out) < 4 / np.sqrt(40) and abs(found.rest) < 0.1
+    shifted = rng.standard_normal((2, items, 3, 200))
+    shifted[0, :, 1, :num] += 5.0
+    t = [
+        np.stack([localizer.welch_t(*shifted[:, i::2, layer]) for layer in range(3)])
+        for i in range(2)
+    ]
+    found = localizer.half_t(np.stack(t), num)
+    assert found.chosen == pytest.approx(found.held_out, rel=0.05)
+    assert abs(found.rest) < 0.2
+
+
+def test_halves_are_averaged_over_both_directions():
+    halves = np.array([[[5.0, 1.0, np.nan, 0.0]], [[2.0, 7.0, 3.0, 1.0]]])
+    found = localizer.half_t(halves, 1)
+    assert (found.chosen, found.held_out) == ((5 + 7) / 2, (2 + 1) / 2)
+    assert found.rest == pytest.approx(((7 + 3 + 1) / 3 + (5 + 0) / 2) / 2)

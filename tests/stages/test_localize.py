@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 from refusals import refused
@@ -29,7 +30,7 @@ def items(tmp_path):
 def run(job, config=CONFIG, extraction=BERT):
     stores = tiny.make(extract.plan(extraction, job, {}))
     found = tiny.make(localize.plan(config, job, {"extract": stores}))
-    return stores, found
+    return stores, found[:-1]
 
 
 def load(artefact):
@@ -51,7 +52,18 @@ def test_masks_hold_the_units_with_the_largest_t(make_job, items):
     assert not units["language"][0].any() and not units["random"][0].any()
     rest = units["t"][1:][~units["language"][1:]]
     assert units["t"][units["language"]].min() >= np.nanmax(rest)
-    assert f"bert: {num}, t from" in (artefact.path / localize.SUMMARY).read_text()
+    text = (artefact.path.parent / localize.SUMMARY).read_text()
+    assert f"bert: {num}, t from" in text
+    page = artefact.path.parent
+    layers = pd.read_csv(page / "layers.csv").set_index(["units", "layer"])
+    for kind in ("language", "random"):
+        assert list(layers.num[kind]) == units[kind].sum(axis=1).tolist()
+    sets = pd.read_parquet(page / "units.parquet").set_index("units")
+    for kind in ("language", "random"):
+        assert sets.mean_t[kind] == pytest.approx(units["t"][units[kind]].mean())
+    # 20 items of words at random in either list: what a half chooses is chance.
+    assert sets.held_out_half_t["language"] < sets.half_t["language"] - 1
+    assert (page / "index.html").read_text().count("data:image/svg+xml") == 2
 
 
 def test_embedding_takes_part_where_asked_for(make_job, items):

@@ -11,6 +11,7 @@ from scipy import stats
 from jaxalign.core import surprisal
 from jaxalign.data import datasets
 from jaxalign.io import store
+from jaxalign.report import behavior as report
 from jaxalign.stages import Job, behavior, extract
 
 CONFIG = behavior.Config()
@@ -53,9 +54,11 @@ def change(root, **arrays):
 
 def score(job, config=CONFIG, upstream=None):
     """Make the tables; return them and the summary."""
-    (artefact,) = tiny.make(behavior.plan(config, job, upstream or {}))
-    read = lambda name: pd.read_csv(artefact.path / name, keep_default_na=False, na_values=["nan"])
-    text = (artefact.path / behavior.SUMMARY).read_text()
+    *_, page = tiny.make(behavior.plan(config, job, upstream or {}))
+    read = lambda name: pd.read_csv(
+        page.path / f"{name}.csv", keep_default_na=False, na_values=["nan"]
+    )
+    text = (page.path / behavior.SUMMARY).read_text()
     return read(behavior.SCORES), read(behavior.STORIES), text
 
 
@@ -72,13 +75,13 @@ def test_correlation_is_that_of_mean_times_without_sentence_beginnings(make_job,
     arrays = reading.read(root)
     mean = np.nanmean(arrays["times"], axis=1)
     keep = (arrays["position"] != 1) & np.isfinite(arrays["bits"])
-    row = only(table, measure=behavior.PROTOCOL, offset=0)
+    row = only(table, measure=report.CORRELATION, offset=0)
     expected = stats.pearsonr(arrays["bits"][keep], mean[keep]).statistic
     assert row.value == pytest.approx(expected) and row.r == pytest.approx(expected)
     assert row.num_words == keep.sum() == 600 - 75
     assert row.ci_low < row.value < row.ci_high
-    before = only(table, measure=behavior.PROTOCOL, offset=-1)
-    after = only(table, measure=behavior.PROTOCOL, offset=1)
+    before = only(table, measure=report.CORRELATION, offset=-1)
+    after = only(table, measure=report.CORRELATION, offset=1)
     assert row.value > before.value > after.value + 0.1
 
 
@@ -90,7 +93,7 @@ def test_baseline_is_correlated_as_surprisal_is(make_job, root):
     row = only(table, model="log_frequency")
     expected = stats.pearsonr(arrays["log_frequency"][keep], mean[keep]).statistic
     assert row.r == pytest.approx(expected) and row.value == abs(row.r)
-    assert row.context == "control" and row.measure == behavior.PROTOCOL
+    assert row.context == "control" and row.measure == report.CORRELATION
     assert "log_frequency (control)" in text
 
 
@@ -98,7 +101,7 @@ def test_ceiling_is_of_all_words(make_job, root):
     table, _, text = score(make_job())
     arrays = reading.read(root)
     expected = surprisal.split_half_ceiling(arrays["times"], arrays["story"])
-    row = only(table, measure=behavior.PROTOCOL, offset=0)
+    row = only(table, measure=report.CORRELATION, offset=0)
     assert row.ceiling == pytest.approx(expected.value)
     assert f"ceiling of |r|: {expected.value:.4f}" in text
 
@@ -109,8 +112,8 @@ def test_negative_correlation_is_made_absolute_with_its_interval(make_job, root)
     change(
         root, bits=arrays["bits"].max(where=np.isfinite(arrays["bits"]), initial=0) - arrays["bits"]
     )
-    after = only(score(make_job(workdir="b"))[0], measure=behavior.PROTOCOL, offset=0)
-    before = only(score_before, measure=behavior.PROTOCOL, offset=0)
+    after = only(score(make_job(workdir="b"))[0], measure=report.CORRELATION, offset=0)
+    before = only(score_before, measure=report.CORRELATION, offset=0)
     for name in ("value", "ci_low", "ci_high"):
         assert after[name] == pytest.approx(before[name])
     assert after.r == pytest.approx(-before.r)
@@ -146,9 +149,8 @@ def test_means_alone_have_no_ceiling_and_no_mixed_effects(make_job):
 def test_times_are_joined_by_id(make_job):
     before, _, _ = score(make_job(workdir="a"))
     after, _, _ = score(make_job(workdir="b", backwards=True))
-    pd.testing.assert_frame_equal(
-        before.drop(columns="git_commit"), after.drop(columns="git_commit")
-    )
+    provenance = ["fingerprint", "git_commit"]  # that of the data set has its options
+    pd.testing.assert_frame_equal(before.drop(columns=provenance), after.drop(columns=provenance))
 
 
 def test_surprisal_of_a_network_is_read_from_its_store(make_job, short):
@@ -164,7 +166,7 @@ def test_surprisal_of_a_network_is_read_from_its_store(make_job, short):
         ("log_frequency", ""),
     ]
     assert "untrained of llama" in text
-    row = only(table, model="llama", measure=behavior.PROTOCOL, offset=0)
+    row = only(table, model="llama", measure=report.CORRELATION, offset=0)
     beside = store.open_artefact(stores[0])
     bits = store.open_vector(stores[0].path / store.SURPRISAL, beside).read().result()
     arrays = reading.read(short)
@@ -191,19 +193,19 @@ def test_one_stream_lets_a_story_see_those_before_it(make_job, short):
 
 def test_finished_tables_are_not_made_again_and_settings_lead_elsewhere(make_job, root):
     job = make_job()
-    (step,) = behavior.plan(CONFIG, job, {})
-    tiny.make([step])
+    step, page = behavior.plan(CONFIG, job, {})
+    tiny.make([step, page])
     assert behavior.plan(CONFIG, job, {})[0].artefact.is_done
     other = behavior.plan(dataclasses.replace(CONFIG, spillover=1), job, {})[0].artefact
     assert not other.is_done
     change(root, log_frequency=reading.read(root)["log_frequency"] + 1)
     assert not behavior.plan(CONFIG, make_job(), {})[0].artefact.is_done
-    assert step.shows == behavior.SUMMARY
+    assert page.shows == behavior.SUMMARY and not step.shows
 
 
 def test_words_that_begin_sentences_are_kept_where_asked_for(make_job):
     table, _, text = score(make_job(), dataclasses.replace(CONFIG, sentence_initial=True))
-    assert only(table, measure=behavior.PROTOCOL, offset=0).num_words == 599
+    assert only(table, measure=report.CORRELATION, offset=0).num_words == 599
     assert "begin a sentence kept" in text
 
 
@@ -212,7 +214,7 @@ def test_logarithms_of_times_change_the_gain_and_not_the_correlation(make_job):
     logs, _, _ = score(make_job(), dataclasses.replace(CONFIG, log_times=True))
     assert (plain.model == logs.model).all()
     both = plain.value - logs.value
-    is_r = plain.measure == behavior.PROTOCOL
+    is_r = plain.measure == report.CORRELATION
     assert (both[is_r] == 0).all() and (both[~is_r] != 0).all()
 
 
@@ -230,6 +232,7 @@ def test_surprisal_that_is_undefined_everywhere_is_counted(make_job, root):
         ({"baseline": ("length", "length")}, ["behavior.baseline must differ"]),
         ({"offsets": (1,)}, ["behavior.offsets must hold 0, got (1,)"]),
         ({"offsets": (0, 0)}, ["behavior.offsets must differ"]),
+        ({"beside": ("x", "x")}, ["behavior.beside must differ"]),
         ({"spillover": -1}, ["behavior.spillover must be >= 0, got -1"]),
         ({"ceiling_splits": 0}, ["behavior.ceiling_splits must be >= 1"]),
     ],
@@ -269,6 +272,62 @@ def test_one_story_is_refused(make_job, root):
     change(root, times=times)
     with refused("behavior needs reading times of at least 2 passages, found 1"):
         behavior.plan(CONFIG, make_job(), {})
+
+
+@pytest.fixture
+def other(tmp_path, root, monkeypatch):
+    """The same words with other times, by a name that can be given."""
+    arrays = reading.read(root)
+    folder = tmp_path / "other"
+    folder.mkdir()
+    np.savez(folder / "reading.npz", **arrays | {"times": arrays["times"][:, :1]})
+    name = {"module": "reading", "root": folder, "options": {}}
+    monkeypatch.setattr(datasets, "find", lambda key, _: datasets.Dataset(name=key, **name))
+    return folder
+
+
+def test_other_times_of_the_same_words_stand_beside(make_job, other):
+    config = dataclasses.replace(CONFIG, beside=("second",))
+    *scored, page = tiny.make(behavior.plan(config, make_job(), {}))
+    assert [x.name for x in scored] == ["reading", "second"]
+    table = pd.read_parquet(page.path / "scores.parquet")
+    assert list(dict.fromkeys(table.dataset)) == ["reading", "second"]
+    assert len(table[table.dataset == "second"]) > 5
+    correlations = pd.read_csv(page.path / "correlations.csv")
+    assert set(zip(correlations.dataset, correlations.num_participants, strict=True)) == {
+        ("reading", 5),
+        ("second", 1),
+    }
+    text = (page.path / "index.html").read_text()
+    assert "second" in text and text.count("data:image/svg+xml") == 3
+    assert all((page.path / name).is_file() for name in page.facts()["files"])
+    # Alone, each is scored as it is beside the other.
+    alone = behavior.plan(CONFIG, make_job(), {})[0].artefact
+    assert alone.is_done and alone.path == scored[0].path
+
+
+def test_other_words_beside_are_refused(make_job, root, other):
+    arrays = reading.read(root)
+    np.savez(other / "reading.npz", **arrays | {"text": arrays["text"][::-1]})
+    with refused("behavior.beside must name data sets of the words of reading: second has others"):
+        behavior.plan(dataclasses.replace(CONFIG, beside=("second",)), make_job(), {})
+    with refused("behavior.beside must name other data sets, got 'reading'"):
+        behavior.plan(dataclasses.replace(CONFIG, beside=("reading",)), make_job(), {})
+
+
+def test_model_minus_control_is_paired_by_story(make_job):
+    _, stories, _ = score(make_job())
+    page = behavior.plan(CONFIG, make_job(), {})[-1].artefact
+    table = pd.read_csv(page.path / "controls.csv").set_index(["measure", "control"])
+    own = stories[(stories.measure == report.CORRELATION) & (stories.offset == 0)]
+    own = own.pivot(index="story", columns="model", values="value")
+    expected = own.planted - own.length * np.sign(
+        only(score(make_job())[0], model="length", offset=0).r
+    )
+    row = table.loc[report.CORRELATION, "length"]
+    assert row.difference == pytest.approx(expected.mean()) and row.num_stories == 3
+    half = stats.t.ppf(0.975, 2) * expected.sem()
+    assert row.ci_high - row.difference == pytest.approx(half)
 
 
 def test_data_without_reading_times_are_refused(tmp_path, mesh):

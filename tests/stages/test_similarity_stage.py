@@ -18,10 +18,9 @@ CONFIG = similarity.Config()
 def compare(job, extraction, config=CONFIG, upstream=None):
     stores = tiny.make(extract.plan(extraction, job, {}))
     found = tiny.make(similarity.plan(config, job, {"extract": stores} | (upstream or {})))
-    read = lambda path: pd.read_csv(path, keep_default_na=False, na_values=["nan"])
-    tables = [read(x.path / similarity.SCORES) for x in found]
-    texts = [(x.path / similarity.SUMMARY).read_text() for x in found]
-    return stores, pd.concat(tables), texts
+    page = found[-1].path
+    table = pd.read_csv(page / "scores.csv", keep_default_na=False, na_values=["nan"])
+    return stores, table, [(page / similarity.SUMMARY).read_text()]
 
 
 def standard(x):
@@ -57,6 +56,32 @@ def test_values_of_sentences_are_those_of_numpy_and_scipy(make_job, sentences):
                 assert values[f"rsa_{kind}"] == pytest.approx(expected, abs=1e-4)
     assert len(table) == 4 * 4 * 2 * 4
     assert (table.num_samples == 60).all()
+    check_page(stores[0].path.parents[1] / "similarity", stores[0])
+
+
+def check_page(folder, source):
+    """Hold layers x layers, means over subjects and the page against their sources."""
+    matrix = pd.read_parquet(folder / "layer_matrix.parquet")
+    assert len(matrix) == 16
+    layers = [standard(store.open_artefact(source).read_layer(i).astype(float)) for i in range(4)]
+    for row in matrix.itertuples():
+        assert row.cka == pytest.approx(cka(layers[row.layer], layers[row.other]), abs=1e-5)
+    table = pd.read_csv(folder / "scores.csv")
+    profiles = pd.read_csv(folder / "profiles.csv")
+    keys = {"roi": "A", "measure": "cka", "layer": 2}
+    of = lambda x: x[(x[list(keys)] == list(keys.values())).all(axis=1)]
+    subjects = of(table[table.subject != "group"]).value
+    (row,) = of(profiles).itertuples()
+    assert row.subjects_mean == pytest.approx(subjects.mean()) and row.num_subjects == 3
+    half = stats.t.ppf(0.975, 2) * subjects.sem()
+    assert row.ci_high - row.subjects_mean == pytest.approx(half)
+    best = pd.read_csv(folder / "best.csv").set_index(["roi", "measure"])
+    own = profiles[(profiles.roi == "A") & (profiles.measure == "cka")].set_index("layer")
+    assert int(best.layer["A", "cka"]) == own.subjects_mean.idxmax()
+    assert np.isnan(best.value["B", "rsa_pearson"]) and best.layer["B", "rsa_pearson"] == "–"
+    text = (folder / "index.html").read_text()
+    assert text.count("data:image/svg+xml") == 2
+    assert "one target is no pattern" in text
 
 
 def test_one_target_is_undefined_and_said_so(make_job, sentences, caplog):
