@@ -35,6 +35,9 @@ def get_config():
                 "untrained",
             ),
             partition=("word_rate", "word_length", "position"),
+            # A quarter of the weights that would be tried by default, and of the time.
+            partition_draws=12,
+            partition_rounds=0,
             permutations=999,
         ),
         report=report.Config(),
