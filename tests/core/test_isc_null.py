@@ -23,9 +23,7 @@ def test_shifts_match_rolled_series(rng, pairs, lengths):
     Y[1, 1] = 0.3  # a subject without that target
     run = np.repeat(np.arange(len(lengths)), lengths)
     own = [np.flatnonzero(run == i) for i in range(len(lengths))]
-    found = isc_null.draw(
-        Y, run, null="shift", num=6, rng=np.random.default_rng(3), pairs=pairs
-    )
+    found = isc_null.draw(Y, run, null="shift", num=6, rng=np.random.default_rng(3), pairs=pairs)
     seeds = np.random.default_rng(3).integers(2**63, size=6)
     for seed, one in zip(seeds, found, strict=True):
         draws = np.random.default_rng(seed)
@@ -77,9 +75,7 @@ def test_what_is_shared_is_found(rng):
 
 def test_tiles_are_the_same_draws(rng, monkeypatch):
     Y = rng.normal(size=(4, 5, 30))
-    draw = lambda: isc_null.draw(
-        Y, np.zeros(30), null="phase", num=3, rng=np.random.default_rng(1)
-    )
+    draw = lambda: isc_null.draw(Y, np.zeros(30), null="phase", num=3, rng=np.random.default_rng(1))
     whole = draw()
     monkeypatch.setattr(isc_null, "TILE_NUMBERS", 2 * 4 * 30)
     np.testing.assert_allclose(draw(), whole, atol=1e-14)
