@@ -2,8 +2,8 @@
 
     launch/local.sh -m jaxalign.main --config=configs/ceilings.py:pieman --data_root=...
 
-takes any name of jaxalign/data/datasets.py, or a directory. Without one it is Pie Man: 36 people hear
-a story. `demo` plants its listeners with the help of a model, and shows their true ceilings too.
+takes any name of jaxalign/data/datasets.py, or a directory. Without one it is Pie Man: 36 people
+hear a story. `demo` plants its listeners with the help of a model, and shows their true ceilings.
 docs/ceilings.md says what each ceiling means. As Brain-Score extrapolates:
 `--config.ceiling.splits=shuffled --config.ceiling.alphas="(0.0,)"`.
 """

@@ -126,7 +126,7 @@ def undefined_rois(kind: str, scale: str, data: Shared, remark: str) -> list[dic
 def over_subjects(
     kind: str, values: Float[np.ndarray, "s v"], data: Shared, how: Setting
 ) -> list[dict]:
-    """Rows of correlations of single subjects: each target, each ROI, and their means over subjects.
+    """Rows of correlations of subjects: of each target and ROI, and their means over subjects.
 
     Args:
       kind: of ceiling.
@@ -211,7 +211,7 @@ def of_targets(
     """
     rows = []
     roi_of = [roi for roi, _ in names]
-    ends = "" if rois is not None else ENDS
+    is_mean_of_ends = rois is None and interval != ""
     if rois is None:
         parts = [by_roi(x[None], roi_of)[0][0] for x in found[:3]]
         rois = Ceiling(*parts, np.zeros(len(parts[0]), int))
@@ -223,6 +223,7 @@ def of_targets(
         undefined = int(np.isnan(found.value[own]).sum()) + missing.get(roi, 0)
         note = "" if not undefined else _partly(undefined) if own else _nothing_shared(undefined)
         numbers = _numbers(rois, order.index(roi)) if own else {}
+        ends = ENDS if is_mean_of_ends and len(own) > 1 else ""
         counts = {
             "num_subjects": num_subjects,
             "num_targets": len(own) + missing.get(roi, 0) - undefined,

@@ -13,8 +13,8 @@ from absl import logging
 from sklearn.model_selection import ShuffleSplit
 from tqdm import tqdm
 
-from jaxalign.core import ceiling, features, folds, isc, isc_null, repeats
-from jaxalign.data import ceiling_curves, ceiling_rows, samples, targets
+from jaxalign.core import ceiling, folds, isc, isc_null
+from jaxalign.data import ceiling_curves, ceiling_repeats, ceiling_rows, samples, targets
 from jaxalign.data.ceiling_rows import Setting, Shared
 from jaxalign.data.schema import GROUP, Responses, Stimuli
 from jaxalign.errors import InputError
@@ -202,8 +202,6 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     short = table.drop(columns=["schema_version", "versions"])
     _write(artefact, TABLE, short.to_csv(index=False, na_rep="nan", lineterminator="\n"))
     remarks = report.remarks(table, left_out)
-    for remark in remarks:
-        logging.warning("ceiling %s: %s", artefact.name, remark)
     curves = artefact.path / CURVES
     figures = report.figures(table, pd.read_csv(curves) if curves.is_file() else None)
     for name, svg in figures.items():
@@ -264,7 +262,9 @@ def _parts(
     }
     parts = {kind: every[kind] for kind in config.kinds}
     if responses.signal.size:
-        parts["signal"] = lambda: _signal(responses, splits)
+        parts["signal"] = lambda: ceiling_repeats.of_signal(
+            responses, [split.test for split in splits]
+        )
     return parts
 
 
@@ -308,11 +308,9 @@ def _isc(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> lis
             pairs=is_pairs,
             progress=functools.partial(tqdm, desc="nulls of ISC", unit=" draws", mininterval=1.0),
         )
-        observed = (
-            found.value
-            if is_pairs
-            else ceiling_rows.by_roi(values.T, ["all"] * len(values))[0][:, 0]
-        )
+        # Over subjects as over targets: those that are undefined are left out.
+        mean = ceiling_rows.by_roi(values.T, [""] * len(values))[0][:, 0]
+        observed = found.value if is_pairs else mean
         ceiling_rows.add_significance(own, observed, nulls, data)
     return rows[0] + rows[1]
 
@@ -329,13 +327,6 @@ def _leave_one_out(data: Shared, splits: Sequence[folds.Split], how: Setting) ->
     return ceiling_rows.over_subjects(kind, values, data, how)
 
 
-def _blocks(config: Config, runs: Sequence[str]) -> np.ndarray:
-    """Label blocks of neighbouring samples, within each run; a run's last may be shorter."""
-    starts = np.flatnonzero([i == 0 or runs[i] != runs[i - 1] for i in range(len(runs))])
-    place = np.arange(len(runs)) - np.repeat(starts, np.diff([*starts, len(runs)]))
-    return np.cumsum(place % config.block == 0)
-
-
 def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> list[dict]:
     scales = {"split_half": "reliability", "split_half_root": "r"}
     if len(data.subject) < 2:
@@ -348,7 +339,7 @@ def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Setting)
             rng=np.random.default_rng(seed),  # the same halves and resamples for both
             num_splits=config.num_splits,
             root=kind == "split_half_root",
-            blocks=_blocks(config, runs),
+            blocks=ceiling_repeats.blocks(runs, config.block),
             confidence=how.confidence,
             num_resamples=how.num_resamples,
         )
@@ -371,60 +362,10 @@ def _repeats(
     if is_simulated or not job.dataset.has_repeats:
         logging.info("ceiling: data set %s has no repeats apart", job.dataset.name)
         return []
-    rows = []
-    for subject in dict.fromkeys(responses.subject):
-        found = job.dataset.repeats(subject)
-        if config.rois:
-            raise InputError(
-                f"ceiling.rois must be () with repeats, got {config.rois}; or leave repeats out of "
-                "ceiling.kinds."
-            )
-        values = found.values.astype(np.float64)
-        if not found.stimulus_id:  # time courses: a scanner's unit differs from run to run
-            values = np.stack([features.standardize(x, found.run) for x in values])
-        rows += _of_repeats(config, values.transpose(0, 2, 1), found, subject, how)
-    return rows
-
-
-def _of_repeats(config: Config, Y, found, subject: str, how: Setting) -> list[dict]:
-    names = list(zip(found.roi, found.target, strict=True))
-    runs = list(found.run)
-    options = {
-        "blocks": np.arange(len(runs)) if found.stimulus_id else _blocks(config, runs),
-        "confidence": how.confidence,
-        "num_resamples": how.num_resamples,
-    }
-    twice = ((~np.isnan(Y)).sum(axis=0) >= 2).any(axis=1)
-    rows = []
-    for kind, scale, function in (
-        ("ncsnr", "ratio", repeats.ncsnr),
-        ("noise_ceiling", "variance", repeats.noise_ceiling),
-        ("explainable_variance", "variance", repeats.explainable_variance),
-    ):
-        able, remark = twice, "no stimulus has two repeats, or no variance is left"
-        if kind == "explainable_variance":
-            able = twice & np.isfinite(Y).all(axis=(0, 2)) & (len(Y) > 1)
-            remark = "stimuli differ in number of repeats, or no variance is left"
-        estimates = np.full((3, len(names)), np.nan)
-        if able.any():
-            estimates[:, able] = function(Y[:, able], rng=how.rng, **options)[:3]
-        num = np.zeros(len(names), int)
-        rows += ceiling_rows.of_targets(
-            kind, scale, ceiling.Ceiling(*estimates, num), subject, names, remark=remark
+    return [
+        row
+        for subject in dict.fromkeys(responses.subject)
+        for row in ceiling_repeats.rows(
+            job.dataset.repeats(subject), config.block, how, rois=config.rois
         )
-    return rows
-
-
-def _signal(responses: Responses, splits: Sequence[folds.Split]) -> list[dict]:
-    """Correlations of simulated responses with their noiseless signal: the true ceilings."""
-    blocks = [split.test for split in splits]
-    r = ceiling.correlation(responses.signal.T, responses.values.T, blocks)
-    nothing = np.full(len(r), np.nan)
-    found = ceiling.Ceiling(r, nothing, nothing, np.zeros(len(r), int))
-    rows = []
-    for subject in dict.fromkeys(responses.subject):
-        own = [i for i, x in enumerate(responses.subject) if x == subject]
-        names = [(responses.roi[i], responses.target[i]) for i in own]
-        part = ceiling.Ceiling(*(x[own] for x in found))
-        rows += ceiling_rows.of_targets("signal", "r", part, subject, names, interval="")
-    return rows
+    ]

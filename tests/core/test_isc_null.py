@@ -91,9 +91,7 @@ def test_constant_targets_are_undefined(rng):
 
 def test_refusals(rng):
     Y = rng.normal(size=(3, 2, 20))
-    draw = lambda Y=Y, run=np.zeros(20), num=3: isc_null.draw(
-        Y, run, null="shift", num=num, rng=rng
-    )
+    draw = lambda Y=Y, run=(0,) * 20, num=3: isc_null.draw(Y, run, null="shift", num=num, rng=rng)
     with pytest.raises(ValueError, match="at least 2 subjects, got 1"):
         draw(Y[:1])
     with pytest.raises(ValueError, match="Y must be finite"):
