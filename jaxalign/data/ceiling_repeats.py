@@ -65,7 +65,7 @@ def rows(found: Repeats, block: int, how: Setting, *, rois: Sequence[str] = ()) 
         estimates = np.full((3, len(names)), np.nan)
         if able.any():
             estimates[:, able] = function(Y[:, able], rng=how.rng, **options)[:3]
-        own = ceiling.Ceiling(*estimates, np.zeros(len(names), int))
+        own = ceiling.Ceiling(*estimates, np.ones(len(names), int))
         made += ceiling_rows.of_targets(kind, scale, own, found.subject[0], names, remark=remark)
     return made
 
@@ -82,7 +82,7 @@ def of_signal(responses: Responses, tests: Sequence[Int[np.ndarray, " _"]]) -> l
     made = []
     for subject, own in features.members(list(responses.subject)).items():
         names = [(responses.roi[i], responses.target[i]) for i in own]
-        num = np.zeros(len(own), int)
+        num = np.ones(len(own), int)
         part = ceiling.Ceiling(r[own], nothing[own], nothing[own], num)
         made += ceiling_rows.of_targets("signal", "r", part, subject, names, interval="")
     return made

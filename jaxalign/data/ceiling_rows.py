@@ -200,12 +200,12 @@ def of_targets(
     Args:
       kind: of ceiling.
       scale: what the values are.
-      found: of each target.
+      found: of each target, `num` the subjects behind it.
       subject: whose, or the group.
       names: ROI and target of each.
       rois: of each ROI in order; None: means of values and of ends of intervals over targets.
       interval: what it resamples.
-      num_subjects: behind each value.
+      num_subjects: behind the ROIs' values.
       left_out: further targets of each ROI that have no ceiling.
       remark: why an undefined one is.
     """
@@ -240,7 +240,7 @@ def of_targets(
             rows.append(
                 row(kind, scale, subject, roi, names[i][1], interval=interval, remark=note)
                 | _numbers(found, i)
-                | {"num_subjects": num_subjects, "num_targets": 1, "num_undefined": int(note != "")}
+                | {"num_targets": 1, "num_undefined": int(note != "")}
             )
     return rows
 

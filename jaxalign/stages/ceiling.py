@@ -281,6 +281,7 @@ def _isc(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> lis
         "num_resamples": how.num_resamples,
     }
     found = isc.over_pairs(pairs, len(data.subject), **intervals)
+    found = found._replace(num=data.varies.sum(axis=0))
     means, _ = ceiling_rows.by_roi(pairs, data.roi)
     rows.append(
         ceiling_rows.of_targets(
@@ -334,15 +335,21 @@ def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Setting)
     seed = how.rng.integers(2**63)
     rows = []
     for kind, scale in scales.items():
-        found = ceiling.split_half(
-            np.where(data.varies[:, :, None], data.Y, np.nan),
-            rng=np.random.default_rng(seed),  # the same halves and resamples for both
-            num_splits=config.num_splits,
-            root=kind == "split_half_root",
-            blocks=ceiling_repeats.blocks(runs, config.block),
-            confidence=how.confidence,
-            num_resamples=how.num_resamples,
-        )
+        estimates = np.full((3, len(data.roi)), np.nan)
+        # Halves are of the subjects in whom a target varies: mostly all, and so once.
+        patterns, pattern = np.unique(data.varies, axis=1, return_inverse=True)
+        for number, members in enumerate(patterns.T):
+            own = np.flatnonzero(pattern.reshape(-1) == number)
+            estimates[:, own] = ceiling.split_half(
+                data.Y[members][:, own],
+                rng=np.random.default_rng(seed),  # the same resamples of all targets and scales
+                num_splits=config.num_splits,
+                root=kind == "split_half_root",
+                blocks=ceiling_repeats.blocks(runs, config.block),
+                confidence=how.confidence,
+                num_resamples=how.num_resamples,
+            )[:3]
+        found = ceiling.Ceiling(*estimates, data.varies.sum(axis=0))
         rows += ceiling_rows.of_targets(
             kind,
             scale,
