@@ -48,7 +48,7 @@ def rows(found: Repeats, block: int, how: Setting, *, rois: Sequence[str] = ()) 
         labels = blocks(runs, block)
     Y = values.transpose(0, 2, 1)
     index = np.flatnonzero(keep)
-    names = [(found.roi[i], found.target[i]) for i in index]
+    names = [(found.roi[i], found.target[i]) for i in index.tolist()]
     options = {
         "blocks": labels,
         "confidence": how.confidence,
@@ -65,7 +65,8 @@ def rows(found: Repeats, block: int, how: Setting, *, rois: Sequence[str] = ()) 
         estimates = np.full((3, len(names)), np.nan)
         if able.any():
             estimates[:, able] = function(Y[:, able], rng=how.rng, **options)[:3]
-        own = ceiling.Ceiling(*estimates, np.ones(len(names), int))
+        value, low, high = estimates
+        own = ceiling.Ceiling(value, low, high, np.ones(len(names), int))
         made += ceiling_rows.of_targets(kind, scale, own, found.subject[0], names, remark=remark)
     return made
 
@@ -81,7 +82,7 @@ def of_signal(responses: Responses, tests: Sequence[Int[np.ndarray, " _"]]) -> l
     nothing: Float[np.ndarray, " v"] = np.full(len(r), np.nan)
     made = []
     for subject, own in features.members(list(responses.subject)).items():
-        names = [(responses.roi[i], responses.target[i]) for i in own]
+        names = [(responses.roi[i], responses.target[i]) for i in own.tolist()]
         num = np.ones(len(own), int)
         part = ceiling.Ceiling(r[own], nothing[own], nothing[own], num)
         made += ceiling_rows.of_targets("signal", "r", part, subject, names, interval="")

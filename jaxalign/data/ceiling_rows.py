@@ -213,8 +213,8 @@ def of_targets(
     roi_of = [roi for roi, _ in names]
     is_mean_of_ends = rois is None and interval != ""
     if rois is None:
-        parts = [by_roi(x[None], roi_of)[0][0] for x in found[:3]]
-        rois = Ceiling(*parts, np.zeros(len(parts[0]), int))
+        value, low, high = by_roi(np.stack(found[:3]), roi_of)[0]
+        rois = Ceiling(value, low, high, np.zeros(len(value), int))
     missing = left_out or {}
     every = dict.fromkeys([*roi_of, *missing])
     order = list(dict.fromkeys(roi_of))

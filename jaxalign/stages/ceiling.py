@@ -349,7 +349,8 @@ def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Setting)
                 confidence=how.confidence,
                 num_resamples=how.num_resamples,
             )[:3]
-        found = ceiling.Ceiling(*estimates, data.varies.sum(axis=0))
+        value, low, high = estimates
+        found = ceiling.Ceiling(value, low, high, data.varies.sum(axis=0))
         rows += ceiling_rows.of_targets(
             kind,
             scale,
