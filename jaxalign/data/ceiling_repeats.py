@@ -23,7 +23,7 @@ def blocks(runs: Sequence[str], size: int) -> Int[np.ndarray, " n"]:
       size: samples of a block.
     """
     starts = np.flatnonzero([i == 0 or runs[i] != runs[i - 1] for i in range(len(runs))])
-    place = np.arange(len(runs)) - np.repeat(starts, np.diff([*starts, len(runs)]))
+    place = np.arange(len(runs)) - np.repeat(starts, np.diff(np.append(starts, len(runs))))
     return np.cumsum(place % size == 0)
 
 
@@ -82,7 +82,7 @@ def of_signal(responses: Responses, tests: Sequence[Int[np.ndarray, " _"]]) -> l
     nothing: Float[np.ndarray, " v"] = np.full(len(r), np.nan)
     made = []
     for subject, own in features.members(list(responses.subject)).items():
-        names = [(responses.roi[i], responses.target[i]) for i in own.tolist()]
+        names = [(str(responses.roi[i]), str(responses.target[i])) for i in own.tolist()]
         num = np.ones(len(own), int)
         part = ceiling.Ceiling(r[own], nothing[own], nothing[own], num)
         made += ceiling_rows.of_targets("signal", "r", part, subject, names, interval="")
