@@ -13,6 +13,7 @@ STAGES = (
     "extract",
     "localize",
     "simulate",
+    "ceiling",
     "encode",
     "similarity",
     "behavior",

@@ -6,7 +6,7 @@ The level that a saturating curve reaches is the ceiling.
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -121,6 +121,89 @@ def leave_subjects_out(
     error = math.sqrt((s - 1) * np.var(parts))
     half = float(stats.t.ppf((1 + confidence) / 2, s - 1)) * error
     return Ceiling(*map(np.asarray, (value, value - half, value + half, s)))
+
+
+def resample_subjects(
+    values: Float[np.ndarray, " v"],
+    columns: Sequence[Int[np.ndarray, " _"]],
+    *,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+    num_resamples: int = 1000,
+) -> Ceiling:
+    """Take the median over the targets of all subjects, with an interval over those predicted.
+
+    Percentile bootstrap of subjects with all of their targets. Who predicts them is taken as given,
+    which matters less the more there are: of few subjects `leave_subjects_out` says more, and needs
+    every subset.
+
+    Args:
+      values: ceiling of each target; NaN is left out.
+      columns: targets of each subject.
+      rng: draws.
+      confidence: coverage of the interval.
+      num_resamples: bootstraps.
+
+    Raises:
+      ValueError: if a number is out of its range.
+    """
+    resampling.check(confidence, num_resamples)
+    parts = [values[own][~np.isnan(values[own])] for own in columns]
+    parts = [part for part in parts if len(part)]
+    value = _median(values)
+    if len(parts) < 2:
+        return Ceiling(value, np.asarray(np.nan), np.asarray(np.nan), np.asarray(len(parts)))
+    drawn = rng.integers(len(parts), size=(num_resamples, len(parts)))
+    medians = np.array([np.median(np.concatenate([parts[i] for i in row])) for row in drawn])
+    low, high = resampling.percentiles(medians, value, confidence)
+    return Ceiling(value, low, high, np.asarray(len(parts)))
+
+
+def averages(scores: SubsetScores) -> Float[np.ndarray, "v k"]:
+    """Average each target's scores over the subsets of each size and their splits.
+
+    Subsets with an undefined score are left out for that target; NaN where none is left. The sizes
+    are `np.unique(scores.subsets.sum(axis=1))`.
+
+    Args:
+      scores: from `subsets.score`.
+    """
+    sizes = scores.subsets.sum(axis=1)
+    found = np.full((sum(map(len, scores.columns)), len(np.unique(sizes))), np.nan)
+    for i, (r, columns) in enumerate(zip(scores.r, scores.columns, strict=True)):
+        own = sizes[scores.subsets[:, i]]
+        means = r.astype(np.float64).mean(axis=1)
+        for place, k in enumerate(np.unique(sizes)):
+            part = means[own == k]
+            defined = ~np.isnan(part)
+            total = np.where(defined, part, 0.0).sum(axis=0)
+            num = defined.sum(axis=0)
+            found[columns, place] = np.divide(
+                total, num, out=np.full(len(columns), np.nan), where=num > 0
+            )
+    return found
+
+
+def of_targets(scores: SubsetScores, keep: Bool[np.ndarray, " v"]) -> SubsetScores:
+    """Return the scores of some targets, predicted from all as they are; subjects stay.
+
+    Args:
+      scores: from `subsets.score`.
+      keep: which.
+
+    Raises:
+      ValueError: if there is not one entry per target.
+    """
+    if len(keep) != sum(map(len, scores.columns)):
+        raise ValueError(
+            f"keep must have one entry per target: {sum(map(len, scores.columns))}, got "
+            f"{len(keep)}."
+        )
+    place = np.cumsum(keep) - 1
+    return scores._replace(
+        r=tuple(r[:, :, keep[own]] for r, own in zip(scores.r, scores.columns, strict=True)),
+        columns=tuple(place[own[keep[own]]] for own in scores.columns),
+    )
 
 
 def _patterns(

@@ -109,9 +109,8 @@ def isc(
             values, rng=rng, confidence=confidence, num_resamples=num_resamples
         )
     flat = values.reshape(len(values), -1)
-    value, low, high = _over_pairs(flat, len(Y), rng, confidence, num_resamples)
-    num = np.full(flat.shape[1], len(Y))
-    return Ceiling(*(x.reshape(values.shape[1:]) for x in (value, low, high, num)))
+    found = over_pairs(flat, len(Y), rng=rng, confidence=confidence, num_resamples=num_resamples)
+    return Ceiling(*(x.reshape(values.shape[1:]) for x in found))
 
 
 def _check(Y):
@@ -121,8 +120,32 @@ def _check(Y):
         raise ValueError("Y must be finite: it holds NaN or infinity.")
 
 
-def _over_pairs(r, num_subjects, rng, confidence, num_resamples):
-    """Average over pairs; each pair counts as often as its subjects were drawn together."""
+def over_pairs(
+    r: Float[np.ndarray, "p v"],
+    num_subjects: int,
+    *,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+    num_resamples: int = 2000,
+) -> Ceiling:
+    """Average over pairs, with a percentile bootstrap interval over subjects.
+
+    Each pair counts as often as its subjects were drawn together, one drawn twice making no pair
+    with itself. Undefined pairs are left out.
+
+    Args:
+      r: from `pairwise`, or means of it over targets.
+      num_subjects: whose pairs they are.
+      rng: draws the resamples.
+      confidence: coverage of the interval.
+      num_resamples: bootstraps.
+
+    Raises:
+      ValueError: if a number is out of its range.
+
+    Source: Chen et al. (2016), NeuroImage 142.
+    """
+    resampling.check(confidence, num_resamples)
     first, second = np.triu_indices(num_subjects, 1)
     counts = resampling.draw_blocks(rng, num_resamples, num_subjects)
     weights = counts[:, first] * counts[:, second]
@@ -136,4 +159,4 @@ def _over_pairs(r, num_subjects, rng, confidence, num_resamples):
         mean = np.divide(total, size, out=np.full(total.shape, np.nan), where=size > 0)
         value[own] = mean[0]
         low[own], high[own] = resampling.percentiles(mean[1:], mean[0], confidence)
-    return value, low, high
+    return Ceiling(value, low, high, np.full(r.shape[1], num_subjects))

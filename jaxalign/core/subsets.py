@@ -49,6 +49,7 @@ def score(
     *,
     alphas: Sequence[float] = (0.0,),
     alpha_per_target: bool = False,
+    chosen: Bool[np.ndarray, "c s"] | None = None,
     max_subsets: int | None = None,
     rng: np.random.Generator | None = None,
     cutoff: float = ridge.CUTOFF,
@@ -67,6 +68,8 @@ def score(
         than samples), or several, of which each training set chooses one by leaving out single
         samples.
       alpha_per_target: choose a penalty for each target, not one for all targets of a subject.
+      chosen: members of each subset, from `balanced_members` for instance; None: every subset, or
+        a sample of them.
       max_subsets: subsets to draw of each size, if there are more; None: every subset.
       rng: draws them.
       cutoff: fraction of the largest eigenvalue below which a direction of the features is dropped.
@@ -81,7 +84,13 @@ def score(
     Y = _checked(Y, subjects, splits, alphas)
     members = features.members(subjects)
     columns = tuple(members.values())
-    chosen = members_of(len(columns), max_subsets=max_subsets, rng=rng)
+    if chosen is None:
+        chosen = members_of(len(columns), max_subsets=max_subsets, rng=rng)
+    elif chosen.shape[1:] != (len(columns),) or not len(chosen) or chosen.sum(axis=1).min() < 2:
+        raise ValueError(
+            f"chosen must hold subsets of at least 2 of {len(columns)} subjects, got shape "
+            f"{chosen.shape}."
+        )
     row = chosen.cumsum(axis=0) - 1  # of each subset, among those that hold a subject
     uses = defaultdict(list)  # (subject, row) that each pool predicts
     for c, subset in enumerate(chosen):
@@ -150,6 +159,64 @@ def members_of(
             found = sorted(drawn)
         rows += [np.isin(np.arange(s), subset) for subset in found]
     return np.array(rows)
+
+
+def balanced_members(
+    num_subjects: int, *, per_subject: int, num_sizes: int, rng: np.random.Generator
+) -> Bool[np.ndarray, "c s"]:
+    """Return subsets in which all subjects take part about equally often, at sizes from 2 to all.
+
+    A sample of the subsets of two out of many subjects would leave most subjects without any. Here
+    subjects are put in a random order and cut into subsets, once and again, until each is in
+    `per_subject` of them; where the size does not divide the number of subjects, the last subset
+    takes its rest from the first ones. A size with fewer subsets than that has all of them.
+
+    Args:
+      num_subjects: at least 3.
+      per_subject: subsets of each size that each subject is in, at least.
+      num_sizes: sizes, spread evenly on a logarithmic scale; all where there are no more.
+      rng: draws the orders.
+
+    Raises:
+      ValueError: with fewer than 3 subjects, or numbers below 1 (below 2, of sizes).
+    """
+    s = num_subjects
+    if s < 3:
+        raise ValueError(f"An extrapolation over subjects needs at least 3, got {s}.")
+    if per_subject < 1 or num_sizes < 2:
+        raise ValueError(
+            f"per_subject must be >= 1 and num_sizes >= 2, got {per_subject} and {num_sizes}."
+        )
+    rows = []
+    for k in spread_sizes(s, num_sizes):
+        if math.comb(s - 1, k - 1) <= per_subject:
+            subsets = itertools.combinations(range(s), k)
+        else:
+            drawn = set()
+            times = np.zeros(s, int)
+            while times.min() < per_subject:
+                order = rng.permutation(s)
+                for start in range(0, s, k):
+                    subset = tuple(sorted(order[np.arange(start, start + k) % s].tolist()))
+                    if subset not in drawn:
+                        drawn.add(subset)
+                        times[list(subset)] += 1
+            subsets = sorted(drawn)
+        rows += [np.isin(np.arange(s), subset) for subset in subsets]
+    return np.array(rows)
+
+
+def spread_sizes(num_subjects: int, num_sizes: int) -> list[int]:
+    """Return sizes of subsets from 2 to all, evenly on a logarithmic scale; all if no more.
+
+    Args:
+      num_subjects: the largest.
+      num_sizes: how many, at most.
+    """
+    if num_sizes >= num_subjects - 1:
+        return list(range(2, num_subjects + 1))
+    spread = np.geomspace(2, num_subjects, num_sizes).round().astype(int)
+    return sorted(set(spread.tolist()))
 
 
 def _checked(Y, subjects, splits, alphas):

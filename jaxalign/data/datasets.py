@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxalign.data import localizer
+from jaxalign.data.presentations import Repeats
 from jaxalign.data.schema import Behavior, Responses, Stimuli
 from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
@@ -128,6 +129,22 @@ class Dataset:
         if hasattr(self._adapter, "word_facts"):
             return self._adapter.word_facts(self.root, self.stimuli)
         return WordFacts(stimulus_id=self.stimuli.stimulus_id)
+
+    @property
+    def has_repeats(self) -> bool:
+        """Whether the adapter reads the repeats of stimuli apart from their mean."""
+        return hasattr(self._adapter, "repeats")
+
+    def repeats(self, subject: str) -> Repeats:
+        """Read the responses of a subject to each repeat of a stimulus.
+
+        Raises:
+          InputError: if the data set has no repeats, or a file is not what it must be.
+        """
+        if not self.has_repeats:
+            raise InputError(f"data set {self.name} has no repeats.")
+        options = {name: x for name, x in self.options.items() if name != "subjects"}
+        return self._adapter.repeats(self.root, subject=subject, **options)
 
     @property
     def _adapter(self) -> types.ModuleType:

@@ -132,12 +132,19 @@ def responses(root: pathlib.Path, **options: Any) -> Responses:
     )
 
 
-def repeats(root: pathlib.Path, **options: Any) -> Repeats:
+def repeats(root: pathlib.Path, *, subject: str = "", **options: Any) -> Repeats:
     """Read the responses to each presentation of the shared images, by one subject.
+
+    Args:
+      root: data root.
+      subject: who, if `subjects` of the options does not say so.
+      **options: see `Options`.
 
     Raises:
       InputError: as `responses`.
     """
+    if subject:
+        options["subjects"] = (subject,)
     opts = dataclasses.replace(Options(**options), images="shared")
     files(root, **dataclasses.asdict(opts))
     if len(opts.subjects) != 1:

@@ -1,4 +1,4 @@
-"""Rows of scores and of partitions of variance: their schemas, and their Parquet files."""
+"""Rows of scores, partitions, tests and ceilings: their schemas and Parquet files."""
 
 import io
 import pathlib
@@ -127,6 +127,35 @@ SIGNIFICANCE = pa.schema(
     metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
 )
 
+# One row per ceiling: of a target, or of an ROI's targets together; of a subject, or of all.
+CEILINGS = pa.schema(
+    [
+        ("schema_version", pa.int32()),
+        ("dataset", pa.string()),
+        ("kind", pa.string()),
+        ("scale", pa.string()),  # what the value is: "r", "reliability", "variance", "ratio"
+        ("subject", pa.string()),  # "group": over subjects
+        ("roi", pa.string()),
+        ("target", pa.string()),  # "": all of the ROI's
+        ("average", pa.string()),  # over the ROI's targets: "mean" or "median"; "" of one target
+        ("value", pa.float64()),  # NaN where undefined; `remark` says why
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("interval", pa.string()),  # what it resamples; "": there is none
+        ("p", pa.float64()),  # NaN where there is no test
+        ("p_adjusted", pa.float64()),  # Benjamini-Hochberg, over targets or over ROIs of the kind
+        ("num_subjects", pa.int32()),
+        ("num_targets", pa.int32()),
+        ("num_undefined", pa.int32()),  # targets, or of one target subjects, that do not count
+        ("num_samples", pa.int32()),
+        ("remark", pa.string()),
+        ("fingerprint", pa.string()),
+        ("git_commit", pa.string()),
+        ("versions", pa.string()),
+    ],
+    metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
+)
+
 # Columns with one value per fold.
 LISTS = tuple(field.name for field in SCHEMA if pa.types.is_list(field.type))
 
@@ -137,7 +166,7 @@ def write(path: pathlib.Path, rows: Sequence[dict], schema: pa.Schema = SCHEMA) 
     Args:
       path: the file.
       rows: all columns of each.
-      schema: `SCHEMA`, `PARTITION` or `SIGNIFICANCE`.
+      schema: `SCHEMA`, `PARTITION`, `SIGNIFICANCE` or `CEILINGS`.
 
     Raises:
       pa.ArrowInvalid: if a row lacks a column or holds a value of another type.

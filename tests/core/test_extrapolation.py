@@ -278,3 +278,25 @@ def test_pie_man_ceilings_of_a_few_nodes(pie_man):
     found = extrapolation.extrapolate(scores)
     assert 0 < found.ceiling.low < found.ceiling.value < found.ceiling.high < 1
     assert found.num_undefined == 0 and found.ceiling.num == 48
+
+
+def test_some_targets_by_themselves(rng):
+    """Averages by size, and ceilings of a part of the targets, with the scores they have in all."""
+    Y, subjects = respond(rng, s=4, v=3, n=60, noise_sd=1.0)
+    scores = subsets.score(Y, subjects, folds.splits(3, len(Y)))
+    keep = np.arange(12) % 3 != 1
+    part = extrapolation.of_targets(scores, keep)
+    every = extrapolation.averages(scores)
+    np.testing.assert_allclose(extrapolation.averages(part), every[keep])
+    sizes = scores.subsets[scores.subsets[:, 2]].sum(axis=1)
+    expected = [scores.r[2][sizes == k][:, :, 0].mean() for k in (2, 3, 4)]
+    np.testing.assert_allclose(every[6], expected, rtol=1e-5)
+    whole = extrapolation.extrapolate(scores, num_resamples=5)
+    found = extrapolation.extrapolate(part, num_resamples=5)
+    np.testing.assert_allclose(found.targets.value, whole.targets.value[keep])
+    over = extrapolation.resample_subjects(whole.targets.value, scores.columns, rng=rng)
+    assert over.value == whole.ceiling.value
+    medians = [np.median(whole.targets.value[own]) for own in scores.columns]
+    assert min(medians) <= over.low <= over.value <= over.high <= max(medians)
+    with pytest.raises(ValueError, match="keep must have one entry per target: 12, got 3"):
+        extrapolation.of_targets(scores, keep[:3])

@@ -286,3 +286,47 @@ def test_refusals_of_samples():
         subsets.members_of(5, max_subsets=3)
     with refusal("36 subjects have 68719476699"):
         subsets.members_of(36)
+
+
+@pytest.mark.parametrize("s,per_subject,num_sizes", [(7, 4, 10), (27, 5, 6), (36, 10, 8)])
+def test_balanced_subsets_hold_every_subject(rng, s, per_subject, num_sizes):
+    found = subsets.balanced_members(s, per_subject=per_subject, num_sizes=num_sizes, rng=rng)
+    sizes = found.sum(axis=1)
+    expected = range(2, s + 1) if num_sizes >= s - 1 else subsets.spread_sizes(s, num_sizes)
+    assert sorted(set(sizes.tolist())) == list(expected)
+    assert expected[0] == 2 and expected[-1] == s
+    assert len(np.unique(found, axis=0)) == len(found)
+    for k in expected:
+        times = found[sizes == k].sum(axis=0)
+        if math.comb(s - 1, k - 1) <= per_subject:
+            assert len(found[sizes == k]) == math.comb(s, k)
+        else:
+            assert times.min() >= per_subject
+            assert times.max() <= 3 * per_subject
+
+
+def test_chosen_subsets_have_the_scores_that_they_have_among_all(rng):
+    Y, subjects = simulate(rng, (3, 2, 4, 3))
+    splits = folds.splits(3, len(Y))
+    every = subsets.score(Y, subjects, splits)
+    chosen = every.subsets[[1, 4, 8, 10]]
+    found = subsets.score(Y, subjects, splits, chosen=chosen)
+    for i, r in enumerate(found.r):
+        held = every.subsets[every.subsets[:, i]].tolist()
+        rows = [held.index(x) for x in chosen[chosen[:, i]].tolist()]
+        np.testing.assert_allclose(r, every.r[i][rows], atol=1e-6)
+
+
+def test_balanced_and_chosen_refusals(rng):
+    draw = lambda s=5, per=2, sizes=3: subsets.balanced_members(
+        s, per_subject=per, num_sizes=sizes, rng=rng
+    )
+    with pytest.raises(ValueError, match="at least 3, got 2"):
+        draw(s=2)
+    with pytest.raises(ValueError, match="per_subject must be >= 1 and num_sizes >= 2, got 0 and"):
+        draw(per=0)
+    with pytest.raises(ValueError, match="got 2 and 1"):
+        draw(sizes=1)
+    Y, subjects = simulate(rng, (2, 2, 2))
+    with pytest.raises(ValueError, match="chosen must hold subsets of at least 2 of 3 subjects"):
+        subsets.score(Y, subjects, folds.splits(3, len(Y)), chosen=np.eye(3, dtype=bool))

@@ -1,0 +1,379 @@
+"""Responses -> every noise ceiling that they allow, with intervals; no model is needed."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from absl import logging
+from sklearn.model_selection import ShuffleSplit
+from tqdm import tqdm
+
+from jaxalign.core import ceiling, folds, isc, isc_null
+from jaxalign.data import ceiling_curves, ceiling_repeats, ceiling_rows, samples, targets
+from jaxalign.data.ceiling_rows import Setting, Shared
+from jaxalign.data.schema import GROUP, Responses, Stimuli
+from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
+from jaxalign.io import run_dir
+from jaxalign.io.run_dir import Artefact
+from jaxalign.report import ceilings as report
+from jaxalign.stages import Job, Step, Upstream
+
+VERSION = 1
+ROWS, TABLE, CURVES = "ceilings.parquet", "ceilings.csv", "curves.csv"
+SUMMARY, PAGE = "summary.txt", "index.html"
+PLANTED = "responses.npz"  # as the simulate stage names it
+ISC, LEAVE_ONE_OUT, SPLIT_HALF, EXTRAPOLATION, REPEATS = KINDS = (
+    *("isc", "leave_one_out", "split_half", "extrapolation", "repeats"),
+)
+SPLITS = ("contiguous", "shuffled")
+GROUPS = ("none", "passage")
+NULLS = ("shift", "phase")
+ONE_SUBJECT = "needs at least 2 subjects, there is one"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the ceiling stage."""
+
+    kinds: tuple[str, ...] = KINDS
+    rois: tuple[str, ...] = ()  # (): all
+    confidence: float = 0.95
+    num_resamples: int = 1000  # bootstraps of every interval but those of extrapolated curves
+    block: int = 10  # samples of a run that are resampled together, by split_half and repeats
+    # isc: nulls, and how series are moved apart: circular shifts of each run, or random phases.
+    null: str = "shift"
+    num_nulls: int = 1000
+    # split_half: random halves of the subjects.
+    num_splits: int = 100
+    # leave_one_out and extrapolation: test blocks as of encode, or the ten random tenths that
+    # Brain-Score draws, which neighbours of a sample leak into.
+    splits: str = "contiguous"
+    num_folds: int = 6
+    gap: int = 0  # samples dropped from training on either side of a test block
+    groups: str = "none"  # "passage": blocks never divide one
+    # extrapolation: one penalty for all regressions, or several, of which leaving out single
+    # samples chooses; (0.0,) is least squares, as published. Responses are standardised.
+    alphas: tuple[float, ...] = (1000.0,)
+    subsets_per_subject: int = 10  # of each size; with fewer, all
+    num_sizes: int = 9  # sizes of subsets, spread evenly on a logarithmic scale; with fewer, all
+    num_curves: int = 100  # bootstraps of curves
+
+    def __post_init__(self):
+        if unknown := set(self.kinds) - set(KINDS):
+            raise InputError(
+                f"ceiling.kinds must be among {', '.join(KINDS)}, got {min(unknown)!r}."
+            )
+        for name in ("kinds", "alphas"):
+            if not getattr(self, name):
+                raise InputError(f"ceiling.{name} must hold at least one, got none.")
+        for name in ("kinds", "rois", "alphas"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise InputError(f"ceiling.{name} must differ, got {getattr(self, name)}.")
+        for name, allowed in (("splits", SPLITS), ("groups", GROUPS), ("null", NULLS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"ceiling.{name} must be one of {', '.join(allowed)}, "
+                    f"got {getattr(self, name)!r}."
+                )
+        for name, least in (
+            *(("num_resamples", 1), ("block", 1), ("num_nulls", 1), ("num_splits", 1)),
+            *(("num_folds", 3), ("gap", 0), ("subsets_per_subject", 1), ("num_sizes", 2)),
+            ("num_curves", 1),
+        ):
+            if getattr(self, name) < least:
+                raise InputError(f"ceiling.{name} must be >= {least}, got {getattr(self, name)}.")
+        if not 0 < self.confidence < 1:
+            raise InputError(f"ceiling.confidence must lie in (0, 1), got {self.confidence}.")
+        if wrong := [x for x in self.alphas if not isinstance(x, int | float)]:
+            raise InputError(f"ceiling.alphas must hold numbers, got {wrong[0]!r}.")
+        if not (np.isfinite(self.alphas).all() and min(self.alphas) >= 0):
+            raise InputError(f"ceiling.alphas must be >= 0 and finite, got {self.alphas}.")
+
+
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Plan the one table of ceilings.
+
+    Raises:
+      InputError: if responses are missing or malformed, an ROI is not there, samples do not suffice
+        for the blocks, or there is neither a second subject nor a repeat.
+    """
+    simulated = tuple(upstream.get("simulate", ()))
+    settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
+    settings["responses_hash"] = "" if simulated else job.dataset.hash
+    if simulated:
+        if config.rois:
+            raise InputError(f"ceiling.rois must be () for simulated responses, got {config.rois}.")
+        planted, stimuli = simulated[0].settings, job.dataset.stimuli
+        s, v, n = planted["num_subjects"], planted["num_targets"], len(stimuli)
+        _splits(config, stimuli.run, stimuli.passage, n)
+    else:
+        responses, left_out = _select(config, job.dataset.responses)
+        for subject in left_out:
+            logging.warning("ceiling: subject %s is left out: every target is constant", subject)
+        s, v, n = len(set(responses.subject)), len(responses.subject), len(responses.run)
+        _splits(config, responses.run, _passages(config, job, responses), n)
+        if s < 2 and not (job.dataset.has_repeats and REPEATS in config.kinds):
+            raise InputError(
+                f"ceiling needs at least 2 subjects, or repeats of stimuli: data set "
+                f"{job.dataset.name} has {s} that varies, and repeats are "
+                + ("not among ceiling.kinds." if job.dataset.has_repeats else "not known.")
+            )
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="ceiling",
+        name=job.dataset.name,
+        settings=settings,
+        inputs=simulated,
+        cost=f"{s} subjects, {v} targets, {n} samples; {', '.join(config.kinds)}",
+    )
+    return [Step(artefact=artefact, make=functools.partial(_make, config, job), shows=SUMMARY)]
+
+
+def _select(config: Config, responses: Responses) -> tuple[Responses, list[str]]:
+    if unknown := [roi for roi in config.rois if roi not in responses.roi]:
+        raise InputError(
+            f"ceiling.rois must be among {', '.join(dict.fromkeys(responses.roi))}, "
+            f"got {unknown[0]!r}."
+        )
+    found = targets.select(responses, config.rois)
+    if not found[0].subject:
+        raise InputError("responses must vary: every target is constant.")
+    return found
+
+
+def _passages(config: Config, job: Job, responses: Responses) -> Sequence[str]:
+    if config.groups == "none":
+        return ()
+    if responses.is_timed:
+        raise InputError(
+            f"ceiling.groups must be 'none' for timed responses, got {config.groups!r}."
+        )
+    stimuli: Stimuli = job.dataset.stimuli
+    if lost := set(responses.stimulus_id) - set(stimuli.stimulus_id):
+        raise InputError(
+            f"responses: every stimulus_id must be one of the stimuli's, found {min(lost)!r}."
+        )
+    return samples.passages(stimuli, responses)
+
+
+def _splits(config: Config, run: Sequence[str], passages: Sequence[str], n: int):
+    """Return training and test samples; of contiguous ones the test sets are the blocks."""
+    try:
+        if config.splits == "shuffled":
+            splitter = ShuffleSplit(10, train_size=0.9, random_state=1)
+            return folds.splits(splitter, n)
+        groups = passages if config.groups == "passage" else None
+        found = folds.contiguous_folds(run, config.num_folds, gap=config.gap, groups=groups)
+    except ValueError as error:
+        raise InputError(f"ceiling: {error}") from error
+    return tuple(fold.outer for fold in found)
+
+
+def _make(config: Config, job: Job, artefact: Artefact) -> dict:
+    start = time.monotonic()
+    recorded = job.dataset.responses if not artefact.inputs else None
+    if recorded is None:
+        recorded = Responses.load(artefact.inputs[0].path / PLANTED)
+    responses, left_out = _select(config, recorded)
+    parts = _parts(config, job, responses, artefact)
+    provenance = {
+        "schema_version": rows_lib.SCHEMA_VERSION,
+        "dataset": job.dataset.name,
+        "num_samples": len(responses.run),
+        "fingerprint": artefact.fingerprint,
+        "git_commit": run_dir.git_commit(),
+        "versions": json.dumps(_versions(), sort_keys=True),
+    }
+    tables = []
+    for name, part in tqdm(parts.items(), desc=f"ceiling {artefact.name}", unit=" kinds"):
+        path = artefact.path / f"{name}.parquet"
+        if not path.is_file():  # written whole, so what an interrupted run left can be read
+            rows = [provenance | row for row in part()]
+            rows_lib.write(path, rows, rows_lib.CEILINGS)
+        tables.append(rows_lib.read(path))
+    table = pd.concat([x for x in tables if len(x)], ignore_index=True)
+    rows_lib.write(artefact.path / ROWS, table.to_dict("records"), rows_lib.CEILINGS)
+    short = table.drop(columns=["schema_version", "versions"])
+    _write(artefact, TABLE, short.to_csv(index=False, na_rep="nan", lineterminator="\n"))
+    remarks = report.remarks(table, left_out)
+    curves = artefact.path / CURVES
+    figures = report.figures(table, pd.read_csv(curves) if curves.is_file() else None)
+    for name, svg in figures.items():
+        run_dir.write_atomic(artefact.path / f"{name}.svg", svg)
+    _write(artefact, SUMMARY, report.summary(table, remarks, config.confidence))
+    text = json.dumps(artefact.describe(), indent=1)
+    versions = f"commit {provenance['git_commit'] or 'unknown'}\n{provenance['versions']}\n{text}"
+    page = report.page(table, remarks, figures, versions, config.confidence)
+    _write(artefact, PAGE, page)
+    return {
+        "left_out": left_out,
+        "num_nan": int(table.value.isna().sum()),
+        "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+def _write(artefact: Artefact, name: str, text: str) -> None:
+    run_dir.write_atomic(artefact.path / name, text.encode())
+
+
+def _versions() -> dict[str, str]:
+    names = ("jaxalign", "jax", "jaxlib", "numpy", "scipy")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _parts(
+    config: Config, job: Job, responses: Responses, artefact: Artefact
+) -> dict[str, Callable[[], list[dict]]]:
+    """Return what makes the rows of each kind; draws do not depend on which kinds are asked for."""
+    data = ceiling_rows.shared(responses)
+    runs = ceiling_rows.runs_of(responses)
+    setting = lambda kind: Setting(
+        np.random.default_rng([job.seed, KINDS.index(kind)]),
+        config.confidence,
+        config.num_resamples,
+    )
+    passages = _passages(config, job, responses)
+    splits = _splits(config, responses.run, passages, len(runs))
+    extrapolated = functools.partial(
+        ceiling_curves.rows,
+        responses,
+        splits,
+        setting(EXTRAPOLATION),
+        alphas=config.alphas,
+        subsets_per_subject=config.subsets_per_subject,
+        num_sizes=config.num_sizes,
+        num_curves=config.num_curves,
+        folder=artefact.path,
+        curves=CURVES,
+        progress=functools.partial(tqdm, desc="subsets", unit=" chunks", mininterval=1.0),
+    )
+    every: dict[str, Callable[[], list[dict]]] = {
+        ISC: lambda: _isc(config, data, runs, setting(ISC)),
+        LEAVE_ONE_OUT: lambda: _leave_one_out(data, splits, setting(LEAVE_ONE_OUT)),
+        SPLIT_HALF: lambda: _split_half(config, data, runs, setting(SPLIT_HALF)),
+        EXTRAPOLATION: extrapolated,
+        REPEATS: lambda: _repeats(config, job, responses, bool(artefact.inputs), setting(REPEATS)),
+    }
+    parts = {kind: every[kind] for kind in config.kinds}
+    if responses.signal.size:
+        parts["signal"] = lambda: ceiling_repeats.of_signal(
+            responses, [split.test for split in splits]
+        )
+    return parts
+
+
+def _isc(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> list[dict]:
+    names = ("isc_leave_one_out", "isc_pairwise")
+    if len(data.subject) < 2:
+        return [x for name in names for x in _alone(name, "r", data)]
+    values = isc.leave_one_out(data.Y)
+    rows = [ceiling_rows.over_subjects(names[0], values, data, how)]
+    pairs = isc.pairwise(data.Y)
+    intervals = {
+        "rng": how.rng,
+        "confidence": how.confidence,
+        "num_resamples": how.num_resamples,
+    }
+    found = isc.over_pairs(pairs, len(data.subject), **intervals)
+    found = found._replace(num=data.varies.sum(axis=0))
+    means, _ = ceiling_rows.by_roi(pairs, data.roi)
+    rows.append(
+        ceiling_rows.of_targets(
+            names[1],
+            "r",
+            found,
+            GROUP,
+            list(zip(data.roi, data.target, strict=True)),
+            rois=isc.over_pairs(means, len(data.subject), **intervals),
+            interval=ceiling_rows.OVER_SUBJECTS,
+            num_subjects=len(data.subject),
+            left_out=data.left_out,
+            remark=ceiling_rows.FEW_SUBJECTS,
+        )
+    )
+    if not data.roi:
+        return rows[0] + rows[1]
+    for own, is_pairs in zip(rows, (False, True), strict=True):
+        nulls = isc_null.draw(
+            data.Y,
+            runs,
+            null=config.null,
+            num=config.num_nulls,
+            rng=how.rng,
+            pairs=is_pairs,
+            progress=functools.partial(tqdm, desc="nulls of ISC", unit=" draws", mininterval=1.0),
+        )
+        # Over subjects as over targets: those that are undefined are left out.
+        mean = ceiling_rows.by_roi(values.T, [""] * len(values))[0][:, 0]
+        observed = found.value if is_pairs else mean
+        ceiling_rows.add_significance(own, observed, nulls, data)
+    return rows[0] + rows[1]
+
+
+def _alone(kind: str, scale: str, data: Shared) -> list[dict]:
+    return ceiling_rows.undefined_rois(kind, scale, data, ONE_SUBJECT)
+
+
+def _leave_one_out(data: Shared, splits: Sequence[folds.Split], how: Setting) -> list[dict]:
+    kind = "leave_one_subject_out"
+    if len(data.subject) < 2:
+        return _alone(kind, "r", data)
+    values = ceiling.leave_one_subject_out(data.Y, [split.test for split in splits])
+    return ceiling_rows.over_subjects(kind, values, data, how)
+
+
+def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> list[dict]:
+    scales = {"split_half": "reliability", "split_half_root": "r"}
+    if len(data.subject) < 2:
+        return [x for kind, scale in scales.items() for x in _alone(kind, scale, data)]
+    seed = how.rng.integers(2**63)
+    rows = []
+    for kind, scale in scales.items():
+        estimates = np.full((3, len(data.roi)), np.nan)
+        # Halves are of the subjects in whom a target varies: mostly all, and so once.
+        patterns, pattern = np.unique(data.varies, axis=1, return_inverse=True)
+        for number, members in enumerate(patterns.T):
+            own = np.flatnonzero(pattern.reshape(-1) == number)
+            estimates[:, own] = ceiling.split_half(
+                data.Y[members][:, own],
+                rng=np.random.default_rng(seed),  # the same resamples of all targets and scales
+                num_splits=config.num_splits,
+                root=kind == "split_half_root",
+                blocks=ceiling_repeats.blocks(runs, config.block),
+                confidence=how.confidence,
+                num_resamples=how.num_resamples,
+            )[:3]
+        value, low, high = estimates
+        found = ceiling.Ceiling(value, low, high, data.varies.sum(axis=0))
+        rows += ceiling_rows.of_targets(
+            kind,
+            scale,
+            found,
+            GROUP,
+            list(zip(data.roi, data.target, strict=True)),
+            num_subjects=len(data.subject),
+            left_out=data.left_out,
+        )
+    return rows
+
+
+def _repeats(
+    config: Config, job: Job, responses: Responses, is_simulated: bool, how: Setting
+) -> list[dict]:
+    """Ceilings of each subject's own repeats; no rows where a data set does not have them apart."""
+    if is_simulated or not job.dataset.has_repeats:
+        logging.info("ceiling: data set %s has no repeats apart", job.dataset.name)
+        return []
+    return [
+        row
+        for subject in dict.fromkeys(responses.subject)
+        for row in ceiling_repeats.rows(
+            job.dataset.repeats(subject), config.block, how, rois=config.rois
+        )
+    ]
