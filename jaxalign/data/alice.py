@@ -20,6 +20,7 @@ from jaxalign.errors import InputError
 FOLDER = "alice_fmri_rois"
 TEXTGRID = "alice_stim_shared/DownTheRabbitHoleFinal_exp120_pad_1.TextGrid"
 ROIS = ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
+NUM_SUBJECTS = 28
 NUM_TRS = 362
 TR_S = 2.0
 # The audio begins with 20 s of silence, and the ten volumes of that time were discarded: the
@@ -88,7 +89,9 @@ def responses(root: pathlib.Path, *, radius_mm: int) -> Responses:
             lines = path.read_text(encoding="utf-8").splitlines()
             table = np.loadtxt(lines, ndmin=2) if any(lines) else np.empty((0, 0))
         except ValueError as error:
-            raise InputError(f"{path} must be a table of numbers: {error}.") from error
+            # NumPy goes on behind a semicolon, to those who call it.
+            reason = str(error).partition(";")[0]
+            raise InputError(f"{path} must be a table of numbers: {reason}.") from error
         subject = f"s{int(match[1])}"
         if table.shape != (NUM_TRS, len(ROIS)):
             raise InputError(
@@ -103,6 +106,10 @@ def responses(root: pathlib.Path, *, radius_mm: int) -> Responses:
             )
         subjects.append(subject)
         columns.append(table)
+    if len(subjects) < NUM_SUBJECTS:
+        logging.warning(
+            "%s holds %d of the %d subjects", paths[0].parent, len(subjects), NUM_SUBJECTS
+        )
     _report_copies(root / FOLDER / "alice_data_shared")
     with naming(paths[0].parent):
         return Responses(

@@ -310,7 +310,8 @@ def test_a_shared_word_rate_file_is_reported_and_no_reason_to_refuse(copy, caplo
         (rates / f"{subject}-rate.txt").write_text("1\n" if subject == "s22" else "0\n")
     with caplog.at_level(logging.WARNING):
         assert copy.responses().subject == ["s18"] * 6 + ["s22"] * 6
-    (said,) = (x.getMessage() for x in caplog.records)
+    few, said = (x.getMessage() for x in caplog.records)
+    assert few == f"{copy.courses} holds 2 of the 28 subjects"
     assert said.startswith(f"{rates / 's30-rate.txt'} has the content of s18-rate.txt")
 
 

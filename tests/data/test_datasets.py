@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import published
 import pytest
 import recordings
@@ -19,30 +20,36 @@ IS_LARGE = {
 CSV = "stimulus_id,text,passage\na,One.,p\nb,Two.,p\nc,Three.,p\n"
 
 
-@pytest.fixture
-def alice_root(tmp_path):
+def write_alice(root):
     """Write the files that all data sets hash; what they hold plays no part."""
-    grid = tmp_path / alice.FOLDER / alice.TEXTGRID
+    grid = root / alice.FOLDER / alice.TEXTGRID
     grid.parent.mkdir(parents=True)
     grid.write_text("words")
     for radius in ("6mm", "10mm"):
-        folder = tmp_path / alice.FOLDER / "alice_data_shared" / radius
+        folder = root / alice.FOLDER / "alice_data_shared" / radius
         folder.mkdir(parents=True)
         for subject in ("s18", "s22"):
             (folder / f"{subject}-timecourses.txt").write_text(f"{subject} {radius}")
-    return tmp_path
+    return root
 
 
 @pytest.fixture
-def root(alice_root, rng):
-    """Write what every row of the table needs."""
+def alice_root(tmp_path):
+    return write_alice(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Write what every row of the table needs; tests only read it."""
+    root = write_alice(tmp_path_factory.mktemp("small"))
+    rng = np.random.default_rng(0)
     for write in (
         *(published.pereira, published.blank, published.fedorenko, published.tuckute),
         *(published.futrell, published.pie_man, published.language_network),
     ):
-        write(alice_root, rng)
-    published.stories(alice_root)
-    return alice_root
+        write(root, rng)
+    published.stories(root)
+    return root
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path):

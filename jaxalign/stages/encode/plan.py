@@ -1,5 +1,6 @@
 """Planning of the encoding stage: checks, and one step per network, control and partition."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
