@@ -1,5 +1,6 @@
 """Data sets by name and by path, and the hash that stands for their files."""
 
+import pathlib
 import re
 
 import numpy as np
@@ -17,6 +18,7 @@ IS_LARGE = {
     for name, (module, _) in datasets.DATASETS.items()
 }
 
+PAGES = pathlib.Path(__file__).resolve().parents[2] / "docs/datasets"
 CSV = "stimulus_id,text,passage\na,One.,p\nb,Two.,p\nc,Three.,p\n"
 
 
@@ -118,6 +120,18 @@ def test_each_row_of_large_recordings_is_found(large_root, name):
     found = datasets.find(name, large_root)
     assert found.name == name
     assert re.fullmatch("[0-9a-f]{16}", found.hash)
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_each_row_of_the_table_has_a_page(name):
+    """Rows that differ in the subject share one, which names the first of them."""
+    first = re.sub(r"0\d$", "01", name)
+    (line,) = (x for x in (PAGES / "README.md").read_text().splitlines() if f"`{first}`" in x)
+    (page,) = re.findall(r"\]\((\S+\.md)\)", line)
+    text = (PAGES / page).read_text()
+    assert f"`{first}`" in text
+    for heading in ("source", "licence", "how to obtain", "known defects", "example"):
+        assert heading in text.lower(), heading
 
 
 def test_the_hash_tells_options_apart(large_root):
