@@ -141,6 +141,21 @@ def hdf5(path: pathlib.Path) -> Iterator[Any]:
         raise InputError(f"{path} must be a whole HDF5 file: {line(error)}.") from error
 
 
+def names(file: Any) -> list[str]:
+    """Return the names of what an HDF5 file holds, in alphabetical order.
+
+    Args:
+      file: from `hdf5`.
+
+    Raises:
+      InputError: if one is no text in UTF-8.
+    """
+    found = list(file)
+    if wrong := [name for name in found if not isinstance(name, str)]:  # h5py gives bytes
+        raise InputError(f"{file.filename} must have names in UTF-8, found {wrong[0]!r}.")
+    return sorted(found)
+
+
 def dataset(file: Any, key: str, *, ndim: int | tuple[int, ...]) -> Any:
     """Return an array of numbers of an HDF5 file, not read yet.
 
@@ -155,7 +170,7 @@ def dataset(file: Any, key: str, *, ndim: int | tuple[int, ...]) -> Any:
     allowed = (ndim,) if isinstance(ndim, int) else ndim
     found = file.get(key)
     if found is None or not hasattr(found, "dtype"):
-        keys = sorted(file)
+        keys = names(file)
         rest = ", ..." if len(keys) > _SHOWN else ""
         raise InputError(
             f"{file.filename} must hold the array {key!r}, found "

@@ -155,7 +155,7 @@ def _time_s(num_trs: int) -> Float[np.ndarray, " n"]:
 
 
 def _test_story(file: Any) -> str:
-    stories = sorted(file)
+    stories = arrays.names(file)
     if len(stories) != 1:
         raise InputError(
             f"{file.filename} must hold one story, the test's, found {len(stories)}: {stories}."
@@ -170,7 +170,7 @@ def _lengths(root: pathlib.Path, subjects: Sequence[str], modality: str) -> dict
     for subject in subjects:
         own = {}
         with arrays.hdf5(_path(root, subject, modality, "trn")) as file:
-            for story in sorted(file):
+            for story in arrays.names(file):
                 # Some stories are published as an array of one array.
                 own[story] = int(arrays.dataset(file, story, ndim=(2, 3)).shape[-2])
         with arrays.hdf5(_path(root, subject, modality, "val")) as file:
@@ -198,7 +198,7 @@ def _recording(
     for part in PARTS:
         path = _path(root, subject, modality, part)
         with arrays.hdf5(path) as file:
-            for story in sorted(file):
+            for story in arrays.names(file):
                 values = arrays.as_float32(file[story][()])
                 if part == "val":
                     values = arrays.mean_over_repeats(values)

@@ -100,6 +100,17 @@ def test_a_truncated_hdf5_is_refused(tmp_path, rng, share):
         arrays.dataset(file, "data", ndim=2)[()]
 
 
+def test_names_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "x.hf5"
+    write_hdf5(path, {"b": np.zeros(3), "a": np.zeros(3)})
+    with arrays.hdf5(path) as file:
+        assert arrays.names(file) == ["a", "b"]
+    with h5py.File(path, "r+") as file:
+        file[b"\xff"] = np.zeros(3)
+    with refused(path, "must have names in UTF-8, found b'\\xff'"), arrays.hdf5(path) as file:
+        arrays.dataset(file, "c", ndim=1)
+
+
 @pytest.mark.parametrize("kind", [OSError, RuntimeError, ValueError, KeyError])
 def test_whatever_is_raised_while_a_file_is_read_names_it(tmp_path, kind):
     path = tmp_path / "x.hf5"
