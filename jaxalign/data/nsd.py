@@ -183,7 +183,7 @@ def _means(folder: pathlib.Path, subject: str, opts: Options, shown: list[int]) 
     measured = _each_trial(folder, subject, opts, where, shown, add)
     total /= seen[:, None]
     betas = nsd_files.betas_path(folder, subject, opts, 1).parent
-    files_of = dict.fromkeys((TRAIN, TEST), betas)
+    files_of: dict[str, pathlib.Path] = {TRAIN: betas, TEST: betas}
     recording = Recording(subject, total, where.roi, where.target, files_of)
     return recording if measured.all() else arrays.columns_of(recording, measured)
 

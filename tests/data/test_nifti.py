@@ -179,6 +179,12 @@ def test_nan_is_left_out_throughout_and_refused_in_part(scanned, series):
         scanned.responses()
 
 
+def test_a_copy_under_another_subject_is_refused(scanned):
+    scanned.add("bold.nii.gz", "atlas.nii", subject="s2", labels="labels.csv")
+    with refused("images.csv", "two subjects must differ", "'s1' and 's2'"):
+        scanned.responses()
+
+
 # The table
 
 
