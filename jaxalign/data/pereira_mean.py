@@ -136,6 +136,4 @@ def gpt2_activations(root: pathlib.Path, stimulus_id: Sequence[str]) -> Float[np
 
 
 def _existing(path: pathlib.Path) -> pathlib.Path:
-    if not path.is_file():
-        raise InputError(f"data set pereira2018-mean needs {path}: there is no such file.")
-    return path
+    return arrays.need("pereira2018-mean", [path])[0]

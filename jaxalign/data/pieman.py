@@ -38,10 +38,7 @@ def files(root: pathlib.Path, *, verify: bool) -> list[pathlib.Path]:
       InputError: if it is missing.
     """
     del verify
-    path = root / FILE
-    if not path.is_file():
-        raise InputError(f"data set pieman must lie at {path}: there is no such file.")
-    return [path]
+    return arrays.need("pieman", [root / FILE])
 
 
 def responses(root: pathlib.Path, *, verify: bool) -> Responses:

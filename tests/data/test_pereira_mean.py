@@ -96,12 +96,12 @@ def test_spoiled_activations_are_refused(written):
     with refused(table, "stimulus_id must be unique, found '384sentences.0' twice"):
         adapter.gpt2_activations(root, [])
     path.unlink()
-    with refused(path, "there is no such file"):
+    with refused(path, "it is missing"):
         adapter.gpt2_activations(root, [])
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with refused(tmp_path / adapter.RESPONSES, "there is no such file"):
+    with refused(tmp_path / adapter.RESPONSES, "it is missing"):
         adapter.files(tmp_path, verify=False)
 
 
