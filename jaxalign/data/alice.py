@@ -6,18 +6,21 @@ Subject s33 is constant in the published files. Licence CC BY 4.0.
 Source: Brennan, Stabler, Van Wagenen, Luh and Hale (2016), Brain and Language 157-158, 81-94.
 """
 
+import hashlib
 import pathlib
 import re
 
 import numpy as np
+from absl import logging
 
 from jaxalign.data import textgrids
-from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.data.schema import Responses, Stimuli, naming
 from jaxalign.errors import InputError
 
 FOLDER = "alice_fmri_rois"
 TEXTGRID = "alice_stim_shared/DownTheRabbitHoleFinal_exp120_pad_1.TextGrid"
 ROIS = ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
+NUM_SUBJECTS = 28
 NUM_TRS = 362
 TR_S = 2.0
 # The audio begins with 20 s of silence, and the ten volumes of that time were discarded: the
@@ -57,25 +60,28 @@ def stimuli(root: pathlib.Path, *, radius_mm: int) -> Stimuli:
     path = files(root, radius_mm=radius_mm)[0]
     intervals = textgrids.read(path, "word")
     words = [(a, b, label.strip()) for a, b, label in intervals if label.strip() not in PAUSES]
-    return Stimuli(
-        stimulus_id=[f"{RUN}.{i:04d}" for i in range(len(words))],
-        text=[text for _, _, text in words],
-        passage=[RUN] * len(words),
-        run=[RUN] * len(words),
-        unit="word",
-        onset_s=np.array([start for start, _, _ in words]),
-        offset_s=np.array([end for _, end, _ in words]),
-    )
+    with naming(path):
+        return Stimuli(
+            stimulus_id=[f"{RUN}.{i:04d}" for i in range(len(words))],
+            text=[text for _, _, text in words],
+            passage=[RUN] * len(words),
+            run=[RUN] * len(words),
+            unit="word",
+            onset_s=np.array([start for start, _, _ in words]),
+            offset_s=np.array([end for _, end, _ in words]),
+        )
 
 
 def responses(root: pathlib.Path, *, radius_mm: int) -> Responses:
     """Read the time courses of all subjects and regions, in the scanner's units.
 
     Raises:
-      InputError: if a file is not a table of 362 TRs x 6 regions, or a subject is there twice.
+      InputError: if a file is not a table of 362 TRs x 6 regions, a value is not finite, or a
+        subject is there twice.
     """
+    paths = files(root, radius_mm=radius_mm)[1:]
     subjects, columns = [], []
-    for path in files(root, radius_mm=radius_mm)[1:]:
+    for path in paths:
         match = re.fullmatch(r"s0*(\d+)-timecourses", path.stem, re.IGNORECASE)
         if match is None:
             raise InputError(f"{path}: the name must be sNN-timecourses.txt, NN the subject.")
@@ -83,21 +89,48 @@ def responses(root: pathlib.Path, *, radius_mm: int) -> Responses:
             lines = path.read_text(encoding="utf-8").splitlines()
             table = np.loadtxt(lines, ndmin=2) if any(lines) else np.empty((0, 0))
         except ValueError as error:
-            raise InputError(f"{path} must be a table of numbers: {error}.") from error
+            # NumPy goes on behind a semicolon, to those who call it.
+            reason = str(error).partition(";")[0]
+            raise InputError(f"{path} must be a table of numbers: {reason}.") from error
+        subject = f"s{int(match[1])}"
         if table.shape != (NUM_TRS, len(ROIS)):
             raise InputError(
                 f"{path} must have {NUM_TRS} TRs x {len(ROIS)} regions, "
                 f"found {table.shape[0]} x {table.shape[1]}."
             )
-        subjects.append(f"s{int(match[1])}")
+        if len(bad := np.argwhere(~np.isfinite(table))):
+            row, column = bad[0]
+            raise InputError(
+                f"{path}: time courses must be finite, found {table[row, column]} at sample {row} "
+                f"of subject {subject!r}, roi {ROIS[column]!r} ({len(bad)} such)."
+            )
+        subjects.append(subject)
         columns.append(table)
-    return Responses(
-        values=np.concatenate(columns, axis=1),
-        run=[RUN] * NUM_TRS,
-        subject=[s for s in subjects for _ in ROIS],
-        roi=list(ROIS) * len(subjects),
-        target=["mean"] * (len(ROIS) * len(subjects)),
-        units="scanner units",
-        time_s=FIRST_SAMPLE_S + TR_S * np.arange(NUM_TRS),
-        tr_s=TR_S,
-    )
+    if len(subjects) < NUM_SUBJECTS:
+        logging.warning(
+            "%s holds %d of the %d subjects", paths[0].parent, len(subjects), NUM_SUBJECTS
+        )
+    _report_copies(root / FOLDER / "alice_data_shared")
+    with naming(paths[0].parent):
+        return Responses(
+            values=np.concatenate(columns, axis=1),
+            run=[RUN] * NUM_TRS,
+            subject=[s for s in subjects for _ in ROIS],
+            roi=list(ROIS) * len(subjects),
+            target=["mean"] * (len(ROIS) * len(subjects)),
+            units="scanner units",
+            time_s=FIRST_SAMPLE_S + TR_S * np.arange(NUM_TRS),
+            tr_s=TR_S,
+        )
+
+
+def _report_copies(folder: pathlib.Path) -> None:
+    """Say which subjects share a word-rate file, as s24 and s35 do; no response is made of one."""
+    seen = {}
+    for path in sorted(folder.glob("*-rate.txt")):
+        first = seen.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
+        if first != path:
+            logging.warning(
+                "%s has the content of %s: word rate is computed from the words instead",
+                *(path, first.name),
+            )

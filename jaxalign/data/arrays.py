@@ -3,7 +3,8 @@
 import contextlib
 import importlib
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -21,12 +22,13 @@ NaN = Literal["refuse", "leave_out"]
 
 
 class Recording(NamedTuple):
-    """What was recorded of one subject, and the names of its targets."""
+    """What was recorded of one subject, the names of its targets, and where each run was read."""
 
     subject: str
     values: Float[np.ndarray, "n v"]
     roi: Sequence[str]
     target: Sequence[str]
+    files: Mapping[str, pathlib.Path]  # of each run, or the folder of several
 
 
 def library(name: str, reads: str) -> Any:
@@ -100,7 +102,8 @@ def npy(path: pathlib.Path, *, shape: tuple[int | None, ...], kinds: str = "fiu"
         # Opened here: np.load leaves its own handle open when the file is broken.
         with open(path, "rb") as opened:
             array = np.load(opened, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    # The last two: of a header that is no Python expression.
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise InputError(f"{path} must be a whole .npy of plain values: {line(error)}.") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} must be a .npy of one array, found an archive of several.")
@@ -131,8 +134,26 @@ def hdf5(path: pathlib.Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except OSError as error:
+    except InputError:
+        raise
+    # h5py raises the others over groups and types that are damaged.
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise InputError(f"{path} must be a whole HDF5 file: {line(error)}.") from error
+
+
+def names(file: Any) -> list[str]:
+    """Return the names of what an HDF5 file holds, in alphabetical order.
+
+    Args:
+      file: from `hdf5`.
+
+    Raises:
+      InputError: if one is no text in UTF-8.
+    """
+    found = list(file)
+    if wrong := [name for name in found if not isinstance(name, str)]:  # h5py gives bytes
+        raise InputError(f"{file.filename} must have names in UTF-8, found {wrong[0]!r}.")
+    return sorted(found)
 
 
 def dataset(file: Any, key: str, *, ndim: int | tuple[int, ...]) -> Any:
@@ -149,7 +170,7 @@ def dataset(file: Any, key: str, *, ndim: int | tuple[int, ...]) -> Any:
     allowed = (ndim,) if isinstance(ndim, int) else ndim
     found = file.get(key)
     if found is None or not hasattr(found, "dtype"):
-        keys = sorted(file)
+        keys = names(file)
         rest = ", ..." if len(keys) > _SHOWN else ""
         raise InputError(
             f"{file.filename} must hold the array {key!r}, found "
@@ -214,9 +235,9 @@ def without_undefined(
             "mend or leave out" if nan is None else "mend them, or set the option nan='leave_out'"
         )
         raise InputError(
-            f"responses of subject {recording.subject!r} must be finite: {len(columns)} targets "
-            f"are not in {int(bad.any(axis=1).sum())} of {len(values)} samples, in run "
-            f"{', '.join(runs)}: {', '.join(names)}{rest}; {hint}."
+            f"{recording.files[runs[0]]}: responses of subject {recording.subject!r} must be "
+            f"finite: {len(columns)} targets are not in {int(bad.any(axis=1).sum())} of "
+            f"{len(values)} samples, in run {', '.join(runs)}: {', '.join(names)}{rest}; {hint}."
         )
     kept = np.ones(values.shape[1], bool)
     kept[suspect[lacking]] = False
@@ -224,7 +245,8 @@ def without_undefined(
         return recording, kept
     if not kept.any():
         raise InputError(
-            f"responses of subject {recording.subject!r} must hold a number: every target is NaN."
+            f"{recording.files[run[0]]}: responses of subject {recording.subject!r} must hold a "
+            "number: every target is NaN."
         )
     logging.warning(
         "subject %s: %d of %d targets are NaN %s and left out",
@@ -244,6 +266,7 @@ def columns_of(recording: Recording, kept: Bool[np.ndarray, " v"]) -> Recording:
         recording.values[:, index],
         [recording.roi[i] for i in index],
         [recording.target[i] for i in index],
+        recording.files,
     )
 
 
@@ -277,12 +300,23 @@ def beside(
     }
 
 
-def voxels(subject: str, values: Float[np.ndarray, "n v"], roi: str) -> Recording:
+def voxels(
+    subject: str,
+    values: Float[np.ndarray, "n v"],
+    roi: str,
+    files: Mapping[str, pathlib.Path],
+) -> Recording:
     """Name the voxels of a subject's own brain by subject and position.
 
     Targets of the same name count as the same place in every subject; these are nobody else's, so
     their names hold the subject's.
+
+    Args:
+      subject: whose brain.
+      values: of all voxels.
+      roi: of all of them.
+      files: see `Recording`.
     """
     num_targets = values.shape[1]
     names = [f"{subject}.{i}" for i in range(num_targets)]
-    return Recording(subject, values, [roi] * num_targets, names)
+    return Recording(subject, values, [roi] * num_targets, names, files)

@@ -17,6 +17,7 @@ import xarray as xr
 from absl import logging
 from jaxtyping import Float
 
+from jaxalign.data import arrays
 from jaxalign.data.schema import Responses, Stimuli, Unit, first_repeated, naming
 from jaxalign.data.verify import Range, about, check, exactly
 from jaxalign.errors import InputError
@@ -253,9 +254,7 @@ def load(path: pathlib.Path, *, values: bool) -> xr.Dataset:
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
             return (dataset if values else dataset.drop_vars("data", errors="ignore")).load()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(
-            f"{path} must be a whole netCDF4 file: {' '.join(str(error).split())}."
-        ) from error
+        raise InputError(f"{path} must be a whole netCDF4 file: {arrays.line(error)}.") from error
 
 
 def read_values(

@@ -116,6 +116,23 @@ class Dataset:
             )
         return behavior
 
+    def check_samples(self, responses: Responses) -> None:
+        """Hold the samples of responses against the stimuli: their runs, or their ids.
+
+        Args:
+          responses: to these stimuli.
+
+        Raises:
+          InputError: if one is none of the stimuli's.
+        """
+        kind = "run" if responses.is_timed else "stimulus_id"
+        known = set(getattr(self.stimuli, kind))
+        if lost := [x for x in getattr(responses, kind) if x not in known]:
+            raise InputError(
+                f"data set {self.name}: responses: every {kind} must be one of the stimuli's, "
+                f"found {lost[0]!r} ({len(lost)} such)."
+            )
+
     @functools.cached_property
     def groups(self) -> dict[str, str]:
         """What folds must keep together, by stimulus_id: the adapter's groups, or passages."""

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from jaxalign.data import arrays, lebel2023
 from jaxalign.data.arrays import NaN, Recording
 from jaxalign.data.presentations import Repeats, repeats_of
-from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.data.schema import Responses, Stimuli, naming
 from jaxalign.errors import InputError
 
 FOLDER = "narratives_reading_listening_fmri"
@@ -75,32 +75,18 @@ def stimuli(
     """Read the words of each story in the responses from `stimuli/<story>.TextGrid`.
 
     Raises:
-      InputError: if a TextGrid is missing or malformed.
+      InputError: if a TextGrid is missing or malformed, or holds no words.
     """
     files(root, subjects=subjects, modality=modality, trim=trim, nan=nan)
-    ids, texts, passages, onsets, offsets = [], [], [], [], []
-    for story in _lengths(root, subjects, modality):
-        path = root / FOLDER / f"stimuli/{story}.TextGrid"
+    stories = _lengths(root, subjects, modality)
+    grids = {story: root / FOLDER / f"stimuli/{story}.TextGrid" for story in stories}
+    for path in grids.values():
         if not path.is_file():
             raise InputError(
                 f"data set denizens needs {path} for the times of words, which the release does "
                 "not have: it is missing; see docs/datasets/denizens.md."
             )
-        words = lebel2023.spoken(path)
-        ids += [f"{story}.{i:04d}" for i in range(len(words))]
-        passages += [story] * len(words)
-        texts += [text for _, _, text in words]
-        onsets += [start for start, _, _ in words]
-        offsets += [end for _, end, _ in words]
-    return Stimuli(
-        stimulus_id=ids,
-        text=texts,
-        passage=passages,
-        run=passages,
-        unit="word",
-        onset_s=np.array(onsets),
-        offset_s=np.array(offsets),
-    )
+    return lebel2023.read_words(grids)
 
 
 def responses(
@@ -126,13 +112,15 @@ def responses(
     kept = {story: slice(trim[0], size - trim[1]) for story, size in lengths.items()}
     run = [story for story, part in kept.items() for _ in range(part.start, part.stop)]
     recordings = (_recording(root, subject, modality, kept) for subject in subjects)
-    return Responses(
-        run=run,
-        units="BOLD as published",
-        time_s=np.concatenate([_time_s(size)[kept[story]] for story, size in lengths.items()]),
-        tr_s=TR_S,
-        **arrays.beside(recordings, run, nan=nan),
-    )
+    columns = arrays.beside(recordings, run, nan=nan)
+    with naming(root / FOLDER):
+        return Responses(
+            run=run,
+            units="BOLD as published",
+            time_s=np.concatenate([_time_s(size)[kept[story]] for story, size in lengths.items()]),
+            tr_s=TR_S,
+            **columns,
+        )
 
 
 def repeats(
@@ -149,11 +137,12 @@ def repeats(
       InputError: if a file is damaged, or a voxel is NaN here and there.
     """
     files(root, subjects=[subject], modality=modality, trim=trim)
-    with arrays.hdf5(_path(root, subject, modality, "val")) as file:
+    path = _path(root, subject, modality, "val")
+    with arrays.hdf5(path) as file:
         story = _test_story(file)
         size = file[story].shape[1]
         values = arrays.as_float32(file[story][:, trim[0] : size - trim[1]])
-    mean = arrays.voxels(subject, arrays.mean_over_repeats(values), ROI)
+    mean = arrays.voxels(subject, arrays.mean_over_repeats(values), ROI, {story: path})
     return repeats_of(values, mean, story, nan=nan)
 
 
@@ -166,7 +155,7 @@ def _time_s(num_trs: int) -> Float[np.ndarray, " n"]:
 
 
 def _test_story(file: Any) -> str:
-    stories = sorted(file)
+    stories = arrays.names(file)
     if len(stories) != 1:
         raise InputError(
             f"{file.filename} must hold one story, the test's, found {len(stories)}: {stories}."
@@ -181,7 +170,7 @@ def _lengths(root: pathlib.Path, subjects: Sequence[str], modality: str) -> dict
     for subject in subjects:
         own = {}
         with arrays.hdf5(_path(root, subject, modality, "trn")) as file:
-            for story in sorted(file):
+            for story in arrays.names(file):
                 # Some stories are published as an array of one array.
                 own[story] = int(arrays.dataset(file, story, ndim=(2, 3)).shape[-2])
         with arrays.hdf5(_path(root, subject, modality, "val")) as file:
@@ -205,10 +194,11 @@ def _lengths(root: pathlib.Path, subjects: Sequence[str], modality: str) -> dict
 def _recording(
     root: pathlib.Path, subject: str, modality: str, kept: dict[str, slice]
 ) -> Recording:
-    parts = []
+    parts, files = [], {}
     for part in PARTS:
-        with arrays.hdf5(_path(root, subject, modality, part)) as file:
-            for story in sorted(file):
+        path = _path(root, subject, modality, part)
+        with arrays.hdf5(path) as file:
+            for story in arrays.names(file):
                 values = arrays.as_float32(file[story][()])
                 if part == "val":
                     values = arrays.mean_over_repeats(values)
@@ -225,4 +215,5 @@ def _recording(
                         f"{values.shape[1]}."
                     )
                 parts.append(values[kept[story]])
-    return arrays.voxels(subject, np.concatenate(parts), ROI)
+                files[story] = path
+    return arrays.voxels(subject, np.concatenate(parts), ROI, files)

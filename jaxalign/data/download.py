@@ -8,7 +8,13 @@ from typing import NamedTuple
 import pooch
 from absl import logging as absl_logging
 
-from jaxalign.data import brainscore, brainscore_behavior, natural_stories, pieman
+from jaxalign.data import (
+    brainscore,
+    brainscore_behavior,
+    natural_stories,
+    natural_stories_words,
+    pieman,
+)
 from jaxalign.errors import InputError
 
 
@@ -46,6 +52,10 @@ _STORIES = [
     ),
     _stories(
         natural_stories.GPT3, "6ccee02c20a688d5f7e69a023025d725e8fb06d87e2c7f997b399384c200a0ad"
+    ),
+    _stories(
+        natural_stories_words.FILE,
+        "dfe87aa455e43226eb7f79faa6e5d9926446c3d8346014dd75837f39c3f19add",
     ),
 ]
 # Name in `datasets.DATASETS` -> its files. A data set without a known checksum is not here.

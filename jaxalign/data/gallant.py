@@ -17,7 +17,7 @@ from jaxtyping import Float
 from jaxalign.data import arrays
 from jaxalign.data.arrays import NaN, Recording
 from jaxalign.data.presentations import Repeats, repeats_of
-from jaxalign.data.schema import Responses
+from jaxalign.data.schema import Responses, naming
 from jaxalign.errors import InputError
 
 FOLDER = "shortclips"
@@ -110,14 +110,10 @@ def responses(root: pathlib.Path, *, subjects: Sequence[str], nan: NaN = "refuse
     files(root, subjects=subjects, nan=nan)
     runs, num_test = _grid(root, subjects)
     run, time_s = _samples(runs, num_test)
-    recordings = (_recording(root, subject) for subject in subjects)
-    return Responses(
-        run=run,
-        units="BOLD as published",
-        time_s=time_s,
-        tr_s=TR_S,
-        **arrays.beside(recordings, run, nan=nan),
-    )
+    recordings = (_recording(root, subject, run) for subject in subjects)
+    columns = arrays.beside(recordings, run, nan=nan)
+    with naming(root / FOLDER):
+        return Responses(run=run, units="BOLD as published", time_s=time_s, tr_s=TR_S, **columns)
 
 
 def repeats(root: pathlib.Path, *, subject: str, nan: NaN = "refuse") -> Repeats:
@@ -129,7 +125,8 @@ def repeats(root: pathlib.Path, *, subject: str, nan: NaN = "refuse") -> Repeats
     files(root, subjects=[subject])
     with arrays.hdf5(_path(root, subject)) as file:
         values = arrays.as_float32(_arrays(file)[1][()])
-    mean = arrays.voxels(subject, arrays.mean_over_repeats(values), ROI)
+    files_of = {TEST: _path(root, subject)}
+    mean = arrays.voxels(subject, arrays.mean_over_repeats(values), ROI, files_of)
     return repeats_of(values, mean, TEST, nan=nan)
 
 
@@ -137,12 +134,13 @@ def _path(root: pathlib.Path, subject: str) -> pathlib.Path:
     return root / FOLDER / f"responses/{subject}_responses.hdf"
 
 
-def _recording(root: pathlib.Path, subject: str) -> Recording:
-    with arrays.hdf5(_path(root, subject)) as file:
+def _recording(root: pathlib.Path, subject: str, run: Sequence[str]) -> Recording:
+    path = _path(root, subject)
+    with arrays.hdf5(path) as file:
         train, test = _arrays(file)
         mean = arrays.mean_over_repeats(arrays.as_float32(test[()]))
         values = np.concatenate([arrays.as_float32(train[()]), mean])
-    return arrays.voxels(subject, values, ROI)
+    return arrays.voxels(subject, values, ROI, dict.fromkeys(run, path))
 
 
 def _arrays(file: Any) -> tuple[Any, Any]:

@@ -30,6 +30,7 @@ def reading(path: pathlib.Path) -> Iterator[Any]:
         OSError,
         EOFError,
         ValueError,
+        LookupError,  # of CIFTI's attributes
         ExpatError,
         zlib.error,
         nib.filebasedimages.ImageFileError,

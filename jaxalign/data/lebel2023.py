@@ -13,7 +13,7 @@ padding at the end) and encoding/encoding_utils.py (features are cut to [5 + 5 :
 import itertools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from absl import logging
 from jaxalign.data import arrays, textgrids
 from jaxalign.data.arrays import NaN, Recording
 from jaxalign.data.presentations import Repeats, repeats_of
-from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.data.schema import Responses, Stimuli, naming
 from jaxalign.errors import InputError
 
 FOLDER = "ds003020"
@@ -79,9 +79,20 @@ def stimuli(
     """
     files(root, subjects=subjects, stories=stories, nan=nan)
     folder, chosen = _stories(root, subjects, stories)
+    return read_words({story: folder / f"TextGrids/{story}.TextGrid" for story in chosen})
+
+
+def read_words(grids: Mapping[str, pathlib.Path]) -> Stimuli:
+    """Read the words of stories, each a passage and a run.
+
+    Args:
+      grids: the TextGrid of each story, by its name.
+
+    Raises:
+      InputError: if a TextGrid is malformed, or holds no words.
+    """
     ids, texts, passages, onsets, offsets = [], [], [], [], []
-    for story in chosen:
-        path = folder / f"TextGrids/{story}.TextGrid"
+    for story, path in grids.items():
         words = spoken(path)
         if not words:
             raise InputError(f"{path} must hold words in its second tier, found none.")
@@ -137,14 +148,16 @@ def responses(
     lengths = _lengths(folder, chosen)
     run = [story for story in chosen for _ in range(lengths[story])]
     recordings = (_recording(folder, subject, lengths) for subject in subjects)
+    columns = arrays.beside(recordings, run, nan=nan)
     start_s = TRIMMED[0] * TR_S - SILENCE_S
-    return Responses(
-        run=run,
-        units="BOLD as published",
-        time_s=np.concatenate([start_s + TR_S * np.arange(lengths[s]) for s in chosen]),
-        tr_s=TR_S,
-        **arrays.beside(recordings, run, nan=nan),
-    )
+    with naming(folder / "preprocessed_data"):
+        return Responses(
+            run=run,
+            units="BOLD as published",
+            time_s=np.concatenate([start_s + TR_S * np.arange(lengths[s]) for s in chosen]),
+            tr_s=TR_S,
+            **columns,
+        )
 
 
 def repeats(
@@ -159,7 +172,8 @@ def repeats(
     """
     files(root, subjects=[subject], stories=[story])
     folder, _ = _stories(root, [subject], [story])
-    with arrays.hdf5(_path(folder, subject, story)) as file:
+    path = _path(folder, subject, story)
+    with arrays.hdf5(path) as file:
         mean = arrays.dataset(file, "data", ndim=2)
         single = arrays.dataset(file, "individual_repeats", ndim=3)
         if single.shape[1:] != mean.shape:
@@ -168,7 +182,7 @@ def repeats(
                 f"{mean.shape[1]} voxels, found {single.shape}."
             )
         values = arrays.as_float32(single[()])
-        whole = arrays.voxels(subject, arrays.as_float32(mean[()]), ROI)
+        whole = arrays.voxels(subject, arrays.as_float32(mean[()]), ROI, {story: path})
     return repeats_of(values, whole, story, nan=nan)
 
 
@@ -236,4 +250,5 @@ def _recording(folder: pathlib.Path, subject: str, lengths: dict[str, int]) -> R
             values[start : start + num_trs] = arrays.as_float32(data[()])
         start += num_trs
     assert values is not None  # there is a story, or `_stories` refuses
-    return arrays.voxels(subject, values, ROI)
+    files = {story: _path(folder, subject, story) for story in lengths}
+    return arrays.voxels(subject, values, ROI, files)

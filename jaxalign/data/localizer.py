@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
+from jaxalign.data import tables
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 
@@ -189,11 +190,7 @@ def _nonword(num_letters: int, rng: np.random.Generator) -> str:
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} must be text in UTF-8: {error}.") from error
-    items = [line for line in lines if line]
+    items = [line.strip() for line in tables.lines(path) if line.strip()]
     if len(items) < 2:
         raise InputError(f"{path} must hold at least two items, one to a line, found {len(items)}.")
     if len(set(items)) < len(items):

@@ -222,14 +222,14 @@ def load(root: pathlib.Path, unit: Unit, *, num_stories: int = 0, num_words: int
       InputError: if the file is not there, or not what was published.
     """
     path = root / FILE
-    if not path.is_file():
-        raise InputError(f"Natural Stories must lie at {path}: there is no such file.")
-    header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
-    rows = [line.split("\t") for line in lines]
-    if header != "word\tzone\titem" or not rows or any(len(row) != 3 for row in rows):
-        raise InputError(f"{path} must hold the columns word, zone and item: found {header!r}.")
+    table = _table(path, ("word", "zone", "item"), tabs=True)
     stories: dict[str, list[tuple[str, str]]] = {}
-    for word, zone, story in rows:
+    for word, zone, story in zip(table["word"], table["zone"], table["item"], strict=True):
+        if not (zone.isdecimal() and story.isdecimal()):
+            raise InputError(
+                f"{path}: item and zone must be whole numbers, found {story!r} and {zone!r} for "
+                f"the word {word!r}."
+            )
         stories.setdefault(story, []).append((word, zone))
     ids, texts, passages = [], [], []
     for story in list(stories)[: num_stories or None]:
@@ -259,7 +259,7 @@ def _word_in_sentence(path: pathlib.Path) -> dict[str, int]:
     """
     position: dict[str, int] = {}
     count = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(tables.lines(path), start=1):
         if not line.strip():
             count = 0
             continue

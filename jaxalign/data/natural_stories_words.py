@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.data import tables
 from jaxalign.errors import InputError
 
 FILE = "naturalstories/freqs/freqs-1.tsv"
@@ -37,7 +38,7 @@ def log_frequency(root: pathlib.Path, stimulus_id: Sequence[str]) -> Float[np.nd
     if not path.is_file():
         return np.empty(0)
     counts = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in tables.lines(path):
         cells = line.split("\t")
         if len(cells) != 5:
             raise InputError(f"{path}: lines must have 5 cells, found {len(cells)} in {line!r}.")

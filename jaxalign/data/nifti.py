@@ -100,13 +100,14 @@ def responses(root: pathlib.Path) -> Responses:
         _recording(path, subject, own, lengths, is_shared) for subject, own in by_subject.items()
     ]
     run = [name for name, (size, _) in lengths.items() for _ in range(size)]
+    columns = arrays.beside(recordings, run)
     with naming(path):
         return Responses(
             run=run,
             units="as in the images",
             time_s=np.concatenate([start + tr_s * np.arange(n) for n, start in lengths.values()]),
             tr_s=tr_s,
-            **arrays.beside(recordings, run),
+            **columns,
         )
 
 
@@ -152,8 +153,14 @@ def _recording(
         names = own_names
         parts.append(np.concatenate(beside, axis=1))
     labels = names or []
+    # Two hemispheres are two images of one run, and the table names both.
+    images = {run: row.image if len(hemispheres) == 1 else path for (run, _), row in rows.items()}
     return Recording(
-        subject, np.concatenate(parts), [roi for roi, _ in labels], [name for _, name in labels]
+        subject,
+        np.concatenate(parts),
+        [roi for roi, _ in labels],
+        [name for _, name in labels],
+        images,
     )
 
 

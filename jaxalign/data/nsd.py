@@ -24,7 +24,7 @@ from jaxalign.data import arrays, nsd_files, tables
 from jaxalign.data.arrays import Recording
 from jaxalign.data.nsd_files import FOLDER, Options, Voxels
 from jaxalign.data.presentations import Images, Repeats
-from jaxalign.data.schema import Responses, Stimuli, first_repeated
+from jaxalign.data.schema import Responses, Stimuli, first_repeated, naming
 from jaxalign.errors import InputError
 
 CAPTIONS = "captions.csv"
@@ -83,13 +83,14 @@ def stimuli(root: pathlib.Path, **options: Any) -> Stimuli:
             f"first is nsdId {lost[0]}."
         )
     names = [_name(i) for i in shown]
-    return Stimuli(
-        stimulus_id=names,
-        text=[caption[str(i)] for i in shown],
-        passage=names,
-        run=_runs(shown, nsd_files.shared(root / FOLDER)),
-        unit="sentence",
-    )
+    with naming(path):
+        return Stimuli(
+            stimulus_id=names,
+            text=[caption[str(i)] for i in shown],
+            passage=names,
+            run=_runs(shown, nsd_files.shared(root / FOLDER)),
+            unit="sentence",
+        )
 
 
 def images(root: pathlib.Path, **options: Any) -> Images:
@@ -124,12 +125,14 @@ def responses(root: pathlib.Path, **options: Any) -> Responses:
     shown = _shown(folder, opts)
     run = _runs(shown, nsd_files.shared(folder))
     recordings = (_means(folder, subject, opts, shown) for subject in opts.subjects)
-    return Responses(
-        run=run,
-        units=("z-scored " if opts.zscore else "") + "percent signal change",
-        stimulus_id=[_name(i) for i in shown],
-        **arrays.beside(recordings, run),
-    )
+    columns = arrays.beside(recordings, run)
+    with naming(folder):
+        return Responses(
+            run=run,
+            units=("z-scored " if opts.zscore else "") + "percent signal change",
+            stimulus_id=[_name(i) for i in shown],
+            **columns,
+        )
 
 
 def repeats(root: pathlib.Path, *, subject: str = "", **options: Any) -> Repeats:
@@ -186,7 +189,9 @@ def _means(folder: pathlib.Path, subject: str, opts: Options, shown: list[int]) 
 
     measured = _each_trial(folder, subject, opts, where, shown, add)
     total /= seen[:, None]
-    recording = Recording(subject, total, where.roi, where.target)
+    betas = nsd_files.betas_path(folder, subject, opts, 1).parent
+    files_of: dict[str, pathlib.Path] = {TRAIN: betas, TEST: betas}
+    recording = Recording(subject, total, where.roi, where.target, files_of)
     return recording if measured.all() else arrays.columns_of(recording, measured)
 
 

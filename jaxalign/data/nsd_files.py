@@ -1,6 +1,7 @@
 """Files of the Natural Scenes Dataset: which there are, which image a trial shows, its betas."""
 
 import dataclasses
+import itertools
 import pathlib
 from typing import NamedTuple
 
@@ -210,8 +211,12 @@ def trial_images(folder: pathlib.Path, subject: str, opts: Options) -> Int[np.nd
     sessions = opts.sessions(subject)
     read = np.isin(table["SESSION"], sessions)
     session, run, trial, image = (values[read] for values in table.values())
-    if (np.lexsort((trial, run, session)) != np.arange(len(trial))).any():
-        raise InputError(f"{path} must list trials by SESSION, RUN and TRIAL: it does not.")
+    places = list(zip(session.tolist(), run.tolist(), trial.tolist(), strict=True))
+    if late := [after for before, after in itertools.pairwise(places) if after <= before]:
+        raise InputError(
+            f"{path} must list each trial once, by SESSION, RUN and TRIAL, found {late[0]} after "
+            "one that is not before it."
+        )
     for number in sessions:
         if (num_trials := int((session == number).sum())) != NUM_TRIALS:
             raise InputError(

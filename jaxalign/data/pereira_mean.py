@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from jaxalign.data import tables
+from jaxalign.data import arrays, tables
 from jaxalign.data import verify as verify_lib
-from jaxalign.data.schema import Responses, Stimuli, naming
+from jaxalign.data.schema import Responses, Stimuli, first_repeated, naming
 from jaxalign.errors import InputError
 
 FOLDER = "pereira2018_langnet_mean"
@@ -119,14 +119,13 @@ def gpt2_activations(root: pathlib.Path, stimulus_id: Sequence[str]) -> Float[np
     """
     path = _existing(root / ACTIVATIONS)
     table = tables.read(_existing(root / STIMULI), ("stimulus_id",))
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} must be a whole .npy of plain numbers: {error}.") from error
-    if values.ndim != 2 or len(values) != len(table) or values.dtype.kind != "f":
+    if repeated := first_repeated(table["stimulus_id"].tolist()):
+        raise InputError(f"{root / STIMULI}: stimulus_id must be unique, found {repeated!r} twice.")
+    values = arrays.npy(path, shape=(None, None), kinds="f")
+    if len(values) != len(table):
         raise InputError(
-            f"{path} must be numbers with one row per sentence of {STIMULI} ({len(table)}), found "
-            f"{values.dtype} of shape {values.shape}."
+            f"{path} must have one row per sentence of {STIMULI} ({len(table)}), found "
+            f"{len(values)}."
         )
     if not np.isfinite(values).all():
         raise InputError(f"{path} must be finite, found NaN or infinity.")
@@ -137,6 +136,4 @@ def gpt2_activations(root: pathlib.Path, stimulus_id: Sequence[str]) -> Float[np
 
 
 def _existing(path: pathlib.Path) -> pathlib.Path:
-    if not path.is_file():
-        raise InputError(f"data set pereira2018-mean needs {path}: there is no such file.")
-    return path
+    return arrays.need("pereira2018-mean", [path])[0]

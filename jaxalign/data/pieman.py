@@ -14,6 +14,7 @@ import numpy as np
 import scipy.io
 from scipy.io.matlab import MatReadError
 
+from jaxalign.data import arrays
 from jaxalign.data import verify as verify_lib
 from jaxalign.data.schema import Responses, naming
 from jaxalign.errors import InputError
@@ -37,10 +38,7 @@ def files(root: pathlib.Path, *, verify: bool) -> list[pathlib.Path]:
       InputError: if it is missing.
     """
     del verify
-    path = root / FILE
-    if not path.is_file():
-        raise InputError(f"data set pieman must lie at {path}: there is no such file.")
-    return [path]
+    return arrays.need("pieman", [root / FILE])
 
 
 def responses(root: pathlib.Path, *, verify: bool) -> Responses:
@@ -90,12 +88,16 @@ def responses(root: pathlib.Path, *, verify: bool) -> Responses:
 
 def _tables(path: pathlib.Path) -> list[np.ndarray]:
     """Read the cell array: one table per subject."""
-    damaged = (MatReadError, OSError, ValueError, TypeError, LookupError, EOFError, zlib.error)
+    # SciPy's reader trips over a damaged file in many ways, one of them a variable without value.
+    damaged = (
+        *(MatReadError, OSError, ValueError, TypeError, LookupError, EOFError, NameError),
+        zlib.error,
+    )
     try:
         content = scipy.io.loadmat(str(path))
     except damaged as error:
         raise InputError(
-            f"{path} must be a whole MATLAB file (v5): {' '.join(str(error).split())}."
+            f"{path} must be a whole MATLAB file (v5): {arrays.line(error)}."
         ) from error
     names = [name for name in content if not name.startswith("__")]
     if VARIABLE not in content:

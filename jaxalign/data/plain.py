@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jaxalign.data import tables
+from jaxalign.data import arrays, tables
 from jaxalign.data.schema import Behavior, Responses, Stimuli, naming
 from jaxalign.errors import InputError
 
@@ -63,7 +63,7 @@ def stimuli(root: pathlib.Path) -> Stimuli:
     """Read the table of stimuli.
 
     Raises:
-      InputError: if a column is missing, or the times are not numbers.
+      InputError: as `read_stimuli`.
     """
     return read_stimuli(files(root)[0])
 
@@ -72,7 +72,8 @@ def read_stimuli(path: pathlib.Path) -> Stimuli:
     """Read a table of stimuli.
 
     Raises:
-      InputError: if a column is missing, or the times are not numbers.
+      InputError: if a column is missing, the times are not numbers, an id is there twice, or
+        words overlap.
     """
     table = tables.read(path, REQUIRED)
     if ("onset_s" in table) != ("offset_s" in table):
@@ -82,14 +83,15 @@ def read_stimuli(path: pathlib.Path) -> Stimuli:
         run = table["run"].tolist()
     else:
         run = table["passage"].tolist() if times else [SESSION] * len(table)
-    return Stimuli(
-        stimulus_id=table["stimulus_id"].tolist(),
-        text=table["text"].tolist(),
-        passage=table["passage"].tolist(),
-        run=run,
-        unit="word" if times else "sentence",
-        **times,
-    )
+    with naming(path):
+        return Stimuli(
+            stimulus_id=table["stimulus_id"].tolist(),
+            text=table["text"].tolist(),
+            passage=table["passage"].tolist(),
+            run=run,
+            unit="word" if times else "sentence",
+            **times,
+        )
 
 
 def responses(root: pathlib.Path) -> Responses:
@@ -109,10 +111,8 @@ def responses(root: pathlib.Path) -> Responses:
         )
     try:
         table = pq.read_table(path).to_pandas()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{path} must be a whole Parquet file: {' '.join(str(error).split())}."
-        ) from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path} must be a whole Parquet file: {arrays.line(error)}.") from error
     return _long(path, table) if "value" in table else _wide(path, table)
 
 

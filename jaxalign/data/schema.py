@@ -7,7 +7,9 @@ import io
 import itertools
 import json
 import pathlib
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -15,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxalign.core import metrics
+from jaxalign.data import arrays
 from jaxalign.errors import InputError
 
 Unit = Literal["word", "sentence"]
@@ -30,6 +33,11 @@ _NPZ = {
     "tr_s": (0, False),
     "units": (0, True),
 }
+# NotImplementedError: of a compression that there is not.
+_DAMAGED_NPZ = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, SyntaxError, tokenize.TokenError),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,15 +175,8 @@ class Responses:
             )
         if self.is_timed == (len(self.stimulus_id) > 0):
             raise InputError("responses must have either time_s or stimulus_id, and not both.")
-        name, size = (
-            ("time_s", len(self.time_s))
-            if self.is_timed
-            else (
-                "stimulus_id",
-                len(self.stimulus_id),
-            )
-        )
-        if size != n:
+        name = "time_s" if self.is_timed else "stimulus_id"
+        if (size := len(getattr(self, name))) != n:
             raise InputError(f"responses: {name} must have {n} entries, found {size}.")
         if self.is_timed:
             self._check_times()
@@ -245,22 +246,25 @@ class Responses:
         """Read an `.npz` with one array per attribute; `signal` and the unused one may lack.
 
         Raises:
-          InputError: if it cannot be read, or lacks or adds an array.
+          InputError: if it cannot be read, lacks or adds an array, or what it holds are no
+            responses; see `Responses`.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         try:
             # Opened here: np.load leaves its own handle open when the archive is broken.
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} must be an .npz of plain arrays: {error}.") from error
+                found = {name: file[name] for name in file.files}
+        except _DAMAGED_NPZ as error:
+            raise InputError(
+                f"{path} must be an .npz of plain arrays: {arrays.line(error)}."
+            ) from error
         required = {"values", "run", "subject", "roi", "target", "units"}
-        if missing := required - arrays.keys():
+        if missing := required - found.keys():
             raise InputError(f"{path} must hold array {min(missing)!r}: it is missing.")
-        if unknown := arrays.keys() - known:
+        if unknown := found.keys() - known:
             raise InputError(f"{path}: array {min(unknown)!r} is none of {sorted(known)}.")
         read = {}
-        for name, array in arrays.items():
+        for name, array in found.items():
             dimensions, is_text = _NPZ.get(name, (1, True))
             if array.ndim != dimensions or (not is_text and array.dtype.kind not in "fiu"):
                 raise InputError(
@@ -271,7 +275,8 @@ class Responses:
                 read[name] = [str(x) for x in array] if dimensions else str(array)
             else:
                 read[name] = array.astype(np.float64) if dimensions else float(array)
-        return cls(**read)
+        with naming(path):
+            return cls(**read)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,18 @@ def read(path: pathlib.Path, columns: Sequence[str], *, tabs: bool = False) -> p
     return table
 
 
+def lines(path: pathlib.Path) -> list[str]:
+    """Read the lines of a text.
+
+    Raises:
+      InputError: if it is no text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} must be text in UTF-8: {error}.") from error
+
+
 def numbers(
     path: pathlib.Path, table: pd.DataFrame, name: str, *, empty_is_nan: bool = False
 ) -> Float[np.ndarray, " m"]:

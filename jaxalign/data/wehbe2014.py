@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from jaxalign.data import arrays
 from jaxalign.data.arrays import NaN
-from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.data.schema import Responses, Stimuli, naming
 from jaxalign.errors import InputError
 
 FOLDER = "wehbe2014"
@@ -84,20 +84,22 @@ def stimuli(
     if outside.any():
         i = int(outside.argmax())
         raise InputError(
-            f"{times_path}: words must be shown during a TR, but word {i} at {onset_s[i]} s is not."
+            f"{times_path}: words must be shown during a TR of {TR_TIMES}, but word {i} at "
+            f"{onset_s[i]} s is not."
         )
     run = runs[np.maximum(tr, 0)]
     # A word is taken away by the next one, or after half a second.
     following = np.r_[onset_s[1:], np.inf]
-    return Stimuli(
-        stimulus_id=[f"{PASSAGE}.{i:04d}" for i in range(NUM_WORDS)],
-        text=words,
-        passage=[PASSAGE] * NUM_WORDS,
-        run=[f"run-{k}" for k in run],
-        unit="word",
-        onset_s=onset_s,
-        offset_s=np.minimum(onset_s + WORD_S, following),
-    )
+    with naming(words_path):
+        return Stimuli(
+            stimulus_id=[f"{PASSAGE}.{i:04d}" for i in range(NUM_WORDS)],
+            text=words,
+            passage=[PASSAGE] * NUM_WORDS,
+            run=[f"run-{k}" for k in run],
+            unit="word",
+            onset_s=onset_s,
+            offset_s=np.minimum(onset_s + WORD_S, following),
+        )
 
 
 def responses(
@@ -116,17 +118,18 @@ def responses(
     paths = files(root, subjects=subjects)[4:]
     recordings = (
         arrays.voxels(
-            subject, arrays.as_float32(arrays.npy(path, shape=(len(kept), None))), "brain"
+            subject,
+            arrays.as_float32(arrays.npy(path, shape=(len(kept), None))),
+            "brain",
+            dict.fromkeys(run, path),
         )
         for path, subject in zip(paths, subjects, strict=True)
     )
-    return Responses(
-        run=run,
-        units="detrended scanner units",
-        time_s=time_s[kept],
-        tr_s=TR_S,
-        **arrays.beside(recordings, run, nan=nan),
-    )
+    columns = arrays.beside(recordings, run, nan=nan)
+    with naming(root / FOLDER):
+        return Responses(
+            run=run, units="detrended scanner units", time_s=time_s[kept], tr_s=TR_S, **columns
+        )
 
 
 def _trs(
@@ -135,19 +138,24 @@ def _trs(
     """Read the start of each TR, in seconds, and its run, 1 to 4."""
     _, _, times_path, runs_path, *_ = files(root, subjects=subjects)
     time_s = arrays.npy(times_path, shape=(NUM_TRS,)).astype(np.float64)
-    runs = arrays.npy(runs_path, shape=(NUM_TRS,)).astype(np.int64)
-    if set(runs.tolist()) != set(range(1, NUM_RUNS + 1)) or (np.diff(runs) < 0).any():
+    numbers = arrays.npy(runs_path, shape=(NUM_TRS,))
+    wanted = list(range(1, NUM_RUNS + 1))
+    found = sorted(set(numbers.tolist()))
+    # Before they become integers, which what is not whole would be cut down to.
+    if found != wanted or (np.diff(numbers) < 0).any():
+        other = [x for x in found if x not in wanted] or found
         raise InputError(
             f"{runs_path} must number the runs 1 to {NUM_RUNS} in ascending order, found "
-            f"{sorted(set(runs.tolist()))}."
+            f"{', '.join(f'{x:g}' for x in other[:NUM_RUNS])}."
         )
+    runs = numbers.astype(np.int64)
     shortest = int(np.bincount(runs)[1:].min())
     if shortest <= sum(TRIMMED):
         raise InputError(
             f"{runs_path}: runs must have more than {sum(TRIMMED)} TRs, found {shortest}."
         )
     steps = np.diff(time_s)[np.diff(runs) == 0]
-    if np.abs(steps - TR_S).max() > 1e-3 * TR_S:
+    if not np.abs(steps - TR_S).max() <= 1e-3 * TR_S:  # NaN is no such step, either
         raise InputError(
             f"{times_path}: times must advance by {TR_S} s within a run, found a step of "
             f"{steps[np.abs(steps - TR_S).argmax()]:.4f} s."

@@ -182,14 +182,7 @@ def _checked(config: Config, job: Job) -> Responses:
         raise InputError(
             f"similarity.delays must be (0,) for responses to single stimuli, got {config.delays}."
         )
-    known = set(stimuli.run if responses.is_timed else stimuli.stimulus_id)
-    kind, wanted = (
-        ("run", responses.run) if responses.is_timed else ("stimulus_id", responses.stimulus_id)
-    )
-    if lost := [x for x in wanted if x not in known]:
-        raise InputError(
-            f"responses: every {kind} must be one of the stimuli's, found {lost[0]!r}."
-        )
+    job.dataset.check_samples(responses)
     return responses
 
 

@@ -1,5 +1,6 @@
 """The real Alice, and what is said of a spoiled copy of its folder."""
 
+import logging
 import re
 
 import numpy as np
@@ -165,6 +166,14 @@ def test_words_and_samples_have_one_clock(real, data_root):
     assert max(r, key=lambda lag_s: r[lag_s][0, 1]) == 0.0
 
 
+def test_s24_and_s35_alone_share_a_word_rate_file(data_root, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = datasets.find("alice", data_root).responses
+    (said,) = (x.getMessage() for x in caplog.records)
+    assert "s35-rate.txt has the content of s24-rate.txt" in said
+    assert {"s24", "s35"} <= set(found.subject)
+
+
 def test_s33_alone_is_constant(real):
     responses = real.responses
     constant = np.array(responses.constant).reshape(28, 6)
@@ -278,21 +287,32 @@ def test_a_time_course_that_is_no_text_is_refused(copy):
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_value_that_is_not_finite_is_named(copy, value):
-    copy.write("s30", table(copy.draw(361)) + f"1 2 3 {value} 5 6\n")
-    with refused(f"{value} at sample 361 of subject 's30', roi 'LIPL'"):
+    path = copy.write("s30", table(copy.draw(361)) + f"1 2 3 {value} 5 6\n")
+    with refused(path, "must be finite", f"{value} at sample 361 of subject 's30', roi 'LIPL'"):
         copy.responses()
 
 
 def test_two_files_of_one_subject_are_refused(copy):
     copy.write("s018", copy.draw())
-    with refused("subject 's18'", "found twice: subject ids must be unique"):
+    with refused(copy.courses, "subject 's18'", "found twice: subject ids must be unique"):
         copy.responses()
 
 
 def test_a_copy_under_another_subject_is_refused(copy):
     copy.write("s30", (copy.courses / "s18-timecourses.txt").read_text())
-    with refused("two subjects must differ", "'s18' and 's30' are identical"):
+    with refused(copy.courses, "two subjects must differ", "'s18' and 's30' are identical"):
         copy.responses()
+
+
+def test_a_shared_word_rate_file_is_reported_and_no_reason_to_refuse(copy, caplog):
+    rates = copy.courses.parent
+    for subject in ("s18", "s22", "s30"):
+        (rates / f"{subject}-rate.txt").write_text("1\n" if subject == "s22" else "0\n")
+    with caplog.at_level(logging.WARNING):
+        assert copy.responses().subject == ["s18"] * 6 + ["s22"] * 6
+    few, said = (x.getMessage() for x in caplog.records)
+    assert few == f"{copy.courses} holds 2 of the 28 subjects"
+    assert said.startswith(f"{rates / 's30-rate.txt'} has the content of s18-rate.txt")
 
 
 @pytest.mark.parametrize("name", ["subject30", "s", "s3a"])
@@ -333,7 +353,7 @@ def test_a_tier_of_points_is_refused(copy):
 )
 def test_a_tier_without_words_is_refused(copy, grid):
     copy.grid.write_text(grid)
-    with refused("word"):
+    with refused(copy.grid, "word"):
         copy.stimuli()
 
 

@@ -1,6 +1,7 @@
 """Arrays from files: what is refused by name, what is broken, and the rule for NaN."""
 
 import logging
+import pathlib
 import pickle
 
 import h5py
@@ -12,10 +13,13 @@ from refusals import refused
 from jaxalign.data import arrays
 from jaxalign.data.arrays import Recording
 
+FILES = {run: pathlib.Path(f"run-{run}.npy") for run in "abcr"}
+
 
 def recording(values, subject="s1"):
     v = np.shape(values)[1]
-    return Recording(subject, np.asarray(values), ["V1"] * v, [str(i) for i in range(v)])
+    names = [str(i) for i in range(v)]
+    return Recording(subject, np.asarray(values), ["V1"] * v, names, FILES)
 
 
 @pytest.mark.parametrize("name", ["x.pkl", "x.pickle", "S1_responses.jbl", "x.JOBLIB"])
@@ -96,6 +100,35 @@ def test_a_truncated_hdf5_is_refused(tmp_path, rng, share):
         arrays.dataset(file, "data", ndim=2)[()]
 
 
+def test_names_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "x.hf5"
+    write_hdf5(path, {"b": np.zeros(3), "a": np.zeros(3)})
+    with arrays.hdf5(path) as file:
+        assert arrays.names(file) == ["a", "b"]
+    with h5py.File(path, "r+") as file:
+        file[b"\xff"] = np.zeros(3)
+    with refused(path, "must have names in UTF-8, found b'\\xff'"), arrays.hdf5(path) as file:
+        arrays.dataset(file, "c", ndim=1)
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError, ValueError, KeyError])
+def test_whatever_is_raised_while_a_file_is_read_names_it(tmp_path, kind):
+    path = tmp_path / "x.hf5"
+    write_hdf5(path, {"data": np.zeros(3)})
+    with refused(path, "must be a whole HDF5 file", "a group"), arrays.hdf5(path):
+        raise kind("a group")
+
+
+def test_an_npy_with_a_header_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros(3))
+    content = bytearray(path.read_bytes())
+    content[10:12] = b"(("
+    path.write_bytes(bytes(content))
+    with refused(path, "must be a whole .npy"):
+        arrays.npy(path, shape=(3,))
+
+
 def test_an_array_that_is_missing_or_something_else_is_named(tmp_path):
     path = tmp_path / "x.hf5"
     write_hdf5(path, {"data": np.zeros((3, 2)), "text": np.array([b"a"])})
@@ -148,7 +181,9 @@ def test_a_block_that_is_not_finite_is_refused_with_its_subject_run_and_voxels(r
     values[:, 0] = np.nan
     values[2:4, [1, 3]] = bad
     with refused(
-        "subject 's1' must be finite: 2 targets", "2 of 6 samples, in run b", "V1/1, V1/3"
+        "run-b.npy: responses of subject 's1' must be finite: 2 targets",
+        "2 of 6 samples, in run b",
+        "V1/1, V1/3",
     ):
         arrays.without_undefined(recording(values), ["a", "a", "b", "b", "c", "c"])
 
@@ -169,7 +204,7 @@ def test_targets_that_are_nan_here_and_there_are_left_out_on_demand(rng, caplog)
 
 
 def test_a_subject_of_whom_nothing_is_left_is_refused():
-    with refused("subject 's1' must hold a number: every target is NaN"):
+    with refused("run-a.npy: responses of subject 's1' must hold a number: every target is NaN"):
         arrays.without_undefined(recording(np.full((4, 2), np.nan)), ["a"] * 4)
 
 
@@ -199,5 +234,5 @@ def test_subjects_stand_side_by_side(rng):
 
 
 def test_voxels_of_a_subject_are_nobody_elses(rng):
-    names = [arrays.voxels(s, rng.normal(size=(3, 2)), "cortex").target for s in ("a", "b")]
+    names = [arrays.voxels(s, rng.normal(size=(3, 2)), "cortex", FILES).target for s in ("a", "b")]
     assert names == [["a.0", "a.1"], ["b.0", "b.1"]]

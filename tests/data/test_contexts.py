@@ -115,13 +115,14 @@ def test_rules_on_every_part_of_a_beginning(request, natural_stories, name, rule
 @pytest.mark.parametrize("name", ["gpt2", "llama2c"])
 def test_accumulate_is_one_pass_for_a_story(request, natural_stories, name):
     tokenizer = request.getfixturevalue(name)
+    three = some(natural_stories, 0, natural_stories.passage.index("4"))
     plan = lambda causal: contexts.plan(
-        tokenizer, natural_stories, "accumulate", max_length=8000, causal=causal
+        tokenizer, three, "accumulate", max_length=8000, causal=causal
     )
     shared, alone = plan(True), plan(False)
-    assert shared.counts.passes == 10 and alone.counts.passes == len(natural_stories)
-    for i in range(0, len(natural_stories), 97):
-        ids, own = reference(tokenizer, natural_stories, i, "accumulate", 0)
+    assert shared.counts.passes == 3 and alone.counts.passes == len(three)
+    for i in range(0, len(three), 97):
+        ids, own = reference(tokenizer, three, i, "accumulate", 0)
         row = shared.rows[shared.row[i]]
         assert row[: shared.length[i]].tolist() == ids
         assert own == list(range(shared.start[i], shared.stop[i]))
@@ -153,7 +154,7 @@ def test_index_bookkeeping_on_words_of_one_token(minilm, sizes, rule, causal):
 
 @settings
 @given(
-    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=80),
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=40),
     max_length=st.integers(1, 30),
     bos=st.booleans(),
 )

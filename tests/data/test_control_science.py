@@ -18,14 +18,17 @@ def out_of_sample(result, Y, nested):
 
 @pytest.fixture
 def autocorrelated(rng):
-    """Forty passages of ten samples: responses that drift within each, and random features."""
+    """Forty passages of ten samples: responses that drift within each, and random features.
+
+    They are as many as OASM has, so that the solver is compiled for one shape.
+    """
     passages = np.repeat(np.arange(40), 10)
     n, v = len(passages), 20
     Y = rng.normal(size=(n, v))
     for i in range(1, n):
         if passages[i] == passages[i - 1]:
             Y[i] = 0.9 * Y[i - 1] + np.sqrt(1 - 0.9**2) * Y[i]
-    return passages, Y, rng.normal(size=(n, 50))
+    return passages, Y, rng.normal(size=(n, n))
 
 
 def test_neighbours_predict_shuffled_folds_and_not_whole_passages(autocorrelated):

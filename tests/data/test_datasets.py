@@ -1,7 +1,9 @@
 """Data sets by name and by path, and the hash that stands for their files."""
 
+import pathlib
 import re
 
+import numpy as np
 import published
 import pytest
 import recordings
@@ -16,33 +18,40 @@ IS_LARGE = {
     for name, (module, _) in datasets.DATASETS.items()
 }
 
+PAGES = pathlib.Path(__file__).resolve().parents[2] / "docs/datasets"
 CSV = "stimulus_id,text,passage\na,One.,p\nb,Two.,p\nc,Three.,p\n"
+
+
+def write_alice(root):
+    """Write the files that all data sets hash; what they hold plays no part."""
+    grid = root / alice.FOLDER / alice.TEXTGRID
+    grid.parent.mkdir(parents=True)
+    grid.write_text("words")
+    for radius in ("6mm", "10mm"):
+        folder = root / alice.FOLDER / "alice_data_shared" / radius
+        folder.mkdir(parents=True)
+        for subject in ("s18", "s22"):
+            (folder / f"{subject}-timecourses.txt").write_text(f"{subject} {radius}")
+    return root
 
 
 @pytest.fixture
 def alice_root(tmp_path):
-    """Write the files that all data sets hash; what they hold plays no part."""
-    grid = tmp_path / alice.FOLDER / alice.TEXTGRID
-    grid.parent.mkdir(parents=True)
-    grid.write_text("words")
-    for radius in ("6mm", "10mm"):
-        folder = tmp_path / alice.FOLDER / "alice_data_shared" / radius
-        folder.mkdir(parents=True)
-        for subject in ("s18", "s22"):
-            (folder / f"{subject}-timecourses.txt").write_text(f"{subject} {radius}")
-    return tmp_path
+    return write_alice(tmp_path)
 
 
-@pytest.fixture
-def root(alice_root, rng):
-    """Write what every row of the table needs."""
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Write what every row of the table needs; tests only read it."""
+    root = write_alice(tmp_path_factory.mktemp("small"))
+    rng = np.random.default_rng(0)
     for write in (
         *(published.pereira, published.blank, published.fedorenko, published.tuckute),
         *(published.futrell, published.pie_man, published.language_network),
     ):
-        write(alice_root, rng)
-    published.stories(alice_root)
-    return alice_root
+        write(root, rng)
+    published.stories(root)
+    return root
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path):
@@ -111,6 +120,18 @@ def test_each_row_of_large_recordings_is_found(large_root, name):
     found = datasets.find(name, large_root)
     assert found.name == name
     assert re.fullmatch("[0-9a-f]{16}", found.hash)
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_each_row_of_the_table_has_a_page(name):
+    """Rows that differ in the subject share one, which names the first of them."""
+    first = re.sub(r"0\d$", "01", name)
+    (line,) = (x for x in (PAGES / "README.md").read_text().splitlines() if f"`{first}`" in x)
+    (page,) = re.findall(r"\]\((\S+\.md)\)", line)
+    text = (PAGES / page).read_text()
+    assert f"`{first}`" in text
+    for heading in ("source", "licence", "how to obtain", "known defects", "example"):
+        assert heading in text.lower(), heading
 
 
 def test_the_hash_tells_options_apart(large_root):

@@ -115,11 +115,26 @@ def test_a_truncated_file_is_refused(copy):
         responses(copy)
 
 
+def test_text_grids_without_words_are_refused(copy):
+    grid = copy / "stimuli/story_02.TextGrid"
+    pauses = [(0.0, 50.0, "sp")]
+    grid.write_text(text_grid({"phone": pauses, "word": pauses}))
+    with refused(grid, "must hold words in its second tier"):
+        adapter.stimuli(copy.parent, **OPTIONS)
+
+
+def test_a_copy_under_another_subject_is_refused(copy):
+    for part in ("trn", "val"):
+        path(copy, part, "02").write_bytes(path(copy, part).read_bytes())
+    with refused(copy, "two subjects must differ", "'01' and '02'"):
+        responses(copy)
+
+
 def test_nan_in_one_repeat_is_refused(copy, rng):
     values = rng.normal(size=(2, 28, 3))
     values[1, 4, 2] = np.nan
     rewrite_hdf5(path(copy, "val"), story_11=values)
-    with refused("'01'", "1 of 84 samples", "run story_11", "cortex/01.2"):
+    with refused(path(copy, "val"), "'01'", "1 of 84 samples", "run story_11", "cortex/01.2"):
         responses(copy)
     assert responses(copy, subjects=("01",), nan="leave_out").target == ["01.0", "01.1"]
     found = adapter.repeats(copy.parent, subject="01", modality="listening", nan="leave_out")

@@ -129,6 +129,12 @@ def test_a_missing_file_is_named(copy):
         responses(copy, ("S03",))
 
 
+def test_a_copy_under_another_subject_is_refused(copy):
+    path(copy, "S02").write_bytes(path(copy).read_bytes())
+    with refused(copy, "two subjects must differ", "'S01' and 'S02'"):
+        responses(copy)
+
+
 def test_voxels_without_a_number_are_left_out_of_means_and_repeats(copy, rng):
     train, test = rng.normal(size=(18, 3)), rng.normal(size=(3, 4, 3))
     train[:, 1] = test[:, :, 1] = np.nan
@@ -137,6 +143,6 @@ def test_voxels_without_a_number_are_left_out_of_means_and_repeats(copy, rng):
     assert gallant.repeats(copy.parent, subject="S01").target == ["S01.0", "S01.2"]
     train[7, 0] = np.nan
     rewrite_hdf5(path(copy), Y_train=train)
-    with refused("'S01'", "1 targets", "run train-01", "cortex/S01.0"):
+    with refused(path(copy), "'S01'", "1 targets", "run train-01", "cortex/S01.0"):
         responses(copy)
     assert gallant.responses(copy.parent, subjects=("S01",), nan="leave_out").target == ["S01.2"]

@@ -203,7 +203,8 @@ def test_nan_in_a_story_is_refused_and_throughout_left_out(copy, rng):
     assert responses(copy).target[:3] == ["UTS01.0", "UTS01.1", "UTS01.3"]
     values[3:5, 0] = np.nan
     rewrite_hdf5(hf5(copy, "UTS01", "wheretheressmoke"), data=values)
-    with refused("'UTS01'", "1 targets", "2 of 40", "run wheretheressmoke", "cortex/UTS01.0"):
+    path = hf5(copy, "UTS01", "wheretheressmoke")
+    with refused(path, "'UTS01'", "1 targets", "2 of 40", "run wheretheressmoke", "cortex/UTS01.0"):
         responses(copy)
     found = responses(
         copy, subjects=["UTS01"], stories=["souls", "wheretheressmoke"], nan="leave_out"
@@ -214,7 +215,7 @@ def test_nan_in_a_story_is_refused_and_throughout_left_out(copy, rng):
 def test_a_copy_under_another_subject_is_refused(copy):
     for story in ("souls", "wheretheressmoke"):
         hf5(copy, "UTS04", story).write_bytes(hf5(copy, "UTS01", story).read_bytes())
-    with refused("two subjects must differ", "'UTS01' and 'UTS04'"):
+    with refused(copy / "preprocessed_data", "two subjects must differ", "'UTS01' and 'UTS04'"):
         responses(copy)
 
 

@@ -8,7 +8,7 @@ import published
 import pytest
 from refusals import refused
 
-from jaxalign.data import datasets
+from jaxalign.data import datasets, natural_stories_words
 from jaxalign.data import natural_stories as adapter
 
 WORDS = [f"{s}.{z + 1}" for s, own in published.STORIES.items() for z in range(len(own))]
@@ -133,7 +133,9 @@ def test_missing_participants_and_gpt3_are_named(root):
 @pytest.mark.parametrize(
     "name,times,old,new,parts",
     [
-        (adapter.FILE, "published", "zone\titem", "item\tzone", ["must hold the columns word"]),
+        (adapter.FILE, "published", "zone\titem", "zone\tstory", ["must have column 'item'"]),
+        (adapter.FILE, "published", "go,\t5\t1", "go,\t5", ["row 5 must have 3 cells", "2"]),
+        (adapter.FILE, "published", "go,\t5\t1", "go,\tV\t1", ["must be whole", "'V'", "'go,'"]),
         (adapter.FILE, "published", "go,\t5\t1", "go,\t4\t1", ["stimulus_id must be unique"]),
         (adapter.MEANS, "published", "meanItemRT", "mean", ["must have column 'meanItemRT'"]),
         (adapter.MEANS, "published", "\t1102.0\t", "\tfast\t", ["meanItemRT must hold numbers"]),
@@ -166,6 +168,32 @@ def test_a_spoiled_file_is_refused(root, name, times, old, new, parts):
     path = edit(root, name, old, new)
     with refused(path, *parts):
         read(root, times)
+
+
+@pytest.mark.parametrize("name", [adapter.FILE, adapter.PARSES, adapter.MEANS])
+def test_a_file_that_is_no_text_is_refused(root, name):
+    (root / name).write_bytes(bytes(range(256)))
+    with refused(root / name):
+        read(root, "published")
+
+
+def test_frequencies_that_are_no_text_or_cut_off_are_refused(root):
+    path = root / natural_stories_words.FILE
+    path.parent.mkdir()
+    path.write_bytes(bytes(range(256)))
+    with refused(path, "must be text in UTF-8"):
+        natural_stories_words.log_frequency(root, WORDS)
+    path.write_text("1.1.word\t1\tIf\t3\t")
+    assert natural_stories_words.log_frequency(root, ["1.1"]) == np.log(4)
+    path.write_text("1.1.word\t1\tIf\t3\t4\n1.2.word\t1\tyo")
+    with refused(path, "lines must have 5 cells, found 3"):
+        natural_stories_words.log_frequency(root, WORDS)
+    path.write_text("1.1.word\t1\tIf\t3\t4\n")
+    with refused(path, "found none for 1.2"):
+        natural_stories_words.log_frequency(root, WORDS)
+    path.write_text("1.1.word\t1\tIf\tmany\t4\n")
+    with refused(path, "count of 1.1.word must be a whole number, found 'many'"):
+        natural_stories_words.log_frequency(root, WORDS)
 
 
 @pytest.mark.parametrize(

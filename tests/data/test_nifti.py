@@ -174,7 +174,14 @@ def test_nan_is_left_out_throughout_and_refused_in_part(scanned, series):
     assert scanned.responses().target[0] == "0-1-0"
     series[20:, 2] = np.nan
     scanned.volume("bold.nii.gz", series)
-    with refused("'s1'", "1 targets", "20 of 40", "run r1", "A2/0-1-0"):
+    path = scanned.root / "bold.nii.gz"
+    with refused(path, "'s1'", "1 targets", "20 of 40", "run r1", "A2/0-1-0"):
+        scanned.responses()
+
+
+def test_a_copy_under_another_subject_is_refused(scanned):
+    scanned.add("bold.nii.gz", "atlas.nii", subject="s2", labels="labels.csv")
+    with refused("images.csv", "two subjects must differ", "'s1' and 's2'"):
         scanned.responses()
 
 

@@ -290,7 +290,11 @@ def test_trials_that_are_missing_out_of_order_or_of_other_images_are_refused(cop
         responses(copy)
     path.write_text(whole)
     edit(path, lambda lines: [lines[0], lines[2], lines[1], *lines[3:]])
-    with refused(path, "by SESSION, RUN and TRIAL"):
+    with refused(path, "by SESSION, RUN and TRIAL", "found (1, 1, 1)"):
+        responses(copy)
+    path.write_text(whole)
+    edit(path, lambda lines: [*lines[:2], lines[2].replace("\t2\t", "\t1\t", 1), *lines[3:]])
+    with refused(path, "each trial once", "found (1, 1, 1)"):
         responses(copy)
     path.write_text(whole)
     cells = whole.splitlines()[1].split("\t")

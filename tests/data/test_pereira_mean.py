@@ -77,24 +77,31 @@ def test_spoiled_activations_are_refused(written):
     with refused(path, "must be a whole .npy"):
         adapter.gpt2_activations(root, [])
     np.save(path, activations[1:])
-    with refused(path, "one row per sentence", "(5), found float32 of shape (4, 3)"):
+    with refused(path, "one row per sentence", "(5), found 4"):
         adapter.gpt2_activations(root, [])
     np.save(path, np.where(activations > 0, np.nan, activations))
     with refused(path, "must be finite"):
         adapter.gpt2_activations(root, [])
     np.save(path, np.array([None] * 5, dtype=object), allow_pickle=True)
-    with refused(path, "must be a whole .npy of plain numbers"):
+    with refused(path, "must be a whole .npy of plain values"):
+        adapter.gpt2_activations(root, [])
+    np.save(path, activations[:, 0])
+    with refused(path, "must hold any x any values", "float32 of shape (5,)"):
         adapter.gpt2_activations(root, [])
     np.save(path, activations)
     with refused("must have stimulus_id '384sentences.9'"):
         adapter.gpt2_activations(root, ["384sentences.9"])
+    table = root / adapter.STIMULI
+    table.write_text(table.read_text().replace("384sentences.1,", "384sentences.0,"))
+    with refused(table, "stimulus_id must be unique, found '384sentences.0' twice"):
+        adapter.gpt2_activations(root, [])
     path.unlink()
-    with refused(path, "there is no such file"):
+    with refused(path, "it is missing"):
         adapter.gpt2_activations(root, [])
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with refused(tmp_path / adapter.RESPONSES, "there is no such file"):
+    with refused(tmp_path / adapter.RESPONSES, "it is missing"):
         adapter.files(tmp_path, verify=False)
 
 

@@ -83,7 +83,7 @@ def test_nan_and_copies_are_named(tmp_path, rng):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with refused(tmp_path / adapter.FILE, "there is no such file"):
+    with refused(tmp_path / adapter.FILE, "it is missing"):
         adapter.responses(tmp_path, verify=False)
 
 

@@ -146,16 +146,16 @@ def test_lines_of_another_length_than_the_header_are_refused(make_folder, lines)
 
 def test_a_table_without_stimuli_is_refused(make_folder):
     folder = make_folder("stimulus_id,text,passage\n")
-    with refused("stimul"):
+    with refused(folder / "stimuli.csv", "at least one word or sentence"):
         _ = read(folder).stimuli
 
 
 def test_stimuli_are_checked_like_any_others(make_folder):
-    with refused("stimulus_id must be unique", "'a' twice"):
+    with refused("stimuli.csv: stimuli: stimulus_id must be unique", "'a' twice"):
         _ = read(make_folder(SENTENCES.replace("\nb,", "\na,"))).stimuli
-    with refused("text must not be empty", "'b'"):
+    with refused("stimuli.csv: stimuli: text must not be empty", "'b'"):
         _ = read(make_folder(SENTENCES.replace("Why?", " "))).stimuli
-    with refused("must not overlap", "'ran' (c, 1.0 s)"):
+    with refused("stimuli.csv: stimuli: words must not overlap", "'ran' (c, 1.0 s)"):
         _ = read(make_folder(WORDS.replace("r1,2,", "r1,1,"))).stimuli
 
 
@@ -164,3 +164,62 @@ def test_responses_are_checked_like_any_others(make_folder):
     np.savez(folder / "responses.npz", values=np.ones((3, 1)))
     with refused("responses.npz must hold array 'roi'"):
         _ = read(folder).responses
+
+
+def spoiled(folder, **changes):
+    """Write the responses of the folder with some arrays replaced."""
+    path = folder / "responses.npz"
+    with np.load(path) as file:
+        arrays = dict(file) | changes
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes,parts",
+    [
+        ({"values": [[1, 2], [3, np.nan], [5, 6]]}, ["must be finite", "nan at sample 1", "'s2'"]),
+        ({"values": [[1, 1], [3, 3], [5, 5]]}, ["those of 's1' and 's2' are identical"]),
+        ({"values": [[1, 2], [3, 4]]}, ["run must have 2 entries for values 2 x 2, found 3"]),
+        ({"subject": ["s1", "s1"]}, ["subject 's1', roi 'LATL', target 'mean'", "found twice"]),
+        ({"stimulus_id": ["a", "b"]}, ["stimulus_id must have 3 entries, found 2"]),
+        ({"time_s": [0.0, 1, 2]}, ["either time_s or stimulus_id"]),
+    ],
+    ids=lambda x: str(x)[:30],
+)
+def test_spoiled_responses_are_named(make_folder, changes, parts):
+    path = spoiled(make_folder(SENTENCES), **changes)
+    with refused(path, "responses", *parts):
+        _ = read(path.parent).responses
+
+
+def test_a_damaged_archive_is_refused(make_folder):
+    """Its directory, its compression, or what was compressed."""
+    path = spoiled(make_folder(SENTENCES))
+    whole = path.read_bytes()
+    # Of the first entry: the method, and what is behind its name and its extra field.
+    start = 30 + int.from_bytes(whole[26:28], "little") + int.from_bytes(whole[28:30], "little")
+    method = whole.index(b"PK\x01\x02") + 10
+    for content in (
+        whole[: len(whole) // 2],
+        whole[:start] + bytes([255] * 40) + whole[start + 40 :],
+        whole[:method] + b"\x63" + whole[method + 1 :],
+    ):
+        path.write_bytes(content)
+        with refused(path, "must be an .npz of plain arrays"):
+            _ = read(path.parent).responses
+
+
+def test_ids_that_are_none_of_the_stimuli_are_named(make_folder):
+    folder = make_folder(SENTENCES)
+    found = read(folder)
+    found.check_samples(found.responses)
+    spoiled(folder, stimulus_id=["a", "x", "c"])
+    found = read(folder)
+    with refused("data set mine", "every stimulus_id", "the stimuli's, found 'x' (1 such)"):
+        found.check_samples(found.responses)
+    timed = {"time_s": np.arange(3.0), "tr_s": 1.0, "stimulus_id": np.empty(0, "U1")}
+    spoiled(folder, **timed)
+    found = read(folder)
+    with refused("data set mine", "every run", "found 'r' (3 such)"):
+        found.check_samples(found.responses)

@@ -1,6 +1,7 @@
 """Chat templates, rendered by the library that they were written for."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -16,14 +17,22 @@ CHATML = (
 )
 
 
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory, gpt2_path):
+    """GPT-2's tokenizer with the marks of a chat."""
+    path = tmp_path_factory.mktemp("marked") / "tokenizer.json"
+    tokenizer = tokenizer_files.load(gpt2_path)
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer.save(str(path))
+    return path
+
+
 @pytest.fixture
-def folder(tmp_path, gpt2_path):
-    """Write a GPT-2 tokenizer with the marks of a chat, and a template as it is published."""
+def folder(tmp_path, marked):
+    """Write the tokenizer, and a template as it is published."""
 
     def make(template=CHATML, *, own_file=False):
-        tokenizer = tokenizer_files.load(gpt2_path)
-        tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-        tokenizer.save(str(tmp_path / "tokenizer.json"))
+        shutil.copy(marked, tmp_path / "tokenizer.json")
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|endoftext|>"}
         if own_file:
             (tmp_path / "chat_template.jinja").write_text(template)
@@ -53,8 +62,9 @@ def test_a_turn_by_hand(folder, own_file):
 @pytest.mark.parametrize("rule", ["none", "accumulate", "window:2"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_tokens_of_the_part_alone_are_read(folder, rule, causal):
-    frame = prompts.chat(folder(), NUMBERS)
-    tokenizer = tokenizer_files.load(folder())
+    path = folder()
+    frame = prompts.chat(path, NUMBERS)
+    tokenizer = tokenizer_files.load(path)
     found = contexts.plan(
         tokenizer, words(*NUMBERS), rule, max_length=60, causal=causal, frame=frame
     )
@@ -68,7 +78,7 @@ def test_the_tokens_of_the_part_alone_are_read(folder, rule, causal):
         # As transformers renders and tokenises it.
         import transformers
 
-        whole = transformers.AutoTokenizer.from_pretrained(str(folder()), local_files_only=True)
+        whole = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True)
         for i, number in enumerate(NUMBERS):
             turns = [{"role": "user", "content": number}]
             expected = whole.apply_chat_template(turns, tokenize=True, return_dict=False)

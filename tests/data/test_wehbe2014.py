@@ -149,8 +149,12 @@ def test_runs_and_trs_that_are_not_those_are_refused(copy):
     path = copy / wehbe2014.RUNS
     runs = np.load(path)
     write_npy(path, np.minimum(runs, 3))
-    with refused(path, "number the runs 1 to 4", "[1, 2, 3]"):
+    with refused(path, "number the runs 1 to 4", "found 1, 2, 3"):
         responses(copy)
+    for odd in (1.5, np.nan, np.inf):
+        write_npy(path, np.where(np.arange(len(runs)) == 5, odd, runs))
+        with refused(path, "number the runs 1 to 4", f"{odd:g}"):
+            responses(copy)
     write_npy(path, runs[::-1])
     with refused(path, "ascending"):
         responses(copy)
@@ -164,6 +168,30 @@ def test_runs_and_trs_that_are_not_those_are_refused(copy):
         responses(copy)
 
 
+def test_times_that_are_no_numbers_are_refused(copy):
+    for name in (wehbe2014.WORD_TIMES, wehbe2014.TR_TIMES):
+        times = np.load(copy / name)
+        write_npy(copy / name, np.where(np.arange(len(times)) == 700, np.nan, times))
+        with refused(copy / name, "nan"):
+            stimuli(copy)
+        write_npy(copy / name, times)
+
+
+def test_words_without_letters_are_refused(copy):
+    words = np.load(copy / wehbe2014.WORDS)
+    words[9] = ""
+    write_npy(copy / wehbe2014.WORDS, words)
+    with refused(copy / wehbe2014.WORDS, "text must not be empty", "harry-potter-ch9.0009"):
+        stimuli(copy)
+
+
+def test_a_copy_under_another_subject_is_refused(copy):
+    values = np.load(copy / "fMRI/data_subject_F.npy")
+    write_npy(copy / "fMRI/data_subject_H.npy", values)
+    with refused(copy, "two subjects must differ", "'F' and 'H'"):
+        responses(copy)
+
+
 def test_nan_is_left_out_throughout_and_refused_in_part(copy):
     path = copy / "fMRI/data_subject_H.npy"
     values = np.load(path)
@@ -172,7 +200,7 @@ def test_nan_is_left_out_throughout_and_refused_in_part(copy):
     assert responses(copy).target == ["F.0", "F.1", "F.2", "H.0", "H.2"]
     values[300, 2] = np.nan
     write_npy(path, values)
-    with refused("subject 'H' must be finite: 1 targets", "run run-2", "brain/H.2"):
+    with refused(path, "subject 'H' must be finite: 1 targets", "run run-2", "brain/H.2"):
         responses(copy)
     found = wehbe2014.responses(copy.parent, subjects=BOTH, nan="leave_out")
     assert found.target == ["F.0", "F.1", "F.2", "H.0"]

@@ -196,13 +196,7 @@ def _checked_folds(
         raise InputError(
             f"encode.delays must be (0,) for responses to single stimuli, got {config.delays}."
         )
-    known = set(stimuli.run if responses.is_timed else stimuli.stimulus_id)
-    wanted = responses.run if responses.is_timed else responses.stimulus_id
-    if lost := [x for x in wanted if x not in known]:
-        kind = "run" if responses.is_timed else "stimulus_id"
-        raise InputError(
-            f"responses: every {kind} must be one of the stimuli's, found {lost[0]!r}."
-        )
+    dataset.check_samples(responses)
     if responses.is_timed:
         heard = {}
         for run, words in features.members(stimuli.run).items():
