@@ -30,12 +30,15 @@ class Common:
     """Settings that belong to the whole run."""
 
     dataset: str = ""  # a name in data/datasets.py, or a directory; "": none, where none is read
+    nan: str = "refuse"  # "leave_out": targets with NaN, of data sets whose adapters can
     seed: int = 0  # of every random draw, except the weights of untrained networks
     mesh: tuple[int, ...] = (-1, 1)  # devices along data and model; -1: all that are left
 
     def __post_init__(self):
         if self.seed < 0:
             raise InputError(f"seed must be >= 0, got {self.seed}.")
+        if self.nan not in ("refuse", "leave_out"):
+            raise InputError(f"nan must be one of refuse, leave_out, got {self.nan!r}.")
         if len(self.mesh) != 2:
             raise InputError(f"mesh must be (data, model), got {self.mesh}.")
 

@@ -71,7 +71,9 @@ def main(argv: list[str]) -> None:
     job = stages_lib.Job(
         workdir=workdir,
         data_root=data_root,
-        dataset=datasets.find(common.dataset, data_root) if common.dataset else None,
+        dataset=datasets.find(common.dataset, data_root, nan=common.nan)
+        if common.dataset
+        else None,
         mesh=devices,
         seed=common.seed,
     )

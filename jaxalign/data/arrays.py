@@ -231,9 +231,7 @@ def without_undefined(
         runs = list(dict.fromkeys(run[i] for i in np.flatnonzero(bad.any(axis=1)).tolist()))
         names = [f"{recording.roi[i]}/{recording.target[i]}" for i in columns[:_SHOWN]]
         rest = ", ..." if len(columns) > _SHOWN else ""
-        hint = (
-            "mend or leave out" if nan is None else "mend them, or set the option nan='leave_out'"
-        )
+        hint = "mend or leave out" if nan is None else "mend them, or set --config.nan=leave_out"
         raise InputError(
             f"{recording.files[runs[0]]}: responses of subject {recording.subject!r} must be "
             f"finite: {len(columns)} targets are not in {int(bad.any(axis=1).sum())} of "

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import inspect
 import json
 import pathlib
 import types
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxalign.data import localizer
+from jaxalign.data.arrays import NaN
 from jaxalign.data.presentations import Repeats
 from jaxalign.data.schema import Behavior, Responses, Stimuli
 from jaxalign.data.words import WordFacts
@@ -183,17 +185,32 @@ class Dataset:
         )
 
 
-def find(name: str, data_root: pathlib.Path | None) -> Dataset:
+def find(name: str, data_root: pathlib.Path | None, *, nan: NaN = "refuse") -> Dataset:
     """Find a data set by its name in the table, or by the path of a directory.
 
     Args:
       name: key of `DATASETS`, or the path of a directory in the layout of `data/plain.py` or, where
         it has `images.csv`, of `data/nifti.py`.
       data_root: folder of published data.
+      nan: what becomes of targets that are NaN here and there: "refuse", or of data sets whose
+        adapters know how, "leave_out".
 
     Raises:
-      InputError: if it is not found.
+      InputError: if it is not found, or its adapter leaves nothing out.
     """
+    found = _find(name, data_root)
+    if nan == "refuse":
+        return found
+    adapter = importlib.import_module(found.module)
+    if "nan" not in inspect.signature(adapter.files).parameters:
+        raise InputError(
+            f"nan must be 'refuse' for data set {found.name}, which leaves no target out, got "
+            f"{nan!r}."
+        )
+    return dataclasses.replace(found, options={**found.options, "nan": nan})
+
+
+def _find(name: str, data_root: pathlib.Path | None) -> Dataset:
     if name not in DATASETS:
         path = pathlib.Path(name)
         if not path.is_dir():

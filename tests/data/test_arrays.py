@@ -191,7 +191,7 @@ def test_a_block_that_is_not_finite_is_refused_with_its_subject_run_and_voxels(r
 def test_targets_that_are_nan_here_and_there_are_left_out_on_demand(rng, caplog):
     values = rng.normal(size=(6, 5))
     values[:, 0] = values[2, 3] = np.nan
-    with refused("mend them, or set the option nan='leave_out'"):
+    with refused("mend them, or set --config.nan=leave_out"):
         arrays.without_undefined(recording(values), ["a"] * 6, nan="refuse")
     with caplog.at_level(logging.WARNING):
         left, kept = arrays.without_undefined(recording(values), ["a"] * 6, nan="leave_out")

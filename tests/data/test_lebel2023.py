@@ -210,6 +210,13 @@ def test_nan_in_a_story_is_refused_and_throughout_left_out(copy, rng):
         copy, subjects=["UTS01"], stories=["souls", "wheretheressmoke"], nan="leave_out"
     )
     assert found.target == ["UTS01.1", "UTS01.3"]
+    # As the settings of a run say it.
+    root = copy.parents[1]
+    by_name = datasets.find("lebel2023-UTS01", root, nan="leave_out")
+    assert "UTS01.0" not in by_name.responses.target
+    assert by_name.hash != datasets.find("lebel2023-UTS01", root).hash
+    with refused("nan must be 'refuse' for data set demo", "'leave_out'"):
+        datasets.find("demo", None, nan="leave_out")
 
 
 def test_a_copy_under_another_subject_is_refused(copy):
