@@ -177,7 +177,8 @@ def _given(ceiling, num_targets, protocol, subjects) -> Reference:
                 f"ceiling must be a number or one per target ({num_targets}), got shape "
                 f"{array.shape}."
             )
-        found.append(alignment.reference(array, num_targets, rule, subjects))
+        own = array if array.ndim else float(array)
+        found.append(alignment.reference(own, num_targets, rule, subjects))
     whole, *ends = found
     low, high = (end.value for end in ends) if ends else (np.nan, np.nan)
     return whole._replace(low=low, high=high)

@@ -52,7 +52,7 @@ def leave_one_subject_out(
     standard = features.standardize(Y, np.zeros(len(Y), int) if runs is None else runs)
     blocks = [fold.outer.test for fold in folds]
     number = _numbers(subjects)
-    num_subjects = number.max() + 1
+    num_subjects = int(number.max()) + 1
     # The first row is of all subjects, the others of all but one.
     values = np.full((1 + num_subjects, Y.shape[1]), np.nan)
     for own, columns in _shared(number, targets).items():
