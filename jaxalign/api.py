@@ -116,6 +116,8 @@ def _encoding(layers, Y, protocol, labels, columns, delays, given, mesh) -> Alig
     if protocol.scaling.within_runs != "none":
         Y = features.standardize(Y, np.zeros(len(Y), int) if runs is None else runs)
 
+    known = _reference(Y, protocol, folds, columns, runs, given, mesh)
+
     def results(protocol, folds) -> list[cv.Nested]:
         return [
             scoring.evaluate(
@@ -142,7 +144,7 @@ def _encoding(layers, Y, protocol, labels, columns, delays, given, mesh) -> Alig
         protocol,
         folds,
         subjects=subjects,
-        ceiling=_reference(Y, protocol, folds, columns, runs, given, mesh),
+        ceiling=known,
         contiguous=contiguous,
     )
     if protocol.is_shuffled:

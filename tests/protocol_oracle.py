@@ -191,11 +191,14 @@ def default(layers, Y, blocks, near, alphas, subjects):
     every, k, v = np.arange(len(Y)), len(blocks), Y.shape[1]
     r, chosen, picked = np.zeros((k, v)), np.zeros((k, v)), np.zeros((k, v), int)
 
-    def predict(X, train, test, alpha):
+    def predict(X, train, test):
+        """Predictions under each penalty, from one decomposition."""
         mean, sd = X[train].mean(axis=0), X[train].std(axis=0)
         Z = (X - mean) / np.where(sd > 0, sd, np.inf)
         offset = Y[train].mean(axis=0)
-        return Z[test] @ ridge(Z[train], Y[train] - offset, alpha) + offset
+        U, s, Vt = np.linalg.svd(Z[train], full_matrices=False)
+        left, right = Z[test] @ Vt.T, U.T @ (Y[train] - offset)
+        return [left @ ((s / (s**2 + alpha))[:, None] * right) + offset for alpha in alphas]
 
     for i in range(k):
         inner, best = np.zeros((len(layers), v)), np.zeros((len(layers), v))
@@ -207,17 +210,18 @@ def default(layers, Y, blocks, near, alphas, subjects):
                 train = np.setdiff1d(every, np.union1d(near[i], near[j]))
                 y = Y[blocks[j]]
                 null += ((y - Y[train].mean(axis=0)) ** 2).mean(axis=0)
-                for a, alpha in enumerate(alphas):
-                    errors[a] += ((predict(X, train, blocks[j], alpha) - y) ** 2).mean(axis=0)
+                for a, predicted in enumerate(predict(X, train, blocks[j])):
+                    errors[a] += ((predicted - y) ** 2).mean(axis=0)
             inner[layer] = 1 - errors.min(axis=0) / null
             best[layer] = np.asarray(alphas)[errors.argmin(axis=0)]
         for subject in dict.fromkeys(subjects):
             own = np.asarray(subjects) == subject
             picked[i, own] = inner[:, own].mean(axis=1).argmax()
         train = np.setdiff1d(every, near[i])
+        of_layers = [predict(X, train, blocks[i]) for X in layers]
         for target in range(v):
             layer = picked[i, target]
             chosen[i, target] = best[layer, target]
-            found = predict(layers[layer], train, blocks[i], chosen[i, target])
+            found = of_layers[layer][list(alphas).index(chosen[i, target])]
             r[i, target] = pearson_r(found[:, target], Y[blocks[i], target])
     return r, chosen, picked
