@@ -293,7 +293,9 @@ def test_natural_stories_by_participants(reader):
 def test_loss_of_a_network_on_natural_stories(data_root, mesh):
     """stories260K reads the beginning of a story."""
     text = " ".join(natural_stories.load(data_root, "word", num_words=60).text)
-    ids = np.array(tokenizer_files.load(data_root / "stories260K/tok512.bin").encode(text))[:120]
+    ids = np.array(tokenizer_files.load(data_root / "stories260K/tok512.bin").encode(text).ids)[
+        :120
+    ]
     network = zoo.find("stories260K", data_root).load(mesh)
     network = jax.device_put(network, jax.devices()[0])
     tokens = jnp.asarray(ids)[None]
