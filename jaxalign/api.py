@@ -1,19 +1,20 @@
 """The Python interface: scores of arrays under any protocol."""
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from scipy import special
 
-from jaxalign.core import cv, features, metrics, scoring
-from jaxalign.core.features import Labels
+from jaxalign.core import alignment, cv, features, protocol_ceiling, scoring, surprisal
+from jaxalign.core.alignment import AlignmentScore, Reference
+from jaxalign.core.ceiling import Ceiling
 from jaxalign.core.folds import Fold, Split, folds_hash
 from jaxalign.core.protocol import Protocol
-from jaxalign.core.scoring import AlignmentScore
 from jaxalign.data import protocols
 from jaxalign.errors import InputError
 
@@ -39,6 +40,7 @@ def score_arrays(
     test: Any = None,
     delays: Sequence[int] | Mapping[str, Sequence[int]] = (0,),
     ceiling: Any = None,
+    max_subsets: int | None = None,
     mesh: Mesh | None = None,
 ) -> AlignmentScore:
     """Score features against responses under a protocol.
@@ -57,12 +59,20 @@ def score_arrays(
       groups: story or passage of each sample, which folds of groups need and blocks keep whole.
       subjects: of each column of Y.
       runs: run of each sample, where gaps and delays end, and within which some protocols
-        standardise. None: all are one run; but groups then have no gap between them.
+        standardise. None: all are one run; but groups then have no gap between them. Of reading
+        times the story of each word, over which the interval of the ceiling is.
       targets: name of each column of Y, where columns of the same name are comparable between
         subjects: allows a leave-one-subject-out ceiling.
       test: mask of the test samples, for protocols whose test set comes with the data.
-      delays: of features, in samples, after components are taken.
-      ceiling: of the whole, or of each target [v], for protocols whose ceiling is found otherwise.
+      delays: of features, in samples, after components are taken (which are those of samples: of
+        TRs, not of words, where a sample is a TR).
+      ceiling: of the whole, or of each target [v]; or a `core.ceiling.Ceiling`, which has an
+        interval. None: the protocol's own is computed, where that is possible. A
+        leave-one-subject-out ceiling needs `subjects` and `targets`; an extrapolated one three
+        `subjects`, whose targets may differ (it may take minutes: NaN leaves it out); a split-half
+        one two readers.
+      max_subsets: subsets of subjects to draw of each size for an extrapolated ceiling, at random;
+        None: every subset, which more than 15 subjects have too many of.
       mesh: devices that divide the targets among them.
 
     Returns:
@@ -77,11 +87,12 @@ def score_arrays(
     chosen = protocols.find(protocol) if isinstance(protocol, str) else protocol
     if chosen.kind == "average":
         given = {"groups": groups, "subjects": subjects, "runs": runs, "targets": targets}
-        given |= {"test": test, "delays": delays, "ceiling": ceiling, "mesh": mesh}
+        given |= {"test": test, "delays": delays, "ceiling": ceiling}
+        given |= {"max_subsets": max_subsets, "mesh": mesh}
         return _average(X, Y, chosen, given)
     try:
         if chosen.kind == "reading_time":
-            return _reading_time(X, Y, chosen, groups, ceiling)
+            return _reading_time(X, Y, chosen, groups, runs, ceiling)
         if chosen.kind == "next_word":
             return _next_word(X, Y, chosen)
         layers, responses = _matrices(X, Y)
@@ -89,20 +100,23 @@ def score_arrays(
         labels = {name: _labels(name, x, len(responses)) for name, x in labels.items()}
         columns = {"subjects": subjects, "targets": targets}
         columns = {name: _labels(name, x, responses.shape[1]) for name, x in columns.items()}
-        return _encoding(layers, responses, chosen, labels, columns, delays, ceiling, mesh)
+        given = {"ceiling": ceiling, "max_subsets": max_subsets}
+        return _encoding(layers, responses, chosen, labels, columns, delays, given, mesh)
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"score_arrays: {error}") from error
 
 
-def _encoding(layers, Y, protocol, labels, columns, delays, ceiling, mesh) -> AlignmentScore:
+def _encoding(layers, Y, protocol, labels, columns, delays, given, mesh) -> AlignmentScore:
     groups, runs, test = labels["groups"], labels["runs"], labels["test"]
-    subjects, targets = columns["subjects"], columns["targets"]
+    subjects = columns["subjects"]
     test = None if test is None else test.astype(bool)
     folds = scoring.make_folds(protocol, len(Y), groups=groups, runs=runs, test=test)
     if protocol.scaling.within_runs != "none":
         Y = features.standardize(Y, np.zeros(len(Y), int) if runs is None else runs)
+
+    known = _reference(Y, protocol, folds, columns, runs, given, mesh)
 
     def results(protocol, folds) -> list[cv.Nested]:
         return [
@@ -116,17 +130,17 @@ def _encoding(layers, Y, protocol, labels, columns, delays, ceiling, mesh) -> Al
             for X in layers
         ]
 
-    known = np.nan if ceiling is None else _ceiling(ceiling, Y.shape[1])
-    by_subjects = protocol.ceiling == "leave_one_subject_out"
-    if ceiling is None and by_subjects and subjects is not None and targets is not None:
-        known = scoring.subject_ceiling(Y, folds, subjects, targets, runs)
+    found = results(protocol, folds)
     contiguous = np.nan
     if protocol.is_shuffled:
-        other = scoring.unshuffled(protocol)
-        blocks = scoring.make_folds(other, len(Y), groups=groups, runs=runs)
+        count = 0 if groups is None else len(set(groups.tolist()))
+        # Of fewer than three groups there are no blocks.
+        whole = groups if count >= 3 else None
+        other = scoring.unshuffled(protocol, num_groups=None if whole is None else count)
+        blocks = scoring.make_folds(other, len(Y), groups=whole, runs=runs)
         contiguous = scoring.combine(results(other, blocks), other, blocks, subjects=subjects).raw
-    found = scoring.combine(
-        results(protocol, folds),
+    score = scoring.combine(
+        found,
         protocol,
         folds,
         subjects=subjects,
@@ -134,8 +148,42 @@ def _encoding(layers, Y, protocol, labels, columns, delays, ceiling, mesh) -> Al
         contiguous=contiguous,
     )
     if protocol.is_shuffled:
-        warnings.warn(scoring.caution(found), ShuffledFoldsWarning, stacklevel=3)
-    return found
+        warnings.warn(scoring.caution(score), ShuffledFoldsWarning, stacklevel=3)
+    return score
+
+
+def _reference(Y, protocol, folds, columns, runs, given, mesh) -> Reference:
+    """Return the ceiling that is given, or compute that of the protocol."""
+    subjects, targets, v = columns["subjects"], columns["targets"], Y.shape[1]
+    if given["ceiling"] is not None:
+        return _given(given["ceiling"], v, protocol, subjects)
+    if subjects is None:
+        return alignment.reference(np.nan, v, protocol.aggregation)
+    if protocol.ceiling == "leave_one_subject_out" and targets is not None:
+        return protocol_ceiling.leave_one_subject_out(Y, folds, protocol, subjects, targets, runs)
+    if protocol.ceiling == "extrapolated" and len(set(subjects.tolist())) >= 3:
+        options = {"runs": runs, "max_subsets": given["max_subsets"], "mesh": mesh}
+        return protocol_ceiling.extrapolated(Y, folds, protocol, subjects, **options)
+    return alignment.reference(np.nan, v, protocol.aggregation)
+
+
+def _given(ceiling, num_targets, protocol, subjects) -> Reference:
+    """Summarise a ceiling as scores are; of an interval the ends."""
+    rule = protocol.aggregation
+    parts = ceiling[:3] if isinstance(ceiling, Ceiling) else (ceiling,)
+    found = []
+    for part in parts:
+        array = np.asarray(part, np.float64)
+        if array.shape not in ((), (num_targets,)):
+            raise InputError(
+                f"ceiling must be a number or one per target ({num_targets}), got shape "
+                f"{array.shape}."
+            )
+        own = array if array.ndim else float(array)
+        found.append(alignment.reference(own, num_targets, rule, subjects))
+    whole, *ends = found
+    low, high = (end.value for end in ends) if ends else (np.nan, np.nan)
+    return whole._replace(low=low, high=high)
 
 
 def _matrices(X, Y) -> tuple[Float[np.ndarray, "L n p"], Float[np.ndarray, "n v"]]:
@@ -157,7 +205,7 @@ def _matrices(X, Y) -> tuple[Float[np.ndarray, "L n p"], Float[np.ndarray, "n v"
     return layers.astype(np.float64), responses.astype(np.float64)
 
 
-def _labels(name: str, labels: Any, size: int) -> Labels | None:
+def _labels(name: str, labels: Any, size: int) -> Shaped[np.ndarray, " m"] | None:
     if labels is None:
         return None
     array = np.asarray(labels)
@@ -171,45 +219,46 @@ def _labels(name: str, labels: Any, size: int) -> Labels | None:
     return array
 
 
-def _ceiling(ceiling, num_targets):
-    array = np.asarray(ceiling, np.float64)
-    if array.shape not in ((), (num_targets,)):
-        raise InputError(
-            f"ceiling must be a number or one per target ({num_targets}), got shape {array.shape}."
-        )
-    return array if array.ndim else float(array)
-
-
-def _reading_time(X, Y, protocol, sentences, ceiling) -> AlignmentScore:
+def _reading_time(X, Y, protocol, sentences, stories, ceiling) -> AlignmentScore:
     """Correlate surprisal with mean reading times, without the first words of sentences."""
-    surprisal = np.asarray(X, np.float64)
-    surprisal = surprisal[:, 0] if surprisal.ndim == 2 and surprisal.shape[1] == 1 else surprisal
+    bits = np.asarray(X, np.float64)
+    bits = bits[:, 0] if bits.ndim == 2 and bits.shape[1] == 1 else bits
     times = np.asarray(Y, np.float64)
     times = times[:, None] if times.ndim == 1 else times
     n = len(times)
-    if surprisal.shape != (n,):
+    if times.ndim != 2 or bits.shape != (n,):
         raise InputError(
-            f"X must hold the surprisal of each word of Y ({n}), got shape {np.shape(X)}."
+            "X must hold the surprisal of each word [n], and Y reading times [n s]: got "
+            f"{np.shape(X)} and {np.shape(Y)}."
         )
     labels = _labels("groups", sentences, n)
     if labels is None:
         raise InputError(f"protocol {protocol.name} needs groups: the sentence of each word.")
-    first = np.zeros(n, bool)
-    first[[own[0] for own in features.members(labels).values()]] = True
-    recorded = ~np.isnan(times)
-    mean = np.where(recorded, times, 0).sum(axis=1) / np.maximum(recorded.sum(axis=1), 1)
-    known = np.isfinite(surprisal) & recorded.any(axis=1)
+    story = _labels("runs", stories, n)
+    story = np.zeros(n, int) if story is None else story
+    first = np.ones(n, bool)
+    first[1:] = (labels[1:] != labels[:-1]) | (story[1:] != story[:-1])
+    begun = Counter(zip(story[first].tolist(), labels[first].tolist(), strict=True))
+    if twice := [sentence for (_, sentence), count in begun.items() if count > 1]:
+        raise InputError(
+            f"groups: the words of a sentence must be adjacent, but {twice[0]!r} begins twice; "
+            "number sentences through all stories, or give runs: the story of each word."
+        )
+    mean = surprisal.mean_over_participants(times)
+    known = np.isfinite(bits) & np.isfinite(mean)
     rows = np.flatnonzero(known & ~first)
     if len(rows) < 3:
         raise InputError(f"There must be at least 3 words to correlate, found {len(rows)}.")
-    r = _pearson_r(surprisal[rows], mean[rows])
-    return _plain(protocol, abs(r), rows, int((~known & ~first).sum()), ceiling)
-
-
-def _pearson_r(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
-    if metrics.is_constant(a) or metrics.is_constant(b):
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
+    r = abs(surprisal.pearson_r(bits[rows], mean[rows]))
+    if ceiling is not None:
+        found = _given(ceiling, 1, protocol, None)
+    elif protocol.ceiling == "split_half":
+        # Of all words, those that begin sentences too, as Brain-Score has it.
+        half = surprisal.split_half_ceiling(times, story)
+        found = Reference(half.value, half.low, half.high, np.array([half.value]))
+    else:
+        found = alignment.reference(np.nan, 1, protocol.aggregation)
+    return _plain(protocol, r, rows, int((~known & ~first).sum()), found)
 
 
 def _next_word(X, Y, protocol) -> AlignmentScore:
@@ -230,13 +279,13 @@ def _next_word(X, Y, protocol) -> AlignmentScore:
 
 def _plain(protocol, raw, rows, num_nan, ceiling) -> AlignmentScore:
     """Return the score of a protocol that fits nothing."""
-    known = np.nan if ceiling is None else float(ceiling)
-    ratio = raw / known if known > 0 else np.nan
+    known = ceiling or alignment.reference(np.nan, 1, protocol.aggregation)
+    ratio = raw / known.value if known.value > 0 else np.nan
     one, nothing = np.array([raw]), np.full((1, 1), np.nan)
     return AlignmentScore(
         score=float(np.clip(ratio, 0, 1) if protocol.normalize == "clip" else raw),
         raw=float(raw),
-        ceiling=known,
+        ceiling=known.value,
         per_target=one,
         per_fold=one,
         alphas=nothing,
@@ -247,6 +296,9 @@ def _plain(protocol, raw, rows, num_nan, ceiling) -> AlignmentScore:
         per_layer=one,
         r2_per_target=nothing[0],
         contiguous=np.nan,
+        ceiling_low=known.low,
+        ceiling_high=known.high,
+        ceiling_per_target=known.per_target,
     )
 
 
@@ -288,7 +340,7 @@ def average(
 
     Returns:
       Means of `score`, `raw`, `ceiling` and `contiguous`; `per_target` and `per_fold` hold the raw
-      terms, and there are no penalties.
+      terms, and there are no penalties. The ceiling has no interval: data sets share subjects.
 
     Raises:
       InputError: if a data set is missing, or has another protocol.
@@ -306,7 +358,7 @@ def average(
         for field in ("score", "raw", "ceiling", "contiguous"):
             terms.setdefault(field, []).append(float(np.mean([getattr(x, field) for x in own])))
     means = {field: float(np.mean(values)) for field, values in terms.items()}
-    raw = np.array(terms["raw"])
+    raw, ceilings = np.array(terms["raw"]), np.array(terms["ceiling"])
     hashes = "".join(scores[name].folds_hash for names, _ in chosen.parts for name in names)
     nothing = np.full((1, 1), np.nan)
     return AlignmentScore(
@@ -320,4 +372,7 @@ def average(
         layers=np.zeros((1, 1), int),
         per_layer=np.array([means["raw"]]),
         r2_per_target=nothing[0],
+        ceiling_low=np.nan,
+        ceiling_high=np.nan,
+        ceiling_per_target=ceilings,
     )

@@ -21,6 +21,78 @@ def zscore(x):
     return np.where(sd > 0, (x - x.mean(axis=0)) / np.where(sd > 0, sd, 1), 0.0)
 
 
+def harry_potter(n):
+    """Pairs of training and test samples."""
+    size, found = n // 4, []
+    fold = np.minimum(np.arange(n) // size, 3)
+    for number in range(4):
+        train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        trimmed = {0: (train[5:], test), 3: (train[:-5], test)}
+        found.append(trimmed.get(number, (train, test[5:-5])))
+    return found
+
+
+def chunks(train, *, times, chunk, num_chunks):
+    """Yield positions in the training set; the draws are those of NumPy's generator."""
+    whole, draws = len(train) // chunk, np.random.default_rng(0)
+    for _ in range(times):
+        held = np.isin(np.arange(len(train)) // chunk, draws.permutation(whole)[:num_chunks])
+        yield np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def blocks(n, groups=None, runs=None, *, num=6, gap=6):
+    """Test blocks of the default protocol, and samples too near to each to be trained on."""
+    order = np.arange(n)
+    if groups is not None:
+        first = {g: i for i, g in reversed(list(enumerate(groups)))}
+        order = np.array(sorted(range(n), key=lambda i: (first[groups[i]], i)))
+    begins = [
+        i for i in range(n) if not i or groups is None or groups[order[i]] != groups[order[i - 1]]
+    ]
+    edges = [min(begins, key=lambda b: (abs(b - n * i / num), b)) for i in range(num)] + [n]
+    found = [np.sort(order[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    if runs is None:
+        runs = np.zeros(n) if groups is None else groups
+    place = np.arange(n)
+    close = (np.abs(place[:, None] - place) <= gap) & (np.asarray(runs)[:, None] == runs)
+    return found, [np.flatnonzero(close[block].any(axis=0)) for block in found]
+
+
+def folds(name, n, *, groups=None, runs=None, test=None, sizes=None):
+    """Outer training and test samples of a protocol, and pairs of inner ones."""
+    every = np.zeros(n)
+    if name == "jaxalign":
+        test_blocks, near = blocks(n, groups, runs)
+        without = lambda *lost: np.setdiff1d(np.arange(n), np.concatenate([near[i] for i in lost]))
+        return [
+            (without(i), own, [(without(i, j), b) for j, b in enumerate(test_blocks) if j != i])
+            for i, own in enumerate(test_blocks)
+        ]
+    inner = {"wehbe2014": 10, "himalaya": 5, "oota2025": 5}
+    if name.startswith("brainscore-linear"):
+        splitter = model_selection.ShuffleSplit(n_splits=10, train_size=0.9, random_state=1)
+        outer = splitter.split(every)
+    elif name.startswith("brainscore-ridge"):
+        num = 8 if name.endswith("8folds") else 10
+        splitter = model_selection.GroupKFold(num, shuffle=True, random_state=1234)
+        outer = splitter.split(every, groups=groups)
+    elif name == "himalaya":
+        outer = model_selection.KFold(5).split(every)
+    elif name == "wehbe2014":
+        outer = harry_potter(n)
+    else:
+        outer = [(np.flatnonzero(~test), np.flatnonzero(test))]
+    found = []
+    for train, own in outer:
+        pairs = []
+        if name in inner:
+            pairs = model_selection.KFold(inner[name]).split(train)
+        elif name.startswith("huth"):
+            pairs = chunks(train, **sizes)
+        found.append((train, own, [(train[a], train[b]) for a, b in pairs]))
+    return found
+
+
 def ridge(X, Y, alpha):
     """Weights of a ridge without an intercept, by singular values."""
     U, s, Vt = np.linalg.svd(X, full_matrices=False)
@@ -68,18 +140,11 @@ def negative_loss(predicted, recorded):
 
 def wehbe(X, Y, runs, delays):
     """The Harry Potter code on features of TRs: r [k v], and penalties."""
-    n, size = len(X), len(X) // 4
-    fold = np.minimum(np.arange(n) // size, 3)
     Y = np.concatenate([zscore(Y[runs == run]) for run in dict.fromkeys(runs)])
     alphas = 10.0 ** np.arange(-6, 10)
     scores, chosen = [], []
-    for number in range(4):
+    for train, test in harry_potter(len(X)):
         components = decomposition.PCA(10, svd_solver="full")
-        train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        train, test = {
-            0: (train[5:], test),
-            3: (train[:-5], test),
-        }.get(number, (train, test[5:-5]))
         values = components.fit(X[train]).transform(X)
         parts = []
         for run in dict.fromkeys(runs):
@@ -94,6 +159,11 @@ def wehbe(X, Y, runs, delays):
     return np.array(scores), np.array(chosen)
 
 
+def same_penalties(found, expected):
+    """Beyond 1e6, errors of neighbouring penalties differ by less than float32 resolves."""
+    np.testing.assert_allclose(np.minimum(found, 1e6), np.minimum(expected, 1e6), rtol=1e-6)
+
+
 def kfold_ridge(X, Y, train, test, alphas):
     """What himalaya's RidgeCV does with cv=5: predictions of the test set, and penalties."""
     splits = model_selection.KFold(5).split(train)
@@ -103,12 +173,7 @@ def kfold_ridge(X, Y, train, test, alphas):
 
 def huth(X, Y, train, test, *, times, chunk, num_chunks, one):
     """Bootstrap of chunks; penalties are squared. The draws are those of NumPy's generator."""
-    whole = len(train) // chunk
-    draws = np.random.default_rng(0)
-    splits = []
-    for _ in range(times):
-        held = np.isin(np.arange(len(train)) // chunk, draws.permutation(whole)[:num_chunks])
-        splits.append((np.flatnonzero(~held), np.flatnonzero(held)))
+    splits = list(chunks(train, times=times, chunk=chunk, num_chunks=num_chunks))
     alphas = np.logspace(1, 3, 10)
     W, best = chosen_inside(X[train], Y[train], splits, alphas**2, pearson_r, one=one)
     return pearson_r(X[test] @ W, Y[test]), np.sqrt(best)
@@ -131,11 +196,14 @@ def default(layers, Y, blocks, near, alphas, subjects):
     every, k, v = np.arange(len(Y)), len(blocks), Y.shape[1]
     r, chosen, picked = np.zeros((k, v)), np.zeros((k, v)), np.zeros((k, v), int)
 
-    def predict(X, train, test, alpha):
+    def predict(X, train, test):
+        """Predictions under each penalty, from one decomposition."""
         mean, sd = X[train].mean(axis=0), X[train].std(axis=0)
         Z = (X - mean) / np.where(sd > 0, sd, np.inf)
         offset = Y[train].mean(axis=0)
-        return Z[test] @ ridge(Z[train], Y[train] - offset, alpha) + offset
+        U, s, Vt = np.linalg.svd(Z[train], full_matrices=False)
+        left, right = Z[test] @ Vt.T, U.T @ (Y[train] - offset)
+        return [left @ ((s / (s**2 + alpha))[:, None] * right) + offset for alpha in alphas]
 
     for i in range(k):
         inner, best = np.zeros((len(layers), v)), np.zeros((len(layers), v))
@@ -147,17 +215,18 @@ def default(layers, Y, blocks, near, alphas, subjects):
                 train = np.setdiff1d(every, np.union1d(near[i], near[j]))
                 y = Y[blocks[j]]
                 null += ((y - Y[train].mean(axis=0)) ** 2).mean(axis=0)
-                for a, alpha in enumerate(alphas):
-                    errors[a] += ((predict(X, train, blocks[j], alpha) - y) ** 2).mean(axis=0)
+                for a, predicted in enumerate(predict(X, train, blocks[j])):
+                    errors[a] += ((predicted - y) ** 2).mean(axis=0)
             inner[layer] = 1 - errors.min(axis=0) / null
             best[layer] = np.asarray(alphas)[errors.argmin(axis=0)]
         for subject in dict.fromkeys(subjects):
             own = np.asarray(subjects) == subject
             picked[i, own] = inner[:, own].mean(axis=1).argmax()
         train = np.setdiff1d(every, near[i])
+        of_layers = [predict(X, train, blocks[i]) for X in layers]
         for target in range(v):
             layer = picked[i, target]
             chosen[i, target] = best[layer, target]
-            found = predict(layers[layer], train, blocks[i], chosen[i, target])
+            found = of_layers[layer][list(alphas).index(chosen[i, target])]
             r[i, target] = pearson_r(found[:, target], Y[blocks[i], target])
     return r, chosen, picked

@@ -6,7 +6,6 @@ import sys
 import warnings
 
 import numpy as np
-import pandas as pd
 import protocol_oracle as oracle
 import pytest
 from refusals import refused
@@ -16,12 +15,11 @@ import jaxalign
 from jaxalign import api
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import scoring
-from jaxalign.core.protocol import Penalty, Scaling
-from jaxalign.data import alice as alice_lib
-from jaxalign.data import controls, protocols, samples
+from jaxalign.data import protocols
 
+SLOW = pytest.mark.slow
 # Two regimes: more samples than features, and fewer.
-SHAPES = [(120, 12, 5), pytest.param(90, 110, 4, marks=pytest.mark.slow)]
+SHAPES = [(120, 12, 5), pytest.param(90, 110, 4, marks=SLOW)]
 SMALL = (120, 12, 5)
 
 
@@ -76,32 +74,24 @@ def test_undefined_correlations_of_either_year(rng, year):
 
 
 @pytest.mark.parametrize("n,p,v", SHAPES)
-def test_grouped_ridge_with_one_penalty(rng, n, p, v):
+@pytest.mark.parametrize(
+    "name,num", [("brainscore-ridge", 10), pytest.param("brainscore-ridge-8folds", 8, marks=SLOW)]
+)
+def test_grouped_ridge_with_one_penalty(rng, n, p, v, name, num):
     X, Y, groups = problem(rng, n, p, v)
-    expected, alphas = oracle.grouped_ridge(X, Y, groups)
-    found = score(X, Y, protocol="brainscore-ridge", groups=groups)
+    expected, alphas = oracle.grouped_ridge(X, Y, groups, num)
+    found = score(X, Y, protocol=name, groups=groups)
     np.testing.assert_allclose(found.alphas, np.repeat(alphas[:, None], v, axis=1))
     close(found.raw, np.median(expected, axis=1).mean())
     close(found.per_target, expected.mean(axis=0))
     assert np.isnan(found.contiguous)
 
 
-def test_ceiling_divides_and_is_clipped(rng):
-    X, Y, groups = problem(rng, *SMALL)
-    own = {"protocol": "brainscore-ridge", "groups": groups}
-    raw = score(X, Y, **own).raw
-    assert score(X, Y, **own, ceiling=2 * raw).score == pytest.approx(0.5)
-    above = score(X, Y, **own, ceiling=raw / 2)
-    assert (above.score, above.raw) == (1.0, raw)
-    assert np.isnan(score(X, Y, **own, ceiling=-1.0).score)
-    each = np.array([0.3, 0.9, 0.5, 0.7, 0.4])
-    assert score(X, Y, **own, ceiling=each).ceiling == pytest.approx(0.5)
-
-
 # Harry Potter, himalaya, the Huth lab, Oota et al.
 
 
-@pytest.mark.parametrize("p", [12, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("p", [12, 200])
 def test_wehbe(rng, p):
     n, runs = 150, np.repeat(["a", "b", "c"], 50)
     X, Y, _ = problem(rng, n, p, 4, noise=1.0)
@@ -109,12 +99,7 @@ def test_wehbe(rng, p):
     found = score(X, Y, protocol="wehbe2014", runs=runs, delays=(1, 2, 3, 4))
     close(found.per_fold, expected.mean(axis=1), 1e-4)
     close(found.per_target, expected.mean(axis=0), 1e-4)
-    same_penalties(found.alphas, alphas)
-
-
-def same_penalties(found, expected):
-    """Beyond 1e6, errors of neighbouring penalties differ by less than float32 resolves."""
-    np.testing.assert_allclose(np.minimum(found, 1e6), np.minimum(expected, 1e6), rtol=1e-6)
+    oracle.same_penalties(found.alphas, alphas)
 
 
 def himalaya(X, Y, train, test, alphas):
@@ -141,7 +126,7 @@ def test_himalaya(rng, n, p, v, solve):
     found = score(X, Y, protocol="himalaya")
     close(found.per_target, np.mean(expected, axis=0), 1e-4)
     close(found.raw, np.mean(expected), 1e-4)
-    same_penalties(found.alphas, chosen)
+    oracle.same_penalties(found.alphas, chosen)
 
 
 @pytest.mark.parametrize("n,p,v", SHAPES)
@@ -162,7 +147,7 @@ def test_huth(rng, n, p, v, name, one):
 
 
 @pytest.mark.parametrize("n,p,v", SHAPES)
-@pytest.mark.parametrize("solve", [himalaya, oracle.kfold_ridge])
+@pytest.mark.parametrize("solve", [pytest.param(himalaya, marks=SLOW), oracle.kfold_ridge])
 def test_oota(rng, n, p, v, solve):
     """Of two layers the mean counts; correlation and R2 are both there."""
     X, Y, _ = problem(rng, n, p, v)
@@ -189,42 +174,114 @@ def test_oota(rng, n, p, v, solve):
 
 
 @pytest.mark.parametrize("n,p,v", SHAPES)
-@pytest.mark.parametrize("grouped", [False, True])
-def test_default(rng, n, p, v, grouped):
+@pytest.mark.parametrize(
+    "mode", ["one run", pytest.param("groups", marks=SLOW), pytest.param("runs", marks=SLOW)]
+)
+def test_default(rng, n, p, v, mode):
     """Two layers, one that holds the signal of one subject, one that of the other."""
     X, Y, groups = problem(rng, n, p, v)
     other = rng.standard_normal((n, p))
     Y[:, -1] = other @ rng.standard_normal(p) / np.sqrt(p) + rng.standard_normal(n)
     layers = np.stack([X, other])
     subjects = ["one"] * (v - 1) + ["two"]
-    if grouped:
-        order = rng.permutation(n)  # groups need not be adjacent
-        groups, layers, Y = groups[order], layers[:, order], Y[order]
     own = dataclasses.replace(
         protocols.find("jaxalign"),
         penalty=dataclasses.replace(protocols.find("jaxalign").penalty, grid=(1.0, 10.0, 100.0)),
     )
-    labels = groups if grouped else None
-    folds = scoring.make_folds(own, n, groups=labels)
-    blocks = [fold.outer.test for fold in folds]
-    if grouped:
-        near = blocks
-        assert all(
-            len(set(groups[b]) & set(groups[f.outer.train])) == 0
-            for b, f in zip(blocks, folds, strict=True)
-        )
-    else:
-        near = [np.arange(max(b[0] - 6, 0), min(b[-1] + 7, n)) for b in blocks]
-    expected, alphas, picked = oracle.default(layers, Y, blocks, near, own.penalty.grid, subjects)
-    found = score(layers, Y, protocol=own, groups=labels, subjects=subjects)
+    given, F, Z, runs = {}, layers, Y, None
+    if mode == "groups":
+        order = rng.permutation(n)  # groups need not be adjacent
+        given = {"groups": groups[order]}
+        layers, Y = layers[:, order], Y[order]
+        F, Z = layers, Y
+    elif mode == "runs":
+        runs = np.repeat(["a", "b", "c"], n // 3)
+        given = {"runs": runs, "delays": (0, 1)}
+        Z = np.concatenate([oracle.zscore(Y[runs == run]) for run in "abc"])
+        F = np.stack([late(X, runs, (0, 1)) for X in layers])
+    blocks, near = oracle.blocks(n, given.get("groups"), runs)
+    expected, alphas, picked = oracle.default(F, Z, blocks, near, own.penalty.grid, subjects)
+    found = score(layers, Y, protocol=own, subjects=subjects, **given)
     np.testing.assert_array_equal(found.layers, picked)
     np.testing.assert_allclose(found.alphas, alphas)
     close(found.per_target, expected.mean(axis=0))
     close(found.raw, (expected[:, :-1].mean() + expected[:, -1].mean()) / 2)
     assert found.score == found.raw
+    folds = scoring.make_folds(own, n, groups=given.get("groups"), runs=runs)
     assert found.protocol == "jaxalign" and found.folds_hash == folds_lib.folds_hash(folds)
 
 
+def late(X, runs, delays):
+    """Put features beside those of samples before; zeros before a run."""
+    parts = [
+        np.concatenate([np.r_[np.zeros((d, X.shape[1])), own[: len(own) - d]] for d in delays], 1)
+        for own in (X[runs == run] for run in dict.fromkeys(runs))
+    ]
+    return np.concatenate(parts)
+
+
+# Several layers and subjects, under the other protocols
+
+
+def least_squares(X, Y, groups):
+    return oracle.shuffled(X, Y)
+
+
+def grouped_ridge(X, Y, groups):
+    return oracle.grouped_ridge(X, Y, groups)[0]
+
+
+def kfold_ridge(X, Y, groups):
+    found = []
+    for train, test in model_selection.KFold(5).split(X):
+        predicted, _ = oracle.kfold_ridge(X, Y, train, test, np.logspace(1, 20, 20))
+        found.append(oracle.r2(predicted, Y[test]))
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    "name,expect,pooled,atol",
+    [
+        ("brainscore-linear-2023", least_squares, True, 1e-5),
+        pytest.param("brainscore-ridge", grouped_ridge, True, 1e-5, marks=SLOW),
+        pytest.param("himalaya", kfold_ridge, False, 1e-4, marks=SLOW),
+    ],
+)
+def test_the_best_of_several_layers(rng, name, expect, pooled, atol):
+    """The middle one; by the median over the targets of all, or by the mean over subjects."""
+    X, Y, groups = problem(rng, *SMALL)
+    layers = np.stack([X + noise * rng.standard_normal(X.shape) for noise in (2.0, 0.0, 9.0)])
+    subjects = np.array(["one"] * 4 + ["two"])
+    per_layer = []
+    for own in layers:
+        values = expect(own, Y, groups)
+        each = [values[:, subjects == x].mean() for x in ("one", "two")]
+        per_layer.append(np.median(values, axis=1).mean() if pooled else np.mean(each))
+    given = {"groups": groups} if name == "brainscore-ridge" else {}
+    found = score(layers, Y, protocol=name, subjects=subjects, ceiling=np.nan, **given)
+    close(found.per_layer, per_layer, atol)
+    close(found.raw, max(per_layer), atol)
+    assert (found.layers == np.argmax(per_layer)).all() and np.argmax(per_layer) == 1
+    alone = score(layers[1], Y, protocol=name, ceiling=np.nan, **given)
+    close(found.per_target, alone.per_target, 1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name,one", [("huth", False), ("huth-single-alpha", True)])
+def test_huth_as_published(rng, name, one):
+    """With 50 draws of 125 chunks of 40 samples."""
+    X, Y, _ = problem(rng, 5600, 6, 3, noise=6.0)
+    X, Y = 20 * (X - X.mean(axis=0)), Y - Y.mean(axis=0)
+    test = np.arange(5600) >= 5300
+    sides = np.flatnonzero(~test), np.flatnonzero(test)
+    sizes = {"times": 50, "chunk": 40, "num_chunks": 125}
+    expected, alphas = oracle.huth(X, Y, *sides, one=one, **sizes)
+    found = score(X, Y, protocol=name, test=test)
+    close(found.per_target, expected)
+    np.testing.assert_allclose(found.alphas[0], alphas)
+
+
+@pytest.mark.slow
 def test_layers_are_chosen_inside(rng):
     """Of many layers of noise the best is above zero, and the chosen one is not."""
     n = 200
@@ -232,21 +289,6 @@ def test_layers_are_chosen_inside(rng):
     found = score(layers, Y)
     assert found.per_layer.max() > found.raw
     assert abs(found.raw) < 0.05
-
-
-def test_ceiling_of_subjects_who_share_targets(rng):
-    n, signal = 300, rng.standard_normal((300, 2))
-    Y = np.concatenate([signal + rng.standard_normal((n, 2)) for _ in range(4)], axis=1)
-    subjects = np.repeat(["a", "b", "c", "d"], 2)
-    found = score(signal, Y, subjects=subjects, targets=["x", "y"] * 4)
-    expected = []
-    for fold in scoring.make_folds(protocols.find("jaxalign"), n):
-        block = oracle.zscore(Y)[fold.outer.test]
-        for i in range(8):
-            others = [j for j in range(8) if j % 2 == i % 2 and j != i]
-            expected.append(oracle.pearson_r(block[:, i], block[:, others].mean(axis=1)))
-    close(found.ceiling, np.mean(expected))
-    assert np.isnan(score(signal, Y, subjects=subjects).ceiling)
 
 
 # What fits nothing, and averages
@@ -314,6 +356,23 @@ def smooth_blocks(rng, num_blocks, length, columns, width=4):
     )
 
 
+def test_shuffled_protocols_warn(rng):
+    """With as many blocks as there are groups, if there are fewer than folds."""
+    X, Y, _ = problem(rng, *SMALL)
+    groups = np.arange(120) // 20
+    with pytest.warns(jaxalign.ShuffledFoldsWarning, match="contiguous folds of the same data"):
+        found = jaxalign.score_arrays(X, Y, protocol="brainscore-linear-2023", groups=groups)
+    expected = []
+    for i in range(6):
+        test = groups == i
+        model = linear_model.LinearRegression().fit(X[~test], Y[~test])
+        expected.append(np.median(oracle.pearson_r(model.predict(X[test]), Y[test])))
+    close(found.contiguous, np.mean(expected))
+    two = score(X, Y, protocol="brainscore-linear-2023", groups=groups < 3)
+    assert two.contiguous == score(X, Y, protocol="brainscore-linear-2023").contiguous
+
+
+@pytest.mark.slow
 def test_shuffled_folds_score_autocorrelation(rng):
     """Features and responses share nothing but that both are smooth."""
     X, Y = smooth_blocks(rng, 24, 16, 80), smooth_blocks(rng, 24, 16, 10)
@@ -326,6 +385,7 @@ def test_shuffled_folds_score_autocorrelation(rng):
     assert abs(score(X, Y, protocol="brainscore-ridge", groups=groups).raw) < 0.1
 
 
+@pytest.mark.slow
 def test_contiguous_score_is_that_of_contiguous_folds(rng):
     X, Y, groups = problem(rng, *SMALL)
     found = score(X, Y, protocol="brainscore-linear-2023", groups=groups)
@@ -337,98 +397,6 @@ def test_contiguous_score_is_that_of_contiguous_folds(rng):
         expected.append(np.median(oracle.pearson_r(model.predict(X[test]), Y[test])))
     close(found.contiguous, np.mean(expected))
     assert score(X, Y, protocol=other, groups=groups).raw == found.contiguous
-
-
-# Real data
-
-
-@pytest.fixture(scope="module")
-def pereira(data_root):
-    """GPT-2's last layer, and the mean response of the language network, joined by id."""
-    folder = data_root / "pereira2018_langnet_mean"
-    stimuli = pd.read_csv(folder / "pereira2018_stimulus_set.csv").stimulus_id
-    table = pd.read_csv(folder / "pereira2018_langnet_mean.csv").set_index("stimulus_id")
-    table = table.loc[stimuli]
-    X = np.load(folder / "GPT2_layer12_act_Pereira2018.npy", allow_pickle=False)
-    return X.astype(np.float64), table.response.to_numpy(float)[:, None], table
-
-
-def test_pereira_by_stories(pereira):
-    X, Y, table = pereira
-    groups = table.story.to_numpy()
-    expected, alphas = oracle.grouped_ridge(X, Y, groups)
-    found = score(X, Y, protocol="brainscore-ridge", groups=groups)
-    np.testing.assert_allclose(found.alphas[:, 0], alphas)
-    close(found.per_fold, expected[:, 0], 1e-4)
-
-
-@pytest.mark.parametrize(
-    "experiment", ["243sentences", pytest.param("384sentences", marks=pytest.mark.slow)]
-)
-def test_pereira_shuffled(pereira, experiment):
-    X, Y, table = pereira
-    own = (table.experiment == experiment).to_numpy()
-    found = score(X[own], Y[own], protocol="brainscore-linear-2023")
-    close(found.per_fold, oracle.shuffled(X[own], Y[own])[:, 0], 1e-4)
-
-
-def test_known_numbers_of_pereira(pereira, rng):
-    """About .38 by stories, about 0 with rows shuffled, and .37 to .41 from length alone.
-
-    They were found with features of unit variance and a penalty of 1000, on folds of whole stories;
-    from one assignment of stories to folds to another they move by .03.
-    """
-    X, Y, table = pereira
-    groups = table.story.to_numpy()
-    own = dataclasses.replace(
-        protocols.find("brainscore-ridge"),
-        name="known",
-        scaling=Scaling(features="training"),
-        penalty=Penalty(grid=(1000.0,)),
-    )
-    assert score(X, Y, protocol=own, groups=groups).raw == pytest.approx(0.38, abs=0.03)
-    rows = rng.permutation(len(X))
-    assert abs(score(X[rows], Y, protocol=own, groups=groups).raw) < 0.1
-    length = table.sentence.str.split().str.len().to_numpy(float)[:, None]
-    own = dataclasses.replace(own, penalty=Penalty(grid=(0.0,)))
-    assert score(length, Y, protocol=own, groups=groups).raw == pytest.approx(0.39, abs=0.03)
-
-
-@pytest.fixture(scope="module")
-def alice(data_root):
-    """Counts of letters in each TR, delayed by 1 to 4 of them, and the mean of 27 listeners."""
-    stimuli = alice_lib.stimuli(data_root, radius_mm=10)
-    responses = alice_lib.responses(data_root, radius_mm=10)
-    letters = [
-        [text.lower().count(x) for x in "abcdefghijklmnopqrstuvwxyz"] for text in stimuli.text
-    ]
-    values = np.c_[np.array(letters, float), controls.word_rate(stimuli)]
-    found = samples.from_stimuli(values, stimuli, responses, method="sum", lead=0)
-    keep = ~responses.constant
-    rois = np.array(responses.roi)
-    standard = oracle.zscore(responses.values)
-    Y = [standard[:, keep & (rois == roi)].mean(axis=1) for roi in dict.fromkeys(responses.roi)]
-    return found.values, np.stack(Y, axis=1)
-
-
-@pytest.mark.slow
-def test_alice_as_harry_potter(alice):
-    X, Y = alice
-    runs = np.zeros(len(X), int)
-    expected, alphas = oracle.wehbe(X, Y, runs, (1, 2, 3, 4))
-    found = score(X, Y, protocol="wehbe2014", delays=(1, 2, 3, 4))
-    close(found.per_target, expected.mean(axis=0), 1e-4)
-    same_penalties(found.alphas, alphas)
-
-
-@pytest.mark.slow
-def test_alice_shuffled(alice):
-    X, Y = alice
-    found = score(X, Y, protocol="brainscore-linear-2026", delays=(1, 2, 3, 4))
-    late = np.concatenate([np.r_[np.zeros((d, X.shape[1])), X[:-d]] for d in (1, 2, 3, 4)], axis=1)
-    expected = oracle.shuffled(late, Y, epsilon=1e-8)
-    close(found.per_target, expected.mean(axis=0), 1e-4)
-    close(found.raw, np.median(expected, axis=1).mean(), 1e-4)
 
 
 # Refusals, and the interface
@@ -461,7 +429,10 @@ def test_interface_is_imported_when_asked_for():
             {"protocol": "huth", "test": np.arange(40) > 30},
             "125 of 40 samples are held out, and 31 training samples have 0",
         ),
-        ({"protocol": "futrell2018-pearsonr"}, "X must hold the surprisal of each word of Y (40)"),
+        (
+            {"protocol": "futrell2018-pearsonr"},
+            "X must hold the surprisal of each word [n], and Y reading times [n s]",
+        ),
         ({"protocol": "wikitext2-nwp"}, "Y the ids of the tokens that came [n], integers"),
         ({"protocol": "aw2024-average"}, "X must map Pereira2018.243sentences,.*got ndarray"),
         (

@@ -6,7 +6,7 @@ The level that a saturating curve reaches is the ceiling.
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -90,12 +90,13 @@ def leave_subjects_out(
     *,
     family: Family = "exponential",
     undefined: Undefined = "omit",
+    summarize: Callable[[Float[np.ndarray, " v"]], float] | None = None,
     confidence: float = 0.95,
 ) -> Ceiling:
     """Extrapolate from the averages themselves, with an interval over subjects.
 
     Each subject in turn is left out, as a predictor and as one to be predicted, and the ceiling
-    (the median over targets) extrapolated anew. Nothing is regressed for that, since the subsets
+    (a summary over targets) extrapolated anew. Nothing is regressed for that, since the subsets
     without a subject are there already. The spread of these gives the standard error, and the
     interval is Student's t. Few subjects leave it wide, and may lead it outside 0..1.
 
@@ -103,6 +104,8 @@ def leave_subjects_out(
       scores: from `subsets.score`, with at least 4 subjects.
       family: see `extrapolate`.
       undefined: see `extrapolate`.
+      summarize: from ceilings of targets, NaN where undefined, to that of the whole; None: their
+        median.
       confidence: coverage of the interval.
 
     Raises:
@@ -114,8 +117,9 @@ def leave_subjects_out(
     if s < 4:
         raise ValueError(f"An interval over subjects needs at least 4 of them, got {s}.")
     every = np.ones(len(scores.subsets), bool)
+    over_targets = _median if summarize is None else summarize
     value, *parts = (
-        float(_median(_curves(scores, chosen, family, undefined)[0].v0[0]))
+        float(over_targets(_curves(scores, chosen, family, undefined)[0].v0[0]))
         for chosen in (every, *~scores.subsets.T)
     )
     error = math.sqrt((s - 1) * np.var(parts))

@@ -14,6 +14,17 @@ Sides = Literal["as_given", "training", "each_side"]
 Metric = Literal["pearson_r", "abs_pearson_r", "r2", "cross_entropy"]
 Ceiling = Literal["none", "leave_one_subject_out", "split_half", "extrapolated"]
 
+# What belongs to each kind: metrics, and ceilings.
+_METRICS = {
+    "encoding": ("pearson_r", "r2"),
+    "reading_time": ("abs_pearson_r",),
+    "next_word": ("cross_entropy",),
+}
+_CEILINGS = {
+    "encoding": ("none", "leave_one_subject_out", "extrapolated"),
+    "reading_time": ("none", "split_half"),
+}
+
 
 def _check_choice(name: str, value: object, kind) -> None:
     allowed = get_args(kind)
@@ -200,7 +211,9 @@ class Protocol:
       metric: what is reported of each fold and target.
       epsilon: added to either norm of a correlation.
       aggregation: see there.
-      ceiling: which ceiling belongs to it.
+      ceiling: which ceiling belongs to it. "leave_one_subject_out" correlates subjects whose
+        targets are comparable, "extrapolated" predicts subjects from one another, and "split_half"
+        is of reading times; see `core/protocol_ceiling.py` and `core/surprisal.py`.
       normalize: "none" reports the raw score; "clip" divides by the ceiling and cuts to 0..1;
         "per_target" divides each target by its own ceiling.
       parts: of "average", (data sets whose mean is one term, protocol of each).
@@ -227,6 +240,18 @@ class Protocol:
             raise ValueError(f"{self.name}: folds and penalty belong to kind 'encoding' alone.")
         if (self.kind == "average") != bool(self.parts):
             raise ValueError(f"{self.name}: parts belong to kind 'average' alone.")
+        for name, table in (("metric", _METRICS), ("ceiling", _CEILINGS)):
+            value = getattr(self, name)
+            allowed = table.get(self.kind, ("none",) if name == "ceiling" else get_args(Metric))
+            if value not in allowed:
+                raise ValueError(
+                    f"{self.name}: {name} of kind {self.kind!r} must be one of "
+                    f"{', '.join(allowed)}, got {value!r}."
+                )
+        if self.ceiling == "leave_one_subject_out" and self.metric != "pearson_r":
+            raise ValueError(f"{self.name}: ceiling 'leave_one_subject_out' is of correlations.")
+        if self.epsilon and self.metric != "pearson_r":
+            raise ValueError(f"{self.name}: epsilon belongs to norms of correlations.")
         if self.kind != "encoding":
             return
         folds, penalty = self.encoding

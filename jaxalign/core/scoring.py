@@ -2,50 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 from sklearn import model_selection
 
-from jaxalign.core import ceiling as ceiling_lib
 from jaxalign.core import cv, features, permutation
 from jaxalign.core import folds as folds_lib
+from jaxalign.core.alignment import AlignmentScore, Reference, mean_defined, reference, summarize
 from jaxalign.core.features import Labels
 from jaxalign.core.folds import Fold
-from jaxalign.core.problem import Method
-from jaxalign.core.protocol import Aggregation, Folds, Protocol
+from jaxalign.core.problem import Form, Method
+from jaxalign.core.protocol import Folds, Protocol
 from jaxalign.core.search import Search
 
 # What takes training samples to the features of all samples [n p].
 Design = Callable[[Int[np.ndarray, " R"]], Float[np.ndarray, "n p"]]
-
-
-class Summary(NamedTuple):
-    """Scores of folds and targets as a protocol summarises them."""
-
-    score: float
-    per_target: Float[np.ndarray, " v"]  # over folds
-    per_fold: Float[np.ndarray, " k"]  # over targets
-
-
-class AlignmentScore(NamedTuple):
-    """A score, and all that belongs to it. NaN means undefined."""
-
-    score: float  # what the protocol reports: raw, or in relation to the ceiling
-    raw: float
-    ceiling: float  # NaN where there is none
-    per_target: Float[np.ndarray, " v"]  # raw, over folds
-    per_fold: Float[np.ndarray, " k"]  # raw, over targets
-    alphas: Float[np.ndarray, "*l k v"]  # penalties chosen, values of the protocol's grid
-    num_nan: int  # (fold, target) pairs without a defined score
-    protocol: str
-    folds_hash: str
-    layers: Int[np.ndarray, "k v"]  # layer that counts; -1: the mean over all
-    per_layer: Float[np.ndarray, " l"]  # raw score of each
-    r2_per_target: Float[np.ndarray, " v"]  # coefficient of determination, over folds
-    contiguous: float  # of a shuffled protocol: raw score in contiguous folds of the same data
 
 
 def make_folds(
@@ -126,17 +100,29 @@ def _splitter(rule: Folds) -> Any:
     return model_selection.KFold(rule.num)
 
 
-def unshuffled(protocol: Protocol) -> Protocol:
+def unshuffled(protocol: Protocol, *, num_groups: int | None = None) -> Protocol:
     """Return a shuffled protocol with as many contiguous blocks in place of its folds.
 
     Blocks keep groups whole; where there are none, six samples are dropped on either side.
+
+    Args:
+      protocol: whose folds draw single samples.
+      num_groups: how many groups there are, of which there cannot be more blocks; None: no groups.
     """
     rule, _ = protocol.encoding
+    num = rule.num if num_groups is None else min(rule.num, num_groups)
     return dataclasses.replace(
         protocol,
         name=f"{protocol.name}, contiguous",
-        folds=Folds(rule="blocks", num=rule.num, gap=6),
+        folds=Folds(rule="blocks", num=num, gap=6),
     )
+
+
+def penalties(protocol: Protocol) -> Float[np.ndarray, " a"]:
+    """Return what the squared weights are multiplied with, in the order of the protocol's grid."""
+    penalty = protocol.encoding[1]
+    grid = np.array(penalty.grid, np.float64)
+    return grid**2 if penalty.squared else grid
 
 
 def without_pca(protocol: Protocol, *, scale: bool = True) -> Protocol:
@@ -190,6 +176,7 @@ def evaluate(
     *,
     pool: Int[np.ndarray, " v"] | None = None,
     search: Search = "adaptive",
+    form: Form = "auto",
     mesh: Mesh | None = None,
 ) -> cv.Nested:
     """Run the regression of a protocol on one set of features.
@@ -200,16 +187,17 @@ def evaluate(
         the protocol.
       protocol: of kind "encoding".
       folds: from `make_folds`.
-      pool: a group (0, 1, ...) for each target, where a protocol has one penalty for all targets:
-        those of a group then share it. None: all are one group.
+      pool: a group (0, 1, ...) for each target, of which each chooses one penalty where the
+        protocol has one for all; None: all are of one.
       search: see `cv.nested`; a protocol's result does not depend on it.
+      form: see `cv.nested`; likewise.
       mesh: see `cv.nested`.
 
     Raises:
       ValueError: see `cv.nested`.
     """
     penalty, scaling = protocol.encoding[1], protocol.scaling
-    grid, alphas, method = _method(protocol, search)
+    alphas, method = penalties(protocol), _method(protocol, search, form)
     if penalty.per_target:
         pool = None
     elif pool is None:
@@ -228,21 +216,21 @@ def evaluate(
                 own = _each_side(Y, fold)
             parts.append(cv.nested(X, own, [fold], alphas, **options))
         found = cv.Nested(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    grid = np.array(penalty.grid, np.float64)
     return found._replace(alphas=grid[np.searchsorted(alphas, found.alphas)])
 
 
-def _method(protocol: Protocol, search: Search):
-    """Return the grid of a protocol, the penalties it means, and how the solver chooses one."""
-    _, penalty = protocol.encoding
-    grid = np.array(penalty.grid, np.float64)
-    method = Method(
-        standardize=protocol.scaling.features == "training",
+def _method(protocol: Protocol, search: Search, form: Form = "auto") -> Method:
+    """Return how the solver chooses a penalty for a protocol."""
+    penalty, scaling = protocol.encoding[1], protocol.scaling
+    return Method(
+        standardize=scaling.features == "training",
         search=search,
         criterion=penalty.criterion,
         scheme=penalty.choose if penalty.choose in ("loo", "gcv") else "folds",
-        intercept=protocol.scaling.intercept,
+        form=form,
+        intercept=scaling.intercept,
     )
-    return grid, grid**2 if penalty.squared else grid, method
 
 
 def why_not_permuted(protocol: Protocol) -> str:
@@ -290,7 +278,7 @@ def permuted(
     """
     if reason := why_not_permuted(protocol):
         raise ValueError(f"Responses cannot be permuted under {protocol.name}: {reason}.")
-    _, alphas, method = _method(protocol, search)
+    alphas, method = penalties(protocol), _method(protocol, search)
 
     def scores(folds):
         X = design(folds[0].outer.train)
@@ -322,58 +310,13 @@ def scores_of(result: cv.Nested, protocol: Protocol) -> Float[np.ndarray, "k v"]
     return values
 
 
-def summarize(
-    values: Float[np.ndarray, "k v"], rule: Aggregation, subjects: Labels | None = None
-) -> Summary:
-    """Summarise scores over folds, targets and subjects.
-
-    Args:
-      values: score of each fold and target; NaN where undefined.
-      rule: in which order, and how.
-      subjects: of each target; None: all are of one.
-    """
-    if rule.undefined == "zero":
-        values = np.nan_to_num(values, nan=0.0)
-    skip = rule.undefined != "drop_target"
-    over_folds = _mean(values, axis=0) if skip else values.mean(axis=0)
-    v = values.shape[1]
-    labels = ["" for _ in range(v)]
-    if subjects is not None and rule.subjects == "mean":
-        labels = subjects
-    own = list(features.members(labels).values())
-    targets = _mean if rule.targets == "mean" else _median
-
-    def over_targets(x):  # [... v]
-        return _mean(np.stack([targets(x[..., index], axis=-1) for index in own]), axis=0)
-
-    per_fold = over_targets(values)
-    score = _mean(per_fold, axis=0) if rule.first == "targets" else over_targets(over_folds)
-    return Summary(float(score), over_folds, per_fold)
-
-
-def _mean(values, axis):
-    """Mean of the defined values; NaN without any."""
-    defined = ~np.isnan(values)
-    count = defined.sum(axis=axis)
-    total = np.where(defined, values, 0.0).sum(axis=axis)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _median(values, axis):
-    """Median of the defined values; NaN without any."""
-    none = np.isnan(values).all(axis=axis, keepdims=True)
-    return np.where(
-        none.squeeze(axis), np.nan, np.nanmedian(np.where(none, 0.0, values), axis=axis)
-    )
-
-
 def combine(
     results: Sequence[cv.Nested],
     protocol: Protocol,
     folds: Sequence[Fold],
     *,
     subjects: Labels | None = None,
-    ceiling: float | Float[np.ndarray, " v"] = np.nan,
+    ceiling: Reference | float | Float[np.ndarray, " v"] = np.nan,
     contiguous: float = np.nan,
 ) -> AlignmentScore:
     """Make one score of the results of all layers.
@@ -383,7 +326,7 @@ def combine(
       protocol: of kind "encoding".
       folds: on which they were found.
       subjects: of each target; see `summarize`.
-      ceiling: of the whole, or of each target; NaN: none is known.
+      ceiling: of the whole, or of each target, or both with an interval; NaN: none is known.
       contiguous: of a shuffled protocol, its raw score in contiguous folds.
     """
     rule = protocol.aggregation
@@ -391,7 +334,7 @@ def combine(
     per_layer = np.array([summarize(x, rule, subjects).score for x in scores])
     if rule.layers == "mean" and len(results) > 1:
         layers = np.full(scores.shape[1:], -1)
-        take = lambda values: _mean(values, axis=0)
+        take = lambda values: mean_defined(values, axis=0)
     else:
         layers = _layers(results, per_layer, rule, subjects)
         take = lambda values: np.take_along_axis(values, layers[None], axis=0)[0]
@@ -402,12 +345,13 @@ def combine(
     chosen = take(scores)
     summary = summarize(chosen, rule, subjects)
     alphas = np.stack([result.alphas for result in results])
-    known = np.asarray(ceiling, np.float64)
-    of_whole = summarize(np.atleast_2d(known), rule, subjects).score if known.ndim else float(known)
+    known = ceiling
+    if not isinstance(known, Reference):
+        known = reference(known, chosen.shape[1], rule, subjects)
     return AlignmentScore(
-        score=_normalized(protocol, chosen, summary, known, of_whole, subjects),
+        score=_normalized(protocol, chosen, summary, known, subjects),
         raw=summary.score,
-        ceiling=of_whole,
+        ceiling=known.value,
         per_target=summary.per_target,
         per_fold=summary.per_fold,
         alphas=alphas if layers.min() < 0 else take(alphas),
@@ -420,6 +364,9 @@ def combine(
             take(np.stack([result.r2 for result in results])), rule, subjects
         ).per_target,
         contiguous=contiguous,
+        ceiling_low=known.low,
+        ceiling_high=known.high,
+        ceiling_per_target=known.per_target,
     )
 
 
@@ -433,20 +380,26 @@ def _layers(results, per_layer, rule, subjects) -> Int[np.ndarray, "k v"]:
     inner = np.stack([result.inner_score for result in results])  # [L k v]
     layers = np.zeros((k, v), int)
     for own in features.members(["" for _ in range(v)] if subjects is None else subjects).values():
-        judged = _mean(inner[..., own], axis=-1)  # [L k]
+        judged = mean_defined(inner[..., own], axis=-1)  # [L k]
         best = np.argmax(np.where(np.isnan(judged), -np.inf, judged), axis=0)
         layers[:, own] = best[:, None]
     return layers
 
 
-def _normalized(protocol, chosen, summary, known, of_whole, subjects) -> float:
+def _normalized(protocol, chosen, summary, known, subjects) -> float:
     if protocol.normalize == "none":
         return summary.score
     if protocol.normalize == "clip":
-        ratio = summary.score / of_whole if of_whole > 0 else np.nan
+        ratio = summary.score / known.value if known.value > 0 else np.nan
         return float(np.clip(ratio, 0.0, 1.0))
-    positive = np.where(known > 0, known, np.nan)
-    return summarize(chosen / positive, protocol.aggregation, subjects).score
+    whole = np.isnan(known.per_target).all()
+    ceilings = np.full(chosen.shape[1], known.value) if whole else known.per_target
+    positive = np.where(ceilings > 0, ceilings, np.nan)
+    rule = protocol.aggregation
+    if rule.undefined == "zero":
+        # A score that is undefined counts as 0, but one without a ceiling is left out.
+        chosen, rule = np.nan_to_num(chosen), dataclasses.replace(rule, undefined="skip")
+    return summarize(chosen / positive, rule, subjects).score
 
 
 def caution(found: AlignmentScore) -> str:
@@ -456,38 +409,3 @@ def caution(found: AlignmentScore) -> str:
         f"on: raw score {found.raw:.3f}, in contiguous folds of the same data "
         f"{found.contiguous:.3f} (difference {found.raw - found.contiguous:+.3f})."
     )
-
-
-def subject_ceiling(
-    Y: Float[np.ndarray, "n v"],
-    folds: Sequence[Fold],
-    subjects: Labels,
-    targets: Labels,
-    runs: Labels | None = None,
-) -> Float[np.ndarray, " v"]:
-    """Correlate each subject's targets with the mean of the other subjects, on the test sets.
-
-    Args:
-      Y: responses.
-      folds: whose test sets count.
-      subjects: of each column.
-      targets: name of each column; those of the same name are comparable between subjects.
-      runs: within which responses are standardised before they are averaged; None: over all.
-
-    Returns:
-      The ceiling of each column; NaN where fewer than two subjects have its target.
-
-    Raises:
-      ValueError: if a subject has a target twice.
-    """
-    standard = features.standardize(Y, np.zeros(len(Y), int) if runs is None else runs)
-    found = np.full(Y.shape[1], np.nan)
-    blocks = [fold.outer.test for fold in folds]
-    names = np.asarray(subjects)
-    for name, own in features.members(targets).items():
-        if len(set(names[own].tolist())) < len(own):
-            raise ValueError(f"A subject must have each target once, but has {name!r} twice.")
-        if len(own) > 1:
-            cube = standard[:, own].T[:, None]
-            found[own] = ceiling_lib.leave_one_subject_out(cube, blocks)[:, 0]
-    return found

@@ -52,6 +52,7 @@ def score(
     chosen: Bool[np.ndarray, "c s"] | None = None,
     max_subsets: int | None = None,
     rng: np.random.Generator | None = None,
+    regress: Callable[[Int[np.ndarray, " p"]], Float[np.ndarray, "k v"]] | None = None,
     cutoff: float = ridge.CUTOFF,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> SubsetScores:
@@ -72,6 +73,8 @@ def score(
         a sample of them.
       max_subsets: subsets to draw of each size, if there are more; None: every subset.
       rng: draws them.
+      regress: from columns whose targets predict to the scores of all targets on each split, in
+        place of the regression above (`alphas`, `alpha_per_target` and `cutoff` then have no say).
       cutoff: fraction of the largest eigenvalue below which a direction of the features is dropped.
       progress: wraps the list of chunks of pools, `tqdm.tqdm` for instance.
 
@@ -101,7 +104,9 @@ def score(
         np.full((chosen[:, i].sum(), len(splits), len(own)), np.nan, np.float32)
         for i, own in enumerate(columns)
     ]
-    if len(alphas) == 1:
+    if regress is not None:
+        predictors = _given(regress, columns)
+    elif len(alphas) == 1:
         predictors = _shared(Y, columns, splits, float(alphas[0]), cutoff)
     else:
         predictors = _nested(
@@ -246,6 +251,17 @@ def _checked(Y, subjects, splits, alphas):
     # A constant target keeps nothing of its level, which would else vary by rounding.
     Y = np.where(metrics.is_constant(Y), 0.0, np.asarray(Y, np.float64))
     return Y - Y.mean(axis=0)
+
+
+def _given(regress, columns):
+    """Return what scores the pools of a chunk by a regression from elsewhere."""
+
+    def predictors(chunk):
+        for pool in chunk:
+            r = regress(np.concatenate([columns[i] for i in pool]))
+            yield lambda i, r=r: r[:, columns[i]]
+
+    return predictors
 
 
 def _shared(Y, columns, splits, alpha, cutoff):

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.core import ceiling, cv, scoring, stats
+from jaxalign.core.alignment import AlignmentScore
 from jaxalign.core.folds import Fold
 from jaxalign.core.protocol import Protocol
-from jaxalign.core.scoring import AlignmentScore
 from jaxalign.data import targets
 
 

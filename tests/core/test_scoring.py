@@ -1,73 +1,77 @@
 import dataclasses
 
 import numpy as np
+import protocol_oracle as oracle
 import pytest
-from sklearn import model_selection
 
-from jaxalign.core import folds as folds_lib
-from jaxalign.core import scoring
+from jaxalign.core import alignment, scoring
 from jaxalign.core.protocol import Aggregation, Folds, Penalty, Protocol, Scaling
-from jaxalign.data import protocols
+from jaxalign.data import alice, natural_stories, pereira_mean, protocols
 
 N = 60
-GROUPS = np.array([f"story {i}" for i in np.repeat(np.arange(12), 5)])
+
+ENCODING = [name for name, own in protocols.PROTOCOLS.items() if own.kind == "encoding"]
 
 
-def assert_same(folds, splits):
-    """Outer folds, index for index."""
-    for fold, (train, test) in zip(folds, splits, strict=True):
-        np.testing.assert_array_equal(fold.outer.train, train)
-        np.testing.assert_array_equal(fold.outer.test, test)
+def labels(rng, n, *, num_groups=24, num_runs=3):
+    """Adjacent groups of unequal size, runs, and a test set."""
+    edges = np.sort(rng.choice(np.arange(1, n), num_groups - 1, replace=False))
+    groups = np.array([f"story {i}" for i in np.searchsorted(edges, np.arange(n), side="right")])
+    return groups, np.arange(n) * num_runs // n, rng.random(n) < 0.2
 
 
-@pytest.mark.parametrize("year", [2023, 2026])
-def test_folds_of_shuffled_protocols(year):
-    folds = scoring.make_folds(protocols.find(f"brainscore-linear-{year}"), N)
-    splitter = model_selection.ShuffleSplit(n_splits=10, train_size=0.9, random_state=1)
-    assert_same(folds, splitter.split(np.zeros(N)))
-    assert all(fold.inner == () for fold in folds)
-
-
-def test_folds_of_whole_groups():
-    folds = scoring.make_folds(protocols.find("brainscore-ridge"), N, groups=GROUPS)
-    splitter = model_selection.GroupKFold(n_splits=10, shuffle=True, random_state=1234)
-    assert_same(folds, splitter.split(np.zeros(N), groups=GROUPS))
-
-
-def test_folds_of_himalaya():
-    """Inner folds cut each training set anew."""
-    folds = scoring.make_folds(protocols.find("himalaya"), N)
-    assert_same(folds, model_selection.KFold(5).split(np.zeros(N)))
-    for fold in folds:
-        expected = model_selection.KFold(5).split(fold.outer.train)
-        for split, (train, test) in zip(fold.inner, expected, strict=True):
-            np.testing.assert_array_equal(split.train, fold.outer.train[train])
-            np.testing.assert_array_equal(split.test, fold.outer.train[test])
-
-
-@pytest.mark.parametrize("name", ["huth", "oota2025"])
-def test_folds_of_a_test_set(name):
-    own = protocols.find(name)
+def check_folds(name, n, groups, runs, test):
+    """Compare outer and inner folds, index for index."""
+    own, sizes = protocols.find(name), {}
     if own.penalty.choose == "chunks":
-        smaller = dataclasses.replace(own.penalty, chunk=4, num_chunks=3)
-        own = dataclasses.replace(own, penalty=smaller)
-    test = np.arange(N) % 3 == 0
-    (fold,) = scoring.make_folds(own, N, test=test)
-    assert_same([fold], [(np.flatnonzero(~test), np.flatnonzero(test))])
-    assert len(fold.inner) == own.penalty.num
-    for split in fold.inner:
-        assert set(split.train) | set(split.test) == set(fold.outer.train)
+        sizes = {"chunk": 4, "num_chunks": 5}
+        own = dataclasses.replace(own, penalty=dataclasses.replace(own.penalty, **sizes))
+        sizes["times"] = own.penalty.num
+    test = test if own.folds.rule == "test_set" else None
+    found = scoring.make_folds(own, n, groups=groups, runs=runs, test=test)
+    expected = oracle.folds(name, n, groups=groups, runs=runs, test=test, sizes=sizes)
+    for fold, (train, tested, inner) in zip(found, expected, strict=True):
+        for split, pair in zip((fold.outer, *fold.inner), ((train, tested), *inner), strict=True):
+            np.testing.assert_array_equal(split.train, pair[0])
+            np.testing.assert_array_equal(split.test, pair[1])
 
 
-def test_default_folds():
-    own = protocols.find("jaxalign")
-    runs = np.repeat([0, 1], 30)
-    found = scoring.make_folds(own, N, runs=runs)
-    expected = folds_lib.contiguous_folds(runs, 6, gap=6)
-    assert folds_lib.folds_hash(found) == folds_lib.folds_hash(expected)
-    found = scoring.make_folds(own, N, groups=GROUPS)
-    expected = folds_lib.contiguous_folds(GROUPS, 6, gap=0, groups=GROUPS)
-    assert folds_lib.folds_hash(found) == folds_lib.folds_hash(expected)
+@pytest.mark.parametrize("n", [60, 243, 1317])
+@pytest.mark.parametrize("name", ENCODING)
+def test_folds_index_for_index(rng, name, n):
+    groups, runs, test = labels(rng, n)
+    check_folds(name, n, groups, runs, test)
+    # Groups need not be adjacent; within runs their neighbours would leave nothing to train on.
+    check_folds(name, n, rng.permutation(groups), None, test)
+
+
+@pytest.mark.parametrize("with_runs", [False, True])
+@pytest.mark.parametrize("name", [x for x in ENCODING if not x.startswith("brainscore-ridge")])
+def test_folds_without_groups(rng, name, with_runs):
+    _, runs, test = labels(rng, 200)
+    check_folds(name, 200, None, runs if with_runs else None, test)
+
+
+@pytest.fixture(scope="module")
+def recorded(data_root):
+    """Groups and runs of Pereira2018's sentences, Alice's TRs and the words of Natural Stories."""
+    topic = pereira_mean.groups(data_root, verify=False)
+    sentences = pereira_mean.stimuli(data_root, verify=False).stimulus_id
+    words = np.array(natural_stories.load(data_root, "word").passage)
+    return [
+        (np.array([topic[x] for x in sentences]), None),
+        (np.arange(alice.NUM_TRS) // 12, np.zeros(alice.NUM_TRS)),
+        (words, words),
+    ]
+
+
+@pytest.mark.parametrize("name", ENCODING)
+def test_folds_of_real_data_index_for_index(recorded, name):
+    for groups, runs in recorded:
+        n = len(groups)
+        if name == "jaxalign" and n > 2000:
+            continue  # distances of all pairs take the oracle minutes
+        check_folds(name, n, groups, runs, np.arange(n) % 5 == 0)
 
 
 def test_folds_of_other_kinds_are_refused():
@@ -102,7 +106,7 @@ SUBJECTS = ["a", "b", "b", "b"]
     ],
 )
 def test_summaries_by_hand(rule, score, per_fold):
-    found = scoring.summarize(VALUES, rule, SUBJECTS)
+    found = alignment.summarize(VALUES, rule, SUBJECTS)
     assert found.score == pytest.approx(score)
     if per_fold and rule.first == "targets":
         np.testing.assert_allclose(found.per_fold, per_fold)
@@ -114,16 +118,16 @@ def test_summaries_by_hand(rule, score, per_fold):
 def test_nothing_defined_is_undefined():
     nothing = np.full((2, 3), np.nan)
     for rule in (Aggregation(), Aggregation(targets="median", undefined="skip")):
-        found = scoring.summarize(nothing, rule, ["a", "a", "b"])
+        found = alignment.summarize(nothing, rule, ["a", "a", "b"])
         assert np.isnan(found.score) and np.isnan(found.per_fold).all()
 
 
 def test_subjects_weigh_the_same(rng):
     values = rng.standard_normal((5, 9))
     subjects = ["a"] * 2 + ["b"] * 7
-    found = scoring.summarize(values, Aggregation(), subjects)
+    found = alignment.summarize(values, Aggregation(), subjects)
     assert found.score == pytest.approx((values[:, :2].mean() + values[:, 2:].mean()) / 2)
-    pooled = scoring.summarize(values, Aggregation(subjects="pooled"), subjects)
+    pooled = alignment.summarize(values, Aggregation(subjects="pooled"), subjects)
     assert pooled.score == pytest.approx(values.mean())
 
 
@@ -169,6 +173,10 @@ def test_impossible_protocols_are_refused(unchecked, build, message):
 @pytest.mark.parametrize(
     "changes,message",
     [
+        ({"metric": "abs_pearson_r"}, "metric of kind 'encoding' must be one of pearson_r, r2"),
+        ({"ceiling": "split_half"}, "ceiling of kind 'encoding' must be one of none, leave_one"),
+        ({"metric": "r2"}, "ceiling 'leave_one_subject_out' is of correlations"),
+        ({"metric": "r2", "ceiling": "none", "epsilon": 1e-8}, "epsilon belongs to norms"),
         ({"folds": Folds(rule="kfold", num=5)}, "inner blocks need outer folds of blocks"),
         ({"penalty": Penalty(grid=(1.0,))}, "nested layers need something inside that chooses"),
         (

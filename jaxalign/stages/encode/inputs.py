@@ -91,15 +91,10 @@ def make_folds(
       InputError: if the test set is not what the protocol needs.
       ValueError: if samples do not suffice; see `scoring.make_folds`.
     """
-    runs, groups = responses.run, None
-    if responses.is_timed:
-        groups = responses.run if protocol.encoding[0].rule == "shuffled_groups" else None
-    elif config.protocol:
-        runs, groups = None, _of_dataset(dataset, responses)
-    elif config.groups == "dataset":
-        groups = _of_dataset(dataset, responses)
-    elif config.groups == "passage":
-        groups = samples.passages(dataset.stimuli, responses)
+    kept = groups(config, responses, dataset)
+    runs = None if config.protocol and not responses.is_timed else responses.run
+    if responses.is_timed and protocol.encoding[0].rule == "shuffled_groups":
+        kept = responses.run
     if unknown := set(config.test_runs) - set(responses.run):
         raise InputError(
             f"encode.test_runs must be among {', '.join(dict.fromkeys(responses.run))}, got "
@@ -114,15 +109,20 @@ def make_folds(
     return scoring.make_folds(
         protocol,
         len(responses.run),
-        groups=groups,
+        groups=kept,
         runs=runs,
         items=None if responses.is_timed else responses.stimulus_id,
         test=test,
     )
 
 
-def _of_dataset(dataset: Dataset, responses: Responses) -> list[str]:
-    return [dataset.groups[name] for name in responses.stimulus_id]
+def groups(config: Config, responses: Responses, dataset: Dataset) -> list[str] | None:
+    """Return what folds keep together of single stimuli; None: nothing, as of timed responses."""
+    if responses.is_timed:
+        return None
+    if config.protocol or config.groups == "dataset":
+        return [dataset.groups[name] for name in responses.stimulus_id]
+    return samples.passages(dataset.stimuli, responses) if config.groups == "passage" else None
 
 
 def read_samples(

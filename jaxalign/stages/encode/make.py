@@ -136,7 +136,9 @@ def _alignment(
     protocol = data.protocol
     contiguous = float("nan")
     if protocol.is_shuffled:
-        other = scoring.unshuffled(protocol)
+        groups = inputs.groups(config, data.responses, job.dataset)
+        num_groups = None if groups is None else len(set(groups))
+        other = scoring.unshuffled(protocol, num_groups=num_groups)
         folds = inputs.make_folds(config, other, data.responses, job.dataset)
         blocks = data._replace(protocol=other, folds=folds)
         results = _score_layers(config, job, features_of, blocks, lexicon, artefact, "contiguous")
