@@ -110,6 +110,31 @@ def test_cross_validated_scores_need_nulls_that_are_fitted(rng, record_property)
     assert rates[1] > 0.08, rates
 
 
+# The length that is asked for of autoregressions that both go with .8: ten times tau.
+BLOCK = int(np.ceil(10 * (1 + 0.8**2) / (1 - 0.8**2)))
+DRAW = {
+    "shifts": lambda rng: orders.shift_orders(RUN, orders.draw_shifts(RUN, num=99, rng=rng)),
+    "blocks": lambda rng: orders.block_orders(RUN, BLOCK, num=99, rng=rng),
+    "rows": lambda rng: orders.row_orders(RUN, num=99, rng=rng),
+}
+
+
+@pytest.mark.parametrize("kind", DRAW)
+def test_fitted_nulls_keep_the_level_of_a_cross_validation_with_gaps(rng, kind, record_property):
+    """What `encode` users have: five contiguous folds, penalties chosen inside, 5,000 nulls."""
+    with_gap = folds_lib.contiguous_folds(RUN, 5, gap=10)
+    few = np.array([1.0, 100.0, 10_000.0])
+    rates = []
+    for X, Y in null_sets(rng, 0.8):
+        rates.append(rejected([permutation.permuted_fit(X, Y, with_gap, few, DRAW[kind](rng))]))
+    rate, error = np.mean(rates), np.std(rates, ddof=1) / np.sqrt(len(rates))
+    record_property("rejected, standard error over sets of features", (rate, error))
+    if kind == "rows":
+        assert rate > 0.12, (rate, error)
+    else:
+        assert 0.04 <= rate <= 0.06, (rate, error)
+
+
 def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng, record_property):
     """A fifth of the targets follow the features; all share noise, as neighbouring voxels do."""
     num_sets, v, level = 400, 60, 0.1
