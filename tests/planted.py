@@ -61,9 +61,8 @@ def draw(rng, n, num=1, *, noise_sd=NOISE_SD, shared=True, X=None, W=None):
 def expected(protocol: Protocol, rng, samples, *, num=1, draws=NUM_FRESH, **options) -> float:
     """Return the expected held-out score: fits to fresh training sets, scored on fresh test sets.
 
-    Subjects share their stimuli and targets are independent given these, so that the columns of
-    `num` experiments are those of one set of features. Sets are as large as those of the protocol's folds. Penalties come from its grid, but are chosen
-    by scikit-learn's leave-one-out.
+    Sets are as large as those of the protocol's folds. Penalties come from its grid, but are chosen
+    by scikit-learn's leave-one-out. The experiments of a draw have their features in common.
     """
     n = size(protocol, samples).samples
     folds = scoring.make_folds(protocol, n, **labels(protocol, samples))
