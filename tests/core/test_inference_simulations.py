@@ -110,6 +110,31 @@ def test_cross_validated_scores_need_nulls_that_are_fitted(rng, record_property)
     assert rates[1] > 0.08, rates
 
 
+# The length that is asked for of autoregressions that both go with .8: ten times tau.
+BLOCK = int(np.ceil(10 * (1 + 0.8**2) / (1 - 0.8**2)))
+DRAW = {
+    "shifts": lambda rng: orders.shift_orders(RUN, orders.draw_shifts(RUN, num=99, rng=rng)),
+    "blocks": lambda rng: orders.block_orders(RUN, BLOCK, num=99, rng=rng),
+    "rows": lambda rng: orders.row_orders(RUN, num=99, rng=rng),
+}
+
+
+@pytest.mark.parametrize("kind", DRAW)
+def test_fitted_nulls_keep_the_level_of_a_cross_validation_with_gaps(rng, kind, record_property):
+    """Five contiguous folds, penalties chosen inside: what users have."""
+    with_gap = folds_lib.contiguous_folds(RUN, 5, gap=10)
+    few = np.array([1.0, 100.0, 10_000.0])
+    rates = []
+    for X, Y in null_sets(rng, 0.8):
+        rates.append(rejected([permutation.permuted_fit(X, Y, with_gap, few, DRAW[kind](rng))]))
+    rate, error = np.mean(rates), np.std(rates, ddof=1) / np.sqrt(len(rates))
+    record_property("rejected, standard error over sets of features", (rate, error))
+    if kind == "rows":
+        assert rate > 0.12, (rate, error)
+    else:
+        assert 0.04 <= rate <= 0.06, (rate, error)
+
+
 def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng, record_property):
     """A fifth of the targets follow the features; all share noise, as neighbouring voxels do."""
     num_sets, v, level = 400, 60, 0.1
@@ -185,6 +210,50 @@ def test_intervals_cover_the_expected_score(rng, shared, record_property):
         assert rates["subjects"] < 0.9, rates
     else:
         assert 0.93 <= rates["subjects"] <= 0.97, rates
+
+
+def ridge_scores(rng, num, *, s, k, shared, alike, n=180, p=12):
+    """Score experiments by NumPy alone, each of its own stimuli, under k contiguous folds [e s k].
+
+    Subjects follow the same linear signal, all as much if they are alike, and else in the mean.
+    """
+    X = rng.normal(size=(num, n, p))
+    w = rng.normal(size=(num, p, 1))
+    gain = 1.0 if alike else rng.gamma(4.0, 0.25, (num, 1, s))
+    Y = gain * (X @ (w / np.sqrt((w**2).sum(axis=1, keepdims=True))))
+    Y = Y + rng.normal(size=(num, n, s)) + shared * rng.normal(size=(num, n, 1))
+    fold, found = np.arange(n) * k // n, np.empty((num, s, k))
+    for i in range(k):
+        A, T = X[:, fold != i], Y[:, fold == i]
+        At = A.swapaxes(1, 2)
+        P = X[:, fold == i] @ np.linalg.solve(At @ A + 8 * np.eye(p), At @ Y[:, fold != i])
+        P, T = (x - x.mean(axis=1, keepdims=True) for x in (P, T))
+        found[..., i] = (P * T).sum(axis=1) / np.sqrt((P**2).sum(axis=1) * (T**2).sum(axis=1))
+    return found
+
+
+@pytest.mark.parametrize("s,k", [(6, 6), (12, 5)])
+@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("shared", [0.0, 0.7, 1.5])
+def test_crossed_intervals_of_independent_experiments(rng, s, k, alike, shared, record_property):
+    """No two experiments share anything here; subjects who share stimuli are not independent.
+
+    Where subjects do not differ at all, crossed intervals are wider than they had to be.
+    """
+    settings = {"s": s, "k": k, "shared": shared, "alike": alike}
+    truth = np.mean([ridge_scores(rng, 10, **settings).mean() for _ in range(NUM_FRESH)])
+    draws = range(NUM_SIMULATIONS // 100)
+    found = [x for _ in draws for x in ridge_scores(rng, 100, **settings)]
+    of_subjects = np.stack([x.mean(axis=1) for x in found], axis=1)
+    bca = bootstrap.interval(bootstrap.mean_over(of_subjects), [s], num=999, rng=rng)
+    rates = {
+        "crossed": coverage(map(stats_lib.crossed_interval, found), truth),
+        "t": coverage([stats_lib.mean_interval(x.mean(axis=1)) for x in found], truth),
+        "bca": np.mean((bca.low <= truth) & (truth <= bca.high)),
+    }
+    record_property("covered", rates)
+    assert 0.93 <= rates["crossed"] <= (0.985 if alike else 0.97), rates
+    assert rates["bca"] <= rates["t"] < 0.95, rates
 
 
 def test_intervals_of_one_subject_cover_the_expected_score(rng, record_property):

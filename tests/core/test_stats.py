@@ -64,8 +64,9 @@ def test_shifting_and_scaling_values_does_so_to_the_interval(rng):
     np.testing.assert_allclose(changed[:3], 3 * np.array(plain[:3]) + 1)
 
 
-def test_crossed_intervals_by_hand(rng):
-    values = rng.normal(size=(4, 3)) + rng.normal(size=(4, 1)) + rng.normal(size=3)
+@pytest.mark.parametrize("of_folds", [0.0, 1.0, 3.0])
+def test_crossed_intervals_by_hand(rng, of_folds):
+    values = rng.normal(size=(4, 3)) + rng.normal(size=(4, 1)) + of_folds * rng.normal(size=3)
     mean, low, high, n = stats.crossed_interval(values, 0.9)
     # An analysis of variance of the table, written out.
     grand = sum(map(sum, values)) / 12
@@ -74,8 +75,8 @@ def test_crossed_intervals_by_hand(rng):
     rest = sum((values[i, j] - grand - a[i] - b[j]) ** 2 for i in range(4) for j in range(3)) / 6
     c = 1 / 3 + 1 / 2
     v_s, v_k = sum(x**2 for x in a) / 3 / 4, c * sum(x**2 for x in b) / 2
-    v = max(v_s + v_k - c * rest / 4, v_s, v_k)
-    df = v**2 / (v_s**2 / 3 + v_k**2 / 2)
+    v = v_s + max(v_k - c * rest / 4, 0)
+    df = max(v**2 / (v_s**2 / 3 + v_k**2 / 2), 2)
     half = scipy_stats.t.isf(0.05, df) * v**0.5
     assert (mean, low, high, n) == pytest.approx((grand, grand - half, grand + half, 4))
 
