@@ -4,9 +4,13 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float
 
 from jaxalign.data.datasets import Dataset
+from jaxalign.errors import InputError
+from jaxalign.io import store
 from jaxalign.io.run_dir import Artefact
 
 
@@ -53,3 +57,38 @@ def untrained(upstream: Upstream) -> dict[str, Artefact]:
 def static(upstream: Upstream) -> dict[str, Artefact]:
     """Return the word embeddings of networks, without position or context, by model."""
     return {x.settings["model"]: x for x in upstream["extract"] if x.settings.get("static")}
+
+
+def given(upstream: Upstream) -> dict[str, Artefact]:
+    """Return the activations that were given, of networks that are not here, by model."""
+    return {x.settings["model"]: x for x in upstream.get("imported", ())}
+
+
+def networks(upstream: Upstream) -> dict[str, Artefact]:
+    """Return the activations of networks with their own weights, extracted or given, by model.
+
+    Raises:
+      InputError: if there are none.
+    """
+    found = (trained(upstream) if "extract" in upstream else {}) | given(upstream)
+    if not found:
+        raise InputError("a run must have the stage extract or imported, to have activations.")
+    return found
+
+
+def layer_numbers(source: Artefact) -> Sequence[int]:
+    """Return the number of each layer of a store; 0 is the embedding.
+
+    What was given may lack some.
+    """
+    return source.settings.get("layers", range(source.settings["num_layers"] + 1))
+
+
+def read_layer(source: Artefact, layer: int) -> Float[np.ndarray, "m u"]:
+    """Read the layer of that number as float32.
+
+    Raises:
+      ValueError: if there is no such layer.
+      InputError: if the store is missing or damaged.
+    """
+    return store.open_artefact(source).read_layer(layer_numbers(source).index(layer))

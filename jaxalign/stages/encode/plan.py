@@ -1,5 +1,6 @@
 """Planning of the encoding stage: checks, and one step per network, control and partition."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -13,7 +14,16 @@ from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io.run_dir import Artefact
-from jaxalign.stages import Job, Step, Upstream, static, trained, untrained
+from jaxalign.stages import (
+    Job,
+    Step,
+    Upstream,
+    given,
+    layer_numbers,
+    networks,
+    static,
+    untrained,
+)
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode import inputs, make
 from jaxalign.stages.encode.config import Config
@@ -28,7 +38,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     Raises:
       InputError: if responses are missing or malformed, or a layer, ROI or control is not there.
     """
-    stores = trained(upstream)
+    stores = networks(upstream)
     simulated = upstream.get("simulate", ())
     if simulated:
         if config.rois:
@@ -76,7 +86,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             steps.append(Step(artefact=artefact, make=run))
         if config.partition:
             beside = tuple(set_of("partition", x) for x in config.partition)
-            steps.append(_joined(config, job, own, beside, steps[first], len(planned.run)))
+            steps.append(_joined(config, job, own, beside, steps[first], planned, len(folds)))
     return steps
 
 
@@ -86,7 +96,8 @@ def _joined(
     own: FeatureSet,
     beside: Sequence[FeatureSet],
     alone: Step,
-    n: int,
+    planned: Responses,
+    k: int,
 ) -> Step:
     """Plan a network with all controls of the partition; `alone` is the step of its own scores."""
     artefact = Artefact(
@@ -101,7 +112,7 @@ def _joined(
             "partition_rounds": config.partition_rounds,
         },
         inputs=(*alone.artefact.inputs, alone.artefact, *(x.source for x in beside)),
-        cost=f"{_cost(config, own, n)}, for each weight of the bands",
+        cost=f"{_cost(config, own, len(planned.run), k)}, for each weight of the bands",
     )
     run = functools.partial(make.join, config, job, own, beside, alone.artefact)
     return Step(artefact=artefact, make=run)
@@ -111,6 +122,12 @@ def _feature_set(upstream: Upstream, source: Artefact, where: str, control: str)
     """Return what a control beside the network of `source` is made of."""
     name = source.settings["model"]
     stores, needed = {name: source}, ""
+    needs_network = (*controls.UNTRAINED_CONTROLS, "static_embedding")
+    if control in needs_network and name in given(upstream):
+        raise InputError(
+            f"encode.{where} must not have {control!r}, which needs the network itself: of {name} "
+            "there are only activations that were imported."
+        )
     if control in controls.UNTRAINED_CONTROLS:
         stores, needed = untrained(upstream), "untrained_seed must be >= 0"
     elif control == "static_embedding":
@@ -139,11 +156,10 @@ def _check_network(config: Config, name: str, source: Artefact, shortest: int) -
             f"encode.pca must be at most {min(width, shortest - 1)} for {name} ({width} units, "
             f"{shortest} training samples), got {config.pca}."
         )
-    if bad := [x for x in config.layers if not 0 <= x <= source.settings["num_layers"]]:
-        raise InputError(
-            f"encode.layers must lie in 0..{source.settings['num_layers']} for {name}, "
-            f"got {bad[0]}."
-        )
+    numbers = layer_numbers(source)
+    if bad := [x for x in config.layers if x not in numbers]:
+        known = f"lie in 0..{numbers[-1]}" if len(numbers) > numbers[-1] else f"be among {numbers}"
+        raise InputError(f"encode.layers must {known} for {name}, got {bad[0]}.")
 
 
 def _planned_samples(stimuli: Stimuli) -> Responses:
