@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxalign.data import tables
 from jaxalign.data import verify as verify_lib
-from jaxalign.data.schema import Responses, Stimuli, naming
+from jaxalign.data.schema import Responses, Stimuli, first_repeated, naming
 from jaxalign.errors import InputError
 from jaxalign.io import activation_files
 
@@ -120,10 +120,10 @@ def activations(root: pathlib.Path, name: str, *, verify: bool) -> activation_fi
     """
     del verify
     assert name in NETWORKS
-    table = tables.read(_existing(root / STIMULI), ("stimulus_id",))
-    return activation_files.open_npy(
-        _existing(root / ACTIVATIONS), table["stimulus_id"].tolist(), layers=(12,)
-    )
+    ids = tables.read(_existing(root / STIMULI), ("stimulus_id",))["stimulus_id"].tolist()
+    if repeated := first_repeated(ids):
+        raise InputError(f"{root / STIMULI}: stimulus_id must be unique, found {repeated!r} twice.")
+    return activation_files.open_npy(_existing(root / ACTIVATIONS), ids, layers=(12,))
 
 
 def _existing(path: pathlib.Path) -> pathlib.Path:

@@ -43,20 +43,27 @@ Upstream = Mapping[str, Sequence[Artefact]]
 
 
 def trained(upstream: Upstream) -> dict[str, Artefact]:
-    """Return the activations of networks with their own weights, by model."""
+    """Return the activations of networks with their own weights, by model.
+
+    Raises:
+      InputError: if nothing is extracted.
+    """
+    if "extract" not in upstream:
+        raise InputError("a run must have the stage extract, for a stage that needs networks.")
     stores = [x for x in upstream["extract"] if not x.settings.get("static")]
     return {x.settings["model"]: x for x in stores if x.settings["untrained_seed"] < 0}
 
 
 def untrained(upstream: Upstream) -> dict[str, Artefact]:
     """Return the activations of the same networks with random weights, by model."""
-    stores = upstream["extract"]
+    stores = upstream.get("extract", ())
     return {x.settings["model"]: x for x in stores if x.settings["untrained_seed"] >= 0}
 
 
 def static(upstream: Upstream) -> dict[str, Artefact]:
     """Return the word embeddings of networks, without position or context, by model."""
-    return {x.settings["model"]: x for x in upstream["extract"] if x.settings.get("static")}
+    stores = upstream.get("extract", ())
+    return {x.settings["model"]: x for x in stores if x.settings.get("static")}
 
 
 def given(upstream: Upstream) -> dict[str, Artefact]:
@@ -82,6 +89,21 @@ def layer_numbers(source: Artefact) -> Sequence[int]:
     What was given may lack some.
     """
     return source.settings.get("layers", range(source.settings["num_layers"] + 1))
+
+
+def check_layers(stage: str, layers: Sequence[int], source: Artefact) -> None:
+    """Refuse a setting that asks for layers which a store does not have.
+
+    Raises:
+      InputError: naming the stage's setting.
+    """
+    numbers = layer_numbers(source)
+    if bad := [x for x in layers if x not in numbers]:
+        last = source.settings["num_layers"]
+        known = f"lie in 0..{last}" if len(numbers) == last + 1 else f"be among {list(numbers)}"
+        raise InputError(
+            f"{stage}.layers must {known} for {source.settings['model']}, got {bad[0]}."
+        )
 
 
 def read_layer(source: Artefact, layer: int) -> Float[np.ndarray, "m u"]:

@@ -18,8 +18,8 @@ from jaxalign.stages import (
     Job,
     Step,
     Upstream,
+    check_layers,
     given,
-    layer_numbers,
     networks,
     static,
     untrained,
@@ -156,10 +156,7 @@ def _check_network(config: Config, name: str, source: Artefact, shortest: int) -
             f"encode.pca must be at most {min(width, shortest - 1)} for {name} ({width} units, "
             f"{shortest} training samples), got {config.pca}."
         )
-    numbers = layer_numbers(source)
-    if bad := [x for x in config.layers if x not in numbers]:
-        known = f"lie in 0..{numbers[-1]}" if len(numbers) > numbers[-1] else f"be among {numbers}"
-        raise InputError(f"encode.layers must {known} for {name}, got {bad[0]}.")
+    check_layers("encode", config.layers, source)
 
 
 def _planned_samples(stimuli: Stimuli) -> Responses:
