@@ -232,6 +232,7 @@ def _lead_of_one(dataset: str, best, controls: pd.DataFrame) -> str:
 
 def _page(config, rows, remarks, found, figures, artefact) -> str:
     dataset = rows.dataset.iloc[0]
+    lead = _lead(dataset, found)
     found = {name: _shown(table) for name, table in found.items()}
     sections = [
         html.Section("What to know first", text=remarks),
@@ -282,7 +283,7 @@ def _page(config, rows, remarks, found, figures, artefact) -> str:
     provenance = json.dumps(artefact.describe(), indent=1)
     row = rows.iloc[0]
     versions = f"commit {row.git_commit or 'unknown'}\nversions {row.versions}\n{provenance}"
-    return html.page(f"{config.title}: {dataset}", _lead(dataset, found), sections, versions)
+    return html.page(f"{config.title}: {dataset}", lead, sections, versions)
 
 
 def _methods(rows: pd.DataFrame, settings: Mapping[str, object]) -> str:

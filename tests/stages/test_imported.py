@@ -21,8 +21,7 @@ SCORED = encode.Config(
     alphas=(1.0, 100.0, 10_000.0),
     num_folds=4,
     groups="passage",
-    controls=("length", "position", "shuffled"),
-    partition=("length",),
+    controls=("length", "shuffled"),
     partition_draws=0,
     partition_rounds=0,
 )
@@ -51,17 +50,20 @@ def plan(job, config, upstream=None):
 def test_the_same_scores_as_extracted(extracted, tmp_path, rng):
     """Every column of scores and partitions, to the last bit; rows are joined by their ids."""
     job, stores = extracted
-    config = dataclasses.replace(SCORED, layers=LAYERS)
+    layers = (3,)
+    config = dataclasses.replace(SCORED, partition=("length",))
+    mine = tiny.make(plan(job, given(tmp_path / "net.npz", stores[0], rng, layers=layers)))
+    found = tiny.make(encode.plan(config, job, {"imported": mine}))
+    config = dataclasses.replace(config, layers=layers)
     wanted = tiny.make(encode.plan(config, job, {"extract": stores}))
-    mine = tiny.make(plan(job, given(tmp_path / "net.npz", stores[0], rng)))
-    found = tiny.make(encode.plan(SCORED, job, {"imported": mine}))
+    assert len(wanted) == len(found) == 4
     for one, other in zip(wanted, found, strict=True):
         name = encode.PARTITION if one.settings.get("partition") else encode.ROWS
         a, b = rows.read(one.path / name), rows.read(other.path / name)
         own = [*a.columns[a.columns.str.contains("fingerprint|context|pooling|git")], "model"]
         own += ["control_of"] if name == encode.ROWS else []
         if name == encode.ROWS and b.num_layers.max():
-            assert (b.layer.unique() == LAYERS).all() and (b.num_layers == 3).all()
+            assert (b.layer.unique() == layers).all() and (b.num_layers == 3).all()
         pd.testing.assert_frame_equal(a.drop(columns=own), b.drop(columns=own))
         assert set(b.context) == {"unknown"}
 
@@ -71,7 +73,7 @@ def test_beside_an_extracted_network(extracted, tmp_path, rng):
     job, stores = extracted
     mine = tiny.make(plan(job, given(tmp_path / "net.npz", stores[0], rng), {"extract": stores}))
     upstream = {"extract": stores, "imported": mine}
-    config = dataclasses.replace(SCORED, controls=("length",))
+    config = dataclasses.replace(SCORED, controls=("length",), alphas=(100.0,))
     upstream["encode"] = tiny.make(encode.plan(config, job, upstream))
     (made,) = tiny.make(report.plan(report.Config(), job, upstream))
     table = pd.read_csv(made.path / "controls.csv")
@@ -242,7 +244,7 @@ def test_controls_that_need_the_network(extracted, tmp_path, rng, control):
     job, stores = extracted
     steps = plan(job, given(tmp_path / "net.npz", stores[0], rng))
     upstream = {"imported": [x.artefact for x in steps]}
-    config = dataclasses.replace(SCORED, partition=(), controls=(control,))
+    config = dataclasses.replace(SCORED, controls=(control,))
     with refused(f"encode.controls must not have '{control}'", "of net there are only activations"):
         encode.plan(config, job, upstream)
     if control != "untrained":
@@ -274,6 +276,34 @@ def test_stages_that_need_a_network(extracted, tmp_path, rng):
     localizer = dataclasses.replace(job, dataset=datasets.find("localizer", None))
     with refused("a run must have the stage extract, for a stage that needs networks"):
         localize.plan(localize.Config(), localizer, upstream)
+
+
+def test_one_subject_alone(make_job, tmp_path, rng):
+    """No group, no ceiling, no interval: the report says so, and shows no column without a value."""
+    root = tmp_path / "alone"
+    tiny.write_sentences(root, rng, num_subjects=1)
+    job = make_job(root)
+    ids = job.dataset.stimuli.stimulus_id
+    np.savez(tmp_path / "net.npz", stimulus_id=ids, activations=rng.normal(size=(len(ids), 5)))
+    upstream = {
+        "imported": tiny.make(plan(job, imported.Config(models=(str(tmp_path / "net.npz"),))))
+    }
+    config = dataclasses.replace(SCORED, alphas=(100.0,), controls=("length",), group_seed=3)
+    config = dataclasses.replace(config, partition=("length",))
+    upstream["encode"] = tiny.make(encode.plan(config, job, upstream))
+    (made,) = tiny.make(report.plan(report.Config(), job, upstream))
+    text = (made.path / report.SUMMARY).read_text()
+    assert "There is one column of subjects, 's0': so no group" in text
+    for word in ("Empty", "nan", "group_score", "ci_low"):
+        assert word not in text
+    page = (made.path / "index.html").read_text()
+    assert "predicts B best: r " in page or "predicts A best: r " in page
+    assert "outer folds of whole passages, drawn with seed 3" in page
+    table = pd.read_csv(made.path / "beyond.csv")
+    found = rows.read(upstream["encode"][-1].path / encode.PARTITION)
+    np.testing.assert_allclose(table.subjects_joint, found.r2_joint)
+    np.testing.assert_allclose(table.subjects_shared, found.shared)
+    np.testing.assert_allclose(table.subjects_omega, found.omega)
 
 
 def call(workdir, argument, *flags):
