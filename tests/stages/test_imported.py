@@ -279,7 +279,7 @@ def test_stages_that_need_a_network(extracted, tmp_path, rng):
 
 
 def test_one_subject_alone(make_job, tmp_path, rng):
-    """No group, no ceiling, no interval: the report says so, and shows no column without a value."""
+    """No group, no ceiling, no interval: the report says so, and has no empty column."""
     root = tmp_path / "alone"
     tiny.write_sentences(root, rng, num_subjects=1)
     job = make_job(root)
