@@ -38,12 +38,14 @@ def test_every_configuration_is_built(path):
 
 @pytest.mark.parametrize("name", config.STAGES)
 def test_no_setting_is_dead(name):
-    """Every field of a stage's Config is read as `config.<field>` in its module."""
+    """Every field of a stage's Config is read as `config.<field>` in its module or package."""
     module = importlib.import_module(f"jaxalign.stages.{name}")
-    tree = ast.parse(pathlib.Path(module.__file__).read_text(encoding="utf-8"))
+    path = pathlib.Path(module.__file__)
+    files = path.parent.glob("*.py") if path.stem == "__init__" else [path]
     read = {
         node.attr
-        for node in ast.walk(tree)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and node.value.id == "config"

@@ -41,28 +41,37 @@ def _r(a: Float[np.ndarray, "... n"], b: Float[np.ndarray, "... n"]) -> Float[np
     return np.divide((a * b).sum(axis=-1), scale, out=np.full(scale.shape, np.nan), where=varies)
 
 
-def correlation(
-    a: Float[np.ndarray, "... n"],
-    b: Float[np.ndarray, "... n"],
+def correlations(
+    a: Float[np.ndarray, "*u n"],
+    b: Float[np.ndarray, "*u n"],
     blocks: Sequence[Int[np.ndarray, " _"]],
-) -> Float[np.ndarray, "..."]:
-    """Correlate within each block of samples, and average over blocks; NaN where undefined.
+) -> Float[np.ndarray, "k *u"]:
+    """Correlate within each block of samples; NaN where undefined.
 
     Args:
       a: samples along the last axis.
       b: likewise.
       blocks: test samples of each fold.
     """
-    return np.asarray(np.mean([_r(a[..., block], b[..., block]) for block in blocks], axis=0))
+    return np.stack([_r(a[..., block], b[..., block]) for block in blocks])
 
 
-def leave_one_subject_out(
+def correlation(
+    a: Float[np.ndarray, "*u n"],
+    b: Float[np.ndarray, "*u n"],
+    blocks: Sequence[Int[np.ndarray, " _"]],
+) -> Float[np.ndarray, "*u"]:
+    """Average `correlations` over blocks."""
+    return np.asarray(correlations(a, b, blocks).mean(axis=0))
+
+
+def subject_correlations(
     Y: Float[np.ndarray, "s v n"], blocks: Sequence[Int[np.ndarray, " _"]]
-) -> Float[np.ndarray, "s v"]:
+) -> Float[np.ndarray, "k s v"]:
     """Correlate each subject with the mean of the others, block by block.
 
-    This is a lower bound of what the subject's responses allow, since the mean of the others
-    still holds noise.
+    The mean over blocks is a lower bound of what the subject's responses allow, since the mean of
+    the others still holds noise.
 
     Args:
       Y: responses of subjects who share targets, standardised per subject.
@@ -77,7 +86,43 @@ def leave_one_subject_out(
     if s < 2:
         raise ValueError(f"A ceiling over subjects needs at least 2, got {s}.")
     others = (Y.sum(axis=0) - Y) / (s - 1)
-    return correlation(Y, others, blocks)
+    return correlations(Y, others, blocks)
+
+
+def leave_one_subject_out(
+    Y: Float[np.ndarray, "s v n"], blocks: Sequence[Int[np.ndarray, " _"]]
+) -> Float[np.ndarray, "s v"]:
+    """Average `subject_correlations` over blocks."""
+    return subject_correlations(Y, blocks).mean(axis=0)
+
+
+def half_correlations(
+    Y: Float[np.ndarray, "s v n"],
+    blocks: Sequence[Int[np.ndarray, " _"]],
+    *,
+    rng: np.random.Generator,
+    num_splits: int = 100,
+) -> Float[np.ndarray, "k v"]:
+    """Correlate the means of two halves of the subjects, block by block, averaged over splits.
+
+    Args:
+      Y: responses of subjects who share targets, standardised per subject.
+      blocks: test samples of each fold.
+      rng: draws the splits.
+      num_splits: random splits into halves (of an odd group, one half has one subject more).
+
+    Raises:
+      ValueError: with fewer than two subjects.
+    """
+    s = len(Y)
+    if s < 2:
+        raise ValueError(f"A ceiling over subjects needs at least 2, got {s}.")
+    total = np.zeros((len(blocks), Y.shape[1]))
+    for _ in range(num_splits):
+        order = rng.permutation(s)
+        first, second = Y[order[: s // 2]].mean(axis=0), Y[order[s // 2 :]].mean(axis=0)
+        total += correlations(first, second, blocks)
+    return total / num_splits
 
 
 def group_reliability(
@@ -89,34 +134,21 @@ def group_reliability(
 ) -> Float[np.ndarray, " v"]:
     """Ceiling of the mean over subjects: root of the Spearman-Brown split-half reliability.
 
-    With r the correlation of two half-group means (averaged over random splits and blocks), the
-    reliability of the whole group's mean is 2r / (1 + r), and no prediction can be expected to
-    correlate with it above the square root. Where r is negative the root is that of the absolute
-    value, with the sign kept: the mean over targets without any signal is then about 0, while
-    leaving out the negative ones would raise it. A negative ceiling by itself means nothing but
-    that there is none.
+    With r the mean over blocks of `half_correlations`, the reliability of the whole group's mean is
+    2r / (1 + r), and no prediction can be expected to correlate with it above the square root (see
+    `spearman_brown`). A negative ceiling by itself means nothing but that there is none.
 
     Args:
-      Y: responses of subjects who share targets, standardised per subject.
-      blocks: test samples of each fold.
-      rng: draws the splits.
-      num_splits: random splits into halves (of an odd group, one half has one subject more).
+      Y: see `half_correlations`.
+      blocks: see `half_correlations`.
+      rng: see `half_correlations`.
+      num_splits: see `half_correlations`.
 
     Raises:
       ValueError: with fewer than two subjects.
-
-    Source: Spearman (1910) and Brown (1910), British Journal of Psychology 3.
     """
-    s = len(Y)
-    if s < 2:
-        raise ValueError(f"A ceiling over subjects needs at least 2, got {s}.")
-    halves = []
-    for _ in range(num_splits):
-        order = rng.permutation(s)
-        first, second = Y[order[: s // 2]].mean(axis=0), Y[order[s // 2 :]].mean(axis=0)
-        halves.append(correlation(first, second, blocks))
-    r = np.mean(halves, axis=0)
-    return np.sign(r) * np.sqrt(2 * np.abs(r) / (1 + np.abs(r)))
+    r = half_correlations(Y, blocks, rng=rng, num_splits=num_splits).mean(axis=0)
+    return spearman_brown(r, root=True)
 
 
 def over_subjects(

@@ -103,10 +103,7 @@ def nested(
     """
     method = Method(standardize, search, criterion, scheme, form, intercept, cutoff)
     problem = Problem(X, Y, folds, alphas, method, tile, mesh)
-    if scheme == "folds" and len(problem.alphas) == 1 and not any(fold.inner for fold in folds):
-        chooser = problem.only()
-    else:
-        chooser = problem.chooser(problem.inner(), pool, progress)
+    chooser = problem.chooser(pool, progress)
     outer = problem.outer()
     k, v = len(folds), problem.num_targets
     r, r2, predicted, recorded, chosen, inner_score = (np.empty((k, v)) for _ in range(6))
@@ -170,7 +167,7 @@ def select(
         method = method._replace(search="grid")
     problem = Problem(X, Y, (Fold(Split(every, every), tuple(splits)),), alphas, method, tile, mesh)
     inner = problem.inner()
-    chooser = problem.chooser(inner, pool, progress)
+    chooser = problem.chooser(pool, progress, inner=inner)
     v = problem.num_targets
     place, computed = np.empty((2, v), int)
     score, cost = np.empty((2, v))

@@ -240,7 +240,7 @@ class Permuted:
         return block[self.orders[order].T, (target - target[0])[None]]
 
 
-def permuted_fit(
+def permuted_scores(
     X: Any,
     Y: Any,
     folds: Sequence[Fold],
@@ -248,18 +248,14 @@ def permuted_fit(
     orders: Int[np.ndarray, "q n"],
     *,
     method: Method = DEFAULT,
-    alternative: Alternative = "greater",
     tile: int | None = None,
     mesh: Mesh | None = None,
     progress: Callable[[Sequence], Iterable] = iter,
-) -> Significance:
-    """Test held-out scores against those of permuted responses, all fitted anew.
+) -> Iterator[Float[np.ndarray, "_ _"]]:
+    """Score responses as they are, and permuted, all fitted anew.
 
     Choice of penalties, training and test: every null goes through what the target itself goes
-    through (`cv.nested`), on the same factorisations, for X does not change. So the test is exact
-    where orders are exchangeable, whatever the folds, and with no gap between training and test;
-    only the orders can make it approximate.
-    The statistic is Pearson r of each outer fold, averaged over folds.
+    through (`cv.nested`), on the same factorisations, for X does not change.
 
     Args:
       X: features [n p].
@@ -268,17 +264,20 @@ def permuted_fit(
       alphas: see `cv.nested`.
       orders: see `permuted_correlation`; shifts by way of `shift_orders`.
       method: see `cv.nested`.
-      alternative: see `permuted_correlation`.
       tile: see `cv.nested`; here columns of `Permuted`.
       mesh: see `cv.nested`.
       progress: wraps the list of tiles.
+
+    Returns:
+      Iterator of Pearson r averaged over outer folds, [1 + q, t] of some targets each, in the order
+      of Y: the first row of responses as they are, then of each order.
 
     Raises:
       ValueError: see `cv.nested`; or if an order is no permutation.
     """
     permuted = Permuted(Y, orders)
     problem = Problem(X, permuted, folds, alphas, method, tile, mesh)
-    chooser = problem.chooser(problem.inner(), None, iter)
+    chooser = problem.chooser(None, iter)
     outer = problem.outer()
 
     def scores(columns):
@@ -287,7 +286,39 @@ def permuted_fit(
         return np.asarray(r, np.float64)[:, : len(columns)].mean(axis=0)
 
     stream = map(scores, progress(problem.columns()))
-    return stats.tally(_regroup(stream, len(permuted.orders)), alternative, SOLVER_ROUNDING)
+    return _regroup(stream, len(permuted.orders))
+
+
+def permuted_fit(
+    X: Any,
+    Y: Any,
+    folds: Sequence[Fold],
+    alphas: Float[np.ndarray, " a"],
+    orders: Int[np.ndarray, "q n"],
+    *,
+    alternative: Alternative = "greater",
+    **options: Any,
+) -> Significance:
+    """Test held-out scores against those of permuted responses, all fitted anew.
+
+    As every null goes through what the target itself goes through, the test is exact where orders
+    are exchangeable, whatever the folds, and with no gap between training and test; only the orders
+    can make it approximate. The statistic is Pearson r of each outer fold, averaged over folds.
+
+    Args:
+      X: see `permuted_scores`.
+      Y: see `permuted_scores`.
+      folds: see `permuted_scores`.
+      alphas: see `permuted_scores`.
+      orders: see `permuted_scores`.
+      alternative: see `permuted_correlation`.
+      **options: of `permuted_scores`.
+
+    Raises:
+      ValueError: see `permuted_scores`.
+    """
+    parts = permuted_scores(X, Y, folds, alphas, orders, **options)
+    return stats.tally(parts, alternative, SOLVER_ROUNDING)
 
 
 def _regroup(stream: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

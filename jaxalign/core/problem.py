@@ -309,8 +309,18 @@ class Problem:
             self.family = jax.device_put(search_lib.family(spectrum, self.alphas))
         return self.family
 
-    def chooser(self, inner: sweep.Inner, pool, progress) -> Callable[[Tile], sweep.Choice]:
-        """Return what chooses the penalties of a tile; with a pool, all targets are read for it."""
+    def chooser(
+        self, pool, progress, *, inner: sweep.Inner | None = None
+    ) -> Callable[[Tile], sweep.Choice]:
+        """Return what chooses the penalties of a tile; with a pool, all targets are read for it.
+
+        `inner` saves factorising the inner training sets again. A single penalty needs none.
+        """
+        if inner is None:
+            without = self.method.scheme == "folds" and not any(f.inner for f in self.folds)
+            if without and len(self.alphas) == 1:
+                return self._only()
+            inner = self.inner()
         if pool is not None:
             return self._pooled(inner, pool, progress)
         if not self._adaptive:
@@ -325,7 +335,7 @@ class Problem:
             capacity=capacity,
         )
 
-    def only(self) -> Callable[[Tile], sweep.Choice]:
+    def _only(self) -> Callable[[Tile], sweep.Choice]:
         """Return what takes the one penalty there is for every target."""
         k = len(self.folds)
 

@@ -1,7 +1,7 @@
 """Apply a protocol to arrays: its folds, its regression, its summary."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,11 +10,13 @@ from jaxtyping import Bool, Float, Int
 from sklearn import model_selection
 
 from jaxalign.core import ceiling as ceiling_lib
-from jaxalign.core import cv, features
+from jaxalign.core import cv, features, permutation
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.features import Labels
 from jaxalign.core.folds import Fold
+from jaxalign.core.problem import Method
 from jaxalign.core.protocol import Aggregation, Folds, Protocol
+from jaxalign.core.search import Search
 
 # What takes training samples to the features of all samples [n p].
 Design = Callable[[Int[np.ndarray, " R"]], Float[np.ndarray, "n p"]]
@@ -188,7 +190,8 @@ def evaluate(
     protocol: Protocol,
     folds: Sequence[Fold],
     *,
-    search: str = "adaptive",
+    pool: Int[np.ndarray, " v"] | None = None,
+    search: Search = "adaptive",
     mesh: Mesh | None = None,
 ) -> cv.Nested:
     """Run the regression of a protocol on one set of features.
@@ -199,25 +202,21 @@ def evaluate(
         the protocol.
       protocol: of kind "encoding".
       folds: from `make_folds`.
+      pool: a group (0, 1, ...) for each target, where a protocol has one penalty for all targets:
+        those of a group then share it. None: all are one group.
       search: see `cv.nested`; a protocol's result does not depend on it.
       mesh: see `cv.nested`.
 
     Raises:
       ValueError: see `cv.nested`.
     """
-    _, penalty = protocol.encoding
-    scaling = protocol.scaling
-    options: dict[str, Any] = {
-        "standardize": scaling.features == "training",
-        "search": search,
-        "criterion": penalty.criterion,
-        "scheme": penalty.choose if penalty.choose in ("loo", "gcv") else "folds",
-        "pool": None if penalty.per_target else np.zeros(Y.shape[1], int),
-        "intercept": scaling.intercept,
-        "mesh": mesh,
-    }
-    grid = np.array(penalty.grid, np.float64)
-    alphas = grid**2 if penalty.squared else grid
+    penalty, scaling = protocol.encoding[1], protocol.scaling
+    grid, alphas, method = _method(protocol, search)
+    if penalty.per_target:
+        pool = None
+    elif pool is None:
+        pool = np.zeros(Y.shape[1], int)
+    options = method._asdict() | {"pool": pool, "mesh": mesh}
     each_side = "each_side" in (scaling.features, scaling.responses)
     if not each_side and not scaling.pca:
         found = cv.nested(design(folds[0].outer.train), Y, folds, alphas, **options)
@@ -232,6 +231,79 @@ def evaluate(
             parts.append(cv.nested(X, own, [fold], alphas, **options))
         found = cv.Nested(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     return found._replace(alphas=grid[np.searchsorted(alphas, found.alphas)])
+
+
+def _method(protocol: Protocol, search: Search):
+    """Return the grid of a protocol, the penalties it means, and how the solver chooses one."""
+    _, penalty = protocol.encoding
+    grid = np.array(penalty.grid, np.float64)
+    method = Method(
+        standardize=protocol.scaling.features == "training",
+        search=search,
+        criterion=penalty.criterion,
+        scheme=penalty.choose if penalty.choose in ("loo", "gcv") else "folds",
+        intercept=protocol.scaling.intercept,
+    )
+    return grid, grid**2 if penalty.squared else grid, method
+
+
+def why_not_permuted(protocol: Protocol) -> str:
+    """Say what keeps `permuted` from a protocol; "" if nothing does."""
+    _, penalty = protocol.encoding
+    scaling, rule = protocol.scaling, protocol.aggregation
+    reasons = {
+        "its metric is not a correlation": protocol.metric != "pearson_r" or protocol.epsilon > 0,
+        "test samples are scaled by themselves": "each_side"
+        in (scaling.features, scaling.responses),
+        "all targets share a penalty": not penalty.per_target,
+        "targets are summarised before folds": rule.first != "folds" or rule.targets != "mean",
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def permuted(
+    design: Design,
+    Y: Float[np.ndarray, "n v"],
+    protocol: Protocol,
+    folds: Sequence[Fold],
+    orders: Int[np.ndarray, "q n"],
+    *,
+    search: Search = "adaptive",
+    mesh: Mesh | None = None,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> Iterable[Float[np.ndarray, "_ _"]]:
+    """Score responses as they are, and permuted, by the regression of a protocol.
+
+    Args:
+      design: from `design`.
+      Y: see `evaluate`.
+      protocol: one that `why_not_permuted` allows.
+      folds: from `make_folds`.
+      orders: of the samples, from `core/orders.py`.
+      search: see `evaluate`.
+      mesh: see `evaluate`.
+      progress: see `permutation.permuted_scores`.
+
+    Returns:
+      See `permutation.permuted_scores`.
+
+    Raises:
+      ValueError: see `permutation.permuted_scores`; or if the protocol is another.
+    """
+    if reason := why_not_permuted(protocol):
+        raise ValueError(f"Responses cannot be permuted under {protocol.name}: {reason}.")
+    _, alphas, method = _method(protocol, search)
+
+    def scores(folds):
+        X = design(folds[0].outer.train)
+        return permutation.permuted_scores(
+            X, Y, folds, alphas, orders, method=method, mesh=mesh, progress=progress
+        )
+
+    if not protocol.scaling.pca:
+        return scores(folds)
+    # Components are those of each training set.
+    return [np.mean([np.concatenate(list(scores([x])), axis=1) for x in folds], axis=0)]
 
 
 def _each_side(values, fold):

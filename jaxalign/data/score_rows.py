@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from jaxalign.core import cv, scoring
+from jaxalign.core import ceiling, cv, scoring, stats
 from jaxalign.core.folds import Fold
 from jaxalign.core.protocol import Protocol
 from jaxalign.core.scoring import AlignmentScore
@@ -42,6 +42,7 @@ def by_subject_and_roi(result: cv.Nested, goals: targets.Targets, protocol: Prot
                 "roi": roi,
                 "score": found.score,
                 "ceiling": _ceiling(goals.ceiling[own], subject),
+                **_ceiling_interval(goals, own, subject),
                 "ceiling_kind": "split_half"
                 if subject == targets.GROUP
                 else "leave_one_subject_out",
@@ -73,6 +74,26 @@ def _ceiling(values: Float[np.ndarray, " v"], subject: str) -> float:
     return mean if subject != targets.GROUP or mean > 0 else float("nan")
 
 
+def _ceiling_interval(goals: targets.Targets, own: list[int], subject: str) -> dict:
+    """Return the mean over targets in each fold, and the interval over folds of the ceiling.
+
+    That of the group is found on the correlations of halves, and brought to the scale of the
+    ceiling about its own value.
+    """
+    folds = np.array([_mean(row) for row in goals.fold_ceilings[:, own]])
+    found = stats.crossed_interval(folds[None])
+    low, high = found.low, found.high
+    if subject == targets.GROUP:
+        center = _ceiling(goals.ceiling[own], subject)
+        mean, low, high = ceiling.spearman_brown(np.array(found[:3]), root=True)
+        low, high = center + low - mean, center + high - mean
+    return {
+        "fold_ceilings": folds.tolist(),
+        "ceiling_low": float(low),
+        "ceiling_high": float(high),
+    }
+
+
 def _mean(values: Float[np.ndarray, " v"]) -> float:
     """Mean of the defined values; NaN without any."""
     defined = values[np.isfinite(values)]
@@ -89,7 +110,7 @@ def whole(
     protocol: Protocol,
     folds: Sequence[Fold],
     *,
-    ceiling: float = np.nan,
+    known_ceiling: float = np.nan,
     contiguous: float = np.nan,
 ) -> AlignmentScore:
     """Return the one score of a protocol: over the subjects, without the group's mean.
@@ -99,7 +120,7 @@ def whole(
       goals: the targets.
       protocol: of kind "encoding".
       folds: on which they were found.
-      ceiling: published for the protocol; of "leave_one_subject_out" those of the targets are
+      known_ceiling: published for the protocol; of "leave_one_subject_out" those of the targets are
         taken.
       contiguous: see `scoring.combine`.
 
@@ -113,7 +134,9 @@ def whole(
         protocol,
         folds,
         subjects=[subject for subject in goals.subject if subject != targets.GROUP],
-        ceiling=goals.ceiling[people] if protocol.ceiling == "leave_one_subject_out" else ceiling,
+        ceiling=goals.ceiling[people]
+        if protocol.ceiling == "leave_one_subject_out"
+        else known_ceiling,
         contiguous=contiguous,
     )
     return found._replace(layers=np.array([*results, -1])[found.layers])

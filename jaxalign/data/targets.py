@@ -18,6 +18,9 @@ class Targets(NamedTuple):
     subject: list[str]
     roi: list[str]
     ceiling: Float[np.ndarray, " v"]  # NaN where undefined
+    # What ceilings are made of: correlations with the other subjects in each test block; of the
+    # group, of two halves of the subjects.
+    fold_ceilings: Float[np.ndarray, "k v"]
     signal_r: Float[np.ndarray, " v"]  # noiseless signal x responses; NaN unless simulated
 
 
@@ -62,17 +65,18 @@ def assemble(
     """
     runs = responses.run if responses.is_timed else [""] * len(responses.run)
     standard = features.standardize(responses.values, runs)
-    own = np.full(len(responses.subject), np.nan)
-    means, rois, ceilings, signals = [], [], [], []
+    own = np.full((len(blocks), len(responses.subject)), np.nan)
+    means, rois, halves, signals = [], [], [], []
     for names, columns in _shared(responses):
         cube = standard[:, columns].transpose(1, 2, 0)  # [s g n]
-        own[columns] = ceiling.leave_one_subject_out(cube, blocks)
-        ceilings.append(ceiling.group_reliability(cube, blocks, rng=rng, num_splits=num_splits))
+        own[:, columns] = ceiling.subject_correlations(cube, blocks)
+        halves.append(ceiling.half_correlations(cube, blocks, rng=rng, num_splits=num_splits))
         means.append(cube.mean(axis=0))
         rois += [roi for roi, _ in names]
         if responses.signal.size:
             signals.append(responses.signal[:, columns].mean(axis=1).T)
     Y = np.concatenate([standard.T, *means])  # [v n]
+    groups = [ceiling.spearman_brown(r.mean(axis=0), root=True) for r in halves]
     signal_r = np.full(len(Y), np.nan)
     if responses.signal.size:
         signal = np.concatenate([responses.signal.T, *signals])
@@ -81,7 +85,8 @@ def assemble(
         Y=Y.T,
         subject=[*responses.subject, *[GROUP] * len(rois)],
         roi=[*responses.roi, *rois],
-        ceiling=np.concatenate([own, *ceilings]),
+        ceiling=np.concatenate([own.mean(axis=0), *groups]),
+        fold_ceilings=np.concatenate([own, *halves], axis=1),
         signal_r=signal_r,
     )
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # One row per model x layer x subject x ROI. Lists have one value per outer fold.
 SCHEMA = pa.schema(
@@ -30,6 +30,10 @@ SCHEMA = pa.schema(
         ("metric", pa.string()),
         ("score", pa.float64()),  # mean over folds, then over targets; raw, not divided
         ("ceiling", pa.float64()),
+        ("ceiling_low", pa.float64()),  # 95 % interval over the folds' test blocks
+        ("ceiling_high", pa.float64()),
+        # Correlation with the other subjects in each test block; of the group, of its halves.
+        ("fold_ceilings", pa.list_(pa.float64())),
         ("ceiling_kind", pa.string()),
         ("signal_ceiling", pa.float64()),  # of simulations: noiseless signal x responses; else NaN
         ("fold_scores", pa.list_(pa.float64())),
@@ -88,6 +92,40 @@ PARTITION = pa.schema(
     metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
 )
 
+# One row per network x layer x subject x ROI: the score among those of permuted responses. Layer
+# -1: the largest of any layer. Subject "mean": the mean over subjects.
+SIGNIFICANCE = pa.schema(
+    [
+        ("schema_version", pa.int32()),
+        ("dataset", pa.string()),
+        ("model", pa.string()),
+        ("control_of", pa.string()),
+        ("layer", pa.int32()),
+        ("subject", pa.string()),
+        ("roi", pa.string()),
+        ("protocol", pa.string()),
+        ("folds_hash", pa.string()),
+        ("context", pa.string()),
+        ("pooling", pa.string()),
+        ("orders", pa.string()),  # "shift", "block" or "row"
+        ("num_orders", pa.int32()),
+        ("score", pa.float64()),
+        ("p", pa.float64()),
+        ("p_adjusted", pa.float64()),  # Benjamini-Hochberg over subjects and ROIs of the layer
+        ("null_mean", pa.float64()),
+        ("null_sd", pa.float64()),
+        ("num_targets", pa.int32()),
+        # Targets whose own p, adjusted over those of the row, is at most .05; 0 for layer -1 and
+        # for the mean over subjects, which have none of their own.
+        ("num_significant", pa.int32()),
+        ("num_samples", pa.int32()),
+        ("fingerprint", pa.string()),
+        ("git_commit", pa.string()),
+        ("versions", pa.string()),
+    ],
+    metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
+)
+
 # Columns with one value per fold.
 LISTS = tuple(field.name for field in SCHEMA if pa.types.is_list(field.type))
 
@@ -98,7 +136,7 @@ def write(path: pathlib.Path, rows: Sequence[dict], schema: pa.Schema = SCHEMA) 
     Args:
       path: the file.
       rows: all columns of each.
-      schema: `SCHEMA`, or `PARTITION`.
+      schema: `SCHEMA`, `PARTITION` or `SIGNIFICANCE`.
 
     Raises:
       pa.ArrowInvalid: if a row lacks a column or holds a value of another type.

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxalign.core import stats
 from jaxalign.report import tables
 
 # The network and each control keep theirs everywhere. Those of the usual controls are colour-blind
@@ -87,7 +86,9 @@ def _profile(axis, frame: pd.DataFrame, model: str) -> None:
         if int(features.num_layers.max()) == 0:
             axis.axhline(scores[0].mean(), color=colour, lw=1, ls="--", label=name)
             continue
-        intervals = [stats.mean_interval(scores[layer].to_numpy()) for layer in scores]
+        intervals = [
+            tables.interval(features[features.layer == layer].fold_scores) for layer in scores
+        ]
         axis.plot(
             scores.columns,
             [x.mean for x in intervals],
@@ -136,8 +137,7 @@ def roi_bars(rows: pd.DataFrame) -> bytes:
             step = 0.8 / len(names)
             for i, name in enumerate(names):
                 for x, roi in enumerate(rois):
-                    values = own[(own.model == name) & (own.roi == roi)].score.to_numpy(float)
-                    found = stats.mean_interval(values)
+                    found = tables.interval(own[(own.model == name) & (own.roi == roi)].fold_scores)
                     axis.bar(
                         x - 0.4 + (i + 0.5) * step,
                         found.mean,
@@ -149,7 +149,7 @@ def roi_bars(rows: pd.DataFrame) -> bytes:
                     )
             for x, roi in enumerate(rois):
                 network = own[(own.model == model) & (own.roi == roi)]
-                band = stats.mean_interval(network.ceiling.to_numpy(float))
+                band = tables.interval(network.fold_ceilings)
                 if band.n > 1:
                     axis.fill_between(
                         [x - 0.42, x + 0.42], band.low, band.high, color="#000000", alpha=0.25, lw=0

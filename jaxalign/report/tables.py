@@ -13,6 +13,16 @@ EMBEDDING = "layer 0"
 _FEATURES = ["dataset", "model", "control_of"]
 
 
+def interval(folds: pd.Series) -> stats.Interval:
+    """Return the mean of scores of subjects and folds, with a 95 % interval for new ones of both.
+
+    Args:
+      folds: a list over folds for each subject; see `stats.crossed_interval`.
+    """
+    values = np.array(folds.tolist(), float)
+    return stats.crossed_interval(values if len(values) else np.empty((0, 0)))
+
+
 def layer_margins(rows: pd.DataFrame) -> pd.DataFrame:
     """Find the layer that predicts subjects best, and its margin over the second.
 
@@ -23,8 +33,8 @@ def layer_margins(rows: pd.DataFrame) -> pd.DataFrame:
       One row per dataset, model and ROI, for networks (not controls) with several layers:
       `best_layer` has the highest mean over the subjects who have a score for every layer that
       is defined at all;
-      `margin` is the mean over them of its score minus that of `second_layer`, with a 95 % t
-      interval.
+      `margin` is the mean over them of its score minus that of `second_layer`, with a 95 %
+      interval over subjects and folds.
     """
     networks = rows[(rows.control_of == "") & (rows.subject != GROUP)]
     found = []
@@ -35,7 +45,9 @@ def layer_margins(rows: pd.DataFrame) -> pd.DataFrame:
         if len(order) < 2 or not len(scores):
             continue
         best, second = order.index[:2]
-        margin = stats.mean_interval((scores[best] - scores[second]).to_numpy())
+        folds = own.set_index(["layer", "subject"]).fold_scores.map(np.array)
+        both = folds[best].reindex(scores.index) - folds[second].reindex(scores.index)
+        margin = interval(both)
         found.append(
             {
                 "dataset": dataset,
@@ -67,8 +79,8 @@ def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
       rows: score rows.
 
     Returns:
-      One row per dataset, model, control_of, subject and ROI: `score`, `ceiling`, and `layers`,
-      the layers chosen by the folds.
+      One row per dataset, model, control_of, subject and ROI: `score` and `fold_scores`, `ceiling`
+      and `fold_ceilings`, and `layers`, the layers chosen by the folds.
     """
     keys = [*_FEATURES, "subject", "roi"]
     found = []
@@ -78,11 +90,16 @@ def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
         chosen = np.where(np.isfinite(inner), inner, -np.inf).argmax(axis=0)
         # A fold without any defined inner R2 can choose no layer.
         known = np.isfinite(inner).any(axis=0) | (len(inner) == 1)
-        score = np.where(known, outer[chosen, np.arange(len(chosen))], np.nan).mean()
-        layers = own.layer.to_numpy()[chosen].tolist()
+        scores = np.where(known, outer[chosen, np.arange(len(chosen))], np.nan)
         found.append(
             dict(zip(keys, key, strict=True))
-            | {"score": score, "ceiling": own.ceiling.iloc[0], "layers": layers}
+            | {
+                "score": scores.mean(),
+                "fold_scores": scores,
+                "ceiling": own.ceiling.iloc[0],
+                "fold_ceilings": np.array(own.fold_ceilings.iloc[0]),
+                "layers": own.layer.to_numpy()[chosen].tolist(),
+            }
         )
     return pd.DataFrame(found)
 
@@ -95,15 +112,19 @@ def against_controls(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
       One row per dataset, model, ROI and control. With layers chosen inside the training data
-      (`nested_layer`): mean scores over subjects, the mean of the paired differences with a 95 % t
-      interval over the subjects who have both, and both scores on the group's mean response. And
-      `group_best_*`: the highest score of any layer on the group's mean response; of several
-      layers this is optimistic, and against the model's own layer 0 never negative.
+      (`nested_layer`): mean scores over subjects, the mean of the paired differences with a 95 %
+      interval over folds and the subjects who have both, and both scores on the group's mean
+      response. And `group_best_*`: the highest score of any layer on the group's mean response; of
+      several layers this is optimistic, and against the model's own layer 0 never negative.
     """
     embedding = rows[(rows.control_of == "") & (rows.layer == 0) & (rows.num_layers > 0)]
     rows = pd.concat([embedding.assign(control_of=embedding.model, model=EMBEDDING), rows])
     nested = nested_layer(rows)
     wide = nested.set_index([*_FEATURES, "roi", "subject"])["score"].unstack("subject")
+    folds = {
+        key: own.set_index("subject").fold_scores.drop(GROUP, errors="ignore")
+        for key, own in nested.groupby([*_FEATURES, "roi"], sort=False)
+    }
     best = rows[rows.subject == GROUP].groupby([*_FEATURES, "roi"])["score"].max()
     subjects = [name for name in wide.columns if name != GROUP]
     controls = rows[rows.control_of != ""]
@@ -114,7 +135,8 @@ def against_controls(rows: pd.DataFrame) -> pd.DataFrame:
         network = wide.loc[(dataset, model, "", roi)]
         for name in own.model.unique():
             control = wide.loc[(dataset, name, model, roi)]
-            difference = stats.mean_interval((network[subjects] - control[subjects]).to_numpy())
+            both = folds[dataset, model, "", roi] - folds[dataset, name, model, roi]
+            difference = interval(both.dropna())
             group_model, group_control = network.get(GROUP, np.nan), control.get(GROUP, np.nan)
             found.append(
                 {
@@ -149,8 +171,9 @@ def by_roi(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
       One row per dataset, model and ROI: `group_layer` has the highest group score (a maximum on
-      the test data, and so optimistic), `subjects_score` is the mean over subjects with the layer
-      chosen inside the training data, with a 95 % t interval; ceilings beside both.
+      the test data, and so optimistic), with a 95 % interval over folds; `subjects_score` is the
+      mean over subjects with the layer chosen inside the training data, with a 95 % interval over
+      subjects and folds; ceilings with theirs beside both.
     """
     networks = rows[rows.control_of == ""]
     nested = nested_layer(networks)
@@ -164,21 +187,28 @@ def by_roi(rows: pd.DataFrame) -> pd.DataFrame:
             & (nested.roi == roi)
             & (nested.subject != GROUP)
         ]
-        subjects = stats.mean_interval(mine.score.to_numpy(float))
-        ceilings = mine.ceiling.to_numpy(float)
+        subjects, ceilings = interval(mine.fold_scores), interval(mine.fold_ceilings)
+        of_group = interval(group.fold_scores[group.index == getattr(best, "name", None)])
+        value = lambda name, best=best: np.nan if best is None else best[name]
         found.append(
             {
                 "dataset": dataset,
                 "model": model,
                 "roi": roi,
                 "group_layer": -1 if best is None else int(best.layer),
-                "group_score": np.nan if best is None else best.score,
-                "group_ceiling": np.nan if best is None else best.ceiling,
+                "group_score": value("score"),
+                "group_low": of_group.low,
+                "group_high": of_group.high,
+                "group_ceiling": value("ceiling"),
+                "group_ceiling_low": value("ceiling_low"),
+                "group_ceiling_high": value("ceiling_high"),
                 "subjects_score": subjects.mean,
                 "ci_low": subjects.low,
                 "ci_high": subjects.high,
                 "num_subjects": subjects.n,
-                "subjects_ceiling": stats.mean_interval(ceilings).mean,
+                "subjects_ceiling": ceilings.mean,
+                "subjects_ceiling_low": ceilings.low,
+                "subjects_ceiling_high": ceilings.high,
             }
         )
     return pd.DataFrame(found)
@@ -196,7 +226,9 @@ def beyond_controls(partition: pd.DataFrame) -> pd.DataFrame:
       over subjects). Of that layer the group's R2 out of sample: of the model, the controls and
       both; what only the model explains (`unique`), what both do (`shared`), and `omega`, the
       percentage of the model's that the controls explain too. `subjects_...` are means over
-      subjects, with a 95 % t interval of the unique part; their omega is that of the means.
+      subjects, with a 95 % t interval of the unique part (R2 out of sample is of all folds
+      together, so that subjects alone speak; it is too narrow where they share noise); their omega
+      is that of the means.
     """
     found = []
     keys = ["dataset", "model", "controls", "roi"]

@@ -11,13 +11,14 @@ from jaxalign.data import protocols
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.report import html, plots, tables
+from jaxalign.report import html, inference, plots, tables
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 5
+VERSION = 6
 SUMMARY = "summary.txt"
 ENCODED = "rows.parquet"  # as the encode stage names them
 PARTITION = "partition.parquet"
+SIGNIFICANCE = "significance.parquet"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,24 @@ _BEYOND = (
     "the group, a maximum and so optimistic. omega: percent of the network's that the controls "
     "explain too."
 )
+_ORDERS = {
+    "shift": "Orders: responses shifted circularly within each run, which keeps their "
+    "autocorrelation. Exact for stationary runs.",
+    "block": "Orders: blocks of neighbouring samples permuted within each run. What crosses the "
+    "edge of a block is lost, so blocks must be long beside the autocorrelation.",
+    "row": "Orders: samples permuted within each run, as if they were independent. For time series "
+    "such tests reject far too often.",
+}
+_MODELS = (
+    "Layers chosen inside the training data. First minus second, mean over subjects, 95 % interval "
+    "over subjects and folds; paired t and Wilcoxon tests over subjects, d_z and rank-biserial "
+    "correlation, adjusted over regions by Benjamini-Hochberg."
+)
+_SIGNIFICANCE = (
+    "Largest score of any layer, against the largest of any layer with responses in each other "
+    "order, everything fitted anew. p_adjusted: Benjamini-Hochberg over regions; of single "
+    "subjects over subjects and regions, significant at .05."
+)
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
@@ -65,7 +84,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
 
 def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dict:
     joined = [x for x in artefact.inputs if x.settings.get("partition")]
-    scored = [x for x in artefact.inputs if x not in joined]
+    permuted = [x for x in artefact.inputs if x.settings.get("permutations")]
+    scored = [x for x in artefact.inputs if x not in joined and x not in permuted]
     rows = pd.concat([rows_lib.read(x.path / ENCODED) for x in scored])
     rows = rows.reset_index(drop=True)
     rows_lib.write(artefact.path / "scores.parquet", rows.to_dict("records"))
@@ -78,12 +98,18 @@ def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dic
         "layers": tables.layer_margins(rows),
         "controls": tables.against_controls(rows),
     }
+    if rows[rows.control_of == ""].model.nunique() > 1:
+        found["models"] = inference.between_models(rows)
     if alignments:
         found["alignment"] = pd.DataFrame(alignments)
     if joined:
         parts = pd.concat([rows_lib.read(x.path / PARTITION) for x in joined])
         found["partition"] = parts.drop(columns="versions")
         found["beyond"] = tables.beyond_controls(parts)
+    if permuted:
+        tests = pd.concat([rows_lib.read(x.path / SIGNIFICANCE) for x in permuted])
+        found["permutations"] = tests.drop(columns="versions")
+        found["significance"] = inference.significance(tests)
     for name, table in found.items():
         _write(artefact, f"{name}.csv", table.to_csv(index=False).encode())
     models = list(dict.fromkeys(rows[rows.control_of == ""].model))
@@ -185,6 +211,10 @@ def _summary(config: Config, remarks: list[str], found: dict[str, pd.DataFrame])
         parts += [_MARGINS, show(_shown(found["layers"])), ""]
     if len(found["controls"]):
         parts += [f"Model minus control. {_CONTROLS}", show(_shown(found["controls"])), ""]
+    if "models" in found:
+        parts += [f"Between models. {_MODELS}", show(_shown(found["models"])), ""]
+    if "significance" in found:
+        parts += [f"Permutations. {_SIGNIFICANCE}", show(_shown(found["significance"])), ""]
     if "beyond" in found:
         parts += [f"Beyond controls. {_BEYOND}", show(_shown(found["beyond"])), ""]
     return "\n".join(parts)
@@ -277,6 +307,16 @@ def _page(config, rows, remarks, found, figures, artefact) -> str:
             tables=[(_CONTROLS, found["controls"])],
         ),
     ]
+    if "models" in found:
+        sections.append(html.Section("Between models", tables=[(_MODELS, found["models"])]))
+    if "significance" in found:
+        orders = found["permutations"].orders.iloc[0]
+        text = _ORDERS[orders]
+        sections.append(
+            html.Section(
+                "Permutations", text=[text], tables=[(_SIGNIFICANCE, found["significance"])]
+            )
+        )
     if "beyond" in found:
         sections.append(html.Section("Beyond controls", tables=[(_BEYOND, found["beyond"])]))
     sections.append(html.Section("Methods", text=[_methods(rows, artefact.inputs[0].settings)]))

@@ -121,3 +121,16 @@ def test_short_runs_of_single_stimuli_keep_their_differences(rng):
     given = responses(values, ["a A t", "b A t"])
     given = Responses(**(vars(given) | {"run": [str(i) for i in range(40)]}))
     np.testing.assert_allclose(assemble(given).Y[:, 0].std(), 1)
+
+
+def test_ceilings_of_folds_are_what_ceilings_are_made_of(rng):
+    shared = rng.standard_normal((40, 1))
+    given = responses(shared + rng.standard_normal((40, 3)), ["a A t", "b A t", "c A t"])
+    found = assemble(given)
+    assert found.fold_ceilings.shape == (len(BLOCKS), 4)
+    np.testing.assert_allclose(found.fold_ceilings[:, :3].mean(axis=0), found.ceiling[:3])
+    for block, folds in zip(BLOCKS, found.fold_ceilings, strict=True):
+        others = found.Y[block, 1:3].mean(axis=1)
+        assert folds[0] == pytest.approx(np.corrcoef(found.Y[block, 0], others)[0, 1])
+    r = found.fold_ceilings[:, 3].mean()
+    assert found.ceiling[3] == pytest.approx(np.sqrt(2 * r / (1 + r)))

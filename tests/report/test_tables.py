@@ -70,12 +70,17 @@ def test_margins_of_several_models_and_data_sets():
     ]
 
 
-def test_one_subject_has_a_margin_without_an_interval():
-    rows = study()
-    best = only(tables.layer_margins(rows[rows.subject == "s1"]), roi="LATL")
-    assert best.margin == pytest.approx(0.10)
+def test_one_subject_has_a_margin_with_an_interval_over_folds():
+    """Two folds: t with one degree of freedom, and training sets that overlap."""
+    rows = frame(
+        row("net", "s1", "LATL", layer, scores, num_layers=1)
+        for layer, scores in enumerate([[0.1, 0.2], [0.3, 0.5]])
+    )
+    best = only(tables.layer_margins(rows))
+    assert best.margin == pytest.approx(0.25)
     assert best.num_subjects == 1
-    assert np.isnan([best.ci_low, best.ci_high]).all()
+    half = scipy_stats.t.ppf(0.975, 1) * np.sqrt((1 / 2 + 1 / 1) * np.var([0.2, 0.3], ddof=1))
+    assert (best.ci_low, best.ci_high) == pytest.approx((0.25 - half, 0.25 + half))
 
 
 def test_undefined_layers_are_never_the_best():

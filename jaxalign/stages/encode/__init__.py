@@ -2,6 +2,7 @@
 
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.make import PARTITION, ROWS
+from jaxalign.stages.encode.permute import SIGNIFICANCE
 from jaxalign.stages.encode.plan import plan
 
-__all__ = ["PARTITION", "ROWS", "Config", "plan"]
+__all__ = ["PARTITION", "ROWS", "SIGNIFICANCE", "Config", "plan"]

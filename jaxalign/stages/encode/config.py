@@ -18,6 +18,7 @@ DOWNSAMPLE = ("mean", "sum", "lanczos")
 GROUPS = ("none", "passage", "dataset")
 SEARCH = ("adaptive", "grid")
 SHUFFLE = ("run", "all")
+ORDERS = ("shift", "block", "row")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,12 @@ class Config:
     # How many weights of these bands are drawn, and rounds that refine them: see core/banded.py.
     partition_draws: int = banded.BUDGET.num_draws
     partition_rounds: int = banded.BUDGET.rounds
+    # Orders of the responses that each network's scores are tested against, each fitted anew; 0: no
+    # test. Time series are "shift"ed circularly in each run, or cut into "block"s of neighbours, of
+    # `order_block` samples; "row" is for samples that are independent.
+    permutations: int = 0
+    orders: str = "shift"
+    order_block: int = 0
     layers: tuple[int, ...] = ()  # of every network; (): all
     rois: tuple[str, ...] = ()  # (): all
     ceiling_splits: int = 100  # random halves of the participants
@@ -81,6 +88,8 @@ class Config:
             ("pca", 0),
             ("partition_draws", 0),
             ("partition_rounds", 0),
+            ("permutations", 0),
+            ("order_block", int(self.orders == "block")),
             ("ceiling_splits", 1),
         ):
             if getattr(self, name) < least:
@@ -101,6 +110,7 @@ class Config:
             ("groups", GROUPS),
             ("search", SEARCH),
             ("shuffle", SHUFFLE),
+            ("orders", ORDERS),
         ):
             if getattr(self, name) not in allowed:
                 raise InputError(

@@ -15,7 +15,7 @@ from jaxalign.core import banded, cv, partition, scoring
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.protocol import Protocol
 from jaxalign.data import controls, partition_rows, samples, score_rows
-from jaxalign.data.schema import Stimuli
+from jaxalign.data.schema import GROUP, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io import arrays, run_dir
 from jaxalign.io import rows as rows_lib
@@ -37,7 +37,7 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
     data = inputs.prepare(config, job, artefact)
     lexicon, unknown = _lexicon(config, (features_of.model,), data.stimuli, artefact)
     scored = _score_layers(config, job, features_of, data, lexicon, artefact, "layer")
-    common = _common(job, data, artefact) | {
+    shared = common(job, data, artefact) | {
         "model": features_of.model,
         "control_of": features_of.control_of,
         "num_layers": features_of.num_layers,
@@ -45,7 +45,7 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
         "metric": data.protocol.metric,
     }
     rows = [
-        common | {"layer": layer} | row
+        shared | {"layer": layer} | row
         for layer, result in scored.items()
         for row in score_rows.by_subject_and_roi(result, data.goals, data.protocol)
     ]
@@ -66,7 +66,7 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
     }
 
 
-def _common(job: Job, data: Prepared, artefact: Artefact) -> dict:
+def common(job: Job, data: Prepared, artefact: Artefact) -> dict:
     """Return the columns that are the same in all rows of an artefact."""
     settings = artefact.inputs[0].settings
     return {
@@ -146,7 +146,7 @@ def _alignment(
         data.goals,
         protocol,
         data.folds,
-        ceiling=config.protocol_ceiling or np.nan,
+        known_ceiling=config.protocol_ceiling or np.nan,
         contiguous=contiguous,
     )
     if protocol.is_shuffled:
@@ -174,16 +174,19 @@ def _nested(
         # All columns of `oasm` have one scale; see there.
         protocol = scoring.without_pca(protocol, scale=features_of.model != "oasm")
     return scoring.evaluate(
-        _design(config, sampled, protocol),
+        design(config, sampled, protocol),
         data.Y,
         protocol,
         data.folds,
+        # The group's mean has no say in a penalty that all subjects share.
+        pool=np.array([subject == GROUP for subject in data.goals.subject], int),
         search=config.search,
         mesh=mesh if mesh.size > 1 else None,
     )
 
 
-def _design(config: Config, sampled: samples.Samples, protocol: Protocol) -> scoring.Design:
+def design(config: Config, sampled: samples.Samples, protocol: Protocol) -> scoring.Design:
+    """Return what makes features of samples, delayed; see `scoring.design`."""
     return scoring.design(
         sampled.values,
         protocol,
@@ -207,8 +210,8 @@ def join(
     lexicon, unknown = _lexicon(config, config.partition, data.stimuli, artefact)
     bands = [inputs.read_samples(config, job, x, data, lexicon, 0) for x in beside]
     outer = [fold.outer for fold in data.folds]
-    common = _common(job, data, artefact)
-    common |= {"model": own.model, "controls": " + ".join(config.partition)}
+    shared = common(job, data, artefact)
+    shared |= {"model": own.model, "controls": " + ".join(config.partition)}
     has_pca = data.protocol.scaling.pca > 0
     r2 = lambda result: partition.r2_out_of_sample(result.r2, data.Y, outer)
 
@@ -230,7 +233,7 @@ def join(
         joint = joined(_layer_path(artefact, layer).name, [sampled, *bands], has_pca)
         found = np.stack([r2(of_model), of_controls, joint])
         for row in partition_rows.by_subject_and_roi(found, data.goals):
-            rows.append(common | {"layer": layer} | row)
+            rows.append(shared | {"layer": layer} | row)
     rows_lib.write(artefact.path / PARTITION, rows, rows_lib.PARTITION)
     return {
         "left_out": data.left_out,
@@ -245,7 +248,7 @@ def _banded(
     """Score feature sets together, each with a penalty of its own; PCA is of the first."""
     with_pca, without = data.protocol, scoring.without_pca(data.protocol)
     designs = [
-        _design(config, own, with_pca if pca and own is bands[0] else without) for own in bands
+        design(config, own, with_pca if pca and own is bands[0] else without) for own in bands
     ]
 
     def score(folds):

@@ -25,11 +25,11 @@ from jaxalign.stages import (
     untrained,
 )
 from jaxalign.stages.encode import config as config_lib
-from jaxalign.stages.encode import inputs, make
+from jaxalign.stages.encode import inputs, make, permute
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import FeatureSet
 
-VERSION = 9
+VERSION = 10
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
@@ -65,6 +65,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     shortest = min(len(fold.outer.train) for fold in folds)
     for control in (*config.controls, *config.partition):
         controls.check(control, job.dataset.stimuli)
+    num_orders = permute.check(config, planned) if config.permutations else 0
     steps = []
     for name, source in stores.items():
         _check_network(config, name, source, shortest)
@@ -86,7 +87,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             steps.append(Step(artefact=artefact, make=run))
         if config.partition:
             beside = tuple(set_of("partition", x) for x in config.partition)
-            steps.append(_joined(config, job, own, beside, steps[first], planned, len(folds)))
+            steps.append(_joined(config, job, own, beside, steps[first]))
+        if config.permutations:
+            steps.append(_permuted(config, job, own, steps[first], num_orders))
     return steps
 
 
@@ -96,8 +99,6 @@ def _joined(
     own: FeatureSet,
     beside: Sequence[FeatureSet],
     alone: Step,
-    planned: Responses,
-    k: int,
 ) -> Step:
     """Plan a network with all controls of the partition; `alone` is the step of its own scores."""
     artefact = Artefact(
@@ -112,9 +113,26 @@ def _joined(
             "partition_rounds": config.partition_rounds,
         },
         inputs=(*alone.artefact.inputs, alone.artefact, *(x.source for x in beside)),
-        cost=f"{_cost(config, own, len(planned.run), k)}, for each weight of the bands",
+        cost=f"{alone.artefact.cost}, for each weight of the bands",
     )
     run = functools.partial(make.join, config, job, own, beside, alone.artefact)
+    return Step(artefact=artefact, make=run)
+
+
+def _permuted(config: Config, job: Job, own: FeatureSet, alone: Step, num_orders: int) -> Step:
+    """Plan the tests of a network; `alone` is the step of its own scores."""
+    options = {"permutations": num_orders, "orders": config.orders}
+    if config.orders == "block":
+        options["order_block"] = config.order_block
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="encode",
+        name=f"{own.model} permuted",
+        settings=dict(alone.artefact.settings) | options,
+        inputs=alone.artefact.inputs,
+        cost=f"{alone.artefact.cost}, and sweeps of {num_orders} orders",
+    )
+    run = functools.partial(permute.test, config, job, own)
     return Step(artefact=artefact, make=run)
 
 
@@ -140,9 +158,11 @@ def _feature_set(upstream: Upstream, source: Artefact, where: str, control: str)
 def _settings(config: Config, job: Job, simulated: bool) -> dict:
     """Return what fixes the content of every artefact; that of some controls has `_options` too."""
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
-    # Each control is a step of its own, and so is the partition.
+    # Each control is a step of its own, and so are partition and permutations.
     options = ("shuffle", "oasm_sigma", "frequency_table", "word_vectors")
-    for name in ("controls", "partition", "partition_draws", "partition_rounds", *options):
+    permuted = ("permutations", "orders", "order_block")
+    joined = ("partition", "partition_draws", "partition_rounds")
+    for name in ("controls", *joined, *permuted, *options):
         del settings[name]
     settings["responses_hash"] = "" if simulated else job.dataset.hash
     return settings

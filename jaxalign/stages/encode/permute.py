@@ -1,0 +1,106 @@
+"""Permutation tests of the encoding stage: p-values of networks' scores, every null fitted anew."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+from tqdm import tqdm
+
+from jaxalign.core import orders, scoring
+from jaxalign.data import controls, significance_rows
+from jaxalign.data.schema import Responses
+from jaxalign.data.significance_rows import Nulls
+from jaxalign.errors import InputError
+from jaxalign.io import arrays
+from jaxalign.io import rows as rows_lib
+from jaxalign.io.run_dir import Artefact
+from jaxalign.stages import Job
+from jaxalign.stages.encode import config as config_lib
+from jaxalign.stages.encode import inputs, make
+from jaxalign.stages.encode.config import Config
+from jaxalign.stages.encode.inputs import FeatureSet
+
+SIGNIFICANCE = "significance.parquet"
+
+
+def check(config: Config, responses: Responses) -> int:
+    """Refuse tests that protocol or samples do not allow.
+
+    Returns:
+      The number of orders that are tried.
+
+    Raises:
+      InputError: if there is no such test.
+    """
+    protocol = config_lib.protocol(config)
+    if reason := scoring.why_not_permuted(protocol):
+        raise InputError(f"encode.permutations must be 0 under protocol {protocol.name}: {reason}.")
+    try:
+        return len(draw(config, responses, seed=0))
+    except ValueError as error:
+        raise InputError(f"encode.permutations, orders {config.orders!r}: {error}") from error
+
+
+def draw(config: Config, responses: Responses, *, seed: int) -> Int[np.ndarray, "q n"]:
+    """Draw the orders of samples, the same for all networks, layers and targets."""
+    rng, run = np.random.default_rng(seed), responses.run
+    if config.orders == "row":
+        return orders.row_orders(run, num=config.permutations, rng=rng)
+    if config.orders == "block":
+        return orders.block_orders(run, config.order_block, num=config.permutations, rng=rng)
+    shifts = orders.draw_shifts(run, num=config.permutations, rng=rng)
+    return orders.shift_orders(run, shifts)
+
+
+def test(config: Config, job: Job, own: FeatureSet, artefact: Artefact) -> dict:
+    """Test layer by layer; a layer that an interrupted run has tested is not tested again."""
+    start = time.monotonic()
+    data = inputs.prepare(config, job, artefact)
+    drawn = draw(config, data.responses, seed=job.seed)
+    nulls = {}
+    for layer in own.layers(config):
+        path = artefact.path / f"nulls_{layer:03d}.npz"
+        found = arrays.read(path, Nulls)
+        if found is None:
+            found = _nulls(config, job, own, data, drawn, artefact, layer)
+            arrays.write(path, found)
+        nulls[layer] = found
+    common = make.common(job, data, artefact) | {
+        "model": own.model,
+        "control_of": own.control_of,
+        "protocol": data.protocol.name,
+        "orders": config.orders,
+        "num_orders": len(drawn),
+    }
+    rows = [common | row for row in significance_rows.by_subject_and_roi(nulls, data.goals)]
+    rows_lib.write(artefact.path / SIGNIFICANCE, rows, rows_lib.SIGNIFICANCE)
+    return {"left_out": data.left_out, "seconds": round(time.monotonic() - start, 3)}
+
+
+def _nulls(
+    config: Config,
+    job: Job,
+    own: FeatureSet,
+    data: inputs.Prepared,
+    drawn: Int[np.ndarray, "q n"],
+    artefact: Artefact,
+    layer: int,
+) -> Nulls:
+    sampled = inputs.read_samples(config, job, own, data, controls.Lexicon(), layer)
+
+    def progress(tiles: Sequence):
+        what = f"encode {artefact.name}, layer {layer}"
+        return tqdm(tiles, desc=what, unit=" tiles", mininterval=1.0)
+
+    parts = scoring.permuted(
+        make.design(config, sampled, data.protocol),
+        data.Y,
+        data.protocol,
+        data.folds,
+        drawn,
+        search=config.search,
+        mesh=job.mesh if job.mesh.size > 1 else None,
+        progress=progress,
+    )
+    return significance_rows.collect(parts, data.goals)
