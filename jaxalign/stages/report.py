@@ -153,8 +153,8 @@ def _remarks(
         )
     if len(subjects) == 1:
         remarks.append(
-            f"There is one column of subjects, {subjects[0]!r}: so no group, no ceiling over "
-            "subjects, and no interval."
+            f"There is one column of subjects, {subjects[0]!r}: so no group, and no ceiling over "
+            "subjects."
         )
     elif tables.GROUP not in set(rows.subject):
         remarks.append(
@@ -252,7 +252,7 @@ def _lead(dataset: str, found: dict[str, pd.DataFrame]) -> str:
 
 
 def _lead_of_one(dataset: str, best, controls: pd.DataFrame) -> str:
-    """Say the same of a single subject, who has no interval."""
+    """Say the same of a single subject, who stands for no others."""
     text = f"On {dataset}, {best.model} predicts {best.roi} best: r {best.subjects_score:.3f}."
     if len(controls):
         each = ", ".join(f"{row.control} {row.control_score:.3f}" for row in controls.itertuples())

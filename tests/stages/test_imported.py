@@ -278,7 +278,7 @@ def test_stages_that_need_a_network(extracted, tmp_path, rng):
 
 
 def test_one_subject_alone(make_job, tmp_path, rng):
-    """No group, no ceiling, no interval: the report says so, and has no empty column."""
+    """No group and no ceiling over subjects: the report says so, and has no empty column."""
     root = tmp_path / "alone"
     tiny.write_sentences(root, rng, num_subjects=1)
     job = make_job(root)
@@ -293,7 +293,7 @@ def test_one_subject_alone(make_job, tmp_path, rng):
     (made,) = tiny.make(report.plan(report.Config(), job, upstream))
     text = (made.path / report.SUMMARY).read_text()
     assert "There is one column of subjects, 's0': so no group" in text
-    for word in ("Empty", "nan", "group_score", "ci_low"):
+    for word in ("Empty", "nan", "group_score"):
         assert word not in text
     page = (made.path / "index.html").read_text()
     assert "predicts B best: r " in page or "predicts A best: r " in page
