@@ -1,17 +1,20 @@
 """One's own data: a directory with stimuli.csv and responses.npz, and one or more models.
 
     launch/local.sh -m jaxalign.main --config=configs/own.py:path/to/data,all-MiniLM-L6-v2
+    launch/local.sh -m jaxalign.main --config=configs/own.py:path/to/data,path/to/activations.npz
 
 Words with times are scored with a context of ten words, delays of one to four TRs and a gap of six;
-sentences each alone, in folds that keep passages whole.
+sentences each alone, in folds that keep passages whole. A model may be a file of activations
+(docs/datasets/own.md); then no network with random weights stands beside any of them, and for the
+rows of an .npy there is --config.imported.rows.
 """
 
 import pathlib
 
 from jaxalign import config
-from jaxalign.data import plain
+from jaxalign.data import controls, plain
 from jaxalign.errors import InputError
-from jaxalign.stages import encode, extract, report
+from jaxalign.stages import encode, extract, imported, report
 
 
 def get_config(argument=""):
@@ -19,15 +22,28 @@ def get_config(argument=""):
     if not models:
         raise InputError(f"--config=configs/own.py:DATA,MODEL[,MODEL...], got {argument!r}.")
     timed = plain.stimuli(pathlib.Path(data)).is_timed
+    names = models.split(",")
+    files = tuple(x for x in names if x.endswith((".npz", ".npy")))
+    networks = tuple(x for x in names if x not in files)
+    stages = {}
+    if networks:
+        stages["extract"] = extract.Config(
+            models=networks,
+            context="window:10" if timed else "none",
+            untrained_seed=-1 if files else 0,
+        )
+    beside = controls.DEFAULT
+    if files:
+        stages["imported"] = imported.Config(models=files)
+        beside = ("length", *(x for x in beside if x != "untrained"))
     return config.pack(
         config.Common(dataset=data),
-        extract=extract.Config(
-            models=tuple(models.split(",")), context="window:10" if timed else "none"
-        ),
+        **stages,
         encode=encode.Config(
             delays=(1, 2, 3, 4) if timed else (0,),
             gap=6 if timed else 0,
             groups="none" if timed else "passage",
+            controls=beside,
         ),
         report=report.Config(),
     )

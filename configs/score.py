@@ -5,12 +5,16 @@
 BENCHMARK is a name of jaxalign/data/benchmarks.py, such as alice-jaxalign; MODEL a name or a
 directory. The report names the protocol, a hash of its folds, and for a protocol that shuffles
 single samples also what contiguous folds of the same data give.
+
+A benchmark of reading times (Futrell2018-pearsonr) reads all stories as one text, each word after
+all that fits the model, as Brain-Score does; `--config.extract.context=accumulate:restart` is
+hundreds of times faster, with shorter contexts.
 """
 
 from jaxalign import config
-from jaxalign.data import benchmarks
+from jaxalign.data import benchmarks, protocols
 from jaxalign.errors import InputError
-from jaxalign.stages import encode, extract, report
+from jaxalign.stages import behavior, encode, extract, report
 
 
 def get_config(argument=""):
@@ -19,6 +23,18 @@ def get_config(argument=""):
         raise InputError(f"--config=configs/score.py:MODEL,BENCHMARK, got {argument!r}.")
     benchmark = benchmarks.find(name)
     reading = benchmark.reading
+    if protocols.find(benchmark.protocol).kind == "reading_time":
+        return config.pack(
+            config.Common(dataset=benchmark.dataset),
+            extract=extract.Config(
+                models=(model,),
+                context=reading.context,
+                one_stream=True,
+                surprisal=True,
+                untrained_seed=-1,
+            ),
+            behavior=behavior.Config(baseline=("length",)),
+        )
     return config.pack(
         config.Common(dataset=benchmark.dataset),
         extract=extract.Config(models=(model,), context=reading.context, pooling=reading.pooling),

@@ -11,6 +11,7 @@ from jaxalign.errors import InputError
 # In the order in which they run. A configuration names those it wants.
 STAGES = (
     "extract",
+    "imported",
     "localize",
     "simulate",
     "ceiling",

@@ -256,8 +256,8 @@ class Protocol:
             return
         folds, penalty = self.encoding
         chosen_inside = penalty.choose in ("kfold", "chunks", "blocks")
-        if penalty.choose == "blocks" and folds.rule != "blocks":
-            raise ValueError(f"{self.name}: inner blocks need outer folds of blocks.")
+        if penalty.choose == "blocks" and folds.rule not in ("blocks", "shuffled_groups"):
+            raise ValueError(f"{self.name}: inner blocks need outer folds of blocks or groups.")
         if penalty.criterion == "relative_error" and not chosen_inside:
             raise ValueError(f"{self.name}: a relative error needs inner test sets.")
         if self.aggregation.layers == "nested" and penalty.choose == "none":

@@ -71,6 +71,8 @@ def make_folds(
         by_groups = rule.rule == "shuffled_groups" and groups is not None
         labels = np.asarray(groups) if by_groups else None
         outer = folds_lib.splits(_splitter(rule), num_samples, groups=labels)
+        if penalty.choose == "blocks":
+            return folds_lib.cross(outer)
     if penalty.choose == "kfold":
         inner = model_selection.KFold(penalty.num)
         return folds_lib.nest(outer, inner, num_samples)

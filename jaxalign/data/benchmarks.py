@@ -16,7 +16,7 @@ class Benchmark:
 
     Attributes:
       dataset: name of a data set.
-      protocol: name of a protocol of kind "encoding".
+      protocol: name of a protocol of kind "encoding" or "reading_time".
       is_timed: whether responses are TRs of timed words; features are then delayed.
       extraction: in place of the protocol's.
       ceiling: published for this protocol; 0: none is.
@@ -86,6 +86,15 @@ BENCHMARKS: dict[str, Benchmark] = {
         dataset="fedorenko2016", protocol="brainscore-linear-2026"
     ),
     "Tuckute2024-linear-2026": Benchmark(dataset="tuckute2024", protocol="brainscore-linear-2026"),
+    "Futrell2018-pearsonr": Benchmark(dataset="futrell2018", protocol="futrell2018-pearsonr"),
+    # The same stories: means as published, as their authors have aligned them since, and other
+    # participants, from whom there is a ceiling.
+    **{
+        f"NaturalStories{name}-pearsonr": Benchmark(
+            dataset=f"naturalstories{name}", protocol="futrell2018-pearsonr"
+        )
+        for name in ("", "-corrected", "-participants")
+    },
 }
 
 

@@ -17,6 +17,7 @@ from jaxalign.data.schema import Behavior, Responses, Stimuli
 from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
+from jaxalign.io.activation_files import Given
 
 _ALICE = "jaxalign.data.alice"
 _BEHAVIOR = "jaxalign.data.brainscore_behavior"
@@ -28,8 +29,9 @@ _STORIES = "jaxalign.data.natural_stories"
 
 # Name -> adapter module and its options. An adapter has `files`, those of `stimuli`, `responses`
 # and `behavior` that the data set holds, and `groups` where folds are to keep more together than
-# passages, and `word_facts` where it says something of its words. `verify` holds files against the
-# counts and sums of those published.
+# passages, and `word_facts` where it says something of its words. `NETWORKS` names those whose
+# activations come with the data, which `activations` opens. `verify` holds files against the counts
+# and sums of those published.
 DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "demo": ("jaxalign.data.passages", {}),
     "alice": (_ALICE, {"radius_mm": 10}),
@@ -164,6 +166,19 @@ class Dataset:
             raise InputError(f"data set {self.name} has no repeats.")
         options = {name: x for name, x in self.options.items() if name != "subjects"}
         return self._adapter.repeats(self.root, subject=subject, **options)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of networks whose activations come with the data set: none, for most."""
+        return getattr(self._adapter, "NETWORKS", ())
+
+    def activations(self, name: str) -> Given:
+        """Open the activations of one of `networks`.
+
+        Raises:
+          InputError: if a file is missing or malformed.
+        """
+        return self._adapter.activations(self.root, name, **self.options)
 
     @property
     def _adapter(self) -> types.ModuleType:

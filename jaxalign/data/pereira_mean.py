@@ -8,20 +8,20 @@ Source: Pereira et al. (2018), Nature Communications 9, 963.
 """
 
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from jaxalign.data import arrays, tables
 from jaxalign.data import verify as verify_lib
 from jaxalign.data.schema import Responses, Stimuli, first_repeated, naming
 from jaxalign.errors import InputError
+from jaxalign.io import activation_files
 
 FOLDER = "pereira2018_langnet_mean"
 RESPONSES = f"{FOLDER}/pereira2018_langnet_mean.csv"
 STIMULI = f"{FOLDER}/pereira2018_stimulus_set.csv"
 ACTIVATIONS = f"{FOLDER}/GPT2_layer12_act_Pereira2018.npy"
+NETWORKS = ("gpt2-layer12",)
 COLUMNS = ("stimulus_id", "sentence", "experiment", "passage_index", "story")
 EXPECTED = {
     "sentences": verify_lib.exactly(627),
@@ -105,34 +105,25 @@ def responses(root: pathlib.Path, *, verify: bool) -> Responses:
     return found
 
 
-def gpt2_activations(root: pathlib.Path, stimulus_id: Sequence[str]) -> Float[np.ndarray, "m u"]:
-    """Read activations of layer 12 of GPT-2 (small), as another laboratory published them.
+def activations(root: pathlib.Path, name: str, *, verify: bool) -> activation_files.Given:
+    """Open activations of layer 12 of GPT-2 (small), as another laboratory published them.
 
-    The rows of their file are in the order of the stimulus set, whose ids they are joined by.
+    The rows of their file are in the order of the stimulus set, not in that of the responses.
 
     Args:
       root: data root.
-      stimulus_id: the sentences wanted.
+      name: of `NETWORKS`.
+      verify: not used here: there are no published sums to hold the file against.
 
     Raises:
-      InputError: if a file is missing or malformed, or has no such sentence.
+      InputError: if a file is missing or malformed, or has not a row for each sentence.
     """
-    path = _existing(root / ACTIVATIONS)
-    table = tables.read(_existing(root / STIMULI), ("stimulus_id",))
-    if repeated := first_repeated(table["stimulus_id"].tolist()):
+    del verify
+    assert name in NETWORKS
+    ids = tables.read(_existing(root / STIMULI), ("stimulus_id",))["stimulus_id"].tolist()
+    if repeated := first_repeated(ids):
         raise InputError(f"{root / STIMULI}: stimulus_id must be unique, found {repeated!r} twice.")
-    values = arrays.npy(path, shape=(None, None), kinds="f")
-    if len(values) != len(table):
-        raise InputError(
-            f"{path} must have one row per sentence of {STIMULI} ({len(table)}), found "
-            f"{len(values)}."
-        )
-    if not np.isfinite(values).all():
-        raise InputError(f"{path} must be finite, found NaN or infinity.")
-    row = {name: i for i, name in enumerate(table["stimulus_id"])}
-    if unknown := [name for name in stimulus_id if name not in row]:
-        raise InputError(f"{root / STIMULI} must have stimulus_id {unknown[0]!r}: it is missing.")
-    return values[[row[name] for name in stimulus_id]].astype(np.float64)
+    return activation_files.open_npy(_existing(root / ACTIVATIONS), ids, layers=(12,))
 
 
 def _existing(path: pathlib.Path) -> pathlib.Path:

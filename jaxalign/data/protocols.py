@@ -181,13 +181,22 @@ def find(name: str) -> Protocol:
 
 
 def nested_ridge(
-    *, alphas: Sequence[float], num_folds: int, gap: int, standardize: bool, pca: int
+    *,
+    alphas: Sequence[float],
+    num_folds: int,
+    gap: int,
+    group_seed: int,
+    standardize: bool,
+    pca: int,
 ) -> Protocol:
     """Return the protocol of the encoding stage's own settings; see there."""
+    folds = Folds(rule="blocks", num=num_folds, gap=gap)
+    if group_seed >= 0:
+        folds = Folds(rule="shuffled_groups", num=num_folds, seed=group_seed)
     return Protocol(
         name=NESTED_RIDGE,
         source="settings of the encoding stage",
-        folds=Folds(rule="blocks", num=num_folds, gap=gap),
+        folds=folds,
         scaling=Scaling(
             pca=pca,
             within_runs="responses",

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from jaxalign.core import partition as partition_lib
 from jaxalign.core import stats
 
 GROUP = "group"
@@ -224,9 +225,10 @@ def beyond_controls(partition: pd.DataFrame) -> pd.DataFrame:
       mean response, a maximum over test data and so optimistic (without a group, most on average
       over subjects). Of that layer the group's R2 out of sample: of the model, the controls and
       both; what only the model explains (`unique`), what both do (`shared`), and `omega`, the
-      percentage of the model's that the controls explain too. `subjects_unique` is the mean over
-      subjects, with a 95 % t interval (R2 out of sample is of all folds together, so that subjects
-      alone speak; it is too narrow where they share noise).
+      percentage of the model's that the controls explain too. `subjects_...` are means over
+      subjects, with a 95 % t interval of the unique part (R2 out of sample is of all folds
+      together, so that subjects alone speak; it is too narrow where they share noise); their omega
+      is that of the means.
     """
     found = []
     keys = ["dataset", "model", "controls", "roi"]
@@ -237,7 +239,13 @@ def beyond_controls(partition: pd.DataFrame) -> pd.DataFrame:
         at = own[own.layer == layer]
         group = at[at.subject == GROUP]
         value = lambda name, group=group: group[name].iloc[0] if len(group) else np.nan
-        subjects = stats.mean_interval(at[at.subject != GROUP].unique_model.to_numpy(float))
+        persons = at[at.subject != GROUP]
+        subjects = stats.mean_interval(persons.unique_model.to_numpy(float))
+        means = {
+            name: stats.mean_interval(persons[f"r2_{name}"].to_numpy(float)).mean
+            for name in ("model", "controls", "joint")
+        }
+        shares = partition_lib.shares(*map(np.array, means.values()))
         found.append(
             dict(zip(keys, key, strict=True))
             | {
@@ -248,6 +256,9 @@ def beyond_controls(partition: pd.DataFrame) -> pd.DataFrame:
                 "group_unique": value("unique_model"),
                 "group_shared": value("shared"),
                 "group_omega": value("omega"),
+                **{f"subjects_{name}": mean for name, mean in means.items()},
+                "subjects_shared": float(shares.shared),
+                "subjects_omega": float(shares.omega),
                 "subjects_unique": subjects.mean,
                 "ci_low": subjects.low,
                 "ci_high": subjects.high,

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -150,7 +151,12 @@ def _remarks(
             "enters no mean over targets, and a fold without any defined score makes the row's "
             "choice of a layer undefined."
         )
-    if tables.GROUP not in set(rows.subject):
+    if len(subjects) == 1:
+        remarks.append(
+            f"There is one column of subjects, {subjects[0]!r}: so no group, and no ceiling over "
+            "subjects."
+        )
+    elif tables.GROUP not in set(rows.subject):
         remarks.append(
             "There is no group, and ceilings are undefined, because no target is there in every "
             "subject under the same roi and name."
@@ -192,29 +198,33 @@ def _planted(rows: pd.DataFrame, planted: Artefact, layers: pd.DataFrame) -> lis
 def _summary(config: Config, remarks: list[str], found: dict[str, pd.DataFrame]) -> str:
     number = lambda x: html.cell(float(x))
     show = lambda table: table.to_string(index=False, float_format=number, na_rep="–")
-    drop = lambda table: table.drop(columns="dataset")
     parts = [
         f"{config.title}: {', '.join(dict.fromkeys(found['scores'].dataset))}",
         *remarks,
         *(["", _ALIGNMENT, show(found["alignment"])] if "alignment" in found else []),
         "",
         "Group: best layer and its score. Subjects: layer chosen inside the training data.",
-        show(drop(found["rois"])),
-        "",
-        _MARGINS,
-        show(drop(found["layers"])),
-        "",
-        f"Model minus control. {_CONTROLS}",
-        show(drop(found["controls"])),
+        show(_shown(found["rois"])),
         "",
     ]
+    if len(found["layers"]):
+        parts += [_MARGINS, show(_shown(found["layers"])), ""]
+    if len(found["controls"]):
+        parts += [f"Model minus control. {_CONTROLS}", show(_shown(found["controls"])), ""]
     if "models" in found:
-        parts += [f"Between models. {_MODELS}", show(drop(found["models"])), ""]
+        parts += [f"Between models. {_MODELS}", show(_shown(found["models"])), ""]
     if "significance" in found:
-        parts += [f"Permutations. {_SIGNIFICANCE}", show(drop(found["significance"])), ""]
+        parts += [f"Permutations. {_SIGNIFICANCE}", show(_shown(found["significance"])), ""]
     if "beyond" in found:
-        parts += [f"Beyond controls. {_BEYOND}", show(drop(found["beyond"])), ""]
+        parts += [f"Beyond controls. {_BEYOND}", show(_shown(found["beyond"])), ""]
     return "\n".join(parts)
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out of a table what is the same in all rows, or undefined in all."""
+    if "group_score" in table and table.group_score.isna().all():
+        table = table.drop(columns="group_layer")
+    return table.drop(columns="dataset", errors="ignore").dropna(axis=1, how="all")
 
 
 def _lead(dataset: str, found: dict[str, pd.DataFrame]) -> str:
@@ -223,6 +233,8 @@ def _lead(dataset: str, found: dict[str, pd.DataFrame]) -> str:
     best = rois.iloc[0]
     own = found["controls"]
     own = own[(own.model == best.model) & (own.roi == best.roi)]
+    if best.num_subjects == 1:
+        return _lead_of_one(dataset, best, own)
     ahead = [row.control for row in own.itertuples() if row.ci_low > 0]
     close = [row.control for row in own.itertuples() if not row.ci_low > 0]
     text = (
@@ -239,9 +251,19 @@ def _lead(dataset: str, found: dict[str, pd.DataFrame]) -> str:
     return text
 
 
+def _lead_of_one(dataset: str, best, controls: pd.DataFrame) -> str:
+    """Say the same of a single subject, who stands for no others."""
+    text = f"On {dataset}, {best.model} predicts {best.roi} best: r {best.subjects_score:.3f}."
+    if len(controls):
+        each = ", ".join(f"{row.control} {row.control_score:.3f}" for row in controls.itertuples())
+        text += f" Its controls: {each}."
+    return text
+
+
 def _page(config, rows, remarks, found, figures, artefact) -> str:
     dataset = rows.dataset.iloc[0]
-    found = {name: table.drop(columns="dataset", errors="ignore") for name, table in found.items()}
+    lead = _lead(dataset, found)
+    found = {name: _shown(table) for name, table in found.items()}
     sections = [
         html.Section("What to know first", text=remarks),
         *(
@@ -268,7 +290,7 @@ def _page(config, rows, remarks, found, figures, artefact) -> str:
         ),
         html.Section(
             "Layers",
-            tables=[(_MARGINS, found["layers"])],
+            tables=[(_MARGINS, found["layers"])] if len(found["layers"]) else [],
             figures=[
                 (f"Lines: scores against layers of {name.removeprefix('layers_')}.", svg)
                 for name, svg in figures.items()
@@ -297,14 +319,14 @@ def _page(config, rows, remarks, found, figures, artefact) -> str:
         )
     if "beyond" in found:
         sections.append(html.Section("Beyond controls", tables=[(_BEYOND, found["beyond"])]))
-    sections.append(html.Section("Methods", text=[_methods(rows)]))
+    sections.append(html.Section("Methods", text=[_methods(rows, artefact.inputs[0].settings)]))
     provenance = json.dumps(artefact.describe(), indent=1)
     row = rows.iloc[0]
     versions = f"commit {row.git_commit or 'unknown'}\nversions {row.versions}\n{provenance}"
-    return html.page(f"{config.title}: {dataset}", _lead(dataset, found), sections, versions)
+    return html.page(f"{config.title}: {dataset}", lead, sections, versions)
 
 
-def _methods(rows: pd.DataFrame) -> str:
+def _methods(rows: pd.DataFrame, settings: Mapping[str, object]) -> str:
     row = rows.iloc[0]
     num_folds = len(row.fold_scores)
     if row.protocol != protocols.NESTED_RIDGE:
@@ -312,9 +334,14 @@ def _methods(rows: pd.DataFrame) -> str:
             f"{row.num_samples} samples; context {row.context}, tokens pooled by {row.pooling}. "
             f"{protocols.describe(protocols.find(row.protocol))} Folds {row.folds_hash}."
         )
+    folds = "contiguous outer folds"
+    if settings["groups"] != "none":
+        whole = {"passage": "passages", "dataset": "groups of the data set"}[settings["groups"]]
+        drawn = f", drawn with seed {settings['group_seed']}" if settings["group_seed"] >= 0 else ""
+        folds = f"outer folds of whole {whole}{drawn}"
     return (
         f"{row.num_samples} samples; context {row.context}, tokens pooled by {row.pooling}. "
-        f"Ridge regression with a free intercept, {num_folds} contiguous outer folds, one penalty "
+        f"Ridge regression with a free intercept, {num_folds} {folds}, one penalty "
         "per target and fold chosen by squared error on inner folds (the other outer blocks); "
         "means and scales of features from training samples alone; responses in TRs standardised "
         "within each run. A score is the Pearson correlation of "

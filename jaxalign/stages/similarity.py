@@ -26,7 +26,17 @@ from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.report import html
 from jaxalign.report import similarity as report
-from jaxalign.stages import Job, Step, Upstream, trained, untrained
+from jaxalign.stages import (
+    Job,
+    Step,
+    Upstream,
+    check_layers,
+    given,
+    layer_numbers,
+    networks,
+    read_layer,
+    untrained,
+)
 
 VERSION = 2
 SCORES = "scores"
@@ -118,16 +128,17 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         raise InputError(f"similarity.units must name a file, found {config.units!r}.")
     settings["units_hash"] = run_dir.hash_file(pathlib.Path(config.units)) if config.units else ""
     steps = []
-    for stores in (trained(upstream), untrained(upstream)):
+    if config.units and given(upstream):
+        raise InputError(
+            "similarity.units must be '' with imported activations, which no localiser has read: "
+            f"got {config.units!r}."
+        )
+    for stores in (networks(upstream), untrained(upstream)):
         for model, source in stores.items():
-            num_layers = source.settings["num_layers"]
-            if bad := [x for x in config.layers if not 0 <= x <= num_layers]:
-                raise InputError(
-                    f"similarity.layers must lie in 0..{num_layers} for {model}, got {bad[0]}."
-                )
+            check_layers("similarity", config.layers, source)
             _mask(config, source)
             random = source.settings["untrained_seed"] >= 0
-            layers = 1 if config.units else len(config.layers) or num_layers + 1
+            layers = 1 if config.units else len(config.layers or layer_numbers(source))
             artefact = Artefact(
                 workdir=job.workdir,
                 stage="similarity",
@@ -158,10 +169,11 @@ def _mask(config: Config, source: Artefact) -> Bool[np.ndarray, "L u"] | None:
     return localizer.read_units(pathlib.Path(config.units), config.unit_set, shape)
 
 
-def _read(opened: store.Store, layer: int, mask) -> Float[np.ndarray, "m u"]:
+def _read(source: Artefact, layer: int, mask) -> Float[np.ndarray, "m u"]:
     """Read a layer, or the chosen units of all."""
     if mask is None:
-        return opened.read_layer(layer)
+        return read_layer(source, layer)
+    opened = store.open_artefact(source)
     chosen = [opened.read_layer(i)[:, units] for i, units in enumerate(mask) if units.any()]
     return np.concatenate(chosen, axis=1)
 
@@ -192,7 +204,6 @@ def _compare(config: Config, job: Job, artefact: Artefact) -> dict:
     responses = Responses.load(simulated[0].path / PLANTED) if simulated else job.dataset.responses
     responses, left_out = targets.select(responses, config.rois)
     goals = _goals(config, job, responses)
-    opened = store.open_artefact(source)
     random = source.settings["untrained_seed"] >= 0
     common = {
         "dataset": job.dataset.name,
@@ -208,10 +219,10 @@ def _compare(config: Config, job: Job, artefact: Artefact) -> dict:
     }
     rows, compared = [], {}
     mask = _mask(config, source)
-    layers = config.layers or range(source.settings["num_layers"] + 1)
+    layers = config.layers or layer_numbers(source)
     layers = layers if mask is None else [report.ALL_LAYERS]
     for layer in tqdm(layers, desc=f"similarity {artefact.name}", unit=" layers", mininterval=1.0):
-        X = _features(config, job, source, responses, _read(opened, layer, mask))
+        X = _features(config, job, source, responses, _read(source, layer, mask))
         centred = core.centre(X)
         if config.layer_matrix and mask is None:
             compared[layer] = centred

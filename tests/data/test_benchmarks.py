@@ -14,12 +14,21 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 def test_every_benchmark_makes_a_configuration(name):
     benchmark = benchmarks.find(name)
     protocol = protocols.find(benchmark.protocol)
-    assert protocol.kind == "encoding" and protocol.encoding[0].rule != "test_set"
     spec = importlib.util.spec_from_file_location("score", REPOSITORY / "configs/score.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     common, stages = config.unpack(module.get_config(f"gpt2,{name}"))
     assert common.dataset == benchmark.dataset
+    if protocol.kind == "reading_time":
+        assert list(stages) == ["extract", "behavior"]
+        reading = stages["extract"]
+        assert (reading.context, reading.one_stream, reading.surprisal) == (
+            "accumulate:slide",
+            True,
+            True,
+        )
+        return
+    assert protocol.kind == "encoding" and protocol.encoding[0].rule != "test_set"
     assert stages["encode"].protocol == protocol.name
     assert (stages["encode"].delays == (0,)) == (not benchmark.is_timed)
 

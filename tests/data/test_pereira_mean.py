@@ -27,12 +27,18 @@ def test_sentences_and_their_responses(written):
     assert groups["243sentences.0"] == groups["243sentences.2"] == "243sentences.bee"
 
 
-def test_activations_are_joined_by_id(written):
-    """The stimulus set has another order than the responses."""
-    root, _, activations = written
+def activations(root):
+    """Return the activations of each sentence, in the order of the file of responses."""
+    found = adapter.activations(root, "gpt2-layer12", verify=False)
+    assert found.layers == (12,)
+    row = {name: i for i, name in enumerate(found.stimulus_id)}
     ids = adapter.stimuli(root, verify=False).stimulus_id
-    np.testing.assert_array_equal(adapter.gpt2_activations(root, ids), activations)
-    np.testing.assert_array_equal(adapter.gpt2_activations(root, ids[3:1:-1]), activations[3:1:-1])
+    return found.read()[0][[row[name] for name in ids]]
+
+
+def test_activations_have_ids(written):
+    """The stimulus set has another order than the responses."""
+    np.testing.assert_array_equal(activations(written[0]), written[2])
 
 
 def test_another_file_is_refused(written):
@@ -70,34 +76,34 @@ def test_a_response_that_is_no_number_is_refused(written, cell, parts):
 
 
 def test_spoiled_activations_are_refused(written):
-    root, _, activations = written
-    path = root / adapter.ACTIVATIONS
+    root, _, values = written
+    path, table = root / adapter.ACTIVATIONS, root / adapter.STIMULI
     content = path.read_bytes()
     path.write_bytes(content[:-3])
     with refused(path, "must be a whole .npy"):
-        adapter.gpt2_activations(root, [])
-    np.save(path, activations[1:])
-    with refused(path, "one row per sentence", "(5), found 4"):
-        adapter.gpt2_activations(root, [])
-    np.save(path, np.where(activations > 0, np.nan, activations))
-    with refused(path, "must be finite"):
-        adapter.gpt2_activations(root, [])
+        activations(root)
+    np.save(path, values[1:])
+    with refused(path, "a row for each stimulus_id (5), found shape (4, 3)"):
+        activations(root)
+    np.save(path, np.where(values > 0, np.nan, values))
+    with refused(path, "must be finite", "layer 12, stimulus_id"):
+        activations(root)
     np.save(path, np.array([None] * 5, dtype=object), allow_pickle=True)
-    with refused(path, "must be a whole .npy of plain values"):
-        adapter.gpt2_activations(root, [])
-    np.save(path, activations[:, 0])
-    with refused(path, "must hold any x any values", "float32 of shape (5,)"):
-        adapter.gpt2_activations(root, [])
-    np.save(path, activations)
-    with refused("must have stimulus_id '384sentences.9'"):
-        adapter.gpt2_activations(root, ["384sentences.9"])
-    table = root / adapter.STIMULI
-    table.write_text(table.read_text().replace("384sentences.1,", "384sentences.0,"))
+    with refused(path, "pickled objects, which are never loaded"):
+        activations(root)
+    path.write_bytes(content)
+    table.write_text(table.read_text().replace("384sentences.1,", "384sentences.0,", 1))
     with refused(table, "stimulus_id must be unique, found '384sentences.0' twice"):
-        adapter.gpt2_activations(root, [])
-    path.unlink()
-    with refused(path, "it is missing"):
-        adapter.gpt2_activations(root, [])
+        activations(root)
+    table.unlink()
+    with refused(table, "there is no such file"):
+        activations(root)
+
+
+def test_missing_activations_are_named(written):
+    (written[0] / adapter.ACTIVATIONS).unlink()
+    with refused(written[0] / adapter.ACTIVATIONS, "there is no such file"):
+        activations(written[0])
 
 
 def test_a_missing_table_is_named(tmp_path):
@@ -112,7 +118,7 @@ def test_the_real_activations_predict_the_real_responses(data_root):
     found = datasets.find("pereira2018-mean", data_root)
     ids = found.responses.stimulus_id
     assert len(set(found.stimuli.passage)) == 168
-    X = adapter.gpt2_activations(data_root, ids)
+    X = activations(data_root).astype(np.float64)
     X = (X - X.mean(axis=0)) / X.std(axis=0)
     y = found.responses.values[:, 0]
     topics = [found.groups[x] for x in ids]

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import tiny
 from jax.sharding import AxisType
+from sklearn import model_selection
 
 from jaxalign.core import ceiling
 from jaxalign.core import folds as folds_lib
@@ -16,6 +17,8 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import store
 from jaxalign.stages import encode, extract
+from jaxalign.stages.encode import config as settings
+from jaxalign.stages.encode import inputs
 
 ALPHAS = (1.0, 100.0, 10_000.0)
 TIMED = encode.Config(alphas=ALPHAS, num_folds=4, gap=2, delays=(1, 2, 3))
@@ -408,3 +411,28 @@ def test_ceiling_of_a_subject_may_be_negative_and_that_of_the_group_not(make_job
     people = rows[rows.subject != "group"]
     assert people.ceiling.notna().all() and (people.ceiling < 0).any()
     assert not (rows[rows.subject == "group"].ceiling <= 0).any()
+
+
+def test_groups_are_drawn_as_scikit_learn_does(make_job, sentences):
+    """The outer folds of GroupKFold, index by index; the inner ones are the other outer blocks."""
+    job = make_job(sentences)
+    config = encode.Config(num_folds=4, groups="passage", group_seed=5, controls=())
+    found = inputs.make_folds(config, settings.protocol(config), job.dataset.responses, job.dataset)
+    passages = job.dataset.stimuli.passage
+    splitter = model_selection.GroupKFold(4, shuffle=True, random_state=5)
+    expected = list(splitter.split(passages, groups=passages))
+    for i, (fold, (train, test)) in enumerate(zip(found, expected, strict=True)):
+        np.testing.assert_array_equal(fold.outer.train, train)
+        np.testing.assert_array_equal(fold.outer.test, test)
+        others = [test for j, (_, test) in enumerate(expected) if j != i]
+        for inner, block in zip(fold.inner, others, strict=True):
+            np.testing.assert_array_equal(inner.test, block)
+            assert not set(inner.train) & (set(block) | set(test))
+
+
+@pytest.mark.parametrize("given", [{"groups": "none"}, {"groups": "passage", "gap": 1}])
+def test_groups_that_cannot_be_drawn(given):
+    with pytest.raises(
+        InputError, match="encode.group_seed needs encode.groups, and leaves no gap"
+    ):
+        encode.Config(group_seed=0, **given)

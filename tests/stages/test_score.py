@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import tiny
@@ -45,6 +46,34 @@ def test_model_on_benchmark(timed, tmp_path):
     assert "draws single samples" in result.stderr
     page = (report / "index.html").read_text(encoding="utf-8")
     assert "least squares of minimum norm" in page and "contiguous folds of the same data" in page
+
+
+def test_model_on_reading_times(tmp_path, rng):
+    """Surprisal over all stories as one text; the data set may be exchanged here too."""
+    root = tmp_path / "reading"
+    tiny.write_timed(root, rng, num_runs=2, num_trs=20)
+    words = pd.read_csv(root / "stimuli.csv").drop(columns=["onset_s", "offset_s"])
+    words.to_csv(root / "stimuli.csv", index=False)
+    (root / "responses.npz").unlink()
+    pd.DataFrame(
+        {
+            "stimulus_id": words.stimulus_id,
+            "participant": "mean",
+            "reading_time_ms": 300 + 50 * rng.random(len(words)),
+            "word_in_sentence": 1 + np.arange(len(words)) % 8,
+        }
+    ).to_csv(root / "behavior.csv", index=False)
+    result = call(
+        tmp_path / "work",
+        f"{tiny.GOLDEN / 'llama'},NaturalStories-pearsonr",
+        f"--config.dataset={root}",
+        "--config.extract.context=accumulate:restart",
+    )
+    assert result.returncode == 0, result.stderr
+    (path,) = (tmp_path / "work/behavior").glob("*/scores.csv")
+    table = pd.read_csv(path)
+    own = table[table.model == "llama"]
+    assert len(own) and own.one_stream.all() and set(own.context) == {"accumulate:restart"}
 
 
 @pytest.mark.parametrize(

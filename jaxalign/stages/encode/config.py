@@ -13,7 +13,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 
 # What a protocol by name fixes.
-FIXED = ("alphas", "num_folds", "gap", "groups", "standardize", "pca")
+FIXED = ("alphas", "num_folds", "gap", "groups", "group_seed", "standardize", "pca")
 DOWNSAMPLE = ("mean", "sum", "lanczos")
 GROUPS = ("none", "passage", "dataset")
 SEARCH = ("adaptive", "grid")
@@ -36,6 +36,9 @@ class Config:
     # "passage": folds never divide a passage; "dataset": nor what the data set says belongs
     # together, such as passages on one topic.
     groups: str = "none"
+    # Draws which groups make a fold, as scikit-learn's GroupKFold does; -1: those that follow each
+    # other, which are of one experiment each where a data set has one after another.
+    group_seed: int = -1
     downsample: str = "mean"  # words to TRs: "mean" or "sum" within the TR, or "lanczos"
     delays: tuple[int, ...] = (0,)  # in TRs; responses to single stimuli take (0,)
     standardize: bool = True  # features to unit variance over each training set
@@ -81,6 +84,7 @@ class Config:
         for name, least in (
             ("num_folds", 3),
             ("gap", 0),
+            ("group_seed", -1),
             ("pca", 0),
             ("partition_draws", 0),
             ("partition_rounds", 0),
@@ -90,6 +94,11 @@ class Config:
         ):
             if getattr(self, name) < least:
                 raise InputError(f"encode.{name} must be >= {least}, got {getattr(self, name)}.")
+        if self.group_seed >= 0 and (self.groups == "none" or self.gap):
+            raise InputError(
+                "encode.group_seed needs encode.groups, and leaves no gap: got groups "
+                f"{self.groups!r}, gap {self.gap}."
+            )
         if not 0 < self.shift < 1:
             raise InputError(f"encode.shift must lie between 0 and 1, got {self.shift}.")
         if not self.delays or min(self.delays) < 0 or len(set(self.delays)) < len(self.delays):
@@ -151,6 +160,7 @@ def protocol(config: Config) -> Protocol:
         alphas=config.alphas,
         num_folds=config.num_folds,
         gap=config.gap,
+        group_seed=config.group_seed,
         standardize=config.standardize,
         pca=config.pca,
     )

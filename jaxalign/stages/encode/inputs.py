@@ -15,7 +15,7 @@ from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io import store
 from jaxalign.io.run_dir import Artefact
-from jaxalign.stages import Job
+from jaxalign.stages import Job, layer_numbers, read_layer
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode.config import Config
 
@@ -37,7 +37,7 @@ class FeatureSet(NamedTuple):
 
     def layers(self, config: Config) -> Sequence[int]:
         """Return the layers that are scored."""
-        return (config.layers or range(self.num_layers + 1)) if self.num_layers else (0,)
+        return (config.layers or layer_numbers(self.source)) if self.num_layers else (0,)
 
 
 class Prepared(NamedTuple):
@@ -142,7 +142,7 @@ def read_samples(
             name, stimuli, data.responses, lexicon=lexicon, oasm_sigma=sigma, **place
         )
     row = {name: i for i, name in enumerate(store.stimulus_ids(features_of.source))}
-    values = store.open_artefact(features_of.source).read_layer(layer).astype(np.float64)
+    values = read_layer(features_of.source, layer).astype(np.float64)
     values = values[[row[name] for name in stimuli.stimulus_id]]
     found = samples.from_stimuli(values, stimuli, data.responses, **place)
     if name == "shifted":

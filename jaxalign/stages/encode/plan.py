@@ -14,7 +14,16 @@ from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io.run_dir import Artefact
-from jaxalign.stages import Job, Step, Upstream, static, trained, untrained
+from jaxalign.stages import (
+    Job,
+    Step,
+    Upstream,
+    check_layers,
+    given,
+    networks,
+    static,
+    untrained,
+)
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode import inputs, make, permute
 from jaxalign.stages.encode.config import Config
@@ -29,7 +38,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     Raises:
       InputError: if responses are missing or malformed, or a layer, ROI or control is not there.
     """
-    stores = trained(upstream)
+    stores = networks(upstream)
     simulated = upstream.get("simulate", ())
     if simulated:
         if config.rois:
@@ -131,6 +140,12 @@ def _feature_set(upstream: Upstream, source: Artefact, where: str, control: str)
     """Return what a control beside the network of `source` is made of."""
     name = source.settings["model"]
     stores, needed = {name: source}, ""
+    needs_network = (*controls.UNTRAINED_CONTROLS, "static_embedding")
+    if control in needs_network and name in given(upstream):
+        raise InputError(
+            f"encode.{where} must not have {control!r}, which needs the network itself: of {name} "
+            "there are only activations that were imported."
+        )
     if control in controls.UNTRAINED_CONTROLS:
         stores, needed = untrained(upstream), "untrained_seed must be >= 0"
     elif control == "static_embedding":
@@ -161,11 +176,7 @@ def _check_network(config: Config, name: str, source: Artefact, shortest: int) -
             f"encode.pca must be at most {min(width, shortest - 1)} for {name} ({width} units, "
             f"{shortest} training samples), got {config.pca}."
         )
-    if bad := [x for x in config.layers if not 0 <= x <= source.settings["num_layers"]]:
-        raise InputError(
-            f"encode.layers must lie in 0..{source.settings['num_layers']} for {name}, "
-            f"got {bad[0]}."
-        )
+    check_layers("encode", config.layers, source)
 
 
 def _planned_samples(stimuli: Stimuli) -> Responses:

@@ -1,0 +1,188 @@
+"""Activations that somebody else computed -> a store of each network, as extraction makes it."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import pathlib
+
+import numpy as np
+
+from jaxalign.data import controls, tables
+from jaxalign.errors import InputError
+from jaxalign.io import activation_files, run_dir, store
+from jaxalign.io.run_dir import Artefact
+from jaxalign.stages import Job, Step, Upstream, trained
+
+VERSION = 1
+STIMULI = "stimuli"  # as `rows`: those of the data set, in its order
+SHARD_STIMULI = 256  # stimuli of one file
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the import stage."""
+
+    # Files .npz (see io/activation_files.py) or .npy, or what the data set publishes, by name.
+    models: tuple[str, ...]
+    # What the rows of an .npy are: "stimuli", those of the data set in its order, or a CSV table
+    # with their stimulus_id. An .npz says it itself.
+    rows: str = ""
+    layers: tuple[int, ...] = ()  # numbers of the layers of an .npy; (): from 0, the embedding
+    # What is known of how the network read the files' stimuli; the report repeats it.
+    context: str = "unknown"
+    pooling: str = "unknown"
+
+    def __post_init__(self):
+        if not self.models:
+            raise InputError("imported.models must name at least one file, got none.")
+        if bad := [x for x in self.layers if not isinstance(x, int) or x < 0]:
+            raise InputError(f"imported.layers must be integers >= 0, got {bad[0]!r}.")
+        for name in ("context", "pooling"):
+            if not getattr(self, name):
+                raise InputError(f"imported.{name} must say what is known, or 'unknown'.")
+        for name in ("rows", "layers"):
+            if getattr(self, name) and not any(x.endswith(".npy") for x in self.models):
+                raise InputError(
+                    f"imported.{name} must be left out without an .npy, for other files say it "
+                    f"themselves: got {getattr(self, name)!r}."
+                )
+
+
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Open the files, and plan one store for each.
+
+    Raises:
+      InputError: if a file is missing or malformed, its rows are not known or are not the data
+        set's stimuli, or two networks have the same name.
+    """
+    taken = set(trained(upstream) if "extract" in upstream else ())
+    steps = []
+    for name in config.models:
+        model, given = _find(config, job, name)
+        if model in controls.CONTROLS:
+            raise InputError(f"a model must not be called as a control is: rename {name!r}.")
+        if model in taken:
+            raise InputError(
+                f"imported.models must have names of their own, found {model!r} twice."
+            )
+        taken.add(model)
+        _check_rows(given, job)
+        artefact = Artefact(
+            workdir=job.workdir,
+            stage="imported",
+            name=model,
+            settings=_settings(job, model, given),
+            cost=_cost(given),
+        )
+        steps.append(Step(artefact=artefact, make=functools.partial(_import, given)))
+    return steps
+
+
+def _find(config: Config, job: Job, name: str) -> tuple[str, activation_files.Given]:
+    """Open what a name of the data set or a path stands for; return what it is called, too."""
+    if name in job.dataset.networks:
+        return name, job.dataset.activations(name)
+    path = pathlib.Path(name)
+    if path.suffix not in (".npz", ".npy") or not path.is_file():
+        known = "".join(f", or {x!r} of {job.dataset.name}" for x in job.dataset.networks)
+        raise InputError(f"imported.models must name a file .npz or .npy{known}: found {name!r}.")
+    if path.suffix == ".npz":
+        given = activation_files.open_npz(path)
+    else:
+        given = activation_files.open_npy(path, _rows(config, job, path), layers=config.layers)
+    return path.stem, dataclasses.replace(given, context=config.context, pooling=config.pooling)
+
+
+def _rows(config: Config, job: Job, path: pathlib.Path) -> list[str]:
+    """Return what the rows of an .npy are, as the configuration says."""
+    if config.rows == STIMULI:
+        return list(job.dataset.stimuli.stimulus_id)
+    if not pathlib.Path(config.rows).is_file():
+        raise InputError(
+            f"imported.rows must say what the rows of {path} are: {STIMULI!r}, if they are those "
+            f"of {job.dataset.name} in its order, or a CSV table with their stimulus_id; got "
+            f"{config.rows!r}."
+        )
+    return tables.read(pathlib.Path(config.rows), ("stimulus_id",))["stimulus_id"].tolist()
+
+
+def _check_rows(given: activation_files.Given, job: Job) -> None:
+    """Refuse files whose rows are not the stimuli."""
+    stimuli, rows = job.dataset.stimuli.stimulus_id, set(given.stimulus_id)
+    for lost, what in (
+        ([x for x in stimuli if x not in rows], "every stimulus must have a row, found none"),
+        (sorted(rows - set(stimuli)), "every row must be of a stimulus, found one"),
+    ):
+        if lost:
+            raise InputError(
+                f"{given.path}: of data set {job.dataset.name}, {what} with stimulus_id "
+                f"{lost[0]!r} ({len(lost)} such)."
+            )
+
+
+def _settings(job: Job, model: str, given: activation_files.Given) -> dict:
+    return {
+        "version": VERSION,
+        "dataset": job.dataset.name,
+        "stimuli_hash": job.dataset.stimuli.hash,
+        "model": model,
+        "model_hash": run_dir.hash_file(given.path),
+        "ids_hash": run_dir.hash_text(json.dumps(list(given.stimulus_id))),
+        "untrained_seed": -1,
+        "layers": list(given.layers),
+        "num_layers": max(given.layers),
+        "width": given.width,
+        "num_stimuli": len(given.stimulus_id),
+        "context": given.context,
+        "pooling": given.pooling,
+    }
+
+
+def _dtype(given: activation_files.Given) -> str:
+    """Return what values are stored in; float64 would be rounded by the solver too."""
+    return "float16" if given.dtype == "float16" else "float32"
+
+
+def _cost(given: activation_files.Given) -> str:
+    values = len(given.layers) * len(given.stimulus_id) * given.width
+    size = values * np.dtype(_dtype(given)).itemsize
+    return (
+        f"{len(given.stimulus_id)} stimuli, {len(given.layers)} layers x {given.width} units, "
+        f"store {size / 1e6:.1f} MB"
+    )
+
+
+def _import(given: activation_files.Given, artefact: Artefact) -> dict:
+    """Check every value, and write them in the order of the file, with their ids."""
+    settings = artefact.settings
+    values = given.read()
+    with np.errstate(over="ignore"):  # what overflows is found below
+        stored = values.astype(_dtype(given))
+    if not np.isfinite(stored).all():
+        raise InputError(
+            f"{given.path}: activations must fit float32, found {np.abs(values).max():g}."
+        )
+    run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(given.stimulus_id))
+    opened = store.create(
+        artefact.path / store.ARRAY,
+        shape=stored.shape,
+        dtype=_dtype(given),
+        shard_stimuli=SHARD_STIMULI,
+        attributes=store.Attributes(
+            fingerprint=artefact.fingerprint,
+            dataset=settings["dataset"],
+            stimuli_hash=settings["stimuli_hash"],
+            model=settings["model"],
+            model_hash=settings["model_hash"],
+            tokenizer_hash="",
+            untrained_seed=-1,
+            reading={"context": settings["context"], "pooling": settings["pooling"]},
+            layer_names=[f"layer {number}" for number in given.layers],
+            final_norm_applied=False,
+            versions={name: importlib.metadata.version(name) for name in ("jaxalign", "numpy")},
+        ),
+    )
+    for i, rows in enumerate(opened.shards):
+        store.finish_write(opened.write_shard(i, stored[:, rows.start : rows.stop]), artefact)
+    return {"file": str(given.path), "dtype": given.dtype}
