@@ -98,7 +98,7 @@ def _profile(axis, frame: pd.DataFrame, model: str) -> None:
             lw=2 if name == model else 1,
             label=name,
         )
-        if len(scores) > 1:
+        if len(scores) > 1 and name == model:
             low, high = [x.low for x in intervals], [x.high for x in intervals]
             axis.fill_between(scores.columns, low, high, color=colour, alpha=0.15, lw=0)
     ceiling = frame[frame.model == model].ceiling.mean()

@@ -62,7 +62,8 @@ _MODELS = (
 _SIGNIFICANCE = (
     "Largest score of any layer, against the largest of any layer with responses in each other "
     "order, everything fitted anew. p_adjusted: Benjamini-Hochberg over regions; of single "
-    "subjects over subjects and regions, significant at .05."
+    "subjects over subjects and regions, significant at .05. No p is less than 1 / (1 + "
+    "num_orders)."
 )
 
 

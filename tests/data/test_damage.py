@@ -162,7 +162,7 @@ CASES = {
         published.language_network,
         [
             *each(pereira_mean.stimuli, pereira_mean.responses, verify=False),
-            *each(pereira_mean.gpt2_activations, stimulus_id=["243sentences.0"]),
+            lambda root: pereira_mean.activations(root, "gpt2-layer12", verify=False).read(),
         ],
     ),
     "pieman": Case(published.pie_man, each(pieman.responses, verify=False)),
