@@ -1,13 +1,9 @@
 """Two real models on real fMRI, run as a user runs it."""
 
-import pathlib
-import subprocess
-import sys
-
+import command
 import pandas as pd
 import pytest
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 MINILM = "all-MiniLM-L6-v2"
 CONTROLS = {
     "word_rate",
@@ -29,20 +25,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def alice(data_root, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alice") / "work"
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "jaxalign.main",
-            f"--config={REPOSITORY / 'configs/alice.py'}",
-            f"--workdir={workdir}",
-            f"--data_root={data_root}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=2400,
-        check=False,
-    )
+    result = command.call("alice.py", workdir, f"--data_root={data_root}", timeout=2400)
     assert result.returncode == 0, result.stderr
     return workdir, result
 

@@ -3,16 +3,15 @@
 import dataclasses
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import protocol_oracle as oracle
 import pytest
+from quiet import close, score
 from refusals import refused
 from sklearn import linear_model, model_selection
 
 import jaxalign
-from jaxalign import api
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import scoring
 from jaxalign.data import protocols
@@ -29,17 +28,6 @@ def problem(rng, n, p, v, *, noise=2.0):
     Y = 3 + X @ rng.standard_normal((p, v)) / np.sqrt(p) + noise * rng.standard_normal((n, v))
     groups = np.sort(rng.integers(0, 20, n))
     return X, Y, np.array([f"story{i}" for i in groups])
-
-
-def score(*args, **options):
-    """Score without the warning of shuffled protocols, which has its own test."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", api.ShuffledFoldsWarning)
-        return jaxalign.score_arrays(*args, **options)
-
-
-def close(found, expected, atol=1e-5):
-    np.testing.assert_allclose(found, expected, atol=atol)
 
 
 # Brain-Score

@@ -1,31 +1,18 @@
 """Ceilings that `score_arrays` is given, or computes with a protocol's folds and regression."""
 
 import dataclasses
-import warnings
 
 import ceiling_oracle as oracle
 import numpy as np
 import protocol_oracle
 import pytest
+from quiet import close, score
 from refusals import refused
 
-import jaxalign
-from jaxalign import api
 from jaxalign.core import scoring, subsets
 from jaxalign.core.ceiling import Ceiling
 from jaxalign.core.protocol import Folds, Penalty
 from jaxalign.data import protocols
-
-
-def score(*args, **options):
-    """Score without the warning of shuffled protocols, which has its own test."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", api.ShuffledFoldsWarning)
-        return jaxalign.score_arrays(*args, **options)
-
-
-def close(found, expected, atol=1e-5):
-    np.testing.assert_allclose(found, expected, atol=atol)
 
 
 def voxels(rng, sizes, *, noise=1.0):

@@ -10,27 +10,14 @@ import numpy as np
 import pandas as pd
 import protocol_oracle as oracle
 import pytest
+from quiet import close, score
 from scipy import special
 from sklearn import model_selection
 
-import jaxalign
-from jaxalign import api
 from jaxalign.core.protocol import Penalty, Scaling
 from jaxalign.data import alice as alice_lib
 from jaxalign.data import controls, natural_stories, protocols, samples, tokenizer_files
 from jaxalign.models import zoo
-
-
-def score(*args, **options):
-    """Score without the warning of shuffled protocols."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", api.ShuffledFoldsWarning)
-        return jaxalign.score_arrays(*args, **options)
-
-
-def close(found, expected, atol=1e-5):
-    np.testing.assert_allclose(found, expected, atol=atol)
-
 
 # Pereira2018
 

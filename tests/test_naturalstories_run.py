@@ -1,18 +1,15 @@
 """Natural Stories as a user runs it, against pandas, SciPy and statsmodels on the raw files."""
 
 import json
-import pathlib
 import re
-import subprocess
-import sys
 
+import command
 import numpy as np
 import pandas as pd
 import pytest
 import tensorstore as ts
 from scipy import optimize, stats
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 SOURCES = ("stories260K", "untrained", "gpt3-davinci")
 DATASETS = {  # data set -> column of mean times
     "naturalstories": "published",
@@ -27,20 +24,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def run(data_root, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("stories") / "work"
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "jaxalign.main",
-            f"--config={REPOSITORY / 'configs/naturalstories.py'}",
-            f"--workdir={workdir}",
-            f"--data_root={data_root}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
+    flags = [f"--data_root={data_root}"]
+    result = command.call("naturalstories.py", workdir, *flags, timeout=1200)
     assert result.returncode == 0, result.stderr
     return workdir, result.stdout
 

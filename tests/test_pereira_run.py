@@ -1,9 +1,6 @@
 """GPT-2 as given and the mean of the language network: a run as users run it, and scikit-learn."""
 
-import pathlib
-import subprocess
-import sys
-
+import command
 import numpy as np
 import pandas as pd
 import protocol_oracle as oracle
@@ -13,7 +10,6 @@ from sklearn import linear_model, model_selection, preprocessing
 from jaxalign.core import folds as folds_lib
 from jaxalign.data import pereira_mean
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 ALPHAS = 10.0 ** (np.arange(-2, 15) / 2)
 MODEL = "gpt2-layer12"
 
@@ -21,15 +17,8 @@ pytestmark = pytest.mark.slow
 
 
 def run(workdir, data_root, protocol=""):
-    config = f"--config={REPOSITORY / 'configs/pereira_mean.py'}{protocol and ':' + protocol}"
-    result = subprocess.run(
-        [sys.executable, "-m", "jaxalign.main", config]
-        + [f"--workdir={workdir}", f"--data_root={data_root}"],
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
+    config = f"pereira_mean.py{protocol and ':' + protocol}"
+    result = command.call(config, workdir, f"--data_root={data_root}", timeout=1800)
     assert result.returncode == 0, result.stderr
     return workdir / "report", result
 

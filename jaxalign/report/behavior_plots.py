@@ -60,7 +60,7 @@ def correlations(scores: pd.DataFrame) -> bytes:
     rows = scores[(scores.measure == behavior_rows.CORRELATION) & (scores.offset == 0)]
     panels = _panels(rows)
     labels = list(colours)
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         size = (2.7 * len(panels) + 1.2, 0.36 * len(labels) + 1.5)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
@@ -89,7 +89,7 @@ def correlations(scores: pd.DataFrame) -> bytes:
             axis.set_xlabel("|r| with mean reading times")
         axes[0].set_yticks(range(len(labels)), labels)
         axes[0].invert_yaxis()
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def offsets(scores: pd.DataFrame) -> bytes:
@@ -106,7 +106,7 @@ def offsets(scores: pd.DataFrame) -> bytes:
         (scores.measure == behavior_rows.CORRELATION) & (scores.context != behavior_rows.BASELINE)
     ]
     panels = _panels(rows)
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(2.5 * len(panels) + 1.6, 2.7), layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axis, (title, own) in zip(axes, panels, strict=True):
@@ -124,7 +124,7 @@ def offsets(scores: pd.DataFrame) -> bytes:
         axes[0].set_ylabel("Pearson r")
         handles = axes[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside right upper", frameon=False)
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def gains(scores: pd.DataFrame, stories: pd.DataFrame) -> bytes:
@@ -150,7 +150,7 @@ def gains(scores: pd.DataFrame, stories: pd.DataFrame) -> bytes:
     dots = stories[
         (stories.measure == behavior_rows.GAIN) & (stories.evaluation == behavior_rows.HELD_OUT)
     ]
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         size = (2.4 * len(panels) + 1.2, 0.4 * len(labels) + 1.6)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -194,4 +194,4 @@ def gains(scores: pd.DataFrame, stories: pd.DataFrame) -> bytes:
         axes[0].invert_yaxis()
         handles = axes[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower left", ncols=2, frameon=False, fontsize=7)
-        return plots._svg(figure)
+        return plots.svg(figure)

@@ -159,14 +159,14 @@ def scaling(rows: pd.DataFrame) -> bytes:
       An SVG.
     """
     axes_names = list(dict.fromkeys(rows.axis))
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(2.4 * len(axes_names) + 0.6, 2.8), layout="constrained")
         panels = figure.subplots(1, len(axes_names), sharey=True, squeeze=False)[0]
         for panel, axis in zip(panels, axes_names, strict=True):
             _panel(panel, rows[rows.axis == axis])
             panel.set_xlabel(f"{AXES[axis]} ({axis})")
         panels[0].set_ylabel("time (s)")
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def _panel(panel, rows: pd.DataFrame) -> None:

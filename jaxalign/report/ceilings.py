@@ -167,7 +167,7 @@ def roi_points(rows: pd.DataFrame) -> bytes:
     if table.empty:
         return b""
     rois, kinds = list(dict.fromkeys(table.roi)), list(dict.fromkeys(table.kind))
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(max(1.4 * len(rois) + 4.6, 6.5), 3.6), layout="constrained")
         axis = figure.subplots()
         for i, kind in enumerate(kinds):
@@ -182,7 +182,7 @@ def roi_points(rows: pd.DataFrame) -> bytes:
         axis.set_xlim(-0.6, len(rois) - 0.4)
         axis.set_ylabel("correlation")
         axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def isc_targets(rows: pd.DataFrame) -> bytes:
@@ -200,7 +200,7 @@ def isc_targets(rows: pd.DataFrame) -> bytes:
         return b""
     rois = list(dict.fromkeys(own.roi))
     most = own.groupby("roi").size().max()
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         width = min(max((0.05 * most + 0.5) * len(rois) + 1.5, 5), 16)
         figure = Figure(figsize=(width, 3.2), layout="constrained")
         axes = figure.subplots(1, len(rois), sharey=True, squeeze=False)[0]
@@ -222,7 +222,7 @@ def isc_targets(rows: pd.DataFrame) -> bytes:
             axis.set_xlabel("targets" if len(part) > 1 else "")
             axis.set_xticks([])
         axes[0].set_ylabel("ISC (leave one out)")
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def extrapolation(rows: pd.DataFrame, curves: pd.DataFrame) -> bytes:
@@ -237,7 +237,7 @@ def extrapolation(rows: pd.DataFrame, curves: pd.DataFrame) -> bytes:
     """
     rois = list(dict.fromkeys(curves.roi))
     whole = rows[(rows.subject == tables.GROUP) & (rows.target == "")]
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(max(2.2 * len(rois) + 2.6, 5.5), 3.2), layout="constrained")
         axes = figure.subplots(1, len(rois), sharey=True, squeeze=False)[0]
         for axis, roi in zip(axes, rois, strict=True):
@@ -259,7 +259,7 @@ def extrapolation(rows: pd.DataFrame, curves: pd.DataFrame) -> bytes:
             axis.minorticks_off()
         axes[0].set_ylabel("Pearson r, median over targets")
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def page(

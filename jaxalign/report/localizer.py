@@ -95,7 +95,7 @@ def layer_bars(networks: Mapping[str, Units]) -> bytes:
     Returns:
       An SVG.
     """
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(3 * len(networks) + 1, 2.5), layout="constrained")
         axes = figure.subplots(1, len(networks), sharey=True, squeeze=False)[0]
         for axis, (name, units) in zip(axes, networks.items(), strict=True):
@@ -109,7 +109,7 @@ def layer_bars(networks: Mapping[str, Units]) -> bytes:
         axes[0].set_ylabel("units")
         axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def histograms(networks: Mapping[str, Units]) -> bytes:
@@ -121,7 +121,7 @@ def histograms(networks: Mapping[str, Units]) -> bytes:
     Returns:
       An SVG.
     """
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(3 * len(networks) + 1, 2.5), layout="constrained")
         axes = figure.subplots(1, len(networks), squeeze=False)[0]
         for axis, (name, units) in zip(axes, networks.items(), strict=True):
@@ -138,7 +138,7 @@ def histograms(networks: Mapping[str, Units]) -> bytes:
             axis.set_xlabel("t, sentences against non-words")
         axes[0].set_ylabel("density")
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def summary(layers: pd.DataFrame, found: pd.DataFrame, paths: Mapping[str, pathlib.Path]) -> str:

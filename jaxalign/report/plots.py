@@ -5,6 +5,7 @@ import io
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxalign.report import tables
@@ -29,7 +30,7 @@ COLOURS = {
     "oasm": "#AA4499",
     "ceiling": "#000000",
 }
-_STYLE = {
+STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -56,7 +57,7 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> bytes:
         ("participants (mean, 95 % interval)", own[own.subject != tables.GROUP]),
     ]
     levels = [(title, frame) for title, frame in levels if len(frame)]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         width = max(2.1 * len(rois) + 1.6, 4.5)
         figure = Figure(figsize=(width, 2.3 * len(levels) + 0.6), layout="constrained")
         axes = figure.subplots(len(levels), len(rois), sharex=True, sharey="row", squeeze=False)
@@ -64,7 +65,7 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> bytes:
             axis.set_title(roi)
         for line, (title, frame) in zip(axes, levels, strict=True):
             for axis, roi in zip(line, rois, strict=True):
-                _profile(axis, frame[frame.roi == roi], model)
+                profile(axis, frame[frame.roi == roi], model)
             line[0].set_ylabel(f"Pearson r\n{title}")
         for axis in axes[-1]:
             axis.set_xlabel("layer")
@@ -73,10 +74,17 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> bytes:
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
                 entries.setdefault(label, handle)
         figure.legend(entries.values(), entries.keys(), loc="outside right upper", frameon=False)
-        return _svg(figure)
+        return svg(figure)
 
 
-def _profile(axis, frame: pd.DataFrame, model: str) -> None:
+def profile(axis: Axes, frame: pd.DataFrame, model: str) -> None:
+    """Draw scores against layers: a network with its interval, and its controls.
+
+    Args:
+      axis: to draw on.
+      frame: score rows of one ROI, of the group or of subjects.
+      model: the network.
+    """
     if frame.empty:  # a region that some subject lacks has no group
         return
     num_layers = int(frame.num_layers.max())
@@ -124,7 +132,7 @@ def roi_bars(rows: pd.DataFrame) -> bytes:
     scores = scores[scores.subject != tables.GROUP]
     models = list(dict.fromkeys(scores[scores.control_of == ""].model))
     rois = list(dict.fromkeys(scores.roi))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(
             figsize=(max(1.5 * len(rois) + 2.4, 5), 2.6 * len(models)), layout="constrained"
         )
@@ -160,10 +168,11 @@ def roi_bars(rows: pd.DataFrame) -> bytes:
             axis.set_ylabel("Pearson r")
             axis.set_title(model, loc="left")
             axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-        return _svg(figure)
+        return svg(figure)
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """Return a figure as SVG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

@@ -131,7 +131,7 @@ def profiles(scores: pd.DataFrame, model: str) -> bytes:
     subjects = scores[scores.subject != score_tables.GROUP]
     shown = subjects if len(subjects) else scores
     shown = shown.rename(columns={"value": "score"}).assign(ceiling=np.nan)
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         size = (max(1.8 * len(rois) + 1.8, 4.5), 1.8 * len(measures) + 0.6)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(len(measures), len(rois), sharex=True, sharey="row", squeeze=False)
@@ -141,7 +141,7 @@ def profiles(scores: pd.DataFrame, model: str) -> bytes:
             for axis, roi in zip(line, rois, strict=True):
                 frame = shown[(shown.roi == roi) & (shown.measure == measure)]
                 if frame.score.notna().any():
-                    plots._profile(axis, frame, model)
+                    plots.profile(axis, frame, model)
                 else:
                     axis.text(0.5, 0.5, "undefined", transform=axis.transAxes, ha="center")
             line[0].set_ylabel(MEASURES[measure].replace(", ", "\n"))
@@ -152,7 +152,7 @@ def profiles(scores: pd.DataFrame, model: str) -> bytes:
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
                 entries.setdefault(label, handle)
         figure.legend(entries.values(), entries.keys(), loc="outside right upper", frameon=False)
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def layer_matrix(pairs: pd.DataFrame) -> bytes:
@@ -166,7 +166,7 @@ def layer_matrix(pairs: pd.DataFrame) -> bytes:
     """
     networks = list(pairs.groupby(["model", "control_of"], sort=False))
     num = pairs.layer.nunique()
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         side = min(max(0.36 * num, 2.0), 6.0)
         figure = Figure(figsize=(side * len(networks) + 1.4, side + 0.7), layout="constrained")
         axes = figure.subplots(1, len(networks), sharey=True, squeeze=False)[0]
@@ -189,7 +189,7 @@ def layer_matrix(pairs: pd.DataFrame) -> bytes:
             axis.spines[:].set_visible(False)
         axes[0].set_ylabel("layer")
         figure.colorbar(image, ax=axes, label="linear CKA, debiased", shrink=0.8)
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def remarks(table: pd.DataFrame) -> list[str]:

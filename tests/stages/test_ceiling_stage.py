@@ -1,10 +1,8 @@
 """Ceilings of one's own data, of simulated listeners and of Pie Man, against NumPy by hand."""
 
 import itertools
-import pathlib
-import subprocess
-import sys
 
+import command
 import h5py
 import numpy as np
 import pandas as pd
@@ -19,7 +17,6 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, ceiling, simulate
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 QUICK = {
     "num_resamples": 50,
     "num_nulls": 49,
@@ -312,23 +309,13 @@ def test_settings_that_do_not_fit_the_data(make_job, timed, sentences):
         plan(timed)
 
 
-def call(workdir, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "jaxalign.main", *arguments, f"--workdir={workdir}"],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
 def test_refusals_of_the_command_line(tmp_path):
-    config = f"--config={REPOSITORY / 'configs/ceilings.py'}"
-    for arguments, message in (
-        ([f"{config}:pieman", f"--data_root={tmp_path}"], "data set pieman must lie at"),
-        ([config, "--config.ceiling.alphas=('a',)"], "ceiling.alphas must hold numbers, got 'a'"),
+    numbers = "ceiling.alphas must hold numbers, got 'a'"
+    for config, flag, message in (
+        ("ceilings.py:pieman", f"--data_root={tmp_path}", "data set pieman must lie at"),
+        ("ceilings.py", "--config.ceiling.alphas=('a',)", numbers),
     ):
-        result = call(tmp_path / "work", *arguments)
+        result = command.call(config, tmp_path / "work", flag)
         assert result.returncode == 2
         assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
         assert message in result.stderr
@@ -342,9 +329,9 @@ def test_pie_man(data_root, tmp_path):
     if not path.is_file():
         pytest.skip(f"{path} is not there")
     quick = [f"--config.ceiling.{k}={v}" for k, v in QUICK.items() if k != "alphas"]
-    result = call(
+    result = command.call(
+        "ceilings.py",
         tmp_path,
-        f"--config={REPOSITORY / 'configs/ceilings.py'}",
         f"--data_root={data_root}",
         "--config.ceiling.kinds=('isc', 'split_half')",
         *quick,

@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import pathlib
-import subprocess
-import sys
 
+import command
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +14,6 @@ from jaxalign.data import datasets
 from jaxalign.io import rows, store
 from jaxalign.stages import encode, extract, imported, localize, read_layer, report, similarity
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SCORED = encode.Config(
     alphas=(1.0, 100.0, 10_000.0),
     num_folds=4,
@@ -306,14 +303,7 @@ def test_one_subject_alone(make_job, tmp_path, rng):
 
 
 def call(workdir, argument, *flags):
-    config = f"--config={REPOSITORY / 'configs/own.py'}:{argument}"
-    return subprocess.run(
-        [sys.executable, "-m", "jaxalign.main", config, f"--workdir={workdir}", *flags],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return command.call(f"own.py:{argument}", workdir, *flags)
 
 
 def test_from_the_command_line(extracted, sentences, tmp_path, rng):

@@ -1,27 +1,16 @@
 """One's own data and model, from the command line."""
 
-import pathlib
 import shutil
-import subprocess
-import sys
 
+import command
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
-
-def call(workdir, argument):
-    config = f"--config={REPOSITORY / 'configs/own.py'}:{argument}"
-    return subprocess.run(
-        [sys.executable, "-m", "jaxalign.main", config, f"--workdir={workdir}"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def call(workdir, argument, *flags):
+    return command.call(f"own.py:{argument}", workdir, *flags)
 
 
 @pytest.mark.parametrize("kind", [pytest.param("timed", marks=pytest.mark.slow), "sentences"])

@@ -1,26 +1,14 @@
 """A model on a benchmark, from the command line."""
 
-import pathlib
-import subprocess
-import sys
-
+import command
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-
 
 def call(workdir, argument, *flags):
-    config = f"--config={REPOSITORY / 'configs/score.py'}:{argument}"
-    return subprocess.run(
-        [sys.executable, "-m", "jaxalign.main", config, f"--workdir={workdir}", *flags],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return command.call(f"score.py:{argument}", workdir, *flags)
 
 
 def test_model_on_benchmark(timed, tmp_path):

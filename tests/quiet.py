@@ -1,0 +1,20 @@
+"""What tests of score_arrays share."""
+
+import warnings
+
+import numpy as np
+
+import jaxalign
+from jaxalign import api
+
+
+def score(*args, **options):
+    """Score without the warning of shuffled protocols, which has its own test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", api.ShuffledFoldsWarning)
+        return jaxalign.score_arrays(*args, **options)
+
+
+def close(found, expected, atol=1e-5):
+    """Compare within a tolerance alone: scores are of the order of 1."""
+    np.testing.assert_allclose(found, expected, atol=atol)
