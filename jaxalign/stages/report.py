@@ -14,7 +14,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.report import html, inference, plots, tables
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 6
+VERSION = 8
 SUMMARY = "summary.txt"
 ENCODED = "rows.parquet"  # as the encode stage names them
 PARTITION = "partition.parquet"

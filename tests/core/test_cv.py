@@ -616,7 +616,7 @@ def count_minima(costs):
     [
         (50, "white", ALPHAS),  # too few directions: the grid
         (120, "white", ALPHAS),
-        (120, "autoregressive", DENSE_ALPHAS),
+        pytest.param(120, "autoregressive", DENSE_ALPHAS, marks=pytest.mark.slow),
         pytest.param(50, "white", DENSE_ALPHAS, marks=pytest.mark.slow),
         pytest.param(50, "autoregressive", ALPHAS, marks=pytest.mark.slow),
         pytest.param(260, "white", DENSE_ALPHAS, marks=pytest.mark.slow),
