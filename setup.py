@@ -58,6 +58,7 @@ setuptools.setup(
             "praatio>=6.2",
             "protobuf>=5",
             "pytest>=8.2",
+            "pytest-xdist>=3.5",
             "sentencepiece>=0.2",
             "statsmodels>=0.14.4",  # what regressions of reading times are held against
         ],

@@ -163,11 +163,13 @@ def _remarks(
             "subject under the same roi and name."
         )
     edges = rows[(rows.control_of == "") & (rows.subject != tables.GROUP)]
-    remarks.append(
-        "Penalties chosen at the ends of the grid, networks only: "
-        f"{edges.alpha_low_share.mean():.1%} at the smallest, "
-        f"{edges.alpha_high_share.mean():.1%} at the largest."
-    )
+    # Of a single penalty, each choice is at both ends.
+    if not ((edges.alpha_low_share == 1) & (edges.alpha_high_share == 1)).all():
+        remarks.append(
+            "Penalties chosen at the ends of the grid, networks only: "
+            f"{edges.alpha_low_share.mean():.1%} at the smallest, "
+            f"{edges.alpha_high_share.mean():.1%} at the largest."
+        )
     return remarks
 
 
@@ -184,7 +186,7 @@ def _planted(rows: pd.DataFrame, planted: Artefact, layers: pd.DataFrame) -> lis
             f"Best layer: {best.best_layer} ({hit}), mean r over {best.num_subjects} participants "
             f"{best.best_score:.3f}; margin over the second, layer {best.second_layer} "
             f"({best.second_score:.3f}): {best.margin:.3f}, 95 % interval "
-            f"[{best.ci_low:.3f}, {best.ci_high:.3f}] over participants, who share the signal."
+            f"[{best.ci_low:.3f}, {best.ci_high:.3f}] over participants, who share the signal, and folds."
         )
     # Ceilings are the responses' own: any row of a participant has them.
     own = rows[rows.subject != tables.GROUP].drop_duplicates(["subject", "roi"])
