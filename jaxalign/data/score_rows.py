@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.core import ceiling, cv, scoring, stats
-from jaxalign.core.alignment import AlignmentScore
+from jaxalign.core.alignment import AlignmentScore, Reference
 from jaxalign.core.folds import Fold
 from jaxalign.core.protocol import Protocol
 from jaxalign.data import targets
@@ -110,7 +110,7 @@ def whole(
     protocol: Protocol,
     folds: Sequence[Fold],
     *,
-    known_ceiling: float = np.nan,
+    known_ceiling: Reference | float = np.nan,
     contiguous: float = np.nan,
 ) -> AlignmentScore:
     """Return the one score of a protocol: over the subjects, without the group's mean.
@@ -120,8 +120,7 @@ def whole(
       goals: the targets.
       protocol: of kind "encoding".
       folds: on which they were found.
-      known_ceiling: published for the protocol; of "leave_one_subject_out" those of the targets are
-        taken.
+      known_ceiling: of the protocol, computed or published.
       contiguous: see `scoring.combine`.
 
     Returns:
@@ -134,9 +133,7 @@ def whole(
         protocol,
         folds,
         subjects=[subject for subject in goals.subject if subject != targets.GROUP],
-        ceiling=goals.ceiling[people]
-        if protocol.ceiling == "leave_one_subject_out"
-        else known_ceiling,
+        ceiling=known_ceiling,
         contiguous=contiguous,
     )
     return found._replace(layers=np.array([*results, -1])[found.layers])

@@ -86,7 +86,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
 def _report(config: Config, planted: Artefact | None, artefact: Artefact) -> dict:
     joined = [x for x in artefact.inputs if x.settings.get("partition")]
     permuted = [x for x in artefact.inputs if x.settings.get("permutations")]
-    scored = [x for x in artefact.inputs if x not in joined and x not in permuted]
+    others = [*joined, *permuted, *(x for x in artefact.inputs if x.settings.get("ceiling"))]
+    scored = [x for x in artefact.inputs if x not in others]
     rows = pd.concat([rows_lib.read(x.path / ENCODED) for x in scored])
     rows = rows.reset_index(drop=True)
     rows_lib.write(artefact.path / "scores.parquet", rows.to_dict("records"))
@@ -186,7 +187,8 @@ def _planted(rows: pd.DataFrame, planted: Artefact, layers: pd.DataFrame) -> lis
             f"Best layer: {best.best_layer} ({hit}), mean r over {best.num_subjects} participants "
             f"{best.best_score:.3f}; margin over the second, layer {best.second_layer} "
             f"({best.second_score:.3f}): {best.margin:.3f}, 95 % interval "
-            f"[{best.ci_low:.3f}, {best.ci_high:.3f}] over participants, who share the signal, and folds."
+            f"[{best.ci_low:.3f}, {best.ci_high:.3f}] over folds and participants, who share the "
+            "signal."
         )
     # Ceilings are the responses' own: any row of a participant has them.
     own = rows[rows.subject != tables.GROUP].drop_duplicates(["subject", "roi"])

@@ -20,7 +20,8 @@ EXTRACTION = tiny.bert(untrained_seed=-1)
 
 
 def encoded(job, config):
-    _, (artefact,) = tiny.run(job, EXTRACTION, config)
+    # Where a ceiling is found, it comes first.
+    _, (*_, artefact) = tiny.run(job, EXTRACTION, config)
     return rows_lib.read(artefact.path / encode.ROWS), artefact.facts()["alignment"]
 
 
@@ -72,7 +73,8 @@ def test_sentences_score_as_arrays_do(make_job, sentences, protocol):
             targets=[f"{x} {y}" for x, y in zip(responses.roi, responses.target, strict=True)],
             ceiling=ceiling or None,
         )
-    for name in ("score", "raw", "ceiling", "contiguous"):
+    names = ("score", "raw", "ceiling", "ceiling_low", "ceiling_high", "contiguous")
+    for name in names:
         np.testing.assert_allclose(alignment[name], getattr(found, name), atol=1e-6, err_msg=name)
     assert alignment["folds_hash"] == found.folds_hash == rows.folds_hash[0]
     assert alignment["layers"] == sorted(set(found.layers.ravel().tolist()))
@@ -148,3 +150,36 @@ def test_undefined_correlations_are_counted(make_job, sentences):
     rows, alignment = encoded(make_job(sentences), config)
     assert alignment["num_nan"] == 10
     assert rows[(rows.subject == "s0") & (rows.roi == "A")].num_nan.tolist() == [10]
+
+
+def test_an_extrapolated_ceiling_is_that_of_arrays(make_job, sentences):
+    job = make_job(sentences)
+    config = dataclasses.replace(
+        PLAIN, protocol="brainscore-linear-2023", max_subsets=2, layers=(1,)
+    )
+    _, alignment = encoded(job, config)
+    X, responses = arrays(job)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jaxalign.ShuffledFoldsWarning)
+        found = jaxalign.score_arrays(
+            X[1],
+            responses.values,
+            protocol="brainscore-linear-2023",
+            groups=[name.split(".")[0] for name in responses.stimulus_id],
+            subjects=responses.subject,
+            max_subsets=2,
+        )
+    for name in ("raw", "ceiling", "ceiling_low", "ceiling_high", "score"):
+        np.testing.assert_allclose(alignment[name], getattr(found, name), atol=1e-6, err_msg=name)
+
+
+def test_ceilings_that_cannot_be_extrapolated_are_refused(make_job, sentences):
+    job = make_job(sentences)
+    responses = job.dataset.responses
+    two = responses.columns([s != "s2" for s in responses.subject])
+    (sentences / "responses.npz").write_bytes(two.to_bytes())
+    config = dataclasses.replace(PLAIN, protocol="brainscore-linear-2023", max_subsets=2)
+    with refused("encode.max_subsets must be 0 for 2 subjects", "needs 3"):
+        tiny.run(make_job(sentences), EXTRACTION, config)
+    with refused("encode.max_subsets must be >= 0", "-1"):
+        dataclasses.replace(PLAIN, max_subsets=-1)

@@ -29,6 +29,9 @@ class Config:
     protocol: str = ""
     test_runs: tuple[str, ...] = ()  # of protocols that need a test set
     protocol_ceiling: float = 0.0  # published for the protocol on these data; 0: none is known
+    # Subsets of subjects, of each size, from which a protocol's extrapolated ceiling is found where
+    # none is published; 0: it stays undefined.
+    max_subsets: int = 0
     alphas: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-2, 15))
     search: str = "adaptive"  # or "grid": compute the inner error of every penalty
     num_folds: int = 6
@@ -89,6 +92,7 @@ class Config:
             ("partition_draws", 0),
             ("partition_rounds", 0),
             ("permutations", 0),
+            ("max_subsets", 0),
             ("order_block", int(self.orders == "block")),
             ("ceiling_splits", 1),
         ):

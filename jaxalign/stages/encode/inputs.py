@@ -57,7 +57,7 @@ def prepare(config: Config, job: Job, artefact: Artefact) -> Prepared:
     stimuli = job.dataset.stimuli
     responses, left_out = targets.select(_responses(job, artefact), config.rois)
     protocol = config_lib.protocol(config)
-    folds = make_folds(config, protocol, responses, job.dataset)
+    folds = make_folds(config, protocol, responses, groups(config, responses, job.dataset))
     goals = targets.assemble(
         responses,
         [fold.outer.test for fold in folds],
@@ -80,18 +80,23 @@ def _responses(job: Job, artefact: Artefact) -> Responses:
 
 
 def make_folds(
-    config: Config, protocol: Protocol, responses: Responses, dataset: Dataset
+    config: Config, protocol: Protocol, responses: Responses, kept: list[str] | None
 ) -> tuple[folds_lib.Fold, ...]:
     """Make the folds of a protocol.
 
-    A protocol by name keeps together what the data set says belongs together, or runs where
-    responses are timed; it leaves no gap between groups, for single stimuli are no stream.
+    A protocol by name leaves no gap between single stimuli, which are no stream. Of timed responses
+    runs are what is kept together, where a protocol draws groups.
+
+    Args:
+      config: settings.
+      protocol: that of the settings, or another for the same samples.
+      responses: whose samples are divided.
+      kept: from `groups`.
 
     Raises:
       InputError: if the test set is not what the protocol needs.
       ValueError: if samples do not suffice; see `scoring.make_folds`.
     """
-    kept = groups(config, responses, dataset)
     runs = None if config.protocol and not responses.is_timed else responses.run
     if responses.is_timed and protocol.encoding[0].rule == "shuffled_groups":
         kept = responses.run
@@ -117,7 +122,10 @@ def make_folds(
 
 
 def groups(config: Config, responses: Responses, dataset: Dataset) -> list[str] | None:
-    """Return what folds keep together of single stimuli; None: nothing, as of timed responses."""
+    """Return what folds keep together of single stimuli; None: nothing, as of timed responses.
+
+    Under a protocol by name that is what the data set says belongs together.
+    """
     if responses.is_timed:
         return None
     if config.protocol or config.groups == "dataset":

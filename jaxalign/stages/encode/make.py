@@ -22,7 +22,7 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job
 from jaxalign.stages.encode import config as config_lib
-from jaxalign.stages.encode import inputs
+from jaxalign.stages.encode import inputs, reference
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import FeatureSet, Prepared
 
@@ -136,10 +136,12 @@ def _alignment(
     protocol = data.protocol
     contiguous = float("nan")
     if protocol.is_shuffled:
-        groups = inputs.groups(config, data.responses, job.dataset)
-        num_groups = None if groups is None else len(set(groups))
+        kept = inputs.groups(config, data.responses, job.dataset)
+        if kept is not None and len(set(kept)) < 3:  # which are too few to be blocks
+            kept = None
+        num_groups = None if kept is None else len(set(kept))
         other = scoring.unshuffled(protocol, num_groups=num_groups)
-        folds = inputs.make_folds(config, other, data.responses, job.dataset)
+        folds = inputs.make_folds(config, other, data.responses, kept)
         blocks = data._replace(protocol=other, folds=folds)
         results = _score_layers(config, job, features_of, blocks, lexicon, artefact, "contiguous")
         contiguous = score_rows.whole(results, data.goals, other, folds).raw
@@ -148,7 +150,7 @@ def _alignment(
         data.goals,
         protocol,
         data.folds,
-        known_ceiling=config.protocol_ceiling or np.nan,
+        known_ceiling=reference.read(artefact) or config.protocol_ceiling or np.nan,
         contiguous=contiguous,
     )
     if protocol.is_shuffled:
@@ -159,7 +161,10 @@ def _alignment(
         "layers": sorted(set(found.layers.ravel().tolist())),
     } | {
         name: getattr(found, name)
-        for name in ("protocol", "folds_hash", "score", "raw", "ceiling", "contiguous", "num_nan")
+        for name in (
+            *("protocol", "folds_hash", "score", "raw", "ceiling", "ceiling_low", "ceiling_high"),
+            *("contiguous", "num_nan"),
+        )
     }
 
 

@@ -25,7 +25,7 @@ from jaxalign.stages import (
     untrained,
 )
 from jaxalign.stages.encode import config as config_lib
-from jaxalign.stages.encode import inputs, make, permute
+from jaxalign.stages.encode import inputs, make, permute, reference
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import FeatureSet
 
@@ -66,7 +66,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     for control in (*config.controls, *config.partition):
         controls.check(control, job.dataset.stimuli)
     num_orders = permute.check(config, planned) if config.permutations else 0
-    steps = []
+    shared = _settings(config, job, bool(simulated))
+    steps = reference.plan(config, job, planned, simulated, shared)
+    ceilings = [step.artefact for step in steps]
     for name, source in stores.items():
         _check_network(config, name, source, shortest)
         set_of = functools.partial(_feature_set, upstream, source)
@@ -77,10 +79,10 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 workdir=job.workdir,
                 stage="encode",
                 name=name + (f" {features_of.model}" if features_of.control_of else ""),
-                settings=_settings(config, job, bool(simulated))
+                settings=shared
                 | {"model": features_of.model, "control_of": features_of.control_of}
                 | config_lib.options(config, (features_of.model,)),
-                inputs=(features_of.source, *simulated),
+                inputs=(features_of.source, *simulated, *ceilings),
                 cost=_cost(config, features_of, len(planned.run), len(folds)),
             )
             run = functools.partial(make.encode, config, job, features_of)
@@ -158,11 +160,11 @@ def _feature_set(upstream: Upstream, source: Artefact, where: str, control: str)
 def _settings(config: Config, job: Job, simulated: bool) -> dict:
     """Return what fixes the content of every artefact; that of some controls has `_options` too."""
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
-    # Each control is a step of its own, and so are partition and permutations.
+    # Each control is a step of its own, and so are ceiling, partition and permutations.
     options = ("shuffle", "oasm_sigma", "frequency_table", "word_vectors")
     permuted = ("permutations", "orders", "order_block")
     joined = ("partition", "partition_draws", "partition_rounds")
-    for name in ("controls", *joined, *permuted, *options):
+    for name in ("controls", "max_subsets", *joined, *permuted, *options):
         del settings[name]
     settings["responses_hash"] = "" if simulated else job.dataset.hash
     return settings
@@ -225,7 +227,8 @@ def _checked_folds(
             f"{short[0]!r} has 1."
         )
     try:
-        return inputs.make_folds(config, config_lib.protocol(config), responses, dataset)
+        kept = inputs.groups(config, responses, dataset)
+        return inputs.make_folds(config, config_lib.protocol(config), responses, kept)
     except ValueError as error:
         raise InputError(f"encode: {error}") from error
 

@@ -1,0 +1,104 @@
+"""The ceiling that belongs to a protocol by name, found once for all that is scored under it."""
+
+import functools
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxalign.core import protocol_ceiling
+from jaxalign.core.alignment import Reference
+from jaxalign.data.schema import GROUP, Responses
+from jaxalign.errors import InputError
+from jaxalign.io import arrays
+from jaxalign.io.run_dir import Artefact
+from jaxalign.stages import Job, Step
+from jaxalign.stages.encode import config as config_lib
+from jaxalign.stages.encode import inputs
+from jaxalign.stages.encode.config import Config
+
+FILE = "ceiling.npz"
+
+
+def plan(
+    config: Config, job: Job, planned: Responses, simulated: Sequence[Artefact], settings: dict
+) -> list[Step]:
+    """Plan the one step that finds the ceiling, if there is one to find.
+
+    One that was published is taken instead. Extrapolation is found only where it is asked for: with
+    many voxels it takes longer than all scores.
+
+    Args:
+      config: settings.
+      job: as every stage has it.
+      planned: responses; simulated ones have no subjects yet.
+      simulated: the artefact of planted responses, or nothing.
+      settings: of every artefact of the stage.
+
+    Raises:
+      InputError: if there are fewer subjects than an extrapolation needs.
+    """
+    kind = config_lib.protocol(config).ceiling if config.protocol else "none"
+    is_asked_for = kind == "leave_one_subject_out" or (
+        kind == "extrapolated" and config.max_subsets > 0
+    )
+    if config.protocol_ceiling or not is_asked_for:
+        return []
+    num_subjects = len(set(planned.subject))
+    if kind == "extrapolated" and not simulated and num_subjects < 3:
+        raise InputError(
+            f"encode.max_subsets must be 0 for {num_subjects} subjects: an extrapolated ceiling "
+            "needs 3."
+        )
+    names = ("version", "seed", "protocol", "test_runs", "rois", "responses_hash")
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="encode",
+        name=f"ceiling of {config.protocol}",
+        settings={name: settings[name] for name in names}
+        | {"ceiling": kind, "max_subsets": config.max_subsets},
+        inputs=tuple(simulated),
+        cost=f"{num_subjects} subjects, "
+        + (
+            "each with the mean of the others"
+            if config.max_subsets == 0
+            else "from subsets of them"
+        ),
+    )
+    return [Step(artefact=artefact, make=functools.partial(_make, config, job))]
+
+
+def read(artefact: Artefact) -> Reference | None:
+    """Return the ceiling among an artefact's inputs; None if there is none."""
+    for source in artefact.inputs:
+        if source.settings.get("ceiling"):
+            found = arrays.read(source.path / FILE, Reference)
+            if found is None:
+                raise InputError(f"{source.path / FILE} must hold a ceiling: delete {source.path}.")
+            return Reference(*(float(x) for x in found[:3]), found.per_target)
+    return None
+
+
+def _make(config: Config, job: Job, artefact: Artefact) -> dict:
+    start = time.monotonic()
+    data = inputs.prepare(config, job, artefact)
+    responses = data.responses
+    people = np.array([subject != GROUP for subject in data.goals.subject])
+    Y, runs = data.Y[:, people], responses.run if responses.is_timed else None
+    if data.protocol.ceiling == "leave_one_subject_out":
+        names = [f"{x}\n{y}" for x, y in zip(responses.roi, responses.target, strict=True)]
+        found = protocol_ceiling.leave_one_subject_out(
+            Y, data.folds, data.protocol, responses.subject, names, runs
+        )
+    else:
+        found = protocol_ceiling.extrapolated(
+            Y,
+            data.folds,
+            data.protocol,
+            responses.subject,
+            runs=runs,
+            max_subsets=config.max_subsets,
+            mesh=job.mesh if job.mesh.size > 1 else None,
+        )
+    arrays.write(artefact.path / FILE, found)
+    return {"left_out": data.left_out, "seconds": round(time.monotonic() - start, 3)}
