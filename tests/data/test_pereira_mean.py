@@ -96,13 +96,13 @@ def test_spoiled_activations_are_refused(written):
     with refused(table, "stimulus_id must be unique, found '384sentences.0' twice"):
         activations(root)
     table.unlink()
-    with refused(table, "there is no such file"):
+    with refused(table, "it is missing"):
         activations(root)
 
 
 def test_missing_activations_are_named(written):
     (written[0] / adapter.ACTIVATIONS).unlink()
-    with refused(written[0] / adapter.ACTIVATIONS, "there is no such file"):
+    with refused(written[0] / adapter.ACTIVATIONS, "it is missing"):
         activations(written[0])
 
 
