@@ -641,7 +641,9 @@ def test_the_adaptive_search_finds_the_best_penalty(p, kind, alphas, criterion):
     assert (result.num_computed.mean() < len(alphas) / 2) == by_bound
 
 
-@pytest.mark.parametrize("form", ["primal", pytest.param("dual", marks=pytest.mark.slow), "sums"])
+@pytest.mark.parametrize(
+    "form", ["primal", *(pytest.param(x, marks=pytest.mark.slow) for x in ("dual", "sums"))]
+)
 def test_the_adaptive_search_finds_what_the_grid_finds(form):
     X, Y, folds = hard_problem("white", 120)
     grid, adaptive = (

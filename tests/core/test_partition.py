@@ -65,6 +65,7 @@ def test_omega_is_that_of_scikit_learn(problem, shuffle):
     assert (model[:-1] > 0.1).all() and model[-1] < 0 and np.isnan(shares.omega[-1])
 
 
+@pytest.mark.slow
 def test_bands_of_their_own_penalties_recover_what_is_shared(rng):
     """The model holds the controls and something of its own: half of what it explains."""
     n = 400
