@@ -7,7 +7,6 @@ import io
 import json
 import pathlib
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -35,7 +34,8 @@ from jaxalign.report import next_word as report
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
-TOKENS = "tokens.npz"
+TOKENS = "tokens.npy"  # of each token that counts: its place among all, and what it is
+TOKEN = np.dtype([("position", np.int64), ("token_id", np.int32), ("num_bytes", np.int32)])
 SCORES = "scores"
 BLOCKS = "blocks"
 SUMMARY = "summary.txt"
@@ -213,14 +213,11 @@ def _read_text(config: Config, job: Job, model: zoo.Model, reading: Reading, art
     """Write the shards of losses that are missing."""
     cut = reading.windows
     position = cut.predicted
-    packed = io.BytesIO()
-    np.savez_compressed(
-        packed,
-        position=position,
-        token_id=reading.tokens.ids[position],
-        num_bytes=reading.tokens.num_bytes[position],
-    )
-    run_dir.write_atomic(artefact.path / TOKENS, packed.getvalue())
+    tokens = np.empty(len(position), TOKEN)
+    tokens["position"] = position
+    tokens["token_id"] = reading.tokens.ids[position]
+    tokens["num_bytes"] = reading.tokens.num_bytes[position]
+    _save(artefact.path / TOKENS, tokens)
     shards = _shards(len(cut.start), config.shard_windows)
     missing = [x for x in shards if not _is_there(_shard_path(artefact, x), cut, x)]
     if len(missing) < len(shards):
@@ -279,15 +276,19 @@ def _write_shard(artefact: Artefact, shard: range, losses: Float[np.ndarray, " n
             f"{artefact.settings['compute_dtype']}: the weights hold NaN, infinity or numbers too "
             "large for it."
         )
+    _save(_shard_path(artefact, shard), losses.astype(np.float32))
+
+
+def _save(path: pathlib.Path, values: np.ndarray) -> None:
     written = io.BytesIO()
-    np.save(written, losses.astype(np.float32))
-    run_dir.write_atomic(_shard_path(artefact, shard), written.getvalue())
+    np.save(written, values)
+    run_dir.write_atomic(path, written.getvalue())
 
 
 def _load(path: pathlib.Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise InputError(
             f"{path} must be what the stage next_word wrote, but cannot be read: delete "
             f"{path.parent} and run again."
@@ -393,8 +394,7 @@ def _losses(source: Artefact) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, 
     """Read losses in nats, and bytes, of the tokens that count."""
     shards = _shards(source.settings["num_windows"], source.settings["shard_windows"])
     loss = np.concatenate([_load(_shard_path(source, x)) for x in shards]).astype(np.float64)
-    with _load(source.path / TOKENS) as tokens:
-        num_bytes = tokens["num_bytes"]
+    num_bytes = _load(source.path / TOKENS)["num_bytes"]
     if loss.shape != num_bytes.shape:
         raise InputError(
             f"{source.path} must hold the losses of {len(num_bytes)} tokens, found {len(loss)}: "

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from refusals import refused
 from scipy import special, stats
 
 import jaxalign
+from jaxalign import config as jaxalign_config
 from jaxalign.core import next_word as core
 from jaxalign.data import texts, tokenizer_files
 from jaxalign.models import zoo
@@ -26,11 +28,16 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 MODELS = {"llama": tiny.GOLDEN / "llama", "gpt2": tiny.GOLDEN / "decoders/gpt2"}
 
 
-@pytest.fixture
-def text(tmp_path, rng):
-    path = tmp_path / "text.txt"
-    path.write_text(" ".join(rng.choice(tiny.WORDS, 150)) + "\n")
+def write(folder):
+    path = folder / "text.txt"
+    words = np.random.default_rng(0).choice(tiny.WORDS, 150)
+    path.write_text(" ".join(words) + "\n")
     return path
+
+
+@pytest.fixture
+def text(tmp_path):
+    return write(tmp_path)
 
 
 @pytest.fixture
@@ -48,6 +55,11 @@ def make(settings, job):
     return tiny.make(next_word.plan(settings, job, {}))
 
 
+def make_first(settings, job):
+    """Make the losses of the first network alone, without a report."""
+    return tiny.make(next_word.plan(settings, job, {})[:1])[0]
+
+
 def tables(job):
     folder = job.workdir / "next_word"
     read = lambda name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
@@ -60,15 +72,17 @@ def forward(network, tokens):
     return network(tokens, jnp.ones_like(tokens, bool), with_logits=True).logits
 
 
-def by_hand(model, mesh, path, context, stride, *, seed=-1):
-    """Logits and ids of each token that counts, window by window, none padded."""
+def by_hand(model, mesh, path, context, stride):
+    """Logits and ids of each token that counts, from one window after the other."""
     tokenizer = tokenizer_files.load(model.tokenizer_path)
     ids = np.array(tokenizer.encode(path.read_text()).ids)
-    network = jax.device_put(model.load(mesh, untrained_seed=seed), jax.devices()[0])
+    network = jax.device_put(model.load(mesh), jax.devices()[0])
     logits, targets, seen = [], [], 1
     for begin in range(0, len(ids), stride):
         own = ids[begin : begin + context]
-        found = np.asarray(forward(network, jnp.asarray(own)[None])[0])
+        # What follows a token does not change its prediction: one shape, compiled once.
+        whole = np.pad(own, (0, context - len(own)))
+        found = np.asarray(forward(network, jnp.asarray(whole)[None])[0])
         for t in range(max(seen, begin + 1), begin + len(own)):
             logits.append(found[t - begin - 1])
             targets.append(ids[t])
@@ -82,24 +96,47 @@ def losses(logits, targets):
     return -share[np.arange(len(targets)), targets]
 
 
-@pytest.mark.parametrize("name,stride", [("llama", 10), ("gpt2", 1), ("llama", 24)])
-def test_losses_are_those_of_each_window_alone(job, text, mesh, name, stride):
-    made = make(config(text, models=(name,), stride=stride, shard_windows=5), job)
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, mesh):
+    """A network and its control on a text: the text, the job and all artefacts."""
+    folder = tmp_path_factory.mktemp("ran")
+    text = write(folder)
+    job = Job(workdir=folder / "work", data_root=None, dataset=None, mesh=mesh, seed=0)
+    return text, job, make(config(text, shard_windows=5), job)
+
+
+def check(artefact, mesh, text):
+    """Hold a network's losses against those of each window alone, and against `score_arrays`."""
+    model = zoo.find(str(MODELS[artefact.settings["model"]]), None)
+    logits, targets = by_hand(model, mesh, text, 24, artefact.settings["stride"])
+    own, _ = next_word._losses(artefact)
+    np.testing.assert_allclose(own, losses(logits, targets), atol=1e-5)
+    tokens = np.load(artefact.path / "tokens.npy")
+    np.testing.assert_array_equal(tokens["token_id"], targets)
+    found = jaxalign.score_arrays(logits, targets, protocol="wikitext2-nwp")
+    assert own.mean() == pytest.approx(found.raw, abs=1e-5)
+    return found.raw
+
+
+def test_losses_are_those_of_each_window_alone(ran, mesh):
+    text, job, made = ran
+    expected = check(made[0], mesh, text)
     scores, _, _ = tables(job)
-    model = zoo.find(str(MODELS[name]), None)
-    for row, artefact, seed in zip(scores.itertuples(), made, (-1, 0), strict=False):
-        logits, targets = by_hand(model, mesh, text, 24, stride, seed=seed)
-        own, _ = next_word._losses(artefact)
-        np.testing.assert_allclose(own, losses(logits, targets), atol=1e-5)
-        tokens = np.load(artefact.path / "tokens.npz")
-        np.testing.assert_array_equal(tokens["token_id"], targets)
-        found = jaxalign.score_arrays(logits, targets, protocol="wikitext2-nwp")
-        assert row.loss_nats == pytest.approx(found.raw, abs=1e-5)
-        assert row.perplexity == pytest.approx(np.exp(found.raw), rel=1e-5)
-        assert (row.num_tokens, row.context, row.stride) == (len(targets), 24, stride)
-    assert scores.model.tolist() == [name, "untrained"]
-    assert scores.control_of.tolist() == ["", name]
+    assert scores.loss_nats[0] == pytest.approx(expected, abs=1e-5)
+    assert scores.perplexity[0] == pytest.approx(np.exp(expected), rel=1e-5)
+    own, random = (next_word._losses(x)[0] for x in made[:2])
+    assert own.shape == random.shape and abs(own - random).mean() > 0.01
+    assert scores[["model", "control_of"]].to_numpy().tolist() == [
+        ["llama", ""],
+        ["untrained", "llama"],
+    ]
     assert set(scores.protocol) == {"wikitext2-nwp"}
+    assert set(scores.context) == {24} and set(scores.stride) == {10}
+
+
+def test_windows_with_nothing_in_common(job, text, mesh):
+    settings = config(text, models=("gpt2",), stride=24, untrained_seed=-1)
+    check(make_first(settings, job), mesh, text)
 
 
 @pytest.mark.parametrize("name,length", [("llama", 13), ("gpt2", 11)])
@@ -119,10 +156,9 @@ def test_losses_are_those_of_torch(mesh, name, length):
         assert np.isnan(found[row, 0]) and np.isnan(found[row, 1:][~counts]).all()
 
 
-def test_tables_are_means_over_tokens_and_blocks(job, text):
-    made = make(config(text, models=("llama", "gpt2")), job)
+def test_tables_are_means_over_tokens_and_blocks(ran):
+    text, job, made = ran
     scores, blocks, controls = tables(job)
-    assert scores.model.tolist() == ["llama", "untrained", "gpt2", "untrained"]
     size = len(text.read_bytes())
     for row, artefact in zip(scores.itertuples(), made, strict=False):
         loss, num_bytes = next_word._losses(artefact)
@@ -144,7 +180,7 @@ def test_tables_are_means_over_tokens_and_blocks(job, text):
         assert ends == pytest.approx(np.exp(expected))
     difference = scores.loss_nats[0] - scores.loss_nats[1]
     assert controls.loss_nats[0] == pytest.approx(difference, abs=1e-12)
-    assert controls.model.tolist() == ["llama", "gpt2"]
+    assert controls.model.tolist() == ["llama"]
     folder = job.workdir / "next_word"
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert "bits per byte" in page and "wikitext2-nwp" in page and "<svg" not in page
@@ -156,10 +192,10 @@ def test_tables_are_means_over_tokens_and_blocks(job, text):
     assert all((folder / name).is_file() for name in files)
 
 
-def test_an_interrupted_run_goes_on(job, text, monkeypatch, caplog):
+def test_an_interrupted_run_goes_on(job, text, monkeypatch):
     """What a killed run has written is not computed again, and the end is the same."""
     settings = config(text, shard_windows=3, untrained_seed=-1)
-    whole, _ = make(settings, dataclasses.replace(job, workdir=job.workdir / "whole"))
+    whole = make_first(settings, dataclasses.replace(job, workdir=job.workdir / "whole"))
     step, _ = next_word.plan(settings, job, {})
     write, written = next_word._write_shard, []
 
@@ -176,12 +212,13 @@ def test_an_interrupted_run_goes_on(job, text, monkeypatch, caplog):
     assert not step.artefact.is_done and len(written) == 2
     kept = [x.stat().st_mtime_ns for x in sorted(step.artefact.path.glob("losses_*"))]
     monkeypatch.setattr(next_word, "_write_shard", write)
-    (again, page) = make(settings, job)
-    assert "resuming, 2 of" in caplog.text
+    again = make_first(settings, job)
+    # Six windows of 24 tokens were there.
+    assert again.facts()["num_tokens"] == whole.facts()["num_tokens"] - 6 * 24
     assert [x.stat().st_mtime_ns for x in sorted(again.path.glob("losses_*"))[:2]] == kept
     np.testing.assert_array_equal(next_word._losses(again)[0], next_word._losses(whole)[0])
     assert again.fingerprint == whole.fingerprint
-    assert page.is_done and again.facts()["num_predicted"] == len(next_word._losses(again)[0])
+    assert again.facts()["num_predicted"] == len(next_word._losses(again)[0])
 
 
 def test_fingerprints_follow_text_and_windows(job, text):
@@ -236,11 +273,11 @@ def test_weights_that_are_not_finite_are_refused(job, text, tmp_path):
     tensors["model.norm.weight"] = np.full_like(tensors["model.norm.weight"], np.nan)
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
     with refused("next_word spoiled: losses must be finite, but are not in float32"):
-        make(config(text, models=(str(folder),)), job)
+        make_first(config(text, models=(str(folder),)), job)
 
 
 def test_damaged_losses_are_refused(job, text):
-    source, page = make(config(text, untrained_seed=-1), job)
+    source = make_first(config(text), job)
     (path,) = source.path.glob("losses_*")
     whole = path.read_bytes()
     path.write_bytes(whole[:50])
@@ -282,19 +319,28 @@ def call(workdir, argument, *flags):
     )
 
 
-def test_benchmark_from_the_command_line(tmp_path, text):
-    """The benchmark's text lies below the data folder."""
+def test_benchmark_text_lies_below_the_data_folder(tmp_path, text, job):
     folder = tmp_path / "data/wikitext-2-raw-v1"
     folder.mkdir(parents=True)
     rows = pd.DataFrame({"text": ["", *text.read_text().splitlines(keepends=True)]})
     rows.to_parquet(folder / "test-00000-of-00001.parquet")
-    argument = f"score.py:{MODELS['llama']},wikitext2-nwp"
-    result = call(tmp_path / "work", argument, f"--data_root={tmp_path / 'data'}")
-    assert result.returncode == 0, result.stderr
-    assert "Loss of the next token (wikitext2-nwp) on wikitext2-test" in result.stdout
-    scores = pd.read_csv(tmp_path / "work/next_word/scores.csv")
-    assert scores.num_bytes.tolist() == [2 + len(text.read_bytes())] * 2
-    assert set(scores.context) == {128} and set(scores.stride) == {64}
+    argument = f"{MODELS['llama']},wikitext2-nwp"
+    packed = runpy.run_path(str(REPOSITORY / "configs/score.py"))["get_config"](argument)
+    common, stages = jaxalign_config.unpack(packed)
+    assert common.dataset == "" and list(stages) == ["next_word"]
+    job = dataclasses.replace(job, data_root=tmp_path / "data")
+    own, random, page = next_word.plan(stages["next_word"], job, {})
+    settings = own.artefact.settings
+    assert (settings["text"], settings["context"], settings["stride"]) == (
+        "wikitext2-test",
+        128,
+        64,
+    )
+    # A row without text, and the empty line after it.
+    content = texts.find("wikitext2-test", job.data_root).content
+    assert content == "\n\n" + text.read_text()
+    assert random.artefact.settings["untrained_seed"] == 0
+    assert page.artefact.path == job.workdir / "next_word"
 
 
 def test_bad_text_is_one_line(tmp_path):
