@@ -135,7 +135,7 @@ def test_losses_are_those_of_each_window_alone(ran, mesh):
 
 
 def test_windows_with_nothing_in_common(job, text, mesh):
-    settings = config(text, models=("gpt2",), stride=24, untrained_seed=-1)
+    settings = config(text, stride=24, untrained_seed=-1)
     check(make_first(settings, job), mesh, text)
 
 
@@ -343,6 +343,7 @@ def test_benchmark_text_lies_below_the_data_folder(tmp_path, text, job):
     assert page.artefact.path == job.workdir / "next_word"
 
 
+@pytest.mark.slow
 def test_bad_text_is_one_line(tmp_path):
     (tmp_path / "text.txt").write_bytes(b"\xff\xfe")
     result = call(tmp_path / "work", f"next_word.py:{MODELS['llama']},{tmp_path / 'text.txt'}")
