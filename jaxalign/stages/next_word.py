@@ -206,9 +206,6 @@ def _cost(model: zoo.Model, reading: Reading) -> str:
     )
 
 
-# Losses of one network.
-
-
 def _read_text(config: Config, job: Job, model: zoo.Model, reading: Reading, artefact) -> dict:
     """Write the shards of losses that are missing."""
     cut = reading.windows
@@ -340,9 +337,6 @@ def run(
 def _forward(network, tokens, mask):
     output = network(tokens, mask, taps=())
     return score.token_log_probs(network, output, tokens, mask)
-
-
-# The report of all.
 
 
 def _report(config: Config, artefact: Artefact) -> dict:
