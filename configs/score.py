@@ -8,13 +8,14 @@ single samples also what contiguous folds of the same data give.
 
 A benchmark of reading times (Futrell2018-pearsonr) reads all stories as one text, each word after
 all that fits the model, as Brain-Score does; `--config.extract.context=accumulate:restart` is
-hundreds of times faster, with shorter contexts.
+hundreds of times faster, with shorter contexts. wikitext2-nwp reads a text, and is
+configs/next_word.py.
 """
 
 from jaxalign import config
 from jaxalign.data import benchmarks, protocols
 from jaxalign.errors import InputError
-from jaxalign.stages import behavior, encode, extract, report
+from jaxalign.stages import behavior, encode, extract, next_word, report
 
 
 def get_config(argument=""):
@@ -23,7 +24,13 @@ def get_config(argument=""):
         raise InputError(f"--config=configs/score.py:MODEL,BENCHMARK, got {argument!r}.")
     benchmark = benchmarks.find(name)
     reading = benchmark.reading
-    if protocols.find(benchmark.protocol).kind == "reading_time":
+    kind = protocols.find(benchmark.protocol).kind
+    if kind == "next_word":
+        return config.pack(
+            config.Common(),
+            next_word=next_word.Config(models=(model,), text=benchmark.dataset),
+        )
+    if kind == "reading_time":
         return config.pack(
             config.Common(dataset=benchmark.dataset),
             extract=extract.Config(

@@ -18,12 +18,13 @@ STAGES = (
     "encode",
     "similarity",
     "behavior",
+    "next_word",
     "report",
     "bench",
     "bench_extract",
 )
-# Those that make their own data.
-WITHOUT_DATASET = ("bench", "bench_extract")
+# Those that make their own data, or name their text.
+WITHOUT_DATASET = ("bench", "bench_extract", "next_word")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ class Benchmark:
     """What a model is scored on.
 
     Attributes:
-      dataset: name of a data set.
-      protocol: name of a protocol of kind "encoding" or "reading_time".
+      dataset: name of a data set; under a protocol of kind "next_word", of a text (data/texts.py).
+      protocol: name of a protocol of kind "encoding", "reading_time" or "next_word".
       is_timed: whether responses are TRs of timed words; features are then delayed.
       extraction: in place of the protocol's.
       ceiling: published for this protocol; 0: none is.
@@ -95,6 +95,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         )
         for name in ("", "-corrected", "-participants")
     },
+    "wikitext2-nwp": Benchmark(dataset="wikitext2-test", protocol="wikitext2-nwp"),
 }
 
 

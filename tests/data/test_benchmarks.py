@@ -5,7 +5,7 @@ import pytest
 from refusals import refused
 
 from jaxalign import config
-from jaxalign.data import benchmarks, protocols
+from jaxalign.data import benchmarks, protocols, texts
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -18,6 +18,11 @@ def test_every_benchmark_makes_a_configuration(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     common, stages = config.unpack(module.get_config(f"gpt2,{name}"))
+    if protocol.kind == "next_word":
+        assert list(stages) == ["next_word"] and not common.dataset
+        assert stages["next_word"].text == benchmark.dataset
+        assert benchmark.dataset in texts.TEXTS
+        return
     assert common.dataset == benchmark.dataset
     if protocol.kind == "reading_time":
         assert list(stages) == ["extract", "behavior"]

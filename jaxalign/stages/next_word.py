@@ -1,0 +1,397 @@
+"""Text x causal models -> mean loss of the next token, beside that of untrained networks."""
+
+import collections
+import dataclasses
+import functools
+import io
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from absl import logging
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float, Int
+from tqdm import tqdm
+
+from jaxalign.core import mesh as mesh_lib
+from jaxalign.core import next_word as core
+from jaxalign.core.next_word import Windows
+from jaxalign.data import texts, tokenizer_files
+from jaxalign.data.texts import Text, Tokens
+from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
+from jaxalign.io import run_dir
+from jaxalign.io.run_dir import Artefact
+from jaxalign.models import score, zoo
+from jaxalign.report import html
+from jaxalign.report import next_word as report
+from jaxalign.stages import Job, Step, Upstream
+
+VERSION = 1
+TOKENS = "tokens.npy"  # of each token that counts: its place among all, and what it is
+TOKEN = np.dtype([("position", np.int64), ("token_id", np.int32), ("num_bytes", np.int32)])
+SCORES = "scores"
+BLOCKS = "blocks"
+SUMMARY = "summary.txt"
+# Passes that are computed while the host takes the results of those before.
+PASSES_IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the next-word stage."""
+
+    models: tuple[str, ...]  # names in models/table.py, or directories; causal models only
+    text: str  # a name in data/texts.py, or a file
+    context: int = 1024  # tokens of a window; as many as the model takes, if those are fewer
+    stride: int = 0  # tokens by which windows move on; 0: half a window
+    block_tokens: int = 1024  # predicted tokens of a block; intervals leave out one at a time
+    untrained_seed: int = 0  # of the same networks with random weights; -1: do not read with them
+    compute_dtype: str = "float32"  # "bfloat16" halves memory and is faster on accelerators
+    batch_tokens: int = 4096  # tokens of one forward pass, padding included
+    shard_windows: int = 64  # windows of one file; what a killed run has to repeat at most
+
+    def __post_init__(self):
+        if not self.models:
+            raise InputError("next_word.models must name at least one model, got none.")
+        if len(set(self.models)) < len(self.models):
+            raise InputError(f"next_word.models must differ, got {self.models}.")
+        if not self.text:
+            raise InputError("next_word.text must name a text or a file, got ''.")
+        if self.compute_dtype not in zoo.COMPUTE_DTYPES:
+            raise InputError(
+                f"next_word.compute_dtype must be one of {', '.join(zoo.COMPUTE_DTYPES)}, "
+                f"got {self.compute_dtype!r}."
+            )
+        for name, least in (
+            ("context", 2),
+            ("stride", 0),
+            ("block_tokens", 1),
+            ("untrained_seed", -1),
+            ("batch_tokens", 1),
+            ("shard_windows", 1),
+        ):
+            if getattr(self, name) < least:
+                raise InputError(f"next_word.{name} must be >= {least}, got {getattr(self, name)}.")
+
+
+class Reading(NamedTuple):
+    """How a model reads the text."""
+
+    tokens: Tokens
+    context: int  # tokens of a window
+    stride: int
+    windows: Windows
+
+
+class Batch(NamedTuple):
+    """Windows that pass together, padded on the right, and with rows of padding, to one shape."""
+
+    index: range  # of its windows
+    tokens: Int[np.ndarray, "B T"]
+    mask: Bool[np.ndarray, "B T"]
+
+
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Plan the losses of every network, and one report of all.
+
+    Raises:
+      InputError: if a model is missing, not causal or too large, the text is missing, not text or
+        shorter than a window, or the windows do not fit the model.
+    """
+    del upstream
+    text = texts.find(config.text, job.data_root)
+    models = [zoo.find(name, job.data_root) for name in config.models]
+    if repeated := [x for x, n in collections.Counter(m.name for m in models).items() if n > 1]:
+        raise InputError(
+            f"next_word.models must have different names, found {repeated[0]!r} twice."
+        )
+    steps = []
+    for model in models:
+        reading = read(config, model, text)
+        for seed in (-1,) if config.untrained_seed < 0 else (-1, config.untrained_seed):
+            artefact = Artefact(
+                workdir=job.workdir,
+                stage="next_word",
+                name=model.name + ("" if seed < 0 else " untrained"),
+                settings=_settings(config, model, text, reading, seed),
+                cost=_cost(model, reading),
+            )
+            if not artefact.is_done:
+                model.check_memory(job.mesh, dtype=config.compute_dtype)
+            make = functools.partial(_read_text, config, job, model, reading)
+            steps.append(Step(artefact=artefact, make=make))
+    page = Artefact(
+        workdir=job.workdir,
+        stage="next_word",
+        name="report",
+        settings={"version": VERSION, "block_tokens": config.block_tokens},
+        inputs=tuple(step.artefact for step in steps),
+        cost="tables, figures, page",
+        latest_only=True,
+    )
+    return [*steps, Step(artefact=page, make=functools.partial(_report, config), shows=SUMMARY)]
+
+
+def read(config: Config, model: zoo.Model, text: Text) -> Reading:
+    """Cut a text into a model's tokens and windows.
+
+    Raises:
+      InputError: if the model is not causal, has another vocabulary than its tokenizer, or the
+        text is shorter than a window.
+    """
+    if not model.causal:
+        raise InputError(
+            f"next_word.models must be causal, to predict the next token: {model.name} reads a "
+            "text from both sides."
+        )
+    tokenizer = tokenizer_files.load(model.tokenizer_path)
+    tokenizer_files.check_vocabulary(tokenizer, model.config.vocab_size, model=model.name)
+    tokens = texts.tokenize(tokenizer, text.content)
+    context = min(config.context, model.config.max_length)
+    stride = config.stride or context // 2
+    if stride > context:
+        raise InputError(
+            f"next_word.stride must be at most {context}, the tokens of a window of {model.name}, "
+            f"got {stride}."
+        )
+    if len(tokens.ids) < context:
+        raise InputError(
+            f"text {text.path} must fill a window of {context} tokens of {model.name}: it has "
+            f"{len(tokens.ids)}; give a longer text or a smaller next_word.context."
+        )
+    try:
+        cut = core.windows(
+            len(tokens.ids), context=context, stride=stride, num_given=tokens.num_given
+        )
+    except ValueError as error:
+        raise InputError(f"next_word.context, {model.name}: {error}") from error
+    return Reading(tokens, context, stride, cut)
+
+
+def _settings(config: Config, model: zoo.Model, text: Text, reading: Reading, seed: int) -> dict:
+    files = tokenizer_files.files(model.tokenizer_path)
+    return {
+        "version": VERSION,
+        "text": text.name,
+        "text_hash": text.hash,
+        "model": model.name,
+        "model_hash": run_dir.hash_text(
+            model.config_hash + (model.weights_hash if seed < 0 else "")
+        ),
+        "tokenizer_hash": run_dir.hash_text("".join(map(run_dir.hash_file, files))),
+        "untrained_seed": seed,
+        "vocab_size": model.config.vocab_size,
+        "context": reading.context,
+        "stride": reading.stride,
+        "num_windows": len(reading.windows.start),
+        "compute_dtype": config.compute_dtype,
+        "batch_tokens": config.batch_tokens,
+        "shard_windows": config.shard_windows,
+    }
+
+
+def _cost(model: zoo.Model, reading: Reading) -> str:
+    passed = int((reading.windows.stop - reading.windows.start).sum())
+    return (
+        f"{len(reading.tokens.ids)} tokens in {len(reading.windows.start)} windows of "
+        f"{reading.context} every {reading.stride}, "
+        f"{2.0 * model.num_parameters * passed / 1e9:.1f} GFLOP"
+    )
+
+
+def _read_text(config: Config, job: Job, model: zoo.Model, reading: Reading, artefact) -> dict:
+    """Write the shards of losses that are missing."""
+    cut = reading.windows
+    position = cut.predicted
+    tokens = np.empty(len(position), TOKEN)
+    tokens["position"] = position
+    tokens["token_id"] = reading.tokens.ids[position]
+    tokens["num_bytes"] = reading.tokens.num_bytes[position]
+    _save(artefact.path / TOKENS, tokens)
+    shards = _shards(len(cut.start), config.shard_windows)
+    missing = [x for x in shards if not _is_there(_shard_path(artefact, x), cut, x)]
+    if len(missing) < len(shards):
+        logging.info(
+            "next_word %s: resuming, %d of %d shards are there",
+            artefact.name,
+            len(shards) - len(missing),
+            len(shards),
+        )
+    start = time.monotonic()
+    seed = artefact.settings["untrained_seed"]
+    network = model.load(job.mesh, dtype=config.compute_dtype, untrained_seed=seed)
+    num_tokens = 0
+    with tqdm(
+        total=sum(map(len, missing)),
+        desc=f"next_word {artefact.name}",
+        unit=" windows",
+        mininterval=1.0,
+    ) as progress:
+        found = run(network, _batches(config, reading, missing, job.mesh), job.mesh)
+        for shard in missing:
+            parts, left = [], len(shard)
+            while left:
+                batch, log_probs = next(found)
+                for row, i in enumerate(batch.index):
+                    own = slice(cut.first[i] - cut.start[i], cut.stop[i] - cut.start[i])
+                    parts.append(-log_probs[row, own])
+                left -= len(batch.index)
+                num_tokens += int(batch.mask[: len(batch.index)].sum())
+                progress.update(len(batch.index))
+                progress.set_postfix_str(f"{num_tokens / (time.monotonic() - start):.0f} tokens/s")
+            _write_shard(artefact, shard, np.concatenate(parts))
+    seconds = round(time.monotonic() - start, 3)
+    return {"num_tokens": num_tokens, "num_predicted": len(position), "seconds": seconds}
+
+
+def _shards(num_windows: int, size: int) -> list[range]:
+    """Return the windows of each file."""
+    return [range(i, min(i + size, num_windows)) for i in range(0, num_windows, size)]
+
+
+def _shard_path(artefact: Artefact, shard: range) -> pathlib.Path:
+    return artefact.path / f"losses_{shard.start:07d}.npy"
+
+
+def _is_there(path: pathlib.Path, cut: Windows, shard: range) -> bool:
+    """Whether a run before this one has written a shard."""
+    own = slice(shard.start, shard.stop)
+    return path.is_file() and len(_load(path)) == int((cut.stop - cut.first)[own].sum())
+
+
+def _write_shard(artefact: Artefact, shard: range, losses: Float[np.ndarray, " n"]) -> None:
+    if not np.isfinite(losses).all():
+        raise InputError(
+            f"next_word {artefact.name}: losses must be finite, but are not in "
+            f"{artefact.settings['compute_dtype']}: the weights hold NaN, infinity or numbers too "
+            "large for it."
+        )
+    _save(_shard_path(artefact, shard), losses.astype(np.float32))
+
+
+def _save(path: pathlib.Path, values: np.ndarray) -> None:
+    written = io.BytesIO()
+    np.save(written, values)
+    run_dir.write_atomic(path, written.getvalue())
+
+
+def _load(path: pathlib.Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} must be what the stage next_word wrote, but cannot be read: delete "
+            f"{path.parent} and run again."
+        ) from error
+
+
+def _batches(
+    config: Config, reading: Reading, shards: Sequence[range], mesh: Mesh
+) -> Iterator[Batch]:
+    """Yield padded batches of the windows of each shard, in order."""
+    shares, cut = mesh.shape["data"], reading.windows
+    size = min(max(config.batch_tokens // reading.context, 1), config.shard_windows)
+    size = -(-size // shares) * shares
+    for shard in shards:
+        for i in range(shard.start, shard.stop, size):
+            index = range(i, min(i + size, shard.stop))
+            tokens = np.zeros((size, reading.context), np.int32)
+            mask = np.zeros(tokens.shape, bool)
+            mask[:, 0] = True  # a row of padding alone would not stay finite
+            for row, window in enumerate(index):
+                own = reading.tokens.ids[cut.start[window] : cut.stop[window]]
+                tokens[row, : len(own)], mask[row, : len(own)] = own, True
+            yield Batch(index, tokens, mask)
+
+
+def run(
+    network: nnx.Module, batches: Iterator[Batch], mesh: Mesh
+) -> Iterator[tuple[Batch, Float[np.ndarray, "B T"]]]:
+    """Yield each batch with the log-probability of each of its tokens in nats, on the host.
+
+    Args:
+      network: from `zoo.Model.load`.
+      batches: windows.
+      mesh: devices of the network.
+    """
+    in_flight = collections.deque()
+    place = lambda x: jax.device_put(x, mesh_lib.sharding(mesh, ("batch", None), x.shape))
+    for batch in batches:
+        in_flight.append((batch, _forward(network, place(batch.tokens), place(batch.mask))))
+        if len(in_flight) > PASSES_IN_FLIGHT:
+            done, log_probs = in_flight.popleft()
+            yield done, np.asarray(log_probs)
+    for done, log_probs in in_flight:
+        yield done, np.asarray(log_probs)
+
+
+@jax.jit
+@jax.default_matmul_precision("highest")
+def _forward(network, tokens, mask):
+    output = network(tokens, mask, taps=())
+    return score.token_log_probs(network, output, tokens, mask)
+
+
+def _report(config: Config, artefact: Artefact) -> dict:
+    """Average losses, and lay them out as tables, figures and a page."""
+    rows, blocks, losses = [], [], {}
+    for source in artefact.inputs:
+        loss, num_bytes = _losses(source)
+        block = core.blocks(len(loss), config.block_tokens)
+        random = source.settings["untrained_seed"] >= 0
+        model = source.settings["model"]
+        common = {
+            "protocol": report.PROTOCOL,
+            "model": "untrained" if random else model,
+            "control_of": model if random else "",
+        }
+        losses[common["model"], common["control_of"]] = loss, num_bytes, block
+        settings = ("text", "text_hash", "vocab_size", "context", "stride", "compute_dtype")
+        common |= {name: source.settings[name] for name in settings}
+        provenance = {"fingerprint": source.fingerprint, "git_commit": run_dir.git_commit()}
+        rows.append(common | report.values(loss, num_bytes, block) | provenance)
+        blocks += [common | row for row in report.block_values(loss, num_bytes, block)]
+    tables = {
+        SCORES: pd.DataFrame(rows),
+        BLOCKS: pd.DataFrame(blocks),
+        "controls": report.against_controls(losses),
+    }
+    for name, table in tables.items():
+        rows_lib.write_table(artefact.path / name, table)
+    figures = report.figures(tables[SCORES], tables[BLOCKS])
+    for name, svg in figures.items():
+        run_dir.write_atomic(artefact.path / f"{name}.svg", svg)
+    text = report.summary(tables[SCORES], tables["controls"], config.block_tokens)
+    run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
+    provenance = f"commit {run_dir.git_commit() or 'unknown'}\n"
+    provenance += json.dumps(artefact.describe(), indent=1)
+    page = html.page(
+        f"Next-word prediction: {rows[0]['text']}",
+        report.lead(tables[SCORES]),
+        report.sections(tables[SCORES], tables["controls"], figures, config.block_tokens),
+        provenance,
+    )
+    run_dir.write_atomic(artefact.path / "index.html", page.encode())
+    files = [f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")]
+    files += [*(f"{name}.svg" for name in figures), SUMMARY, "index.html"]
+    return {"num_rows": len(rows), "files": files}
+
+
+def _losses(source: Artefact) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Read losses in nats, and bytes, of the tokens that count."""
+    shards = _shards(source.settings["num_windows"], source.settings["shard_windows"])
+    loss = np.concatenate([_load(_shard_path(source, x)) for x in shards]).astype(np.float64)
+    num_bytes = _load(source.path / TOKENS)["num_bytes"]
+    if loss.shape != num_bytes.shape:
+        raise InputError(
+            f"{source.path} must hold the losses of {len(num_bytes)} tokens, found {len(loss)}: "
+            "delete it and run again."
+        )
+    return loss, num_bytes
