@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jaxalign.core import stats
 from jaxalign.report import tables
 
 # The network and each control keep theirs everywhere. Those of the usual controls are colour-blind
@@ -82,7 +83,8 @@ def profile(axis: Axes, frame: pd.DataFrame, model: str) -> None:
 
     Args:
       axis: to draw on.
-      frame: score rows of one ROI, of the group or of subjects.
+      frame: score rows of one ROI, of the group or of subjects; where scores have no folds, as
+        those of similarity, their intervals are over subjects alone.
       model: the network.
     """
     if frame.empty:  # a region that some subject lacks has no group
@@ -94,9 +96,7 @@ def profile(axis: Axes, frame: pd.DataFrame, model: str) -> None:
         if int(features.num_layers.max()) == 0:
             axis.axhline(scores[0].mean(), color=colour, lw=1, ls="--", label=name)
             continue
-        intervals = [
-            tables.interval(features[features.layer == layer].fold_scores) for layer in scores
-        ]
+        intervals = [_interval(features[features.layer == layer]) for layer in scores]
         axis.plot(
             scores.columns,
             [x.mean for x in intervals],
@@ -114,6 +114,12 @@ def profile(axis: Axes, frame: pd.DataFrame, model: str) -> None:
         axis.axhline(ceiling, color=COLOURS["ceiling"], lw=1, ls=":", label="noise ceiling")
     axis.axhline(0, color="#cccccc", lw=0.8, zorder=0)
     axis.set_xticks(range(0, num_layers + 1, max(num_layers // 6, 1)))
+
+
+def _interval(rows: pd.DataFrame) -> stats.Interval:
+    if "fold_scores" in rows:
+        return tables.interval(rows.fold_scores)
+    return stats.mean_interval(rows.score.to_numpy(float))
 
 
 def roi_bars(rows: pd.DataFrame) -> bytes:
