@@ -116,7 +116,7 @@ def test_leaving_one_subject_out(rng, complete):
         names = [np.array(x)[rest] for x in (subjects, targets)]
         own = oracle.with_others(Z[:, rest], blocks, *names)
         left_out.append(oracle.mean_over_subjects(own, names[0]))
-    close([found.ceiling_low, found.ceiling_high], oracle.t_interval(value, left_out))
+    close([found.ceiling_low, found.ceiling_high], oracle.z_interval(value, left_out))
     assert found.ceiling_low < found.ceiling < found.ceiling_high
     assert found.score == found.raw
 
