@@ -255,6 +255,8 @@ def test_a_score_describes_itself(rng):
     assert "95 % interval 0.1000 to 0.9000" in shown and "in contiguous folds" in shown
     assert f"10 folds ({found.folds_hash}), 3 targets, 0 undefined" in shown
     assert "interval" not in repr(found)
+    shown = repr(found._replace(raw=0.25, raw_low=0.125, raw_high=0.375))
+    assert "raw 0.2500 (95 % interval 0.1250 to 0.3750), ceiling" in shown
     several = found._replace(
         per_layer=np.zeros(3), layers=np.array([[2, 2, 0]]), contiguous=float("nan")
     )

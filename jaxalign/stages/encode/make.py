@@ -159,7 +159,10 @@ def _alignment(
         "layers": sorted(set(found.layers.ravel().tolist())),
     } | {
         name: getattr(found, name)
-        for name in ("protocol", "folds_hash", "score", "raw", "ceiling", "contiguous", "num_nan")
+        for name in (
+            *("protocol", "folds_hash", "score", "raw", "raw_low", "raw_high", "ceiling"),
+            *("contiguous", "num_nan"),
+        )
     }
 
 
