@@ -232,6 +232,14 @@ def test_readers_have_a_split_half_ceiling(rng):
     close([found.ceiling_low, found.ceiling_high], oracle.t_interval(expected, left_out), 1e-10)
     one_story = score(bits, times, **own)
     assert one_story.ceiling == found.ceiling and np.isnan(one_story.ceiling_low)
+    assert one_story.raw == found.raw and np.isnan(one_story.raw_low)
+    # Of the score as well, whatever its sign.
+    mean, rows = np.nanmean(times, axis=1), np.arange(60) % 5 > 0
+    r = lambda own: np.corrcoef(bits[own], mean[own])[0, 1]
+    ends = oracle.t_interval(r(rows), [r(rows & (stories != one)) for one in "abcd"])
+    close([found.raw_low, found.raw_high], ends, 1e-10)
+    down = score(-bits, times, **own, runs=stories)
+    close([down.raw, down.raw_low, down.raw_high], [found.raw, *ends], 1e-10)
     assert np.isnan(score(bits, times[:, 0], **own).ceiling)
 
 
