@@ -249,7 +249,8 @@ def _reading_time(X, Y, protocol, sentences, stories, ceiling) -> AlignmentScore
     rows = np.flatnonzero(known & ~first)
     if len(rows) < 3:
         raise InputError(f"There must be at least 3 words to correlate, found {len(rows)}.")
-    r = abs(surprisal.pearson_r(bits[rows], mean[rows]))
+    signed = surprisal.correlation(bits[rows], mean[rows], story[rows])
+    low, high = sorted(float(np.copysign(1, signed.value)) * np.array([signed.low, signed.high]))
     if ceiling is not None:
         found = _given(ceiling, 1, protocol, None)
     elif protocol.ceiling == "split_half":
@@ -258,7 +259,9 @@ def _reading_time(X, Y, protocol, sentences, stories, ceiling) -> AlignmentScore
         found = Reference(half.value, half.low, half.high, np.array([half.value]))
     else:
         found = alignment.reference(np.nan, 1, protocol.aggregation)
-    return _plain(protocol, r, rows, int((~known & ~first).sum()), found)
+    num_nan = int((~known & ~first).sum())
+    plain = _plain(protocol, abs(signed.value), rows, num_nan, found)
+    return plain._replace(raw_low=low, raw_high=high)
 
 
 def _next_word(X, Y, protocol) -> AlignmentScore:
@@ -285,6 +288,8 @@ def _plain(protocol, raw, rows, num_nan, ceiling) -> AlignmentScore:
     return AlignmentScore(
         score=float(np.clip(ratio, 0, 1) if protocol.normalize == "clip" else raw),
         raw=float(raw),
+        raw_low=np.nan,
+        raw_high=np.nan,
         ceiling=known.value,
         per_target=one,
         per_fold=one,
@@ -340,7 +345,7 @@ def average(
 
     Returns:
       Means of `score`, `raw`, `ceiling` and `contiguous`; `per_target` and `per_fold` hold the raw
-      terms, and there are no penalties. The ceiling has no interval: data sets share subjects.
+      terms, and there are no penalties. Nothing has an interval: data sets share subjects.
 
     Raises:
       InputError: if a data set is missing, or has another protocol.
@@ -372,6 +377,8 @@ def average(
         layers=np.zeros((1, 1), int),
         per_layer=np.array([means["raw"]]),
         r2_per_target=nothing[0],
+        raw_low=np.nan,
+        raw_high=np.nan,
         ceiling_low=np.nan,
         ceiling_high=np.nan,
         ceiling_per_target=ceilings,

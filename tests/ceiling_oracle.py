@@ -15,6 +15,11 @@ def t_interval(value, left_out):
     return value - half, value + half
 
 
+def z_interval(value, left_out):
+    """`t_interval` on the scale of Fisher's z."""
+    return np.tanh(t_interval(np.arctanh(value), np.arctanh(left_out)))
+
+
 def with_others(Y, blocks, subjects, targets):
     """Correlate each column with the mean of the others' columns of its name; NaN without any."""
     found = np.full(Y.shape[1], np.nan)

@@ -103,7 +103,7 @@ def test_leaving_one_subject_out(rng, complete):
         names = [np.array(x)[rest] for x in (subjects, targets)]
         own = oracle.with_others(Z[:, rest], blocks, *names)
         left_out.append(oracle.mean_over_subjects(own, names[0]))
-    close([found.ceiling_low, found.ceiling_high], oracle.t_interval(value, left_out))
+    close([found.ceiling_low, found.ceiling_high], oracle.z_interval(value, left_out))
     assert found.ceiling_low < found.ceiling < found.ceiling_high
     assert found.score == found.raw
 
@@ -219,6 +219,14 @@ def test_readers_have_a_split_half_ceiling(rng):
     close([found.ceiling_low, found.ceiling_high], oracle.t_interval(expected, left_out), 1e-10)
     one_story = score(bits, times, **own)
     assert one_story.ceiling == found.ceiling and np.isnan(one_story.ceiling_low)
+    assert one_story.raw == found.raw and np.isnan(one_story.raw_low)
+    # Of the score as well, whatever its sign.
+    mean, rows = np.nanmean(times, axis=1), np.arange(60) % 5 > 0
+    r = lambda own: np.corrcoef(bits[own], mean[own])[0, 1]
+    ends = oracle.t_interval(r(rows), [r(rows & (stories != one)) for one in "abcd"])
+    close([found.raw_low, found.raw_high], ends, 1e-10)
+    down = score(-bits, times, **own, runs=stories)
+    close([down.raw, down.raw_low, down.raw_high], [found.raw, *ends], 1e-10)
     assert np.isnan(score(bits, times[:, 0], **own).ceiling)
 
 
@@ -242,6 +250,8 @@ def test_a_score_describes_itself(rng):
     assert "95 % interval 0.1000 to 0.9000" in shown and "in contiguous folds" in shown
     assert f"10 folds ({found.folds_hash}), 3 targets, 0 undefined" in shown
     assert "interval" not in repr(found)
+    shown = repr(found._replace(raw=0.25, raw_low=0.125, raw_high=0.375))
+    assert "raw 0.2500 (95 % interval 0.1250 to 0.3750), ceiling" in shown
     several = found._replace(
         per_layer=np.zeros(3), layers=np.array([[2, 2, 0]]), contiguous=float("nan")
     )

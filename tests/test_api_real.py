@@ -204,7 +204,7 @@ def test_alice_without_one_listener(alice, listeners):
         rest = subjects != one
         values = ceiling_oracle.with_others(Z[:, rest], blocks, subjects[rest], rois[rest])
         left_out.append(ceiling_oracle.mean_over_subjects(values, subjects[rest]))
-    ends = ceiling_oracle.t_interval(found.ceiling, left_out)
+    ends = ceiling_oracle.z_interval(found.ceiling, left_out)
     close([found.ceiling_low, found.ceiling_high], ends)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxalign.core import features
+from jaxalign.core import features, stats
 from jaxalign.core.features import Labels
 from jaxalign.core.protocol import Aggregation
 
@@ -34,6 +34,9 @@ class AlignmentScore(NamedTuple):
     Attributes:
       score: what the protocol reports: raw, or in relation to the ceiling.
       raw: the metric, summarised over folds, targets and subjects.
+      raw_low, raw_high: 95 % interval of `raw` for new subjects and stimuli, see `interval`; NaN of
+        a single test set, and of the pooled targets of several subjects. It does not know that the
+        best layer was taken. Of reading times over stories.
       ceiling: summarised as `raw` is; NaN where there is none.
       per_target: raw, over folds.
       per_fold: raw, over targets.
@@ -53,6 +56,8 @@ class AlignmentScore(NamedTuple):
 
     score: float
     raw: float
+    raw_low: float
+    raw_high: float
     ceiling: float
     per_target: Float[np.ndarray, " v"]
     per_fold: Float[np.ndarray, " k"]
@@ -70,12 +75,11 @@ class AlignmentScore(NamedTuple):
 
     def __repr__(self) -> str:
         """Say in a few lines what a notebook's cell should show; arrays by their sizes alone."""
-        ceiling = f"{self.ceiling:.4f}"
-        if not np.isnan(self.ceiling_low):
-            ceiling += f" (95 % interval {self.ceiling_low:.4f} to {self.ceiling_high:.4f})"
+        raw = _show(self.raw, self.raw_low, self.raw_high)
+        ceiling = _show(self.ceiling, self.ceiling_low, self.ceiling_high)
         lines = [
             f"AlignmentScore of protocol {self.protocol}: {self.score:.4f}",
-            f"  raw {self.raw:.4f}, ceiling {ceiling}",
+            f"  raw {raw}, ceiling {ceiling}",
         ]
         if not np.isnan(self.contiguous):
             lines.append(f"  raw in contiguous folds of the same data {self.contiguous:.4f}")
@@ -88,6 +92,11 @@ class AlignmentScore(NamedTuple):
             f"{self.num_nan} undefined"
         )
         return "\n".join(lines)
+
+
+def _show(value, low, high):
+    ends = "" if np.isnan(low) else f" (95 % interval {low:.4f} to {high:.4f})"
+    return f"{value:.4f}{ends}"
 
 
 def summarize(
@@ -117,6 +126,43 @@ def summarize(
     per_fold = over_targets(values)
     score = mean_defined(per_fold, axis=0) if rule.first == "targets" else over_targets(over_folds)
     return Summary(float(score), over_folds, per_fold)
+
+
+def interval(
+    values: Float[np.ndarray, "k v"],
+    rule: Aggregation,
+    subjects: Labels | None = None,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Return the interval of a summary: over subjects and folds, `stats.crossed_interval`.
+
+    Each subject's targets are summarised in each fold as the rule says. The ends lie about the
+    summary, of which the mean of those is a part only where both are means.
+
+    Args:
+      values: see `summarize`.
+      rule: likewise.
+      subjects: likewise; None: all targets are of one, and folds alone speak.
+      confidence: coverage.
+
+    Returns:
+      NaN of a single test set, which does not tell how scores depend on its stimuli (an interval
+      over subjects alone covered 92.7 % of what subjects without shared signals would score, and
+      less where they share them). NaN where the targets of several subjects are pooled: the median
+      over all of them is no mean over subjects. NaN where no subject has a score in every fold.
+    """
+    v = values.shape[1]
+    labels = [""] * v if subjects is None else subjects
+    own = list(features.members(labels).values())
+    if len(values) < 2 or (rule.subjects == "pooled" and len(own) > 1):
+        return np.nan, np.nan
+    if rule.undefined == "drop_target":
+        values = np.where(np.isnan(values).any(axis=0), np.nan, values)
+    found = stats.crossed_interval(
+        np.stack([summarize(values[:, index], rule).per_fold for index in own]), confidence
+    )
+    middle = summarize(values, rule, subjects).score - found.mean
+    return found.low + middle, found.high + middle
 
 
 def mean_defined(

@@ -12,9 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy import stats
 
-from jaxalign.core import metrics, resampling
+from jaxalign.core import alignment, metrics, resampling
 
 # Numbers that resamples of a tile of targets may take at a time.
 TILE_NUMBERS = 2**24
@@ -96,6 +95,49 @@ def leave_one_subject_out(
     return subject_correlations(Y, blocks).mean(axis=0)
 
 
+def without_each_subject(
+    Y: Float[np.ndarray, "s v n"], blocks: Sequence[Int[np.ndarray, " _"]]
+) -> Float[np.ndarray, "s s v"]:
+    """Leave out each subject in turn, and do what `leave_one_subject_out` does with the others.
+
+    All follow from products of subjects: with T the sum over subjects, and j left out, subject i is
+    correlated with T - i - j.
+
+    Args:
+      Y: see `subject_correlations`; of finite values.
+      blocks: test samples of each fold.
+
+    Returns:
+      Correlation of each subject (second axis) without each (first axis): NaN on the diagonal,
+      where undefined, and throughout with two subjects.
+    """
+    s, v, n = Y.shape
+    found = np.empty((s, s, v))
+    tile = max(1, TILE_NUMBERS // (s * (n + s)))
+    for start in range(0, v, tile):
+        part = Y[:, start : start + tile].transpose(1, 0, 2)
+        r = np.mean([_without_each(part[..., block]) for block in blocks], axis=0)
+        found[..., start : start + tile] = r.transpose(1, 2, 0)
+    return found
+
+
+def _without_each(Y):
+    """Correlate [v j i] each subject i with the sum over those who are neither i nor j."""
+    z = Y - Y.mean(axis=2, keepdims=True, dtype=np.float64)
+    z[metrics.is_constant(Y, axis=2)] = 0.0
+    products = z @ z.transpose(0, 2, 1)
+    own = np.diagonal(products, axis1=1, axis2=2)[:, None]  # [v 1 i]
+    with_all = products.sum(axis=2)[:, None]
+    shared = with_all - own - products
+    ends = own - 2 * with_all
+    rest = with_all.sum(axis=2, keepdims=True) + ends + ends.transpose(0, 2, 1) + 2 * products
+    # What is left of constants by rounding is no variance.
+    known = (own > 0) & (rest > metrics.CONSTANT_TOLERANCE**2 * own.sum(axis=2, keepdims=True))
+    known &= ~np.eye(Y.shape[1], dtype=bool)
+    scale = np.sqrt(np.where(known, own * rest, 1.0))
+    return np.where(known, shared / scale, np.nan)
+
+
 def half_correlations(
     Y: Float[np.ndarray, "s v n"],
     blocks: Sequence[Int[np.ndarray, " _"]],
@@ -153,52 +195,39 @@ def group_reliability(
 
 def over_subjects(
     values: Float[np.ndarray, "s *v"],
+    left_out: Float[np.ndarray, "s s *v"],
     *,
-    rng: np.random.Generator,
     confidence: float = 0.95,
-    num_resamples: int = 2000,
 ) -> Ceiling:
-    """Average ceilings of single subjects, with a BCa bootstrap interval over subjects.
+    """Average ceilings of single subjects, with a jackknife interval over subjects.
+
+    It says how other people would do with the same stimuli. Each subject's ceiling holds the
+    responses of all the others, so that subjects are no independent draws of it: a bootstrap of
+    the values alone (BCa) covered the expected ceiling in 55, 71, 83 and 92 % of simulated
+    experiments with 4, 6, 10 and 25 unlike subjects, and this interval in 94 to 95 %; in 93 to 95
+    % of new subjects with as many new stimuli, 300 that are independent of one another.
 
     Subjects in whom a ceiling is undefined are left out of that average. The interval is NaN with
-    fewer than two of them, and has no width where all agree.
+    fewer than three of them, and has no width where all agree.
 
     Args:
-      values: from `leave_one_subject_out` or `isc.leave_one_out`.
-      rng: draws the resamples, the same for all targets.
+      values: from `leave_one_subject_out` or `isc.leave_one_out`, or means of them over targets.
+      left_out: likewise, from `without_each_subject`.
       confidence: coverage of the interval.
-      num_resamples: bootstraps.
 
-    Source: Efron (1987), JASA 82(397).
+    Raises:
+      ValueError: if `confidence` is out of its range.
+
+    Source: see `resampling.jackknife`.
     """
-    resampling.check(confidence, num_resamples)
-    flat = values.reshape(len(values), -1)
-    defined, pattern = np.unique(~np.isnan(flat), axis=1, return_inverse=True)
-    mean, low, high = np.full((3, flat.shape[1]), np.nan)
-    for number, own in enumerate(defined.T):
-        targets = np.flatnonzero(pattern.reshape(-1) == number)
-        sample = flat[own][:, targets].astype(np.float64)
-        if not len(sample):
-            continue
-        mean[targets] = low[targets] = high[targets] = sample.mean(axis=0)
-        if len(sample) == 1:
-            low[targets] = high[targets] = np.nan
-            continue
-        varying = ~metrics.is_constant(sample)
-        if varying.any():
-            interval = stats.bootstrap(
-                (sample[:, varying],),
-                np.mean,
-                vectorized=True,
-                axis=0,
-                confidence_level=confidence,
-                n_resamples=num_resamples,
-                batch=max(1, TILE_NUMBERS // sample[:, varying].size),
-                rng=rng,
-            ).confidence_interval
-            low[targets[varying]], high[targets[varying]] = interval
-    num = (~np.isnan(flat)).sum(axis=0)
-    return Ceiling(*(x.reshape(values.shape[1:]) for x in (mean, low, high, num)))
+    resampling.check_confidence(confidence)
+    defined = ~np.isnan(values)
+    mean = alignment.mean_defined(values, axis=0)
+    others = alignment.mean_defined(left_out, axis=1)
+    low, high = resampling.jackknife(
+        mean, others, counted=defined, is_correlation=True, confidence=confidence
+    )
+    return Ceiling(mean, low, high, defined.sum(axis=0))
 
 
 def spearman_brown(
@@ -237,7 +266,10 @@ def split_half(
 
     Over the splits, correlations are averaged and then corrected (`spearman_brown`), or corrected
     and their median taken. The interval is a percentile bootstrap over samples: subjects drawn
-    twice would get into both halves, and look reliable.
+    twice would get into both halves, and look reliable. So it says what the same subjects would
+    give with more samples, and nothing of other subjects. It covered that in 93 to 95 % of
+    experiments simulated with 4, 6 and 10 subjects and 300 independent samples; of autoregressions
+    (.5) in 30 blocks of 10 in 93 %, a little too few, and in 86 % without blocks.
 
     Args:
       Y: responses of subjects, or to repeats; NaN where not recorded. A half is the mean of what

@@ -3,11 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxalign.core import ceiling, metrics, resampling
+from jaxalign.core import alignment, ceiling, metrics, resampling
 from jaxalign.core.ceiling import Ceiling
-
-# Correlations of resampled pairs that may be held at a time.
-TILE_NUMBERS = 2**22
 
 
 def sliding(num_samples: int, width: int, *, step: int = 1) -> list[Int[np.ndarray, " w"]]:
@@ -71,46 +68,38 @@ def pairwise(Y: Float[np.ndarray, "s v n"]) -> Float[np.ndarray, "p v"]:
 def isc(
     Y: Float[np.ndarray, "s v n"],
     *,
-    rng: np.random.Generator,
     pairs: bool = False,
     windows: list[Int[np.ndarray, " w"]] | None = None,
     confidence: float = 0.95,
-    num_resamples: int = 2000,
 ) -> Ceiling:
-    """Average ISC over subjects or pairs of them, with a bootstrap interval over subjects.
+    """Average ISC over subjects or pairs of them, with a jackknife interval over subjects.
 
-    Correlations with the mean of the others are resampled subject by subject (BCa); those of pairs
-    by the subjects of the pair, a subject drawn twice making no pair with itself (percentile).
+    See `ceiling.over_subjects` and `over_pairs`, which say how often the interval covers.
 
     Args:
       Y: see `leave_one_out`.
-      rng: draws the resamples.
       pairs: correlate pairs of subjects, not each with the mean of the others.
       windows: samples of each window, from `sliding`; None: the whole time.
       confidence: coverage of the interval.
-      num_resamples: bootstraps.
 
     Returns:
-      One ISC per target [v], or per window and target [w v].
+      One ISC per target [v], or per window and target [w v]; NaN ends with fewer than three
+      subjects.
 
     Raises:
       ValueError: with fewer than two subjects, NaN, or a number out of its range.
-
-    Source: Chen et al. (2016), NeuroImage 142, for the bootstrap of pairs.
     """
-    resampling.check(confidence, num_resamples)
-    correlate = pairwise if pairs else leave_one_out
-    if windows is None:
-        values = correlate(Y)
-    else:
-        values = np.stack([correlate(Y[:, :, window]) for window in windows], axis=1)
-    if not pairs:
-        return ceiling.over_subjects(
-            values, rng=rng, confidence=confidence, num_resamples=num_resamples
-        )
-    flat = values.reshape(len(values), -1)
-    found = over_pairs(flat, len(Y), rng=rng, confidence=confidence, num_resamples=num_resamples)
-    return Ceiling(*(x.reshape(values.shape[1:]) for x in found))
+    parts = [Y] if windows is None else [Y[:, :, window] for window in windows]
+    found = [_isc(part, pairs, confidence) for part in parts]
+    return found[0] if windows is None else Ceiling(*map(np.stack, zip(*found, strict=True)))
+
+
+def _isc(Y, pairs, confidence):
+    if pairs:
+        return over_pairs(pairwise(Y), len(Y), confidence=confidence)
+    values = leave_one_out(Y)
+    left_out = ceiling.without_each_subject(Y, [np.arange(Y.shape[2])])
+    return ceiling.over_subjects(values, left_out, confidence=confidence)
 
 
 def _check(Y):
@@ -121,42 +110,41 @@ def _check(Y):
 
 
 def over_pairs(
-    r: Float[np.ndarray, "p v"],
-    num_subjects: int,
-    *,
-    rng: np.random.Generator,
-    confidence: float = 0.95,
-    num_resamples: int = 2000,
+    r: Float[np.ndarray, "p v"], num_subjects: int, *, confidence: float = 0.95
 ) -> Ceiling:
-    """Average over pairs, with a percentile bootstrap interval over subjects.
+    """Average over pairs, with a jackknife interval over subjects.
 
-    Each pair counts as often as its subjects were drawn together, one drawn twice making no pair
-    with itself. Undefined pairs are left out.
+    Each subject is left out with all pairs that it is in. Undefined pairs are left out.
+    It covered the expected ISC in 94 to 96 % of simulated experiments with 4, 6, 10 and 25 unlike
+    subjects; a bootstrap of subjects, of whom one drawn twice makes no pair with itself (Chen et
+    al. 2016), in 75, 80, 88 and 93 %.
 
     Args:
       r: from `pairwise`, or means of it over targets.
       num_subjects: whose pairs they are.
-      rng: draws the resamples.
       confidence: coverage of the interval.
-      num_resamples: bootstraps.
+
+    Returns:
+      The averages; `num` counts the subjects who are in a defined pair. NaN ends with fewer than
+      three.
 
     Raises:
-      ValueError: if a number is out of its range.
+      ValueError: if `confidence` is out of its range.
 
-    Source: Chen et al. (2016), NeuroImage 142.
+    Source: Arvesen (1969), Ann. Math. Stat. 40(6), on the jackknife of averages over pairs.
     """
-    resampling.check(confidence, num_resamples)
+    resampling.check_confidence(confidence)
     first, second = np.triu_indices(num_subjects, 1)
-    counts = resampling.draw_blocks(rng, num_resamples, num_subjects)
-    weights = counts[:, first] * counts[:, second]
-    value, low, high = np.empty((3, r.shape[1]))
-    tile = max(1, TILE_NUMBERS // len(weights))
-    for start in range(0, r.shape[1], tile):
-        own = slice(start, start + tile)
-        defined = ~np.isnan(r[:, own])
-        size = weights @ defined
-        total = weights @ np.where(defined, r[:, own], 0.0)
-        mean = np.divide(total, size, out=np.full(total.shape, np.nan), where=size > 0)
-        value[own] = mean[0]
-        low[own], high[own] = resampling.percentiles(mean[1:], mean[0], confidence)
-    return Ceiling(value, low, high, np.full(r.shape[1], num_subjects))
+    subject = np.arange(num_subjects)[:, None]
+    member = ((first == subject) | (second == subject)).astype(float)  # [s p]
+    defined = (~np.isnan(r)).astype(float)
+    num = member @ defined  # [s v] pairs that a subject is in
+    total = member @ np.where(np.isnan(r), 0.0, r)
+    # Every pair has two members.
+    num_left, total_left = num.sum(axis=0) / 2 - num, total.sum(axis=0) / 2 - total
+    left_out = np.divide(total_left, num_left, out=np.full(num.shape, np.nan), where=num_left > 0)
+    value = alignment.mean_defined(r, axis=0)
+    low, high = resampling.jackknife(
+        value, left_out, counted=num > 0, is_correlation=True, confidence=confidence
+    )
+    return Ceiling(value, low, high, (num > 0).sum(axis=0))

@@ -1,23 +1,41 @@
-"""Bootstraps over blocks of samples, by weights: a resample is a product with sums of blocks."""
+"""Intervals from data drawn anew: bootstraps over blocks of samples, jackknives over groups.
+
+Bootstraps are by weights: a resample is a product with sums of blocks.
+"""
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
+from scipy import stats
+
+_LARGEST_R = 1 - 1e-12
 
 
 def check(confidence: float, num_resamples: int) -> None:
-    """Check what every interval takes.
+    """Check what every bootstrap takes.
 
     Args:
-      confidence: must lie in (0, 1).
+      confidence: see `check_confidence`.
       num_resamples: must be positive.
 
     Raises:
       ValueError: if one is out of its range.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie in (0, 1), got {confidence}.")
+    check_confidence(confidence)
     if num_resamples < 1:
         raise ValueError(f"num_resamples must be >= 1, got {num_resamples}.")
+
+
+def check_confidence(confidence: float) -> None:
+    """Check the coverage that is asked for.
+
+    Args:
+      confidence: must lie in (0, 1).
+
+    Raises:
+      ValueError: if it does not.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence}.")
 
 
 def label_blocks(
@@ -87,3 +105,46 @@ def percentiles(
     resampled = np.where(undefined, 0.0, resampled)
     low, high = np.nanpercentile(resampled, [tail, 100 - tail], axis=0)
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
+
+
+def jackknife(
+    value: Float[np.ndarray, "*v"],
+    left_out: Float[np.ndarray, "g *v"],
+    *,
+    counted: Bool[np.ndarray, "g *v"] | None = None,
+    is_correlation: bool = False,
+    confidence: float = 0.95,
+) -> tuple[Float[np.ndarray, "*v"], Float[np.ndarray, "*v"]]:
+    """Return the ends of Student's t interval with the standard error of a jackknife.
+
+    e^2 = (g - 1) / g sum_i (x_i - mean x)^2, x_i the value without group i, with g - 1 degrees of
+    freedom. The value may be any smooth function of independent groups, and the groups' own shares
+    in it may depend on one another, as correlations of subjects with the mean of the others do.
+
+    Args:
+      value: of all groups (subjects, stories).
+      left_out: of all groups but one, for each.
+      counted: groups that have a share in the value; None: all.
+      is_correlation: find the interval on the scale of Fisher's z, and bring it back: there the
+        values of few groups are less skewed, and no end lies beyond 1.
+      confidence: coverage.
+
+    Returns:
+      The ends, NaN with fewer than two groups, or where a counted one is NaN.
+
+    Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, eq. 11.5.
+    """
+    own = np.ones(left_out.shape, bool) if counted is None else counted
+    if is_correlation:
+        # Correlations of 1 have no z, those of equal subjects are 1 but for rounding.
+        z, z_left = (
+            np.asarray(np.arctanh(np.clip(x, -_LARGEST_R, _LARGEST_R))) for x in (value, left_out)
+        )
+        low, high = jackknife(z, z_left, counted=own, confidence=confidence)
+        return np.asarray(np.tanh(low)), np.asarray(np.tanh(high))
+    g = own.sum(axis=0)
+    mean = np.where(own, left_out, 0.0).sum(axis=0) / np.maximum(g, 1)
+    squares = (np.where(own, left_out - mean, 0.0) ** 2).sum(axis=0)
+    error = np.sqrt((g - 1) / np.maximum(g, 1) * squares, out=np.full(g.shape, np.nan), where=g > 1)
+    half = stats.t.ppf((1 + confidence) / 2, np.maximum(g - 1, 1)) * error
+    return np.asarray(value - half), np.asarray(value + half)

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 from sklearn import model_selection
 
-from jaxalign.core import cv, features, permutation
+from jaxalign.core import alignment, cv, features, permutation
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.alignment import AlignmentScore, Reference, mean_defined, reference, summarize
 from jaxalign.core.features import Labels
@@ -346,6 +346,7 @@ def combine(
             scores[:, unjudged] = np.nan
     chosen = take(scores)
     summary = summarize(chosen, rule, subjects)
+    raw_low, raw_high = alignment.interval(chosen, rule, subjects)
     alphas = np.stack([result.alphas for result in results])
     known = ceiling
     if not isinstance(known, Reference):
@@ -353,6 +354,8 @@ def combine(
     return AlignmentScore(
         score=_normalized(protocol, chosen, summary, known, subjects),
         raw=summary.score,
+        raw_low=raw_low,
+        raw_high=raw_high,
         ceiling=known.value,
         per_target=summary.per_target,
         per_fold=summary.per_fold,

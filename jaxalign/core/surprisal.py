@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
-from jaxalign.core import features, metrics
+from jaxalign.core import features, metrics, resampling
 
 
 class Estimate(NamedTuple):
@@ -188,21 +187,18 @@ def _without(stories, words):
 
 
 def jackknife(value: float, left_out: Float[np.ndarray, " g"], num: int) -> Estimate:
-    """Return a value with an interval of Student's t from the values without each group.
+    """Return a value with the interval of `resampling.jackknife` over stories.
 
     Args:
-      value: of all groups.
-      left_out: of all groups but one, for each.
+      value: of all stories.
+      left_out: of all stories but one, for each; empty where there is one alone.
       num: observations behind the value.
-
-    Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, eq. 11.5.
     """
     g = len(left_out)
     if g < 2:
         return Estimate(value, np.nan, np.nan, num, 1)
-    error = np.sqrt((g - 1) / g * ((left_out - left_out.mean()) ** 2).sum())
-    half = float(stats.t.ppf(0.975, g - 1) * error)
-    return Estimate(value, value - half, value + half, num, g)
+    low, high = resampling.jackknife(np.asarray(value), left_out)
+    return Estimate(value, float(low), float(high), num, g)
 
 
 def check_finite(**arrays: Float[np.ndarray, "..."]) -> None:

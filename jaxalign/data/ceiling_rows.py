@@ -124,20 +124,28 @@ def undefined_rois(kind: str, scale: str, data: Shared, remark: str) -> list[dic
 
 
 def over_subjects(
-    kind: str, values: Float[np.ndarray, "s v"], data: Shared, how: Setting
+    kind: str,
+    values: Float[np.ndarray, "s v"],
+    left_out: Float[np.ndarray, "s s v"],
+    data: Shared,
+    how: Setting,
 ) -> list[dict]:
     """Rows of correlations of subjects: of each target and ROI, and their means over subjects.
 
     Args:
       kind: of ceiling.
       values: of each subject and shared target; NaN where undefined.
+      left_out: the same without each subject, from `ceiling.without_each_subject`.
       data: whose they are.
-      how: intervals are BCa over subjects.
+      how: the coverage of intervals, which are of a jackknife over subjects.
     """
     rows = []
-    targets = _over_subjects(values, how)
+    targets = ceiling.over_subjects(values, left_out, confidence=how.confidence)
     means, counts = by_roi(values, data.roi)
-    rois = _over_subjects(means, how)
+    s, v = values.shape
+    means_left, _ = by_roi(left_out.reshape(s * s, v), data.roi)
+    means_left = means_left.reshape(s, s, -1)
+    rois = ceiling.over_subjects(means, means_left, confidence=how.confidence)
     for roi in data.left_out:
         of_roi = np.flatnonzero([x == roi for x in data.roi])
         common = {"average": "mean", "interval": OVER_SUBJECTS}
@@ -295,12 +303,6 @@ def by_roi(
         total = np.where(defined, values[:, own], 0.0).sum(axis=1)
         found[:, i] = np.divide(total, num, out=np.full(len(values), np.nan), where=num > 0)
     return found, {name: len(own) for name, own in places.items()}
-
-
-def _over_subjects(values, how: Setting) -> Ceiling:
-    return ceiling.over_subjects(
-        values, rng=how.rng, confidence=how.confidence, num_resamples=how.num_resamples
-    )
 
 
 def _numbers(found: Ceiling, i: int) -> dict:

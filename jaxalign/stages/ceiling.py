@@ -24,7 +24,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.report import ceilings as report
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 1
+VERSION = 2  # intervals over subjects are of a jackknife
 ROWS, TABLE, CURVES = "ceilings.parquet", "ceilings.csv", "curves.csv"
 SUMMARY, PAGE = "summary.txt", "index.html"
 PLANTED = "responses.npz"  # as the simulate stage names it
@@ -44,7 +44,7 @@ class Config:
     kinds: tuple[str, ...] = KINDS
     rois: tuple[str, ...] = ()  # (): all
     confidence: float = 0.95
-    num_resamples: int = 1000  # bootstraps of every interval but those of extrapolated curves
+    num_resamples: int = 1000  # bootstraps of intervals over samples, and of single targets
     block: int = 10  # samples of a run that are resampled together, by split_half and repeats
     # isc: nulls, and how series are moved apart: circular shifts of each run, or random phases.
     null: str = "shift"
@@ -273,15 +273,10 @@ def _isc(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> lis
     if len(data.subject) < 2:
         return [x for name in names for x in _alone(name, "r", data)]
     values = isc.leave_one_out(data.Y)
-    rows = [ceiling_rows.over_subjects(names[0], values, data, how)]
+    left_out = ceiling.without_each_subject(data.Y, [np.arange(data.Y.shape[2])])
+    rows = [ceiling_rows.over_subjects(names[0], values, left_out, data, how)]
     pairs = isc.pairwise(data.Y)
-    intervals = {
-        "rng": how.rng,
-        "confidence": how.confidence,
-        "num_resamples": how.num_resamples,
-    }
-    found = isc.over_pairs(pairs, len(data.subject), **intervals)
-    found = found._replace(num=data.varies.sum(axis=0))
+    found = isc.over_pairs(pairs, len(data.subject), confidence=how.confidence)
     means, _ = ceiling_rows.by_roi(pairs, data.roi)
     rows.append(
         ceiling_rows.of_targets(
@@ -290,7 +285,7 @@ def _isc(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> lis
             found,
             GROUP,
             list(zip(data.roi, data.target, strict=True)),
-            rois=isc.over_pairs(means, len(data.subject), **intervals),
+            rois=isc.over_pairs(means, len(data.subject), confidence=how.confidence),
             interval=ceiling_rows.OVER_SUBJECTS,
             num_subjects=len(data.subject),
             left_out=data.left_out,
@@ -324,8 +319,10 @@ def _leave_one_out(data: Shared, splits: Sequence[folds.Split], how: Setting) ->
     kind = "leave_one_subject_out"
     if len(data.subject) < 2:
         return _alone(kind, "r", data)
-    values = ceiling.leave_one_subject_out(data.Y, [split.test for split in splits])
-    return ceiling_rows.over_subjects(kind, values, data, how)
+    blocks = [split.test for split in splits]
+    values = ceiling.leave_one_subject_out(data.Y, blocks)
+    left_out = ceiling.without_each_subject(data.Y, blocks)
+    return ceiling_rows.over_subjects(kind, values, left_out, data, how)
 
 
 def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> list[dict]:

@@ -173,60 +173,82 @@ def test_one_subject_has_no_ceiling(rng, blocks):
         ceiling.group_reliability(Y, blocks, rng=rng)
 
 
-def test_ceilings_of_subjects_are_averaged_with_the_interval_of_scipy(rng):
-    """The draws are common to targets, and begun anew for those with other subjects."""
-    values = rng.normal(size=(9, 4)) ** 3
-    found = ceiling.over_subjects(values, rng=np.random.default_rng(1), num_resamples=200)
-    np.testing.assert_allclose(found.value, values.mean(axis=0))
-    for v in range(4):
-        interval = stats.bootstrap(
-            (values[:, v],), np.mean, n_resamples=200, rng=np.random.default_rng(1)
-        ).confidence_interval
-        np.testing.assert_allclose([found.low[v], found.high[v]], interval, rtol=1e-9)
-    values = np.concatenate([values[:, :1], values], axis=1)
-    values[2, 0] = np.nan
-    found = ceiling.over_subjects(values, rng=np.random.default_rng(1), num_resamples=200)
-    fewer = np.delete(values[:, 0], 2)
-    interval = stats.bootstrap(
-        (fewer,), np.mean, n_resamples=200, rng=np.random.default_rng(1)
-    ).confidence_interval
-    np.testing.assert_allclose([found.low[0], found.high[0]], interval, rtol=1e-9)
-    assert found.value[0] == pytest.approx(fewer.mean())
-    np.testing.assert_array_equal(found.num, [8, 9, 9, 9, 9])
+def test_leaving_out_each_subject_matches_a_loop(rng):
+    """With subjects of unlike units, and targets that do not vary in some of them."""
+    Y = simulate(rng, s=5, v=4, n=60) * np.array([1, 2, 0.1, 5, 1])[:, None, None] + 3
+    Y[2, 1], Y[2, 1, 40:] = 0.1, 0.3  # in all blocks but one
+    Y[1:, 2], Y[:4, 3] = 0.1, 0.0
+    blocks = [np.arange(20), np.arange(20, 45), np.arange(45, 60)]
+    found = ceiling.without_each_subject(Y, blocks)
+    assert found.shape == (5, 5, 4)
+    for j in range(5):
+        rest = np.delete(np.arange(5), j)
+        expected = ceiling.leave_one_subject_out(Y[rest], blocks)
+        np.testing.assert_allclose(found[j, rest], expected, atol=1e-12)
+        assert np.isnan(found[j, j]).all()
+    assert np.isfinite(found[..., 0]).sum() == 20
+    assert np.isnan(found[..., 2:]).all()
+    assert np.isnan(ceiling.without_each_subject(Y[:2], blocks)).all()
+
+
+def test_leaving_out_each_subject_in_tiles(rng, monkeypatch):
+    Y, blocks = simulate(rng, s=4, v=5, n=40), np.split(np.arange(40), 2)
+    whole = ceiling.without_each_subject(Y, blocks)
+    monkeypatch.setattr(ceiling, "TILE_NUMBERS", 1)
+    np.testing.assert_allclose(ceiling.without_each_subject(Y, blocks), whole, atol=1e-13)
+
+
+def test_ceilings_of_subjects_are_averaged_with_the_interval_of_a_jackknife(rng):
+    Y, blocks = simulate(rng, s=6, v=3, n=60), np.split(np.arange(60), 3)
+    Y[2, 0] = 0.0
+    values = ceiling.leave_one_subject_out(Y, blocks)
+    found = ceiling.over_subjects(values, ceiling.without_each_subject(Y, blocks), confidence=0.9)
+    for v, people in enumerate(([0, 1, 3, 4, 5], range(6), range(6))):
+        mean = np.nanmean(values[:, v])
+        left_out = []
+        for j in people:
+            rest = [i for i in range(6) if i != j]
+            own = ceiling.leave_one_subject_out(Y[rest][:, [v]], blocks)
+            left_out.append(np.arctanh(np.nanmean(own)))
+        g = len(left_out)
+        half = stats.t.ppf(0.95, g - 1) * np.sqrt((g - 1) * np.var(left_out))
+        ends = np.tanh(np.arctanh(mean) + half * np.array([-1, 1]))
+        np.testing.assert_allclose([found.value[v], found.low[v], found.high[v]], [mean, *ends])
+    np.testing.assert_array_equal(found.num, [5, 6, 6])
 
 
 def test_averages_of_subjects_keep_their_axes(rng):
-    values = rng.normal(size=(6, 2, 3))
-    found = ceiling.over_subjects(values, rng=np.random.default_rng(1), num_resamples=50)
-    flat = ceiling.over_subjects(
-        values.reshape(6, 6), rng=np.random.default_rng(1), num_resamples=50
-    )
+    values, left_out = rng.uniform(-1, 1, (6, 2, 3)), rng.uniform(-1, 1, (6, 6, 2, 3))
+    found = ceiling.over_subjects(values, left_out)
+    flat = ceiling.over_subjects(values.reshape(6, 6), left_out.reshape(6, 6, 6))
     for a, b in zip(found, flat, strict=True):
         assert a.shape == (2, 3)
         np.testing.assert_array_equal(a.reshape(-1), b)
 
 
-def test_averages_of_none_of_one_and_of_equal_subjects(rng):
-    values = np.full((5, 3), np.nan)
-    values[2, 1] = 0.4
-    values[:, 2] = 0.7
-    found = ceiling.over_subjects(values, rng=rng, num_resamples=50)
-    np.testing.assert_allclose(found.value, [np.nan, 0.4, 0.7])
-    np.testing.assert_allclose(found.low, [np.nan, np.nan, 0.7])
-    np.testing.assert_allclose(found.high, [np.nan, np.nan, 0.7])
-    np.testing.assert_array_equal(found.num, [0, 1, 5])
+def test_averages_of_none_of_one_and_of_equal_subjects(rng, blocks):
+    Y = np.full((5, 3, 4000), 0.3)
+    Y[2:4, 1] = rng.normal(size=(2, 4000))
+    Y[:, 2] = rng.normal(size=4000)
+    values = ceiling.leave_one_subject_out(Y, blocks)
+    found = ceiling.over_subjects(values, ceiling.without_each_subject(Y, blocks))
+    r = np.mean([stats.pearsonr(*Y[2:4, 1, block]).statistic for block in blocks])
+    np.testing.assert_allclose(found.value, [np.nan, r, 1.0])
+    np.testing.assert_allclose(found.low, [np.nan, np.nan, 1.0])
+    np.testing.assert_allclose(found.high, [np.nan, np.nan, 1.0])
+    np.testing.assert_array_equal(found.num, [0, 2, 5])
 
 
 def test_leave_one_out_ceilings_lie_within_their_intervals(rng):
-    """About 95 % of 300 targets; a bootstrap over 20 subjects is known to cover a little less."""
+    """About 95 % of 300 targets; for few subjects see test_subject_intervals.py."""
     s = 20
     signal = rng.normal(size=(300, 300))
     signal = (signal - signal.mean(axis=1, keepdims=True)) / signal.std(axis=1, keepdims=True)
-    Y = signal + rng.normal(size=(s, 300, 300))
-    values = ceiling.leave_one_subject_out(Y, [np.arange(300)])
-    found = ceiling.over_subjects(values, rng=rng, num_resamples=400)
+    Y, whole = signal + rng.normal(size=(s, 300, 300)), [np.arange(300)]
+    values = ceiling.leave_one_subject_out(Y, whole)
+    found = ceiling.over_subjects(values, ceiling.without_each_subject(Y, whole))
     truth = 1 / np.sqrt(2 * (1 + 1 / (s - 1)))
-    assert 0.88 < np.mean((found.low < truth) & (truth < found.high)) < 0.99
+    assert 0.91 < np.mean((found.low < truth) & (truth < found.high)) < 0.99
 
 
 def test_spearman_brown():
@@ -366,7 +388,9 @@ def test_refusals_of_split_halves(rng):
     with pytest.raises(ValueError, match="confidence must lie in"):
         ceiling.split_half(Y, rng=rng, confidence=95.0)
     with pytest.raises(ValueError, match="num_resamples must be >= 1, got 0"):
-        ceiling.over_subjects(Y[:, :, 0], rng=rng, num_resamples=0)
+        ceiling.split_half(Y, rng=rng, num_resamples=0)
+    with pytest.raises(ValueError, match="confidence must lie in"):
+        ceiling.over_subjects(Y[:, :, 0], np.zeros((4, 4, 2)), confidence=1.0)
 
 
 def test_halves_of_another_number_of_subjects_are_refused(rng, unchecked):

@@ -73,8 +73,8 @@ def test_sentences_score_as_arrays_do(make_job, sentences, protocol):
             targets=[f"{x} {y}" for x, y in zip(responses.roi, responses.target, strict=True)],
             ceiling=ceiling or None,
         )
-    names = ("score", "raw", "ceiling", "ceiling_low", "ceiling_high", "contiguous")
-    for name in names:
+    names = ("score", "raw", "raw_low", "raw_high", "ceiling", "ceiling_low", "ceiling_high")
+    for name in (*names, "contiguous"):
         np.testing.assert_allclose(alignment[name], getattr(found, name), atol=1e-6, err_msg=name)
     assert alignment["folds_hash"] == found.folds_hash == rows.folds_hash[0]
     assert alignment["layers"] == sorted(set(found.layers.ravel().tolist()))

@@ -162,7 +162,8 @@ def _alignment(
     } | {
         name: getattr(found, name)
         for name in (
-            *("protocol", "folds_hash", "score", "raw", "ceiling", "ceiling_low", "ceiling_high"),
+            *("protocol", "folds_hash", "score", "raw", "raw_low", "raw_high"),
+            *("ceiling", "ceiling_low", "ceiling_high"),
             *("contiguous", "num_nan"),
         )
     }
