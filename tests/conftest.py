@@ -23,6 +23,20 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture
+def record_property(record_property):
+    """Record numbers as Python's own: NumPy's cannot pass from a process that runs tests."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {str(name): plain(x) for name, x in value.items()}
+        if isinstance(value, (tuple, list)):
+            return [plain(x) for x in value]
+        return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+
+    return lambda name, value: record_property(name, plain(value))
+
+
 @pytest.fixture(scope="session")
 def data_root():
     """Folder of published data; tests that read it are skipped where it is absent."""

@@ -195,10 +195,10 @@ def test_absent_data_are_named(job, root, needs_peers):
     with refused("give --data_root"):
         bench_extract.plan(config, dataclasses.replace(job, data_root=None), {})
     (root / natural_stories.FILE).write_text("word\n")
-    with refused("must hold the columns word, zone and item"):
+    with refused("must have column 'zone'"):
         bench_extract.plan(config, job, {})
     (root / natural_stories.FILE).unlink()
-    with refused("Natural Stories must lie at"):
+    with refused("data set naturalstories needs"):
         bench_extract.plan(config, job, {})
 
 

@@ -312,7 +312,7 @@ def test_settings_that_do_not_fit_the_data(make_job, timed, sentences):
 def test_refusals_of_the_command_line(tmp_path):
     numbers = "ceiling.alphas must hold numbers, got 'a'"
     for config, flag, message in (
-        ("ceilings.py:pieman", f"--data_root={tmp_path}", "data set pieman must lie at"),
+        ("ceilings.py:pieman", f"--data_root={tmp_path}", "data set pieman needs"),
         ("ceilings.py", "--config.ceiling.alphas=('a',)", numbers),
     ):
         result = command.call(config, tmp_path / "work", flag)

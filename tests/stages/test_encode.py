@@ -88,6 +88,7 @@ def test_ceilings_are_those_of_the_test_blocks(make_job, timed):
     assert set(rows.folds_hash) == {folds_lib.folds_hash(folds)}
 
 
+@pytest.mark.slow
 def test_order_of_samples_is_a_matter_of_ids(make_job, sentences):
     """Responses listed in another order of passages are joined by id, not by row."""
     config = dataclasses.replace(SENTENCES, controls=("word_rate",))
@@ -171,6 +172,7 @@ def test_finished_layers_are_not_scored_again(make_job, sentences):
     assert (step.artefact.path / encode.ROWS).read_bytes() == first
 
 
+@pytest.mark.slow
 def test_components_come_from_training_samples(make_job, timed):
     """All components, unscaled, are a rotation: ridge gives the same scores."""
     config = dataclasses.replace(TIMED, controls=(), standardize=False, layers=(2,))
@@ -417,8 +419,9 @@ def test_groups_are_drawn_as_scikit_learn_does(make_job, sentences):
     """The outer folds of GroupKFold, index by index; the inner ones are the other outer blocks."""
     job = make_job(sentences)
     config = encode.Config(num_folds=4, groups="passage", group_seed=5, controls=())
-    found = inputs.make_folds(config, settings.protocol(config), job.dataset.responses, job.dataset)
-    passages = job.dataset.stimuli.passage
+    responses, passages = job.dataset.responses, job.dataset.stimuli.passage
+    kept = inputs.groups(config, responses, job.dataset)
+    found = inputs.make_folds(config, settings.protocol(config), responses, kept)
     splitter = model_selection.GroupKFold(4, shuffle=True, random_state=5)
     expected = list(splitter.split(passages, groups=passages))
     for i, (fold, (train, test)) in enumerate(zip(found, expected, strict=True)):

@@ -80,6 +80,7 @@ def test_controls_of_sentences(make_job, sentences, files, caplog):
     assert f"{missing} of {len(words)} words are not listed (1 different ones" in caplog.text
 
 
+@pytest.mark.slow
 def test_controls_of_timed_words(make_job, timed, files):
     names = ("length", "word_vectors", "shuffled", "static_embedding")
     config = dataclasses.replace(TIMED, controls=names, layers=(1,), **files)
