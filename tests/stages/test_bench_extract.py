@@ -198,7 +198,7 @@ def test_absent_data_are_named(job, root, needs_peers):
     with refused("must have column 'zone'"):
         bench_extract.plan(config, job, {})
     (root / natural_stories.FILE).unlink()
-    with refused("data set naturalstories needs"):
+    with refused("Natural Stories must have"):
         bench_extract.plan(config, job, {})
 
 
