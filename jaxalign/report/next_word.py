@@ -146,7 +146,7 @@ def _colours(table: pd.DataFrame) -> dict[str, str]:
 
 def _bars(scores: pd.DataFrame) -> bytes:
     colours = _colours(scores)
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(5.6, 0.36 * len(scores) + 1.0), layout="constrained")
         axis = figure.subplots()
         for y, row in enumerate(scores.itertuples()):
@@ -162,12 +162,12 @@ def _bars(scores: pd.DataFrame) -> bytes:
         axis.set_yticks(range(len(scores)), [name(row) for row in scores.itertuples()])
         axis.invert_yaxis()
         axis.set_xlabel("bits per byte")
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def _course(blocks: pd.DataFrame) -> bytes:
     colours = _colours(blocks)
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(6.4, 2.7), layout="constrained")
         axis = figure.subplots()
         for _, own in blocks.groupby(["model", "control_of"], sort=False):
@@ -188,7 +188,7 @@ def _course(blocks: pd.DataFrame) -> bytes:
         axis.set_xlabel("place in the text, 1000 bytes")
         axis.set_ylabel("bits per byte")
         figure.legend(loc="outside right upper", frameon=False)
-        return plots._svg(figure)
+        return plots.svg(figure)
 
 
 def _interval(value: float, low: float, high: float, digits: int = 3) -> str:

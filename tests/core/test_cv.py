@@ -430,6 +430,9 @@ def test_without_an_intercept_scores_match_sklearn(rng, form, p, standardize):
 # Leave-one-out and generalised cross-validation.
 
 REGIMES = {"n>p": 10, "n=p": N - 1, "n<p": 90, "n<<p": 300}
+SHORT_REGIMES = [
+    x if x in ("n>p", "n<p") else pytest.param(x, marks=pytest.mark.slow) for x in REGIMES
+]
 
 
 def make_many(p, num_targets=200):
@@ -440,7 +443,7 @@ def make_many(p, num_targets=200):
 
 
 @pytest.mark.parametrize("form", ["primal", "dual"])
-@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("regime", SHORT_REGIMES)
 def test_leave_one_out_matches_ridge_cv_of_sklearn(regime, form):
     X, Y = make_many(REGIMES[regime])
     model = RidgeCV(ALPHAS, store_cv_results=True, alpha_per_target=True).fit(X, Y)
@@ -452,7 +455,7 @@ def test_leave_one_out_matches_ridge_cv_of_sklearn(regime, form):
 
 
 @pytest.mark.parametrize("criterion", ["squared_error", "correlation"])
-@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("standardize", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("p", [10, 90])
 def test_leave_one_out_matches_leaving_each_out(p, standardize, criterion):
     X, Y = make_many(p)
@@ -478,7 +481,7 @@ def test_leave_one_out_matches_leaving_each_out(p, standardize, criterion):
 
 
 @pytest.mark.parametrize("form, standardize", [("primal", True), ("dual", False)])
-@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("regime", SHORT_REGIMES)
 def test_generalised_cross_validation_matches_its_closed_form(regime, form, standardize):
     X, Y = make_many(REGIMES[regime])
     Z = ridge_oracle.scaled(X, np.arange(N), standardize=standardize)
@@ -614,7 +617,8 @@ def count_minima(costs):
 @pytest.mark.parametrize(
     "p, kind, alphas",
     [
-        (50, "white", ALPHAS),  # too few directions: the grid
+        # Too few directions: the grid.
+        pytest.param(50, "white", ALPHAS, marks=pytest.mark.slow),
         (120, "white", ALPHAS),
         pytest.param(120, "autoregressive", DENSE_ALPHAS, marks=pytest.mark.slow),
         pytest.param(50, "white", DENSE_ALPHAS, marks=pytest.mark.slow),
@@ -939,7 +943,9 @@ def test_permuting_training_samples_changes_no_closed_form(rng, scheme, p):
     [
         ((4, 1), "primal", "grid", "folds", "squared_error", None),
         ((2, 2), "sums", "adaptive", "folds", "squared_error", None),
-        ((4, 1), "primal", "grid", "loo", "squared_error", None),
+        pytest.param(
+            (4, 1), "primal", "grid", "loo", "squared_error", None, marks=pytest.mark.slow
+        ),
         pytest.param(
             (2, 2), "dual", "adaptive", "folds", "correlation", 32, marks=pytest.mark.slow
         ),
@@ -971,7 +977,7 @@ def test_sharded_equals_local(shape, form, search, scheme, criterion, tile):
     np.testing.assert_array_equal(sharded.num_computed, local.num_computed)
 
 
-@pytest.mark.parametrize("shape", [(4, 1), (2, 2)])
+@pytest.mark.parametrize("shape", [pytest.param((4, 1), marks=pytest.mark.slow), (2, 2)])
 def test_sharded_pools_equal_local_ones(shape):
     X, Y, _ = many_targets("plain", 10)
     Y = Y / np.maximum(Y.std(axis=0), 1e-9)

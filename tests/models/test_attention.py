@@ -36,7 +36,9 @@ def expected(q, k, v, visible, bias, *, scale, cap):
 
 
 # One chunk; one and a bit; several; more than are compiled at the usual size.
-@pytest.mark.parametrize("length", [10, 16, 17, 50, 260])
+@pytest.mark.parametrize(
+    "length", [10, 17, *(pytest.param(x, marks=pytest.mark.slow) for x in (16, 50, 260))]
+)
 @pytest.mark.parametrize("cap,with_bias", [(0.0, False), (1.5, True)])
 @pytest.mark.parametrize("of_accelerators", [False, True])
 def test_causal_attention_computes_what_is_visible(

@@ -97,6 +97,7 @@ def test_matches_hugging_face(network, expected, length):
             assert_close(output.taps[tap], expected[tap], mask)
 
 
+@pytest.mark.slow
 def test_positions_may_begin_anywhere(network, expected, name):
     if name == "bloom":
         pytest.skip("Hugging Face's BLOOM takes no positions; see the test of packed rows")

@@ -135,6 +135,7 @@ def test_parts_of_the_encoder_add_up_to_its_residual_stream(name, networks, expe
 
 
 @pytest.mark.parametrize("text", t5.TEXTS)
+@pytest.mark.slow
 def test_layers_say_which_stack_is_theirs(name, models, networks, expected, mesh, text):
     encoder, decoder = STACKS[name]
     names = {

@@ -53,7 +53,14 @@ def test_default_settings_are_the_default_protocol(make_job, timed):
 
 
 @pytest.mark.parametrize(
-    "protocol", ["jaxalign", "brainscore-linear-2023", "brainscore-ridge", "himalaya"]
+    "protocol",
+    [
+        "brainscore-ridge",
+        *(
+            pytest.param(x, marks=pytest.mark.slow)
+            for x in ("jaxalign", "brainscore-linear-2023", "himalaya")
+        ),
+    ],
 )
 def test_sentences_score_as_arrays_do(make_job, sentences, protocol):
     job = make_job(sentences)
@@ -89,6 +96,7 @@ def test_shuffled_protocols_are_warned_of(make_job, sentences, caplog):
     assert "in contiguous folds of the same data" in caplog.text
 
 
+@pytest.mark.slow
 def test_harry_potter_on_timed_words(make_job, timed):
     """Components are fitted in training, then delayed; two runs are standardised apart."""
     job = make_job(timed)

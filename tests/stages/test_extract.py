@@ -81,10 +81,15 @@ def test_store_equals_one_row_at_a_time(make_job, timed, context, pooling):
     "context,pooling,tap",
     [
         ("accumulate:restart", "sum", "residual"),
-        ("accumulate:slide", "last", "residual"),
-        ("chunk:3-9", "first", "mlp"),
         ("window:5", "mean", "attention"),
-        ("window:12tokens", "mean", "residual"),
+        *(
+            pytest.param(*x, marks=pytest.mark.slow)
+            for x in (
+                ("accumulate:slide", "last", "residual"),
+                ("chunk:3-9", "first", "mlp"),
+                ("window:12tokens", "mean", "residual"),
+            )
+        ),
     ],
 )
 def test_one_pass_equals_a_pass_for_each_part(make_job, sentences, context, pooling, tap):
@@ -185,7 +190,7 @@ def test_resumed_equals_uninterrupted(make_job, sentences):
 @pytest.mark.parametrize(
     "name,context",
     [
-        ("bert", "none"),
+        pytest.param("bert", "none", marks=pytest.mark.slow),
         pytest.param("llama", "accumulate:restart", marks=pytest.mark.slow),
         pytest.param("t5_v1_1", "window:3", marks=pytest.mark.slow),
     ],

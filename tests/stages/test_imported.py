@@ -65,6 +65,7 @@ def test_the_same_scores_as_extracted(extracted, tmp_path, rng):
         assert set(b.context) == {"unknown"}
 
 
+@pytest.mark.slow
 def test_beside_an_extracted_network(extracted, tmp_path, rng):
     """Both are scored and reported; only one of them has layer 0."""
     job, stores = extracted
@@ -275,6 +276,7 @@ def test_stages_that_need_a_network(extracted, tmp_path, rng):
         localize.plan(localize.Config(), localizer, upstream)
 
 
+@pytest.mark.slow
 def test_one_subject_alone(make_job, tmp_path, rng):
     """No group and no ceiling over subjects: the report says so, and has no empty column."""
     root = tmp_path / "alone"
