@@ -133,7 +133,7 @@ def test_length_predicts_as_well_as_gpt2_and_something_else(pereira, rng):
         alphas,
         seed=0,
         method=cv.Method(standardize=True, search="adaptive"),
-        budget=banded.Budget(num_draws=6, rounds=0),
+        budget=banded.Budget(num_draws=6, rounds=2),
     )
     found = partition.shares(*(out_of_sample(x, Y, nested) for x in (alone, nuisance, joint)))
     gpt2, none = np.full(X.shape[1], 3000.0), np.zeros(1)
