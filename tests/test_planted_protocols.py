@@ -13,7 +13,7 @@ import pytest
 
 import jaxalign
 from jaxalign import api
-from jaxalign.core import bootstrap, features, scoring, stats
+from jaxalign.core import bootstrap, features, protocol_ceiling, scoring, stats
 from jaxalign.core import ceiling as ceiling_lib
 from jaxalign.data import protocols
 
@@ -131,7 +131,10 @@ def test_intervals_over_subjects_of_one_test_set_are_too_narrow(rng, record_prop
 def ceilings(Y, protocol):
     """Return leave-one-subject-out ceilings as `score_arrays` has them, fold by fold [s k]."""
     own = scoring.make_folds(protocol, len(Y), **planted.labels(protocol, len(Y)))
-    found = [scoring.subject_ceiling(Y, [x], planted.SUBJECTS, planted.TARGETS) for x in own]
+    of_fold = lambda fold: protocol_ceiling.leave_one_subject_out(
+        Y, [fold], protocol, planted.SUBJECTS, planted.TARGETS
+    )
+    found = [of_fold(x).per_target for x in own]
     return np.stack(found, axis=1).reshape(planted.NUM_SUBJECTS, -1, len(own)).mean(axis=1)
 
 
@@ -150,6 +153,7 @@ def test_a_planted_ceiling_is_recovered(rng, record_property):
     assert found.ceiling == pytest.approx(sure.mean)
     assert sure.low <= truth <= sure.high
     assert sure.high - sure.low < truth / 2
+    assert found.ceiling_low < found.ceiling < found.ceiling_high
     assert found.score == found.raw
 
 
