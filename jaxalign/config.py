@@ -19,12 +19,13 @@ STAGES = (
     "similarity",
     "behavior",
     "next_word",
+    "instructions",
     "report",
     "bench",
     "bench_extract",
 )
 # Those that make their own data, or name their text.
-WITHOUT_DATASET = ("bench", "bench_extract", "next_word")
+WITHOUT_DATASET = ("bench", "bench_extract", "next_word", "instructions")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -180,6 +180,26 @@ def variance_partition(
     }
 
 
+def percentages(
+    parts: Mapping[frozenset, Float[np.ndarray, "*s"]],
+) -> dict[frozenset, Float[np.ndarray, "*s"]]:
+    """Return parts in percent of their sum, which is what all bands explain together.
+
+    Percentages add up to 100. One may be negative, and then others exceed 100 together: nothing is
+    clipped. NaN where all bands together explain nothing (a sum of 0 or less), for there is nothing
+    to divide.
+
+    Args:
+      parts: from `variance_partition`; of averages over targets, for those of single targets that
+        are hardly predicted have no useful mean.
+
+    Source: Oota et al. (2025), arXiv 2506.08277, table 13, which divides normalised alignment.
+    """
+    total = np.asarray(sum(parts.values()))
+    whole = np.where(total > 0, total, np.nan)
+    return {s: np.asarray(100 * part / whole) for s, part in parts.items()}
+
+
 def subsets(bands: Iterable) -> list[frozenset]:
     """Return every non-empty set of bands, small ones first.
 
