@@ -10,6 +10,11 @@ from jaxalign.core import partition
 from jaxalign.data.schema import Responses
 
 NONE = -1  # in the place of an instruction: noise alone
+# Columns that `partition_by_roi` fills.
+PARTITION = (
+    *("subject", "roi", "score_first", "score_second", "score_joint"),
+    *("unique_first", "shared", "unique_second", "num_targets", "num_undefined"),
+)
 
 
 class Simulated(NamedTuple):
@@ -136,7 +141,7 @@ def partition_by_roi(
     for subject, roi in dict.fromkeys(map(tuple, pairs.tolist())):
         own = (pairs == (subject, roi)).all(axis=1)
         used = scores[:, own & known]
-        a, b, both = used.mean(axis=1) if used.size else np.full(3, np.nan)
+        a, b, both = map(np.asarray, used.mean(axis=1) if used.size else np.full(3, np.nan))
         one, other = frozenset({1}), frozenset({2})
         parts = partition.variance_partition({one: a, other: b, one | other: both})
         rows.append(

@@ -19,8 +19,8 @@ from jaxalign.core.protocol import Protocol
 from jaxalign.data import instructions, protocols, published, score_rows, targets
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
-from jaxalign.io import run_dir
 from jaxalign.io import rows as rows_lib
+from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.report import html
 from jaxalign.report import instructions as report
@@ -34,6 +34,7 @@ ROWS = "rows.parquet"
 TARGETS, PARTITION = "targets", "partition"
 SUMMARY = "summary.txt"
 R2, NORMALIZED = "r2_out_of_sample", "normalized_r"
+COLUMNS = ("dataset", "model", "first", "second", "measure", *instructions.PARTITION)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,7 +182,7 @@ def _make(config: Config, job: Job, texts: Mapping[str, str], artefact: Artefact
         for measure, scores in _measures(scored[first], scored[second], joint, goals, folds):
             found = instructions.partition_by_roi(*scores, simulated.responses)
             parts += [place | names | {"measure": measure} | row for row in found]
-    tables = {TARGETS: by_target, PARTITION: pd.DataFrame(parts)}
+    tables = {TARGETS: by_target, PARTITION: pd.DataFrame(parts, columns=COLUMNS)}
     for name, table in tables.items():
         rows_lib.write_table(artefact.path / name, table.assign(fingerprint=artefact.fingerprint))
     text = _summary(config, texts, rows_lib.read(artefact.path / ROWS), tables)
@@ -279,7 +280,7 @@ def _summary(
     tables: Mapping[str, pd.DataFrame],
 ) -> str:
     labels = {text: code for code, text in texts.items()}
-    show = lambda table: table.drop(columns=["dataset", "model"]).to_string(
+    show = lambda table: table.drop(columns=["dataset", "model"], errors="ignore").to_string(
         index=False, float_format=lambda x: html.cell(float(x)), na_rep="–"
     )
     planted = ", ".join(
@@ -289,7 +290,10 @@ def _summary(
     won = report.winners(rows, labels=labels).drop(columns=["winner", "second"])
     share = report.shares(tables[TARGETS], labels=labels)
     share = share[share.num_targets > 0].drop(columns="instruction")
-    parts = report.partitions(tables[PARTITION], labels=labels).drop(columns=["first", "second"])
+    parts = report.partitions(tables[PARTITION], labels=labels)
+    pair = ["roi", "measure", "first_label", "second_label"]
+    parts = parts.pivot(index=pair, columns="part", values=["value", "percent"])
+    parts.columns = [f"{part} %" if kind == "percent" else part for kind, part in parts.columns]
     return "\n".join(
         [
             "SIMULATION of instructions: no model was asked anything and no brain was recorded.",
@@ -305,7 +309,7 @@ def _summary(
             "",
             "Variance partitioning, mean over subjects; percent of what both explain, negative "
             "parts as they are. normalized_r: r by the ceiling of each voxel.",
-            show(parts),
+            show(parts.reset_index()),
             "",
         ]
     )
