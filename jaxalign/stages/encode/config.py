@@ -48,6 +48,9 @@ class Config:
     # Components of a network's features, fitted on each outer training set before delays, and
     # scaled as features are; 0: the features themselves.
     pca: int = 0
+    # Units of a network, drawn at random of each layer, that its features are; all folds have the
+    # same ones, and so have controls made of the same layer. 0: all.
+    units: int = 0
     controls: tuple[str, ...] = controls.DEFAULT
     shift: float = 1 / 3  # share of a run by which `shifted` is late, circularly
     shuffle: str = "run"  # `shuffled` permutes the samples within each run, or with "all" all
@@ -89,6 +92,7 @@ class Config:
             ("gap", 0),
             ("group_seed", -1),
             ("pca", 0),
+            ("units", 0),
             ("partition_draws", 0),
             ("partition_rounds", 0),
             ("permutations", 0),
@@ -102,6 +106,12 @@ class Config:
             raise InputError(
                 "encode.group_seed needs encode.groups, and leaves no gap: got groups "
                 f"{self.groups!r}, gap {self.gap}."
+            )
+        num_components = protocol(self).scaling.pca
+        if self.units and num_components:
+            raise InputError(
+                f"encode.units must be 0 where there are components instead of units: got "
+                f"{self.units} beside a PCA to {num_components}."
             )
         if not 0 < self.shift < 1:
             raise InputError(f"encode.shift must lie between 0 and 1, got {self.shift}.")

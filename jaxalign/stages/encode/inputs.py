@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxalign.core import features, scoring
 from jaxalign.core import folds as folds_lib
@@ -13,7 +13,7 @@ from jaxalign.data import controls, samples, targets
 from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
-from jaxalign.io import store
+from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, layer_numbers, read_layer
 from jaxalign.stages.encode import config as config_lib
@@ -35,11 +35,11 @@ class FeatureSet(NamedTuple):
         has_layers = self.model not in controls.WITHOUT_LAYERS
         return self.source.settings["num_layers"] if has_layers else 0
 
-    def num_units(self, protocol: Protocol) -> int:
+    def num_units(self, config: Config, protocol: Protocol) -> int:
         """Return how many features of a layer enter, before delays; 0 of a control of stimuli."""
         if self.model in controls.STIMULUS_CONTROLS:
             return 0
-        return protocol.scaling.pca or self.source.settings["width"]
+        return protocol.scaling.pca or config.units or self.source.settings["width"]
 
     def layers(self, config: Config) -> Sequence[int]:
         """Return the layers that are scored."""
@@ -157,6 +157,9 @@ def read_samples(
         )
     row = {name: i for i, name in enumerate(store.stimulus_ids(features_of.source))}
     values = read_layer(features_of.source, layer).astype(np.float64)
+    if config.units:
+        model = features_of.source.settings["model"]
+        values = values[:, draw_units(model, layer, values.shape[1], config.units, job.seed)]
     values = values[[row[name] for name in stimuli.stimulus_id]]
     found = samples.from_stimuli(values, stimuli, data.responses, **place)
     if name == "shifted":
@@ -166,3 +169,18 @@ def read_samples(
         rng = np.random.default_rng(job.seed)
         return found._replace(values=features.shuffle(found.values, blocks, rng))
     return found
+
+
+def draw_units(model: str, layer: int, width: int, num: int, seed: int) -> Int[np.ndarray, " u"]:
+    """Draw units of a layer, apart for each model and layer; in their order.
+
+    Args:
+      model: name of the network, also of controls that are made of its layers.
+      layer: number.
+      width: units of the layer.
+      num: how many are drawn, without replacement; at most `width`.
+      seed: of the run.
+    """
+    key = int(run_dir.hash_text(f"{model}, layer {layer}"), 16)
+    rng = np.random.default_rng([seed, key])
+    return np.sort(rng.choice(width, num, replace=False))

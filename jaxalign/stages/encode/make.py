@@ -42,7 +42,7 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
         "control_of": features_of.control_of,
         "num_layers": features_of.num_layers,
         "instruction": features_of.source.settings.get("prompt", ""),  # imported ones name none
-        "num_units": features_of.num_units(data.protocol),
+        "num_units": features_of.num_units(config, data.protocol),
         "protocol": data.protocol.name,
         "metric": data.protocol.metric,
     }

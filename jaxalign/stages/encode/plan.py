@@ -74,7 +74,11 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         set_of = functools.partial(_feature_set, upstream, source)
         own = FeatureSet(name, "", source)
         first = len(steps)
-        for features_of in (own, *(set_of("controls", x) for x in config.controls)):
+        beside = tuple(set_of("partition", x) for x in config.partition)
+        alone = (own, *(set_of("controls", x) for x in config.controls))
+        for features_of in (*alone, *beside):
+            _check_units(config, features_of)
+        for features_of in alone:
             artefact = Artefact(
                 workdir=job.workdir,
                 stage="encode",
@@ -88,7 +92,6 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             run = functools.partial(make.encode, config, job, features_of)
             steps.append(Step(artefact=artefact, make=run))
         if config.partition:
-            beside = tuple(set_of("partition", x) for x in config.partition)
             steps.append(_joined(config, job, own, beside, steps[first]))
         if config.permutations:
             steps.append(_permuted(config, job, own, steps[first], num_orders))
@@ -181,6 +184,17 @@ def _check_network(config: Config, name: str, source: Artefact, shortest: int) -
     check_layers("encode", config.layers, source)
 
 
+def _check_units(config: Config, features_of: FeatureSet) -> None:
+    """Refuse to draw more units than there are."""
+    width = features_of.source.settings["width"]
+    if features_of.model not in controls.STIMULUS_CONTROLS and config.units > width:
+        of = f"{features_of.model} of " if features_of.control_of else ""
+        name = features_of.control_of or features_of.model
+        raise InputError(
+            f"encode.units must be at most {width}, the width of {of}{name}, got {config.units}."
+        )
+
+
 def _planned_samples(stimuli: Stimuli) -> Responses:
     """Return the samples that the simulate stage will make, without targets."""
     return Responses(
@@ -234,9 +248,8 @@ def _checked_folds(
 
 
 def _cost(config: Config, features_of: FeatureSet, n: int, k: int) -> str:
-    settings = features_of.source.settings
     layers = len(features_of.layers(config))
-    units = config_lib.protocol(config).scaling.pca or settings["width"]
+    units = features_of.num_units(config, config_lib.protocol(config))
     if features_of.model in controls.STIMULUS_CONTROLS:
         units = {"oasm": n, "word_vectors": 300}.get(features_of.model, 2)
     p = units * len(config.delays)
