@@ -50,11 +50,17 @@ setuptools.setup(
         "sentencepiece": ["protobuf>=5", "sentencepiece>=0.2"],
         # Read scans and HDF5: LeBel 2023, shortclips, Denizens, NSD, one's own NIfTI.
         "data": ["h5py>=3.11", "nibabel>=5.3"],
+        # Clients of trackers that a report can be logged to (report.track).
+        "track": ["mlflow-skinny>=3", "wandb>=0.19"],
+        # Draws scores of targets with coordinates on a glass brain.
+        "brain": ["nibabel>=5.3", "nilearn>=0.12"],
         "test": [
             "beartype>=0.20",
             "h5py>=3.11",
             "hypothesis>=6.100",
+            "mlflow-skinny>=3",
             "nibabel>=5.3",
+            "nilearn>=0.12",
             "praatio>=6.2",
             "protobuf>=5",
             "pytest>=8.2",
