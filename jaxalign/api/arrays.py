@@ -1,4 +1,4 @@
-"""The Python interface: scores of arrays under any protocol."""
+"""Scores of arrays under any protocol."""
 
 import warnings
 from collections import Counter
@@ -21,11 +21,6 @@ from jaxalign.errors import InputError
 
 class ShuffledFoldsWarning(UserWarning):
     """A protocol tests samples whose neighbours it trains on."""
-
-
-def list_protocols() -> tuple[str, ...]:
-    """Return the names of all protocols."""
-    return tuple(protocols.PROTOCOLS)
 
 
 def score_arrays(
@@ -259,9 +254,14 @@ def _reading_time(X, Y, protocol, sentences, stories, ceiling) -> AlignmentScore
         found = Reference(half.value, half.low, half.high, np.array([half.value]))
     else:
         found = alignment.reference(np.nan, 1, protocol.aggregation)
-    num_nan = int((~known & ~first).sum())
-    plain = _plain(protocol, abs(signed.value), rows, num_nan, found)
-    return plain._replace(raw_low=low, raw_high=high)
+    return alignment.without_fit(
+        protocol,
+        abs(signed.value),
+        interval=(low, high),
+        ceiling=found,
+        num_nan=int((~known & ~first).sum()),
+        folds_hash=_hash(rows),
+    )
 
 
 def _next_word(X, Y, protocol) -> AlignmentScore:
@@ -277,34 +277,17 @@ def _next_word(X, Y, protocol) -> AlignmentScore:
         raise InputError(f"Y must hold ids in 0..{logits.shape[1] - 1}, and at least one.")
     rows = np.arange(len(ids))
     losses = special.logsumexp(logits, axis=1) - logits[rows, ids]
-    return _plain(protocol, losses.mean(), rows, int(np.isnan(losses).sum()), None)
-
-
-def _plain(protocol, raw, rows, num_nan, ceiling) -> AlignmentScore:
-    """Return the score of a protocol that fits nothing."""
-    known = ceiling or alignment.reference(np.nan, 1, protocol.aggregation)
-    ratio = raw / known.value if known.value > 0 else np.nan
-    one, nothing = np.array([raw]), np.full((1, 1), np.nan)
-    return AlignmentScore(
-        score=float(np.clip(ratio, 0, 1) if protocol.normalize == "clip" else raw),
-        raw=float(raw),
-        raw_low=np.nan,
-        raw_high=np.nan,
-        ceiling=known.value,
-        per_target=one,
-        per_fold=one,
-        alphas=nothing,
-        num_nan=num_nan,
-        protocol=protocol.name,
-        folds_hash=folds_hash([Fold(Split(rows[:0], rows), ())]),
-        layers=np.zeros((1, 1), int),
-        per_layer=one,
-        r2_per_target=nothing[0],
-        contiguous=np.nan,
-        ceiling_low=known.low,
-        ceiling_high=known.high,
-        ceiling_per_target=known.per_target,
+    return alignment.without_fit(
+        protocol,
+        losses.mean(),
+        num_nan=int(np.isnan(losses).sum()),
+        folds_hash=_hash(rows),
     )
+
+
+def _hash(rows) -> str:
+    """Hash the samples that count, as if they were tested without training."""
+    return folds_hash([Fold(Split(rows[:0], rows), ())])
 
 
 def _average(X, Y, protocol, given) -> AlignmentScore:
