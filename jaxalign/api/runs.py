@@ -125,13 +125,15 @@ def score(
 
     Example:
       >>> import jaxalign
-      >>> found = jaxalign.score("path/to/model", "path/to/data", "brainscore-ridge")
-      >>> found.benchmark, found.protocol
-      ('data-brainscore-ridge', 'brainscore-ridge')
-      >>> list(found.controls)
-      ['word_rate', 'word_length', 'position', 'shifted', 'untrained']
-      >>> bool(found.raw == found.per_layer.max())
+      >>> found = jaxalign.score(
+      ...     "path/to/model", "path/to/data", "jaxalign", controls=["word_length", "position"]
+      ... )
+      >>> found.benchmark, found.protocol, list(found.controls)
+      ('data-jaxalign', 'jaxalign', ['word_length', 'position'])
+      >>> bool(found.raw_low < found.raw < found.raw_high)
       True
+      >>> found.table.columns[:3].tolist()
+      ['score', 'raw', 'raw_low']
     """
     root = runner.data_folder(data_root)
     name, chosen = recipes.find_benchmark(os.fspath(benchmark), protocol or "", root)
