@@ -11,10 +11,10 @@ rows of an .npy there is --config.imported.rows.
 
 import pathlib
 
-from jaxalign import config
-from jaxalign.data import controls, plain
+from jaxalign import config, recipes
+from jaxalign.data import plain
 from jaxalign.errors import InputError
-from jaxalign.stages import encode, extract, imported, report
+from jaxalign.stages import encode, report
 
 
 def get_config(argument=""):
@@ -22,20 +22,7 @@ def get_config(argument=""):
     if not models:
         raise InputError(f"--config=configs/own.py:DATA,MODEL[,MODEL...], got {argument!r}.")
     timed = plain.stimuli(pathlib.Path(data)).is_timed
-    names = models.split(",")
-    files = tuple(x for x in names if x.endswith((".npz", ".npy")))
-    networks = tuple(x for x in names if x not in files)
-    stages = {}
-    if networks:
-        stages["extract"] = extract.Config(
-            models=networks,
-            context="window:10" if timed else "none",
-            untrained_seed=-1 if files else 0,
-        )
-    beside = controls.DEFAULT
-    if files:
-        stages["imported"] = imported.Config(models=files)
-        beside = ("length", *(x for x in beside if x != "untrained"))
+    stages, controls = recipes.networks(models.split(","), context="window:10" if timed else "none")
     return config.pack(
         config.Common(dataset=data),
         **stages,
@@ -43,7 +30,7 @@ def get_config(argument=""):
             delays=(1, 2, 3, 4) if timed else (0,),
             gap=6 if timed else 0,
             groups="none" if timed else "passage",
-            controls=beside,
+            controls=controls,
         ),
         report=report.Config(),
     )

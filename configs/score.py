@@ -12,44 +12,13 @@ hundreds of times faster, with shorter contexts. wikitext2-nwp reads a text, and
 configs/next_word.py.
 """
 
-from jaxalign import config
-from jaxalign.data import benchmarks, protocols
+from jaxalign import recipes
+from jaxalign.data import benchmarks
 from jaxalign.errors import InputError
-from jaxalign.stages import behavior, encode, extract, next_word, report
 
 
 def get_config(argument=""):
     model, _, name = argument.rpartition(",")
     if not model:
         raise InputError(f"--config=configs/score.py:MODEL,BENCHMARK, got {argument!r}.")
-    benchmark = benchmarks.find(name)
-    reading = benchmark.reading
-    kind = protocols.find(benchmark.protocol).kind
-    if kind == "next_word":
-        return config.pack(
-            config.Common(),
-            next_word=next_word.Config(models=(model,), text=benchmark.dataset),
-        )
-    if kind == "reading_time":
-        return config.pack(
-            config.Common(dataset=benchmark.dataset),
-            extract=extract.Config(
-                models=(model,),
-                context=reading.context,
-                one_stream=True,
-                surprisal=True,
-                untrained_seed=-1,
-            ),
-            behavior=behavior.Config(baseline=("length",)),
-        )
-    return config.pack(
-        config.Common(dataset=benchmark.dataset),
-        extract=extract.Config(models=(model,), context=reading.context, pooling=reading.pooling),
-        encode=encode.Config(
-            protocol=benchmark.protocol,
-            protocol_ceiling=benchmark.ceiling,
-            downsample=reading.downsample,
-            delays=reading.delays,
-        ),
-        report=report.Config(title=name),
-    )
+    return recipes.on_benchmark(model, benchmarks.find(name), title=name)

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -21,14 +22,39 @@ def _check_versions() -> None:
 
 _check_versions()
 
-_INTERFACE = ("AlignmentScore", "ShuffledFoldsWarning", "average", "list_protocols", "score_arrays")
+# The interface -> the module that holds it, imported when it is asked for, and not before.
+_INTERFACE = {
+    "AlignmentScore": "jaxalign.core.alignment",
+    "BenchmarkScore": "jaxalign.api.runs",
+    "InputError": "jaxalign.errors",
+    "ShuffledFoldsWarning": "jaxalign.api.arrays",
+    "average": "jaxalign.api.arrays",
+    "list_benchmarks": "jaxalign.api.listing",
+    "list_models": "jaxalign.api.listing",
+    "list_protocols": "jaxalign.api.listing",
+    "load_scores": "jaxalign.api.frames",
+    "score": "jaxalign.api.runs",
+    "score_arrays": "jaxalign.api.arrays",
+}
+if TYPE_CHECKING:
+    from jaxalign.api.arrays import ShuffledFoldsWarning as ShuffledFoldsWarning
+    from jaxalign.api.arrays import average as average
+    from jaxalign.api.arrays import score_arrays as score_arrays
+    from jaxalign.api.frames import load_scores as load_scores
+    from jaxalign.api.listing import list_benchmarks as list_benchmarks
+    from jaxalign.api.listing import list_models as list_models
+    from jaxalign.api.listing import list_protocols as list_protocols
+    from jaxalign.api.runs import BenchmarkScore as BenchmarkScore
+    from jaxalign.api.runs import score as score
+    from jaxalign.core.alignment import AlignmentScore as AlignmentScore
+    from jaxalign.errors import InputError as InputError
 
 
 def __getattr__(name: str):
-    """Import the interface when it is asked for, and not before."""
+    """Import a part of the interface."""
     if name not in _INTERFACE:
         raise AttributeError(f"module 'jaxalign' has no attribute {name!r}")
-    return getattr(importlib.import_module("jaxalign.api"), name)
+    return getattr(importlib.import_module(_INTERFACE[name]), name)
 
 
 def __dir__() -> list[str]:

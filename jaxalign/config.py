@@ -1,7 +1,9 @@
 """Stage dataclasses <-> one ConfigDict."""
 
 import dataclasses
+import difflib
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -85,6 +87,37 @@ def unpack(config: ml_collections.ConfigDict) -> tuple[Common, dict[str, Any]]:
             f"dataset must be given: {', '.join(x for x in stages if x in readers)} read one."
         )
     return common, stages
+
+
+def override(
+    config: ml_collections.ConfigDict, changes: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """Return a configuration with other values, as flags of the command line change it.
+
+    Args:
+      config: from `pack`; it stays as it is.
+      changes: values under the dotted names that `flatten` gives; of fields that hold several, a
+        tuple or a list.
+
+    Raises:
+      InputError: if there is no such setting, or the value is of another type.
+    """
+    known = flatten(config)
+    changed = ml_collections.ConfigDict(config.to_dict()).lock()
+    for name, value in changes.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
+            raise InputError(f"settings must be of this run, got {name!r}: {hint}")
+        *stage, field = name.split(".")
+        parent = changed[stage[0]] if stage else changed
+        try:
+            parent[field] = tuple(value) if isinstance(value, list) else value
+        except TypeError as error:
+            raise InputError(
+                f"settings: {name} must be of type {type(known[name]).__name__}, got {value!r}."
+            ) from error
+    return changed
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -3,19 +3,16 @@
 python -m jaxalign.main --config=configs/demo.py --workdir=runs/demo
 """
 
-import importlib
 import logging as stdlib_logging
 import os
 import pathlib
 import re
 import sys
-import time
 
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxalign import config as config_lib
 from jaxalign.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -50,45 +47,21 @@ def main(argv: list[str]) -> None:
         raise InputError(f"only flags are understood, got argument {argv[1]!r}.")
     settings = _settings()
     # Imported here: --help and a bad flag need not wait for JAX.
-    from jaxalign import stages as stages_lib
-    from jaxalign.core import mesh
-    from jaxalign.data import datasets
-    from jaxalign.io import run_dir
+    from jaxalign import runner
 
     _keep_compiled(_CACHE.value)
-    common, stages = config_lib.unpack(settings)
-    data_root = _DATA_ROOT.value or os.environ.get("JAXALIGN_DATA") or None
-    data_root = None if data_root is None else pathlib.Path(data_root)
-    if _DOWNLOAD.value:
-        from jaxalign.data import download
-
-        download.fetch(common.dataset, data_root)
-    workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_path().stem}").absolute()
-    try:
-        devices = mesh.make_mesh(*common.mesh)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    job = stages_lib.Job(
-        workdir=workdir,
-        data_root=data_root,
-        dataset=datasets.find(common.dataset, data_root, nan=common.nan)
-        if common.dataset
-        else None,
-        mesh=devices,
-        seed=common.seed,
+    plan = runner.plan(
+        settings,
+        workdir=_WORKDIR.value or f"runs/{_config_path().stem}",
+        data_root=_DATA_ROOT.value,
+        fetch=_DOWNLOAD.value,
     )
-    plan = []
-    upstream = {}
-    for stage, config in stages.items():
-        steps = importlib.import_module(f"jaxalign.stages.{stage}").plan(config, job, upstream)
-        upstream[stage] = [step.artefact for step in steps]
-        plan += steps
     if _DRY_RUN.value:
-        sys.stdout.write(_describe(settings, plan, job))
+        sys.stdout.write(runner.describe(plan))
         return
-    run_dir.check_writable(workdir)
-    run_dir.write_json(workdir / "config.json", config_lib.flatten(settings))
-    run(plan)
+    runner.run(plan)
+    logging.flush()
+    sys.stdout.write(runner.results(plan))
 
 
 def _keep_compiled(folder: str) -> None:
@@ -99,37 +72,6 @@ def _keep_compiled(folder: str) -> None:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def run(plan) -> None:
-    """Make every artefact of a plan that is not finished.
-
-    Args:
-      plan: steps of all stages, in order.
-    """
-    made = 0
-    for step in plan:
-        artefact = step.artefact
-        label = _label(artefact)
-        if artefact.is_done:
-            logging.info("%s: up to date (%s)", label, artefact.path)
-            continue
-        logging.info("%s: %s", label, artefact.cost or "starting")
-        start = time.monotonic()
-        artefact.start()
-        artefact.finish(**step.make(artefact))
-        made += 1
-        logging.info("%s: done in %.1f s (%s)", label, time.monotonic() - start, artefact.path)
-    if not made:
-        logging.info("Nothing to compute: all %d artefacts are up to date.", len(plan))
-    logging.flush()
-    for step in plan:
-        if step.shows:
-            sys.stdout.write((step.artefact.path / step.shows).read_text(encoding="utf-8"))
-
-
-def _label(artefact) -> str:
-    return f"{artefact.stage} {artefact.name}".strip()
 
 
 def _settings() -> ml_collections.ConfigDict:
@@ -144,18 +86,6 @@ def _settings() -> ml_collections.ConfigDict:
 
 def _config_path() -> pathlib.Path:
     return pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
-
-
-def _describe(settings, plan, job) -> str:
-    flat = config_lib.flatten(settings)
-    lines = ["# Configuration", *(f"--config.{k}={v!r}" for k, v in flat.items()), "", "# Plan"]
-    lines += [f"workdir: {job.workdir}", f"data_root: {job.data_root}"]
-    lines += [f"devices: {job.mesh.size} x {job.mesh.devices.flat[0].device_kind}"]
-    for step in plan:
-        artefact = step.artefact
-        status = "up to date" if artefact.is_done else "to do"
-        lines.append(f"{_label(artefact)}: {status}; {artefact.cost}; {artefact.path}")
-    return "\n".join(lines) + "\n"
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -5,13 +5,12 @@ import warnings
 import numpy as np
 
 import jaxalign
-from jaxalign import api
 
 
 def score(*args, **options):
     """Score without the warning of shuffled protocols, which has its own test."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", api.ShuffledFoldsWarning)
+        warnings.simplefilter("ignore", jaxalign.ShuffledFoldsWarning)
         return jaxalign.score_arrays(*args, **options)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from jaxalign.core import features, stats
 from jaxalign.core.features import Labels
-from jaxalign.core.protocol import Aggregation
+from jaxalign.core.protocol import Aggregation, Protocol
 
 
 class Summary(NamedTuple):
@@ -185,6 +185,50 @@ def _median(values, axis):
     none = np.isnan(values).all(axis=axis, keepdims=True)
     return np.where(
         none.squeeze(axis), np.nan, np.nanmedian(np.where(none, 0.0, values), axis=axis)
+    )
+
+
+def without_fit(
+    protocol: Protocol,
+    raw: float,
+    *,
+    interval: tuple[float, float] = (np.nan, np.nan),
+    ceiling: Reference | None = None,
+    num_nan: int = 0,
+    folds_hash: str = "",
+) -> AlignmentScore:
+    """Return the score of a protocol that fits nothing, and so has no folds, penalties or layers.
+
+    Args:
+      protocol: of kind "reading_time" or "next_word".
+      raw: the metric.
+      interval: its ends.
+      ceiling: None: there is none.
+      num_nan: words that do not count.
+      folds_hash: of those that do; "": not known.
+    """
+    known = ceiling or reference(np.nan, 1, protocol.aggregation)
+    ratio = raw / known.value if known.value > 0 else np.nan
+    one, nothing = np.array([raw]), np.full((1, 1), np.nan)
+    return AlignmentScore(
+        score=float(np.clip(ratio, 0, 1) if protocol.normalize == "clip" else raw),
+        raw=float(raw),
+        raw_low=interval[0],
+        raw_high=interval[1],
+        ceiling=known.value,
+        per_target=one,
+        per_fold=one,
+        alphas=nothing,
+        num_nan=num_nan,
+        protocol=protocol.name,
+        folds_hash=folds_hash,
+        layers=np.zeros((1, 1), int),
+        per_layer=one,
+        r2_per_target=nothing[0],
+        contiguous=np.nan,
+        ceiling_low=known.low,
+        ceiling_high=known.high,
+        ceiling_per_target=known.per_target,
     )
 
 

@@ -28,6 +28,7 @@ from jaxalign.stages.encode.inputs import FeatureSet, Prepared
 
 ROWS = "rows.parquet"
 PARTITION = "partition.parquet"
+ALIGNMENT = "alignment.npz"  # under a protocol by name, its one score: an `AlignmentScore`
 EDGE = 0.25  # share of choices at an end of the grid that is worth a warning; noise goes there too
 
 
@@ -155,6 +156,7 @@ def _alignment(
         known_ceiling=reference.read(artefact) or config.protocol_ceiling or np.nan,
         contiguous=contiguous,
     )
+    arrays.write(artefact.path / ALIGNMENT, found)
     if protocol.is_shuffled:
         logging.warning("encode %s: %s", artefact.name, scoring.caution(found))
     return {

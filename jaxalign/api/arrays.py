@@ -1,4 +1,4 @@
-"""The Python interface: scores of arrays under any protocol."""
+"""Scores of arrays under any protocol."""
 
 import warnings
 from collections import Counter
@@ -21,11 +21,6 @@ from jaxalign.errors import InputError
 
 class ShuffledFoldsWarning(UserWarning):
     """A protocol tests samples whose neighbours it trains on."""
-
-
-def list_protocols() -> tuple[str, ...]:
-    """Return the names of all protocols."""
-    return tuple(protocols.PROTOCOLS)
 
 
 def score_arrays(
@@ -83,6 +78,17 @@ def score_arrays(
 
     Raises:
       InputError: if an argument is not what it must be.
+
+    Example:
+      >>> import jaxalign
+      >>> import numpy as np
+      >>> rng = np.random.default_rng(0)
+      >>> X = rng.standard_normal((120, 8))  # features of 120 samples
+      >>> Y = X @ rng.standard_normal((8, 3)) + rng.standard_normal((120, 3))  # of three targets
+      >>> stories = np.repeat(np.arange(12), 10)  # which folds keep whole
+      >>> found = jaxalign.score_arrays(X, Y, protocol="jaxalign", groups=stories)
+      >>> bool(found.raw > 0.8), found.per_target.shape
+      (True, (3,))
     """
     chosen = protocols.find(protocol) if isinstance(protocol, str) else protocol
     if chosen.kind == "average":
@@ -259,9 +265,14 @@ def _reading_time(X, Y, protocol, sentences, stories, ceiling) -> AlignmentScore
         found = Reference(half.value, half.low, half.high, np.array([half.value]))
     else:
         found = alignment.reference(np.nan, 1, protocol.aggregation)
-    num_nan = int((~known & ~first).sum())
-    plain = _plain(protocol, abs(signed.value), rows, num_nan, found)
-    return plain._replace(raw_low=low, raw_high=high)
+    return alignment.without_fit(
+        protocol,
+        abs(signed.value),
+        interval=(low, high),
+        ceiling=found,
+        num_nan=int((~known & ~first).sum()),
+        folds_hash=_hash(rows),
+    )
 
 
 def _next_word(X, Y, protocol) -> AlignmentScore:
@@ -277,34 +288,17 @@ def _next_word(X, Y, protocol) -> AlignmentScore:
         raise InputError(f"Y must hold ids in 0..{logits.shape[1] - 1}, and at least one.")
     rows = np.arange(len(ids))
     losses = special.logsumexp(logits, axis=1) - logits[rows, ids]
-    return _plain(protocol, losses.mean(), rows, int(np.isnan(losses).sum()), None)
-
-
-def _plain(protocol, raw, rows, num_nan, ceiling) -> AlignmentScore:
-    """Return the score of a protocol that fits nothing."""
-    known = ceiling or alignment.reference(np.nan, 1, protocol.aggregation)
-    ratio = raw / known.value if known.value > 0 else np.nan
-    one, nothing = np.array([raw]), np.full((1, 1), np.nan)
-    return AlignmentScore(
-        score=float(np.clip(ratio, 0, 1) if protocol.normalize == "clip" else raw),
-        raw=float(raw),
-        raw_low=np.nan,
-        raw_high=np.nan,
-        ceiling=known.value,
-        per_target=one,
-        per_fold=one,
-        alphas=nothing,
-        num_nan=num_nan,
-        protocol=protocol.name,
-        folds_hash=folds_hash([Fold(Split(rows[:0], rows), ())]),
-        layers=np.zeros((1, 1), int),
-        per_layer=one,
-        r2_per_target=nothing[0],
-        contiguous=np.nan,
-        ceiling_low=known.low,
-        ceiling_high=known.high,
-        ceiling_per_target=known.per_target,
+    return alignment.without_fit(
+        protocol,
+        losses.mean(),
+        num_nan=int(np.isnan(losses).sum()),
+        folds_hash=_hash(rows),
     )
+
+
+def _hash(rows) -> str:
+    """Hash the samples that count, as if they were tested without training."""
+    return folds_hash([Fold(Split(rows[:0], rows), ())])
 
 
 def _average(X, Y, protocol, given) -> AlignmentScore:
@@ -349,6 +343,21 @@ def average(
 
     Raises:
       InputError: if a data set is missing, or has another protocol.
+
+    Example:
+      >>> import jaxalign
+      >>> import numpy as np
+      >>> from jaxalign.core.protocol import Protocol
+      >>> rng = np.random.default_rng(0)
+      >>> X, Y = rng.standard_normal((60, 2)), rng.standard_normal((60, 3))
+      >>> stories = np.repeat(np.arange(6), 10)
+      >>> one = jaxalign.score_arrays(X, X @ [[1.0], [2.0]], groups=stories)
+      >>> other = jaxalign.score_arrays(X, Y, groups=stories)
+      >>> parts = ((("one", "other"), "jaxalign"),)
+      >>> both = Protocol(name="both", source="mine", kind="average", parts=parts)
+      >>> mean = jaxalign.average({"one": one, "other": other}, both)
+      >>> bool(np.isclose(mean.raw, (one.raw + other.raw) / 2))
+      True
     """
     chosen = protocols.find(protocol) if isinstance(protocol, str) else protocol
     terms: dict[str, list[float]] = {}

@@ -1,0 +1,102 @@
+"""Scores of finished runs as one table."""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+import pandas as pd
+
+from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
+from jaxalign.io.run_dir import DONE
+
+Path = str | os.PathLike[str]
+
+REPORT = "report"
+TABLE = "scores.parquet"  # of the report
+ROWS = "rows.parquet"  # of one artefact
+STAGES = ("collect", "encode")
+# What tells rows of one artefact apart.
+KEY = ["fingerprint", "model", "control_of", "layer", "subject", "roi", "dataset"]
+
+
+def load_scores(workdirs: Path | Sequence[Path]) -> pd.DataFrame:
+    """Read the score rows of finished runs.
+
+    Of a work directory with a report, these are the rows that the report shows; of one without,
+    those of every finished artefact, whatever the settings were: `fingerprint` tells them apart.
+
+    Args:
+      workdirs: a work directory or several; a Parquet file of score rows stands for one.
+
+    Returns:
+      One row per model, layer, subject and ROI, with the columns of `jaxalign/io/rows.py`; a
+      control's `control_of` names the model it stands beside. NaN is undefined. Reading times and
+      losses are not among them: `behavior/scores.parquet` and `next_word/scores.parquet` have
+      tables of their own.
+
+    Raises:
+      InputError: if a directory is not there or holds no score rows, a file is damaged or of
+        another version, or rows come twice.
+
+    Example:
+      >>> import jaxalign
+      >>> _ = jaxalign.score("path/to/model", "path/to/data", "jaxalign", controls=["position"])
+      >>> scores = jaxalign.load_scores("runs/python")
+      >>> best = scores[scores.control_of == ""].groupby(["model", "roi"]).score.max()
+      >>> best.index.tolist()
+      [('bert', 'A'), ('bert', 'B')]
+    """
+    given = [workdirs] if isinstance(workdirs, (str, os.PathLike)) else list(workdirs)
+    if not given:
+        raise InputError("workdirs must name at least one work directory, got none.")
+    frames: dict[pathlib.Path, pd.DataFrame] = {}
+    for path in map(pathlib.Path, given):
+        if path.resolve() in frames:
+            raise InputError(f"workdirs must differ, but {path} is there twice.")
+        files = _files(path)
+        frames[path.resolve()] = pd.concat(
+            [rows_lib.read(file) for file in files], ignore_index=True
+        )
+    rows = pd.concat(frames.values(), ignore_index=True)
+    if (twice := rows.duplicated(KEY)).any():
+        row = rows[twice].iloc[0]
+        where = [str(x) for x, own in frames.items() if row.fingerprint in set(own.fingerprint)]
+        raise InputError(
+            f"scores must come once, but those of {row.model} on {row.dataset} with fingerprint "
+            f"{row.fingerprint} come again: they are in {' and '.join(where)}."
+        )
+    return rows
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+    """Return the files of score rows of a work directory, or the file itself."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"workdir must be a directory: there is none at {str(path)!r}.")
+    if (path / REPORT / DONE).is_file() and (path / REPORT / TABLE).is_file():
+        return [path / REPORT / TABLE]
+    found = [
+        folder / ROWS
+        for stage in STAGES
+        for folder in sorted((path / stage).glob("*/"))
+        if (folder / ROWS).is_file() and _is_done(folder)
+    ]
+    if not found:
+        inside = ", ".join(sorted(x.name for x in path.iterdir() if x.is_dir())) or "nothing"
+        raise InputError(
+            f"workdir {path} must hold score rows, in {REPORT}/{TABLE} or in finished artefacts of "
+            f"{' or '.join(STAGES)}: found {inside}."
+        )
+    return found
+
+
+def _is_done(folder: pathlib.Path) -> bool:
+    """Whether an artefact is finished: its marker repeats its fingerprint."""
+    try:
+        facts = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(facts, dict) and facts.get("fingerprint") == folder.name
