@@ -166,3 +166,19 @@ def check_taps(taps: Sequence[str]) -> None:
 def stack_layers(first: Float[Array, "..."], rest: Float[Array, "L ..."]) -> Array:
     """Put layer 0 in front of the scanned layers."""
     return jax.numpy.concatenate([first[None], rest], axis=0)
+
+
+def next_position(cache: Cache) -> Int[Array, "B 1"]:
+    """Return the position after each row's last token."""
+    return jax.numpy.where(cache.mask, cache.positions + 1, 0).max(axis=1, keepdims=True)
+
+
+def extend(cache: Cache, positions: Int[Array, "b T"], mask: Bool[Array, "B T"]) -> Cache:
+    """Enter the tokens of a pass in the next free slots; keys and values follow in the blocks."""
+    at = (0, cache.length)
+    return dataclasses.replace(
+        cache,
+        positions=jax.lax.dynamic_update_slice(cache.positions, positions, at),
+        mask=jax.lax.dynamic_update_slice(cache.mask, mask, at),
+        length=cache.length + positions.shape[1],
+    )

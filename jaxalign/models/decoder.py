@@ -244,10 +244,10 @@ class Network(nnx.Module):
         keep = pool or (lambda x: x)
         given = positions is not None
         if not given:
-            start = 0 if cache is None else _next_position(cache)
+            start = 0 if cache is None else base.next_position(cache)
             positions = start + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
         if cache is not None:
-            cache = _extend(cache, positions, mask)
+            cache = base.extend(cache, positions, mask)
         x_BTD = embedded = self._embed(tokens, positions)
         context = self._context(positions, mask, cache, several_texts=given)
         wanted = [tap for tap in base.TAPS if tap in taps]
@@ -352,19 +352,3 @@ class Network(nnx.Module):
             bias=bias,
             slot=None if cache is None else cache.length - positions.shape[1],
         )
-
-
-def _next_position(cache: base.Cache) -> Int[Array, "B 1"]:
-    """Return the position after each row's last token."""
-    return jnp.where(cache.mask, cache.positions + 1, 0).max(axis=1, keepdims=True)
-
-
-def _extend(cache: base.Cache, positions, mask) -> base.Cache:
-    """Enter the tokens of this pass in the next free slots."""
-    at = (0, cache.length)
-    return dataclasses.replace(
-        cache,
-        positions=jax.lax.dynamic_update_slice(cache.positions, positions, at),
-        mask=jax.lax.dynamic_update_slice(cache.mask, mask, at),
-        length=cache.length + positions.shape[1],
-    )

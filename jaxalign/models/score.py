@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,8 @@ from jaxalign.models import base
 
 # Logits that exist at once, in bytes: many enough for matrix products to be fast.
 _LOGIT_BYTES = 2**28
+# Steps of decoding between two calls of a `StopWhen`.
+_CHECK_EVERY = 16
 
 
 def token_log_probs(
@@ -44,31 +47,60 @@ def token_log_probs(
     Raises:
       ValueError: if the network predicts no tokens, or passed other tokens.
     """
+    found = predict(network, output, jnp.roll(tokens, -1, axis=1), logit_bytes=logit_bytes)
+    predicted = mask[:, 1:] & mask[:, :-1]
+    if positions is not None:
+        predicted &= positions[:, 1:] > positions[:, :-1]  # else a new text begins
+    found = jnp.where(predicted, found.log_probs[:, :-1], jnp.nan)
+    return jnp.pad(found, [(0, 0), (1, 0)], constant_values=jnp.nan)
+
+
+class Predicted(NamedTuple):
+    """What a network says of the token after each of a row."""
+
+    log_probs: Float[Array, "B T"]  # of the targets, in nats and float32
+    most_probable: Int[Array, "B T"]  # token
+
+
+def predict(
+    network: nnx.Module,
+    output: base.Output,
+    targets: Int[Array, "B T"],
+    *,
+    logit_bytes: int = _LOGIT_BYTES,
+) -> Predicted:
+    """Return log-probabilities of targets, one behind each token of a pass.
+
+    Args:
+      network: as of `token_log_probs`.
+      output: of its pass over some tokens.
+      targets: the token after each of these; any where there is none.
+      logit_bytes: as of `token_log_probs`.
+
+    Raises:
+      ValueError: if the network predicts no tokens, or passed tokens of another shape.
+    """
     if output.final is None:
         raise ValueError("network must predict tokens: it has no output.final.")
-    if output.final.shape[:2] != tokens.shape:
+    if output.final.shape[:2] != targets.shape:
         raise ValueError(
-            f"output must be of these tokens: of {output.final.shape[:2]}, not {tokens.shape}."
+            f"output must be of these tokens: of {output.final.shape[:2]}, not {targets.shape}."
         )
-    B, T = tokens.shape
+    B, T = targets.shape
     size = max(min(T, logit_bytes // (4 * B * network.config.vocab_size)), 1)
     num_chunks = -(-T // size)
     pad = [(0, 0), (0, num_chunks * size - T)]
-    targets = jnp.pad(jnp.roll(tokens, -1, axis=1), pad)
+    targets = jnp.pad(targets, pad)
     final = jnp.pad(output.final, [*pad, (0, 0)])
 
     def one_chunk(start):
         take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size)
-        logits = network.logits(take(final, axis=1))
+        logits = network.logits(take(final, axis=1)).astype(jnp.float32)
         own = jnp.take_along_axis(logits, take(targets, axis=1)[..., None], axis=-1)[..., 0]
-        return own - jax.nn.logsumexp(logits, axis=-1)
+        return Predicted(own - jax.nn.logsumexp(logits, axis=-1), logits.argmax(axis=-1))
 
     found = jax.lax.map(one_chunk, size * jnp.arange(num_chunks))  # [chunks B size]
-    found = found.swapaxes(0, 1).reshape(B, -1)[:, : T - 1]
-    predicted = mask[:, 1:] & mask[:, :-1]
-    if positions is not None:
-        predicted &= positions[:, 1:] > positions[:, :-1]  # else a new text begins
-    return jnp.pad(jnp.where(predicted, found, jnp.nan), [(0, 0), (1, 0)], constant_values=jnp.nan)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(B, -1)[:, :T], found)
 
 
 def surprisal_bits(log_probs: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -83,6 +115,10 @@ class Continuation(NamedTuple):
     lengths: Int[Array, " B"]  # tokens up to the stop token, included
 
 
+# Of tokens so far [B n] and their number [B], on the host: which rows need no more.
+StopWhen = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
 def greedy(
     network: nnx.Module,
     prompts: Int[Array, "B P"],
@@ -90,6 +126,7 @@ def greedy(
     *,
     num_new: int,
     stop_token: int = -1,
+    stop_when: StopWhen | None = None,
 ) -> Continuation:
     """Continue prompts with the most probable token, again and again.
 
@@ -101,13 +138,15 @@ def greedy(
       mask: False for padding.
       num_new: tokens to add.
       stop_token: ends a row; decoding ends with the last row. -1: none.
+      stop_when: asked every few tokens, which rows end without a stop token, as those whose text
+        holds some words; they may have got some tokens more.
 
     Raises:
       ValueError: if a prompt is empty or not padded on the right, or prompt and continuation are
         longer than the network takes.
     """
     _check_prompts(network, prompts, mask, num_new)
-    return _greedy(network, prompts, mask, num_new=num_new, stop_token=stop_token)
+    return _continue(network, prompts, mask, None, 0, num_new, stop_token, stop_when)
 
 
 def sample(
@@ -115,12 +154,13 @@ def sample(
     prompts: Int[Array, "B P"],
     mask: Bool[Array, "B P"],
     *,
-    key: Key[Array, ""],
+    key: Key[Array, "*B"],
     num_new: int,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
     stop_token: int = -1,
+    stop_when: StopWhen | None = None,
 ) -> Continuation:
     """Continue prompts with tokens drawn from the network's predictions.
 
@@ -130,29 +170,22 @@ def sample(
       network: as of `greedy`.
       prompts: as of `greedy`.
       mask: as of `greedy`.
-      key: from `jax.random.key`.
+      key: from `jax.random.key`; or one for each row, whose draws then do not depend on the rows
+        beside it.
       num_new: tokens to add.
       temperature: see `restrict`.
       top_k: see `restrict`.
       top_p: see `restrict`.
       stop_token: as of `greedy`.
+      stop_when: as of `greedy`.
 
     Raises:
       ValueError: as `greedy` and `restrict` do.
     """
     _check_prompts(network, prompts, mask, num_new)
     _check_restriction(temperature, top_k, top_p)
-    return _sample(
-        network,
-        prompts,
-        mask,
-        key,
-        temperature,
-        top_p,
-        top_k=top_k,
-        num_new=num_new,
-        stop_token=stop_token,
-    )
+    draw = _Draw(key, temperature, top_p)
+    return _continue(network, prompts, mask, draw, top_k, num_new, stop_token, stop_when)
 
 
 def restrict(
@@ -210,21 +243,12 @@ def _check_prompts(network, prompts, mask, num_new: int) -> None:
         raise ValueError(f"prompt and continuation must fit {most} tokens, got {longest}.")
 
 
-@jax.jit(static_argnames=("num_new", "stop_token"))
-@jax.default_matmul_precision("highest")
-def _greedy(network, prompts, mask, *, num_new, stop_token):
-    pick = lambda logits, step: logits.argmax(axis=-1)
-    return _decode(network, prompts, mask, pick, num_new, stop_token)
+class _Draw(NamedTuple):
+    """How tokens are drawn."""
 
-
-@jax.jit(static_argnames=("top_k", "num_new", "stop_token"))
-@jax.default_matmul_precision("highest")
-def _sample(network, prompts, mask, key, temperature, top_p, *, top_k, num_new, stop_token):
-    def pick(logits, step):
-        logits = _restrict(logits, temperature, top_p, top_k=top_k)
-        return jax.random.categorical(jax.random.fold_in(key, step), logits)
-
-    return _decode(network, prompts, mask, pick, num_new, stop_token)
+    key: Array
+    temperature: Array
+    top_p: Array
 
 
 class _State(NamedTuple):
@@ -237,28 +261,31 @@ class _State(NamedTuple):
     cache: base.Cache
 
 
-def _decode(network, prompts, mask, pick, num_new: int, stop_token: int) -> Continuation:
-    """Continue prompts; `pick` chooses tokens [B] from logits [B V] and the number of the step."""
+def _continue(network, prompts, mask, draw, top_k, num_new, stop_token, stop_when) -> Continuation:
+    how = {"top_k": top_k, "stop_token": stop_token}
+    state = _begin(network, prompts, mask, draw, num_new=num_new, **how)
+    if stop_when is None:
+        return _advance(network, state, draw, num_new, **how).found
+    limit = 1
+    while limit < num_new:
+        state = state._replace(done=state.done | stop_when(*map(np.asarray, state.found)))
+        if np.asarray(state.done).all():
+            break
+        limit = min(limit + _CHECK_EVERY, num_new)
+        state = _advance(network, state, draw, limit, **how)
+    return state.found
+
+
+@jax.jit(static_argnames=("top_k", "num_new", "stop_token"))
+@jax.default_matmul_precision("highest")
+def _begin(network, prompts, mask, draw, *, top_k, num_new, stop_token) -> _State:
+    """Pass the prompts, and add the first token."""
     B, P = prompts.shape
     # The last token is never passed on.
     cache = network.empty_cache(B, P + num_new - 1)
     output = network(prompts, mask, taps=(), cache=cache)
     at = mask.sum(axis=1)[:, None, None] - 1
     final = jnp.take_along_axis(output.final, at, axis=1)[:, 0]
-
-    def add(state: _State, logits) -> _State:
-        token = jnp.where(state.done, stop_token, pick(logits, state.step)).astype(jnp.int32)
-        found = Continuation(
-            tokens=state.found.tokens.at[:, state.step].set(token),
-            lengths=state.found.lengths + ~state.done,
-        )
-        done = state.done | (token == stop_token)
-        return _State(state.step + 1, token, done, found, state.cache)
-
-    def step(state: _State) -> _State:
-        output = network(state.last[:, None], jnp.ones((B, 1), bool), taps=(), cache=state.cache)
-        return add(state._replace(cache=output.cache), network.logits(output.final[:, 0]))
-
     nothing = Continuation(jnp.full((B, num_new), stop_token, jnp.int32), jnp.zeros(B, jnp.int32))
     state = _State(
         step=jnp.zeros((), jnp.int32),
@@ -267,6 +294,39 @@ def _decode(network, prompts, mask, pick, num_new: int, stop_token: int) -> Cont
         found=nothing,
         cache=output.cache,
     )
-    state = add(state, network.logits(final))
-    going = lambda state: (state.step < num_new) & ~state.done.all()
-    return jax.lax.while_loop(going, step, state).found
+    return _add(state, network.logits(final), draw, top_k, stop_token)
+
+
+@jax.jit(static_argnames=("top_k", "stop_token"), donate_argnames="state")
+@jax.default_matmul_precision("highest")
+def _advance(network, state, draw, limit, *, top_k, stop_token) -> _State:
+    """Add tokens until all rows are done, or there are `limit`."""
+
+    def step(state: _State) -> _State:
+        alone = jnp.ones((len(state.last), 1), bool)
+        output = network(state.last[:, None], alone, taps=(), cache=state.cache)
+        state = state._replace(cache=output.cache)
+        return _add(state, network.logits(output.final[:, 0]), draw, top_k, stop_token)
+
+    going = lambda state: (state.step < limit) & ~state.done.all()
+    return jax.lax.while_loop(going, step, state)
+
+
+def _add(state: _State, logits, draw, top_k: int, stop_token: int) -> _State:
+    """Choose a token of each row from logits [B V]."""
+    picked = logits.argmax(axis=-1) if draw is None else _pick(logits, state.step, draw, top_k)
+    token = jnp.where(state.done, stop_token, picked).astype(jnp.int32)
+    found = Continuation(
+        tokens=state.found.tokens.at[:, state.step].set(token),
+        lengths=state.found.lengths + ~state.done,
+    )
+    done = state.done | (token == stop_token)
+    return _State(state.step + 1, token, done, found, state.cache)
+
+
+def _pick(logits, step, draw: _Draw, top_k: int):
+    logits = _restrict(logits, draw.temperature, draw.top_p, top_k=top_k)
+    if draw.key.ndim == 0:
+        return jax.random.categorical(jax.random.fold_in(draw.key, step), logits)
+    one = lambda key, logits: jax.random.categorical(jax.random.fold_in(key, step), logits)
+    return jax.vmap(one)(draw.key, logits)

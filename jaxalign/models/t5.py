@@ -263,16 +263,31 @@ class Attention(nnx.Module):
         causal: bool,
     ) -> Array:
         """Apply."""
-        q = layers.split_heads(self.query(x_BTD), self.num_heads)
-        k, v = (
+        return self.attend(x_BTD, *self.project(memory_BSD), mask[:, None], bias, causal=causal)
+
+    def project(self, memory_BSD: Array) -> tuple[Array, Array]:
+        """Return keys and values, [B S N H]."""
+        return tuple(
             layers.split_heads(part(memory_BSD), self.num_heads) for part in (self.key, self.value)
         )
+
+    def attend(
+        self,
+        x_BTD: Array,
+        k: Array,
+        v: Array,
+        visible: Bool[Array, "B t S"],
+        bias: Float[Array, "b N T S"] | None,
+        *,
+        causal: bool = False,
+    ) -> Array:
+        """Attend to keys and values of `project` that may be seen; t is T, or 1 for all alike."""
         attended = jax.nn.dot_product_attention(
-            q,
+            layers.split_heads(self.query(x_BTD), self.num_heads),
             k,
             v,
             bias=bias,
-            mask=mask[:, None, None, :],
+            mask=visible[:, None],
             scale=1.0,
             is_causal=causal,
             implementation="xla",
@@ -310,14 +325,18 @@ class Block(nnx.Module):
         x_BTD = x_BTD + attention
         if self.decoder:
             x_BTD = x_BTD + self.cross(self.cross_norm(x_BTD), *memory, None, causal=False)
+        mlp = self.mlp(x_BTD)
+        return x_BTD + mlp, attention, mlp
+
+    def mlp(self, x_BTD: Array) -> Array:
+        """Return what the MLP, behind its norm, adds."""
         normed = self.mlp_norm(x_BTD)
         activation, gated = ACTIVATIONS[self.feed_forward]
         if gated:
             middle = activation(self.mlp_gate(normed)) * self.mlp_linear(normed)
         else:
             middle = activation(self.mlp_in(normed))
-        mlp = self.mlp_out(middle)
-        return x_BTD + mlp, attention, mlp
+        return self.mlp_out(middle)
 
 
 class Stack(nnx.Module):

@@ -1,0 +1,268 @@
+"""Requests of token ids -> log-likelihoods and continuations, in few passes of few shapes."""
+
+import collections
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxalign.core import mesh as mesh_lib
+from jaxalign.data.batches import padded_length
+from jaxalign.models import score, seq2seq
+
+# Passes that are computed while the host takes the results of those before.
+PASSES_IN_FLIGHT = 2
+
+
+class Request(NamedTuple):
+    """A continuation whose log-likelihood is asked for.
+
+    Attributes:
+      source: what the encoder reads; empty where there is none.
+      inputs: what passes: the context, and the continuation but for its last token.
+      last: the last token, which no pass needs to read.
+      num_scored: tokens of the continuation.
+    """
+
+    source: tuple[int, ...]
+    inputs: tuple[int, ...]
+    last: int
+    num_scored: int
+
+
+class Answer(NamedTuple):
+    """A request's index, log-likelihood in nats, and whether greedy decoding would say it."""
+
+    index: int
+    log_likelihood: float
+    is_greedy: bool
+
+
+class Size(NamedTuple):
+    """How many rows pass together.
+
+    Attributes:
+      rows: as many; 0: as fill `tokens`.
+      tokens: of a batch, padding included.
+      longest: tokens of a row that the model takes.
+    """
+
+    rows: int
+    tokens: int
+    longest: int
+
+
+class _Row(NamedTuple):
+    source: tuple[int, ...]
+    inputs: tuple[int, ...]
+    last: list[int]  # different ones
+    members: list[int]  # indices of requests
+
+
+def log_likelihoods(
+    network: nnx.Module, mesh: Mesh, requests: Sequence[Request], size: Size
+) -> Iterator[Answer]:
+    """Yield the answer to each request, the longest first.
+
+    Requests that differ in their last token alone share a pass.
+
+    Args:
+      network: causal, or a T5 with both stacks, whose rows have a source and begin with its start
+        token.
+      mesh: devices of the network, which divide the rows of a batch.
+      requests: inputs not empty, and not longer than the network takes.
+      size: of the batches.
+    """
+    in_flight = collections.deque()
+    for rows, batch in _batches(_rows(requests), mesh, size):
+        in_flight.append((rows, _score(network, *batch)))
+        if len(in_flight) > PASSES_IN_FLIGHT:
+            yield from _answers(requests, *in_flight.popleft())
+    for done in in_flight:
+        yield from _answers(requests, *done)
+
+
+def _rows(requests: Sequence[Request]) -> list[_Row]:
+    rows = {}
+    for index, request in enumerate(requests):
+        key = request.source, request.inputs
+        row = rows.setdefault(key, _Row(*key, [], []))
+        row.members.append(index)
+        if request.last not in row.last:
+            row.last.append(request.last)
+    # The content decides between rows of a length, so that batches do not depend on the order.
+    return sorted(rows.values(), key=lambda row: (-len(row.source), -len(row.inputs), row[:2]))
+
+
+def _batches(rows: Sequence[_Row], mesh: Mesh, size: Size) -> Iterator[tuple]:
+    start = 0
+    while start < len(rows):
+        length = sum(padded_length(len(x), size.longest) for x in rows[start][:2] if x)
+        num = num_rows(size, length, mesh, left=len(rows) - start)
+        own = rows[start : start + num]
+        start += len(own)
+        most = max(len(row.last) for row in own)
+        last = np.zeros((num, 1 << (most - 1).bit_length()), np.int32)
+        for i, row in enumerate(own):
+            last[i, : len(row.last)] = row.last
+        source = pad([row.source for row in own], num, size.longest, mesh)
+        inputs = pad([row.inputs for row in own], num, size.longest, mesh)
+        yield own, (source, inputs, _place(last, mesh))
+
+
+def num_rows(size: Size, length: int, mesh: Mesh, *, left: int) -> int:
+    """Return the rows of a batch of a length, divisible by the devices that share it.
+
+    Where fewer are left, the next power of two: few more shapes, and little waste.
+    """
+    shares = mesh.shape["data"]
+    rows = min(size.rows or max(size.tokens // length, 1), 1 << (left - 1).bit_length())
+    return -(-rows // shares) * shares
+
+
+class Padded(NamedTuple):
+    """Rows padded on the right to one length, and with rows of one token."""
+
+    tokens: Int[Array, "B T"]
+    mask: Bool[Array, "B T"]
+
+
+def pad(rows: Sequence[Sequence[int]], num: int, longest: int, mesh: Mesh) -> Padded | None:
+    """Pad rows and divide them over devices; None if they are empty, as without an encoder."""
+    if not rows[0]:
+        return None
+    shape = num, padded_length(max(map(len, rows)), longest)
+    tokens, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
+    mask[:, 0] = True  # a row of padding alone would not stay finite
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)], mask[i, : len(row)] = row, True
+    return Padded(_place(tokens, mesh), _place(mask, mesh))
+
+
+def _place(x: np.ndarray, mesh: Mesh) -> Array:
+    return jax.device_put(x, mesh_lib.sharding(mesh, ("batch", *[None] * (x.ndim - 1)), x.shape))
+
+
+class _Scored(NamedTuple):
+    own: score.Predicted  # of each row's own next tokens
+    last: Float[Array, "B K"]  # log-probabilities of candidates for the last
+    most_probable: Int[Array, " B"]  # last token
+
+
+@jax.jit
+@jax.default_matmul_precision("highest")
+def _score(network, source: Padded | None, inputs: Padded, last: Int[Array, "B K"]) -> _Scored:
+    if source is not None:
+        network = seq2seq.read(network, *source)
+    output = network(*inputs, taps=())
+    at = inputs.mask.sum(axis=1)[:, None, None] - 1
+    final = jnp.take_along_axis(output.final, at, axis=1)[:, 0]
+    logits = network.logits(final).astype(jnp.float32)
+    return _Scored(
+        own=score.predict(network, output, jnp.roll(inputs.tokens, -1, axis=1)),
+        last=jnp.take_along_axis(jax.nn.log_softmax(logits), last, axis=-1),
+        most_probable=logits.argmax(axis=-1),
+    )
+
+
+def _answers(requests: Sequence[Request], rows: Sequence[_Row], scored) -> Iterator[Answer]:
+    scored = jax.tree.map(np.asarray, scored)
+    for i, row in enumerate(rows):
+        end = len(row.inputs) - 1
+        for index in row.members:
+            request = requests[index]
+            scored_inputs = slice(end - (request.num_scored - 1), end)
+            targets = row.inputs[scored_inputs.start + 1 :]
+            last = scored.last[i, row.last.index(request.last)]
+            yield Answer(
+                index,
+                math.fsum([*scored.own.log_probs[i, scored_inputs].tolist(), float(last)]),
+                bool(scored.most_probable[i] == request.last)
+                and tuple(scored.own.most_probable[i, scored_inputs].tolist()) == targets,
+            )
+
+
+class Sampling(NamedTuple):
+    """How tokens are drawn; see `score.sample`."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+
+# Of the tokens of a row so far: whether it needs no more.
+IsOver = Callable[[list[int]], bool]
+
+
+def continuations(
+    network: nnx.Module,
+    mesh: Mesh,
+    prompts: Sequence[Sequence[int]],
+    size: Size,
+    *,
+    num_new: int,
+    stop_token: int,
+    is_over: IsOver,
+    sampling: Sampling | None = None,
+    seeds: Sequence[int] = (),
+) -> Iterator[tuple[int, list[int]]]:
+    """Yield the index of each prompt and the tokens after it, the longest prompt first.
+
+    Args:
+      network: as of `log_likelihoods`; a T5's encoder reads the prompts.
+      mesh: devices of the network.
+      prompts: not empty, and not longer than `size.longest`.
+      size: of the batches.
+      num_new: tokens to add at most.
+      stop_token: ends a row, and is its last token then.
+      is_over: asked every few tokens; a row may get some tokens more.
+      sampling: how to draw; None: the most probable token.
+      seeds: of each prompt's draws, below 2^32.
+    """
+    is_t5 = hasattr(network, "encoder")
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), tuple(prompts[i])))
+    start = 0
+    while start < len(order):
+        length = padded_length(len(prompts[order[start]]), size.longest)
+        num = num_rows(size, length + num_new, mesh, left=len(order) - start)
+        own = order[start : start + num]
+        start += len(own)
+        text, reader = pad([prompts[i] for i in own], num, size.longest, mesh), network
+        if is_t5:
+            reader = _read(network, *text)
+            text = pad([[network.config.start_token]] * num, num, 1, mesh)
+
+        how = {"num_new": num_new, "stop_token": stop_token, "stop_when": _stop_when(is_over, len(own))}
+        if sampling is None:
+            found = score.greedy(reader, *text, **how)
+        else:
+            own_seeds = np.array([seeds[i] for i in own] + [0] * (num - len(own)), np.uint32)
+            keys = jax.vmap(jax.random.key)(own_seeds)
+            found = score.sample(reader, *text, key=keys, **sampling._asdict(), **how)
+        tokens, lengths = np.asarray(found.tokens), np.asarray(found.lengths)
+        for row, index in enumerate(own):
+            yield index, tokens[row, : lengths[row]].tolist()
+
+
+def _stop_when(is_over: IsOver, num_own: int) -> score.StopWhen:
+    """Return what tells that rows are over; those of padding always are."""
+
+    def stop_when(tokens, lengths):
+        over = np.ones(len(tokens), bool)
+        for row in range(num_own):
+            over[row] = is_over(tokens[row, : lengths[row]].tolist())
+        return over
+
+    return stop_when
+
+
+@jax.jit
+@jax.default_matmul_precision("highest")
+def _read(network, tokens, mask) -> seq2seq.Decoder:
+    return seq2seq.read(network, tokens, mask)

@@ -1,0 +1,80 @@
+"""Tokenizers as lm-evaluation-harness uses them: with the roles of special tokens, and chats."""
+
+import json
+import pathlib
+from typing import Any
+
+import transformers
+
+from jaxalign.data import tokenizer_files
+from jaxalign.errors import InputError
+from jaxalign.models import zoo
+
+# Of llama2.c's tokenizers, whose file does not say.
+_LLAMA2C = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def load(model: zoo.Model, *, add_bos_token: bool | None = None) -> Any:
+    """Read the tokenizer of a model as transformers does, which the harness's own backend uses.
+
+    Where no `tokenizer_config.json` tells what special tokens are for, the ids in `config.json` do.
+
+    Args:
+      model: from `zoo.find`.
+      add_bos_token: whether texts begin with its first token; None: what its files say.
+
+    Returns:
+      A `transformers.PreTrainedTokenizerBase`.
+
+    Raises:
+      InputError: if it cannot be read, has no end token, or was made for another model.
+    """
+    path = model.tokenizer_path
+    if path.is_dir() and (path / "tokenizer_config.json").is_file():
+        options = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                str(path), local_files_only=True, **options
+            )
+        except Exception as error:  # what it raises depends on the class that the folder names
+            raise InputError(
+                f"{path} must hold a tokenizer that transformers reads: {_line(error)}."
+            ) from error
+    else:
+        backend = tokenizer_files.load(path)
+        special = _special(path, backend) if path.is_dir() else _LLAMA2C
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+        tokenizer.name_or_path = model.name
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"model {model.name}: its tokenizer must have an end token: give eos_token in "
+            f"{path}/tokenizer_config.json, or eos_token_id in config.json."
+        )
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        tokenizer_files.check_vocabulary(backend, model.config.vocab_size, model=model.name)
+    return tokenizer
+
+
+def end_ids(model: zoo.Model, tokenizer: Any) -> frozenset[int]:
+    """Return all tokens that end an answer: the tokenizer's, and those that generation names."""
+    found = {tokenizer.eos_token_id}
+    if model.tokenizer_path.is_dir():
+        for name in ("config.json", "generation_config.json"):
+            file = model.tokenizer_path / name
+            if file.is_file():
+                ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+                found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    return frozenset(found)
+
+
+def _special(folder: pathlib.Path, backend) -> dict[str, str]:
+    """Return special tokens by their role, from the ids in `config.json`."""
+    hf = zoo.read_config(folder)
+    ids = {role: hf.get(f"{role}_id") for role in ("bos_token", "eos_token", "pad_token")}
+    found = {role: backend.id_to_token(i) for role, i in ids.items() if isinstance(i, int)}
+    return {role: token for role, token in found.items() if token is not None}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

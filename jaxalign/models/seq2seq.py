@@ -1,0 +1,133 @@
+"""T5 as it was trained: the encoder reads one text, and the decoder writes another behind it.
+
+What the encoder has read makes the decoder a causal network like any other: `read` returns it with
+the interface that `models.score` asks of one, whose texts begin with the start token.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxalign.models import base, t5
+
+# Relative positions end nowhere, so that the length of training is no bound on an answer.
+_ENDLESS = 2**31 - 1
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """The decoder of a network whose encoder has read a text; see `base.Network`.
+
+    Attributes:
+      network: both stacks.
+      keys, values: of what was read, as each block of the decoder attends to it.
+      mask: False for padding of what was read.
+    """
+
+    network: nnx.Module
+    keys: Float[Array, "L B S N H"]
+    values: Float[Array, "L B S N H"]
+    mask: Bool[Array, "B S"]
+
+    @property
+    def config(self) -> t5.Config:
+        """The network's, without a longest row."""
+        return dataclasses.replace(self.network.config, max_length=_ENDLESS)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+        *,
+        taps: tuple[str, ...] = (),
+        cache: base.Cache | None = None,
+    ) -> base.Output:
+        """Run the decoder over tokens that begin, or whose cache begins, with the start token.
+
+        Raises:
+          ValueError: if taps are asked for: activations are those of `t5.Network`.
+        """
+        if taps:
+            raise ValueError(f"an answer has no taps: taps must be empty, got {taps}.")
+        cached = cache is not None
+        cache = cache if cached else self.empty_cache(*tokens.shape)
+        positions = base.next_position(cache) + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+        slot = cache.length
+        cache = base.extend(cache, positions, mask)
+        distance = cache.positions[:, None, :] - positions[:, :, None]  # [B T S]
+        own = (distance <= 0) & cache.mask[:, None]
+        c, decoder = self.network.config, self.network.decoder
+        bias = decoder.distances(
+            t5.buckets(
+                distance,
+                bidirectional=False,
+                num_buckets=c.num_buckets,
+                max_distance=c.max_distance,
+            )
+        ).transpose(0, 3, 1, 2)  # [B N T S]
+
+        def step(x_BTD, layer):
+            block, stored, read = layer
+            normed = block.attention_norm(x_BTD)
+            stored = tuple(
+                jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, slot, 0, 0))
+                for old, new in zip(stored, block.attention.project(normed), strict=True)
+            )
+            x_BTD = x_BTD + block.attention.attend(normed, *stored, own, bias)
+            x_BTD = x_BTD + block.cross.attend(
+                block.cross_norm(x_BTD), *read, self.mask[:, None], None
+            )
+            return x_BTD + block.mlp(x_BTD), stored
+
+        stored, read = (cache.keys, cache.values), (self.keys, self.values)
+        x_BTD, stored = jax.lax.scan(
+            step, self.network.words(tokens), (decoder.blocks, stored, read)
+        )
+        return base.Output(
+            taps={},
+            logits=None,
+            final_norm_applied=c.final_norm_applied,
+            cache=dataclasses.replace(cache, keys=stored[0], values=stored[1]) if cached else None,
+            final=decoder.final_norm(x_BTD),
+        )
+
+    def logits(self, final: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Predict the next token from `base.Output.final`."""
+        return self.network.logits(final)
+
+    def empty_cache(self, batch: int, length: int) -> base.Cache:
+        """Return a cache of `length` slots for `batch` rows."""
+        c = self.network.config
+        shape = (c.num_decoder_layers, batch, length, c.num_heads, c.head_size)
+        return base.Cache(
+            keys=jnp.zeros(shape, self.keys.dtype),
+            values=jnp.zeros(shape, self.keys.dtype),
+            positions=jnp.zeros((batch, length), jnp.int32),
+            mask=jnp.zeros((batch, length), bool),
+            length=jnp.zeros((), jnp.int32),
+        )
+
+
+def read(network: nnx.Module, tokens: Int[Array, "B S"], mask: Bool[Array, "B S"]) -> Decoder:
+    """Let the encoder read texts, and return the decoder that answers them.
+
+    Call it inside the `jit` of what is done with the decoder.
+
+    Args:
+      network: a T5 with both stacks.
+      tokens: of each text, with the end token that it was trained with.
+      mask: False for padding.
+
+    Raises:
+      ValueError: if there is no decoder.
+    """
+    if network.config.text == "encoder":
+        raise ValueError("network must have a decoder: t5_text must not be 'encoder'.")
+    memory_BSD, _ = network.encoder(network.words(tokens), mask, (), (), lambda x: x)
+    project = lambda _, block: (None, block.cross.project(memory_BSD))
+    _, (keys, values) = jax.lax.scan(project, None, network.decoder.blocks)
+    return Decoder(network, keys, values, mask)

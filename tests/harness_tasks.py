@@ -1,0 +1,48 @@
+"""Tasks of lm-evaluation-harness on files that are here: our own, and its MMLU and BBH on ours.
+
+The script that makes `golden/harness.json` and the tests that read it run the same ones.
+"""
+
+import pathlib
+import shutil
+
+import lm_eval
+import yaml
+
+TASKS = pathlib.Path(__file__).resolve().parent / "harness" / "tasks"
+# Task of the harness -> its file there, and our files of each split.
+PUBLISHED = {
+    "mmlu": (
+        "mmlu/default/mmlu_abstract_algebra.yaml",
+        {"test": "mmlu_test.jsonl", "dev": "mmlu_dev.jsonl"},
+    ),
+    "bbh_fewshot": (
+        "bbh/fewshot/boolean_expressions.yaml",
+        {"test": "bbh_test.jsonl"},
+    ),
+    "bbh_cot_fewshot": (
+        "bbh/cot_fewshot/boolean_expressions.yaml",
+        {"test": "bbh_test.jsonl"},
+    ),
+}
+OWN = ("local_choice", "local_choice_fewshot", "local_answer", "local_text")
+
+
+def write(folder: pathlib.Path) -> None:
+    """Fill a folder with all tasks; `--include_path` takes it, and runs have to begin in it."""
+    shutil.copytree(TASKS, folder, dirs_exist_ok=True)
+    theirs = pathlib.Path(lm_eval.__file__).parent / "tasks"
+    for name, (file, splits) in PUBLISHED.items():
+        task = {
+            "include": str(theirs / file),
+            "task": f"local_{name}",
+            "dataset_path": "json",
+            "dataset_name": None,
+            "dataset_kwargs": {"data_files": splits},
+        }
+        # What the harness writes for its own models' contexts would fill that of a tiny one.
+        if name == "bbh_cot_fewshot":
+            task["generation_kwargs"] = {"until": ["</s>", "Q", "\n\n"], "max_gen_toks": 64}
+        if name == "mmlu":
+            task["num_fewshot"] = 2
+        (folder / f"local_{name}.yaml").write_text(yaml.safe_dump(task))
