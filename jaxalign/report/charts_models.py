@@ -148,7 +148,8 @@ def pairs(table: pd.DataFrame) -> Chart | None:
       The chart; None without any pair.
     """
     scores = table.set_index(["dataset", "model"]).score
-    tuned = table[(table.tuned == True) & (table.base != "")]  # noqa: E712: may be undefined
+    # Whether a model is tuned may be unknown, which is neither.
+    tuned = table[table.tuned.map(lambda x: x is True) & (table.base != "")]
     at = pd.MultiIndex.from_frame(tuned[["dataset", "base"]])
     own = tuned.assign(vanilla_score=scores.reindex(at).to_numpy())
     own = own.dropna(subset=["score", "vanilla_score"])
