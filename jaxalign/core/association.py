@@ -63,8 +63,27 @@ def pearson(
     if reason:
         return _undefined(len(x), reason)
     found = scipy_stats.pearsonr(x, y)
-    low, high = _fisher(float(found.statistic), len(x) - 3, 1.0, confidence)
-    return Association(float(found.statistic), low, high, float(found.pvalue), len(x))
+    ends = _fisher(float(found.statistic), len(x) - 3, 1.0, confidence)
+    return Association(float(found.statistic), *ends, float(found.pvalue), len(x))
+
+
+def of_r(r: float, n: int, *, confidence: float = 0.95) -> Association:
+    """Give a Pearson correlation that was published its interval and p.
+
+    Args:
+      r: the correlation.
+      n: samples that it is of.
+      confidence: coverage.
+
+    Raises:
+      ValueError: if r is no correlation or `confidence` is out of range.
+    """
+    check_confidence(confidence)
+    if not abs(r) <= 1:
+        raise ValueError(f"r must lie in [-1, 1], got {r}.")
+    if n < 3:
+        return _undefined(n, f"{n} samples, of at least 3")
+    return Association(r, *_fisher(r, n - 3, 1.0, confidence), _p_of_r(r, n - 2), n)
 
 
 def spearman(
@@ -161,10 +180,7 @@ def partial(
     r = float(
         np.clip(rest[0] @ rest[1] / np.sqrt((rest[0] @ rest[0]) * (rest[1] @ rest[1])), -1, 1)
     )
-    with np.errstate(divide="ignore"):
-        t = np.abs(r) * np.sqrt(freedom / np.float64(1 - r**2))
-    low, high = _fisher(r, freedom - 1, 1.0, confidence)
-    return Association(r, low, high, float(2 * scipy_stats.t.sf(t, freedom)), n)
+    return Association(r, *_fisher(r, freedom - 1, 1.0, confidence), _p_of_r(r, freedom), n)
 
 
 def indicators(labels: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, "n g"]:
@@ -380,6 +396,12 @@ def _fisher(r: float, freedom: int, spread: float, confidence: float) -> tuple[f
         return r, r
     half = scipy_stats.norm.ppf((1 + confidence) / 2) * np.sqrt(spread / freedom)
     return float(np.tanh(np.arctanh(r) - half)), float(np.tanh(np.arctanh(r) + half))
+
+
+def _p_of_r(r: float, freedom: int) -> float:
+    with np.errstate(divide="ignore"):
+        t = np.abs(r) * np.sqrt(freedom / np.float64(1 - r**2))
+    return float(2 * scipy_stats.t.sf(t, freedom))
 
 
 def _exact_p(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
