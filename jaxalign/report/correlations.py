@@ -66,6 +66,10 @@ def findings(
       apart: families that are in no pooled subset but those that name them.
       confidence: of intervals.
 
+    Returns:
+      For each subset, predictor and outcome all statistics; once, under the name of the narrowest
+      subset, where several subsets have the same models with both.
+
     Raises:
       InputError: if a predictor is no numeric property.
     """
@@ -73,18 +77,28 @@ def findings(
     scores = outcomes.pivot(index="model", columns="outcome", values="score").reindex(models.index)
     scores = scores[list(dict.fromkeys(outcomes.outcome))]
     behavioral = list(dict.fromkeys(outcomes[outcomes.is_behavioral].outcome))
-    found = []
+    asked = [
+        ("correlation", name, numbers[name], outcome)
+        for outcome in scores
+        for name in numbers
+        if not (name == "behavior" and outcome in behavioral)
+    ]
+    asked += [
+        ("brain_behavior", name, scores[name], outcome)
+        for outcome in behavioral
+        for name in scores
+        if name not in behavioral
+    ]
+    found, seen = [], set()
     for subset in subsets(models, apart):
-        at = _At(subset, models.reindex(subset.models), numbers, confidence)
-        for outcome in scores:
-            own = numbers.drop(columns="behavior", errors="ignore")
-            asked = own if outcome in behavioral else numbers
-            for name in asked:
-                found += at.associate("correlation", name, asked[name], outcome, scores[outcome])
-            for name in scores.columns.difference(behavioral, sort=False):
-                if outcome in behavioral:
-                    x = scores[name]
-                    found += at.associate("brain_behavior", name, x, outcome, scores[outcome])
+        at = _At(subset, models.reindex(subset.models), tuple(apart), confidence)
+        for analysis, name, x, outcome in asked:
+            both = (x.notna() & scores[outcome].notna()).reindex(subset.models)
+            # Where only tuned models have a property, all models are the tuned ones over again.
+            key = (analysis, name, outcome, tuple(sorted(both.index[both])))
+            if both.any() and key not in seen:
+                seen.add(key)
+                found += at.associate(analysis, name, x, outcome, scores[outcome])
     return found
 
 
@@ -119,42 +133,32 @@ def properties(models: pd.DataFrame, predictors: Sequence[str] = ()) -> pd.DataF
 
 
 def subsets(models: pd.DataFrame, apart: Sequence[str]) -> list[Subset]:
-    """List what is correlated over: all, tuned and vanilla models, and each family of these.
+    """List what is correlated over: tuned, vanilla and all models, and each family of these.
 
     Args:
       models: properties, index `model`.
       apart: families that are in no pooled subset but those that name them.
+
+    Returns:
+      Subsets of at least 2 models, the narrower before the wider.
     """
     families = models.family if "family" in models else pd.Series("", index=models.index)
     tuned = models.tuned if "tuned" in models else pd.Series(np.nan, index=models.index)
     kept_out = families.isin(apart)
     names = " and ".join(dict.fromkeys(families[kept_out]))
-    found = []
     everything = pd.Series(True, index=models.index)
-    for name, chosen in (
-        ("all", everything),
-        ("tuned", tuned.eq(True)),
-        ("vanilla", tuned.eq(False)),
-    ):
-        main = chosen & ~kept_out
+    pools = {"tuned": tuned.eq(True), "vanilla": tuned.eq(False), "all": everything}
+    found = []
+    for name, chosen in pools.items():
+        main, added = chosen & ~kept_out, chosen & kept_out
         own = [x for x in dict.fromkeys(families[main]) if x]
-        if main.sum() < _FEWEST or (name != "all" and main.equals(everything & ~kept_out)):
-            continue
-        list_of = lambda mask: list(models.index[mask])
-        found.append(Subset(name, list_of(main), len(own) > 1))
-        if len(own) > 1:
-            for family in own:
-                found.append(
-                    Subset(f"{name}, {family}", list_of(main & (families == family)), False)
-                )
-        both = chosen & kept_out
-        if both.any():
-            found.append(Subset(f"{name}, with {names}", list_of(chosen), True))
-            for family in dict.fromkeys(families[both]):
-                found.append(
-                    Subset(f"{name}, {family}", list_of(chosen & (families == family)), False)
-                )
-    return found
+        found.append(Subset(name, list(models.index[main]), len(own) > 1))
+        for family in dict.fromkeys([*(own if len(own) > 1 else []), *families[added]]):
+            inside = chosen & (families == family)
+            found.append(Subset(f"{name}, {family}", list(models.index[inside]), False))
+        if main.any() and added.any():
+            found.append(Subset(f"{name}, with {names}", list(models.index[chosen]), True))
+    return [subset for subset in found if len(subset.models) > 1]
 
 
 class _At(NamedTuple):
@@ -162,7 +166,7 @@ class _At(NamedTuple):
 
     subset: Subset
     models: pd.DataFrame
-    numbers: pd.DataFrame
+    apart: tuple[str, ...]
     confidence: float
 
     def associate(
@@ -185,10 +189,11 @@ class _At(NamedTuple):
         known = families != ""
         x_known, y_known, groups = x[known], y[known], families[known]
         for statistic, measure in _MEASURES.items():
-            for family, value in association.leave_one_group_out(
-                x_known, y_known, groups, measure=measure
-            ).items():
-                yield finding(statistic, value, f"{self.subset.name}, without {family}")
+            without = association.leave_one_group_out(x_known, y_known, groups, measure=measure)
+            for family, value in without.items():
+                # Without those that were only added, it is the subset that they were added to.
+                if family not in self.apart:
+                    yield finding(statistic, value, f"{self.subset.name}, without {family}")
         if predictor != SIZE and "num_parameters" in self.models:
             size = np.log10(self.models.num_parameters.to_numpy(float))[:, None]
             partial = association.partial(x, y, size, confidence=self.confidence)
