@@ -263,9 +263,12 @@ def mixed_slope(
     model = mixed_linear_model.MixedLM(standardise(y), X, groups=groups)
     try:
         # What statsmodels warns of (no convergence, the edge of the parameters) is asked for below.
+        # Nelder and Mead's search: of 80 fits to published scores, BFGS, its default, stopped 4
+        # times short of the likelihood's maximum and said that it had converged, and L-BFGS
+        # ran off to an infinite likelihood in 21.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fit = model.fit(reml=True)
+            fit = model.fit(reml=True, method="nm", maxiter=2000, xtol=1e-8, ftol=1e-10)
             slope, error, between = float(fit.params[1]), float(fit.bse[1]), float(fit.cov_re[0, 0])
     except (np.linalg.LinAlgError, ValueError) as error_found:
         return _undefined(n, f"singular: {str(error_found).splitlines()[0]}")

@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
-from statsmodels.regression import linear_model, mixed_linear_model
+from scipy import optimize, stats
+from statsmodels.regression import linear_model
 
 from jaxalign.core import association
 
@@ -120,16 +120,34 @@ def test_leave_one_group_out(rng):
     assert found["b"] == association.spearman(x[:6], y[:6])
 
 
-def test_mixed_slope_is_statsmodels(rng):
+def _reml_slope(x, y, groups):
+    """Slope and its standard error at the maximum of the restricted likelihood, by hand."""
+    n, Z = len(x), (groups[:, None] == np.unique(groups)).astype(float)
+    X = np.column_stack([np.ones(n), x])
+
+    def fit(log_ratio):
+        inverse = np.linalg.inv(np.eye(n) + np.exp(log_ratio) * Z @ Z.T)
+        information = X.T @ inverse @ X
+        b = np.linalg.solve(information, X.T @ inverse @ y)
+        variance = (y - X @ b) @ inverse @ (y - X @ b) / (n - 2)
+        determinants = np.linalg.slogdet(information)[1] - np.linalg.slogdet(inverse)[1]
+        return (n - 2) * np.log(variance) + determinants, b[1], variance, information
+
+    best = optimize.minimize_scalar(lambda t: fit(t)[0], bounds=(-12, 12), method="bounded").x
+    _, slope, variance, information = fit(best)
+    return slope, np.sqrt(variance * np.linalg.inv(information)[1, 1])
+
+
+def test_mixed_slope_is_that_of_restricted_likelihood(rng):
     groups = np.repeat([f"g{k}" for k in range(6)], 8)
     x = rng.standard_normal(48) * 3 + 10
     y = 0.5 * x + 4 * np.repeat(rng.standard_normal(6), 8) + rng.standard_normal(48)
     found = association.mixed_slope(x, y, groups)
     standardise = lambda v: (v - v.mean()) / v.std(ddof=1)
-    X = np.column_stack([np.ones(48), standardise(x)])
-    fit = mixed_linear_model.MixedLM(standardise(y), X, groups=groups).fit()
-    low, high = fit.conf_int()[1]
-    np.testing.assert_allclose(found[:4], (fit.params[1], low, high, fit.pvalues[1]), rtol=1e-6)
+    slope, error = _reml_slope(standardise(x), standardise(y), groups)
+    expected = (slope, *(slope + error * stats.norm.ppf([0.025, 0.975])))
+    np.testing.assert_allclose(found[:3], expected, rtol=1e-4)
+    np.testing.assert_allclose(found.p, 2 * stats.norm.sf(slope / error), rtol=1e-2)
     # Groups that shift x and y apart mislead an ordinary correlation, and not this slope.
     x, y = x + 20 * np.repeat(np.arange(6), 8), y - 20 * np.repeat(np.arange(6), 8)
     assert association.pearson(x, y).value < -0.9
@@ -158,6 +176,15 @@ def test_undefined_is_nan_and_says_why(rng, measure):
     assert np.isfinite([three.value, three.p]).all() and np.isnan([three.low, three.high]).all()
     holes = np.where(np.arange(6) == 2, np.nan, x)
     assert measure(holes, y) == measure(np.delete(x, 2), np.delete(y, 2))
+
+
+def test_published_r_gets_its_interval_and_p(rng):
+    x, y = _pair(rng, 17)
+    whole = association.pearson(x, y)
+    np.testing.assert_allclose(association.of_r(whole.value, 17)[:4], whole[:4], rtol=1e-9)
+    assert np.isnan(association.of_r(0.5, 2)[:4]).all()
+    with pytest.raises(ValueError, match=r"r must lie in \[-1, 1\], got 1.2"):
+        association.of_r(1.2, 17)
 
 
 def test_refusals(rng):
