@@ -124,6 +124,22 @@ def headline(findings: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([gains, others[pearson]]).reset_index(drop=True)
 
 
+def brief(findings: pd.DataFrame) -> pd.DataFrame:
+    """Return the findings that a terminal has room for: mean gains, and pooled correlations."""
+    kept = findings.subset.isin(_SUBSETS) & (findings.n > 1)
+    gains = findings[kept & (findings.statistic == "mean_percent")]
+    pearson = findings[kept & (findings.statistic == "pearson")]
+    first = _first_outcome(pearson)
+    return pd.concat([gains, first]).reset_index(drop=True)
+
+
+def _first_outcome(rows: pd.DataFrame) -> pd.DataFrame:
+    if rows.empty:
+        return rows
+    has_average = (rows.outcome == scores_lib.AVERAGE).any()
+    return rows[rows.outcome == (scores_lib.AVERAGE if has_average else rows.outcome.iloc[0])]
+
+
 def failed(checks: pd.DataFrame) -> pd.DataFrame:
     """Return the published numbers that do not follow; not those of which nothing is known."""
     return checks[[x is not pd.NA and not pd.isna(x) and not x for x in checks.follows]]
