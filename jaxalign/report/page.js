@@ -24,11 +24,6 @@
     vegaLoaded = true;
   };
 
-  // Vega warns of what is meant: panels with axes of their own, and empty ones.
-  const quiet = () => logger;
-  const logger = { level: quiet, warn: quiet, info: quiet, debug: quiet,
-    error: (...words) => { console.error(...words); return logger; } };
-
   // Divide panels into as many columns as there is room for.
   const fit = (spec, width, meta) => {
     if (Array.isArray(spec)) return spec.map((part) => fit(part, width, meta));
@@ -53,7 +48,6 @@
       actions: false,
       config,
       defaultStyle: false,
-      logger,
       renderer: "svg",
       tooltip: { disableDefaultStyle: true },
     });
