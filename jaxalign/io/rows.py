@@ -1,4 +1,4 @@
-"""Rows of scores, partitions, tests and ceilings: their schemas and Parquet files."""
+"""Rows of scores, partitions, tests, ceilings and properties: their schemas and Parquet files."""
 
 import io
 import pathlib
@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
-# One row per model x layer x subject x ROI. Lists have one value per outer fold.
+ALL = "all"  # subject of scores over participants together
+
+# One row per model x layer x subject x ROI. Lists have one value per outer fold. Of scores that
+# were published layer is -1, the best, which is not named, and lists are empty.
 SCHEMA = pa.schema(
     [
         ("schema_version", pa.int32()),
@@ -22,12 +25,15 @@ SCHEMA = pa.schema(
         ("control_of", pa.string()),  # of a control: the model it stands beside; else ""
         ("layer", pa.int32()),  # 0 is the embedding; 0 too for features without layers
         ("num_layers", pa.int32()),  # blocks of the network; 0 for features without layers
-        ("subject", pa.string()),  # "group": the mean over subjects
+        ("subject", pa.string()),  # "group": the mean over subjects; or `ALL`
         ("roi", pa.string()),
         ("protocol", pa.string()),
         ("folds_hash", pa.string()),
         ("context", pa.string()),
         ("pooling", pa.string()),
+        ("instruction", pa.string()),  # what the model was asked before each part; "": nothing
+        # Features of a layer that entered, before delays: components if there is a PCA; 0: unknown.
+        ("num_units", pa.int32()),
         ("metric", pa.string()),
         ("score", pa.float64()),  # mean over folds, then over targets; raw, not divided
         ("ceiling", pa.float64()),
@@ -156,6 +162,22 @@ CEILINGS = pa.schema(
     metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
 )
 
+# One row per model and property (`data/properties.py` lists them).
+PROPERTIES = pa.schema(
+    [
+        ("schema_version", pa.int32()),
+        ("model", pa.string()),
+        ("property", pa.string()),
+        ("value", pa.float64()),  # NaN of those that are text
+        ("text", pa.string()),  # "" of those that are numbers
+        ("source", pa.string()),  # where it is from, and what it overrides
+        ("fingerprint", pa.string()),
+        ("git_commit", pa.string()),
+        ("versions", pa.string()),
+    ],
+    metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
+)
+
 # Columns with one value per fold.
 LISTS = tuple(field.name for field in SCHEMA if pa.types.is_list(field.type))
 
@@ -166,7 +188,7 @@ def write(path: pathlib.Path, rows: Sequence[dict], schema: pa.Schema = SCHEMA) 
     Args:
       path: the file.
       rows: all columns of each.
-      schema: `SCHEMA`, `PARTITION`, `SIGNIFICANCE` or `CEILINGS`.
+      schema: `SCHEMA`, `PARTITION`, `SIGNIFICANCE`, `CEILINGS` or `PROPERTIES`.
 
     Raises:
       pa.ArrowInvalid: if a row lacks a column or holds a value of another type.
@@ -186,6 +208,16 @@ def write(path: pathlib.Path, rows: Sequence[dict], schema: pa.Schema = SCHEMA) 
     run_dir.write_atomic(path, sink.getvalue().to_pybytes())
 
 
+def frame(rows: Sequence[dict], schema: pa.Schema = SCHEMA) -> pd.DataFrame:
+    """Return rows as the frame that `read` gives of them.
+
+    Args:
+      rows: all columns of each.
+      schema: as of `write`.
+    """
+    return pa.Table.from_pylist(rows, schema=schema).to_pandas()
+
+
 def read(path: pathlib.Path) -> pd.DataFrame:
     """Read rows into a frame.
 
@@ -201,7 +233,10 @@ def read(path: pathlib.Path) -> pd.DataFrame:
         ) from error
     found = (table.schema.metadata or {}).get(b"jaxalign.schema_version", b"none").decode()
     if found != str(SCHEMA_VERSION):
-        raise InputError(f"{path}: schema version must be {SCHEMA_VERSION}, found {found}.")
+        raise InputError(
+            f"{path}: schema version must be {SCHEMA_VERSION}, found {found}; run it again with "
+            "this version of jaxalign."
+        )
     return table.to_pandas()
 
 

@@ -24,7 +24,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.report import ceilings as report
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 2  # intervals over subjects are of a jackknife
+VERSION = 3  # rows have schema 3
 ROWS, TABLE, CURVES = "ceilings.parquet", "ceilings.csv", "curves.csv"
 SUMMARY, PAGE = "summary.txt", "index.html"
 PLANTED = "responses.npz"  # as the simulate stage names it

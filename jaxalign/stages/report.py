@@ -14,7 +14,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.report import html, inference, plots, tables
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 8
+VERSION = 9
 SUMMARY = "summary.txt"
 ENCODED = "rows.parquet"  # as the encode stage names them
 PARTITION = "partition.parquet"

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from jaxalign.io import rows as rows_lib
 
@@ -35,6 +34,8 @@ def row(model, subject, roi, layer, scores, inner_r2=None, **changes) -> dict:
         "folds_hash": "0123456789ab",
         "context": "window:10",
         "pooling": "mean",
+        "instruction": "",
+        "num_units": 64,
         "metric": "pearson_r",
         "score": float(np.mean(scores)),
         "ceiling": NAN,
@@ -65,7 +66,7 @@ def row(model, subject, roi, layer, scores, inner_r2=None, **changes) -> dict:
 
 def frame(rows) -> pd.DataFrame:
     """Return the frame that `io.rows.read` gives of these rows."""
-    return pa.Table.from_pylist(list(rows), schema=rows_lib.SCHEMA).to_pandas()
+    return rows_lib.frame(list(rows))
 
 
 def layers(model, subject, roi, scores, **changes) -> list[dict]:

@@ -35,6 +35,12 @@ class FeatureSet(NamedTuple):
         has_layers = self.model not in controls.WITHOUT_LAYERS
         return self.source.settings["num_layers"] if has_layers else 0
 
+    def num_units(self, protocol: Protocol) -> int:
+        """Return how many features of a layer enter, before delays; 0 of a control of stimuli."""
+        if self.model in controls.STIMULUS_CONTROLS:
+            return 0
+        return protocol.scaling.pca or self.source.settings["width"]
+
     def layers(self, config: Config) -> Sequence[int]:
         """Return the layers that are scored."""
         return (config.layers or layer_numbers(self.source)) if self.num_layers else (0,)

@@ -42,6 +42,8 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
         "model": features_of.model,
         "control_of": features_of.control_of,
         "num_layers": features_of.num_layers,
+        "instruction": features_of.source.settings.get("prompt", ""),  # imported ones name none
+        "num_units": features_of.num_units(data.protocol),
         "protocol": data.protocol.name,
         "metric": data.protocol.metric,
     }
