@@ -293,7 +293,7 @@ def test_load_scores_of_reports_and_several(score, tmp_path):
     both = jaxalign.load_scores([one.workdir, tmp_path / "work"])
     assert len(both) == len(jaxalign.load_scores(one.workdir)) + len(rows)
     assert len(jaxalign.load_scores([report / "scores.parquet"])) == len(rows)
-    with refused("scores must come once, but those of bert on data with fingerprint other"):
+    with refused("scores must be there once, but those of bert on data with fingerprint other"):
         jaxalign.load_scores([tmp_path / "work", report / "scores.parquet"])
 
 
