@@ -28,6 +28,7 @@ _INTERFACE = {
     "BenchmarkScore": "jaxalign.api.runs",
     "InputError": "jaxalign.errors",
     "ShuffledFoldsWarning": "jaxalign.api.arrays",
+    "WrittenReport": "jaxalign.api.pages",
     "average": "jaxalign.api.arrays",
     "list_benchmarks": "jaxalign.api.listing",
     "list_models": "jaxalign.api.listing",
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from jaxalign.api.listing import list_benchmarks as list_benchmarks
     from jaxalign.api.listing import list_models as list_models
     from jaxalign.api.listing import list_protocols as list_protocols
+    from jaxalign.api.pages import WrittenReport as WrittenReport
+    from jaxalign.api.pages import report as report
     from jaxalign.api.runs import BenchmarkScore as BenchmarkScore
     from jaxalign.api.runs import score as score
     from jaxalign.core.alignment import AlignmentScore as AlignmentScore
@@ -52,10 +55,12 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str):
     """Import a part of the interface."""
+    if name == "report":  # a package that can be called; see there
+        return importlib.import_module("jaxalign.report")
     if name not in _INTERFACE:
         raise AttributeError(f"module 'jaxalign' has no attribute {name!r}")
     return getattr(importlib.import_module(_INTERFACE[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_INTERFACE])
+    return sorted({*globals(), *_INTERFACE, "report"})

@@ -10,11 +10,9 @@ from jaxalign.data.schema import Responses
 
 GOLDEN = pathlib.Path(__file__).with_name("golden")
 BERT, LLAMA = GOLDEN / "bert", GOLDEN / "llama"
-# Few shapes of passes, and so little to compile.
-QUICK = {"extract.context": "none"}
 
 
-def write(folder, *, seed=0, num_passages=10, num_sentences=4, num_subjects=3):
+def write(folder, *, seed=0, num_passages=20, num_sentences=2, num_subjects=3):
     """Write sentences of the embedded stimuli, and responses to their length with noise."""
     folder.mkdir(parents=True)
     every = passages.stimuli(folder)

@@ -7,8 +7,11 @@ import pytest
 import small
 
 import jaxalign
+from jaxalign.api import pages
 
-FUNCTIONS = [x for x in jaxalign._INTERFACE if inspect.isfunction(getattr(jaxalign, x))]
+NAMES = {name: getattr(jaxalign, name) for name in jaxalign._INTERFACE}
+FUNCTIONS = {name: x for name, x in NAMES.items() if inspect.isfunction(x)}
+FUNCTIONS["report"] = pages.report
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +25,14 @@ def folder(tmp_path_factory):
 
 def example(name):
     """Return the example of a function; a section of its docstring."""
-    function = getattr(jaxalign, name)
+    function = FUNCTIONS[name]
     text = inspect.getdoc(function)
     assert text.count("\nExample:\n") == 1, name
     return doctest.DocTestParser().get_doctest(text, {}, name, inspect.getsourcefile(function), 0)
 
 
 def test_all_functions_are_there():
-    assert {"score", "score_arrays", "load_scores", "list_models"} <= set(FUNCTIONS)
+    assert {"score", "score_arrays", "load_scores", "list_models"} <= FUNCTIONS.keys()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

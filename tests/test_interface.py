@@ -35,7 +35,6 @@ def score(folder, data):
     """Score the small encoder on the small data, in one work directory."""
 
     def call(protocol="jaxalign", controls=("word_length",), workdir="work", **options):
-        options = {"settings": small.QUICK} | options
         return jaxalign.score(
             small.BERT, data, protocol, controls=controls, workdir=folder / workdir, **options
         )
@@ -182,15 +181,13 @@ def test_default_work_directory_and_relative_paths(score, data, tmp_path, monkey
     shutil.copytree(score().workdir, tmp_path / "runs/python")
     monkeypatch.chdir(tmp_path)
     model = os.path.relpath(small.BERT)
-    found = jaxalign.score(
-        model, os.path.relpath(data), "jaxalign", controls=(), settings=small.QUICK
-    )
+    found = jaxalign.score(model, os.path.relpath(data), "jaxalign", controls=())
     assert found.workdir == tmp_path / "runs/python" and not found.controls
     assert found.fingerprint == score().fingerprint
 
 
 def test_other_settings_share_what_they_read(score):
-    first, second = score(), score(settings=small.QUICK | {"encode.layers": [1, 2]}, controls=())
+    first, second = score(), score(settings={"encode.layers": [1, 2]}, controls=())
     assert first.fingerprint != second.fingerprint
     assert len(list((first.workdir / "extract").iterdir())) == 1
     close(second.per_layer, first.per_layer[1:3], atol=1e-6)
@@ -202,11 +199,11 @@ def test_other_settings_share_what_they_read(score):
 
 def test_reading_times(folder):
     data = small.write_reading(folder / "reading")
-    options = {"settings": {"extract.context": "accumulate:restart"}, "controls": ["untrained"]}
+    options = {"settings": {"extract.context": "accumulate:restart"}}
     workdir = folder / "reading-work"
     found = jaxalign.score(small.LLAMA, data, "futrell2018-pearsonr", workdir=workdir, **options)
     assert (found.model, found.dataset) == ("llama", "reading")
-    assert list(found.controls) == ["untrained", "length"]
+    assert list(found.controls) == ["length"]
     own = found.rows[(found.rows.model == "llama") & (found.rows.offset == 0)]
     row = own[own.measure == "futrell2018-pearsonr"].iloc[0]
     assert found.raw == abs(row.r) and (found.raw_low, found.raw_high) == (row.ci_low, row.ci_high)
@@ -274,7 +271,7 @@ def test_controls_that_reading_times_do_not_have(folder):
 
 def test_load_scores_of_artefacts(score):
     one = score()
-    two = score(settings=small.QUICK | {"encode.layers": [1, 2]}, controls=())
+    two = score(settings={"encode.layers": [1, 2]}, controls=())
     found = jaxalign.load_scores(one.workdir)
     assert set(found.fingerprint) == {*one.rows.fingerprint, two.fingerprint}
     for result in (one, two):
@@ -296,7 +293,7 @@ def test_load_scores_of_reports_and_several(score, tmp_path):
     both = jaxalign.load_scores([one.workdir, tmp_path / "work"])
     assert len(both) == len(jaxalign.load_scores(one.workdir)) + len(rows)
     assert len(jaxalign.load_scores([report / "scores.parquet"])) == len(rows)
-    with refused("scores must come once, but those of bert on data with fingerprint other"):
+    with refused("scores must be there once, but those of bert on data with fingerprint other"):
         jaxalign.load_scores([tmp_path / "work", report / "scores.parquet"])
 
 

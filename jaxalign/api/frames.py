@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from jaxalign.data import published
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import DONE
@@ -18,7 +19,9 @@ TABLE = "scores.parquet"  # of the report
 ROWS = "rows.parquet"  # of one artefact
 STAGES = ("collect", "encode")
 # What tells rows of one artefact apart.
-KEY = ["fingerprint", "model", "control_of", "layer", "subject", "roi", "dataset"]
+KEY = ["fingerprint", "model", "control_of", "layer", "subject", "roi", "dataset", "metric"]
+KEY += ["instruction", "protocol"]
+PUBLISHED = "published:"
 
 
 def load_scores(workdirs: Path | Sequence[Path]) -> pd.DataFrame:
@@ -28,7 +31,8 @@ def load_scores(workdirs: Path | Sequence[Path]) -> pd.DataFrame:
     those of every finished artefact, whatever the settings were: `fingerprint` tells them apart.
 
     Args:
-      workdirs: a work directory or several; a Parquet file of score rows stands for one.
+      workdirs: a work directory or several. A Parquet file of score rows may stand for one, and so
+        may "published:aw2024" or another name of `jaxalign/data/published.py`.
 
     Returns:
       One row per model, layer, subject and ROI, with the columns of `jaxalign/io/rows.py`; a
@@ -51,23 +55,31 @@ def load_scores(workdirs: Path | Sequence[Path]) -> pd.DataFrame:
     given = [workdirs] if isinstance(workdirs, (str, os.PathLike)) else list(workdirs)
     if not given:
         raise InputError("workdirs must name at least one work directory, got none.")
-    frames: dict[pathlib.Path, pd.DataFrame] = {}
-    for path in map(pathlib.Path, given):
-        if path.resolve() in frames:
-            raise InputError(f"workdirs must differ, but {path} is there twice.")
-        files = _files(path)
-        frames[path.resolve()] = pd.concat(
-            [rows_lib.read(file) for file in files], ignore_index=True
-        )
-    rows = pd.concat(frames.values(), ignore_index=True)
-    if (twice := rows.duplicated(KEY)).any():
+    if len({pathlib.Path(x).resolve() for x in given}) < len(given):
+        raise InputError(f"workdirs must differ, got {', '.join(map(str, given))}.")
+    return once(pd.concat([_read(x) for x in given], ignore_index=True))
+
+
+def once(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of which none is there twice.
+
+    Raises:
+      InputError: if one is.
+    """
+    twice = rows.duplicated(KEY)
+    if twice.any():
         row = rows[twice].iloc[0]
-        where = [str(x) for x, own in frames.items() if row.fingerprint in set(own.fingerprint)]
         raise InputError(
-            f"scores must come once, but those of {row.model} on {row.dataset} with fingerprint "
-            f"{row.fingerprint} come again: they are in {' and '.join(where)}."
+            f"scores must be there once, but those of {row.model} on {row.dataset} with "
+            f"fingerprint {row.fingerprint} come again."
         )
     return rows
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if str(path).startswith(PUBLISHED):
+        return published.score_rows(str(path).removeprefix(PUBLISHED))
+    return pd.concat([rows_lib.read(x) for x in _files(pathlib.Path(path))], ignore_index=True)
 
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:

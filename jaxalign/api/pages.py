@@ -1,0 +1,228 @@
+"""Reports of score rows: a page, figures and tables in a folder."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from jaxalign.api import frames
+from jaxalign.api.frames import Path
+from jaxalign.api.runs import BenchmarkScore
+from jaxalign.data import properties, property_sources, protocols, published
+from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
+from jaxalign.io import run_dir
+from jaxalign.report import build, findings, methods
+from jaxalign.report.charts import Chart
+
+FILES = "files.json"  # names of what a report has written, which the next one replaces
+
+Scores = pd.DataFrame | BenchmarkScore | Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WrittenReport:
+    """A report, and where it lies.
+
+    Attributes:
+      title: of the page.
+      lead: what was found, in a sentence or two.
+      summary: tables and remarks as text.
+      tables: by the names of their files, `<name>.csv`; of comparisons of models "findings".
+      charts: by the names of their files, `<name>.svg` and `<name>.pdf`.
+      page: the file to open.
+      files: names of all files.
+    """
+
+    title: str
+    lead: str
+    summary: str
+    tables: Mapping[str, pd.DataFrame]
+    charts: Mapping[str, Chart]
+    page: pathlib.Path
+    files: Sequence[str]
+
+    def __repr__(self) -> str:
+        """Say in a few lines what a notebook's cell should show."""
+        return (
+            f"{self.title}: {self.lead}\n"
+            f"  {len(self.tables)} tables ({', '.join(self.tables)}), {len(self.charts)} figures\n"
+            f"  {self.page}"
+        )
+
+
+def report(
+    scores: Scores | Sequence[Scores],
+    *,
+    models: pd.DataFrame | Path | None = None,
+    path: Path = "report",
+    title: str = "Brain alignment",
+    paper: str = "",
+) -> WrittenReport:
+    """Write a report of scores: one page that opens from disk, figures for papers, tables.
+
+    Args:
+      scores: rows (`load_scores`, or any part of them), what `score` has returned for recordings,
+        work directories, "published:aw2024" and the like, or several of these.
+      models: what is known of the models, by which they are then compared (size, family, what they
+        were tuned from, benchmarks of knowledge): a frame or CSV file with a row per model, a
+        column or index `model`, and any columns of `jaxalign/data/properties.py`;
+        "published:aw2024" and the like. None: they are not compared.
+      path: folder to write to; a report that is there is replaced.
+      title: of the page.
+      paper: "aw2024" or "oota2025" holds the comparison against what that paper printed.
+
+    Returns:
+      The tables and charts, and where they lie.
+
+    Raises:
+      InputError: if rows lack a column, are there twice or hold no model; if a property is not
+        known, a base is missing, or there is one model only to compare; if the folder cannot be
+        written.
+
+    Example:
+      >>> import jaxalign
+      >>> found = jaxalign.score("path/to/model", "path/to/data", "jaxalign", controls=["position"])
+      >>> written = jaxalign.report(found, path="runs/page", title="One model")
+      >>> written.page.name, written.tables["rois"].roi.tolist()
+      ('index.html', ['A', 'B'])
+    """
+    folder = pathlib.Path(path).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"path must be a folder, but {folder} is a file.")
+    several = isinstance(scores, Sequence) and not isinstance(scores, str)
+    given = list(scores) if several else [scores]
+    rows = _together([_rows(x) for x in given])
+    known = None if models is None else _properties(models)
+    found = None
+    if known is not None:
+        options = findings.Options(paper=paper)
+        found = findings.of_run(rows, known, options, _printed(rows))
+    elif paper:
+        raise InputError(f"paper needs models, to compare them: got {paper!r} and no models.")
+    names = [x for x in dict.fromkeys(rows.protocol) if x in protocols.PROTOCOLS]
+    made = build.build(
+        rows,
+        models=known,
+        found=found,
+        alignments=[row for x in given if isinstance(x, BenchmarkScore) for row in _whole(x)],
+        title=title,
+        descriptions={
+            name: protocols.describe(protocols.find(name))
+            for name in names
+            if protocols.find(name).kind == "encoding"
+        },
+        provenance=_provenance(rows),
+    )
+    files = _write(made, rows, folder)
+    return WrittenReport(
+        title=made.title,
+        lead=made.lead,
+        summary=made.summary,
+        tables=made.tables,
+        charts=made.charts,
+        page=folder / build.PAGE,
+        files=files,
+    )
+
+
+def _rows(scores: Scores) -> pd.DataFrame:
+    """Return the score rows of whatever stands for them."""
+    if isinstance(scores, BenchmarkScore):
+        if "roi" not in scores.rows:
+            raise InputError(
+                f"scores must be of recordings, but {scores.benchmark} has no regions; its own "
+                f"page is in {scores.workdir}."
+            )
+        return scores.rows
+    if not isinstance(scores, pd.DataFrame):
+        return frames.load_scores(scores)
+    if lost := [name for name in rows_lib.SCHEMA.names if name not in scores]:
+        raise InputError(
+            f"scores must have the columns of jaxalign/io/rows.py, but {', '.join(lost)} are not "
+            "there: begin with jaxalign.load_scores."
+        )
+    return scores.reset_index(drop=True)
+
+
+def _together(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    if not found or not any(map(len, found)):
+        raise InputError("scores must hold rows, got none.")
+    rows = pd.concat(found, ignore_index=True)[rows_lib.SCHEMA.names]
+    if not (rows.control_of == "").any():
+        raise InputError("scores must hold those of a model, found controls alone.")
+    return frames.once(rows)
+
+
+def _properties(models: pd.DataFrame | Path) -> pd.DataFrame:
+    """Return what is known of models, checked, in the layout of `data.properties.wide`."""
+    if isinstance(models, pd.DataFrame):
+        table = models if "model" in models else models.reset_index(names="model")
+        own = [
+            properties.row(row["model"], name, value, "given")
+            for row in table.to_dict("records")
+            for name, value in row.items()
+            if name != "model" and value is not None and value == value and value != ""
+        ]
+        rows = properties.table(own, where="models")
+    elif str(models).startswith(methods.PUBLISHED):
+        rows = published.properties(str(models).removeprefix(methods.PUBLISHED))
+    else:
+        file = pathlib.Path(models)
+        if not file.is_file():
+            raise InputError(f"models must be a frame or a CSV file: there is none at {file}.")
+        rows = property_sources.read_csv(file)
+    return properties.wide(properties.join([rows]))
+
+
+def _printed(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables of the papers whose scores are here."""
+    names = [x for x in dict.fromkeys(rows.protocol) if x.startswith(methods.PUBLISHED)]
+    papers = {x.removeprefix(methods.PUBLISHED).partition("-")[0] for x in names}
+    files = [
+        x for paper in sorted(papers) for x in sorted((published.FOLDER / paper).glob("*.csv"))
+    ]
+    tables = [x.relative_to(published.FOLDER).with_suffix("").as_posix() for x in files]
+    return {name: published.table(name) for name in tables}
+
+
+def _whole(score: BenchmarkScore) -> list[dict]:
+    """Return the one score of the protocol of a model and of its controls, as tables have them."""
+    every = {(score.model, ""): score.alignment}
+    every |= {(name, score.model): own for name, own in score.controls.items()}
+    names = ("protocol", "folds_hash", "score", "raw", "raw_low", "raw_high")
+    names += ("ceiling", "ceiling_low", "ceiling_high", "contiguous", "num_nan")
+    return [
+        {
+            "model": model,
+            "control_of": control_of,
+            "layers": sorted(set(own.layers.ravel().tolist())),
+        }
+        | {name: getattr(own, name) for name in names}
+        for (model, control_of), own in every.items()
+    ]
+
+
+def _provenance(rows: pd.DataFrame) -> str:
+    lines = []
+    for name in ("git_commit", "versions", "fingerprint"):
+        own = [x or "unknown" for x in dict.fromkeys(rows[name])]
+        lines.append(f"{name.replace('_', ' ')} {', '.join(own)}")
+    return "\n".join(lines)
+
+
+def _write(made: build.Report, rows: pd.DataFrame, folder: pathlib.Path) -> list[str]:
+    """Write a report, and remove what one before has left there."""
+    run_dir.check_writable(folder)
+    index = folder / FILES
+    if index.is_file():
+        for name in json.loads(index.read_text(encoding="utf-8")):
+            (folder / os.path.basename(name)).unlink(missing_ok=True)
+    files = made.write(folder)
+    rows_lib.write(folder / frames.TABLE, rows.to_dict("records"))
+    files = [*files, frames.TABLE]
+    run_dir.write_json(index, files)
+    return files
