@@ -3,6 +3,8 @@
 The script that makes `golden/harness.json` and the tests that read it run the same ones.
 """
 
+import hashlib
+import json
 import pathlib
 import shutil
 
@@ -12,15 +14,15 @@ import yaml
 TASKS = pathlib.Path(__file__).resolve().parent / "harness" / "tasks"
 # Task of the harness -> its file there, and our files of each split.
 PUBLISHED = {
-    "mmlu": (
+    "local_mmlu": (
         "mmlu/default/mmlu_abstract_algebra.yaml",
         {"test": "mmlu_test.jsonl", "dev": "mmlu_dev.jsonl"},
     ),
-    "bbh_fewshot": (
+    "local_bbh_fewshot": (
         "bbh/fewshot/boolean_expressions.yaml",
         {"test": "bbh_test.jsonl"},
     ),
-    "bbh_cot_fewshot": (
+    "local_bbh_cot_fewshot": (
         "bbh/cot_fewshot/boolean_expressions.yaml",
         {"test": "bbh_test.jsonl"},
     ),
@@ -35,14 +37,27 @@ def write(folder: pathlib.Path) -> None:
     for name, (file, splits) in PUBLISHED.items():
         task = {
             "include": str(theirs / file),
-            "task": f"local_{name}",
+            "task": name,
             "dataset_path": "json",
             "dataset_name": None,
             "dataset_kwargs": {"data_files": splits},
         }
         # What the harness writes for its own models' contexts would fill that of a tiny one.
-        if name == "bbh_cot_fewshot":
+        if name == "local_bbh_cot_fewshot":
             task["generation_kwargs"] = {"until": ["</s>", "Q", "\n\n"], "max_gen_toks": 64}
-        if name == "mmlu":
+        if name == "local_mmlu":
             task["num_fewshot"] = 2
-        (folder / f"local_{name}.yaml").write_text(yaml.safe_dump(task))
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
+
+
+def metrics(results: dict) -> dict[str, float]:
+    """Return the numbers of a task's results, without errors of them."""
+    return {k: v for k, v in results.items() if isinstance(v, float) and "stderr" not in k}
+
+
+def prompt_hash(sample: dict) -> str:
+    """Hash what a model was asked; in files the harness names arguments, in memory it does not."""
+    asked = sample["arguments"]
+    if isinstance(asked, dict):
+        asked = [list(arguments.values()) for arguments in asked.values()]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]

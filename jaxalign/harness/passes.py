@@ -238,7 +238,11 @@ def continuations(
             reader = _read(network, *text)
             text = pad([[network.config.start_token]] * num, num, 1, mesh)
 
-        how = {"num_new": num_new, "stop_token": stop_token, "stop_when": _stop_when(is_over, len(own))}
+        how = {
+            "num_new": num_new,
+            "stop_token": stop_token,
+            "stop_when": _stop_when(is_over, len(own)),
+        }
         if sampling is None:
             found = score.greedy(reader, *text, **how)
         else:

@@ -3,14 +3,14 @@
 Needs torch, and stories260K in the data folder, which no test does:
 
   pip install torch 'transformers>=5,<6' lm-eval accelerate
-  JAXALIGN_DATA=... PYTHONPATH=. python tests/golden/make_harness.py
+  JAXALIGN_DATA=... PYTHONPATH=.:tests python tests/golden/make_harness.py
 
-For each model and task of `tests/harness_tasks.py`: the metrics, and of each sample what the model
-was given (a hash), its answers, and each answer's score. The weights are those that the tests give
-to jaxalign: stories260K, read and reordered here by itself, and the tiny T5 of this folder.
+For each run below (all, or those named as arguments), and each of its tasks of
+`tests/harness_tasks.py`: the metrics, and of each sample a hash of its prompts and the answers,
+which are texts or log-likelihoods. The weights are those that the tests give to jaxalign:
+stories260K, read and reordered here by itself, and the tiny T5 of this folder.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -19,31 +19,33 @@ import tempfile
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
+import harness_tasks
 import lm_eval
 import numpy as np
 import torch
 import transformers
+from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from jaxalign.data import tokenizer_files
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
 
-import harness_tasks
-
-# The generation task of a random T5 ends at what it says soon: HFLM lets a T5 write as many tokens
-# more as the longest context of the batch has.
-TASKS = {
-    "stories260K": [*harness_tasks.OWN, "local_mmlu", "local_bbh_fewshot", "local_bbh_cot_fewshot"],
-    "t5_v1_1": [*harness_tasks.OWN, "local_mmlu"],
+# Run -> arguments of the model beside its folder, and tasks.
+RUNS = {
+    "stories260K": ({}, [*harness_tasks.OWN, *harness_tasks.PUBLISHED]),
+    "stories260K, cut": ({"max_length": 64}, ["local_choice_fewshot", "local_answer"]),
+    "stories260K, no first token": ({"add_bos_token": False}, ["local_choice", "local_answer"]),
+    "t5_v1_1": ({}, [*harness_tasks.OWN, "local_answer_soon", "local_mmlu"]),
 }
 
 
 def convert_stories(source: pathlib.Path, folder: pathlib.Path) -> None:
     """Write llama2.c's file and tokenizer as transformers has them."""
     with open(source / "stories260K.bin", "rb") as file:
-        dim, hidden, layers, heads, kv_heads, vocab, length = np.fromfile(file, np.int32, 7).tolist()
+        dim, hidden, layers, heads, kv_heads, vocab, length = np.fromfile(
+            file, np.int32, 7
+        ).tolist()
         assert vocab > 0  # the head is the embedding
         take = lambda *shape: torch.from_numpy(
             np.fromfile(file, np.float32, int(np.prod(shape))).reshape(shape)
@@ -106,34 +108,39 @@ def convert_stories(source: pathlib.Path, folder: pathlib.Path) -> None:
     ).save_pretrained(folder)
 
 
-def convert_t5(folder: pathlib.Path) -> None:
-    """Copy the tiny T5, with a tokenizer whose special tokens have roles."""
-    transformers.T5ForConditionalGeneration.from_pretrained(HERE / "t5_v1_1").save_pretrained(folder)
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(HERE / "t5_v1_1" / "tokenizer.json"), eos_token="</s>", pad_token="<pad>"
-    ).save_pretrained(folder)
+def load_t5(folder: pathlib.Path) -> HFLM:
+    """Load the tiny T5, with a tokenizer whose special tokens have roles."""
+    model = transformers.T5ForConditionalGeneration.from_pretrained(HERE / folder.name)
+    # HFLM calls this, and transformers 5 then ties the head of every T5, which is not this one's.
+    model.tie_weights = lambda *args, **options: None
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(HERE / folder.name / "tokenizer.json"),
+        eos_token="</s>",
+        pad_token="<pad>",
+    )
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)
 
 
-def run(folder: pathlib.Path, tasks: list[str], include: pathlib.Path) -> dict:
+def run(folder: pathlib.Path, options: dict, tasks: list[str], include: pathlib.Path) -> dict:
     """Return metrics and samples of each task."""
+    if folder.name.startswith("t5"):
+        model = load_t5(folder)
+    else:
+        model = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1, **options)
     found = lm_eval.simple_evaluate(
-        model="hf",
-        model_args={"pretrained": str(folder), "dtype": "float32"},
+        model=model,
         tasks=tasks,
-        device="cpu",
-        batch_size=1,
         task_manager=TaskManager(include_path=str(include)),
         bootstrap_iters=0,
     )
     tidy = {}
     for task in tasks:
-        metrics = {k: v for k, v in found["results"][task].items() if k.endswith((",none", ",get-answer"))}
         samples = sorted(found["samples"][task], key=lambda sample: sample["doc_id"])
         tidy[task] = {
-            "metrics": {k: v for k, v in metrics.items() if "stderr" not in k},
+            "metrics": harness_tasks.metrics(found["results"][task]),
             "samples": [
                 {
-                    "prompt": hashlib.sha256(repr(sample["arguments"]).encode()).hexdigest()[:16],
+                    "prompt": harness_tasks.prompt_hash(sample),
                     "answers": [answers[0] for answers in sample["resps"]],
                 }
                 for sample in samples
@@ -142,20 +149,24 @@ def run(folder: pathlib.Path, tasks: list[str], include: pathlib.Path) -> dict:
     return tidy
 
 
-def main() -> None:
-    """Run both models."""
+def main(names: list[str]) -> None:
+    """Do all runs, or those that are named."""
+    file = HERE / "harness.json"
+    expected = json.loads(file.read_text()) if names else {}
     versions = {m.__name__: m.__version__ for m in (torch, transformers, np)}
-    expected = {"versions": versions | {"lm_eval": lm_eval.__version__}}
+    expected["versions"] = versions | {"lm_eval": lm_eval.__version__}
+    data_root = pathlib.Path(os.environ["JAXALIGN_DATA"])
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         harness_tasks.write(folder / "tasks")
         os.chdir(folder / "tasks")
-        convert_stories(pathlib.Path(os.environ["JAXALIGN_DATA"]) / "stories260K", folder / "stories260K")
-        convert_t5(folder / "t5_v1_1")
-        for name, tasks in TASKS.items():
-            expected[name] = run(folder / name, tasks, folder / "tasks")
-    (HERE / "harness.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
+        convert_stories(data_root / "stories260K", folder / "stories260K")
+        for name in names or RUNS:
+            options, tasks = RUNS[name]
+            model = folder / name.partition(",")[0]
+            expected[name] = run(model, options, tasks, folder / "tasks")
+    file.write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
