@@ -211,7 +211,8 @@ def _ceilings(outcomes: pd.DataFrame) -> list[finding_rows.Finding]:
     """Report ceilings that are the same for all models, which published ones are."""
     found = []
     for name, own in outcomes.groupby("outcome", sort=False):
-        if own.ceiling.notna().all() and own.ceiling.nunique() == 1:
+        # Scores that were printed divided by their ceiling have one of 1, which says nothing.
+        if own.ceiling.notna().all() and own.ceiling.nunique() == 1 and own.ceiling.iloc[0] != 1:
             value = finding_rows.number(float(own.ceiling.iloc[0]), n=len(own))
             found.append(finding_rows.Finding("ceiling", "all", "", str(name), "ceiling", value))
     return found
