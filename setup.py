@@ -38,6 +38,7 @@ setuptools.setup(
         "safetensors>=0.8",
         "scikit-learn>=1.6",
         "scipy>=1.15",
+        "statsmodels>=0.14.4",  # mixed models; and what regressions are held against in tests
         "tensorstore>=0.1.84",
         "threadpoolctl>=3.5",
         "tokenizers>=0.22",
@@ -66,7 +67,6 @@ setuptools.setup(
             "pytest>=8.2",
             "pytest-xdist>=3.5",
             "sentencepiece>=0.2",
-            "statsmodels>=0.14.4",  # what regressions of reading times are held against
         ],
         "lint": ["basedpyright>=1.31", "import-linter>=2.1", "ruff>=0.14"],
         # What the bench stages are timed against; himalaya imports packaging without declaring it.

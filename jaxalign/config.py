@@ -20,12 +20,14 @@ STAGES = (
     "behavior",
     "next_word",
     "instructions",
+    "collect",
+    "properties",
     "report",
     "bench",
     "bench_extract",
 )
-# Those that make their own data, or name their text.
-WITHOUT_DATASET = ("bench", "bench_extract", "next_word", "instructions")
+# Those that make their own data, or name what they read.
+WITHOUT_DATASET = ("bench", "bench_extract", "next_word", "instructions", "collect", "properties")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,10 @@ def unpack(config: ml_collections.ConfigDict) -> tuple[Common, dict[str, Any]]:
         if name in config:
             module = importlib.import_module(f"jaxalign.stages.{name}")
             stages[name] = module.Config(**config[name].to_dict())
-    if not common.dataset and (readers := set(stages) - set(WITHOUT_DATASET)):
+    readers = set(stages) - set(WITHOUT_DATASET)
+    if "collect" in stages:  # which has scores for it
+        readers -= {"report"}
+    if not common.dataset and readers:
         raise InputError(
             f"dataset must be given: {', '.join(x for x in stages if x in readers)} read one."
         )

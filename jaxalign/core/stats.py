@@ -155,11 +155,22 @@ def _wilcoxon(d, alternative):
     w = float(ranks[d > 0].sum())
     is_tied = len(np.unique(ranks)) < n
     is_exact = n <= (MAX_EXACT_TIED if is_tied else MAX_EXACT)
-    method: Any = "auto"
-    if is_exact:
-        method = stats.PermutationMethod(n_resamples=2**n) if is_tied else "exact"
+    if is_tied and is_exact:
+        return w, _exact_signs(w, ranks, alternative), float(2 * w / ranks.sum() - 1), is_exact
+    method: Any = "exact" if is_exact else "auto"
     found: Any = stats.wilcoxon(d, alternative=alternative, method=method)
     return w, float(found.pvalue), float(2 * w / ranks.sum() - 1), is_exact
+
+
+def _exact_signs(w: float, ranks: Float[np.ndarray, " n"], alternative: Alternative) -> float:
+    """p of the sum of positive ranks among those of all signs, as SciPy's permutations give it.
+
+    SciPy asks for its statistic once per order of signs, which takes seconds for 13 of them.
+    """
+    n = len(ranks)
+    sums = ((np.arange(2**n)[:, None] >> np.arange(n)) & 1) @ ranks
+    above, below = float((sums >= w - 1e-9).mean()), float((sums <= w + 1e-9).mean())
+    return above if alternative == "greater" else min(1.0, 2 * min(above, below))
 
 
 def benjamini_hochberg(p: Float[np.ndarray, "*v"]) -> Float[np.ndarray, "*v"]:

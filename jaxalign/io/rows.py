@@ -255,7 +255,10 @@ def read(path: pathlib.Path) -> pd.DataFrame:
         ) from error
     found = (table.schema.metadata or {}).get(b"jaxalign.schema_version", b"none").decode()
     if found != str(SCHEMA_VERSION):
-        raise InputError(f"{path}: schema version must be {SCHEMA_VERSION}, found {found}.")
+        raise InputError(
+            f"{path}: schema version must be {SCHEMA_VERSION}, found {found}; run it again with "
+            "this version of jaxalign."
+        )
     return table.to_pandas()
 
 

@@ -1,0 +1,419 @@
+"""How properties of models go together: correlations and their kin, and paired percent gains.
+
+Samples are models: few, and not independent where they share a family or a base. So every number
+comes with how many there were, and what is undefined is NaN.
+"""
+
+import functools
+import itertools
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from scipy import stats as scipy_stats
+
+from jaxalign.core import bootstrap, stats
+from jaxalign.core.metrics import is_constant
+from jaxalign.core.resampling import check_confidence
+
+# Up to this number all orders of the ranks are tried out: 8! = 40,320.
+MAX_EXACT_RANKS = 8
+# Shares of a variable's variance, and of residual variance between groups, that are rounding.
+_NOTHING_LEFT, _NO_VARIANCE = 1e-12, 1e-6
+# Differences of scores below this are ties; scores themselves are far larger.
+_TIE_DECIMALS = 10
+
+
+class Association(NamedTuple):
+    """A coefficient with its interval and two-sided p-value; NaN where undefined."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int  # samples in which every variable is defined
+    reason: str = ""  # why it is undefined
+
+
+Measure = Callable[..., Association]
+
+
+def pearson(
+    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " _"], *, confidence: float = 0.95
+) -> Association:
+    """Correlate two variables: Pearson's r, Fisher's z interval, p of the t distribution.
+
+    Args:
+      x: one variable; samples that are NaN in either are left out.
+      y: the other.
+      confidence: coverage.
+
+    Returns:
+      r, undefined with fewer than 3 samples or without variance; its interval, with fewer than 4.
+
+    Raises:
+      ValueError: if shapes differ or `confidence` is out of range.
+
+    Source: Fisher (1921), Metron 1; SciPy's `pearsonr`.
+    """
+    x, y = _paired(x, y, confidence)
+    reason = _why_undefined(x, y)
+    if reason:
+        return _undefined(len(x), reason)
+    found = scipy_stats.pearsonr(x, y)
+    ends = _fisher(float(found.statistic), len(x) - 3, 1.0, confidence)
+    return Association(float(found.statistic), *ends, float(found.pvalue), len(x))
+
+
+def of_r(r: float, n: int, *, confidence: float = 0.95) -> Association:
+    """Give a Pearson correlation that was published its interval and p.
+
+    Args:
+      r: the correlation.
+      n: samples that it is of.
+      confidence: coverage.
+
+    Raises:
+      ValueError: if r is no correlation or `confidence` is out of range.
+    """
+    check_confidence(confidence)
+    if not abs(r) <= 1:
+        raise ValueError(f"r must lie in [-1, 1], got {r}.")
+    if n < 3:
+        return _undefined(n, f"{n} samples, of at least 3")
+    return Association(r, *_fisher(r, n - 3, 1.0, confidence), _p_of_r(r, n - 2), n)
+
+
+def spearman(
+    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " _"], *, confidence: float = 0.95
+) -> Association:
+    """Correlate the ranks of two variables.
+
+    p is exact (all orders) up to 8 samples, where the t distribution, which is used above, gives
+    values of perfect orders near 0 that no order of so few can have: two-sided at least 2 / n!.
+    The interval is tanh(artanh(r) +- z sqrt((1 + r^2 / 2) / (n - 3))).
+
+    Args:
+      x: one variable; samples that are NaN in either are left out.
+      y: the other.
+      confidence: coverage.
+
+    Returns:
+      The coefficient, undefined with fewer than 3 samples or without variance; its interval, with
+      fewer than 4.
+
+    Raises:
+      ValueError: if shapes differ or `confidence` is out of range.
+
+    Source: Bonett and Wright (2000), Psychometrika 65, for the interval; SciPy's `spearmanr`.
+    """
+    x, y = _paired(x, y, confidence)
+    reason = _why_undefined(x, y)
+    if reason:
+        return _undefined(len(x), reason)
+    n = len(x)
+    ranks = scipy_stats.rankdata(x), scipy_stats.rankdata(y)
+    r = float(scipy_stats.pearsonr(*ranks).statistic)
+    p = _exact_p(*ranks) if n <= MAX_EXACT_RANKS else float(scipy_stats.spearmanr(x, y).pvalue)
+    low, high = _fisher(r, n - 3, 1 + r**2 / 2, confidence)
+    return Association(r, low, high, p, n)
+
+
+def partial(
+    x: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " _"],
+    covariates: Float[np.ndarray, "_ c"],
+    *,
+    confidence: float = 0.95,
+) -> Association:
+    """Correlate what covariates leave of two variables, linearly.
+
+    r of the residuals of both; t = r sqrt(f / (1 - r^2)) with f = n - 2 - rank of the covariates,
+    and Fisher's z interval with variance 1 / (f - 1).
+
+    Args:
+      x: one variable; samples that are NaN anywhere are left out.
+      y: the other.
+      covariates: columns, such as of `indicators`; a constant is always among them.
+      confidence: coverage.
+
+    Returns:
+      The coefficient, undefined without degrees of freedom, or where covariates leave nothing of a
+      variable; its interval, with f < 2.
+
+    Raises:
+      ValueError: if shapes differ or `confidence` is out of range.
+
+    Source: Fisher (1924), Metron 3.
+    """
+    if covariates.ndim != 2 or len(covariates) != len(x):
+        raise ValueError(
+            f"covariates must have one row per sample: {len(x)}, got shape {covariates.shape}."
+        )
+    known = ~np.isnan(covariates).any(axis=1)
+    if len(y) != len(x):
+        raise ValueError(f"x and y must be equally many: {len(x)} and {len(y)}.")
+    known &= ~(np.isnan(x) | np.isnan(y))
+    x, y, covariates = x[known], y[known], covariates[known]
+    x, y = _paired(x, y, confidence)
+    n = len(x)
+    if n < 3:
+        return _undefined(n, f"{n} samples, of at least 3")
+    # Centred and scaled columns: the rank is of what they vary, whatever their units.
+    C = covariates - covariates.mean(axis=0)
+    C = C / np.where(is_constant(covariates), 1.0, np.linalg.norm(C, axis=0))
+    C = np.where(is_constant(covariates), 0.0, C)
+    u, singular, _ = np.linalg.svd(C, full_matrices=False)
+    basis = u[:, singular > 1e-9]  # [n r]
+    freedom = n - 2 - basis.shape[1]
+    if freedom < 1:
+        return _undefined(n, f"{n} samples leave {basis.shape[1]} covariates no degree of freedom")
+    rest = []
+    for v in (x, y):
+        own = v - v.mean()
+        left = own - basis @ (basis.T @ own)
+        if is_constant(v) or left @ left <= _NOTHING_LEFT * (own @ own):
+            return _undefined(n, "covariates leave nothing of a variable")
+        rest.append(left)
+    r = float(
+        np.clip(rest[0] @ rest[1] / np.sqrt((rest[0] @ rest[0]) * (rest[1] @ rest[1])), -1, 1)
+    )
+    return Association(r, *_fisher(r, freedom - 1, 1.0, confidence), _p_of_r(r, freedom), n)
+
+
+def indicators(labels: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, "n g"]:
+    """Code groups as columns of 0 and 1, of all groups but the first.
+
+    Args:
+      labels: group of each sample.
+    """
+    names = list(dict.fromkeys(labels.tolist()))
+    return (
+        np.stack([labels == name for name in names[1:]], axis=1).astype(np.float64)
+        if (len(names) > 1)
+        else np.empty((len(labels), 0))
+    )
+
+
+def leave_one_group_out(
+    x: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " n"],
+    groups: Shaped[np.ndarray, " n"],
+    *,
+    measure: Measure = pearson,
+) -> dict[str, Association]:
+    """Measure an association without each group.
+
+    Args:
+      x: one variable.
+      y: the other.
+      groups: group of each sample.
+      measure: `pearson` or `spearman`.
+
+    Returns:
+      The association without it, for each group, in order of appearance.
+    """
+    names = dict.fromkeys(groups.tolist())
+    return {str(name): measure(x[groups != name], y[groups != name]) for name in names}
+
+
+def mixed_slope(
+    x: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " n"],
+    groups: Shaped[np.ndarray, " n"],
+    *,
+    confidence: float = 0.95,
+) -> Association:
+    """Fit y = a + b x + a random intercept of each group, both variables standardised.
+
+    REML; b is in standard deviations of y per standard deviation of x (over all samples), with
+    Wald's interval and p, which take the estimated variances for known and are too sure with few
+    groups. A fit that did not converge, or found no variance between groups (which is ordinary
+    regression, without the groups), is undefined, and `reason` says so.
+
+    Args:
+      x: predictor; samples that are NaN in either variable are left out.
+      y: outcome.
+      groups: group of each sample.
+      confidence: coverage.
+
+    Raises:
+      ValueError: if shapes differ or `confidence` is out of range.
+
+    Source: Laird and Ware (1982), Biometrics 38; statsmodels' `MixedLM`.
+    """
+    known = ~(np.isnan(x) | np.isnan(y))
+    x, y = _paired(x, y, confidence)
+    groups = groups[known]
+    n, num_groups = len(x), len(set(groups.tolist()))
+    reason = _why_undefined(x, y)
+    if not reason and num_groups < 2:
+        reason = f"{num_groups} group, of at least 2"
+    if not reason and n < num_groups + 2:
+        reason = f"{n} samples of {num_groups} groups leave no degree of freedom"
+    if reason:
+        return _undefined(n, reason)
+    # It takes a second to import, and half of the package does without it.
+    from statsmodels.regression import mixed_linear_model
+
+    standardise = lambda v: (v - v.mean()) / v.std(ddof=1)
+    X = np.stack([np.ones(n), standardise(x)], axis=1)
+    model = mixed_linear_model.MixedLM(standardise(y), X, groups=groups)
+    try:
+        # What statsmodels warns of (no convergence, the edge of the parameters) is asked for below.
+        # Nelder and Mead's search: of 80 fits to published scores, BFGS, its default, stopped 4
+        # times short of the likelihood's maximum and said that it had converged, and L-BFGS
+        # ran off to an infinite likelihood in 21.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fit = model.fit(reml=True, method="nm", maxiter=2000, xtol=1e-8, ftol=1e-10)
+            slope, error, between = float(fit.params[1]), float(fit.bse[1]), float(fit.cov_re[0, 0])
+    except (np.linalg.LinAlgError, ValueError) as error_found:
+        return _undefined(n, f"singular: {str(error_found).splitlines()[0]}")
+    if not fit.converged:
+        return _undefined(n, "the fit did not converge")
+    if not between > _NO_VARIANCE * float(fit.scale):
+        return _undefined(n, "singular: no variance between groups beyond the residuals'")
+    if not np.isfinite(error) or error <= 0:
+        return _undefined(n, "singular: the slope has no standard error")
+    half = float(scipy_stats.norm.ppf((1 + confidence) / 2)) * error
+    p = float(2 * scipy_stats.norm.sf(abs(slope) / error))
+    return Association(slope, slope - half, slope + half, p, n)
+
+
+class Gain(NamedTuple):
+    """How much higher scores are than those they are paired with."""
+
+    percent: Float[np.ndarray, " n"]  # of each pair
+    mean: Association  # of percent; interval of pairs drawn anew, p Wilcoxon's of the differences
+    by_base: Association  # the same mean; interval of bases drawn anew, with all their pairs
+    test: stats.Paired  # of the differences of scores
+    num_higher: int
+    num_bases: int
+
+
+def percent_gain(
+    tuned: Float[np.ndarray, " n"],
+    base: Float[np.ndarray, " _"],
+    bases: Shaped[np.ndarray, " _"],
+    *,
+    num_resamples: int = 9999,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+) -> Gain:
+    """Average over pairs by how many percent one score exceeds the other, 100 (tuned / base - 1).
+
+    Pairs that share a base are not independent: its error is in all of them. Intervals over pairs,
+    and the tests, which are over pairs too, take no notice; that over bases does, and is the one to
+    trust, as far as so few bases allow. Both are bootstraps: BCa over pairs; percentiles over
+    bases, of which there are too few to find an acceleration.
+
+    Args:
+      tuned: scores.
+      base: scores they are held against, one for each; pairs with NaN are left out, and so are
+        those whose base is not positive, which have no percentage.
+      bases: name of each pair's base.
+      num_resamples: of the bootstraps.
+      rng: source of all draws.
+      confidence: coverage.
+
+    Raises:
+      ValueError: if shapes differ, or `num_resamples` or `confidence` is out of range.
+
+    Source: `bootstrap.interval` and `stats.paired`; Davison and Hinkley (1997), Bootstrap Methods
+    and their Application, section 3.8, for clusters.
+    """
+    if not len(tuned) == len(base) == len(bases):
+        raise ValueError(
+            f"Pairs must have a score, a base's score and a base: {len(tuned)}, {len(base)} and "
+            f"{len(bases)}."
+        )
+    check_confidence(confidence)
+    positive = np.where(base > 0, base, np.nan)
+    percent = 100 * (tuned / positive - 1)
+    known = ~np.isnan(percent)
+    own = percent[known]
+    # Scores are published to few digits: differences that tie must not be told apart by rounding.
+    difference = np.round(tuned[known] - base[known], _TIE_DECIMALS)
+    test = stats.paired(difference, np.zeros_like(difference), confidence=confidence)
+    n = len(own)
+    mean = float(own.mean()) if n else np.nan
+    _, cluster = np.unique(bases[known], return_inverse=True)
+    draw = functools.partial(bootstrap.interval, num=num_resamples, rng=rng, confidence=confidence)
+    num_bases = int(cluster.max()) + 1 if n else 0
+    over_pairs, over_bases = (np.nan, np.nan), (np.nan, np.nan)
+    if n > 1:
+        over_pairs = _ends(draw(bootstrap.mean_over(own[:, None]), (n,)))
+    if num_bases > 1:
+        over_bases = _ends(draw(_mean_of_clusters(own, cluster), (num_bases,), kind="percentile"))
+    return Gain(
+        percent,
+        Association(mean, *over_pairs, test.p_wilcoxon, n),
+        Association(mean, *over_bases, np.nan, n),
+        test,
+        int((difference > 0).sum()),
+        num_bases,
+    )
+
+
+def _mean_of_clusters(
+    values: Float[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]
+) -> bootstrap.Statistic:
+    totals = np.bincount(cluster, weights=values)
+    sizes = np.bincount(cluster).astype(np.float64)
+    return lambda counts: ((counts @ totals) / (counts @ sizes))[:, None]
+
+
+def _ends(found: bootstrap.Estimate) -> tuple[float, float]:
+    return float(found.low[0]), float(found.high[0])
+
+
+def _paired(x, y, confidence):
+    """Check, and leave out samples without both."""
+    if x.shape != y.shape:
+        raise ValueError(f"x and y must be equally many: {len(x)} and {len(y)}.")
+    check_confidence(confidence)
+    known = ~(np.isnan(x) | np.isnan(y))
+    return x[known].astype(np.float64), y[known].astype(np.float64)
+
+
+def _why_undefined(x, y) -> str:
+    if len(x) < 3:
+        return f"{len(x)} samples, of at least 3"
+    if is_constant(x) or is_constant(y):
+        return "a variable does not vary"
+    return ""
+
+
+def _undefined(n: int, reason: str) -> Association:
+    return Association(np.nan, np.nan, np.nan, np.nan, n, reason)
+
+
+def _fisher(r: float, freedom: int, spread: float, confidence: float) -> tuple[float, float]:
+    """Interval on the scale of artanh with variance spread / freedom; NaN without any."""
+    if freedom < 1:
+        return np.nan, np.nan
+    if abs(r) >= 1 - 1e-15:  # the scale ends here
+        return r, r
+    half = scipy_stats.norm.ppf((1 + confidence) / 2) * np.sqrt(spread / freedom)
+    return float(np.tanh(np.arctanh(r) - half)), float(np.tanh(np.arctanh(r) + half))
+
+
+def _p_of_r(r: float, freedom: int) -> float:
+    with np.errstate(divide="ignore"):
+        t = np.abs(r) * np.sqrt(freedom / np.float64(1 - r**2))
+    return float(2 * scipy_stats.t.sf(t, freedom))
+
+
+def _exact_p(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+    """Share of orders of the ranks whose correlation is at least as large, either sign."""
+    x, y = x - x.mean(), y - y.mean()
+    products = y[_orders(len(y))] @ x
+    return float((np.abs(products) >= abs(x @ y) - 1e-9).mean())
+
+
+@functools.cache
+def _orders(n: int) -> Int[np.ndarray, "q n"]:
+    return np.array(list(itertools.permutations(range(n))))

@@ -1,0 +1,113 @@
+"""Score rows of other runs, and of papers, for the report of this one."""
+
+import dataclasses
+import functools
+import pathlib
+
+import pandas as pd
+
+from jaxalign.data import published
+from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
+from jaxalign.io import run_dir
+from jaxalign.io.run_dir import Artefact
+from jaxalign.stages import Job, Step, Upstream
+
+VERSION = 1
+ROWS = "rows.parquet"
+# What tells two scores apart; of one metric, and of one instruction.
+KEYS = ("dataset", "model", "control_of", "layer", "subject", "roi", "protocol")
+KEYS += ("metric", "instruction")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the collect stage."""
+
+    published: tuple[str, ...] = ()  # figures of papers: names of data/published.py
+    # Workdirs of other runs: the scores of their report, or of encode where there is no report.
+    runs: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if not self.published and not self.runs:
+            raise InputError("collect must have something in published or runs, got neither.")
+        for name in ("published", "runs"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise InputError(f"collect.{name} must differ, got {given}.")
+        for name in self.published:
+            if name not in published.NAMES:
+                raise InputError(
+                    f"collect.published must be among {', '.join(published.NAMES)}, got {name!r}."
+                )
+
+
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Read all rows, and plan one file of them.
+
+    Raises:
+      InputError: if a workdir has no rows, or rows of another schema, or a score is there twice.
+    """
+    del upstream
+    found = {f"published:{name}": published.score_rows(name) for name in config.published}
+    hashes = [published.fingerprint(name) for name in config.published]
+    for text in config.runs:
+        workdir = pathlib.Path(text)
+        if workdir.absolute() == job.workdir.absolute():
+            raise InputError(
+                f"collect.runs must be other runs: {text!r} is this one, whose own scores are "
+                "reported anyway."
+            )
+        paths = _files(workdir)
+        found[text] = pd.concat([rows_lib.read(x) for x in paths], ignore_index=True)
+        hashes += [run_dir.hash_file(x) for x in paths]
+    rows = _together(found)
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="collect",
+        name="",
+        settings={"version": VERSION, "published": list(config.published), "hashes": hashes},
+        cost=f"{len(rows)} rows of {rows.model.nunique()} models",
+    )
+    return [Step(artefact=artefact, make=functools.partial(_write, rows))]
+
+
+def _files(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """Return the files of score rows of a run, of artefacts that are finished."""
+    if not workdir.is_dir():
+        raise InputError(f"collect.runs must be workdirs: there is no folder {str(workdir)!r}.")
+    report = workdir / "report" / "scores.parquet"
+    if (report.parent / run_dir.DONE).is_file() and report.is_file():
+        return [report]
+    found = [
+        x
+        for x in sorted(workdir.glob("encode/*/rows.parquet"))
+        if (x.parent / run_dir.DONE).is_file()
+    ]
+    if not found:
+        raise InputError(
+            f"collect.runs: {workdir} must hold score rows: neither report/scores.parquet nor "
+            "encode/*/rows.parquet is there and finished."
+        )
+    return found
+
+
+def _together(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Put rows one after another, and refuse a score that is there twice."""
+    named = [frame.assign(source=name) for name, frame in found.items()]
+    rows = pd.concat(named, ignore_index=True)
+    twice = rows[rows.duplicated(list(KEYS), keep=False)]
+    if len(twice):
+        first = twice.iloc[0]
+        same = twice[(twice[list(KEYS)] == first[list(KEYS)]).all(axis=1)]
+        what = ", ".join(f"{name} {first[name]}" for name in KEYS if first[name] != "")
+        raise InputError(
+            f"collect must find every score once, found {len(same)} of {what}: in "
+            f"{' and in '.join(dict.fromkeys(same.source))}."
+        )
+    return rows.drop(columns="source")
+
+
+def _write(rows: pd.DataFrame, artefact: Artefact) -> dict:
+    rows_lib.write(artefact.path / ROWS, rows.to_dict("records"))
+    return {"num_rows": len(rows), "num_models": int(rows.model.nunique())}

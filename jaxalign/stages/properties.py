@@ -1,0 +1,171 @@
+"""What is known of models: the zoo, published figures, lm-evaluation-harness, runs, own tables."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+from absl import logging
+
+from jaxalign.data import properties as lib
+from jaxalign.data import property_sources, published
+from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
+from jaxalign.io import run_dir
+from jaxalign.io.run_dir import Artefact
+from jaxalign.models import catalogue
+from jaxalign.stages import Job, Step, Upstream
+
+VERSION = 1
+ROWS = "properties.parquet"  # one row per model and property
+TABLE = "properties.csv"  # one row per model
+OWN = "run"
+# Stages of this run that say something of models.
+READ = ("extract", "imported", "behavior", "next_word")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the properties stage."""
+
+    # In order; what a later one says overrides what an earlier one said:
+    # "zoo": sizes and families in the table of models;
+    # "published:NAME": figures of a paper (data/published.py), such as "published:aw2024";
+    # "lm_eval:PATH": results of lm-evaluation-harness, a file or a folder of results_*.json;
+    # "run": this run's own losses, reading times and layers; "run:WORKDIR": those of another;
+    # "csv:PATH": a table with a column `model` and columns named as properties or task:TASK:METRIC.
+    sources: tuple[str, ...] = ("zoo",)
+    # "NAME=OTHER": a model that a source calls NAME is OTHER here, for all sources but the zoo.
+    rename: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if not self.sources:
+            raise InputError("properties.sources must name at least one source, got none.")
+        if len(set(self.sources)) < len(self.sources):
+            raise InputError(f"properties.sources must differ, got {self.sources}.")
+        for source in self.sources:
+            kind, colon, rest = source.partition(":")
+            alone = kind in ("zoo", OWN) and not colon
+            if not alone and not (kind in ("published", "lm_eval", OWN, "csv") and rest):
+                raise InputError(
+                    "properties.sources must be zoo, published:NAME, lm_eval:PATH, run, "
+                    f"run:WORKDIR or csv:PATH, got {source!r}."
+                )
+        for pair in self.rename:
+            if not all(pair.partition("=")):
+                raise InputError(f"properties.rename must hold NAME=OTHER, got {pair!r}.")
+
+
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Read all sources but this run's own, and plan one table of all.
+
+    Raises:
+      InputError: if a source is missing or malformed, or what they say does not hold together.
+    """
+    frames = {source: _read(config, source, job, upstream) for source in config.sources}
+    inputs = ()
+    if OWN in config.sources:
+        inputs = tuple(x for stage in READ for x in upstream.get(stage, ()))
+    else:
+        lib.join(list(frames.values()))
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="properties",
+        name="",
+        settings={
+            "version": VERSION,
+            "sources": list(config.sources),
+            "rename": list(config.rename),
+            "content": [
+                "" if frame is None else run_dir.hash_text(lib.content(frame))
+                for frame in frames.values()
+            ],
+        },
+        inputs=inputs,
+        cost=f"{len(frames)} sources",
+    )
+    return [Step(artefact=artefact, make=functools.partial(_join, config, frames))]
+
+
+def _read(config: Config, source: str, job: Job, upstream: Upstream) -> pd.DataFrame | None:
+    """Read a source; None of this run's own, which are not there yet."""
+    kind, _, rest = source.partition(":")
+    if source == OWN:
+        if not any(upstream.get(stage) for stage in READ):
+            raise InputError(
+                f"properties.sources has 'run', so the run must have one of {', '.join(READ)}."
+            )
+        return None
+    readers: Mapping[str, Callable[[], pd.DataFrame]] = {
+        "zoo": _zoo,
+        "published": lambda: published.properties(rest),
+        "lm_eval": lambda: property_sources.read_harness(
+            _existing(rest), catalogue.by_repository()
+        ),
+        OWN: lambda: property_sources.read_run(_other(rest, job)),
+        "csv": lambda: property_sources.read_csv(_existing(rest)),
+    }
+    found = readers[kind]()
+    return found if kind == "zoo" else _renamed(config, found, source)
+
+
+def _zoo() -> pd.DataFrame:
+    rows = [
+        lib.row(model, name, value, "zoo" + (" (by model_type)" if name == "family" else ""))
+        for model, known in catalogue.properties().items()
+        for name, value in known.items()
+    ]
+    return lib.table(rows, where="the table of models")
+
+
+def _renamed(config: Config, rows: pd.DataFrame, source: str) -> pd.DataFrame:
+    names = dict(pair.split("=", 1) for pair in config.rename)
+    renamed = lib.rename(rows, names)
+    return lib.table(renamed.to_dict("records"), where=f"{source}, with properties.rename,")
+
+
+def _existing(text: str) -> pathlib.Path:
+    path = pathlib.Path(text)
+    if not path.exists():
+        raise InputError(f"properties.sources must name files that are there: {text!r} is not.")
+    return path
+
+
+def _other(text: str, job: Job) -> pathlib.Path:
+    path = pathlib.Path(text)
+    if path.absolute() == job.workdir.absolute():
+        raise InputError(f"properties.sources must call this run itself 'run', got 'run:{text}'.")
+    return path
+
+
+def _join(config: Config, frames: Mapping[str, pd.DataFrame | None], artefact: Artefact) -> dict:
+    read = dict(frames)
+    if OWN in read:
+        # The last artefact of behavior and of next_word holds the table of all.
+        paths = [x.path for x in artefact.inputs if x.stage not in ("behavior", "next_word")]
+        paths += [x.path for x in artefact.inputs if x.latest_only]
+        own = property_sources.read_run(artefact.workdir, paths)
+        read[OWN] = _renamed(config, own, OWN)
+    joined = lib.join(list(read.values()))
+    overridden = lib.num_overridden(joined)
+    if overridden:
+        logging.info(
+            "properties: %d of %d values override those of an earlier source; %s says which",
+            overridden,
+            len(joined),
+            artefact.path / ROWS,
+        )
+    shared = {
+        "schema_version": rows_lib.SCHEMA_VERSION,
+        "fingerprint": artefact.fingerprint,
+        "git_commit": run_dir.git_commit(),
+        "versions": json.dumps({"jaxalign": importlib.metadata.version("jaxalign")}),
+    }
+    rows = [shared | row for row in joined.to_dict("records")]
+    rows_lib.write(artefact.path / ROWS, rows, rows_lib.PROPERTIES)
+    models = lib.wide(joined)
+    run_dir.write_atomic(artefact.path / TABLE, lib.to_csv(models).encode())
+    return {"num_models": len(models), "num_rows": len(rows), "num_overridden": overridden}
