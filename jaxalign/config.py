@@ -29,14 +29,7 @@ STAGES = (
     "bench_extract",
 )
 # Those that make their own data, or name what they read.
-WITHOUT_DATASET = (
-    "bench",
-    "bench_extract",
-    "next_word",
-    "instructions",
-    "collect",
-    "properties",
-)
+WITHOUT_DATASET = ("bench", "bench_extract", "next_word", "instructions", "collect", "properties")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Float, Float32, Shaped
 
+from jaxalign.data import coordinates
 from jaxalign.errors import InputError
 
 # Reading one of these runs whatever code it holds.
@@ -29,6 +30,8 @@ class Recording(NamedTuple):
     roi: Sequence[str]
     target: Sequence[str]
     files: Mapping[str, pathlib.Path]  # of each run, or the folder of several
+    coordinates: Float[np.ndarray, "_ 3"] = coordinates.NONE  # see data/coordinates.py
+    space: str = ""
 
 
 def library(name: str, reads: str) -> Any:
@@ -265,6 +268,8 @@ def columns_of(recording: Recording, kept: Bool[np.ndarray, " v"]) -> Recording:
         [recording.roi[i] for i in index],
         [recording.target[i] for i in index],
         recording.files,
+        recording.coordinates[index] if recording.space else recording.coordinates,
+        recording.space,
     )
 
 
@@ -290,7 +295,12 @@ def beside(
             )
         cleaned.append(without_undefined(recording, run, nan=nan)[0])
     values = [r.values for r in cleaned]
+    sizes = [len(r.target) for r in cleaned]
+    places = [r.coordinates for r in cleaned]
+    xyz, space = coordinates.beside(places, sizes, [r.space for r in cleaned])
     return {
+        "coordinates": xyz,
+        "space": space,
         "values": values[0] if len(values) == 1 else np.concatenate(values, axis=1),
         "subject": [r.subject for r in cleaned for _ in r.target],
         "roi": [name for r in cleaned for name in r.roi],

@@ -13,7 +13,8 @@
   hemisphere       GIFTI only: L or R
 
 Paths are relative to the directory. Voxels are comparable across subjects where all of these share
-one atlas (or one per hemisphere), and means of labels always are.
+one atlas (or one per hemisphere), and means of labels always are. Voxels of volumes have
+coordinates, in the space that the header names (sform_code, else qform_code; 4 is MNI152).
 """
 
 import pathlib
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jaxalign.data import arrays, plain, scans, tables
+from jaxalign.data import arrays, coordinates, plain, scans, tables
 from jaxalign.data.arrays import Recording
 from jaxalign.data.schema import Responses, Stimuli, naming
 from jaxalign.errors import InputError
@@ -128,12 +129,12 @@ def _recording(
             f"{path} must have the same runs for every subject, {', '.join(lengths)}, but "
             f"{subject!r} has {', '.join(runs)}."
         )
-    parts, names = [], None
+    parts, names, places = [], None, []
     for run in list(lengths) or runs:
         beside, own_names = [], []
         for hemisphere in hemispheres:
             row = rows[run, hemisphere]
-            values, roi, target = _targets(row)
+            values, roi, target, where = _targets(row)
             found = (len(values), row.start_s)
             if lengths.setdefault(run, found) != found:
                 raise InputError(
@@ -145,6 +146,7 @@ def _recording(
             side = f"{hemisphere}." if hemisphere else ""
             own_names += [(r, f"{prefix}{side}{t}") for r, t in zip(roi, target, strict=True)]
             beside.append(values)
+            places.append(where)
         if names not in (None, own_names):
             raise InputError(
                 f"{path}: the atlas must mark the same targets in every run of subject "
@@ -161,21 +163,43 @@ def _recording(
         [roi for roi, _ in labels],
         [name for _, name in labels],
         images,
+        *_where(places),
     )
 
 
-def _targets(row: Row) -> tuple[Float[np.ndarray, "n v"], list[str], list[str]]:
-    """Read the targets of a scan, with their ROIs and names."""
+class _Places(NamedTuple):
+    """Where the targets of a scan lie; see data/coordinates.py."""
+
+    coordinates: Float[np.ndarray, "_ 3"] = coordinates.NONE
+    space: str = ""
+
+
+def _where(places: list[_Places]) -> _Places:
+    """Return where the targets of a subject lie: known if all of the subject's scans agree."""
+    first = places[0]
+    agree = all(x.space == first.space for x in places) and all(
+        np.abs(x.coordinates - first.coordinates).max(initial=0) < 1e-2 for x in places
+    )
+    return first if agree else _Places()
+
+
+def _targets(row: Row) -> tuple[Float[np.ndarray, "n v"], list[str], list[str], _Places]:
+    """Read the targets of a scan, with their ROIs and names, and where they lie.
+
+    A mean over a label lies nowhere.
+    """
     scan = scans.read(row.image, row.atlas, row.tr_s)
     names = _names(row, scan)
     if row.targets == "voxels":
-        return scan.values, [names[i] for i in scan.label.tolist()], scan.place
+        roi = [names[i] for i in scan.label.tolist()]
+        return scan.values, roi, scan.place, _Places(scan.coordinates, scan.space)
     present = np.unique(scan.label)
     means = [scan.values[:, scan.label == i].mean(axis=1, dtype=np.float64) for i in present]
     return (
         np.stack(means, axis=1).astype(np.float32),
         [names[i] for i in present.tolist()],
         ["mean"] * len(present),
+        _Places(),
     )
 
 

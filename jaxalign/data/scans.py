@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxalign.data import imaging
+from jaxalign.data import coordinates, imaging
 from jaxalign.errors import InputError
 
 _TIME_UNITS_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
@@ -19,6 +19,9 @@ class Scan(NamedTuple):
     label: Int[np.ndarray, " v"]
     place: list[str]  # of each: x-y-z, or vertex, behind the structure in CIFTI
     names: dict[int, str]  # of labels, where the atlas has them; else empty
+    # Of volumes whose header names the space of their affine; see data/coordinates.py.
+    coordinates: Float[np.ndarray, "_ 3"] = coordinates.NONE
+    space: str = ""
 
 
 def read(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
@@ -72,11 +75,21 @@ def _volumes(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
         raise InputError(f"{image}: its fourth dimension must be time, found unit {unit!r}.")
     _check_tr(image, float(opened.header.get_zooms()[3]) * _TIME_UNITS_S[unit], tr_s)
     mask = labels > 0
+    places = np.argwhere(mask)
+    # nibabel takes the affine of the sform, and where that has no code of the qform.
+    header = opened.header
+    code = int(header["sform_code"]) or int(header["qform_code"])
+    space = coordinates.NIFTI.get(code, "")
+    xyz = coordinates.NONE
+    if space:
+        xyz = places @ opened.affine[:3, :3].T + opened.affine[:3, 3]
     return Scan(
         values=imaging.masked(opened, image, mask),
         label=labels[mask],
-        place=[f"{x}-{y}-{z}" for x, y, z in np.argwhere(mask).tolist()],
+        place=[f"{x}-{y}-{z}" for x, y, z in places.tolist()],
         names={},
+        coordinates=xyz,
+        space=space,
     )
 
 

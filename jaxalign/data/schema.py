@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxalign.core import metrics
-from jaxalign.data import arrays
+from jaxalign.data import arrays, coordinates
 from jaxalign.errors import InputError
 
 Unit = Literal["word", "sentence"]
@@ -29,6 +29,8 @@ MEAN = "mean"  # in the place of a participant: only means over participants wer
 _NPZ = {
     "values": (2, False),
     "signal": (2, False),
+    "coordinates": (2, False),
+    "space": (0, True),
     "time_s": (1, False),
     "tr_s": (0, False),
     "units": (0, True),
@@ -131,6 +133,8 @@ class Responses:
       time_s: start of each TR, on the clock of the stimuli's onsets; empty for untimed responses.
       tr_s: repetition time; 0 for untimed responses.
       signal: the noiseless response, of simulations; [0 0] otherwise.
+      coordinates, space: where targets lie, in mm, and in which space; see `data/coordinates.py`.
+        [0 3] and "" where that is not known.
     """
 
     values: Float[np.ndarray, "n v"]
@@ -143,6 +147,10 @@ class Responses:
     time_s: Float[np.ndarray, " t"] = dataclasses.field(default_factory=lambda: np.empty(0))
     tr_s: float = 0.0
     signal: Float[np.ndarray, "_ _"] = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    coordinates: Float[np.ndarray, "c x"] = dataclasses.field(
+        default_factory=lambda: coordinates.NONE
+    )
+    space: str = ""
 
     def __post_init__(self):
         n, v = self.values.shape
@@ -183,6 +191,7 @@ class Responses:
         self._check_copies()
         if self.signal.size and self.signal.shape != (n, v):
             raise InputError(f"responses: signal must be {n} x {v}, found {self.signal.shape}.")
+        coordinates.check(self.coordinates, self.space, v)
 
     def _check_times(self):
         if not self.tr_s > 0:
@@ -233,6 +242,7 @@ class Responses:
             roi=take(self.roi),
             target=take(self.target),
             signal=self.signal[:, index] if self.signal.size else self.signal,
+            coordinates=self.coordinates[index] if self.coordinates.size else self.coordinates,
         )
 
     def to_bytes(self) -> bytes:
@@ -243,7 +253,7 @@ class Responses:
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Responses":
-        """Read an `.npz` with one array per attribute; `signal` and the unused one may lack.
+        """Read an `.npz` with one array per attribute; those that have a default may lack.
 
         Raises:
           InputError: if it cannot be read, lacks or adds an array, or what it holds are no

@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.core import ceiling, cv, scoring, stats
-from jaxalign.core.alignment import AlignmentScore, Reference
+from jaxalign.core.alignment import AlignmentScore, Reference, mean_defined
 from jaxalign.core.folds import Fold
 from jaxalign.core.protocol import Protocol
 from jaxalign.data import targets
+from jaxalign.data.schema import Responses
 
 
 def by_subject_and_roi(result: cv.Nested, goals: targets.Targets, protocol: Protocol) -> list[dict]:
@@ -61,6 +62,53 @@ def by_subject_and_roi(result: cv.Nested, goals: targets.Targets, protocol: Prot
             }
         )
     return rows
+
+
+def by_target(
+    results: Mapping[int, cv.Nested],
+    responses: Responses,
+    protocol: Protocol,
+) -> list[dict]:
+    """Return the score of each target of each subject, of the layer chosen inside training data.
+
+    For each fold, subject and ROI that is the layer with the best mean R2 on the inner splits, as
+    `report.tables.nested_layer` chooses; the score is the mean over folds.
+
+    Args:
+      results: of each layer.
+      responses: whose targets come first among those of the results, with coordinates; the
+        group's mean, which comes behind, is left out.
+      protocol: of kind "encoding".
+
+    Returns:
+      The columns of `io.rows.TARGETS` that follow, a row for each target. A score is NaN if it is
+      undefined in a fold, or a fold can choose no layer.
+    """
+    v = len(responses.target)
+    inner = np.stack([x.inner_score[:, :v] for x in results.values()])  # [L k v]
+    outer = np.stack([scoring.scores_of(x, protocol)[:, :v] for x in results.values()])
+    score = np.full(v, np.nan)
+    columns = defaultdict(list)
+    for i, pair in enumerate(zip(responses.subject, responses.roi, strict=True)):
+        columns[pair].append(i)
+    for own in columns.values():
+        judged = mean_defined(inner[..., own], axis=-1)  # [L k]
+        best = np.where(np.isfinite(judged), judged, -np.inf).argmax(axis=0)
+        chosen = outer[best, np.arange(len(best))][:, own]  # [k v]
+        if len(judged) > 1:
+            chosen[np.isnan(judged).all(axis=0)] = np.nan
+        score[own] = chosen.mean(axis=0)
+    return [
+        {
+            "subject": responses.subject[i],
+            "roi": responses.roi[i],
+            "target": responses.target[i],
+            "space": responses.space,
+            **dict(zip("xyz", map(float, responses.coordinates[i]), strict=True)),
+            "score": float(score[i]),
+        }
+        for i in range(v)
+    ]
 
 
 def _ceiling(values: Float[np.ndarray, " v"], subject: str) -> float:

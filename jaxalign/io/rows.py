@@ -133,6 +133,28 @@ SIGNIFICANCE = pa.schema(
     metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
 )
 
+# One row per network x target of a subject, where targets have coordinates.
+TARGETS = pa.schema(
+    [
+        ("schema_version", pa.int32()),
+        ("dataset", pa.string()),
+        ("model", pa.string()),
+        ("instruction", pa.string()),
+        ("subject", pa.string()),
+        ("roi", pa.string()),
+        ("target", pa.string()),
+        ("space", pa.string()),  # of x, y, z; see data/coordinates.py
+        ("x", pa.float64()),  # mm; NaN of a target that lies nowhere
+        ("y", pa.float64()),
+        ("z", pa.float64()),
+        ("protocol", pa.string()),
+        ("metric", pa.string()),
+        ("score", pa.float64()),  # mean over folds, layer chosen inside the training data
+        ("fingerprint", pa.string()),
+    ],
+    metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
+)
+
 # One row per ceiling: of a target, or of an ROI's targets together; of a subject, or of all.
 CEILINGS = pa.schema(
     [

@@ -29,6 +29,7 @@ from jaxalign.stages.encode.inputs import FeatureSet, Prepared
 ROWS = "rows.parquet"
 PARTITION = "partition.parquet"
 ALIGNMENT = "alignment.npz"  # under a protocol by name, its one score: an `AlignmentScore`
+TARGETS = "targets.parquet"  # only where targets have coordinates
 EDGE = 0.25  # share of choices at an end of the grid that is worth a warning; noise goes there too
 
 
@@ -53,6 +54,8 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
         for row in score_rows.by_subject_and_roi(result, data.goals, data.protocol)
     ]
     rows_lib.write(artefact.path / ROWS, rows)
+    if data.responses.space and not features_of.control_of:
+        _write_targets(artefact, shared, scored, data)
     _warn_of_edges(scored, data, artefact)
     undefined = sum(row["num_nan"] for row in rows)
     if undefined:
@@ -67,6 +70,16 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
         "alignment": alignment,
         "seconds": round(time.monotonic() - start, 3),
     }
+
+
+def _write_targets(
+    artefact: Artefact, shared: dict, scored: dict[int, cv.Nested], data: Prepared
+) -> None:
+    """Write the scores of single targets, which can be drawn where they lie."""
+    names = set(rows_lib.TARGETS.names)
+    kept = {name: value for name, value in shared.items() if name in names}
+    found = score_rows.by_target(scored, data.responses, data.protocol)
+    rows_lib.write(artefact.path / TARGETS, [kept | row for row in found], rows_lib.TARGETS)
 
 
 def common(job: Job, data: Prepared, artefact: Artefact) -> dict:

@@ -29,7 +29,7 @@ from jaxalign.stages.encode import inputs, make, permute, reference
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import FeatureSet
 
-VERSION = 11
+VERSION = 12
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:

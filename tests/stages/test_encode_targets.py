@@ -1,0 +1,56 @@
+"""Scores of single targets, of one's own data with coordinates: from responses to a picture."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tiny
+
+from jaxalign.data import coordinates
+from jaxalign.data.schema import Responses
+from jaxalign.io import rows
+from jaxalign.report import brain, tables
+from jaxalign.stages import encode
+
+CONFIG = encode.Config(
+    alphas=(1.0, 100.0), num_folds=4, groups="passage", controls=("shifted",), layers=(0, 1, 3)
+)
+
+
+@pytest.fixture
+def placed(sentences, rng):
+    """Sentences whose responses lie somewhere."""
+    path = sentences / "responses.npz"
+    responses = Responses.load(path)
+    xyz = rng.uniform(-50, 50, (len(responses.target), 3))
+    found = dataclasses.replace(responses, coordinates=xyz, space=coordinates.MNI)
+    path.write_bytes(found.to_bytes())
+    return sentences, xyz
+
+
+def test_scores_of_targets_are_written_where_they_lie(make_job, placed):
+    pytest.importorskip("nilearn", reason="nilearn is not installed: extra `brain`")
+    data, xyz = placed
+    job = make_job(data)
+    _, encoded = tiny.run(job, tiny.bert(untrained_seed=-1), CONFIG)
+    network, control = encoded
+    assert not (control.path / encode.TARGETS).exists()
+    found = rows.read(network.path / encode.TARGETS)
+    assert pq.read_schema(network.path / encode.TARGETS).names == rows.TARGETS.names
+    responses = job.dataset.responses
+    assert found.target.tolist() == responses.target and set(found.model) == {"bert"}
+    np.testing.assert_array_equal(found[["x", "y", "z"]], xyz)
+    # Their means are what the report gives of subjects and regions.
+    nested = tables.nested_layer(rows.read(network.path / encode.ROWS))
+    nested = nested[nested.subject != "group"].set_index(["subject", "roi"])
+    assert nested.layers.map(set).map(len).max() > 1
+    means = found.groupby(["subject", "roi"]).score.mean()
+    np.testing.assert_allclose(means.loc[nested.index], nested.score)
+    assert b"<svg" in brain.glass_brain(found)
+
+
+def test_without_coordinates_there_is_no_such_file(make_job, sentences):
+    config = dataclasses.replace(CONFIG, controls=(), layers=(1,))
+    _, [network] = tiny.run(make_job(sentences), tiny.bert(untrained_seed=-1), config)
+    assert not (network.path / encode.TARGETS).exists()
