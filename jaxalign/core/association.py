@@ -8,7 +8,7 @@ import functools
 import itertools
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -62,7 +62,7 @@ def pearson(
     reason = _why_undefined(x, y)
     if reason:
         return _undefined(len(x), reason)
-    found = scipy_stats.pearsonr(x, y)
+    found: Any = scipy_stats.pearsonr(x, y)
     ends = _fisher(float(found.statistic), len(x) - 3, 1.0, confidence)
     return Association(float(found.statistic), *ends, float(found.pvalue), len(x))
 
@@ -114,9 +114,10 @@ def spearman(
     if reason:
         return _undefined(len(x), reason)
     n = len(x)
-    ranks = scipy_stats.rankdata(x), scipy_stats.rankdata(y)
-    r = float(scipy_stats.pearsonr(*ranks).statistic)
-    p = _exact_p(*ranks) if n <= MAX_EXACT_RANKS else float(scipy_stats.spearmanr(x, y).pvalue)
+    found: Any = scipy_stats.spearmanr(x, y)
+    r, p = float(found.statistic), float(found.pvalue)
+    if n <= MAX_EXACT_RANKS:
+        p = _exact_p(scipy_stats.rankdata(x), scipy_stats.rankdata(y))
     low, high = _fisher(r, n - 3, 1 + r**2 / 2, confidence)
     return Association(r, low, high, p, n)
 
