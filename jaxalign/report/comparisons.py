@@ -104,7 +104,7 @@ def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
         & findings.value.notna()
     ]
     head = own.subset.str.split(", ").str[0]
-    rest = own.subset.str.partition(", ")[2]
+    rest = own.subset.str.split(", ", n=1).str[1].fillna("")
     # Sets of models with one family more or less are in the file, and too many for a chart.
     own = own[head.isin(_SUBSETS) & ~rest.str.contains("with", regex=False)]
     scope = np.where(own.subset.isin(_SUBSETS), POOLED, WITHIN)
