@@ -18,6 +18,7 @@ PROPERTIES = {
     "training_tokens": ("training tokens", True),
 }
 _MOST_PANELS = 6
+_GAINS = ("mean_percent", "mean_percent_by_base", "num_higher")
 
 
 def outcomes(scores: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +104,7 @@ def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
         & findings.value.notna()
     ]
     head = own.subset.str.split(", ").str[0]
-    rest = own.subset.str.partition(", ")[2]
+    rest = own.subset.str.split(", ", n=1).str[1].fillna("")
     # Sets of models with one family more or less are in the file, and too many for a chart.
     own = own[head.isin(_SUBSETS) & ~rest.str.contains("with", regex=False)]
     scope = np.where(own.subset.isin(_SUBSETS), POOLED, WITHIN)
@@ -115,22 +116,41 @@ def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
 
 
 def headline(findings: pd.DataFrame) -> pd.DataFrame:
-    """Return the findings to read first: mean gains, and correlations without parts of families."""
-    gains = findings[(findings.analysis == "gain") & (findings.n > 1)]
-    others = findings[findings.analysis != "gain"]
-    pearson = ~others.analysis.isin(["correlation", "brain_behavior"]) | (
-        (others.statistic == "pearson") & ~others.subset.str.contains(", with")
+    """Return the findings that a page has room for: mean gains, and Pearson correlations.
+
+    Correlations are over all models, and over the first of tuned, all and vanilla models that is
+    there: pooled, and within its families.
+    """
+    if findings.empty:  # of no rows pandas makes no parts
+        return findings
+    head = findings.subset.str.partition(", ")
+    first = next((x for x in _SUBSETS if x in set(head[0])), "")
+    own = (head[0] == first) & ~head[2].str.contains("with", regex=False)
+    correlations = ["correlation", "brain_behavior"]
+    kept = np.select(
+        [findings.analysis == "gain", findings.analysis.isin(correlations)],
+        [
+            findings.statistic.isin(_GAINS) & ~head[2].str.contains("with", regex=False),
+            (findings.statistic == "pearson") & (own | (findings.subset == "all")),
+        ],
+        True,
     )
-    return pd.concat([gains, others[pearson]]).reset_index(drop=True)
+    return findings[kept.astype(bool)].reset_index(drop=True)
 
 
 def brief(findings: pd.DataFrame) -> pd.DataFrame:
-    """Return the findings that a terminal has room for: mean gains, and pooled correlations."""
+    """Return the findings that a terminal has room for: mean gains, correlations, contrasts.
+
+    Correlations that are pooled, contrasts of the mean of all tuned models.
+    """
     kept = findings.subset.isin(_SUBSETS) & (findings.n > 1)
     gains = findings[kept & (findings.statistic == "mean_percent")]
     pearson = findings[kept & (findings.statistic == "pearson")]
     first = _first_outcome(pearson)
-    return pd.concat([gains, first]).reset_index(drop=True)
+    contrasts = findings[
+        (findings.analysis == "figure_contrast") & findings.predictor.str.startswith("mean of")
+    ]
+    return pd.concat([gains, first, contrasts]).reset_index(drop=True)
 
 
 def _first_outcome(rows: pd.DataFrame) -> pd.DataFrame:
