@@ -15,6 +15,7 @@ from quiet import close
 from refusals import refused
 
 import jaxalign
+from jaxalign.api import pages
 from jaxalign.data import benchmarks, plain, protocols
 from jaxalign.io import rows as rows_lib
 from jaxalign.models import table as models_table
@@ -307,6 +308,106 @@ def test_load_scores_refuses(tmp_path):
     (tmp_path / "scores.parquet").write_bytes(b"no table")
     with refused("scores.parquet must be a Parquet file of score rows"):
         jaxalign.load_scores(tmp_path / "scores.parquet")
+
+
+# Reports
+
+
+def test_report_of_a_score(score, tmp_path):
+    """Tables are those of the rows; what an earlier report has left is gone."""
+    found = score()
+    folder = tmp_path / "some/page"
+    first = jaxalign.report(found, path=folder, title="Mine")
+    assert first.page.read_text(encoding="utf-8").count("Mine") >= 1
+    assert set(first.files) == {x.name for x in folder.iterdir()} - {"files.json"}
+    rois = pd.read_csv(folder / "rois.csv")
+    assert rois.roi.tolist() == first.tables["rois"].roi.tolist() == ["A", "B"]
+    people = found.rows[(found.rows.model == "word_length") & (found.rows.subject != "group")]
+    control = first.tables["controls"].set_index(["control", "roi"]).control_score
+    for roi, own in people.groupby("roi"):
+        assert control["word_length", roi] == pytest.approx(own.score.mean())
+    whole = first.tables["alignment"].set_index("model")
+    assert whole.raw["bert"] == found.raw and whole.control_of["word_length"] == "bert"
+    assert found.rows.git_commit.iloc[0] in first.page.read_text(encoding="utf-8")
+    for text in ("Mine", str(first.page), "rois"):
+        assert text in repr(first)
+    again = jaxalign.report(jaxalign.load_scores(folder / "scores.parquet"), path=folder)
+    assert "alignment" not in again.tables and not (folder / "alignment.csv").exists()
+    assert set(again.files) == {x.name for x in folder.iterdir()} - {"files.json"}
+
+
+def test_report_is_both_package_and_function(score, tmp_path):
+    """Whichever of its modules was imported before."""
+    import jaxalign.report.tables  # noqa: F401
+    from jaxalign import report
+    from jaxalign.report import tables
+
+    assert jaxalign.report is report and report.tables is tables
+    assert "report" in dir(jaxalign)
+    own = inspect.signature(jaxalign.report).parameters
+    expected = inspect.signature(pages.report).parameters
+    assert list(own) == list(expected)
+    assert [x.default for x in own.values()] == [x.default for x in expected.values()]
+    assert report(score(), path=tmp_path / "page").page.is_file()
+
+
+def test_models_are_compared(score, tmp_path):
+    """Two copies of a model, of two sizes; in a frame and as a file."""
+    rows = score().rows
+    own = rows[rows.control_of == ""]
+    both = pd.concat([own.assign(model=x, fingerprint=x) for x in ("a", "b")])
+    models = pd.DataFrame({"model": ["a", "b"], "num_parameters": [1e6, 2e6], "family": "f"})
+    models.to_csv(tmp_path / "models.csv", index=False)
+    options = {"compare": {"num_resamples": 99}}
+    found = [
+        jaxalign.report(both, models=x, path=tmp_path / "page", **options).tables["findings"]
+        for x in (models, models.set_index("model"), tmp_path / "models.csv")
+    ]
+    for table in found[1:]:
+        pd.testing.assert_frame_equal(table, found[0])
+    assert "num_parameters" in " ".join(found[0].predictor)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"scores": []}, "scores must hold rows, got none"),
+        ({"scores": "nowhere"}, "workdir must be a directory: there is none at 'nowhere'"),
+        ({"scores": pd.DataFrame({"model": ["a"]})}, "scores must have the columns of"),
+        ({"models": "no.csv"}, "models must be a frame or a CSV file: there is none at no.csv"),
+        ({"models": pd.DataFrame({"model": ["bert"], "wit": [1]})}, "a property must be one of"),
+        (
+            {"models": pd.DataFrame({"model": ["bert", "bert"], "mmlu": [0.1, 0.2]})},
+            "models must give mmlu of bert once, found it 2 times",
+        ),
+        (
+            {"models": pd.DataFrame({"model": ["bert"], "tuned": [1], "base": ["other"]})},
+            "base of bert must be a model of the table",
+        ),
+        ({"compare": {"paper": "aw2024"}}, "compare needs models"),
+        (
+            {"models": pd.DataFrame({"model": ["bert"], "mmlu": [0.1]}), "compare": {"sed": 1}},
+            "compare must have keys among apart.*got 'sed'",
+        ),
+    ],
+)
+def test_report_refuses(score, tmp_path, change, message):
+    given = {"scores": score()} | change
+    with refused(*message.split(".*")):
+        jaxalign.report(given.pop("scores"), path=tmp_path / "page", **given)
+    assert not (tmp_path / "page").exists()
+
+
+def test_report_refuses_rows_that_say_nothing(score, tmp_path):
+    rows = score().rows
+    path = tmp_path / "page"
+    with refused("scores must be there once, but those of bert on data"):
+        jaxalign.report([rows, score()], path=path)
+    with refused("scores must hold those of a model, found controls alone"):
+        jaxalign.report(rows[rows.control_of != ""], path=path)
+    path.write_text("")
+    with refused("path must be a folder, but", "page is a file"):
+        jaxalign.report(rows, path=path)
 
 
 # Real models on real data

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -60,7 +61,7 @@ def report(
     models: pd.DataFrame | Path | None = None,
     path: Path = "report",
     title: str = "Brain alignment",
-    paper: str = "",
+    compare: Mapping[str, Any] | None = None,
 ) -> WrittenReport:
     """Write a report of scores: one page that opens from disk, figures for papers, tables.
 
@@ -73,7 +74,8 @@ def report(
         "published:aw2024" and the like. None: they are not compared.
       path: folder to write to; a report that is there is replaced.
       title: of the page.
-      paper: "aw2024" or "oota2025" holds the comparison against what that paper printed.
+      compare: how models are compared: fields of `jaxalign.report.findings.Options`, such as
+        `{"paper": "aw2024", "apart": ("gpt2",)}`.
 
     Returns:
       The tables and charts, and where they lie.
@@ -99,10 +101,9 @@ def report(
     known = None if models is None else _properties(models)
     found = None
     if known is not None:
-        options = findings.Options(paper=paper)
-        found = findings.of_run(rows, known, options, _printed(rows))
-    elif paper:
-        raise InputError(f"paper needs models, to compare them: got {paper!r} and no models.")
+        found = findings.of_run(rows, known, _options(compare or {}), _printed(rows))
+    elif compare:
+        raise InputError(f"compare needs models, whose properties are known: got {compare} alone.")
     names = [x for x in dict.fromkeys(rows.protocol) if x in protocols.PROTOCOLS]
     made = build.build(
         rows,
@@ -176,6 +177,13 @@ def _properties(models: pd.DataFrame | Path) -> pd.DataFrame:
             raise InputError(f"models must be a frame or a CSV file: there is none at {file}.")
         rows = property_sources.read_csv(file)
     return properties.wide(properties.join([rows]))
+
+
+def _options(compare: Mapping[str, Any]) -> findings.Options:
+    names = [field.name for field in dataclasses.fields(findings.Options)]
+    if unknown := [x for x in compare if x not in names]:
+        raise InputError(f"compare must have keys among {', '.join(names)}, got {unknown[0]!r}.")
+    return findings.Options(**compare)
 
 
 def _printed(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

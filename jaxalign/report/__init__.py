@@ -12,11 +12,13 @@ class _Package(types.ModuleType):
     so a function `jaxalign.report` would be lost: the package is that function, too.
     """
 
-    def __call__(self, scores, *, models=None, path="report", title="Brain alignment", paper=""):
+    def __call__(
+        self, scores, *, models=None, path="report", title="Brain alignment", compare=None
+    ):
         """Write a report of scores; see `jaxalign.api.pages.report`."""
         # By its name when it is called: the interface is above this floor.
         own = importlib.import_module("jaxalign.api.pages")
-        return own.report(scores, models=models, path=path, title=title, paper=paper)
+        return own.report(scores, models=models, path=path, title=title, compare=compare)
 
 
 sys.modules[__name__].__class__ = _Package

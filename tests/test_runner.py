@@ -1,0 +1,122 @@
+"""Runs without the command line: planned, made once, resumed, described."""
+
+import json
+
+import pytest
+import small
+from refusals import refused
+
+from jaxalign import config, recipes, runner
+from jaxalign.data import benchmarks
+from jaxalign.stages import encode, extract, report
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return small.write(tmp_path_factory.mktemp("runner") / "data", num_passages=12)
+
+
+@pytest.fixture
+def settings(data):
+    return config.pack(
+        config.Common(dataset=str(data)),
+        extract=extract.Config(models=(str(small.BERT),), untrained_seed=-1),
+        encode=encode.Config(groups="passage", controls=("word_length",), layers=(0, 2)),
+        report=report.Config(title="Small"),
+    )
+
+
+def test_a_run_is_made_once_and_goes_on_where_it_was(settings, tmp_path):
+    workdir = tmp_path / "work"
+    plan = runner.plan(settings, workdir=workdir)
+    assert list(plan.stages) == ["extract", "encode", "report"]
+    assert [x.artefact.stage for x in plan.steps] == ["extract", "encode", "encode", "report"]
+    assert not workdir.exists()
+    said = []
+    assert runner.run(plan, said.append) == 4
+    assert json.loads((workdir / "config.json").read_text())["encode.layers"] == [0, 2]
+    assert [x for x in said if ": done in" in x] == said[1::2] and len(said) == 8
+    assert "Small" in runner.results(plan)
+    before = (workdir / "report/index.html").read_bytes()
+    said.clear()
+    assert runner.run(runner.plan(settings, workdir=workdir), said.append) == 0
+    assert said[-1] == "Nothing to compute: all 4 artefacts are up to date."
+    (plan.stages["encode"][1].artefact.path / "done.json").unlink()
+    assert runner.run(runner.plan(settings, workdir=workdir), said.append) == 1
+    assert (workdir / "report/index.html").read_bytes() == before
+
+
+def test_description_says_what_is_done_and_what_is_to_do(settings, tmp_path):
+    plan = runner.plan(settings, workdir=tmp_path / "work")
+    text = runner.describe(plan)
+    assert "--config.encode.layers=(0, 2)" in text and "encode bert word_length: to do; " in text
+    assert not (tmp_path / "work").exists()
+
+
+def test_every_stage_is_checked_before_any_work(settings, tmp_path):
+    wrong = config.override(settings, {"encode.layers": (0, 9)})
+    with refused("encode.layers must lie in 0..3 for bert, got 9"):
+        runner.plan(wrong, workdir=tmp_path / "work")
+    with refused("mesh must use every device"):
+        runner.plan(config.override(settings, {"mesh": (3, 1)}), workdir=tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_data_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXALIGN_DATA", "from-environment")
+    assert str(runner.data_folder(None)) == "from-environment"
+    assert runner.data_folder(tmp_path) == tmp_path
+    monkeypatch.setenv("JAXALIGN_DATA", "")
+    assert runner.data_folder(None) is None
+
+
+def test_override_leaves_the_configuration_as_it_is(settings):
+    changed = config.override(settings, {"encode.layers": [1], "seed": 3, "report.title": "Other"})
+    assert (changed.encode.layers, changed.seed, changed.report.title) == ((1,), 3, "Other")
+    assert (settings.encode.layers, settings.seed) == ((0, 2), 0)
+    with refused("settings must be of this run, got 'encode.layer': did you mean 'encode.layers'?"):
+        config.override(settings, {"encode.layer": (1,)})
+    with refused("settings: encode.num_folds must be of type int, got 'many'"):
+        config.override(settings, {"encode.num_folds": "many"})
+
+
+# What a model is scored on
+
+
+@pytest.mark.parametrize("name,benchmark", benchmarks.BENCHMARKS.items())
+def test_every_benchmark_is_found_by_name_and_by_its_parts(name, benchmark):
+    assert recipes.find_benchmark(name) == (name, benchmark)
+    assert recipes.find_benchmark(name, benchmark.protocol) == (name, benchmark)
+    assert recipes.find_benchmark(benchmark.dataset, benchmark.protocol) == (name, benchmark)
+
+
+def test_another_protocol_of_a_benchmark():
+    """The same data, read as they are; a ceiling belongs to the protocol it was published for."""
+    known = benchmarks.BENCHMARKS["Pereira2018.243sentences-linear-2023"]
+    assert known.ceiling > 0
+    name, found = recipes.find_benchmark("Pereira2018.243sentences-linear-2023", "himalaya")
+    assert (name, found.dataset) == ("pereira2018-243-himalaya", "pereira2018-243")
+    assert (found.protocol, found.ceiling, found.is_timed) == ("himalaya", 0.0, False)
+    other, found = recipes.find_benchmark("alice", "brainscore-ridge")
+    heard = benchmarks.BENCHMARKS["alice-jaxalign"]
+    assert (other, found.reading) == ("alice-brainscore-ridge", heard.reading)
+    assert found.reading.context == "window:10" and found.reading.delays == (1, 2, 3, 4)
+
+
+def test_data_without_a_benchmark(data):
+    name, found = recipes.find_benchmark(str(data), "wehbe2014")
+    assert (name, found.is_timed, found.reading.delays) == ("data-wehbe2014", False, (0,))
+    assert found.reading.context == "window:20"
+
+
+def test_controls_bring_what_they_need(data):
+    _, benchmark = recipes.find_benchmark(str(data), "jaxalign")
+    make = lambda beside: recipes.on_benchmark("bert", benchmark, beside=beside)
+    usual = make(None)
+    assert "untrained" in usual.encode.controls and usual.extract.untrained_seed == 0
+    assert make(["length"]).extract.untrained_seed == -1
+    assert make(["random_embedding"]).extract.untrained_seed == 0
+    assert make(["static_embedding"]).extract.static_embedding
+    given = recipes.on_benchmark("network.npz", benchmark)
+    assert given.imported.models == ("network.npz",) and "extract" not in given
+    assert "untrained" not in given.encode.controls and "report" not in given
