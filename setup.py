@@ -50,10 +50,13 @@ setuptools.setup(
         "sentencepiece": ["protobuf>=5", "sentencepiece>=0.2"],
         # Read scans and HDF5: LeBel 2023, shortclips, Denizens, NSD, one's own NIfTI.
         "data": ["h5py>=3.11", "nibabel>=5.3"],
+        # Models for lm-evaluation-harness (`python -m jaxalign.harness`); it needs no torch.
+        "harness": ["lm-eval>=0.4.13"],
         "test": [
             "beartype>=0.20",
             "h5py>=3.11",
             "hypothesis>=6.100",
+            "lm-eval>=0.4.13",
             "nibabel>=5.3",
             "praatio>=6.2",
             "protobuf>=5",
