@@ -58,11 +58,14 @@ setuptools.setup(
         "track": ["mlflow-skinny>=3", "wandb>=0.19"],
         # Draws scores of targets with coordinates on a glass brain.
         "brain": ["nibabel>=5.3", "nilearn>=0.12"],
+        # Models for lm-evaluation-harness (`python -m jaxalign.harness`); it needs no torch.
+        "harness": ["lm-eval>=0.4.13"],
         "test": [
             "axe-playwright-python>=0.1.8",
             "beartype>=0.20",
             "h5py>=3.11",
             "hypothesis>=6.100",
+            "lm-eval>=0.4.13",
             "mlflow-skinny>=3",
             "nibabel>=5.3",
             "nilearn>=0.12",

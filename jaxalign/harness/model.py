@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jinja2
 import numpy as np
-from absl import logging
 from lm_eval import utils as lm_utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -328,49 +326,16 @@ class JaxalignLM(TemplateLM):
           InputError: if the model has none.
         """
         if chat_template is not False:
-            self._check_chat()
+            tokens.check_chat(self.tokenizer, model=self.model.name)
         return super().chat_template(chat_template)
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """Write a chat as the model was trained to read it.
-
-        Where the template takes no system's turn, the chat is written without it, as the harness's
-        own backend does, and the log says so.
-
-        Raises:
-          InputError: if the model has no template, or the template does not take the turns.
-        """
-        self._check_chat()
-        options = {
-            "tokenize": False,
-            "add_generation_prompt": add_generation_prompt,
-            "continue_final_message": not add_generation_prompt,
-        }
-        try:
-            return self.tokenizer.apply_chat_template(chat_history, **options)
-        except jinja2.exceptions.TemplateError as error:
-            shorter = [turn for turn in chat_history if turn["role"] != "system"]
-            if len(shorter) == len(chat_history):
-                raise InputError(
-                    f"model {self.model.name}: the chat template must take these turns: {error}."
-                ) from error
-            logging.log_first_n(
-                logging.WARNING,
-                "The chat template of %s takes no system's turn, which is left out: %s",
-                1,
-                self.model.name,
-                error,
-            )
-            return self.tokenizer.apply_chat_template(shorter, **options)
-
-    def _check_chat(self) -> None:
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise InputError(
-                f"model {self.model.name} must have a chat template (in tokenizer_config.json or "
-                "chat_template.jinja): there is none; run without --apply_chat_template."
-            )
+        """Write a chat; see `tokens.write_chat`."""
+        return tokens.write_chat(
+            self.tokenizer, chat_history, ask=add_generation_prompt, model=self.model.name
+        )
 
     def get_model_info(self) -> dict[str, object]:
         """Return what the harness writes into its results, under the names of its own backend."""

@@ -2,9 +2,12 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+import jinja2
 import transformers
+from absl import logging
 
 from jaxalign.data import tokenizer_files
 from jaxalign.errors import InputError
@@ -66,6 +69,56 @@ def end_ids(model: zoo.Model, tokenizer: Any) -> frozenset[int]:
                 ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
                 found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
     return frozenset(found)
+
+
+def check_chat(tokenizer: Any, *, model: str) -> None:
+    """Refuse chats with a model that was made for none.
+
+    Raises:
+      InputError: if there is no chat template.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            f"model {model} must have a chat template (in tokenizer_config.json or "
+            "chat_template.jinja): there is none; run without --apply_chat_template."
+        )
+
+
+def write_chat(tokenizer: Any, turns: Sequence[dict[str, str]], *, ask: bool, model: str) -> str:
+    """Write the turns of a chat as a model was trained to read them.
+
+    Where the template takes no system's turn, the chat is written without it, as the harness's own
+    backend does, and the log says so.
+
+    Args:
+      tokenizer: from `load`.
+      turns: "role" and "content" of each.
+      ask: whether the beginning of an answer follows; else the last turn is continued.
+      model: its name, for the message.
+
+    Raises:
+      InputError: if there is no template, or it does not take the turns.
+    """
+    check_chat(tokenizer, model=model)
+    write = lambda turns: tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=ask, continue_final_message=not ask
+    )
+    try:
+        return write(list(turns))
+    except jinja2.exceptions.TemplateError as error:
+        shorter = [turn for turn in turns if turn["role"] != "system"]
+        if len(shorter) == len(turns):
+            raise InputError(
+                f"model {model}: the chat template must take these turns: {_line(error)}."
+            ) from error
+        logging.log_first_n(
+            logging.WARNING,
+            "The chat template of %s takes no system's turn, which is left out: %s",
+            1,
+            model,
+            _line(error),
+        )
+        return write(shorter)
 
 
 def _special(folder: pathlib.Path, backend) -> dict[str, str]:

@@ -11,8 +11,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxalign.models import base
+from jaxalign.models import base, seq2seq
 
+# What predicts the next token: a causal network, or a T5's decoder behind what was read.
+Causal = nnx.Module | seq2seq.Decoder
 # Logits that exist at once, in bytes: many enough for matrix products to be fast.
 _LOGIT_BYTES = 2**28
 # Steps of decoding between two calls of a `StopWhen`.
@@ -20,7 +22,7 @@ _CHECK_EVERY = 16
 
 
 def token_log_probs(
-    network: nnx.Module,
+    network: Causal,
     output: base.Output,
     tokens: Int[Array, "B T"],
     mask: Bool[Array, "B T"],
@@ -63,7 +65,7 @@ class Predicted(NamedTuple):
 
 
 def predict(
-    network: nnx.Module,
+    network: Causal,
     output: base.Output,
     targets: Int[Array, "B T"],
     *,
@@ -120,7 +122,7 @@ StopWhen = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def greedy(
-    network: nnx.Module,
+    network: Causal,
     prompts: Int[Array, "B P"],
     mask: Bool[Array, "B P"],
     *,
@@ -150,7 +152,7 @@ def greedy(
 
 
 def sample(
-    network: nnx.Module,
+    network: Causal,
     prompts: Int[Array, "B P"],
     mask: Bool[Array, "B P"],
     *,

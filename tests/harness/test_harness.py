@@ -148,9 +148,13 @@ def test_t5_is_that_of_hugging_face(tmp_path, expected):
     results, found = evaluate(
         tmp_path, f"pretrained={GOLDEN / 't5_v1_1'}", list(golden), "--batch_size=8"
     )
-    same = [task for task in golden if task != "local_answer"]
-    assert_equal(results, found, golden, same)
-    # HFLM lets a T5 write as many tokens more as its context has; until then, they write the same.
+    for task in ("local_answer", "local_answer_soon"):
+        for sample in golden[task]["samples"]:
+            # HFLM hands on the start token, which here is not a special one, and its space.
+            assert sample["answers"][0].startswith("! ")
+            sample["answers"][0] = sample["answers"][0][2:]
+    assert_equal(results, found, golden, [task for task in golden if task != "local_answer"])
+    # HFLM lets a T5 write as many tokens more as its context has; until then, both say the same.
     for sample, theirs in zip(
         found["local_answer"], golden["local_answer"]["samples"], strict=True
     ):

@@ -174,6 +174,58 @@ def test_surprisal_is_in_bits():
     np.testing.assert_allclose(score.surprisal_bits(jnp.log(jnp.array([0.5, 0.125]))), [1, 3])
 
 
+def test_rows_end_when_the_host_says_so(network):
+    """They may get some tokens more, but those that they have stay the same."""
+    free = np.asarray(score.greedy(network, *arrays(PROMPTS, MASK), num_new=60).tokens)
+    asked = []
+
+    def third_row_goes_on(tokens, lengths):
+        asked.append(lengths.max())
+        return (np.arange(3) < 2) | (lengths >= 30)
+
+    found = score.greedy(network, *arrays(PROMPTS, MASK), num_new=60, stop_when=third_row_goes_on)
+    lengths = np.asarray(found.lengths)
+    assert asked == sorted(set(asked)) and asked[0] == 1
+    assert lengths[0] == lengths[1] == 1 and 30 <= lengths[2] < 60
+    for row, expected, length in zip(np.asarray(found.tokens), free, lengths, strict=True):
+        np.testing.assert_array_equal(row[:length], expected[:length])
+    never = lambda tokens, lengths: np.zeros(3, bool)
+    found = score.greedy(network, *arrays(PROMPTS, MASK), num_new=60, stop_when=never)
+    np.testing.assert_array_equal(found.tokens, free)
+
+
+def test_a_row_with_a_key_of_its_own_draws_alone(network):
+    keys = jax.random.split(jax.random.key(3), 3)
+    settings = {"num_new": 8, "temperature": 3.0}
+    together = score.sample(network, *arrays(PROMPTS, MASK), key=keys, **settings).tokens
+    order = np.array([2, 0, 1])
+    moved = score.sample(
+        network, *arrays(PROMPTS[order], MASK[order]), key=keys[order], **settings
+    ).tokens
+    np.testing.assert_array_equal(np.asarray(together)[order], moved)
+    assert len(set(np.asarray(together)[:, 0].tolist())) > 1
+
+
+def test_predictions_are_those_of_all_logits(network, rng):
+    """Targets need not be the row's own tokens."""
+    tokens, targets = rng.integers(0, 127, (2, 3, 11))
+    mask = np.ones((3, 11), bool)
+
+    @jax.jit
+    @jax.default_matmul_precision("highest")
+    def run(network, tokens, mask, targets):
+        output = network(tokens, mask, taps=())
+        return score.predict(network, output, targets, logit_bytes=4 * 3 * 127 * 3)
+
+    found = run(network, *arrays(tokens, mask, targets))
+    logits = np.asarray(forward(network, tokens, mask).logits, np.float64)
+    expected = np.take_along_axis(
+        scipy.special.log_softmax(logits, axis=-1), targets[..., None], axis=-1
+    )[..., 0]
+    np.testing.assert_allclose(found.log_probs, expected, atol=2e-5 * np.abs(logits).max())
+    np.testing.assert_array_equal(found.most_probable, logits.argmax(axis=-1))
+
+
 # Refusals.
 
 
