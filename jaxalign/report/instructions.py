@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from jaxalign.core import partition, stats
+from jaxalign.core import partition as partition_lib
+from jaxalign.core import stats
 from jaxalign.report import tables
 
 # What is true of an ROI or of a target: one instruction is best and better than nothing, several
@@ -68,8 +69,8 @@ def winners(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> p
       instruction that has any: `outcome` is "winner"; "tie" if the highest means are equal; "none"
       if no mean is above 0; "undefined" if no subject has scores of two instructions. Of a winner,
       `winner`, `score`, `second`, `second_score`, `margin` (mean of the paired differences) with
-      its 95 % interval over subjects and folds, and `num_agree`, the subjects in whom it is best;
-      otherwise empty and NaN.
+      its 95 % interval over subjects and folds, whether that is above 0 (`is_clear`), and
+      `num_agree`, the subjects in whom it is best; otherwise empty, NaN and False.
     """
     found = []
     for place, own in _nested(rows).groupby(_PLACE, sort=False):
@@ -85,6 +86,7 @@ def winners(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> p
     columns = [*_PLACE, "outcome", "winner", "score", "second", "second_score", "margin"]
     columns += ["ci_low", "ci_high", "num_agree", "num_subjects"]
     table = pd.DataFrame(found, columns=columns)
+    table.insert(len(columns) - 2, "is_clear", table.ci_low > 0)
     for name in ("winner", "second"):
         named = table[name].where(table[name].notna(), "")
         table[f"{name}_label"] = named.map(lambda x: (labels or {}).get(x, x))
@@ -201,7 +203,7 @@ def partitions(table: pd.DataFrame, *, labels: Mapping[str, str] | None = None) 
     for key, own in table.groupby(keys, sort=False):
         means = {part: stats.mean_interval(own[part].to_numpy(float)) for part in PARTS}
         sizes = {frozenset({part}): np.array(means[part].mean) for part in PARTS}
-        percent = partition.percentages(sizes)
+        percent = partition_lib.percentages(sizes)
         for part, mean in means.items():
             row = dict(zip(keys, key, strict=True))
             for side in ("first", "second"):
@@ -219,6 +221,56 @@ def partitions(table: pd.DataFrame, *, labels: Mapping[str, str] | None = None) 
             )
     columns = [*keys, "first_label", "second_label", "part", "value", "ci_low", "ci_high"]
     return pd.DataFrame(found, columns=[*columns, "percent", "num_subjects"])
+
+
+def side_by_side(parts: pd.DataFrame) -> pd.DataFrame:
+    """Put the three parts of each pair into one row, as charts of them take it.
+
+    Args:
+      parts: from `partitions`.
+
+    Returns:
+      One row per dataset, model, ROI, measure and pair: `panel` (the ROI), `label` ("IC and IU2"),
+      `first` and `second` (short names), and of each of `PARTS` its value and, under its name with
+      "_percent" behind, its percentage.
+    """
+    keys = [*_PLACE, "measure", "first_label", "second_label"]
+    index = pd.MultiIndex.from_frame(parts[keys].drop_duplicates())
+    wide = parts.pivot(index=keys, columns="part", values=["value", "percent"])
+    table = pd.DataFrame(index=index)
+    for kind, ending in (("value", ""), ("percent", "_percent")):
+        for part in PARTS:
+            table[f"{part}{ending}"] = wide[kind, part].reindex(index) if len(wide) else []
+    table = table.reset_index().rename(columns={"first_label": "first", "second_label": "second"})
+    table.insert(0, "panel", table.roi)
+    table.insert(1, "label", table["first"] + " and " + table["second"])
+    return table
+
+
+def of_run(
+    rows: pd.DataFrame,
+    targets: pd.DataFrame | None = None,
+    partition: pd.DataFrame | None = None,
+    *,
+    labels: Mapping[str, str] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Return all tables about instructions, by the names of their files.
+
+    Args:
+      rows: score rows; see `winner_map`.
+      targets: scores of single targets, where there are any; see `target_winners`.
+      partition: of pairs, where there are any; see `partitions`.
+      labels: see `winner_map`.
+    """
+    found = {
+        "instruction_map": winner_map(rows, labels=labels),
+        "instruction_winners": winners(rows, labels=labels),
+    }
+    if targets is not None:
+        found["instruction_shares"] = shares(targets, labels=labels)
+    if partition is not None:
+        found["instruction_partition"] = partitions(partition, labels=labels)
+    return found
 
 
 def _nested(rows: pd.DataFrame) -> pd.DataFrame:

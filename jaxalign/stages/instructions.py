@@ -287,13 +287,11 @@ def _summary(
         f"{roi} from {code or 'noise alone'}"
         for roi, code in zip(config.rois, config.planted, strict=True)
     )
-    won = report.winners(rows, labels=labels).drop(columns=["winner", "second"])
-    share = report.shares(tables[TARGETS], labels=labels)
+    found = report.of_run(rows, tables[TARGETS], tables[PARTITION], labels=labels)
+    won = found["instruction_winners"].drop(columns=["winner", "second"])
+    share = found["instruction_shares"]
     share = share[share.num_targets > 0].drop(columns="instruction")
-    parts = report.partitions(tables[PARTITION], labels=labels)
-    pair = ["roi", "measure", "first_label", "second_label"]
-    parts = parts.pivot(index=pair, columns="part", values=["value", "percent"])
-    parts.columns = [f"{part} %" if kind == "percent" else part for kind, part in parts.columns]
+    parts = report.side_by_side(found["instruction_partition"])
     return "\n".join(
         [
             "SIMULATION of instructions: no model was asked anything and no brain was recorded.",
@@ -309,7 +307,7 @@ def _summary(
             "",
             "Variance partitioning, mean over subjects; percent of what both explain, negative "
             "parts as they are. normalized_r: r by the ceiling of each voxel.",
-            show(parts.reset_index()),
+            show(parts.drop(columns=["panel", "label"])),
             "",
         ]
     )

@@ -60,6 +60,7 @@ def test_winner_and_its_margin():
     assert first.margin == pytest.approx(differences.mean())
     assert (first.ci_low, first.ci_high) == pytest.approx((interval.low, interval.high))
     assert first.num_agree == 2 and first.num_subjects == 2
+    assert first.is_clear == (interval.low > 0)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_regions_without_a_winner(scores, outcome):
     folds = {(name, s): x for name, x in scores.items() for s in ("s1", "s2")}
     found = instructions.winners(score_rows.frame(rows_of(folds))).iloc[0]
     assert found.outcome == outcome
-    assert found.winner == "" and np.isnan(found.margin)
+    assert found.winner == "" and np.isnan(found.margin) and not found.is_clear
 
 
 def test_subjects_without_all_scores_take_no_part():
@@ -136,6 +137,11 @@ def test_shares_of_targets():
     assert own.label.tolist() == ["IU1", "b", "tie", "none", "undefined"]
 
 
+def test_all_tables_of_a_run():
+    found = instructions.of_run(score_rows.frame(rows_of(FOLDS)), targets(TARGETS))
+    assert list(found) == ["instruction_map", "instruction_winners", "instruction_shares"]
+
+
 def test_order_of_rows_does_not_matter(rng):
     table = targets(TARGETS)
     mixed = table.iloc[rng.permutation(len(table))]
@@ -168,6 +174,12 @@ def test_partitions_average_subjects_and_keep_negative_parts():
     assert found.percent.to_dict() == pytest.approx(percent)
     assert found.percent.sum() == pytest.approx(100)
     assert (found.num_subjects == 2).all() and (found.second_label == "IU2").all()
+    wide = instructions.side_by_side(instructions.partitions(table, labels={"b": "IU2"})).iloc[0]
+    assert (wide.panel, wide.label, wide["first"], wide.second) == ("V1", "a and IU2", "a", "IU2")
+    assert wide[list(instructions.PARTS)].tolist() == pytest.approx([0.2, 0.15, -0.02])
+    percents = [f"{part}_percent" for part in instructions.PARTS]
+    assert wide[percents].tolist() == pytest.approx(list(percent.values()))
+    assert not len(instructions.side_by_side(instructions.partitions(table[:0])))
     table[list(instructions.PARTS)] *= -1
     assert instructions.partitions(table).percent.isna().all()
 

@@ -69,7 +69,7 @@ def test_planted_winners_are_found(made):
     for roi, code in PLANTED.items():
         if code:
             assert won.outcome[roi] == "winner" and won.winner[roi] == texts[code]
-            assert won.ci_low[roi] > 0 and won.num_agree[roi] == 3
+            assert won.is_clear[roi] and won.num_agree[roi] == 3
             assert share[roi, texts[code]] > 0.95
 
 
@@ -186,7 +186,7 @@ def test_noise_has_no_winner_beyond_chance(mesh, tmp_path):
     assert scipy_stats.chisquare(won).pvalue > 0.001
     assert (share[share.outcome == report.NONE].num_targets > 0).all()
     np.testing.assert_allclose(share.groupby("roi").share.sum(), 1)
-    assert not (report.winners(rows).ci_low > 0).any()
+    assert not report.winners(rows).is_clear.any()
     assert rows.score.abs().max() < 0.1
 
 
