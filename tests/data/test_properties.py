@@ -274,6 +274,25 @@ def test_shots_of_a_group_are_those_of_its_tasks(harness):
     assert source["bbh"].endswith("bbh version 3.0, exact_match,get-answer")
 
 
+def test_models_that_were_not_asked_alike_are_warned_of(harness, tmp_path, caplog):
+    def change(content):
+        content["model_name"] = "./other"
+        content["n-shot"] |= {"mmlu_anatomy": 5}
+
+    harness(), harness(lambda x: x.update(model_name="./third"), name="results_3.json")
+    with caplog.at_level("WARNING"):
+        property_sources.read_harness(tmp_path, {})
+        assert not caplog.records
+        harness(change, name="results_2.json")
+        property_sources.read_harness(tmp_path, {})
+    (record,) = caplog.records
+    assert record.getMessage().endswith(
+        "2 of lm-evaluation-harness were not measured alike in all models, so do not compare them: "
+        "task:mmlu_anatomy:acc, mmlu_anatomy version 1.0, 0-shot or mmlu_anatomy version 1.0, "
+        "5-shot"
+    )
+
+
 def drop(*names):
     return lambda content: [content.pop(name) for name in names]
 

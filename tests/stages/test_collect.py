@@ -1,6 +1,5 @@
 """Score rows of other runs and of papers, together in one file."""
 
-import dataclasses
 import json
 
 import pandas as pd
@@ -14,7 +13,7 @@ from jaxalign import config
 from jaxalign.data import published
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
-from jaxalign.stages import Job, collect, encode, extract, report
+from jaxalign.stages import Job, collect, report
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def write(folder, rows, *, name="scores.parquet", done=True):
 @pytest.fixture
 def scored():
     """Rows that are not those of any paper."""
-    return published.score_rows("aw2024").assign(protocol="mine", num_targets=1)
+    return published.score_rows("aw2024").assign(protocol="mine")
 
 
 def test_published_rows_are_as_published(job):
@@ -62,25 +61,15 @@ def test_rows_of_another_run_stand_beside(job, tmp_path, scored):
     pd.testing.assert_frame_equal(own, scored)
 
 
-def test_a_real_run_without_a_report(job, make_job, sentences):
-    """Its rows name what the model was asked, and how many features entered."""
-    other = make_job(sentences, workdir="other")
-    extraction = tiny.bert(prompt="what is this? ", untrained_seed=-1)
-    settings = encode.Config(num_folds=3, alphas=(10.0,), controls=("length",), layers=(1,))
-    (store,) = tiny.make(extract.plan(extraction, other, {}))
-    encoded = tiny.make(encode.plan(settings, other, {"extract": [store]}))
-    rows = make(job, runs=(str(other.workdir),))
-    expected = pd.concat([rows_lib.read(x.path / encode.ROWS) for x in encoded])
-    keys = list(collect.KEYS)
-    pd.testing.assert_frame_equal(
-        rows.sort_values(keys, ignore_index=True), expected.sort_values(keys, ignore_index=True)
-    )
-    assert set(rows.instruction) == {"what is this? "}
-    units = rows.groupby("model").num_units.unique().map(list).to_dict()
-    assert units == {"bert": [store.settings["width"]], "length": [0]}
-    components = dataclasses.replace(settings, pca=5, controls=())
-    (encoded,) = tiny.make(encode.plan(components, other, {"extract": [store]}))
-    assert set(rows_lib.read(encoded.path / encode.ROWS).num_units) == {5}
+def test_a_run_without_a_report(job, tmp_path, scored):
+    """The rows of all that encode has finished, and of nothing else."""
+    half = scored.model.str.contains("flan")
+    for i, own in enumerate((scored[half], scored[~half])):
+        write(tmp_path / f"other/encode/{i}", own, name="rows.parquet")
+    write(tmp_path / "other/encode/2", scored, name="rows.parquet", done=False)
+    rows = make(job, runs=(str(tmp_path / "other"),))
+    expected = pd.concat([scored[half], scored[~half]], ignore_index=True)
+    pd.testing.assert_frame_equal(rows, expected)
 
 
 def test_fingerprints_follow_the_rows(job, tmp_path, scored):
@@ -102,7 +91,7 @@ def test_a_score_that_is_there_twice_is_refused(job, tmp_path, scored):
     with refused(
         "collect must find every score once, found 2 of dataset pereira2018, model t5-base, layer "
         "-1, subject all, roi language, protocol mine, metric "
-        f"pearson_r: in {a} and {b}",
+        f"pearson_r: in {a} and in {b}",
     ):
         plan(job, runs=(a, b))
 

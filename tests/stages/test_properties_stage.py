@@ -92,12 +92,12 @@ def test_repositories_have_the_names_of_the_zoo(job, tmp_path):
 
 @pytest.fixture
 def losses(tmp_path, mesh):
-    """A run that has read a text with two networks; its artefacts."""
+    """A run that has read a text with a network, trained and not; its artefacts."""
     text = tmp_path / "text.txt"
     text.write_text(" ".join(np.random.default_rng(0).choice(tiny.WORDS, 60)))
     other = Job(workdir=tmp_path / "read", data_root=None, dataset=None, mesh=mesh, seed=0)
     settings = next_word.Config(
-        models=(str(tiny.GOLDEN / "llama"), str(tiny.GOLDEN / "decoders/gpt2")),
+        models=(str(tiny.GOLDEN / "llama"),),
         text=str(text),
         context=24,
         stride=12,
@@ -112,7 +112,7 @@ def test_losses_of_runs(job, losses):
     other, artefacts = losses
     scores = pd.read_csv(other.workdir / "next_word/scores.csv", keep_default_na=False)
     expected = scores[scores.control_of == ""].set_index("model").loss_nats
-    assert len(scores) == 4 and set(expected.index) == {"llama", "gpt2"}
+    assert len(scores) == 2 and list(expected.index) == ["llama"]
     table, rows = make(job, f"run:{other.workdir}")
     np.testing.assert_allclose(table.nwp_loss[expected.index], expected, rtol=1e-12)
     assert "next_word, text" in rows.source[0] and "context 24, stride 12" in rows.source[0]
@@ -147,7 +147,10 @@ def test_reading_times_of_runs(job, tmp_path, mesh):
 
 def test_layers_of_runs(job, make_job, sentences):
     other = make_job(sentences, workdir="other")
-    tiny.make(extract.plan(tiny.bert(context="none", static_embedding=True), other, {}))
+    # What is finished counts by its settings; the activations are not looked at.
+    for step in extract.plan(tiny.bert(context="none", static_embedding=True), other, {}):
+        step.artefact.start()
+        step.artefact.finish()
     table, _ = make(job, f"run:{other.workdir}")
     assert table.to_dict("index") == {"bert": {"num_layers": 3, "width": 32}}
 
@@ -187,7 +190,7 @@ def test_bad_sources_are_refused_before_the_run(job, sources, parts):
 def test_tables_that_do_not_hold_together_are_refused_before_the_run(job, tmp_path):
     with refused("base of net must be a model of the table, but none is called 'gone'"):
         plan(job, write(tmp_path, "model,tuned,base\nnet,1,gone\n"))
-    with refused("must give width of llama-7b once", "properties.rename"):
+    with refused("properties.rename", "must give width of llama-7b once, found it 2 times"):
         source = write(tmp_path, "model,width\nllama-7b,4\nother,8\n")
         plan(job, source, rename=("other=llama-7b",))
     with refused("properties.rename must hold NAME=OTHER, got 'a'"):
