@@ -1,7 +1,7 @@
 """What all charts share: a Vega-Lite specification with words for it, its colours, its files."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -176,12 +176,12 @@ def bundle() -> str:
     return vl_convert.javascript_bundle()
 
 
-def families(names: Sequence[str]) -> tuple[alt.Scale, alt.Scale]:
+def families(names: Iterable[str]) -> tuple[alt.Scale, alt.Scale]:
     """Return the scales of colours and of shapes of model families.
 
     The families have the same whatever else is drawn, as long as the same are there.
     """
-    domain = sorted({name for name in names})
+    domain = sorted(set(names))
     colours = [FAMILY_COLOURS[i % len(FAMILY_COLOURS)] for i in range(len(domain))]
     shapes = [FAMILY_SHAPES[i % len(FAMILY_SHAPES)] for i in range(len(domain))]
     return alt.Scale(domain=domain, range=colours), alt.Scale(domain=domain, range=shapes)
