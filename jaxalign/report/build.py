@@ -24,7 +24,7 @@ from jaxalign.report import (
 )
 from jaxalign.report import model_scores as scores_lib
 from jaxalign.report.charts import Chart
-from jaxalign.report.findings import Found
+from jaxalign.report.findings import PRINTED, Found
 
 SUMMARY = "summary.txt"
 PAGE = "index.html"
@@ -254,8 +254,9 @@ def _tiles(scores: pd.DataFrame, made: Mapping[str, pd.DataFrame]) -> list[tuple
     networks = scores[scores.control_of == ""]
     count = lambda n, word: (str(n), word if n == 1 else f"{word}s")
     tiles = [count(networks.model.nunique(), "model"), count(scores.dataset.nunique(), "data set")]
-    if networks.roi.nunique() > 1:
-        tiles.append(count(networks.roi.nunique(), "region"))
+    num_rois = len(set(networks.roi) - {""})
+    if num_rois > 1:
+        tiles.append(count(num_rois, "region"))
     people = set(networks.subject) - {tables.GROUP, rows_lib.ALL}
     if people:
         tiles.append(count(len(people), "subject"))
@@ -303,7 +304,7 @@ def _lead(scores: pd.DataFrame, found: Found | None) -> str:
         return text
     gain = found.findings
     gain = gain[
-        (gain.analysis == "gain") & (gain.statistic == "mean_percent") & (gain.n > 1)
+        (gain.statistic == "mean_percent") & (gain.n > 1) & (gain.outcome != PRINTED)
     ].drop_duplicates("outcome")
     each = ", ".join(f"{row.value:+.1f} % on {row.outcome}" for row in gain.itertuples())
     return f"{text} Instruction tuning changes alignment by {each}." if each else text

@@ -221,8 +221,8 @@ def forest(table: pd.DataFrame) -> Chart | None:
     """Draw correlations with their intervals: over all models beside those within families.
 
     Args:
-      table: rows of findings whose statistic is a correlation: `subset`, `predictor`, `outcome`,
-        `n`, `statistic`, `value`, `ci_low`, `ci_high`, `p_adjusted`, and `scope`, "pooled" or
+      table: rows of findings whose statistic is Pearson's r: `subset`, `predictor`, `outcome`,
+        `n`, `value`, `ci_low`, `ci_high`, `p_adjusted`, and `scope`, "pooled" or
         "within a family".
 
     Returns:
@@ -232,10 +232,11 @@ def forest(table: pd.DataFrame) -> Chart | None:
     if table.empty:
         return None
     label = table.subset + " (n = " + table.n.astype(int).astype(str) + ")"
-    relation = table.outcome + " against " + table.predictor + ", " + table.statistic
+    relation = table.predictor.str.replace("_", " ")
     columns = ["subset", "n", "value", "ci_low", "ci_high", "p_adjusted", "scope"]
     data = table[columns].assign(relation=relation, label=label)
     relations = list(dict.fromkeys(relation))
+    outcome = ", ".join(dict.fromkeys(table.outcome))
     base = alt.Chart().encode(
         y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
         color=alt.Color(
@@ -279,11 +280,11 @@ def forest(table: pd.DataFrame) -> Chart | None:
         .resolve_scale(y="independent")
     )
     text = (
-        f"Correlations with 95 % intervals, a panel for each of {len(relations)} relations: over "
-        "all models of a subset (diamonds), and within each family (circles). Where these differ, "
-        "the pooled one speaks of differences between families."
+        f"Pearson correlations of alignment ({outcome}) with {', '.join(relations)}, and 95 % "
+        "intervals: over all models of a subset (diamonds), and within each family (circles). "
+        "Where these differ, the pooled one speaks of differences between families."
     )
-    title = "Correlations, pooled and within families"
+    title = f"Correlations with alignment ({outcome}), pooled and within families"
     return charts.finish(
         "correlations", title, text, chart, data, panels=len(relations), panel=130, left=0, each=185
     )

@@ -18,6 +18,7 @@ PROPERTIES = {
     "training_tokens": ("training tokens", True),
 }
 _MOST_PANELS = 6
+_GAINS = ("mean_percent", "mean_percent_by_base", "num_higher")
 
 
 def outcomes(scores: pd.DataFrame) -> pd.DataFrame:
@@ -115,13 +116,40 @@ def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
 
 
 def headline(findings: pd.DataFrame) -> pd.DataFrame:
-    """Return the findings to read first: mean gains, and correlations without parts of families."""
-    gains = findings[(findings.analysis == "gain") & (findings.n > 1)]
-    others = findings[findings.analysis != "gain"]
-    pearson = ~others.analysis.isin(["correlation", "brain_behavior"]) | (
-        (others.statistic == "pearson") & ~others.subset.str.contains(", with")
+    """Return the findings that a page has room for: mean gains, and Pearson correlations.
+
+    Correlations are over all models, and over the first of tuned, all and vanilla models that is
+    there: pooled, and within its families.
+    """
+    head = findings.subset.str.partition(", ")
+    first = next((x for x in _SUBSETS if x in set(head[0])), "")
+    own = (head[0] == first) & ~head[2].str.contains("with", regex=False)
+    correlations = ["correlation", "brain_behavior"]
+    kept = np.select(
+        [findings.analysis == "gain", findings.analysis.isin(correlations)],
+        [
+            findings.statistic.isin(_GAINS) & ~head[2].str.contains("with", regex=False),
+            (findings.statistic == "pearson") & (own | (findings.subset == "all")),
+        ],
+        True,
     )
-    return pd.concat([gains, others[pearson]]).reset_index(drop=True)
+    return findings[kept.astype(bool)].reset_index(drop=True)
+
+
+def brief(findings: pd.DataFrame) -> pd.DataFrame:
+    """Return the findings that a terminal has room for: mean gains, and pooled correlations."""
+    kept = findings.subset.isin(_SUBSETS) & (findings.n > 1)
+    gains = findings[kept & (findings.statistic == "mean_percent")]
+    pearson = findings[kept & (findings.statistic == "pearson")]
+    first = _first_outcome(pearson)
+    return pd.concat([gains, first]).reset_index(drop=True)
+
+
+def _first_outcome(rows: pd.DataFrame) -> pd.DataFrame:
+    if rows.empty:
+        return rows
+    has_average = (rows.outcome == scores_lib.AVERAGE).any()
+    return rows[rows.outcome == (scores_lib.AVERAGE if has_average else rows.outcome.iloc[0])]
 
 
 def failed(checks: pd.DataFrame) -> pd.DataFrame:

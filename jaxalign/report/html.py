@@ -28,6 +28,7 @@ class Section(NamedTuple):
     tables: Sequence[tuple[str, pd.DataFrame]] = ()  # caption, table
     figures: Sequence[tuple[str, bytes]] = ()  # alternative text, SVG
     charts: Sequence[Chart] = ()
+    notes: Sequence[str] = ()  # how to read what is there; folded away
 
 
 def page(

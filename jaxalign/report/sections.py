@@ -96,7 +96,8 @@ def _findings(tables: Mapping[str, pd.DataFrame], charts: Mapping[str, Chart]) -
         return Section("Findings")
     found = tables["findings"]
     shown = comparisons.headline(found)
-    legends = [findings_lib.LEGENDS[x] for x in dict.fromkeys(shown.analysis) if x in _legends()]
+    names = dict.fromkeys(found.analysis)
+    notes = [findings_lib.LEGENDS[x] for x in names if x in findings_lib.LEGENDS]
     published = _one(
         tables,
         "published_correlations",
@@ -104,19 +105,14 @@ def _findings(tables: Mapping[str, pd.DataFrame], charts: Mapping[str, Chart]) -
         "published r.",
     )
     undefined = tables.get("findings_remarks", pd.DataFrame())
-    text = [f"{name}" for name in legends]
     if len(undefined):
-        text.append(f"{len(undefined)} numbers are undefined; findings_remarks.csv says why.")
+        notes.append(f"{len(undefined)} numbers are undefined; findings_remarks.csv says why.")
     return Section(
         "Findings",
-        text=text,
+        notes=notes,
         charts=[charts[name] for name in ("correlations",) if name in charts],
         tables=[(_FINDINGS, shown), *published],
     )
-
-
-def _legends() -> Mapping[str, str]:
-    return findings_lib.LEGENDS
 
 
 def _checks(tables: Mapping[str, pd.DataFrame]) -> Section:

@@ -155,7 +155,7 @@ def text(title: str, remarks: Sequence[str], found: Mapping[str, pd.DataFrame]) 
     if "beyond" in found:
         parts += [f"Beyond controls. {BEYOND}", show(shown(found["beyond"])), ""]
     if "findings" in found:
-        pooled = comparisons.headline(found["findings"])
+        pooled = comparisons.brief(found["findings"])
         parts += ["Findings, pooled over families; all are in findings.csv.", show(pooled), ""]
     if "checks" in found:
         bad = comparisons.failed(found["checks"])
