@@ -207,7 +207,8 @@ def _charts(folded, made: Mapping[str, pd.DataFrame], models) -> dict[str, Chart
             drawn.append(charts_models.pairs(points))
         if "findings" in made and len(points):
             own = comparisons.correlations(made["findings"], points.dataset.iloc[0])
-            drawn.append(charts_models.forest(own))
+            if len(own):  # where there is a property to correlate with
+                drawn.append(charts_models.forest(own))
     if len(folded):
         drawn.append(charts_rois.roi_bars(folded))
         networks = folded[folded.control_of == ""]

@@ -104,7 +104,7 @@ def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
         & findings.value.notna()
     ]
     head = own.subset.str.split(", ").str[0]
-    rest = own.subset.str.partition(", ")[2]
+    rest = own.subset.str.split(", ", n=1).str[1].fillna("")
     # Sets of models with one family more or less are in the file, and too many for a chart.
     own = own[head.isin(_SUBSETS) & ~rest.str.contains("with", regex=False)]
     scope = np.where(own.subset.isin(_SUBSETS), POOLED, WITHIN)
@@ -121,6 +121,8 @@ def headline(findings: pd.DataFrame) -> pd.DataFrame:
     Correlations are over all models, and over the first of tuned, all and vanilla models that is
     there: pooled, and within its families.
     """
+    if findings.empty:  # of no rows pandas makes no parts
+        return findings
     head = findings.subset.str.partition(", ")
     first = next((x for x in _SUBSETS if x in set(head[0])), "")
     own = (head[0] == first) & ~head[2].str.contains("with", regex=False)
@@ -137,12 +139,18 @@ def headline(findings: pd.DataFrame) -> pd.DataFrame:
 
 
 def brief(findings: pd.DataFrame) -> pd.DataFrame:
-    """Return the findings that a terminal has room for: mean gains, and pooled correlations."""
+    """Return the findings that a terminal has room for: mean gains, correlations, contrasts.
+
+    Correlations that are pooled, contrasts of the mean of all tuned models.
+    """
     kept = findings.subset.isin(_SUBSETS) & (findings.n > 1)
     gains = findings[kept & (findings.statistic == "mean_percent")]
     pearson = findings[kept & (findings.statistic == "pearson")]
     first = _first_outcome(pearson)
-    return pd.concat([gains, first]).reset_index(drop=True)
+    contrasts = findings[
+        (findings.analysis == "figure_contrast") & findings.predictor.str.startswith("mean of")
+    ]
+    return pd.concat([gains, first, contrasts]).reset_index(drop=True)
 
 
 def _first_outcome(rows: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,7 @@ LEGENDS = {
     "correlation": correlations.LEGEND,
     "brain_behavior": correlations.LEGEND_BEHAVIOR,
     "units": correlations.LEGEND_UNITS,
+    "ceiling": "Noise ceilings that are the same for all models.",
     "depth": depth.LEGEND,
     "layer_selection": depth.LEGEND_SELECTION,
     "published_correlation": aw2024.LEGEND,
@@ -143,6 +144,12 @@ def checks(name: str, findings: pd.DataFrame) -> pd.DataFrame:
 
 def _compare(summary, models, options) -> list[finding_rows.Finding]:
     joined = _joined(summary, models)
+    families = sorted(set(joined.family) - {""}) if "family" in joined else []
+    unknown = [name for name in options.apart if name not in families]
+    if unknown:
+        raise InputError(
+            f"apart must be families of models, of {', '.join(families) or 'none'}: {unknown[0]!r}."
+        )
     outcomes = _outcomes(summary, options)
     return [
         *gains.findings(
@@ -211,7 +218,8 @@ def _ceilings(outcomes: pd.DataFrame) -> list[finding_rows.Finding]:
     """Report ceilings that are the same for all models, which published ones are."""
     found = []
     for name, own in outcomes.groupby("outcome", sort=False):
-        if own.ceiling.notna().all() and own.ceiling.nunique() == 1:
+        # Scores that were printed divided by their ceiling have one of 1, which says nothing.
+        if own.ceiling.notna().all() and own.ceiling.nunique() == 1 and own.ceiling.iloc[0] != 1:
             value = finding_rows.number(float(own.ceiling.iloc[0]), n=len(own))
             found.append(finding_rows.Finding("ceiling", "all", "", str(name), "ceiling", value))
     return found

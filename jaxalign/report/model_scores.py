@@ -14,7 +14,7 @@ BEHAVIORAL = "abs pearson r"  # metric of reading times, which are no part of an
 NESTED = "inside the training data"
 SINGLE = "one layer"
 ON_TEST = "best on the test scores, as no inner splits were scored"
-PUBLISHED = "as published, best on the test scores"
+PUBLISHED = "as published"
 
 # What must be the same for scores to be of one thing.
 KEYS = ["dataset", "model", "metric", "protocol", "instruction", "units"]
@@ -61,8 +61,7 @@ def model_scores(rows: pd.DataFrame, *, by_roi: bool = False) -> pd.DataFrame:
     networks = rows[rows.control_of == ""]
     if not len(networks):
         raise InputError("score rows must hold a network, found none.")
-    networks = with_units(networks)
-    _check_unique(networks)
+    networks = _unique(with_units(networks))
     found = []
     for key, own in networks.groupby(KEYS, sort=False):
         parts = own.groupby("roi", sort=False) if by_roi else [(_roi(own), own)]
@@ -83,8 +82,16 @@ def with_units(networks: pd.DataFrame) -> pd.DataFrame:
     return networks.assign(units=units)
 
 
-def _check_unique(rows: pd.DataFrame) -> None:
+def _unique(rows: pd.DataFrame) -> pd.DataFrame:
+    """Refuse what was scored twice.
+
+    All units of a layer, once as they are and once drawn, are the same: of two runs of which one
+    draws as many units as the narrowest network has, that network's rows are kept once.
+    """
     keys = [*KEYS, "layer", "subject", "roi"]
+    first = rows.groupby(keys)[["fingerprint", "score"]].transform("first")
+    again = rows.duplicated(keys) & (rows.fingerprint != first.fingerprint)
+    rows = rows[~(again & (rows.num_units > 0) & (rows.score == first.score))]
     twice = rows[rows.duplicated(keys)]
     if len(twice):
         row = twice.iloc[0]
@@ -93,6 +100,7 @@ def _check_unique(rows: pd.DataFrame) -> None:
             f"{row.dataset} ({row.protocol}, layer {row.layer}, subject {row.subject!r}, ROI "
             f"{row.roi!r})."
         )
+    return rows
 
 
 def _roi(own: pd.DataFrame) -> str:

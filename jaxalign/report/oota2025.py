@@ -15,22 +15,24 @@ LEGEND_FIGURE = (
     "confidence interval, and there is no p-value, since values of subjects were not published."
 )
 LEGEND_ROIS = (
-    "Feature sets of instruction-tuned multimodal models minus ViT-H, means over 4 subjects, raw. "
+    "Feature sets of instruction-tuned multimodal models minus ViT-H, means over 4 subjects, raw "
+    "scores: the only unimodal set that the authors' repository has them of. "
     "The interval is Student's t (3 degrees of freedom) with the standard errors of both means, as "
     "if each had subjects of its own: that of the paired difference, which was not published, is "
     "narrower unless subjects' scores of the two are negatively correlated. So it is an upper "
     "bound, and no p-value is made of it."
 )
 NUM_SUBJECTS = 4
-TUNED = "instruction-tuned"
+TUNED, VISION = "instruction-tuned", "vision"
 FIGURE, ROIS = "oota2025/fig2_digitised", "oota2025/roi_scores"
 
 # Bars of the figure, and the feature sets of the repository that they can be of.
 _SETS = {
-    "InstructBLIP": ("Salesforce/instructblip-vicuna-13b", "qformer_hidden_states"),
-    "IDEFICS": ("HuggingFaceM4/idefics-9b-instruct", "hidden_states"),
-    "mPLUG-OWL": ("MAGAer13/mplug-owl-llama-7b", "language_hidden_states"),
+    "InstructBLIP": "Salesforce/instructblip-vicuna-13b qformer",
+    "IDEFICS": "HuggingFaceM4/idefics-9b-instruct",
+    "mPLUG-OWL": "MAGAer13/mplug-owl-llama-7b language",
 }
+_VIT = "google/vit-huge-patch14-224-in21k"
 _ROIS = {"pRF-Visual ROIs": "prf-visualrois", "FLOC-PLACES": "floc-places"}
 
 
@@ -48,14 +50,11 @@ def contrasts(tables: Mapping[str, pd.DataFrame]) -> list[Finding]:
     return found
 
 
-def feature_set(repository: str, features: str) -> str:
-    """Name a feature set.
-
-    Args:
-      repository: of the weights.
-      features: which of its states.
-    """
-    return f"{repository} {features}"
+def _feature_sets(table: pd.DataFrame) -> pd.Series:
+    """Name feature sets as score rows do: by repository, and features where there are several."""
+    several = table.groupby("repository").features.transform("nunique") > 1
+    features = " " + table.features.str.removesuffix("_hidden_states")
+    return table.repository + features.where(several, "")
 
 
 def _of_figure(table: pd.DataFrame) -> list[Finding]:
@@ -88,8 +87,9 @@ def _figure_row(roi, model, other, value, error) -> Finding:
 def _of_rois(table: pd.DataFrame) -> list[Finding]:
     quantile = float(stats.t.ppf(0.975, NUM_SUBJECTS - 1))
     found = []
+    table = table.assign(name=_feature_sets(table))
     for (metric, roi), own in table.groupby(["metric", "roi"], sort=False):
-        tuned, others = own[own.kind == TUNED], own[own.kind != TUNED]
+        tuned, others = own[own.kind == TUNED], own[own.kind == VISION]
         for other in others.itertuples():
             for model in tuned.itertuples():
                 value = model.mean - other.mean
@@ -98,8 +98,8 @@ def _of_rois(table: pd.DataFrame) -> list[Finding]:
                     Finding(
                         "roi_contrast",
                         str(roi),
-                        feature_set(model.repository, model.features),
-                        f"{metric} minus {feature_set(other.repository, other.features)}",
+                        model.name,
+                        f"{metric} minus {other.name}",
                         "difference",
                         number(value, n=NUM_SUBJECTS, low=value - half, high=value + half),
                     )
@@ -120,32 +120,24 @@ def checks(findings: pd.DataFrame) -> pd.DataFrame:
     Raises:
       InputError: if a finding is not there.
     """
-    vit = feature_set("google/vit-huge-patch14-224-in21k", "hidden_states")
     rows = []
     for printed, roi in _ROIS.items():
-        for bar, names in _SETS.items():
+        for bar, name in _SETS.items():
             key = ("figure_contrast", printed, bar, "normalised alignment minus ViT-H")
             figure = published_checks.find(findings, (*key, "difference"))
-            own = ("roi_contrast", roi, feature_set(*names), f"pearson minus {vit}", "difference")
+            own = ("roi_contrast", roi, name, f"pearson_r minus {_VIT}", "difference")
             raw = published_checks.find(findings, own)
-            same = np.sign(figure.value) == np.sign(raw.value)
+            same = bool(np.sign(figure.value) == np.sign(raw.value))
             remark = (
-                "Sign only: the figure is divided by ceilings, the repository's scores are raw."
+                "The figure is divided by ceilings, the repository's scores are raw: only signs "
+                "can be compared."
+                if same
+                else "The figure puts it above ViT-H, the repository's raw scores below. Those are "
+                "averages over layers, of the first label of the region alone, and not divided by "
+                "a ceiling: any of it may be the reason."
             )
-            if not same:
-                remark = (
-                    "The figure puts it above ViT-H, the repository's raw scores below. These are "
-                    "averages over layers, of the first label of the region alone and not divided "
-                    "by a ceiling: any of it may be the reason."
-                )
-            rows.append(
-                (
-                    f"{bar} minus ViT-H, {printed}: sign",
-                    figure.value,
-                    raw.value,
-                    float("nan"),
-                    bool(same),
-                    remark,
-                )
-            )
+            if raw.ci_low <= 0 <= raw.ci_high:
+                remark += " The interval of the raw difference, an upper bound, holds 0."
+            quantity = f"{bar} minus ViT-H in {printed}, sign; of {name}"
+            rows.append((quantity, figure.value, raw.value, float("nan"), same, remark))
     return published_checks.table(rows)

@@ -15,9 +15,9 @@ from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
 ROWS = "rows.parquet"
-# What tells two scores apart; of one metric, and of one instruction.
+# What tells two scores apart; of one metric, one instruction, and as many units.
 KEYS = ("dataset", "model", "control_of", "layer", "subject", "roi", "protocol")
-KEYS += ("metric", "instruction")
+KEYS += ("metric", "instruction", "num_units")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
