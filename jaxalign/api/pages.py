@@ -96,7 +96,7 @@ def report(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"path must be a folder, but {folder} is a file.")
     several = isinstance(scores, Sequence) and not isinstance(scores, str)
-    given = cast(list[Scores], list(scores) if several else [scores])
+    given = list(cast(Sequence[Scores], scores)) if several else [cast(Scores, scores)]
     rows = _together([_rows(x) for x in given])
     known = None if models is None else _properties(models)
     found = None

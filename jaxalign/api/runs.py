@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -191,7 +191,10 @@ def _encoded(
         read = arrays.read(path, AlignmentScore)
         if read is None:
             raise InputError(f"{path} must hold a score: delete {source.path} and score again.")
-        found[source.settings["model"]] = AlignmentScore(*(x if x.ndim else x.item() for x in read))
+        # Numbers and names come back as arrays without a dimension.
+        values = cast(list[np.ndarray], list(read))
+        parts: list[Any] = [x if x.ndim else x.item() for x in values]
+        found[str(source.settings["model"])] = AlignmentScore(*parts)
     rows = pd.concat([rows_lib.read(x.path / encode.ROWS) for x in scored], ignore_index=True)
     return scored[0], rows, found
 
@@ -203,7 +206,8 @@ def _read(
     (source,) = [x for x in artefacts if x.name == dataset]
     rows = rows_lib.read_table(source.path / behavior.SCORES)
     found = {}
-    for row in rows[(rows.measure == rule.name) & (rows.offset == 0)].to_dict("records"):
+    own = pd.DataFrame(rows[(rows.measure == rule.name) & (rows.offset == 0)])
+    for row in own.to_dict("records"):
         known = alignment.reference(row["ceiling"], 1, rule.aggregation)
         found[row["model"]] = alignment.without_fit(
             rule,
