@@ -6,7 +6,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import ml_collections
 from absl import logging
@@ -14,6 +14,7 @@ from absl import logging
 from jaxalign import config as config_lib
 from jaxalign.core import mesh
 from jaxalign.data import datasets, download
+from jaxalign.data.arrays import NaN
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
@@ -74,7 +75,9 @@ def plan(
         devices = mesh.make_mesh(*common.mesh)
     except ValueError as error:
         raise InputError(str(error)) from error
-    dataset = datasets.find(common.dataset, root, nan=common.nan) if common.dataset else None
+    dataset = None
+    if common.dataset:
+        dataset = datasets.find(common.dataset, root, nan=cast(NaN, common.nan))
     job = Job(
         workdir=pathlib.Path(workdir).absolute(),
         data_root=root,

@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -96,7 +96,7 @@ def report(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"path must be a folder, but {folder} is a file.")
     several = isinstance(scores, Sequence) and not isinstance(scores, str)
-    given = list(scores) if several else [scores]
+    given = list(cast(Sequence[Scores], scores)) if several else [cast(Scores, scores)]
     rows = _together([_rows(x) for x in given])
     known = None if models is None else _properties(models)
     found = None
@@ -152,7 +152,7 @@ def _rows(scores: Scores) -> pd.DataFrame:
 def _together(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if not found or not any(map(len, found)):
         raise InputError("scores must hold rows, got none.")
-    rows = pd.concat(found, ignore_index=True)[rows_lib.SCHEMA.names]
+    rows = pd.DataFrame(pd.concat(found, ignore_index=True)[rows_lib.SCHEMA.names])
     if not (rows.control_of == "").any():
         raise InputError("scores must hold those of a model, found controls alone.")
     return frames.once(rows)

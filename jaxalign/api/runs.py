@@ -5,8 +5,9 @@ import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from jaxalign import config, recipes, runner
@@ -154,17 +155,19 @@ def score(
         runner.run(plan, _say)
     made = {stage: [x.artefact for x in steps] for stage, steps in plan.stages.items()}
     rule = protocols.find(chosen.protocol)
+    dataset = plan.job.dataset.name if plan.job.dataset else ""
     if rule.kind == "encoding":
         source, rows, found = _encoded(made["encode"])
     elif rule.kind == "reading_time":
-        source, rows, found = _read(made["behavior"], plan.job.dataset.name, rule)
+        source, rows, found = _read(made["behavior"], dataset, rule)
     else:
         source, rows, found = _predicted(made["next_word"], rule)
+        dataset = rows.text.iloc[0]
     own, *others = found
     return BenchmarkScore(
         model=own,
         benchmark=name,
-        dataset=plan.job.dataset.name if plan.job.dataset else rows.text.iloc[0],
+        dataset=dataset,
         alignment=found[own],
         controls={x: found[x] for x in others},
         rows=rows,
@@ -188,7 +191,10 @@ def _encoded(
         read = arrays.read(path, AlignmentScore)
         if read is None:
             raise InputError(f"{path} must hold a score: delete {source.path} and score again.")
-        found[source.settings["model"]] = AlignmentScore(*(x if x.ndim else x.item() for x in read))
+        # Numbers and names come back as arrays without a dimension.
+        values = cast(list[np.ndarray], list(read))
+        parts: list[Any] = [x if x.ndim else x.item() for x in values]
+        found[str(source.settings["model"])] = AlignmentScore(*parts)
     rows = pd.concat([rows_lib.read(x.path / encode.ROWS) for x in scored], ignore_index=True)
     return scored[0], rows, found
 
@@ -200,16 +206,15 @@ def _read(
     (source,) = [x for x in artefacts if x.name == dataset]
     rows = rows_lib.read_table(source.path / behavior.SCORES)
     found = {}
-    for row in rows[(rows.measure == rule.name) & (rows.offset == 0)].itertuples():
-        ends = row.ceiling_low, row.ceiling_high
-        found[row.model] = alignment.without_fit(
+    own = pd.DataFrame(rows[(rows.measure == rule.name) & (rows.offset == 0)])
+    for row in own.to_dict("records"):
+        known = alignment.reference(row["ceiling"], 1, rule.aggregation)
+        found[row["model"]] = alignment.without_fit(
             rule,
-            row.value,
-            interval=(row.ci_low, row.ci_high),
-            ceiling=alignment.reference(row.ceiling, 1, rule.aggregation)._replace(
-                low=ends[0], high=ends[1]
-            ),
-            num_nan=row.num_undefined,
+            row["value"],
+            interval=(row["ci_low"], row["ci_high"]),
+            ceiling=known._replace(low=row["ceiling_low"], high=row["ceiling_high"]),
+            num_nan=row["num_undefined"],
         )
     return source, rows, found
 
@@ -221,9 +226,9 @@ def _predicted(
     *sources, page = artefacts
     rows = rows_lib.read_table(page.path / next_word.SCORES)
     found = {
-        row.model: alignment.without_fit(
-            rule, row.loss_nats, interval=(row.loss_low, row.loss_high)
+        row["model"]: alignment.without_fit(
+            rule, row["loss_nats"], interval=(row["loss_low"], row["loss_high"])
         )
-        for row in rows.itertuples()
+        for row in rows.to_dict("records")
     }
     return sources[0], rows, found
