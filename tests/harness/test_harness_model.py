@@ -177,6 +177,7 @@ def test_rolling_windows_predict_each_token_once(make):
     assert lm.loglikelihood_rolling([], True) == []
 
 
+@pytest.mark.slow
 def test_answers_end_before_words_of_until(lm):
     whole = generate(lm, until=[], max_gen_toks=40)
     word = whole[0].split()[3]
@@ -185,6 +186,7 @@ def test_answers_end_before_words_of_until(lm):
     assert len(cut[0]) < len(whole[0])
 
 
+@pytest.mark.slow
 def test_draws_follow_from_seed_and_text_alone(make, lm):
     settings = {"do_sample": True, "temperature": 2.0, "top_p": 0.9, "until": []}
     found = generate(lm, [*PROMPTS, CONTEXT], **settings)
@@ -235,6 +237,7 @@ def test_chats_are_written_by_the_template(lm):
     assert lm.chat_template(True) == TEMPLATE
 
 
+@pytest.mark.slow
 def test_the_model_says_what_it_is(lm, make):
     info = lm.get_model_info()
     assert info["model_num_parameters"] == lm.model.num_parameters > 10_000
@@ -245,6 +248,7 @@ def test_the_model_says_what_it_is(lm, make):
     assert np.abs(difference).max() > 1
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close(make, lm):
     found = np.array(log_likelihoods(make(dtype="bfloat16", batch_size=8)))[:, 0]
     expected = np.array(log_likelihoods(lm))[:, 0]
