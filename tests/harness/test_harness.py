@@ -20,7 +20,7 @@ GOLDEN = HERE.parent / "golden"
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-6}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def expected():
     return json.loads((GOLDEN / "harness.json").read_text())
 
