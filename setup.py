@@ -17,13 +17,15 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["jaxalign", "jaxalign.*"]),
-    package_data={"jaxalign": ["data/demo_passages.txt", "report/page.html.j2"]},
+    package_data={"jaxalign": ["data/demo_passages.txt", "report/page.*"]},
     # A range serves Python 3.11 (jax 0.10.2 with flax 0.12.8) and 3.12 (jax 0.12 with
     # flax 0.12.12); jaxalign/__init__.py refuses the pairs inside it that do not import.
     install_requires=[
         "absl-py>=2.1",
+        "altair>=6",
         "flax>=0.12.8,!=0.12.9,<0.13",
         "h5netcdf>=1.4",
+        "itables>=2.9",  # for DataTables' script, which pages embed; it requires nothing
         "jax>=0.10.2,<0.13",
         "jaxtyping>=0.3",
         "jinja2>=3.1",
@@ -44,6 +46,7 @@ setuptools.setup(
         "tokenizers>=0.22",
         "tqdm>=4.66",
         "transformers>=5,<6",
+        "vl-convert-python>=1.9",  # charts as SVG and PDF, and Vega's script
         "xarray>=2024.10",
     ],
     extras_require={
@@ -56,12 +59,14 @@ setuptools.setup(
         # Draws scores of targets with coordinates on a glass brain.
         "brain": ["nibabel>=5.3", "nilearn>=0.12"],
         "test": [
+            "axe-playwright-python>=0.1.8",
             "beartype>=0.20",
             "h5py>=3.11",
             "hypothesis>=6.100",
             "mlflow-skinny>=3",
             "nibabel>=5.3",
             "nilearn>=0.12",
+            "playwright>=1.50",  # drives the system's Chromium; none is downloaded
             "praatio>=6.2",
             "protobuf>=5",
             "pytest>=8.2",

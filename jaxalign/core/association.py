@@ -1,4 +1,4 @@
-"""How properties of models go together: correlations and their kin, and paired percent gains.
+"""How properties of models go together: correlations and their kin.
 
 Samples are models: few, and not independent where they share a family or a base. So every number
 comes with how many there were, and what is undefined is NaN.
@@ -8,13 +8,12 @@ import functools
 import itertools
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 from scipy import stats as scipy_stats
 
-from jaxalign.core import bootstrap, stats
 from jaxalign.core.metrics import is_constant
 from jaxalign.core.resampling import check_confidence
 
@@ -22,8 +21,6 @@ from jaxalign.core.resampling import check_confidence
 MAX_EXACT_RANKS = 8
 # Shares of a variable's variance, and of residual variance between groups, that are rounding.
 _NOTHING_LEFT, _NO_VARIANCE = 1e-12, 1e-6
-# Differences of scores below this are ties; scores themselves are far larger.
-_TIE_DECIMALS = 10
 
 
 class Association(NamedTuple):
@@ -62,7 +59,7 @@ def pearson(
     reason = _why_undefined(x, y)
     if reason:
         return _undefined(len(x), reason)
-    found = scipy_stats.pearsonr(x, y)
+    found: Any = scipy_stats.pearsonr(x, y)
     ends = _fisher(float(found.statistic), len(x) - 3, 1.0, confidence)
     return Association(float(found.statistic), *ends, float(found.pvalue), len(x))
 
@@ -114,9 +111,10 @@ def spearman(
     if reason:
         return _undefined(len(x), reason)
     n = len(x)
-    ranks = scipy_stats.rankdata(x), scipy_stats.rankdata(y)
-    r = float(scipy_stats.pearsonr(*ranks).statistic)
-    p = _exact_p(*ranks) if n <= MAX_EXACT_RANKS else float(scipy_stats.spearmanr(x, y).pvalue)
+    found: Any = scipy_stats.spearmanr(x, y)
+    r, p = float(found.statistic), float(found.pvalue)
+    if n <= MAX_EXACT_RANKS:
+        p = _exact_p(scipy_stats.rankdata(x), scipy_stats.rankdata(y))
     low, high = _fisher(r, n - 3, 1 + r**2 / 2, confidence)
     return Association(r, low, high, p, n)
 
@@ -255,11 +253,21 @@ def mixed_slope(
         reason = f"{n} samples of {num_groups} groups leave no degree of freedom"
     if reason:
         return _undefined(n, reason)
+    slope, error, reason = _fit_mixed(x, y, groups)
+    if reason:
+        return _undefined(n, reason)
+    half = float(scipy_stats.norm.ppf((1 + confidence) / 2)) * error
+    p = float(2 * scipy_stats.norm.sf(abs(slope) / error))
+    return Association(slope, slope - half, slope + half, p, n)
+
+
+def _fit_mixed(x, y, groups) -> tuple[float, float, str]:
+    """Return the slope, its standard error, and why there is none."""
     # It takes a second to import, and half of the package does without it.
     from statsmodels.regression import mixed_linear_model
 
     standardise = lambda v: (v - v.mean()) / v.std(ddof=1)
-    X = np.stack([np.ones(n), standardise(x)], axis=1)
+    X = np.stack([np.ones(len(x)), standardise(x)], axis=1)
     model = mixed_linear_model.MixedLM(standardise(y), X, groups=groups)
     try:
         # What statsmodels warns of (no convergence, the edge of the parameters) is asked for below.
@@ -270,104 +278,15 @@ def mixed_slope(
             warnings.simplefilter("ignore")
             fit = model.fit(reml=True, method="nm", maxiter=2000, xtol=1e-8, ftol=1e-10)
             slope, error, between = float(fit.params[1]), float(fit.bse[1]), float(fit.cov_re[0, 0])
-    except (np.linalg.LinAlgError, ValueError) as error_found:
-        return _undefined(n, f"singular: {str(error_found).splitlines()[0]}")
+    except (np.linalg.LinAlgError, ValueError) as found:
+        return np.nan, np.nan, f"singular: {str(found).splitlines()[0]}"
     if not fit.converged:
-        return _undefined(n, "the fit did not converge")
+        return np.nan, np.nan, "the fit did not converge"
     if not between > _NO_VARIANCE * float(fit.scale):
-        return _undefined(n, "singular: no variance between groups beyond the residuals'")
+        return np.nan, np.nan, "singular: no variance between groups beyond the residuals'"
     if not np.isfinite(error) or error <= 0:
-        return _undefined(n, "singular: the slope has no standard error")
-    half = float(scipy_stats.norm.ppf((1 + confidence) / 2)) * error
-    p = float(2 * scipy_stats.norm.sf(abs(slope) / error))
-    return Association(slope, slope - half, slope + half, p, n)
-
-
-class Gain(NamedTuple):
-    """How much higher scores are than those they are paired with."""
-
-    percent: Float[np.ndarray, " n"]  # of each pair
-    mean: Association  # of percent; interval of pairs drawn anew, p Wilcoxon's of the differences
-    by_base: Association  # the same mean; interval of bases drawn anew, with all their pairs
-    test: stats.Paired  # of the differences of scores
-    num_higher: int
-    num_bases: int
-
-
-def percent_gain(
-    tuned: Float[np.ndarray, " n"],
-    base: Float[np.ndarray, " _"],
-    bases: Shaped[np.ndarray, " _"],
-    *,
-    num_resamples: int = 9999,
-    rng: np.random.Generator,
-    confidence: float = 0.95,
-) -> Gain:
-    """Average over pairs by how many percent one score exceeds the other, 100 (tuned / base - 1).
-
-    Pairs that share a base are not independent: its error is in all of them. Intervals over pairs,
-    and the tests, which are over pairs too, take no notice; that over bases does, and is the one to
-    trust, as far as so few bases allow. Both are bootstraps: BCa over pairs; percentiles over
-    bases, of which there are too few to find an acceleration.
-
-    Args:
-      tuned: scores.
-      base: scores they are held against, one for each; pairs with NaN are left out, and so are
-        those whose base is not positive, which have no percentage.
-      bases: name of each pair's base.
-      num_resamples: of the bootstraps.
-      rng: source of all draws.
-      confidence: coverage.
-
-    Raises:
-      ValueError: if shapes differ, or `num_resamples` or `confidence` is out of range.
-
-    Source: `bootstrap.interval` and `stats.paired`; Davison and Hinkley (1997), Bootstrap Methods
-    and their Application, section 3.8, for clusters.
-    """
-    if not len(tuned) == len(base) == len(bases):
-        raise ValueError(
-            f"Pairs must have a score, a base's score and a base: {len(tuned)}, {len(base)} and "
-            f"{len(bases)}."
-        )
-    check_confidence(confidence)
-    positive = np.where(base > 0, base, np.nan)
-    percent = 100 * (tuned / positive - 1)
-    known = ~np.isnan(percent)
-    own = percent[known]
-    # Scores are published to few digits: differences that tie must not be told apart by rounding.
-    difference = np.round(tuned[known] - base[known], _TIE_DECIMALS)
-    test = stats.paired(difference, np.zeros_like(difference), confidence=confidence)
-    n = len(own)
-    mean = float(own.mean()) if n else np.nan
-    _, cluster = np.unique(bases[known], return_inverse=True)
-    draw = functools.partial(bootstrap.interval, num=num_resamples, rng=rng, confidence=confidence)
-    num_bases = int(cluster.max()) + 1 if n else 0
-    over_pairs, over_bases = (np.nan, np.nan), (np.nan, np.nan)
-    if n > 1:
-        over_pairs = _ends(draw(bootstrap.mean_over(own[:, None]), (n,)))
-    if num_bases > 1:
-        over_bases = _ends(draw(_mean_of_clusters(own, cluster), (num_bases,), kind="percentile"))
-    return Gain(
-        percent,
-        Association(mean, *over_pairs, test.p_wilcoxon, n),
-        Association(mean, *over_bases, np.nan, n),
-        test,
-        int((difference > 0).sum()),
-        num_bases,
-    )
-
-
-def _mean_of_clusters(
-    values: Float[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]
-) -> bootstrap.Statistic:
-    totals = np.bincount(cluster, weights=values)
-    sizes = np.bincount(cluster).astype(np.float64)
-    return lambda counts: ((counts @ totals) / (counts @ sizes))[:, None]
-
-
-def _ends(found: bootstrap.Estimate) -> tuple[float, float]:
-    return float(found.low[0]), float(found.high[0])
+        return np.nan, np.nan, "singular: the slope has no standard error"
+    return slope, error, ""
 
 
 def _paired(x, y, confidence):

@@ -26,12 +26,12 @@ class Property:
 
 
 def _size(description: str, unit: str) -> Property:
-    return Property(kind="number", description=description, unit=unit, least=0)
+    return Property(kind="number", description=description, unit=unit, least=0.0)
 
 
 def _share(description: str) -> Property:
     unit = "share of correct answers, 0 to 1"
-    return Property(kind="number", description=description, unit=unit, least=0, most=1)
+    return Property(kind="number", description=description, unit=unit, least=0.0, most=1.0)
 
 
 PROPERTIES: Mapping[str, Property] = {
@@ -59,8 +59,8 @@ PROPERTIES: Mapping[str, Property] = {
         kind="number",
         description="correlation of surprisal with reading times, its absolute value",
         unit="|r|",
-        least=0,
-        most=1,
+        least=0.0,
+        most=1.0,
     ),
 }
 
@@ -243,7 +243,7 @@ def to_csv(models: pd.DataFrame) -> str:
     shown = models.assign(tuned=pd.array(tuned, dtype="Int64"))
     for name in models:
         # Counts without ".0".
-        if find(name).unit == "1" and (shown[name].dropna() % 1 == 0).all():
+        if find(name).unit == "1" and np.all(shown[name].dropna() % 1 == 0):
             shown[name] = shown[name].astype("Int64")
     unknown = (shown.isna() | (shown == "")).all()
     return shown.loc[:, ~unknown].to_csv(lineterminator="\n")

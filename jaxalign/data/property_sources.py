@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
+from absl import logging
 
 from jaxalign.data import properties
 from jaxalign.errors import InputError
@@ -103,7 +104,8 @@ def read_harness(path: pathlib.Path, names: Mapping[str, str]) -> pd.DataFrame:
 
     Each metric of each task and group is a property "task:TASK:METRIC", with ",FILTER" behind it
     if there is one. MMLU, its four groups, and BBH (whichever variant) are the properties of their
-    names too. Tasks' versions, shots and a limit stand in `source`.
+    names too. Tasks' versions, shots and a limit stand in `source`; models that were not asked
+    alike are warned of.
 
     Args:
       path: a file, or a folder that has files results_*.json at any depth.
@@ -120,6 +122,18 @@ def read_harness(path: pathlib.Path, names: Mapping[str, str]) -> pd.DataFrame:
     if not paths:
         raise InputError(f"{path} must hold results of lm-evaluation-harness: no {RESULTS} there.")
     found = [row for x in paths for row in _harness_rows(x, names)]
+    settings: dict[str, list[str]] = {}
+    for row in found:
+        settings.setdefault(row["property"], []).append(row.pop("setting"))
+    if mixed := {name: set(own) for name, own in settings.items() if len(set(own)) > 1}:
+        name = min(mixed)
+        logging.warning(
+            "properties: %d of lm-evaluation-harness were not measured alike in all models, so do "
+            "not compare them: %s, %s",
+            len(mixed),
+            name,
+            " or ".join(sorted(mixed[name])),
+        )
     return properties.table(found, where=f"lm-evaluation-harness results {path}")
 
 
@@ -140,11 +154,13 @@ def _harness_rows(path: pathlib.Path, names: Mapping[str, str]) -> list[dict]:
     with _said_of(f"{path}:"):
         number = content["config"].get("model_num_parameters", -1)
         if isinstance(number, int) and number > 0:
-            found.append(properties.row(model, "num_parameters", number, f"lm-eval {path}"))
+            row = properties.row(model, "num_parameters", number, f"lm-eval {path}")
+            found.append(row | {"setting": ""})
         for task, values in content["results"].items():
-            how = f"lm-eval {path} {task}{_setting(content, task)}"
-            how += f", only {limit} questions" if limit is not None else ""
-            found += _task_rows(model, task, values, how)
+            setting = f"{task}{_setting(content, task)}"
+            setting += f", only {limit} questions" if limit is not None else ""
+            rows = _task_rows(model, task, values, f"lm-eval {path} {setting}")
+            found += [row | {"setting": setting} for row in rows]
     if not found:
         raise InputError(f"{path} must hold results of a task, found none.")
     return found

@@ -113,10 +113,7 @@ def properties(models: pd.DataFrame, predictors: Sequence[str] = ()) -> pd.DataF
       InputError: if one is not there, or is no number.
     """
     numbers = models.select_dtypes("number").drop(columns="tuned", errors="ignore").astype(float)
-    for name, log in (("num_parameters", SIZE),):
-        if name in numbers:
-            values = numbers[name]
-            numbers[log] = np.log10(values.where(values > 0))
+    numbers[SIZE] = log_sizes(models)
     missing = [name for name in predictors if name not in numbers]
     if missing:
         raise InputError(
@@ -130,6 +127,18 @@ def properties(models: pd.DataFrame, predictors: Sequence[str] = ()) -> pd.DataF
         (i for i, x in enumerate(_PREDICTORS) if name == x or name.startswith(f"{x}_")), 99
     )
     return numbers[sorted(known, key=lambda name: (order(name), name))]
+
+
+def log_sizes(models: pd.DataFrame) -> pd.Series:
+    """Return log10 of the number of parameters of each model; NaN where it is not known.
+
+    Args:
+      models: properties, index `model`.
+    """
+    if "num_parameters" not in models:
+        return pd.Series(np.nan, index=models.index)
+    sizes = models.num_parameters.astype(float)
+    return np.log10(sizes.where(sizes > 0))
 
 
 def subsets(models: pd.DataFrame, apart: Sequence[str]) -> list[Subset]:
@@ -194,8 +203,9 @@ class _At(NamedTuple):
                 # Without those that were only added, it is the subset that they were added to.
                 if family not in self.apart:
                     yield finding(statistic, value, f"{self.subset.name}, without {family}")
-        if predictor != SIZE and "num_parameters" in self.models:
-            size = np.log10(self.models.num_parameters.to_numpy(float))[:, None]
+        sizes = log_sizes(self.models)
+        if predictor != SIZE and sizes.notna().any():
+            size = sizes.to_numpy()[:, None]
             partial = association.partial(x, y, size, confidence=self.confidence)
             yield finding("partial_given_size", partial)
         coded = association.indicators(groups)
@@ -216,7 +226,8 @@ def by_units(summary: pd.DataFrame, models: pd.DataFrame, *, apart: Sequence[str
     Returns:
       For each number of units that at least 3 models were scored with, of which some have more.
     """
-    if "num_parameters" not in models:
+    sizes = log_sizes(models)
+    if not sizes.notna().any():
         return []
     families = models.family if "family" in models else pd.Series("", index=models.index)
     main = summary[summary.model.map(~families.isin(apart)) & (summary.num_units > 0)]
@@ -231,7 +242,7 @@ def by_units(summary: pd.DataFrame, models: pd.DataFrame, *, apart: Sequence[str
             for subset, part in (("all units", whole), (f"{units} units in all", equal)):
                 part = part.loc[both]
                 logs = {
-                    SIZE: np.log10(models.num_parameters.reindex(both).to_numpy(float)),
+                    SIZE: sizes.reindex(both).to_numpy(),
                     UNITS: np.log10(part.num_units.to_numpy(float)),
                 }
                 subset = f"{subset} ({len(both)} models, {metric})"

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from jaxalign.core import association, stats
+from jaxalign.report import correlations, tables
 from jaxalign.report import model_scores as model_scores_lib
-from jaxalign.report import tables
 from jaxalign.report.finding_rows import Finding
 
 LEGEND = (
@@ -69,17 +69,17 @@ def findings(summary: pd.DataFrame, models: pd.DataFrame) -> list[Finding]:
     found = []
     for (dataset, metric), part in own.groupby(["dataset", "metric"], sort=False):
         subset = f"all ({metric})"
-        if "num_parameters" in models:
-            sizes = models.num_parameters.reindex(part.model).to_numpy(float)
+        sizes = correlations.log_sizes(models).reindex(part.model).to_numpy()
+        if np.isfinite(sizes).any():
             depth = (part.best_layer / part.num_layers).to_numpy(float)
             for name, measure in (
                 ("pearson", association.pearson),
                 ("spearman", association.spearman),
             ):
-                value = measure(np.log10(sizes), depth)
+                value = measure(sizes, depth)
                 outcome = f"relative depth, {dataset}"
                 found.append(
-                    Finding("depth", subset, "log10_num_parameters", outcome, name, value, name)
+                    Finding("depth", subset, correlations.SIZE, outcome, name, value, name)
                 )
         if part.optimism.notna().any():
             mean = stats.mean_interval(part.optimism.to_numpy(float))

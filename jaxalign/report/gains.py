@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from jaxalign.core import association
-from jaxalign.core.association import Association, Gain
+from jaxalign.core import gain as gain_lib
+from jaxalign.core.association import Association
+from jaxalign.core.gain import Gain
 from jaxalign.errors import InputError
 from jaxalign.report.finding_rows import Finding, number
 from jaxalign.report.model_scores import AVERAGE
@@ -113,7 +114,7 @@ def findings(
     ]
     for subset, own in _subsets(table, apart):
         for outcome, part in own.groupby("outcome", sort=False):
-            gain = association.percent_gain(
+            gain = gain_lib.percent_gain(
                 part.tuned_score.to_numpy(float),
                 part.base_score.to_numpy(float),
                 part.base.to_numpy(str),

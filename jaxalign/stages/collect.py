@@ -15,9 +15,9 @@ from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
 ROWS = "rows.parquet"
-# What tells two scores apart; of one metric, and of one instruction.
+# What tells two scores apart; of one metric, one instruction, and as many units.
 KEYS = ("dataset", "model", "control_of", "layer", "subject", "roi", "protocol")
-KEYS += ("metric", "instruction")
+KEYS += ("metric", "instruction", "num_units")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,8 @@ def _together(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
     if len(twice):
         first = twice.iloc[0]
         same = twice[(twice[list(KEYS)] == first[list(KEYS)]).all(axis=1)]
-        what = ", ".join(f"{name} {first[name]}" for name in KEYS if first[name] != "")
+        told = [x for x in KEYS if first[x] != "" and (x != "num_units" or first[x])]
+        what = ", ".join(f"{name} {first[name]}" for name in told)
         raise InputError(
             f"collect must find every score once, found {len(same)} of {what}: in "
             f"{' and in '.join(dict.fromkeys(same.source))}."

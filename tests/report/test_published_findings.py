@@ -6,7 +6,7 @@ import pytest
 from refusals import refused
 from scipy import stats
 
-from jaxalign.data import published
+from jaxalign.data import properties, published
 from jaxalign.report import findings, published_checks
 
 PRINTED = "average as printed"
@@ -14,13 +14,7 @@ SIZE = "log10_num_parameters"
 
 
 def _models(*names):
-    """Return properties as a table of one row per model, from the long rows."""
-    rows = pd.concat([published.properties(name) for name in names])
-    wide = rows.pivot(index="model", columns="property", values="value")
-    for name in ("family", "base"):
-        if name in wide:
-            wide[name] = rows[rows.property == name].set_index("model").text.reindex(wide.index)
-    return wide.assign(tuned=wide.tuned.map({1.0: True, 0.0: False}))
+    return properties.wide(properties.join([published.properties(name) for name in names]))
 
 
 @pytest.fixture(scope="module")

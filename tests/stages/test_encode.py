@@ -63,6 +63,9 @@ def test_rows_of_timed_words(make_job, timed):
     assert best["shifted"] < 0.2 < best["bert"]
     assert (rows.ceiling_kind == "split_half").eq(rows.subject == "group").all()
     assert rows.signal_ceiling.isna().all()
+    # Features that entered; those of stimuli are not counted.
+    units = {x: 32 if x in ("bert", "shifted", "untrained") else 0 for x in rows.model}
+    assert dict(zip(rows.model, rows.num_units, strict=True)) == units
 
 
 def test_ceilings_are_those_of_the_test_blocks(make_job, timed):
@@ -184,6 +187,14 @@ def test_components_come_from_training_samples(make_job, timed):
     _, with_few = tiny.run(job, tiny.bert(untrained_seed=-1), few)
     np.testing.assert_allclose(read(with_pca).score, read(plain).score, atol=2e-3)
     assert np.abs(read(with_few).score - read(plain).score).max() > 0.01
+    assert [set(read(x).num_units) for x in (plain, with_pca, with_few)] == [{32}, {32}, {3}]
+
+
+def test_rows_name_what_the_model_was_asked(make_job, sentences):
+    config = encode.Config(num_folds=3, alphas=(10.0,), controls=("length",), layers=(1,))
+    job, asked = make_job(sentences), "what is this? "
+    _, encoded = tiny.run(job, tiny.bert(untrained_seed=-1, prompt=asked), config)
+    assert set(read(encoded).instruction) == {asked}
 
 
 def test_settings_that_play_no_part_change_no_fingerprint(make_job, sentences):

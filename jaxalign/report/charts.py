@@ -1,0 +1,199 @@
+"""What all charts share: a Vega-Lite specification with words for it, its colours, its files."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import altair as alt
+import pandas as pd
+import vl_convert
+
+DATA = alt.NamedData("table")
+
+# Of families, which no order is meant by: Okabe and Ito (2008), which is colour-blind safe, in the
+# order of contrast with both a white and a dark ground, each with a shape of its own.
+FAMILY_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#8C7AE6",
+    "#8A8A8A",
+)
+FAMILY_SHAPES = (
+    "circle",
+    "square",
+    "triangle-up",
+    "diamond",
+    "cross",
+    "triangle-down",
+    "triangle-right",
+    "triangle-left",
+)
+# The network and each control keep theirs everywhere; legible on white and on a dark ground.
+COLOURS = {
+    "network": "#0072B2",
+    "layer 0": "#4C9AD6",
+    "untrained": "#E69F00",
+    "shifted": "#8E8E8E",
+    "word_rate": "#D55E00",
+    "word_length": "#CC79A7",
+    "position": "#009E73",
+    "static_embedding": "#56B4E9",
+    "random_embedding": "#B5A300",
+    "shuffled": "#A9A9A9",
+    "length": "#A6761D",
+    "sentence_length": "#B4436C",
+    "sentence_position": "#3E9B5F",
+    "frequency": "#7B6FD0",
+    "word_vectors": "#44AA99",
+    "oasm": "#AA4499",
+}
+OTHER = "#8A8A8A"  # a control that is not known by name
+INK = "currentColor"  # of the page: charts follow its theme without being drawn again
+
+_FONT = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
+_TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12}
+_AXIS = {"domainOpacity": 0.4, "gridColor": INK, "gridOpacity": 0.1, "tickColor": INK}
+_AXIS |= {"tickOpacity": 0.4, "domainColor": INK, "titleFontWeight": 500, "titlePadding": 8}
+# What the page gives to every chart, and `svg` too.
+CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": _FONT,
+    "view": {"stroke": None, "continuousHeight": 260},
+    "axis": _TEXT | _AXIS | {"labelLimit": 220},
+    "legend": _TEXT
+    | {"orient": "top", "symbolStrokeWidth": 2, "labelLimit": 220, "titleLimit": 0}
+    | {"offset": 10},
+    "header": _TEXT | {"labelFontSize": 13, "labelFontWeight": 600, "labelLimit": 400},
+    "title": {"color": INK, "subtitleColor": INK, "anchor": "start", "fontSize": 13},
+    "text": {"color": INK},
+    "rule": {"color": INK},
+}
+_PAPER = CONFIG | {"font": "Helvetica, Arial, Liberation Sans, sans-serif"}
+_PAPER_WIDTH = 560
+
+
+class Chart(NamedTuple):
+    """A chart, and what says the same to those who do not see it.
+
+    `spec` is Vega-Lite whose named data set "table" holds the rows. Columns that begin with an
+    underscore, and rows where `_drawn` is true, are there to be drawn and not to be read.
+    """
+
+    name: str  # of its files, and its anchor on the page
+    title: str
+    alt: str  # what is shown, in a sentence or two
+    spec: Mapping[str, Any]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows to read: what is shown, without what only helps to draw it."""
+        rows = [row for row in self.spec["datasets"]["table"] if not row.get("_drawn")]
+        return [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]
+
+
+def finish(
+    name: str,
+    title: str,
+    text: str,
+    chart: Any,
+    table: pd.DataFrame,
+    *,
+    panels: int = 1,
+    panel: int = 0,
+    left: int = 60,
+    each: int = 0,
+) -> Chart:
+    """Return a chart with its data.
+
+    Args:
+      name: of its files.
+      title: its heading.
+      text: its alternative text.
+      chart: of altair, on `DATA`.
+      table: the rows; undefined numbers become null.
+      panels: number of panels, which the page divides into as many even rows as it needs.
+      panel: least width of a panel in pixels; 0 of a chart that takes the width there is.
+      left: width beside the panels, for the labels of the first column, in pixels.
+      each: width beside every panel, in pixels.
+    """
+    spec = chart.to_dict()
+    spec["description"] = text
+    spec["datasets"] = {"table": records(table)}
+    spec["usermeta"] = {"panels": panels, "panel": panel, "left": left, "each": each}
+    return Chart(name, title, text, spec)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as JSON holds them: plain values, null where a number is undefined."""
+    columns = {
+        str(name): [_plain(value) for value in column.tolist()] for name, column in table.items()
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value is pd.NA:
+        return None
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if abs(value) < float("inf") else None
+    return value if isinstance(value, bool | int) else str(value)
+
+
+def svg(chart: Chart) -> bytes:
+    """Draw a chart for paper, the same bytes for the same chart; text stays text."""
+    spec = _widen(dict(chart.spec))
+    drawn = vl_convert.vegalite_to_svg(spec, config=_PAPER)
+    return drawn.encode()
+
+
+def pdf(drawn: bytes) -> bytes:
+    """Make a PDF of a drawn chart, in vectors.
+
+    The page is the same for the same chart, and the order of the objects in the file is not.
+    """
+    return vl_convert.svg_to_pdf(drawn.decode())
+
+
+def _widen(spec: Any) -> Any:
+    """Give a width to what has that of the page, where there is no page."""
+    if isinstance(spec, list):
+        return [_widen(x) for x in spec]
+    if not isinstance(spec, dict):
+        return spec
+    return {
+        k: _PAPER_WIDTH if (k, v) == ("width", "container") else v if k == "datasets" else _widen(v)
+        for k, v in spec.items()
+    }
+
+
+@functools.cache
+def bundle() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script that fetches nothing."""
+    return vl_convert.javascript_bundle()
+
+
+def families(names: Sequence[str]) -> tuple[alt.Scale, alt.Scale]:
+    """Return the scales of colours and of shapes of model families.
+
+    The families have the same whatever else is drawn, as long as the same are there.
+    """
+    domain = sorted({name for name in names})
+    colours = [FAMILY_COLOURS[i % len(FAMILY_COLOURS)] for i in range(len(domain))]
+    shapes = [FAMILY_SHAPES[i % len(FAMILY_SHAPES)] for i in range(len(domain))]
+    return alt.Scale(domain=domain, range=colours), alt.Scale(domain=domain, range=shapes)
+
+
+def features(names: Sequence[str], network: str) -> alt.Scale:
+    """Return the scale of colours of a network and its controls."""
+    colours = [COLOURS["network"] if x == network else COLOURS.get(x, OTHER) for x in names]
+    return alt.Scale(domain=list(names), range=colours)
+
+
+def tip(field: str, title: str = "", digits: str = ".3f") -> alt.Tooltip:
+    """Return a line of a tooltip: a number with so many digits, or text where digits are ""."""
+    kind = {"type": "quantitative", "format": digits} if digits else {"type": "nominal"}
+    return alt.Tooltip(field=field, title=title or field.replace("_", " "), **kind)
