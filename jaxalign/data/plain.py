@@ -4,10 +4,10 @@
 offset_s too; and optionally run (else the passage where there are times, and one session for all
 where there are none).
 
-`responses.npz` has one array per attribute of `schema.Responses`; coordinates (in mm, a row for each
-target) and their space, such as MNI152, let scores be drawn on a brain. In its place `responses.parquet`
-has one row per value or one per sample. A sample is a stimulus_id, or a time_s (start of the TR)
-with tr_s; units says what the values are measured in; run is optional as above.
+`responses.npz` has one array per attribute of `schema.Responses`; with coordinates (in mm, a row
+for each target) and their space, such as MNI152, scores can be drawn on a brain. In its place
+`responses.parquet` has one row per value or one per sample. A sample is a stimulus_id, or a time_s
+(start of the TR) with tr_s; units says what the values are measured in; run is optional as above.
 
   long: stimulus_id | time_s, tr_s; [run]; subject, roi, target, value; units
   wide: stimulus_id | time_s, tr_s; [run]; units; and a column `subject/roi/target` per target

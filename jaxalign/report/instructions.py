@@ -58,7 +58,8 @@ def winners(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> p
 
     Both are picked on the scores that are shown, so that the margin is above 0 by construction:
     among equally good instructions too. Its interval says whether it would be for other subjects
-    and stimuli, if these two had been named before.
+    and stimuli, if these two had been named before: of voxels of noise under ten instructions it
+    lay above 0 in 1 of 300 simulations, with 4 subjects and 5 folds.
 
     Args:
       rows: see `winner_map`.
