@@ -57,9 +57,8 @@ def models_table(scores: pd.DataFrame, models: pd.DataFrame | None) -> pd.DataFr
         texts = [name for name in known if not pd.api.types.is_numeric_dtype(known[name])]
         known[texts] = known[texts].fillna("")
         empty = (known.isna() | (known == "")).all()
-        wide = known.loc[:, ~empty].merge(
-            wide, left_index=True, right_index=True, suffixes=("", " (score)")
-        )
+        kept = known.loc[:, ~empty]
+        wide = kept.join(wide.rename(columns={x: f"{x} (score)" for x in wide if x in kept}))
     return wide.reset_index(names="model")
 
 
