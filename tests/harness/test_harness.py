@@ -159,11 +159,10 @@ def test_t5_is_that_of_hugging_face(tmp_path, expected, tasks):
             sample["answers"][0] = sample["answers"][0][2:]
     assert_equal(results, found, golden, [task for task in tasks if task != "local_answer"])
     # HFLM lets a T5 write as many tokens more as its context has; until then, both say the same.
-    for sample, theirs in zip(
-        found["local_answer"], golden["local_answer"]["samples"], strict=True
-    ):
+    theirs = golden["local_answer"]["samples"] if "local_answer" in tasks else []
+    for sample, whole in zip(found.get("local_answer", []), theirs, strict=True):
         ours = sample["resps"][0][0]
-        assert theirs["answers"][0].startswith(ours) and len(ours) > 3
+        assert whole["answers"][0].startswith(ours) and len(ours) > 3
 
 
 def test_what_cannot_be_run_is_said_in_one_line(tmp_path):
