@@ -28,7 +28,7 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> Chart:
         scale=charts.features(names, model),
         legend=alt.Legend(
             title="model and controls (dotted: noise ceiling)",
-            columns=4,
+            columns=2,
             symbolOpacity=1,
             symbolFillColor=None,
             symbolType="stroke",
