@@ -34,6 +34,7 @@ _INTERFACE = {
     "list_models": "jaxalign.api.listing",
     "list_protocols": "jaxalign.api.listing",
     "load_scores": "jaxalign.api.frames",
+    "report": "jaxalign.api.pages",
     "score": "jaxalign.api.runs",
     "score_arrays": "jaxalign.api.arrays",
 }
@@ -55,12 +56,10 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str):
     """Import a part of the interface."""
-    if name == "report":  # a package that can be called; see there
-        return importlib.import_module("jaxalign.report")
     if name not in _INTERFACE:
         raise AttributeError(f"module 'jaxalign' has no attribute {name!r}")
     return getattr(importlib.import_module(_INTERFACE[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_INTERFACE, "report"})
+    return sorted({*globals(), *_INTERFACE})

@@ -4,7 +4,7 @@ import command
 import pandas as pd
 import pytest
 
-from jaxalign.report import findings
+from jaxalign.reporting import findings
 
 KEYS = ["analysis", "subset", "predictor", "outcome", "statistic"]
 

@@ -15,7 +15,6 @@ from quiet import close
 from refusals import refused
 
 import jaxalign
-from jaxalign.api import pages
 from jaxalign.data import benchmarks, plain, protocols
 from jaxalign.io import rows as rows_lib
 from jaxalign.models import table as models_table
@@ -334,21 +333,6 @@ def test_report_of_a_score(score, tmp_path):
     again = jaxalign.report(jaxalign.load_scores(folder / "scores.parquet"), path=folder)
     assert "alignment" not in again.tables and not (folder / "alignment.csv").exists()
     assert set(again.files) == {x.name for x in folder.iterdir()} - {"files.json"}
-
-
-def test_report_is_both_package_and_function(score, tmp_path):
-    """Whichever of its modules was imported before."""
-    import jaxalign.report.tables  # noqa: F401
-    from jaxalign import report
-    from jaxalign.report import tables
-
-    assert jaxalign.report is report and report.tables is tables
-    assert "report" in dir(jaxalign)
-    own = inspect.signature(jaxalign.report).parameters
-    expected = inspect.signature(pages.report).parameters
-    assert list(own) == list(expected)
-    assert [x.default for x in own.values()] == [x.default for x in expected.values()]
-    assert report(score(), path=tmp_path / "page").page.is_file()
 
 
 def test_models_are_compared(score, tmp_path):

@@ -16,8 +16,8 @@ from jaxalign.data import properties, property_sources, protocols, published
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
-from jaxalign.report import build, findings, methods
-from jaxalign.report.charts import Chart
+from jaxalign.reporting import build, findings, methods
+from jaxalign.reporting.charts import Chart
 
 FILES = "files.json"  # names of what a report has written, which the next one replaces
 
@@ -74,7 +74,7 @@ def report(
         "published:aw2024" and the like. None: they are not compared.
       path: folder to write to; a report that is there is replaced.
       title: of the page.
-      compare: how models are compared: fields of `jaxalign.report.findings.Options`, such as
+      compare: how models are compared: fields of `jaxalign.reporting.findings.Options`, such as
         `{"paper": "aw2024", "apart": ("gpt2",)}`.
 
     Returns:

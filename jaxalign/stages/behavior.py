@@ -20,8 +20,8 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
-from jaxalign.report import behavior as report
-from jaxalign.report import html
+from jaxalign.reporting import behavior as report
+from jaxalign.reporting import html
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
 VERSION = 2

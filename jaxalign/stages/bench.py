@@ -20,7 +20,7 @@ from jaxalign.core import folds as folds_lib
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.report import bench as tables
+from jaxalign.reporting import bench as tables
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1

@@ -25,7 +25,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
-from jaxalign.report import bench_extract as tables
+from jaxalign.reporting import bench_extract as tables
 from jaxalign.stages import Job, Step, Upstream, extract
 
 VERSION = 1

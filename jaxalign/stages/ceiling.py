@@ -21,7 +21,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.report import ceilings as report
+from jaxalign.reporting import ceilings as report
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 3  # rows have schema 3

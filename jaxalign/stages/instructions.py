@@ -22,8 +22,8 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.report import html
-from jaxalign.report import instructions as report
+from jaxalign.reporting import html
+from jaxalign.reporting import instructions as report
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1

@@ -15,8 +15,8 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
-from jaxalign.report import html
-from jaxalign.report import localizer as report
+from jaxalign.reporting import html
+from jaxalign.reporting import localizer as report
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
 VERSION = 2

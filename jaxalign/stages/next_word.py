@@ -29,8 +29,8 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import score, zoo
-from jaxalign.report import html
-from jaxalign.report import next_word as report
+from jaxalign.reporting import html
+from jaxalign.reporting import next_word as report
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1

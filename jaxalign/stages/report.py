@@ -11,7 +11,7 @@ from jaxalign.data import properties, protocols, published
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
-from jaxalign.report import build, findings, methods
+from jaxalign.reporting import build, findings, methods
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 10

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from jaxalign import config as config_lib
 from jaxalign.data import natural_stories
-from jaxalign.report import bench_extract as tables
+from jaxalign.reporting import bench_extract as tables
 from jaxalign.stages import Job, bench_extract, extract
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from refusals import refused
 
 from jaxalign.core import orders
 from jaxalign.io import rows
-from jaxalign.report import inference
+from jaxalign.reporting import inference
 from jaxalign.stages import encode, extract, report
 
 CONFIG = encode.Config(

@@ -10,7 +10,7 @@ import tiny
 from jaxalign.data import coordinates
 from jaxalign.data.schema import Responses
 from jaxalign.io import rows
-from jaxalign.report import brain, tables
+from jaxalign.reporting import brain, tables
 from jaxalign.stages import encode
 
 CONFIG = encode.Config(

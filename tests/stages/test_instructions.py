@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 
 from jaxalign.data import instructions as data
 from jaxalign.io import rows as rows_lib
-from jaxalign.report import instructions as report
+from jaxalign.reporting import instructions as report
 from jaxalign.stages import Job, instructions
 
 PLANTED = {"early": "IU1", "bodies": "IC", "noise": ""}

@@ -11,7 +11,7 @@ from scipy import stats
 from jaxalign.core import surprisal
 from jaxalign.data import datasets
 from jaxalign.io import store
-from jaxalign.report import behavior as report
+from jaxalign.reporting import behavior as report
 from jaxalign.stages import Job, behavior, extract
 
 CONFIG = behavior.Config()

@@ -1,0 +1,336 @@
+"""Charts of layers and regions: a model beside its controls and under its ceiling."""
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from jaxalign.core import stats
+from jaxalign.reporting import charts, tables
+from jaxalign.reporting.charts import Chart, tip
+
+_LEVELS = {"group": "mean response of the group", "subjects": "participants: mean, 95 % interval"}
+
+
+def layer_profiles(rows: pd.DataFrame, model: str) -> Chart:
+    """Draw scores against layers, a panel for each region: the group's, and the subjects'.
+
+    Args:
+      rows: score rows of one data set.
+      model: the network; its controls come along.
+    """
+    own = rows[(rows.model == model) & (rows.control_of == "") | (rows.control_of == model)]
+    data = _profiles(own)
+    names = [model, *(x for x in dict.fromkeys(data.features) if x != model)]
+    rois = list(dict.fromkeys(own.roi))
+    pick = alt.selection_point(fields=["features"], bind="legend", name="features")
+    colour = alt.Color(
+        "features:N",
+        scale=charts.features(names, model),
+        legend=alt.Legend(
+            title="model and controls (dotted: noise ceiling)",
+            columns=2,
+            symbolOpacity=1,
+            symbolFillColor=None,
+            symbolType="stroke",
+        ),
+    )
+    levels = [level for level in _LEVELS.values() if level in set(data.level)]
+    parts = [_level(level, rois, model, colour, pick) for level in levels]
+    best = own[(own.model == model) & own.score.notna()]
+    heights = best.groupby(["roi", "layer"]).score.mean().unstack("layer")
+    peaks = ", ".join(f"{roi} {layer}" for roi, layer in heights.idxmax(axis=1).items())
+    text = (
+        f"Lines: scores of {model} against its layers, a panel for each of {', '.join(rois)}; "
+        f"controls with layers as lines, without layers as dashed levels; dotted: noise ceiling. "
+        f"Highest mean at layer: {peaks}."
+    )
+    chart = alt.vconcat(*parts, data=charts.DATA).resolve_scale(color="shared")
+    title = f"Scores against layers: {model}"
+    done = charts.finish(
+        f"layers_{model}", title, text, chart, data, panels=len(rois), panel=190, left=60, each=0
+    )
+    # One legend picks in both rows of panels; altair names no views inside facets for that.
+    views = [f"points {level}" for level in levels]
+    return done._replace(
+        spec=dict(done.spec) | {"params": [pick.param.to_dict() | {"views": views}]}
+    )
+
+
+def _level(level: str, rois: list[str], model: str, colour: alt.Color, pick) -> alt.FacetChart:
+    """Draw one row of panels."""
+    tips = [
+        tip("features", "model or control", ""),
+        tip("roi", "region", ""),
+        tip("layer", digits="d"),
+        tip("score"),
+        tip("ci_low", "interval from"),
+        tip("ci_high", "interval to"),
+        tip("ceiling", "noise ceiling"),
+    ]
+    fade = alt.condition(pick, alt.value(1), alt.value(0.12))
+    base = alt.Chart().encode(
+        x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d", tickCount=6)),
+        y=alt.Y("score:Q", title="Pearson r"),
+        color=colour,
+    )
+    layered = base.transform_filter("datum._layered")
+    band = (
+        layered.transform_filter("datum._network && datum.ci_low != null")
+        .mark_area(opacity=0.18, aria=False)
+        .encode(y=alt.Y("ci_low:Q", title="Pearson r"), y2="ci_high:Q")
+    )
+    lines = layered.mark_line(strokeWidth=2, aria=False).encode(opacity=fade)
+    points = layered.mark_point(filled=True, size=36).encode(opacity=fade, tooltip=tips)
+    flat = (
+        base.transform_filter("!datum._layered")
+        .mark_rule(strokeDash=[6, 3], strokeWidth=1.6)
+        .encode(x=alt.value(0), x2=alt.value("width"), opacity=fade, tooltip=tips)
+    )
+    ceiling = (
+        alt.Chart()
+        .transform_filter("datum._network && datum.ceiling != null")
+        .mark_rule(strokeDash=[2, 3], strokeWidth=1.5, color=charts.INK, aria=False)
+        .encode(y="mean(ceiling):Q")
+    )
+    return (
+        alt.layer(band, flat, ceiling, lines, points.properties(name=f"points {level}"))
+        .properties(height=170)
+        .transform_filter(alt.FieldEqualPredicate(field="level", equal=level))
+        .facet(
+            facet=alt.Facet("roi:N", title=level, sort=rois),
+            columns=min(len(rois), 3),
+            data=charts.DATA,
+        )
+    )
+
+
+def _profiles(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per level, region, features and layer, with an interval over subjects."""
+    found = []
+    levels = {"group": rows[rows.subject == tables.GROUP]}
+    levels["subjects"] = rows[rows.subject != tables.GROUP]
+    for level, frame in levels.items():
+        keys = ["roi", "model", "control_of", "layer"]
+        for (roi, name, control_of, layer), own in frame.groupby(keys, sort=False):
+            interval = tables.interval(own.fold_scores)
+            alone = len(own) < 2  # folds alone: of the group, and of a single subject
+            found.append(
+                {
+                    "level": _LEVELS[level],
+                    "roi": roi,
+                    "features": name,
+                    "layer": layer,
+                    "score": interval.mean,
+                    "ci_low": np.nan if alone else interval.low,
+                    "ci_high": np.nan if alone else interval.high,
+                    "ceiling": own.ceiling.mean(),
+                    "_layered": int(own.num_layers.max()) > 0,
+                    "_network": control_of == "",
+                }
+            )
+    return pd.DataFrame(found).sort_values(["roi", "features", "layer"], kind="stable")
+
+
+def depth(rows: pd.DataFrame) -> Chart | None:
+    """Draw the networks of a run against relative depth, a panel for each region.
+
+    Args:
+      rows: score rows of one data set.
+
+    Returns:
+      The chart; None unless two networks have layers.
+    """
+    own = rows[(rows.control_of == "") & (rows.num_layers > 0) & (rows.layer >= 0)]
+    if own.model.nunique() < 2:
+        return None
+    people = own[own.subject != tables.GROUP]
+    own = people if len(people) else own
+    keys = ["roi", "model", "layer", "num_layers"]
+    data = own.groupby(keys, sort=False).score.mean().reset_index()
+    data["relative_depth"] = data.layer / data.num_layers
+    rois = list(dict.fromkeys(data.roi))
+    colours, shapes = charts.families(data.model)
+    base = alt.Chart().encode(
+        x=alt.X("relative_depth:Q", title="relative depth (0: embedding, 1: last layer)"),
+        y=alt.Y("score:Q", title="Pearson r"),
+        color=alt.Color("model:N", scale=colours, legend=alt.Legend(title="model")),
+    )
+    lines = base.mark_line(strokeWidth=2, aria=False)
+    points = base.mark_point(filled=True, size=40, opacity=1).encode(
+        shape=alt.Shape("model:N", scale=shapes, legend=alt.Legend(title="model")),
+        tooltip=[
+            tip("model", digits=""),
+            tip("roi", "region", ""),
+            tip("layer", digits="d"),
+            tip("num_layers", "of layers", "d"),
+            tip("score"),
+        ],
+    )
+    chart = (
+        alt.layer(lines, points)
+        .properties(height=170)
+        .facet(
+            facet=alt.Facet("roi:N", title=None, sort=rois),
+            columns=min(len(rois), 3),
+            data=charts.DATA,
+        )
+    )
+    text = (
+        f"Lines: mean score over participants of {', '.join(dict.fromkeys(data.model))} against "
+        f"relative depth, a panel for each of {', '.join(rois)}."
+    )
+    title = "Networks of different depth"
+    return charts.finish(
+        "depth", title, text, chart, data, panels=len(rois), panel=190, left=60, each=0
+    )
+
+
+def roi_bars(rows: pd.DataFrame) -> Chart:
+    """Draw each network beside its controls, region by region, layers chosen inside the training.
+
+    Bars are means over subjects with 95 % intervals; the band is the interval of the subjects'
+    ceilings.
+
+    Args:
+      rows: score rows of one data set.
+    """
+    scores = tables.nested_layer(rows)
+    scores = scores[scores.subject != tables.GROUP]
+    models = list(dict.fromkeys(scores[scores.control_of == ""].model))
+    rois = list(dict.fromkeys(scores.roi))
+    data = _bars(scores, models)
+    names = list(dict.fromkeys(data.features))
+    colour = alt.Color(
+        "features:N",
+        scale=alt.Scale(
+            domain=names,
+            range=[
+                charts.COLOURS["network"] if x in models else charts.COLOURS.get(x, charts.OTHER)
+                for x in names
+            ],
+        ),
+        legend=None,
+    )
+    parts = [_bars_of(model, data[data.model == model], rois, colour) for model in models]
+    text = (
+        f"Bars: mean score over subjects of {', '.join(models)} and of the controls beside each, a "
+        f"panel for each of {', '.join(rois)}, with 95 % intervals; grey bands: intervals of the "
+        "subjects' noise ceilings, dotted: their mean."
+    )
+    chart = alt.vconcat(*parts, data=charts.DATA)
+    title = "Regions: models beside their controls, under their ceilings"
+    return charts.finish(
+        "rois", title, text, chart, data, panels=len(rois), panel=150, left=0, each=150
+    )
+
+
+def _bars(scores: pd.DataFrame, models: list[str]) -> pd.DataFrame:
+    found = []
+    for model in models:
+        own = scores[(scores.model == model) & (scores.control_of == "")]
+        ceilings = {roi: tables.interval(x.fold_ceilings) for roi, x in own.groupby("roi")}
+        beside = pd.concat([own, scores[scores.control_of == model]])
+        for (name, roi), x in beside.groupby(["model", "roi"], sort=False):
+            interval = tables.interval(x.fold_scores)
+            band = ceilings.get(roi, stats.Interval(np.nan, np.nan, np.nan, 0))
+            found.append(
+                {
+                    "model": model,
+                    "roi": roi,
+                    "features": name,
+                    "score": interval.mean,
+                    "ci_low": interval.low,
+                    "ci_high": interval.high,
+                    "num_subjects": interval.n,
+                    "ceiling": band.mean,
+                    "ceiling_low": band.low,
+                    "ceiling_high": band.high,
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def _bars_of(model: str, own: pd.DataFrame, rois: list[str], colour: alt.Color) -> alt.FacetChart:
+    """Draw the panels of one network."""
+    names = list(dict.fromkeys(own.features))
+    y = alt.Y("features:N", sort=names, title=None, axis=alt.Axis(labelLimit=140, ticks=False))
+    base = alt.Chart().encode(y=y)
+    own_rows = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="features", equal=model))
+    band = (
+        own_rows.transform_filter("datum.ceiling_low != null")
+        .mark_rect(opacity=0.13, color=charts.INK, aria=False)
+        .encode(x=alt.X("ceiling_low:Q", title="Pearson r"), x2="ceiling_high:Q")
+    )
+    middle = (
+        own_rows.transform_filter("datum.ceiling != null")
+        .mark_rule(strokeDash=[2, 3], strokeWidth=1.5, aria=False)
+        .encode(x="ceiling:Q")
+    )
+    bars = base.mark_bar(cornerRadiusEnd=2).encode(
+        x=alt.X("score:Q", title="Pearson r", axis=alt.Axis(tickCount=4)),
+        color=colour,
+        tooltip=[
+            tip("features", "model or control", ""),
+            tip("roi", "region", ""),
+            tip("score"),
+            tip("ci_low", "interval from"),
+            tip("ci_high", "interval to"),
+            tip("num_subjects", "subjects", "d"),
+            tip("ceiling", "noise ceiling"),
+        ],
+    )
+    whiskers = (
+        base.transform_filter("datum.ci_low != null")
+        .mark_rule(strokeWidth=1.4, aria=False)
+        .encode(x="ci_low:Q", x2="ci_high:Q")
+    )
+    return (
+        alt.layer(band, bars, whiskers, middle)
+        .properties(height=alt.Step(15))
+        .transform_filter(alt.FieldEqualPredicate(field="model", equal=model))
+        .facet(
+            facet=alt.Facet("roi:N", title=model, sort=rois),
+            columns=min(len(rois), 3),
+            data=charts.DATA,
+        )
+        .resolve_scale(y="independent")
+    )
+
+
+def roi_matrix(table: pd.DataFrame, name: str, title: str) -> Chart | None:
+    """Draw the score of each model in each region as a heat map.
+
+    Args:
+      table: `model`, `roi`, `score`, `ceiling`; one row per model and region.
+      name: of the chart's files.
+      title: its heading.
+
+    Returns:
+      The chart; None unless there are two regions and two models.
+    """
+    data = table[["model", "roi", "score", "ceiling"]].dropna(subset=["score"])
+    if data.model.nunique() < 2 or data.roi.nunique() < 2:
+        return None
+    middle = (data.score.min() + data.score.max()) / 2
+    base = alt.Chart(charts.DATA).encode(
+        x=alt.X("roi:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35)),
+        y=alt.Y("model:N", sort=None, title=None),
+    )
+    cells = base.mark_rect(stroke=charts.INK, strokeOpacity=0.15, cornerRadius=2).encode(
+        color=alt.Color("score:Q", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title="r")),
+        tooltip=[
+            tip("model", digits=""),
+            tip("roi", "region", ""),
+            tip("score"),
+            tip("ceiling", "noise ceiling"),
+        ],
+    )
+    numbers = base.mark_text(fontSize=12, aria=False).encode(
+        text=alt.Text("score:Q", format=".2f"),
+        color=alt.condition(f"datum.score > {middle}", alt.value("#111"), alt.value("#fff")),
+    )
+    best = data.loc[data.groupby("roi", sort=False).score.idxmax()]
+    said = ", ".join(f"{row.roi} {row.model} ({row.score:.3f})" for row in best.itertuples())
+    text = f"Heat map of scores, models by regions. Highest in each region: {said}."
+    chart = alt.layer(cells, numbers).properties(width="container", height=alt.Step(28))
+    return charts.finish(name, title, text, chart, data)

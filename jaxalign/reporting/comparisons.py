@@ -1,0 +1,166 @@
+"""Findings about many models -> the frames that the page shows: models, points, correlations."""
+
+import numpy as np
+import pandas as pd
+
+from jaxalign.reporting import findings as findings_lib
+from jaxalign.reporting.findings import model_scores as scores_lib
+
+POOLED, WITHIN = "pooled", "within a family"
+_SUBSETS = ("tuned", "all", "vanilla")  # the paper's own first
+# Numbers of models that a chart shows, with the label of the axis and whether it is logarithmic.
+PROPERTIES = {
+    "num_parameters": ("parameters", True),
+    "mmlu": ("MMLU, share correct", False),
+    "bbh": ("BBH, share correct", False),
+    "behavior": ("behavioural alignment, |r| with reading times", False),
+    "nwp_loss": ("loss of next-word prediction, nats", False),
+    "training_tokens": ("training tokens", True),
+}
+_MOST_PANELS = 6
+_GAINS = ("mean_percent", "mean_percent_by_base", "num_higher")
+
+
+def outcomes(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per outcome and model, with all units: an outcome is a data set and metric.
+
+    Args:
+      scores: as `model_scores.model_scores` gives them.
+    """
+    own = scores[(scores.units == scores_lib.ALL_UNITS)]
+    metrics = own.groupby("dataset").metric.transform("nunique") > 1
+    name = own.dataset.where(~metrics, own.dataset + " (" + own.metric + ")")
+    told = own.groupby(["dataset", "metric", "model"]).instruction.transform("nunique") > 1
+    name = name.where(~told, name + ": " + own.instruction)
+    several = own.groupby(["dataset", "metric", "model"]).protocol.transform("nunique") > 1
+    return own.assign(outcome=name.where(~several, name + ", " + own.protocol))
+
+
+def models_table(scores: pd.DataFrame, models: pd.DataFrame | None) -> pd.DataFrame:
+    """Return a row per model: its properties, and its score on each data set.
+
+    Args:
+      scores: as `model_scores.model_scores` gives them.
+      models: properties, one row per model (index `model`), or None.
+
+    Returns:
+      Columns `model`, the properties that any of the models has, and the outcomes.
+    """
+    wide = outcomes(scores).pivot(index="model", columns="outcome", values="score")
+    order = list(dict.fromkeys(outcomes(scores).outcome))
+    wide = wide.loc[list(dict.fromkeys(scores.model)), order]
+    if models is not None:
+        known = models.reindex(wide.index)
+        known["tuned"] = [
+            "" if x is None or x != x else "tuned" if x else "vanilla" for x in known.tuned
+        ]
+        texts = [name for name in known if not pd.api.types.is_numeric_dtype(known[name])]
+        known[texts] = known[texts].fillna("")
+        empty = (known.isna() | (known == "")).all()
+        kept = known.loc[:, ~empty]
+        wide = kept.join(wide.rename(columns={x: f"{x} (score)" for x in wide if x in kept}))
+    return wide.reset_index(names="model")
+
+
+def points(scores: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Return what scatter plots and pairs show: brain scores beside the properties of their models.
+
+    Args:
+      scores: as `model_scores.model_scores` gives them.
+      models: properties, one row per model (index `model`).
+
+    Returns:
+      One row per data set and model: `dataset` (the outcome), `model`, `score`, and the properties.
+      The average comes first; reading times, which are a property here, and what a paper printed
+      beside its own figures are left out.
+    """
+    own = outcomes(scores)
+    own = own[(own.metric != scores_lib.BEHAVIORAL) & (own.dataset != findings_lib.PRINTED)]
+    order = list(dict.fromkeys(own.outcome))
+    order = sorted(order, key=lambda x: not x.startswith(scores_lib.AVERAGE))[:_MOST_PANELS]
+    own = own[own.outcome.isin(order)].sort_values(
+        "outcome", key=lambda x: x.map(order.index), kind="stable"
+    )
+    own = own[["outcome", "model", "score", "ceiling"]].rename(columns={"outcome": "dataset"})
+    known = models.drop(columns=["score", "ceiling", "dataset"], errors="ignore")
+    return own.merge(known, left_on="model", right_index=True, how="left").assign(
+        family=lambda x: x.family.fillna(""), base=lambda x: x.base.fillna("")
+    )
+
+
+def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    """Return Pearson correlations of an outcome, pooled ones beside those within families.
+
+    Args:
+      findings: rows with `findings.COLUMNS`.
+      outcome: the data set.
+
+    Returns:
+      The rows and `scope`; predictor by predictor, the pooled one of each set of models first.
+    """
+    own = findings[
+        (findings.analysis == "correlation")
+        & (findings.statistic == "pearson")
+        & (findings.outcome == outcome)
+        & findings.value.notna()
+    ]
+    head = own.subset.str.split(", ").str[0]
+    rest = own.subset.str.split(", ", n=1).str[1].fillna("")
+    # Sets of models with one family more or less are in the file, and too many for a chart.
+    own = own[head.isin(_SUBSETS) & ~rest.str.contains("with", regex=False)]
+    scope = np.where(own.subset.isin(_SUBSETS), POOLED, WITHIN)
+    rank = own.subset.str.split(", ").str[0].map(_SUBSETS.index)
+    predictors = list(dict.fromkeys(own.predictor))
+    own = own.assign(scope=scope, _p=own.predictor.map(predictors.index), _rank=rank)
+    order = ["_p", "_rank", "scope"]
+    return own.sort_values(order, kind="stable").drop(columns=["_p", "_rank"])
+
+
+def headline(findings: pd.DataFrame) -> pd.DataFrame:
+    """Return the findings that a page has room for: mean gains, and Pearson correlations.
+
+    Correlations are over all models, and over the first of tuned, all and vanilla models that is
+    there: pooled, and within its families.
+    """
+    if findings.empty:  # of no rows pandas makes no parts
+        return findings
+    head = findings.subset.str.partition(", ")
+    first = next((x for x in _SUBSETS if x in set(head[0])), "")
+    own = (head[0] == first) & ~head[2].str.contains("with", regex=False)
+    correlations = ["correlation", "brain_behavior"]
+    kept = np.select(
+        [findings.analysis == "gain", findings.analysis.isin(correlations)],
+        [
+            findings.statistic.isin(_GAINS) & ~head[2].str.contains("with", regex=False),
+            (findings.statistic == "pearson") & (own | (findings.subset == "all")),
+        ],
+        True,
+    )
+    return findings[kept.astype(bool)].reset_index(drop=True)
+
+
+def brief(findings: pd.DataFrame) -> pd.DataFrame:
+    """Return the findings that a terminal has room for: mean gains, correlations, contrasts.
+
+    Correlations that are pooled, contrasts of the mean of all tuned models.
+    """
+    kept = findings.subset.isin(_SUBSETS) & (findings.n > 1)
+    gains = findings[kept & (findings.statistic == "mean_percent")]
+    pearson = findings[kept & (findings.statistic == "pearson")]
+    first = _first_outcome(pearson)
+    contrasts = findings[
+        (findings.analysis == "figure_contrast") & findings.predictor.str.startswith("mean of")
+    ]
+    return pd.concat([gains, first, contrasts]).reset_index(drop=True)
+
+
+def _first_outcome(rows: pd.DataFrame) -> pd.DataFrame:
+    if rows.empty:
+        return rows
+    has_average = (rows.outcome == scores_lib.AVERAGE).any()
+    return rows[rows.outcome == (scores_lib.AVERAGE if has_average else rows.outcome.iloc[0])]
+
+
+def failed(checks: pd.DataFrame) -> pd.DataFrame:
+    """Return the published numbers that do not follow; not those of which nothing is known."""
+    return checks[[x is not pd.NA and not pd.isna(x) and not x for x in checks.follows]]

@@ -1,0 +1,240 @@
+"""Scores and properties of many models -> tidy findings: gains, correlations, layers, regions."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from jaxalign.errors import InputError
+from jaxalign.reporting.findings import aw2024, correlations, depth, gains, oota2025
+from jaxalign.reporting.findings import model_scores as model_scores_lib
+from jaxalign.reporting.findings import rows as finding_rows
+from jaxalign.reporting.findings.model_scores import AVERAGE, BEHAVIORAL
+
+COLUMNS = finding_rows.COLUMNS
+PRINTED = "average as printed"  # by a paper: rounded from numbers with more digits than its table's
+CHECKS = {"aw2024": aw2024.checks, "oota2025": oota2025.checks}
+
+# What the tables hold, for pages and readers of the files.
+LEGENDS = {
+    "gain": gains.LEGEND,
+    "correlation": correlations.LEGEND,
+    "brain_behavior": correlations.LEGEND_BEHAVIOR,
+    "units": correlations.LEGEND_UNITS,
+    "ceiling": "Noise ceilings that are the same for all models.",
+    "depth": depth.LEGEND,
+    "layer_selection": depth.LEGEND_SELECTION,
+    "published_correlation": aw2024.LEGEND,
+    "figure_contrast": oota2025.LEGEND_FIGURE,
+    "roi_contrast": oota2025.LEGEND_ROIS,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How models are compared."""
+
+    apart: tuple[str, ...] = ()  # families that no pooled row holds but those that name them
+    predictors: tuple[str, ...] = ()  # properties; (): all that vary
+    instruction: str = ""  # whose scores count where a model was given several
+    paper: str = ""  # whose published numbers are held against these: one of `CHECKS`, or none
+    num_resamples: int = 9999
+    seed: int = 0
+    confidence: float = 0.95
+
+    def __post_init__(self):
+        if self.paper and self.paper not in CHECKS:
+            raise InputError(f"paper must be one of {', '.join(CHECKS)}, or '': {self.paper!r}.")
+        if self.num_resamples < 1:
+            raise InputError(f"num_resamples must be >= 1, got {self.num_resamples}.")
+        if not 0 < self.confidence < 1:
+            raise InputError(f"confidence must lie in (0, 1), got {self.confidence}.")
+
+
+class Found(NamedTuple):
+    """Tidy tables; those without rows have their columns."""
+
+    findings: pd.DataFrame  # `COLUMNS`
+    remarks: pd.DataFrame  # `finding_rows.REMARKS`: why a number is undefined
+    checks: pd.DataFrame  # `aw2024.CHECK_COLUMNS`: published numbers beside these
+    model_scores: pd.DataFrame  # `model_scores.COLUMNS`
+    rois: pd.DataFrame  # the same, for each region
+    pairs: pd.DataFrame  # `gains.PAIRS`: each tuned model beside its base
+    profiles: pd.DataFrame  # `depth.PROFILES`: layers of each model
+    published: pd.DataFrame  # `aw2024.PUBLISHED`: the correlation table that was published
+
+
+def of_run(
+    scores: pd.DataFrame,
+    models: pd.DataFrame,
+    options: Options | None = None,
+    tables: Mapping[str, pd.DataFrame] | None = None,
+) -> Found:
+    """Find what scores and properties of models say together.
+
+    Args:
+      scores: score rows in the schema of `io.rows`.
+      models: properties, one row per model (index `model`), as `data.properties.wide` gives them.
+      options: how.
+      tables: figures of a paper as `data.published.table` gives them, by name
+        ("aw2024/correlations"); what is not there is left out.
+
+    Raises:
+      InputError: as `of_models` does; or if a table that `options.paper` needs is not there.
+    """
+    options, tables = options or Options(), tables or {}
+    summary = model_scores_lib.model_scores(scores)
+    summary = pd.concat([summary, *_printed(summary, tables)], ignore_index=True)
+    compared = _compare(summary, models, options)
+    found = [*compared, *depth.findings(summary, models)]
+    if "aw2024/correlations" in tables:
+        found += aw2024.correlations(tables["aw2024/correlations"])
+    found += oota2025.contrasts(tables)
+    rows = finding_rows.table(found)
+    return Found(
+        findings=rows,
+        remarks=finding_rows.remarks(found),
+        checks=checks(options.paper, rows) if options.paper else aw2024.no_checks(),
+        model_scores=summary,
+        rois=model_scores_lib.model_scores(scores, by_roi=True),
+        pairs=gains.pairs(_outcomes(summary, options), _joined(summary, models)),
+        profiles=depth.profiles(scores),
+        published=aw2024.published(tables.get("aw2024/correlations"), rows),
+    )
+
+
+def of_models(scores: pd.DataFrame, models: pd.DataFrame, **options) -> pd.DataFrame:
+    """Compare models: gains by instruction tuning, correlations with properties, numbers of units.
+
+    Args:
+      scores: score rows in the schema of `io.rows`.
+      models: properties, one row per model (index `model`).
+      options: fields of `Options`.
+
+    Returns:
+      Rows with `COLUMNS`. What each analysis does is in `LEGENDS`.
+
+    Raises:
+      InputError: if there is one model only, a model has two rows of properties or two scores on a
+        data set, a property that is asked for is not there, or the base of a tuned model is not.
+    """
+    summary = model_scores_lib.model_scores(scores)
+    return finding_rows.table(_compare(summary, models, Options(**options)))
+
+
+def checks(name: str, findings: pd.DataFrame) -> pd.DataFrame:
+    """Hold the numbers that a paper printed against findings from its own tables.
+
+    Args:
+      name: of the paper, one of `CHECKS`.
+      findings: rows with `COLUMNS`.
+
+    Returns:
+      Rows with `aw2024.CHECK_COLUMNS`: the quantity, what was published, what was found, how far
+      rounding lets them differ, whether they agree, and a remark.
+
+    Raises:
+      InputError: if the name is not known, or a finding is not there.
+    """
+    if name not in CHECKS:
+        raise InputError(f"published numbers must be those of {', '.join(CHECKS)}, got {name!r}.")
+    return CHECKS[name](findings)
+
+
+def _compare(summary, models, options) -> list[finding_rows.Finding]:
+    joined = _joined(summary, models)
+    families = sorted(set(joined.family) - {""}) if "family" in joined else []
+    unknown = [name for name in options.apart if name not in families]
+    if unknown:
+        raise InputError(
+            f"apart must be families of models, of {', '.join(families) or 'none'}: {unknown[0]!r}."
+        )
+    outcomes = _outcomes(summary, options)
+    return [
+        *gains.findings(
+            outcomes,
+            joined,
+            apart=options.apart,
+            num_resamples=options.num_resamples,
+            rng=np.random.default_rng(options.seed),
+            confidence=options.confidence,
+        ),
+        *correlations.findings(
+            outcomes,
+            joined,
+            predictors=options.predictors,
+            apart=options.apart,
+            confidence=options.confidence,
+        ),
+        *correlations.by_units(summary, joined, apart=options.apart),
+        *_ceilings(outcomes),
+    ]
+
+
+def _joined(summary: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Return the properties of the models that have scores; NaN of those without properties."""
+    twice = models.index[models.index.duplicated()]
+    if len(twice):
+        raise InputError(f"properties must have one row per model: {twice[0]} has two.")
+    scored = list(dict.fromkeys(summary.model))
+    if len(scored) < 2:
+        raise InputError(f"findings are about several models: scores have only {scored[0]}.")
+    joined = models.reindex(scored)
+    for name in ("family", "base"):
+        if name in joined:
+            joined[name] = joined[name].fillna("")
+    return joined
+
+
+def _outcomes(summary: pd.DataFrame, options: Options) -> pd.DataFrame:
+    """Return one score per outcome and model, with all of its units."""
+    own = summary[summary.units == model_scores_lib.ALL_UNITS]
+    several = own.groupby(["dataset", "metric", "model"]).instruction.transform("nunique") > 1
+    own = own[~several | (own.instruction == options.instruction)]
+    if several.any() and not (own.instruction == options.instruction).any():
+        raise InputError(
+            f"instruction must be one that models were given: {options.instruction!r} is not among "
+            f"{sorted(set(summary.instruction))}."
+        )
+    twice = own[own.duplicated(["dataset", "metric", "model"])]
+    if len(twice):
+        row = twice.iloc[0]
+        protocols = own[(own.model == row.model) & (own.dataset == row.dataset)].protocol
+        raise InputError(
+            f"scores must have one row per model and data set: {row.model} has several on "
+            f"{row.dataset} ({row.metric}; protocols {', '.join(sorted(set(protocols)))})."
+        )
+    metrics = own.groupby("dataset").metric.transform("nunique")
+    names = own.dataset.where(metrics == 1, own.dataset + " (" + own.metric + ")")
+    return own.assign(
+        outcome=names,
+        is_behavioral=own.metric == BEHAVIORAL,
+        is_average=own.dataset.isin((AVERAGE, PRINTED)),
+    )
+
+
+def _ceilings(outcomes: pd.DataFrame) -> list[finding_rows.Finding]:
+    """Report ceilings that are the same for all models, which published ones are."""
+    found = []
+    for name, own in outcomes.groupby("outcome", sort=False):
+        # Scores that were printed divided by their ceiling have one of 1, which says nothing.
+        if own.ceiling.notna().all() and own.ceiling.nunique() == 1 and own.ceiling.iloc[0] != 1:
+            value = finding_rows.number(float(own.ceiling.iloc[0]), n=len(own))
+            found.append(finding_rows.Finding("ceiling", "all", "", str(name), "ceiling", value))
+    return found
+
+
+def _printed(summary: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[pd.DataFrame]:
+    """Add the average that a paper printed as an outcome beside that of the data sets' figures."""
+    own = summary[(summary.dataset == AVERAGE) & (summary.protocol == "published:aw2024")]
+    if "aw2024/models" not in tables or not len(own):
+        return []
+    printed = tables["aw2024/models"].set_index("model").average.reindex(own.model)
+    ceilings = tables.get("aw2024/noise_ceilings")
+    ceiling = np.nan
+    if ceilings is not None:
+        ceiling = float(ceilings.set_index("dataset").ceiling["average"])
+    scores = printed.to_numpy(float)
+    return [own.assign(dataset=PRINTED, score=scores, best_score=scores, ceiling=ceiling)]

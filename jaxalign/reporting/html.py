@@ -1,0 +1,100 @@
+"""Tables, charts and figures -> one self-contained HTML page."""
+
+import base64
+import functools
+import importlib.resources
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jinja2
+import pandas as pd
+
+from jaxalign.reporting import charts as charts_lib
+from jaxalign.reporting.charts import Chart
+
+TEMPLATE = pathlib.Path(__file__).with_name("page.html.j2")
+STYLE = pathlib.Path(__file__).with_name("page.css")
+SCRIPT = pathlib.Path(__file__).with_name("page.js")
+_LEAST_ROWS = 8  # of a table that is worth sorting and filtering
+_LONG = 40  # characters of a cell whose text may go over several lines
+
+
+class Section(NamedTuple):
+    """A heading with text, charts, figures and tables under it."""
+
+    title: str
+    text: Sequence[str] = ()
+    tables: Sequence[tuple[str, pd.DataFrame]] = ()  # caption, table
+    figures: Sequence[tuple[str, bytes]] = ()  # alternative text, SVG
+    charts: Sequence[Chart] = ()
+    notes: Sequence[str] = ()  # how to read what is there; folded away
+
+
+def page(
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    provenance: str,
+    tiles: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Render the page; scripts and figures are embedded, and nothing is fetched.
+
+    A page without charts has no script.
+
+    Args:
+      title: heading of the page.
+      lead: what was found, in a sentence or two.
+      sections: in order.
+      provenance: preformatted text at the end.
+      tiles: numbers that stand out at the top, each with what it counts.
+    """
+    has_charts = any(section.charts for section in sections)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["cell"] = cell
+    environment.filters["order"] = lambda x: "" if x != x else repr(x)
+    environment.filters["data_uri"] = lambda svg: (
+        "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+    )
+    environment.tests["number"] = lambda x: isinstance(x, int | float)
+    environment.tests["long"] = lambda x: isinstance(x, str) and len(x) > _LONG
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        title=title,
+        lead=lead,
+        sections=sections,
+        provenance=provenance,
+        tiles=tiles,
+        charts=has_charts,
+        config=charts_lib.CONFIG,
+        least_rows=_LEAST_ROWS,
+        style=STYLE.read_text(encoding="utf-8"),
+        script=SCRIPT.read_text(encoding="utf-8") if has_charts else "",
+        vega=charts_lib.bundle() if has_charts else "",
+        datatables=_datatables() if has_charts else "",
+    )
+
+
+@functools.cache
+def _datatables() -> str:
+    """Return DataTables as an ES module."""
+    # Of all packages that bundle it, itables has the one file that needs no other.
+    bundle = importlib.resources.files("itables") / "html" / "dt_bundle.js"
+    return bundle.read_text(encoding="utf-8")
+
+
+def cell(value: object) -> str:
+    """Return a table cell: three decimals, and a dash for what is undefined.
+
+    Numbers from 10,000 on are rounded to whole ones, and those that three decimals would show as
+    zero have an exponent.
+    """
+    if isinstance(value, float):
+        if value != value:
+            return "–"
+        if abs(value) >= 1e4:
+            return f"{value:,.0f}"
+        return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
+    return str(value)

@@ -1,0 +1,203 @@
+"""What a report says in words: remarks, captions, the summary as text, the first sentence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from jaxalign.reporting import comparisons, tables
+
+GROUP_AND_SUBJECTS = (
+    "Group: best layer and its score. Subjects: layer chosen inside the training data."
+)
+CHECKS = "Published numbers that do not follow from the published tables."
+ALIGNMENT = (
+    "The one score of the protocol over all subjects: what it reports, the raw score, the ceiling; "
+    "of a shuffled protocol also the raw score in contiguous folds of the same data."
+)
+MARGINS = (
+    "Best layer by the mean over subjects, and its margin over the second, with a 95 % interval; "
+    "both are picked on the scores shown."
+)
+CONTROLS = (
+    "Layers chosen inside the training data. Subjects: mean of the paired differences, 95 % "
+    "interval. Group best: highest score of any layer, a maximum, and so never below layer 0."
+)
+BEYOND = (
+    "R2 out of sample, raw (negative values are not clipped), of the network alone, of all "
+    "controls together, and of both with a penalty for each; at the layer that explains most of "
+    "the group, a maximum and so optimistic. omega: percent of the network's that the controls "
+    "explain too."
+)
+ORDERS = {
+    "shift": "Orders: responses shifted circularly within each run, which keeps their "
+    "autocorrelation. Exact for stationary runs.",
+    "block": "Orders: blocks of neighbouring samples permuted within each run. What crosses the "
+    "edge of a block is lost, so blocks must be long beside the autocorrelation.",
+    "row": "Orders: samples permuted within each run, as if they were independent. For time series "
+    "such tests reject far too often.",
+}
+MODELS = (
+    "Layers chosen inside the training data. First minus second, mean over subjects, 95 % interval "
+    "over subjects and folds; paired t and Wilcoxon tests over subjects, d_z and rank-biserial "
+    "correlation, adjusted over regions by Benjamini-Hochberg."
+)
+SIGNIFICANCE = (
+    "Largest score of any layer, against the largest of any layer with responses in each other "
+    "order, everything fitted anew. p_adjusted: Benjamini-Hochberg over regions; of single "
+    "subjects over subjects and regions, significant at .05. No p is less than 1 / (1 + "
+    "num_orders)."
+)
+
+
+def remarks(
+    rows: pd.DataFrame,
+    left_out: Sequence[str],
+    planted: Mapping[str, Any] | None,
+    layers: pd.DataFrame,
+) -> list[str]:
+    """Say in sentences what the tables of an encoding run do not show by themselves.
+
+    Args:
+      rows: its score rows.
+      left_out: subjects without a score.
+      planted: settings of a simulation: model, layer and noise_sd; None of real responses.
+      layers: margins of layers, as `tables.layer_margins` gives them.
+    """
+    subjects = [s for s in dict.fromkeys(rows.subject) if s != tables.GROUP]
+    said = []
+    if left_out:
+        said.append(
+            f"Left out, {len(left_out)} of {len(subjects) + len(left_out)} subjects, because "
+            f"every target is constant: {', '.join(left_out)}."
+        )
+    if planted is not None:
+        said += _planted(rows, planted, layers)
+    undefined = int(rows.num_nan.sum())
+    if undefined:
+        said.append(
+            f"{undefined} scores of a target in a fold are undefined; a target with one of them "
+            "enters no mean over targets, and a fold without any defined score makes the row's "
+            "choice of a layer undefined."
+        )
+    if len(subjects) == 1:
+        said.append(
+            f"There is one column of subjects, {subjects[0]!r}: so no group, and no ceiling over "
+            "subjects."
+        )
+    elif tables.GROUP not in set(rows.subject):
+        said.append(
+            "There is no group, and ceilings are undefined, because no target is there in every "
+            "subject under the same roi and name."
+        )
+    edges = rows[(rows.control_of == "") & (rows.subject != tables.GROUP)]
+    # Of a single penalty, each choice is at both ends.
+    if not ((edges.alpha_low_share == 1) & (edges.alpha_high_share == 1)).all():
+        said.append(
+            "Penalties chosen at the ends of the grid, networks only: "
+            f"{edges.alpha_low_share.mean():.1%} at the smallest, "
+            f"{edges.alpha_high_share.mean():.1%} at the largest."
+        )
+    return said
+
+
+def _planted(rows: pd.DataFrame, settings: Mapping[str, Any], layers: pd.DataFrame) -> list[str]:
+    model, layer = settings["model"], settings["layer"]
+    remarks = [
+        f"Planted: layer {layer} of {model}; weights drawn alike for all units, none of them or of "
+        f"the leading components preferred; noise {settings['noise_sd']} times the signal."
+    ]
+    for best in layers[layers.model == model].itertuples():
+        hit = "the planted layer" if best.best_layer == layer else f"NOT the planted layer {layer}"
+        remarks.append(
+            f"Best layer: {best.best_layer} ({hit}), mean r over {best.num_subjects} participants "
+            f"{best.best_score:.3f}; margin over the second, layer {best.second_layer} "
+            f"({best.second_score:.3f}): {best.margin:.3f}, 95 % interval "
+            f"[{best.ci_low:.3f}, {best.ci_high:.3f}] over folds and participants, who share the "
+            "signal."
+        )
+    # Ceilings are the responses' own: any row of a participant has them.
+    own = rows[rows.subject != tables.GROUP].drop_duplicates(["subject", "roi"])
+    remarks.append(
+        f"Planted ceiling (noiseless signal against responses): {own.signal_ceiling.mean():.3f}; "
+        f"leave-one-subject-out ceilings of the participants: {own.ceiling.mean():.3f}, from "
+        f"{own.ceiling.min():.3f} to {own.ceiling.max():.3f}."
+    )
+    return remarks
+
+
+def text(title: str, remarks: Sequence[str], found: Mapping[str, pd.DataFrame]) -> str:
+    """Return the summary of a run as text: remarks, then the tables that are there.
+
+    Args:
+      title: of the report.
+      remarks: sentences.
+      found: the tables by name.
+    """
+    number = lambda x: "–" if x != x else f"{x:.3f}"
+    show = lambda table: table.to_string(index=False, float_format=number, na_rep="–")
+    parts = [
+        f"{title}: {', '.join(dict.fromkeys(found['scores'].dataset))}",
+        *remarks,
+        *(["", ALIGNMENT, show(found["alignment"])] if "alignment" in found else []),
+        "",
+    ]
+    if "rois" in found:
+        parts += [GROUP_AND_SUBJECTS, show(shown(found["rois"])), ""]
+    if len(found.get("layers", ())):
+        parts += [MARGINS, show(shown(found["layers"])), ""]
+    if len(found.get("controls", ())):
+        parts += [f"Model minus control. {CONTROLS}", show(shown(found["controls"])), ""]
+    if "models" in found:
+        parts += [f"Between models. {MODELS}", show(shown(found["models"])), ""]
+    if "significance" in found:
+        parts += [f"Permutations. {SIGNIFICANCE}", show(shown(found["significance"])), ""]
+    if "beyond" in found:
+        parts += [f"Beyond controls. {BEYOND}", show(shown(found["beyond"])), ""]
+    if "findings" in found:
+        pooled = comparisons.brief(found["findings"])
+        parts += ["Findings, pooled over families; all are in findings.csv.", show(pooled), ""]
+    if "checks" in found:
+        bad = comparisons.failed(found["checks"])
+        parts += [CHECKS, show(bad.drop(columns="remark")) if len(bad) else "none", ""]
+    return "\n".join(parts)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out of a table what is the same in all rows, or undefined in all."""
+    if "group_score" in table and table.group_score.isna().all():
+        table = table.drop(columns="group_layer")
+    return table.drop(columns="dataset", errors="ignore").dropna(axis=1, how="all")
+
+
+def lead(dataset: str, found: Mapping[str, pd.DataFrame]) -> str:
+    """Say what was found: the region predicted best, and which controls stay behind there."""
+    rois = found["rois"].sort_values("subjects_score", ascending=False)
+    best = rois.iloc[0]
+    own = found["controls"]
+    own = own[(own.model == best.model) & (own.roi == best.roi)]
+    if best.num_subjects == 1:
+        return _lead_of_one(dataset, best, own)
+    ahead = [row.control for row in own.itertuples() if row.ci_low > 0]
+    close = [row.control for row in own.itertuples() if not row.ci_low > 0]
+    text = (
+        f"On {dataset}, {best.model} predicts {best.roi} best: mean r over {best.num_subjects} "
+        f"subjects {best.subjects_score:.3f} [{best.ci_low:.3f}, {best.ci_high:.3f}], ceiling "
+        f"{best.subjects_ceiling:.3f}; group r {best.group_score:.3f}, ceiling "
+        f"{best.group_ceiling:.3f}."
+    )
+    if ahead:
+        text += f" The subjects' interval is above {', '.join(ahead)}"
+        text += f", and not above {', '.join(close)}." if close else ": all its controls."
+    elif close:
+        text += f" The subjects' interval is above none of {', '.join(close)}."
+    return text
+
+
+def _lead_of_one(dataset: str, best, controls: pd.DataFrame) -> str:
+    """Say the same of a single subject, who stands for no others."""
+    text = f"On {dataset}, {best.model} predicts {best.roi} best: r {best.subjects_score:.3f}."
+    if len(controls):
+        each = ", ".join(f"{row.control} {row.control_score:.3f}" for row in controls.itertuples())
+        text += f" Its controls: {each}."
+    return text

@@ -1,0 +1,123 @@
+"""Charts: marks lie where the scores say, undefined numbers are nothing, names stay names."""
+
+import json
+import math
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pandas as pd
+import pytest
+from score_rows import NAN, study
+
+from jaxalign.reporting import build, charts
+from jaxalign.reporting.charts import models as charts_models
+from jaxalign.reporting.charts import parts as charts_parts
+from jaxalign.reporting.charts import rois as charts_rois
+
+MODELS = pd.DataFrame(
+    {
+        "dataset": "d",
+        "model": ["a", "b", "a-tuned", "b-tuned", "c"],
+        "family": ["F", "F", "F", "F", "G"],
+        "tuned": pd.Series([False, False, True, True, None], dtype=object),
+        "base": ["", "", "a", "b", ""],
+        "num_parameters": [1e6, 1e8, 1e6, 1e9, 1e7],
+        "score": [0.1, 0.2, 0.15, 0.1, 0.3],
+    }
+)
+
+
+def scatter(table=MODELS):
+    return charts_models.scatter(
+        table, "num_parameters", title="Size", label="parameters", log=True
+    )
+
+
+def test_trends_are_least_squares():
+    rows = pd.DataFrame(scatter().spec["datasets"]["table"])
+    ends = rows[rows._drawn & (rows.family == charts_models.ALL)]
+    slope, intercept = np.polyfit(np.log10(MODELS.num_parameters), MODELS.score, 1)
+    expected = intercept + slope * np.log10(ends.num_parameters)
+    np.testing.assert_allclose(ends.score, expected, atol=1e-5)
+    # Of the one model of family G there is no line.
+    assert set(rows[rows._drawn].family) == {charts_models.ALL, "F"}
+    assert len(scatter().rows) == len(MODELS)
+
+
+def test_too_few_models_have_no_scatter():
+    assert scatter(MODELS.assign(num_parameters=[1e6, 1e7, NAN, NAN, NAN])) is None
+
+
+def test_pairs_join_a_model_and_its_base():
+    rows = {row["model"]: row for row in charts_models.pairs(MODELS).rows}
+    assert set(rows) == {"a-tuned", "b-tuned"}
+    assert rows["a-tuned"]["gain_percent"] == pytest.approx(50)
+    assert (rows["b-tuned"]["change"], rows["b-tuned"]["base"]) == ("loss", "b")
+    assert charts_models.pairs(MODELS[MODELS.model != "a"]).rows[0]["model"] == "b-tuned"
+    assert charts_models.pairs(MODELS[MODELS.base == ""]) is None
+
+
+def test_bars_and_profiles_have_the_scores():
+    bars = pd.DataFrame(charts_rois.roi_bars(study()).rows).set_index(["features", "roi"])
+    assert bars.score["net", "LATL"] == pytest.approx(0.31)  # layer 1, by its inner R2
+    assert bars.score["word_rate", "LIFG"] == pytest.approx(0.14)
+    assert bars.ceiling["untrained", "LATL"] == pytest.approx(0.5)
+    rows = pd.DataFrame(charts_rois.layer_profiles(study(), "net").rows)
+    own = rows[(rows.features == "net") & (rows.roi == "LATL")]
+    group = own[own.level.str.contains("group")].sort_values("layer")
+    np.testing.assert_allclose(group.score, [0.30, 0.60, 0.50])
+    people = own[~own.level.str.contains("group")].sort_values("layer")
+    np.testing.assert_allclose(people.score, [0.10, 0.31, 0.22])
+
+
+@pytest.mark.parametrize("make", [charts_rois.roi_bars, lambda x: charts_rois.depth(x)])
+def test_undefined_numbers_are_null(make):
+    rows = pd.concat([study(), study(rename=lambda x: {"net": "other"}.get(x, x))])
+    rows = rows.assign(score=NAN, ceiling=NAN, fold_scores=[np.full(2, NAN)] * len(rows))
+    chart = make(rows)
+    assert "NaN" not in json.dumps(chart.spec, allow_nan=False)
+    assert {row["score"] for row in chart.rows} == {None}
+
+
+def test_a_drawing_is_the_same_bytes_and_names_are_escaped():
+    name = "<script>&$x$"
+    chart = scatter(MODELS.replace({"family": {"F": name}}))
+    drawn = charts.svg(chart)
+    assert drawn == charts.svg(chart) and b"<script" not in drawn
+    texts = ["".join(x.itertext()) for x in ET.fromstring(drawn).iter()]
+    assert name in texts
+    assert charts.pdf(drawn).startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    "d, area", [(0.0, math.pi), (3.0, 0.0), (1.0, 2 * math.pi / 3 - 3**0.5 / 2)]
+)
+def test_overlap_of_circles_by_hand(d, area):
+    assert charts_parts.overlap(d, 1.0, 1.0) == pytest.approx(area)
+
+
+def test_venn_areas_are_the_parts():
+    table = {"panel": ["x", "y"], "first": "A", "second": "B"}
+    table |= {"unique_first": [0.3, -0.1], "shared": [0.4, 0.2], "unique_second": [0.2, 0.1]}
+    chart = charts_parts.venn(pd.DataFrame(table), name="v", title="V", unit="R2")
+    rows = pd.DataFrame(chart.spec["datasets"]["table"])
+    drawn = rows[rows._drawn]
+    assert set(drawn.panel) == {"x"}  # no area is negative
+    radius = {side: np.ptp(own._x) / 2 for side, own in drawn.groupby("_side")}
+    assert (radius["first"] / radius["second"]) ** 2 == pytest.approx(0.7 / 0.6, rel=1e-4)
+    centre = {side: own._x.mean() for side, own in drawn.groupby("_side")}
+    d = centre["second"] - centre["first"]
+    shared = charts_parts.overlap(d, radius["first"], radius["second"])
+    assert shared / (np.pi * radius["first"] ** 2) == pytest.approx(0.4 / 0.7, rel=1e-3)
+    assert [row["value"] for row in chart.rows] == [0.3, 0.4, 0.2, -0.1, 0.2, 0.1]
+
+
+def test_latex_is_escaped_and_has_rules():
+    table = pd.DataFrame({"best_model": ["a_b & 50%"], "score": [NAN], "n": [3]})
+    text = build.latex(table, "x")
+    assert r"a\_b \& 50\%" in text and r"\toprule" in text and "best model" in text
+    assert "--" in text and "nan" not in text.lower()
+
+
+def test_files_have_names_that_files_can_have():
+    assert build.file_name("layers_org/model b") == "layers_org_model_b"

@@ -1,0 +1,48 @@
+"""Tables of tests, against SciPy by hand."""
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+from score_rows import frame, row
+
+from jaxalign.reporting import inference
+
+
+def networks(rng, scores):
+    """Return one row per network, subject and ROI, of a single layer."""
+    return frame(
+        row(model, f"s{i}", roi, 0, folds.tolist(), num_layers=0)
+        for (model, roi), subjects in scores.items()
+        for i, folds in enumerate(subjects)
+    )
+
+
+def test_pairs_of_networks_by_hand(rng):
+    scores = {(m, r): rng.normal(0.3, 0.1, (9, 4)) for m in "abc" for r in ("X", "Y")}
+    found = inference.between_models(networks(rng, scores))
+    assert [tuple(x) for x in found[["first", "second", "roi"]].to_numpy()] == [
+        (*pair, roi) for pair in (("a", "b"), ("a", "c"), ("b", "c")) for roi in ("X", "Y")
+    ]
+    for (first, second), own in found.groupby(["first", "second"]):
+        p_t, p_w = [], []
+        for test in own.itertuples():
+            d = (scores[first, test.roi] - scores[second, test.roi]).mean(axis=1)
+            assert test.difference == pytest.approx(d.mean()) and test.num_subjects == 9
+            assert (test.t, test.p_t) == pytest.approx(tuple(scipy_stats.ttest_1samp(d, 0)))
+            assert test.d_z == pytest.approx(d.mean() / d.std(ddof=1))
+            p_t.append(test.p_t)
+            p_w.append(scipy_stats.wilcoxon(d, method="exact").pvalue)
+            assert test.p_wilcoxon == pytest.approx(p_w[-1])
+            assert test.ci_low < test.difference < test.ci_high
+        for p, adjusted in ((p_t, own.p_t_adjusted), (p_w, own.p_wilcoxon_adjusted)):
+            np.testing.assert_allclose(adjusted, scipy_stats.false_discovery_control(p))
+
+
+def test_regions_and_subjects_that_both_have(rng):
+    scores = {("a", "X"): rng.normal(size=(5, 3)), ("b", "X"): rng.normal(size=(7, 3))}
+    scores["a", "Y"] = rng.normal(size=(5, 3))
+    scores["b", "X"][1, 2] = np.nan
+    (test,) = inference.between_models(networks(rng, scores)).itertuples()
+    assert test.roi == "X" and test.num_subjects == 4
+    d = (scores["a", "X"] - scores["b", "X"][:5]).mean(axis=1)
+    assert test.p_t == pytest.approx(scipy_stats.ttest_1samp(d[~np.isnan(d)], 0).pvalue)

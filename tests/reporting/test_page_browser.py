@@ -1,0 +1,168 @@
+"""The page in a real browser: it sorts, filters, answers a pointer, and changes its theme."""
+
+import browser
+import numpy as np
+import pandas as pd
+import pytest
+from score_rows import frame, row
+
+from jaxalign.data import properties, published
+from jaxalign.reporting import build, findings
+
+pytestmark = pytest.mark.slow
+CONTROLS = ("untrained", "shifted", "word_rate", "word_length", "length", "position")
+ROIS = ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory):
+    """The page of 33 published models."""
+    rows = published.score_rows("aw2024")
+    models = properties.wide(properties.join([published.properties("aw2024")]))
+    names = ("correlations", "models", "noise_ceilings")
+    tables = {f"aw2024/{name}": published.table(f"aw2024/{name}") for name in names}
+    options = findings.Options(paper="aw2024", apart=("GPT2",), num_resamples=99)
+    found = findings.of_run(rows, models, options, tables)
+    folder = tmp_path_factory.mktemp("papers")
+    report = build.build(rows, models=models, found=found, title="Published", provenance="none")
+    report.write(folder)
+    return folder / build.PAGE
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory):
+    """The page of a run of the size of Alice's: 6 regions, 28 subjects, 2 models, controls."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for model, num_layers in (("minilm", 6), ("stories", 5)):
+        for name in (model, *CONTROLS):
+            depth = num_layers if name in (model, "untrained", "shifted") else 0
+            changes = {"num_layers": depth, "ceiling": 0.3}
+            changes["control_of"] = "" if name == model else model
+            for subject in [*(f"s{i}" for i in range(27)), "group"]:
+                for roi in ROIS:
+                    for layer in range(depth + 1):
+                        folds = (rng.normal(0.1 + 0.1 * (name == model), 0.05, 6)).tolist()
+                        rows.append(row(name, subject, roi, layer, folds, **changes))
+    folder = tmp_path_factory.mktemp("encoded")
+    report = build.build(frame(rows), title="Encoded", provenance="none")
+    report.write(folder)
+    return folder / build.PAGE
+
+
+def cells(view, column: int) -> list[str]:
+    """Return the text of a column of the table of models."""
+    return view.page.locator("#models tbody tr").evaluate_all(
+        "(rows, i) => rows.map((row) => row.cells[i].textContent)", column
+    )
+
+
+def test_the_table_of_models_sorts_and_filters(papers):
+    with browser.browser() as started:
+        view = browser.View(started, papers)
+        view.draw_all()
+        heads = view.page.locator("#models th").all_inner_texts()
+        heads = [x.split("\n")[0].strip() for x in heads]
+        mmlu = heads.index("mmlu")
+        head = view.page.locator("#models th").nth(mmlu)
+        assert len(cells(view, mmlu)) == 33
+        for order in ("ascending", "descending"):
+            head.click()
+            assert head.get_attribute("aria-sort") == order
+            values = cells(view, mmlu)
+            known = [float(x) for x in values if x != "–"]
+            assert known == sorted(known, reverse=order == "descending")
+            # 12 vanilla models have no value; they stand last either way.
+            assert values[len(known) :] == ["–"] * 12
+        region = view.page.locator(".scroll", has=view.page.locator("#models"))
+        region.get_by_label("Filter").fill("llama")
+        assert len(cells(view, 0)) == 8
+        assert region.get_by_role("status").inner_text().startswith("8 rows")
+        region.get_by_label("Filter").fill("no such model")
+        assert "No row" in region.inner_text()
+
+
+def test_the_keyboard_sorts(papers):
+    with browser.browser() as started:
+        view = browser.View(started, papers)
+        view.draw_all()
+        head = view.page.locator("#models th").first
+        head.get_by_role("button").first.focus()
+        view.page.keyboard.press("Enter")
+        assert head.get_attribute("aria-sort") == "ascending"
+        assert cells(view, 0) == sorted(cells(view, 0))
+
+
+def test_a_mark_tells_its_numbers(papers):
+    with browser.browser() as started:
+        view = browser.View(started, papers)
+        view.draw_all()
+        figure = view.page.locator("figure", has_text="Alignment against parameters").first
+        marks = figure.locator("path[aria-roledescription='point']")
+        assert marks.count() == 4 * 33  # the average and three data sets
+        mark = figure.locator("path[aria-label*='vicuna-33b'][aria-label*='average']")
+        mark.hover()
+        tip = view.page.locator("#vg-tooltip-element.visible")
+        tip.wait_for()
+        text = tip.inner_text()
+        for said in ("vicuna-33b", "LLaMA", "instruction-tuned", "33G", "0.232"):
+            assert said in text
+        figure.locator("summary").click()
+        assert figure.locator("tbody tr").count() == 4 * 33
+        assert figure.get_by_role("link", name="Save as CSV").get_attribute("download")
+
+
+def test_the_theme_changes_with_the_button(papers):
+    with browser.browser() as started:
+        view = browser.View(started, papers, scheme="light")
+        back = lambda: view.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        light = back()
+        button = view.page.get_by_role("button", name="Theme")
+        button.click()
+        assert button.inner_text() == "Theme: light" and back() == light
+        button.click()
+        assert button.inner_text() == "Theme: dark" and back() != light
+        # Charts follow without being drawn again.
+        view.draw_all()
+        label = view.page.locator(".plot svg text").first
+        ink = view.page.evaluate("getComputedStyle(document.body).color")
+        assert label.evaluate("x => getComputedStyle(x).fill") == ink
+
+
+def test_what_does_not_follow_is_on_the_page(papers):
+    with browser.browser() as started:
+        text = browser.View(started, papers).page.locator("main").inner_text()
+        assert "Published numbers that do not follow from the published tables" in text
+        assert "tuned, LLaMA" in text and "published -0.54" in text
+
+
+def test_a_page_of_published_models(papers, tmp_path):
+    browser.check_page(papers, tmp_path)
+
+
+def test_a_page_of_an_encoding_run(encoded, tmp_path):
+    browser.check_page(encoded, tmp_path)
+
+
+def test_regions_and_layers_are_drawn(encoded):
+    with browser.browser() as started:
+        view = browser.View(started, encoded)
+        assert view.draw_all() >= 5
+        bars = view.page.locator("figure", has_text="Regions: models beside").first
+        # 2 models with 6 controls, in 6 regions.
+        assert bars.locator("path[aria-roledescription='bar']").count() == 2 * 7 * 6
+        for roi in ROIS:
+            assert bars.locator("svg").get_by_text(roi, exact=True).count() == 2
+        tables = view.page.locator("table.grid caption").all_inner_texts()
+        assert any("paired differences" in x for x in tables)
+
+
+def test_files_for_papers_are_beside_the_page(papers):
+    folder = papers.parent
+    found = pd.read_csv(folder / "findings.csv")
+    assert list(found.columns) == list(findings.COLUMNS)
+    for name in ("scatter_num_parameters", "pairs", "correlations"):
+        assert (folder / f"{name}.svg").read_text().startswith("<svg")
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    tex = (folder / "checks.tex").read_text()
+    assert r"\toprule" in tex and "%" not in tex.replace(r"\%", "")
