@@ -72,7 +72,7 @@ def test_greedy_equals_full_passes(network):
         for i, row in enumerate(rows):
             row.append(int(all_logits[i, len(row) - 1].argmax()))
     assert found.tokens.tolist() == [row[n:] for row, n in zip(rows, lengths, strict=True)]
-    assert len(set(found.tokens[0].tolist())) > 2
+    assert len(set(found.tokens[0].tolist())) > 1  # more than one token over and over
 
 
 def test_answers_depend_on_what_was_read_but_not_on_padding(network):
