@@ -35,7 +35,7 @@ find_python() {
 make_venv() {
   local python
   python=$(find_python)
-  say "making $venv with $python (once; a minute or two)"
+  say "making $venv with $python (once; a few minutes)"
   rm -rf "$venv"
   "$python" -m venv "$venv"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$repo[test]" >&2
