@@ -20,10 +20,11 @@ from jaxalign.reporting import (
     tables,
 )
 from jaxalign.reporting.charts import Chart
+from jaxalign.reporting.charts import instructions as charts_instructions
 from jaxalign.reporting.charts import models as charts_models
 from jaxalign.reporting.charts import parts as charts_parts
 from jaxalign.reporting.charts import rois as charts_rois
-from jaxalign.reporting.findings import PRINTED, Found
+from jaxalign.reporting.findings import Found
 from jaxalign.reporting.findings import model_scores as scores_lib
 
 SUMMARY = "summary.txt"
@@ -32,6 +33,14 @@ PAGE = "index.html"
 _NOT_PRINTED = ("scores", "partition", "permutations", "profiles", "model_scores", "model_rois")
 _LONG_TABLE = 40  # rows, from which a table goes over several pages
 _MOST_NETWORKS = 6  # that have a chart of their layers each
+_MOST_NAMES = 6  # of data sets at the top
+
+
+class Told(NamedTuple):
+    """What was found of models that were given several instructions."""
+
+    tables: Mapping[str, pd.DataFrame]  # as `reporting.instructions.of_run` gives them
+    notes: Sequence[str]  # what to know of them; the first before all numbers and each chart
 
 
 class Report(NamedTuple):
@@ -81,7 +90,7 @@ def latex(table: pd.DataFrame, label: str) -> str:
       table: of numbers and text; numbers have three digits.
       label: for references, after "tab:".
     """
-    named = table.rename(columns=lambda x: str(x).replace("_", " "))
+    named = html.whole(table).rename(columns=lambda x: str(x).replace("_", " "))
     return named.to_latex(
         index=False,
         escape=True,
@@ -107,12 +116,14 @@ def build(
     descriptions: Mapping[str, str] | None = None,
     folds: str = "outer folds",
     figures: Sequence[tuple[str, bytes]] = (),
+    not_drawn: Sequence[str] = (),
+    told: Told | None = None,
     provenance: str = "",
 ) -> Report:
     """Make a report of score rows, with folds or published, and of what else is there.
 
     Args:
-      scores: rows in the schema of `io.rows`.
+      scores: rows in the schema of `io.rows`; none where there are instructions alone.
       models: properties, one row per model (index `model`), as `data.properties.wide` gives them.
       found: findings about them, as `findings.of_run` gives them.
       partition: rows of what models explain beyond controls.
@@ -124,24 +135,39 @@ def build(
       descriptions: sentences for each named protocol.
       folds: what the outer folds of nested ridge are, for the methods.
       figures: views of the brain: alternative text, SVG.
+      not_drawn: sentences on views that cannot be.
+      told: what instructions give, apart from `scores`.
       provenance: preformatted text.
     """
     folded = scores[scores.fold_scores.map(len) > 0]
     made = _of_folds(folded) if len(folded) else {}
     made = {"scores": scores.drop(columns=[*rows_lib.LISTS, "versions"])} | made
     made |= _of_rows(alignments, partition, significance)
-    made |= _of_models(scores, models, found)
-    remarks = summary.remarks(folded, left_out, planted, made["layers"]) if len(folded) else []
+    made |= _of_models(scores, models, found) if len(scores) else {}
+    remarks = summary.of_findings(found) if found is not None else []
+    remarks += summary.remarks(folded, left_out, planted, made["layers"]) if len(folded) else []
     remarks += _remarks(scores, found)
     drawn = _charts(folded, made, models)
-    names = ", ".join(dict.fromkeys(scores.dataset))
-    lead = summary.lead(folded.dataset.iloc[0], made) if len(folded) else _lead(scores, found)
-    told = methods.paragraphs(
+    if told is not None:
+        made |= told.tables
+        charted = charts_instructions.of_run(told.tables, lead=told.notes[0])
+        drawn |= {chart.name: chart for chart in charted}
+        remarks.append(f"Instructions: {told.notes[0]}")
+    lead = summary.lead(folded.dataset.iloc[0], made) if len(folded) else ""
+    lead = lead or (summary.lead_of_models(scores, found) if len(scores) else "")
+    methods_text = methods.paragraphs(
         scores, descriptions=descriptions or {}, folds=folds, has_findings=found is not None
     )
-    parts = sections.of_run(made, drawn, remarks=remarks, methods=told, figures=figures)
-    heading = f"{title}: {names}"
-    page = html.page(heading, lead, parts, provenance, _tiles(scores, made))
+    parts = sections.of_run(
+        made,
+        drawn,
+        remarks=remarks,
+        methods=methods_text,
+        figures=figures,
+        not_drawn=not_drawn,
+        told=() if told is None else told.notes,
+    )
+    page = html.page(title, lead, parts, provenance, _tiles(scores, made))
     return Report(title, lead, summary.text(title, remarks, made), made, drawn, page)
 
 
@@ -215,7 +241,8 @@ def _charts(folded, made: Mapping[str, pd.DataFrame], models) -> dict[str, Chart
         for model in list(dict.fromkeys(networks.model))[:_MOST_NETWORKS]:
             drawn.append(charts_rois.layer_profiles(folded, model))
         drawn.append(charts_rois.depth(folded))
-    drawn += _matrices(made["model_rois"])
+    if "model_rois" in made:
+        drawn += _matrices(made["model_rois"])
     if "beyond" in made:
         drawn.append(_beyond(made["beyond"]))
     return {chart.name: chart for chart in drawn if chart is not None}
@@ -254,7 +281,12 @@ def _tiles(scores: pd.DataFrame, made: Mapping[str, pd.DataFrame]) -> list[tuple
     """Return the numbers that stand out at the top."""
     networks = scores[scores.control_of == ""]
     count = lambda n, word: (str(n), word if n == 1 else f"{word}s")
-    tiles = [count(networks.model.nunique(), "model"), count(scores.dataset.nunique(), "data set")]
+    if scores.empty:
+        return []
+    names = list(dict.fromkeys(scores.dataset))
+    tiles = [count(networks.model.nunique(), "model"), count(len(names), "data set")]
+    if len(names) <= _MOST_NAMES:
+        tiles[-1] = (tiles[-1][0], f"{tiles[-1][1]}: {', '.join(names)}")
     num_rois = len(set(networks.roi) - {""})
     if num_rois > 1:
         tiles.append(count(num_rois, "region"))
@@ -262,11 +294,10 @@ def _tiles(scores: pd.DataFrame, made: Mapping[str, pd.DataFrame]) -> list[tuple
     if people:
         tiles.append(count(len(people), "subject"))
     if "findings" in made:
-        found = made["findings"]
-        gain = found[(found.analysis == "gain") & (found.statistic == "mean_percent")]
-        gain = gain[gain.subset.isin(("tuned", "all"))]
-        for row in gain[gain.outcome == scores_lib.AVERAGE].itertuples():
-            tiles.append((f"{row.value:+.1f} %", f"mean gain by tuning, {row.n} pairs"))
+        gain = comparisons.gain(made["findings"])
+        if gain is not None:
+            kind = f"mean gain by tuning, {gain.outcome}, {gain.n} pairs"
+            tiles.append((f"{gain.value:+.1f} %", kind))
     if "checks" in made:
         num = len(comparisons.failed(made["checks"]))
         tiles.append((str(num), "published numbers that do not follow"))
@@ -293,19 +324,3 @@ def _remarks(scores: pd.DataFrame, found: Found | None) -> list[str]:
             else "All published numbers follow."
         )
     return said
-
-
-def _lead(scores: pd.DataFrame, found: Found | None) -> str:
-    """Say of published scores which model is best where."""
-    networks = scores[(scores.control_of == "") & scores.score.notna()]
-    best = networks.loc[networks.groupby("dataset", sort=False).score.idxmax()]
-    said = ", ".join(f"{row.model} on {row.dataset} ({row.score:.3f})" for row in best.itertuples())
-    text = f"{networks.model.nunique()} models. Best aligned: {said}."
-    if found is None:
-        return text
-    gain = found.findings
-    gain = gain[
-        (gain.statistic == "mean_percent") & (gain.n > 1) & (gain.outcome != PRINTED)
-    ].drop_duplicates("outcome")
-    each = ", ".join(f"{row.value:+.1f} % on {row.outcome}" for row in gain.itertuples())
-    return f"{text} Instruction tuning changes alignment by {each}." if each else text

@@ -5,6 +5,7 @@ import pandas as pd
 
 from jaxalign.reporting import findings as findings_lib
 from jaxalign.reporting.findings import model_scores as scores_lib
+from jaxalign.reporting.findings.gains import MEAN_OF_DATASETS
 
 POOLED, WITHIN = "pooled", "within a family"
 _SUBSETS = ("tuned", "all", "vanilla")  # the paper's own first
@@ -16,6 +17,13 @@ PROPERTIES = {
     "behavior": ("behavioural alignment, |r| with reading times", False),
     "nwp_loss": ("loss of next-word prediction, nats", False),
     "training_tokens": ("training tokens", True),
+}
+# Names of predictors that are not properties' own.
+_LABELS = {
+    "log10_num_parameters": "log10 of parameters",
+    "log10_num_units": "log10 of units per layer",
+    "training_tokens": "training tokens",
+    "log10_training_tokens": "log10 of training tokens",
 }
 _MOST_PANELS = 6
 _GAINS = ("mean_percent", "mean_percent_by_base", "num_higher")
@@ -88,6 +96,12 @@ def points(scores: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def label(predictor: str) -> str:
+    """Return what charts and sentences call a predictor, as the axes of scatter plots do."""
+    known = PROPERTIES.get(predictor, (predictor.replace("_", " "), False))[0]
+    return _LABELS.get(predictor, known)
+
+
 def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
     """Return Pearson correlations of an outcome, pooled ones beside those within families.
 
@@ -96,7 +110,8 @@ def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
       outcome: the data set.
 
     Returns:
-      The rows and `scope`; predictor by predictor, the pooled one of each set of models first.
+      The rows, `scope`, and `relation`, what the predictor is called; predictor by predictor, the
+      pooled one of each set of models first.
     """
     own = findings[
         (findings.analysis == "correlation")
@@ -112,6 +127,7 @@ def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
     rank = own.subset.str.split(", ").str[0].map(_SUBSETS.index)
     predictors = list(dict.fromkeys(own.predictor))
     own = own.assign(scope=scope, _p=own.predictor.map(predictors.index), _rank=rank)
+    own["relation"] = own.predictor.map(label)
     order = ["_p", "_rank", "scope"]
     return own.sort_values(order, kind="stable").drop(columns=["_p", "_rank"])
 
@@ -137,6 +153,23 @@ def headline(findings: pd.DataFrame) -> pd.DataFrame:
         True,
     )
     return findings[kept.astype(bool)].reset_index(drop=True)
+
+
+def gain(findings: pd.DataFrame) -> pd.Series | None:
+    """Return the mean gain by tuning that papers head with: the mean of the brain data sets' means.
+
+    Of a single data set it is its own; None where nothing was tuned.
+    """
+    own = findings[
+        (findings.analysis == "gain")
+        & (findings.subset == "all")
+        & (findings.statistic == "mean_percent")
+        & findings.value.notna()
+    ]
+    if own.empty:
+        return None
+    mean = own[own.outcome == MEAN_OF_DATASETS]
+    return (mean if len(mean) else own).iloc[0]
 
 
 def brief(findings: pd.DataFrame) -> pd.DataFrame:

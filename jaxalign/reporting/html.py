@@ -58,7 +58,9 @@ def page(
     environment.filters["data_uri"] = lambda svg: (
         "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
     )
-    environment.tests["number"] = lambda x: isinstance(x, int | float)
+    environment.filters["whole"] = whole
+    environment.tests["number"] = _is_number
+    environment.tests["numeric"] = lambda column: all(_is_number(x) for x in column)
     environment.tests["long"] = lambda x: isinstance(x, str) and len(x) > _LONG
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
@@ -85,12 +87,38 @@ def _datatables() -> str:
     return bundle.read_text(encoding="utf-8")
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def whole(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose columns of whole numbers are integers, undefined ones aside.
+
+    Counts that may be undefined are floats in a frame, and need no decimals.
+    """
+    found = table.copy()
+    for name in table.columns[table.dtypes.map(lambda x: x.kind == "f")]:
+        known = table[name].dropna()
+        if len(known) and (known % 1 == 0).all():
+            found[name] = integers(table[name])
+    return found
+
+
+def integers(column: pd.Series) -> pd.Series:
+    """Return numbers as integers, and the undefined ones as they are."""
+    return pd.Series([x if x != x else int(x) for x in column], column.index, dtype=object)
+
+
 def cell(value: object) -> str:
     """Return a table cell: three decimals, and a dash for what is undefined.
 
-    Numbers from 10,000 on are rounded to whole ones, and those that three decimals would show as
-    zero have an exponent.
+    Integers have no decimals, and floats from 10,000 on neither; those that three decimals would
+    show as zero have an exponent.
     """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 1e4 else str(value)
     if isinstance(value, float):
         if value != value:
             return "–"

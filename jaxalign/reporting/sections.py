@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from jaxalign.reporting import comparisons, summary
+from jaxalign.reporting import comparisons, html, summary
 from jaxalign.reporting import findings as findings_lib
 from jaxalign.reporting.charts import Chart
 from jaxalign.reporting.html import Section
@@ -14,8 +14,16 @@ _MODELS = (
     "ceiling. Headings sort, undefined values stand last; the filter takes words in any order."
 )
 _FINDINGS = (
-    "Mean gains by instruction tuning, and correlations: pooled, and within families. Single pairs "
-    "and further statistics are in findings.csv."
+    "Mean gains by instruction tuning, and correlations: pooled, and within families. p adjusted: "
+    "Benjamini-Hochberg, for gains over the data sets of a subset, for correlations with "
+    "properties over the predictors of one subset and outcome, for those with behaviour over the "
+    "brain data sets of one subset, for published ones over the 11 categories; averages over data "
+    "sets stand alone. Single pairs and further statistics are in findings.csv."
+)
+_WINNERS = (
+    "Best instruction of each region and its margin over the second, both picked on these scores, "
+    "so that the margin is above 0 by construction; 95 % interval over subjects and folds. num "
+    "agree: subjects in whom it is best too."
 )
 _ROWS_CHECKS = (
     "Published numbers beside what the published tables give, with the difference that rounding "
@@ -30,6 +38,8 @@ def of_run(
     remarks: Sequence[str],
     methods: Sequence[str],
     figures: Sequence[tuple[str, bytes]] = (),
+    not_drawn: Sequence[str] = (),
+    told: Sequence[str] = (),
 ) -> list[Section]:
     """Return the sections that have something in them.
 
@@ -39,6 +49,8 @@ def of_run(
       remarks: what to know first.
       methods: paragraphs.
       figures: views of the brain: alternative text, SVG.
+      not_drawn: sentences on views that cannot be.
+      told: what to know of the instructions that models were given.
     """
     pick = lambda *starts: [x for name, x in charts.items() if name.startswith(starts)]
     parts = [
@@ -49,7 +61,7 @@ def of_run(
         _models(tables),
         Section("Alignment and properties of models", charts=pick("scatter_")),
         Section("Instruction tuning", charts=pick("pairs")),
-        Section("Brain views", figures=figures),
+        Section("Brain views", text=not_drawn, figures=figures),
         Section(
             "Regions",
             tables=_one(tables, "rois", summary.GROUP_AND_SUBJECTS + _OPTIMISTIC),
@@ -68,7 +80,7 @@ def of_run(
             tables=_one(tables, "beyond", summary.BEYOND),
             charts=pick("beyond"),
         ),
-        Section("Instructions", charts=pick("winners", "partition_", "venn_")),
+        _instructions(tables, pick("winners_", "shares_", "instruction_", "venn_"), told),
         Section("Methods", text=methods),
     ]
     return [x for x in parts if x.text or x.tables or x.figures or x.charts]
@@ -96,13 +108,15 @@ def _findings(tables: Mapping[str, pd.DataFrame], charts: Mapping[str, Chart]) -
         return Section("Findings")
     found = tables["findings"]
     shown = comparisons.headline(found)
+    counts = shown.statistic.str.startswith("num_")
+    shown = shown.assign(value=_mixed(shown.value, counts))
     names = dict.fromkeys(found.analysis)
     notes = [findings_lib.LEGENDS[x] for x in names if x in findings_lib.LEGENDS]
     published = _one(
         tables,
         "published_correlations",
-        "The published correlation table, with intervals and corrected p found again from the "
-        "published r.",
+        "The published correlation table, with intervals and p found again from the published r. "
+        "p adjusted: Benjamini-Hochberg over these 11 tests.",
     )
     undefined = tables.get("findings_remarks", pd.DataFrame())
     if len(undefined):
@@ -133,7 +147,15 @@ def _checks(tables: Mapping[str, pd.DataFrame]) -> Section:
             for x in checks.follows
         ]
     )
+    counts = (checks.tolerance == 0) & (checks.published % 1 == 0) & (checks.found % 1 == 0)
+    numbers = ("published", "found", "tolerance")
+    shown = shown.assign(**{name: _mixed(checks[name], counts) for name in numbers})
     return Section(title, text=[lead, *said], tables=[(_ROWS_CHECKS, shown)])
+
+
+def _mixed(column: pd.Series, counts: pd.Series) -> pd.Series:
+    """Return numbers of which some are counts, those as integers."""
+    return column.astype(object).mask(counts, html.integers(column.where(counts)))
 
 
 def _models(tables: Mapping[str, pd.DataFrame]) -> Section:
@@ -153,6 +175,20 @@ def _controls(tables: Mapping[str, pd.DataFrame]) -> Section:
     ]
     found = _one(tables, "controls", summary.CONTROLS)
     return Section("Model minus control", text=text if found else (), tables=found)
+
+
+def _instructions(
+    tables: Mapping[str, pd.DataFrame], charts: Sequence[Chart], told: Sequence[str]
+) -> Section:
+    won = tables.get("instruction_winners", pd.DataFrame())
+    if len(won):
+        # The texts of instructions are long, and stand above.
+        won = won.drop(columns=["winner", "second"])
+        won = won.rename(columns={"winner_label": "winner", "second_label": "second"})
+        first = ["roi", "outcome", "winner", "second"]
+        won = won[[*first, *(x for x in won if x not in first)]]
+    shown = [(_WINNERS, won)] if len(won) else []
+    return Section("Instructions", text=told[:1], notes=told[1:], charts=charts, tables=shown)
 
 
 def _permutations(tables: Mapping[str, pd.DataFrame]) -> Section:

@@ -6,6 +6,9 @@ from typing import Any
 import pandas as pd
 
 from jaxalign.reporting import comparisons, tables
+from jaxalign.reporting.findings import PRINTED, Found
+from jaxalign.reporting.findings.gains import MEAN_OF_DATASETS
+from jaxalign.reporting.findings.model_scores import AVERAGE, BEHAVIORAL
 
 GROUP_AND_SUBJECTS = (
     "Group: best layer and its score. Subjects: layer chosen inside the training data."
@@ -137,7 +140,7 @@ def text(title: str, remarks: Sequence[str], found: Mapping[str, pd.DataFrame]) 
     number = lambda x: "–" if x != x else f"{x:.3f}"
     show = lambda table: table.to_string(index=False, float_format=number, na_rep="–")
     parts = [
-        f"{title}: {', '.join(dict.fromkeys(found['scores'].dataset))}",
+        ": ".join(x for x in (title, ", ".join(dict.fromkeys(found["scores"].dataset))) if x),
         *remarks,
         *(["", ALIGNMENT, show(found["alignment"])] if "alignment" in found else []),
         "",
@@ -201,3 +204,100 @@ def _lead_of_one(dataset: str, best, controls: pd.DataFrame) -> str:
         each = ", ".join(f"{row.control} {row.control_score:.3f}" for row in controls.itertuples())
         text += f" Its controls: {each}."
     return text
+
+
+def lead_of_models(scores: pd.DataFrame, found: Found | None) -> str:
+    """Say of published scores what tuning changes, and which model is best where.
+
+    Args:
+      scores: score rows, at least one.
+      found: findings about them.
+    """
+    networks = scores[(scores.control_of == "") & scores.score.notna()]
+    num = networks.model.nunique()
+    said = [f"{num} {'model' if num == 1 else 'models'}."]
+    row = None if found is None else comparisons.gain(found.findings)
+    if row is not None:
+        said.append(
+            f"Instruction tuning changes brain alignment by {row.value:+.1f} % ({row.outcome}, "
+            f"{row.n} pairs)."
+        )
+    best = networks.loc[networks.groupby("dataset", sort=False).score.idxmax()]
+    for kind, own in (
+        ("Best aligned with brains", best[best.metric != BEHAVIORAL]),
+        ("With behaviour", best[best.metric == BEHAVIORAL]),
+    ):
+        each = [f"{x.model} on {x.dataset} ({x.score:.3f})" for x in own.itertuples()]
+        said += [f"{kind}: {', '.join(each)}."] if each else []
+    return " ".join(said)
+
+
+def of_findings(found: Found) -> list[str]:
+    """Say in plain sentences what a comparison of models has found: gains, and r with size.
+
+    Args:
+      found: of `findings.of_run`.
+    """
+    rows = found.findings
+    return [*_gains(rows, _behavioral(found)), *_size(rows)]
+
+
+def _behavioral(found: Found) -> set[str]:
+    own = found.model_scores
+    return set(own[own.metric == BEHAVIORAL].dataset)
+
+
+def _gains(rows: pd.DataFrame, behavioral: set[str]) -> list[str]:
+    first = comparisons.gain(rows)
+    if first is None:
+        return []
+    own = rows[(rows.analysis == "gain") & (rows.subset == "all")]
+    own = own.set_index(["outcome", "statistic"])
+    means = own.xs("mean_percent", level="statistic")
+    by_base = own.loc[(first.outcome, "mean_percent_by_base")]
+    ahead = own.loc[(first.outcome, "num_higher")]
+    text = (
+        f"Instruction tuning changes brain alignment by {first.value:+.1f} % ({first.outcome}; "
+        f"95 % interval over base models {by_base.ci_low:.1f} to {by_base.ci_high:.1f} %): "
+        f"{ahead.value:.0f} of {first.n} pairs are higher."
+    )
+    apart = {AVERAGE, PRINTED, MEAN_OF_DATASETS, *behavioral}
+    each = [f"{x:+.1f} % on {name}" for name, x in means.value.items() if name not in apart]
+    if len(each) > 1:
+        text += f" That is {', '.join(each)}."
+    for name, kind in ((AVERAGE, "average over data sets"), (PRINTED, "printed average column")):
+        if name in means.index:
+            text += f" {means.value[name]:+.1f} % on the {kind}."
+    said = [text]
+    said += [
+        f"Behavioural alignment ({name}) changes by {x.value:+.1f} % [{x.ci_low:.1f}, "
+        f"{x.ci_high:.1f}]; Wilcoxon's p = {x.p:.2g}."
+        for name, x in means.iterrows()
+        if name in behavioral
+    ]
+    return said
+
+
+def _size(rows: pd.DataFrame) -> list[str]:
+    """Put the pooled correlation with size next to those within families."""
+    own = rows[(rows.analysis == "correlation") & (rows.predictor == "log10_num_parameters")]
+    pooled = comparisons.brief(own)
+    if pooled.empty:
+        return []
+    outcome = pooled.outcome.iloc[0]
+    own = comparisons.correlations(own, outcome)
+    first = own[own.scope == comparisons.POOLED].iloc[0]
+    within = own[own.subset.str.startswith(f"{first.subset}, ")]
+    text = (
+        f"Over {first.n} {'models' if first.subset == 'all' else first.subset + ' models'}, "
+        f"alignment ({outcome}) goes with size: r = {first.value:.3f} [{first.ci_low:.3f}, "
+        f"{first.ci_high:.3f}] with the logarithm of parameters."
+    )
+    if len(within):
+        each = [
+            f"{x.subset.split(', ')[1]} {x.value:.3f} [{x.ci_low:.3f}, {x.ci_high:.3f}], "
+            f"{x.n} models"
+            for x in within.itertuples()
+        ]
+        text += f" Within families: {'; '.join(each)}."
+    return [text]

@@ -11,15 +11,19 @@ from jaxalign.data import properties, protocols, published
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
-from jaxalign.reporting import build, findings, methods
+from jaxalign.reporting import brain, build, exports, findings, instructions, methods
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 10
+VERSION = 11
 SUMMARY = build.SUMMARY
 ROWS = "rows.parquet"  # as the encode and collect stages name them
 PARTITION = "partition.parquet"
 SIGNIFICANCE = "significance.parquet"
 PROPERTIES = "properties.parquet"
+TARGETS = "targets.parquet"  # of the encode stage; only where targets have coordinates
+TOLD = ("targets", "partition")  # tables of the simulation of instructions
+INSTRUCTIONS = "oota2025/instructions"  # their texts and short names
+MOST_VIEWS = 6  # of brains, half a second each
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,35 +37,37 @@ class Config:
     predictors: tuple[str, ...] = ()  # properties to correlate with; (): all that vary
     instruction: str = ""  # whose scores count where a model was given several
     num_resamples: int = 9999
+    track: str = ""  # "mlflow" or "wandb", which the report is logged to; see reporting/exports.py
 
     def __post_init__(self):
-        self.options(0)  # checks them
+        _options(self, 0)  # checks them
 
-    def options(self, seed: int) -> findings.Options:
-        """Return how models are compared.
 
-        Raises:
-          InputError: if a setting is out of range.
-        """
-        return findings.Options(
-            paper=self.paper,
-            apart=tuple(self.apart),
-            predictors=tuple(self.predictors),
-            instruction=self.instruction,
-            num_resamples=self.num_resamples,
-            seed=seed,
-        )
+def _options(config: Config, seed: int) -> findings.Options:
+    return findings.Options(
+        paper=config.paper,
+        apart=tuple(config.apart),
+        predictors=tuple(config.predictors),
+        instruction=config.instruction,
+        num_resamples=config.num_resamples,
+        seed=seed,
+    )
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     """Plan the one report of the run.
 
     Raises:
-      InputError: if there is no stage with scores, or a paper is named whose tables are not read.
+      InputError: if there is no stage with scores, a paper is named whose tables are not read, or
+        the client of a tracker is not there.
     """
-    sources = [*upstream.get("encode", ()), *upstream.get("collect", ())]
+    names = ("encode", "collect", "instructions")
+    sources = [x for name in names for x in upstream.get(name, ())]
     if not sources:
-        raise InputError("a run must have the stage encode or collect, to have scores to report.")
+        raise InputError(
+            "a run must have the stage encode, collect or instructions, to have scores to report."
+        )
+    exports.check_tracker(config.track)
     known = tuple(upstream.get("properties", ()))
     if config.paper and not known:
         raise InputError(
@@ -93,10 +99,11 @@ def _report(config: Config, seed: int, planted: Artefact | None, artefact: Artef
         models = properties.wide(_read(kinds["properties"], PROPERTIES))
         if rows[rows.control_of == ""].model.nunique() > 1:
             tables = {name: published.table(name) for name in _papers(rows)}
-            found = findings.of_run(rows, models, config.options(seed), tables)
+            found = findings.of_run(rows, models, _options(config, seed), tables)
     encoded = [x for x in kinds["rows"] if x.stage == "encode"]
     alignments = [x.facts()["alignment"] for x in encoded]
     names = [x for x in dict.fromkeys(rows.protocol) if x in protocols.PROTOCOLS]
+    figures, not_drawn = _brains(encoded)
     report = build.build(
         rows,
         models=models,
@@ -109,26 +116,88 @@ def _report(config: Config, seed: int, planted: Artefact | None, artefact: Artef
         planted=None if planted is None else planted.settings,
         descriptions={name: protocols.describe(protocols.find(name)) for name in names},
         folds=_folds(encoded[0].settings) if encoded else "outer folds",
+        figures=figures,
+        not_drawn=not_drawn,
+        told=_told(kinds["instructions"]),
         provenance=_provenance(rows, artefact),
     )
     files = report.write(artefact.path)
-    return {"num_rows": len(rows), "files": [*files, "scores.parquet"]}
+    done = {"num_rows": len(rows), "files": [*files, "scores.parquet"]}
+    if config.track:
+        problem = exports.track(
+            config.track,
+            config.title,
+            artefact.path,
+            artefact.describe(),
+            rows,
+            findings=None if found is None else found.findings,
+        )
+        done |= {"tracked": not problem, "track_problem": problem}
+    return done
 
 
 def _by_kind(inputs: Sequence[Artefact]) -> dict[str, list[Artefact]]:
     """Sort what earlier stages have made by what is in it."""
-    kinds = {name: [] for name in ("rows", "partition", "permutations", "ceiling", "properties")}
+    names = ("rows", "partition", "permutations", "ceiling", "properties", "instructions")
+    kinds = {name: [] for name in names}
     for x in inputs:
         marks = [name for name in ("partition", "permutations", "ceiling") if x.settings.get(name)]
         if x.stage != "encode":
-            marks = ["properties"] if x.stage == "properties" else []
+            marks = [x.stage] if x.stage in kinds else []
         kinds[marks[0] if marks else "rows"].append(x)
     return kinds
 
 
 def _read(artefacts: Sequence[Artefact], name: str) -> pd.DataFrame:
+    if not artefacts:  # of a run with a simulation alone
+        return rows_lib.frame([])
     rows = pd.concat([rows_lib.read(x.path / name) for x in artefacts])
     return rows.reset_index(drop=True)
+
+
+def _brains(encoded: Sequence[Artefact]) -> tuple[list[tuple[str, bytes]], list[str]]:
+    """Draw the scores of targets that lie somewhere, and say of the others why they are not."""
+    files = [x.path / TARGETS for x in encoded]
+    drawn, reasons = [], []
+    for targets in (rows_lib.read(x) for x in files if x.exists()):
+        for (dataset, model, _), own in targets.groupby(["dataset", "model", "instruction"]):
+            name = f"{model} on {dataset}"
+            if reason := brain.why_not(own):
+                reasons.append(f"{name}: {reason}")
+            elif len(drawn) < MOST_VIEWS:
+                told = f" asked {own.instruction.iloc[0]!r}" if own.instruction.iloc[0] else ""
+                metric = own.metric.iloc[0].replace("_", " ")
+                text = (
+                    f"Glass brain from the left, the front, the right and above: {metric} of "
+                    f"{model}{told} for {own.score.notna().sum()} targets of "
+                    f"{own.subject.nunique()} subjects on {dataset}, where each lies, the layer "
+                    "chosen inside the training data."
+                )
+                drawn.append((text, brain.glass_brain(own)))
+            else:
+                reasons.append(f"{name}: not drawn, as {MOST_VIEWS} others are.")
+    return drawn, reasons
+
+
+def _told(artefacts: Sequence[Artefact]) -> build.Told | None:
+    """Return what instructions give in the simulation of them, and that it is one."""
+    if not artefacts:
+        return None
+    [simulated] = artefacts
+    table = published.table(INSTRUCTIONS)
+    labels = dict(zip(table.instruction, table.code, strict=True))
+    parts = [rows_lib.read_table(simulated.path / name) for name in TOLD]
+    found = instructions.of_run(_read([simulated], ROWS), *parts, labels=labels)
+    settings = simulated.settings
+    pairs = zip(settings["rois"], settings["planted"], strict=True)
+    planted = ", ".join(f"{roi} from {code or 'noise alone'}" for roi, code in pairs)
+    texts = "; ".join(f"{code}: {text}" for code, text in settings["texts"].items())
+    note = (
+        "This is a SIMULATION: no model was asked anything and no brain was recorded. Responses "
+        f"were planted: {planted}. To find that again shows that the method works, and nothing "
+        "about brains."
+    )
+    return build.Told(found, [note, f"Instructions: {texts}."])
 
 
 def _papers(rows: pd.DataFrame) -> list[str]:
@@ -149,6 +218,8 @@ def _folds(settings: Mapping[str, object]) -> str:
 
 
 def _provenance(rows: pd.DataFrame, artefact: Artefact) -> str:
-    row = rows.iloc[0]
     described = json.dumps(artefact.describe(), indent=1)
+    if rows.empty:
+        return described
+    row = rows.iloc[0]
     return f"commit {row.git_commit or 'unknown'}\nversions {row.versions}\n{described}"

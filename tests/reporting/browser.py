@@ -31,7 +31,7 @@ def browser():
 
 
 class View:
-    """A page in a window of its own: what it asked for, and what it complained of."""
+    """A page in a window of its own: what it asked for, and what it logged, of whatever kind."""
 
     def __init__(self, browser, path: pathlib.Path, size=DESKTOP, scheme="light"):
         width, height = size
@@ -43,10 +43,7 @@ class View:
         self.errors: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on(
-            "console",
-            lambda said: self.errors.append(said.text) if said.type == "error" else None,
-        )
+        self.page.on("console", lambda said: self.errors.append(f"{said.type}: {said.text}"))
         self.page.goto(path.resolve().as_uri())
 
     def draw_all(self) -> int:

@@ -52,6 +52,9 @@ COLOURS = {
     "oasm": "#AA4499",
 }
 OTHER = "#8A8A8A"  # a control that is not known by name
+# Of marks in panels with axes of their own: left to itself, Vega-Lite gives each layer data of its
+# own, without what is undefined, and then warns that they differ. These hide it by `shown`.
+AS_IT_IS = {"invalid": None}
 INK = "currentColor"  # of the page: charts follow its theme without being drawn again
 
 _FONT = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
@@ -191,6 +194,11 @@ def features(names: Sequence[str], network: str) -> alt.Scale:
     """Return the scale of colours of a network and its controls."""
     colours = [COLOURS["network"] if x == network else COLOURS.get(x, OTHER) for x in names]
     return alt.Scale(domain=list(names), range=colours)
+
+
+def shown(field: str, opacity: float = 1.0) -> Any:
+    """Return the opacity of marks that are hidden where a number is undefined."""
+    return alt.condition(f"datum.{field} != null", alt.value(opacity), alt.value(0))
 
 
 def tip(field: str, title: str = "", digits: str = ".3f") -> alt.Tooltip:

@@ -41,13 +41,14 @@ def scatter(
     if shown.model.nunique() < _LEAST:
         return None
     shown = shown.assign(kind=kind(shown.tuned), family=shown.family.replace("", "unknown"))
-    shown = shown.drop(columns="tuned")
+    shown = shown.drop(columns="tuned").assign(_amount=shown[x].map(_amount))
     lines = _trends(shown, x, log)
     data = pd.concat([shown.assign(_drawn=False), lines.assign(_drawn=True)])
     colours, shapes = charts.families(shown.family)
     pick = alt.selection_point(fields=["family"], bind="legend", name=f"family_{x}")
     scale = alt.Scale(type="log", nice=False, padding=12) if log else alt.Scale(zero=False)
-    axis = alt.Axis(format="~s", tickCount=5) if log else alt.Axis(tickCount=5)
+    amount = "replace(format(datum.value, '~s'), 'G', 'B')"  # ten billion is 10B, not 10G
+    axis = alt.Axis(labelExpr=amount, tickCount=5) if log else alt.Axis(tickCount=5)
     base = alt.Chart().encode(
         x=alt.X(f"{x}:Q", scale=scale, axis=axis, title=label),
         y=alt.Y("score:Q", scale=alt.Scale(zero=False, padding=8), title="alignment (raw)"),
@@ -66,7 +67,7 @@ def scatter(
                 tip("model", digits=""),
                 tip("family", digits=""),
                 tip("kind", digits=""),
-                tip(x, label, ".3~s" if log else ".3f"),
+                tip("_amount", label, "") if log else tip(x, label),
                 tip("score"),
                 tip("dataset", "data set", ""),
             ],
@@ -105,6 +106,14 @@ def scatter(
     return charts.finish(
         f"scatter_{x}", title, text, chart, data, panels=len(order), panel=250, left=0, each=62
     )
+
+
+def _amount(value: float) -> str:
+    """Return a number of parameters or tokens as people write it, with three digits: "6.74B"."""
+    for power, letter in ((12, "T"), (9, "B"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:.3g}{letter}"
+    return f"{value:.3g}"
 
 
 def _trends(shown: pd.DataFrame, x: str, log: bool) -> pd.DataFrame:
@@ -183,9 +192,9 @@ def pairs(table: pd.DataFrame) -> Chart | None:
         ],
     )
     x = alt.X("vanilla_score:Q", title="alignment (raw)", scale=alt.Scale(zero=False, padding=8))
-    shafts = base.mark_rule(strokeWidth=2.5).encode(x=x, x2="tuned_score:Q")
-    tails = base.mark_point(size=45, strokeWidth=2, filled=False).encode(x=x)
-    heads = base.mark_point(size=90, filled=True, opacity=1).encode(
+    shafts = base.mark_rule(strokeWidth=2.5, **charts.AS_IT_IS).encode(x=x, x2="tuned_score:Q")
+    tails = base.mark_point(size=45, strokeWidth=2, filled=False, **charts.AS_IT_IS).encode(x=x)
+    heads = base.mark_point(size=90, filled=True, opacity=1, **charts.AS_IT_IS).encode(
         x="tuned_score:Q",
         shape=alt.Shape(
             "change:N",
@@ -222,8 +231,8 @@ def forest(table: pd.DataFrame) -> Chart | None:
 
     Args:
       table: rows of findings whose statistic is Pearson's r: `subset`, `predictor`, `outcome`,
-        `n`, `value`, `ci_low`, `ci_high`, `p_adjusted`, and `scope`, "pooled" or
-        "within a family".
+        `n`, `value`, `ci_low`, `ci_high`, `p_adjusted`, `scope`, "pooled" or "within a family",
+        and `relation`, what the predictor is called.
 
     Returns:
       The chart; None without a row.
@@ -232,10 +241,9 @@ def forest(table: pd.DataFrame) -> Chart | None:
     if table.empty:
         return None
     label = table.subset + " (n = " + table.n.astype(int).astype(str) + ")"
-    relation = table.predictor.str.replace("_", " ")
-    columns = ["subset", "n", "value", "ci_low", "ci_high", "p_adjusted", "scope"]
-    data = table[columns].assign(relation=relation, label=label)
-    relations = list(dict.fromkeys(relation))
+    columns = ["relation", "subset", "n", "value", "ci_low", "ci_high", "p_adjusted", "scope"]
+    data = table[columns].assign(label=label)
+    relations = list(dict.fromkeys(table.relation))
     outcome = ", ".join(dict.fromkeys(table.outcome))
     base = alt.Chart().encode(
         y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
@@ -257,10 +265,12 @@ def forest(table: pd.DataFrame) -> Chart | None:
         ],
     )
     x = alt.Scale(domain=[-1, 1])
-    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(
-        x=alt.X("ci_low:Q", scale=x, title="correlation"), x2="ci_high:Q"
+    bars = base.mark_rule(strokeWidth=2, **charts.AS_IT_IS).encode(
+        x=alt.X("ci_low:Q", scale=x, title="correlation"),
+        x2="ci_high:Q",
+        opacity=charts.shown("ci_low", 0.6),
     )
-    dots = base.mark_point(filled=True, size=80, opacity=1).encode(
+    dots = base.mark_point(filled=True, size=80, opacity=1, **charts.AS_IT_IS).encode(
         x="value:Q",
         shape=alt.Shape(
             "scope:N",

@@ -1,4 +1,4 @@
-"""Charts of shares: what models explain alone and together, and which instruction wins where."""
+"""Charts of shares: what two sets of features explain alone and together."""
 
 import math
 
@@ -151,10 +151,13 @@ def venn(table: pd.DataFrame, *, name: str, title: str, unit: str) -> Chart | No
         )
     )
     negative = int((~drawn).sum())
+    alike = table["first"].nunique() == table["second"].nunique() == 1
+    names = ("the first", "the second")
+    if alike:
+        names = (table["first"].iloc[0], table["second"].iloc[0])
     text = (
         f"Two overlapping circles for each of {', '.join(map(str, panels))}: areas are {unit} of "
-        f"{table['first'].iloc[0]} (left) and {table['second'].iloc[0]} (right), the overlap is "
-        "what both explain."
+        f"{names[0]} (left) and {names[1]} (right), the overlap is what both explain."
         + (f" {negative} have a negative part, and no circles." if negative else "")
     )
     return charts.finish(
@@ -221,45 +224,3 @@ def _centres(areas: np.ndarray, shared: float) -> tuple[float, float]:
     # The union lies in the middle.
     left = -(d + second - first) / 2
     return left, left + d
-
-
-def winner_map(table: pd.DataFrame, *, name: str, title: str, lead: str = "") -> Chart | None:
-    """Draw which instruction aligns best, models by regions.
-
-    Args:
-      table: `model`, `roi`, `winner`, `score` and `margin` (over the second best); one row per
-        model and region.
-      name: of the chart's files.
-      title: its heading.
-      lead: a sentence before the alternative text, as that data are simulated.
-
-    Returns:
-      The chart; None where there is no winner.
-    """
-    data = table[["model", "roi", "winner", "score", "margin"]].dropna(subset=["score"])
-    if data.empty:
-        return None
-    winners = sorted(set(data.winner))
-    colours, _ = charts.families(winners)
-    base = alt.Chart(charts.DATA).encode(
-        x=alt.X("roi:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35)),
-        y=alt.Y("model:N", sort=None, title=None),
-    )
-    cells = base.mark_rect(cornerRadius=3, stroke=charts.INK, strokeOpacity=0.2).encode(
-        color=alt.Color("winner:N", scale=colours, legend=alt.Legend(title="best instruction")),
-        tooltip=[
-            tip("model", digits=""),
-            tip("roi", "region", ""),
-            tip("winner", digits=""),
-            tip("score"),
-            tip("margin", "ahead of the second by"),
-        ],
-    )
-    names = base.mark_text(fontSize=12, fontWeight=600, aria=False).encode(
-        text="winner:N", color=alt.value("#fff")
-    )
-    counts = data.winner.value_counts()
-    said = ", ".join(f"{winner} in {n}" for winner, n in counts.items())
-    text = f"{lead} Tiles, models by regions, with the instruction that aligns best: {said}."
-    chart = alt.layer(cells, names).properties(width="container", height=alt.Step(34))
-    return charts.finish(name, title, text.strip(), chart, data)

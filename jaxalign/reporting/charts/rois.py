@@ -266,7 +266,8 @@ def _bars_of(model: str, own: pd.DataFrame, rois: list[str], colour: alt.Color) 
         .mark_rule(strokeDash=[2, 3], strokeWidth=1.5, aria=False)
         .encode(x="ceiling:Q")
     )
-    bars = base.mark_bar(cornerRadiusEnd=2).encode(
+    bars = base.mark_bar(cornerRadiusEnd=2, **charts.AS_IT_IS).encode(
+        opacity=charts.shown("score"),
         x=alt.X("score:Q", title="Pearson r", axis=alt.Axis(tickCount=4)),
         color=colour,
         tooltip=[
@@ -279,10 +280,8 @@ def _bars_of(model: str, own: pd.DataFrame, rois: list[str], colour: alt.Color) 
             tip("ceiling", "noise ceiling"),
         ],
     )
-    whiskers = (
-        base.transform_filter("datum.ci_low != null")
-        .mark_rule(strokeWidth=1.4, aria=False)
-        .encode(x="ci_low:Q", x2="ci_high:Q")
+    whiskers = base.mark_rule(strokeWidth=1.4, aria=False, **charts.AS_IT_IS).encode(
+        x="ci_low:Q", x2="ci_high:Q", opacity=charts.shown("ci_low")
     )
     return (
         alt.layer(band, bars, whiskers, middle)

@@ -1,0 +1,153 @@
+"""Charts of instructions: which aligns best where, how many targets each wins, what two share."""
+
+from collections.abc import Mapping
+
+import altair as alt
+import pandas as pd
+
+from jaxalign.reporting import charts
+from jaxalign.reporting import instructions as tables_lib
+from jaxalign.reporting.charts import Chart, parts, tip
+
+_UNITS = {"r2_out_of_sample": "R2 out of sample", "normalized_r": "normalised r"}
+_X = alt.X("roi:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35))
+
+
+def of_run(tables: Mapping[str, pd.DataFrame], *, lead: str = "") -> list[Chart]:
+    """Draw all that there is about instructions, for each data set and model.
+
+    Args:
+      tables: as `reporting.instructions.of_run` gives them.
+      lead: a sentence before each alternative text, as that data are simulated.
+    """
+    found: list[Chart | None] = []
+    for (dataset, model), own in tables["instruction_map"].groupby(["dataset", "model"]):
+        where = lambda name, d=dataset, m=model: tables[name][
+            (tables[name].dataset == d) & (tables[name].model == m)
+        ]
+        name = f"{dataset}_{model}"
+        found.append(scores_map(own, where("instruction_winners"), name=f"winners_{name}"))
+        if "instruction_shares" in tables:
+            found.append(shares_map(where("instruction_shares"), name=f"shares_{name}"))
+        if "instruction_partition" in tables:
+            pairs = tables_lib.side_by_side(where("instruction_partition"))
+            for measure, of_measure in pairs.groupby("measure", sort=False):
+                unit = _UNITS.get(str(measure), str(measure).replace("_", " "))
+                title = f"What two instructions share: {unit}"
+                draw = {"title": title, "unit": unit}
+                bars = f"instruction_partition_{measure}_{name}"
+                found.append(parts.partition_bars(of_measure, name=bars, **draw))
+                named = of_measure.assign(panel=of_measure.label + ", " + of_measure.roi)
+                found.append(parts.venn(named, name=f"venn_{measure}_{name}", **draw))
+    leads = f"{lead} " if lead else ""
+    return [_led(chart, leads) for chart in found if chart is not None]
+
+
+def _led(chart: Chart, lead: str) -> Chart:
+    text = f"{lead}{chart.alt}"
+    return chart._replace(alt=text, spec=dict(chart.spec) | {"description": text})
+
+
+def scores_map(table: pd.DataFrame, winners: pd.DataFrame, *, name: str) -> Chart | None:
+    """Draw the score of each instruction in each region, with the winner of each region marked.
+
+    Args:
+      table: `label`, `roi`, `score`, `ci_low`, `ci_high`; one row per instruction and region.
+      winners: `roi`, `outcome`, `winner_label`, `margin`, `is_clear`; one row per region. A region
+        whose outcome is no winner has no mark.
+      name: of the chart's files.
+
+    Returns:
+      The chart; None without a defined score.
+    """
+    data = table[["label", "roi", "score", "ci_low", "ci_high"]].dropna(subset=["score"])
+    if data.empty:
+        return None
+    won = winners[winners.outcome == tables_lib.WINNER].set_index("roi")
+    data = data.rename(columns={"label": "instruction"}).assign(
+        winner=[
+            row.roi in won.index and won.winner_label[row.roi] == row.label
+            for row in table.dropna(subset=["score"]).itertuples()
+        ]
+    )
+    middle = (data.score.min() + data.score.max()) / 2
+    data["_text"] = [f"{'★ ' if row.winner else ''}{row.score:.2f}" for row in data.itertuples()]
+    base = alt.Chart(charts.DATA).encode(x=_X, y=alt.Y("instruction:N", sort=None, title=None))
+    cells = base.mark_rect(cornerRadius=2).encode(
+        color=alt.Color(
+            "score:Q", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title="mean score")
+        ),
+        stroke=alt.condition("datum.winner", alt.value("#D55E00"), alt.value(charts.INK)),
+        strokeWidth=alt.condition("datum.winner", alt.value(3), alt.value(0.2)),
+        tooltip=[
+            tip("instruction", digits=""),
+            tip("roi", "region", ""),
+            tip("score"),
+            tip("ci_low", "interval from"),
+            tip("ci_high", "interval to"),
+            tip("winner", digits=""),
+        ],
+    )
+    numbers = base.mark_text(fontSize=12, aria=False).encode(
+        text="_text:N",
+        color=alt.condition(f"datum.score > {middle}", alt.value("#111"), alt.value("#fff")),
+    )
+    said = []
+    for row in winners.itertuples():
+        if row.outcome == tables_lib.WINNER:
+            clear = "" if row.is_clear else ", whose interval holds 0"
+            said.append(f"{row.roi} {row.winner_label} (ahead by {row.margin:.3f}{clear})")
+        else:
+            said.append(f"{row.roi} {row.outcome}")
+    text = (
+        f"Heat map of mean scores, instructions by regions; a star is the best: {'; '.join(said)}."
+    )
+    chart = alt.layer(cells, numbers).properties(width="container", height=alt.Step(28))
+    return charts.finish(name, "Which instruction aligns best in each region", text, chart, data)
+
+
+def shares_map(table: pd.DataFrame, *, name: str) -> Chart | None:
+    """Draw the share of targets that each instruction wins in each region.
+
+    Args:
+      table: `label`, `roi`, `share`, `ci_low`, `ci_high`, `num_targets`; one row per instruction
+        and region, and per other outcome. Outcomes that no target has are left out.
+      name: of the chart's files.
+
+    Returns:
+      The chart; None without a target.
+    """
+    data = table[["label", "roi", "share", "ci_low", "ci_high", "num_targets"]].copy()
+    data = data[data.groupby("label").num_targets.transform("sum") > 0]
+    data = data.rename(columns={"label": "winner"})
+    if data.empty:
+        return None
+    base = alt.Chart(charts.DATA).encode(x=_X, y=alt.Y("winner:N", sort=None, title=None))
+    cells = base.mark_rect(stroke=charts.INK, strokeOpacity=0.15, cornerRadius=2).encode(
+        color=alt.Color(
+            "share:Q",
+            scale=alt.Scale(scheme="viridis", domain=[0, 1]),
+            legend=alt.Legend(title="share of voxels", format=".0%"),
+        ),
+        tooltip=[
+            tip("winner", digits=""),
+            tip("roi", "region", ""),
+            tip("share", digits=".1%"),
+            tip("ci_low", "interval from", ".1%"),
+            tip("ci_high", "interval to", ".1%"),
+            tip("num_targets", "voxels", "d"),
+        ],
+    )
+    numbers = base.mark_text(fontSize=12, aria=False).encode(
+        text=alt.Text("share:Q", format=".0%"),
+        color=alt.condition("datum.share > 0.5", alt.value("#111"), alt.value("#fff")),
+    )
+    best = data.loc[data.groupby("roi", sort=False).share.idxmax()]
+    said = ", ".join(f"{row.roi} {row.winner} ({row.share:.0%})" for row in best.itertuples())
+    text = (
+        "Heat map of the share of voxels that each instruction predicts best, mean over subjects; "
+        f"none: no score above 0. Largest share in each region: {said}."
+    )
+    chart = alt.layer(cells, numbers).properties(width="container", height=alt.Step(28))
+    title = "Share of voxels that each instruction wins"
+    return charts.finish(name, title, text, chart, data)
