@@ -50,7 +50,7 @@ def test_regions_and_subjects_that_both_have(rng):
     assert test.p_t == pytest.approx(scipy_stats.ttest_1samp(d[~np.isnan(d)], 0).pvalue)
 
 
-def tested(subject, layer, score, p, **changes):
+def permuted(subject, layer, score, p, **changes):
     """A row of permutation tests, as far as the table reads it."""
     return {
         "dataset": "toy",
@@ -69,10 +69,10 @@ def tested(subject, layer, score, p, **changes):
 
 
 def test_permutation_tests_of_the_largest_score_of_any_layer():
-    people = [tested(f"s{i}", -1, 0.1, p) for i, p in enumerate((0.01, 0.025, 0.03, np.nan))]
-    layers = [tested("group", layer, 0.2, 0.5) for layer in (0, 1)]
-    whole = [tested("group", -1, 0.4, 0.02), tested("mean", -1, 0.3, 0.04)]
-    single = [tested("group", 0, 0.6, 0.1, model="b"), tested("s1", 0, 0.5, 0.2, model="b")]
+    people = [permuted(f"s{i}", -1, 0.1, p) for i, p in enumerate((0.01, 0.025, 0.03, np.nan))]
+    layers = [permuted("group", layer, 0.2, 0.5) for layer in (0, 1)]
+    whole = [permuted("group", -1, 0.4, 0.02), permuted("mean", -1, 0.3, 0.04)]
+    single = [permuted("group", 0, 0.6, 0.1, model="b"), permuted("s1", 0, 0.5, 0.2, model="b")]
     rows = pd.DataFrame([*people, *layers, *whole, *single])
     a, b = inference.significance(rows).itertuples()
     assert (a.model, a.group_score, a.group_p, a.group_p_adjusted) == ("a", 0.4, 0.02, 0.04)
