@@ -58,6 +58,36 @@ def check_one_way(rows: pd.DataFrame, features: Sequence[str] = tuple(_FEATURES)
     )
 
 
+def main_way(rows: pd.DataFrame, *, instruction: str = "") -> pd.DataFrame:
+    """Keep of models that were scored in several ways the one that stands for them.
+
+    With all units of each layer, not as many as a narrower model has; of several instructions with
+    the one that is asked for, as `findings.Options` has it.
+
+    Args:
+      rows: score rows.
+      instruction: counts where a model was given several.
+
+    Raises:
+      InputError: if a model was given several instructions, and not this one.
+    """
+    several = rows.groupby(_FEATURES).instruction.transform("nunique") > 1
+    kept = rows[~several | (rows.instruction == instruction)]
+    lost = rows[~rows.model.isin(kept.model)]
+    if len(lost):
+        model = lost.model.iloc[0]
+        own = sorted(set(lost[lost.model == model].instruction))
+        raise InputError(
+            f"instruction must be one that {model} was given: {instruction!r} is not among {own}."
+        )
+    layers = [*_FEATURES, "layer"]
+    kept = kept[kept.num_units == kept.groupby(layers).num_units.transform("max")]
+    # A run that draws as many units as a model has finds the same again, and so it does of features
+    # that have no units to draw.
+    alike = [*layers, *_PLACE, "protocol", "metric", "context", "pooling", "folds_hash", "score"]
+    return kept[~kept.duplicated(alike)]
+
+
 def interval(folds: pd.Series) -> stats.Interval:
     """Return the mean of scores of subjects and folds, with a 95 % interval for new ones of both.
 

@@ -474,6 +474,28 @@ def test_what_may_differ_within_a_model():
     tables.check_one_way(every.iloc[:0])
 
 
+def test_the_way_that_stands_for_a_model():
+    """All units, and the instruction that is asked for; what two runs have found alike is once."""
+    rows = study()
+    drawn = rows.assign(num_units=np.int32(32), score=rows.score / 2, fingerprint="drawn")
+    # Features of the stimulus have no units to draw.
+    rate = drawn.model == "word_rate"
+    drawn.loc[rate, ["num_units", "score"]] = rows.loc[rate, ["num_units", "score"]]
+    asked = [rows.assign(instruction=x, score=rows.score / n) for n, x in enumerate("abc", 2)]
+    alone = study(rename=lambda text: text.replace("net", "other"), instruction="d")
+    every = pd.concat([drawn[~rate], rows, drawn[rate], *asked, alone], ignore_index=True)
+    expected = pd.concat([rows, alone], ignore_index=True)
+    pd.testing.assert_frame_equal(tables.main_way(every).reset_index(drop=True), expected)
+    expected = pd.concat([asked[1], alone], ignore_index=True)
+    found = tables.main_way(every, instruction="b").reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, expected)
+    with refused("instruction must be one that net was given: 'd' is not among ['', 'a', 'b', 'c"):
+        tables.main_way(every, instruction="d")
+    another = pd.concat([rows, rows.assign(protocol="himalaya")])
+    with refused("net on toy has protocol"):
+        tables.by_roi(tables.main_way(another))
+
+
 def test_partitions_are_not_mixed():
     rows = pd.DataFrame(PARTITION)
     twice = pd.concat([rows.assign(context="none"), rows.assign(context="window:10")])
