@@ -35,7 +35,12 @@ def test_all_functions_are_there():
     assert {"score", "score_arrays", "load_scores", "list_models"} <= FUNCTIONS.keys()
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+RUNS = ("score", "load_scores", "report")  # examples that score a model
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=[pytest.mark.slow] if x in RUNS else []) for x in FUNCTIONS]
+)
 def test_example_does_what_it_says(name, folder, monkeypatch):
     """In the folder of a user who has a model, data and no data root."""
     monkeypatch.chdir(folder)

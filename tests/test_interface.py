@@ -15,6 +15,7 @@ from quiet import close
 from refusals import refused
 
 import jaxalign
+from jaxalign.api import pages
 from jaxalign.data import benchmarks, plain, protocols
 from jaxalign.io import rows as rows_lib
 from jaxalign.models import table as models_table
@@ -342,14 +343,13 @@ def test_models_are_compared(score, tmp_path):
     both = pd.concat([own.assign(model=x, fingerprint=x) for x in ("a", "b")])
     models = pd.DataFrame({"model": ["a", "b"], "num_parameters": [1e6, 2e6], "family": "f"})
     models.to_csv(tmp_path / "models.csv", index=False)
-    options = {"compare": {"num_resamples": 99}}
-    found = [
-        jaxalign.report(both, models=x, path=tmp_path / "page", **options).tables["findings"]
-        for x in (models, models.set_index("model"), tmp_path / "models.csv")
-    ]
-    for table in found[1:]:
-        pd.testing.assert_frame_equal(table, found[0])
-    assert "num_parameters" in " ".join(found[0].predictor)
+    known = [pages._properties(x) for x in (models, models.set_index("model"))]
+    pd.testing.assert_frame_equal(*known)
+    options = {"path": tmp_path / "page", "compare": {"num_resamples": 99}}
+    found = jaxalign.report(both, models=tmp_path / "models.csv", **options).tables
+    assert "num_parameters" in " ".join(found["findings"].predictor)
+    read = found["properties"].set_index("model")
+    pd.testing.assert_frame_equal(read, known[0], check_names=False)
 
 
 @pytest.mark.parametrize(
@@ -389,6 +389,9 @@ def test_report_refuses_rows_that_say_nothing(score, tmp_path):
         jaxalign.report([rows, score()], path=path)
     with refused("scores must hold those of a model, found controls alone"):
         jaxalign.report(rows[rows.control_of != ""], path=path)
+    ways = [rows, rows.assign(instruction="Read it.", fingerprint="other")]
+    with refused("bert on data has instruction '', 'Read it.'", "a model name of its own"):
+        jaxalign.report(ways, path=path)
     path.write_text("")
     with refused("path must be a folder, but", "page is a file"):
         jaxalign.report(rows, path=path)

@@ -26,6 +26,7 @@ def settings(data):
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_made_once_and_goes_on_where_it_was(settings, tmp_path):
     workdir = tmp_path / "work"
     plan = runner.plan(settings, workdir=workdir)

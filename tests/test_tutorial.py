@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import runpy
 
 import pytest
@@ -13,7 +14,7 @@ TUTORIAL = pathlib.Path(__file__).resolve().parents[1] / "docs/tutorial.py"
 
 def test_cells():
     """Every cell is code or a text of comments, in the way that editors and jupytext read."""
-    first, *cells = TUTORIAL.read_text(encoding="utf-8").split("# %%")
+    first, *cells = re.split(r"^# %%", TUTORIAL.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert not first and len(cells) > 10
     for cell in cells[1:]:
         head, _, body = cell.partition("\n")
@@ -23,6 +24,7 @@ def test_cells():
         ast.parse(body)
 
 
+@pytest.mark.slow
 def test_tutorial_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JAXALIGN_DATA", raising=False)

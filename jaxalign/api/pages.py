@@ -81,9 +81,9 @@ def report(
       The tables and charts, and where they lie.
 
     Raises:
-      InputError: if rows lack a column, are there twice or hold no model; if a property is not
-        known, a base is missing, or there is one model only to compare; if the folder cannot be
-        written.
+      InputError: if rows lack a column, are there twice or hold no model; if a model was scored in
+        several ways (instructions, numbers of units, protocols); if a property is not known, a base
+        is missing, or there is one model only to compare; if the folder cannot be written.
 
     Example:
       >>> import jaxalign

@@ -25,8 +25,12 @@ def significance(rows: pd.DataFrame) -> pd.DataFrame:
       of any layer under each order (of the one layer, where there is no more): of the group's mean
       response, of the mean over subjects, and the number of subjects whose own is significant
       (`p_adjusted` at most .05).
+
+    Raises:
+      InputError: if a network was tested in several ways (`tables.check_one_way`).
     """
     keys = ["dataset", "model", "control_of"]
+    tables.check_one_way(rows, keys)
     several = rows.groupby(keys).layer.transform("min") == ANY
     rows = rows[~several | (rows.layer == ANY)]
     found = []
@@ -57,6 +61,9 @@ def between_models(rows: pd.DataFrame) -> pd.DataFrame:
       with their effect sizes (`stats.paired`), adjusted over the ROIs of a pair by Benjamini and
       Hochberg. The tests are about these stimuli: subjects who share them are not independent
       where stimuli differ by chance.
+
+    Raises:
+      InputError: if a network was scored in several ways (`tables.check_one_way`).
     """
     nested = tables.nested_layer(rows[(rows.control_of == "") & (rows.subject != GROUP)])
     keys = ["dataset", "model", "roi"]

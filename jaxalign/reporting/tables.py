@@ -1,16 +1,91 @@
 """Score rows -> tidy tables: best layers and their margins, models against controls."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from jaxalign.core import partition as partition_lib
 from jaxalign.core import stats
+from jaxalign.errors import InputError
 
 GROUP = "group"
 # The network's own embedding stands among the controls: what context adds must show against it.
 EMBEDDING = "layer 0"
 
 _FEATURES = ["dataset", "model", "control_of"]
+_PLACE = ["subject", "roi"]
+
+
+def check_one_way(rows: pd.DataFrame, features: Sequence[str] = tuple(_FEATURES)) -> None:
+    """Refuse a model that was scored in several ways: its rows are not layers of one network.
+
+    Args:
+      rows: score rows, or of another schema of `io.rows` with layers.
+      features: columns that tell models and controls apart.
+
+    Raises:
+      InputError: if a model has several protocols, metrics, instructions, contexts or poolings on
+        a data set, several folds for a subject and ROI, or several rows for a layer of these (of
+        several numbers of units, for instance).
+    """
+    # What must be alike, and within what: layers may differ in width, and subjects in their folds.
+    alike = dict.fromkeys(("protocol", "metric", "instruction", "context", "pooling"), [])
+    alike |= {"folds_hash": _PLACE, "num_units": [*_PLACE, "layer"]}
+    found = {}
+    for name in [name for name in alike if name in rows]:
+        keys = [*features, *alike[name]]
+        ways = rows[[*keys, name]].drop_duplicates()
+        ways = ways[ways.duplicated(keys, keep=False)]
+        if len(ways):
+            found[name] = ways
+    twice = rows[rows.duplicated([*features, *_PLACE, "layer"])]
+    if not found and not len(twice):
+        return
+    row = next(iter(found.values()), twice).iloc[0]
+    control_of = f" (control of {row.control_of})" if row.get("control_of") else ""
+    several = []
+    for name, ways in found.items():
+        own = ways[(ways[list(features)] == row[list(features)]).all(axis=1)]
+        values = ", ".join(repr(x) for x in dict.fromkeys(own[name].tolist()))
+        several += [f"{name} {values}"] if values else []
+    if not several:
+        several = [f"twice layer {row.layer}, subject {row.subject!r}, ROI {row.roi!r}"]
+    raise InputError(
+        "rows of one model must be its layers, subjects and ROIs, scored in one way: "
+        f"{row.model}{control_of} on {row.dataset} has {'; '.join(several)}. Keep the rows of one "
+        "way, or give each way a model name of its own."
+    )
+
+
+def main_way(rows: pd.DataFrame, *, instruction: str = "") -> pd.DataFrame:
+    """Keep of models that were scored in several ways the one that stands for them.
+
+    With all units of each layer, not as many as a narrower model has; of several instructions with
+    the one that is asked for, as `findings.Options` has it.
+
+    Args:
+      rows: score rows.
+      instruction: counts where a model was given several.
+
+    Raises:
+      InputError: if a model was given several instructions, and not this one.
+    """
+    several = rows.groupby(_FEATURES).instruction.transform("nunique") > 1
+    kept = rows[~several | (rows.instruction == instruction)]
+    lost = rows[~rows.model.isin(kept.model)]
+    if len(lost):
+        model = lost.model.iloc[0]
+        own = sorted(set(lost[lost.model == model].instruction))
+        raise InputError(
+            f"instruction must be one that {model} was given: {instruction!r} is not among {own}."
+        )
+    layers = [*_FEATURES, "layer"]
+    kept = kept[kept.num_units == kept.groupby(layers).num_units.transform("max")]
+    # A run that draws as many units as a model has finds the same again, and so it does of features
+    # that have no units to draw.
+    alike = [*layers, *_PLACE, "protocol", "metric", "context", "pooling", "folds_hash", "score"]
+    return kept[~kept.duplicated(alike)]
 
 
 def interval(folds: pd.Series) -> stats.Interval:
@@ -35,7 +110,11 @@ def layer_margins(rows: pd.DataFrame) -> pd.DataFrame:
       is defined at all;
       `margin` is the mean over them of its score minus that of `second_layer`, with a 95 %
       interval over subjects and folds.
+
+    Raises:
+      InputError: if a model was scored in several ways (`check_one_way`).
     """
+    check_one_way(rows)
     networks = rows[(rows.control_of == "") & (rows.subject != GROUP)]
     found = []
     for (dataset, model, roi), own in networks.groupby(["dataset", "model", "roi"], sort=False):
@@ -81,8 +160,12 @@ def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
       One row per dataset, model, control_of, subject and ROI: `score` and `fold_scores`, `ceiling`
       and `fold_ceilings`, and `layers`, the layers chosen by the folds.
+
+    Raises:
+      InputError: if a model was scored in several ways (`check_one_way`).
     """
-    keys = [*_FEATURES, "subject", "roi"]
+    check_one_way(rows)
+    keys = [*_FEATURES, *_PLACE]
     found = []
     for key, own in rows.groupby(keys, sort=False):
         inner = np.array(own.fold_inner_r2.tolist())  # [layer k]
@@ -116,7 +199,11 @@ def against_controls(rows: pd.DataFrame) -> pd.DataFrame:
       interval over folds and the subjects who have both, and both scores on the group's mean
       response. And `group_best_*`: the highest score of any layer on the group's mean response; of
       several layers this is optimistic, and against the model's own layer 0 never negative.
+
+    Raises:
+      InputError: if a model was scored in several ways (`check_one_way`).
     """
+    check_one_way(rows)
     embedding = rows[(rows.control_of == "") & (rows.layer == 0) & (rows.num_layers > 0)]
     rows = pd.concat([embedding.assign(control_of=embedding.model, model=EMBEDDING), rows])
     nested = nested_layer(rows)
@@ -174,7 +261,11 @@ def by_roi(rows: pd.DataFrame) -> pd.DataFrame:
       the test data, and so optimistic), with a 95 % interval over folds; `subjects_score` is the
       mean over subjects with the layer chosen inside the training data, with a 95 % interval over
       subjects and folds; ceilings with theirs beside both.
+
+    Raises:
+      InputError: if a model was scored in several ways (`check_one_way`).
     """
+    check_one_way(rows)
     networks = rows[rows.control_of == ""]
     nested = nested_layer(networks)
     found = []
@@ -229,7 +320,11 @@ def beyond_controls(partition: pd.DataFrame) -> pd.DataFrame:
       subjects, with a 95 % t interval of the unique part (R2 out of sample is of all folds
       together, so that subjects alone speak; it is too narrow where they share noise); their omega
       is that of the means.
+
+    Raises:
+      InputError: if a model was scored in several ways (`check_one_way`).
     """
+    check_one_way(partition, ["dataset", "model", "controls"])
     found = []
     keys = ["dataset", "model", "controls", "roi"]
     for key, own in partition.groupby(keys, sort=False):

@@ -99,6 +99,7 @@ def assert_same_answers(found, golden, task):
         assert [str(x[1]) for x in found] == [str(x[1]) for x in golden], task
 
 
+@pytest.mark.slow
 def test_stories_are_those_of_hugging_face(tmp_path, data_root, expected):
     """Multiple choice, and answers."""
     tasks = ["local_choice", "local_answer"]
@@ -138,14 +139,12 @@ def test_contexts_are_cut_and_begun_as_by_hugging_face(tmp_path, data_root, expe
         assert golden[task]["samples"] != whole[task]["samples"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tasks",
     [
         ["local_choice", "local_answer_soon"],
-        pytest.param(
-            ["local_choice_fewshot", "local_text", "local_mmlu", "local_answer"],
-            marks=pytest.mark.slow,
-        ),
+        ["local_choice_fewshot", "local_text", "local_mmlu", "local_answer"],
     ],
 )
 def test_t5_is_that_of_hugging_face(tmp_path, expected, tasks):
@@ -165,6 +164,7 @@ def test_t5_is_that_of_hugging_face(tmp_path, expected, tasks):
         assert whole["answers"][0].startswith(ours) and len(ours) > 3
 
 
+@pytest.mark.slow
 def test_what_cannot_be_run_is_said_in_one_line(tmp_path):
     harness_tasks.write(tmp_path)
     done = call(

@@ -1,7 +1,9 @@
 """Tables of tests, against SciPy by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from refusals import refused
 from scipy import stats as scipy_stats
 from score_rows import frame, row
 
@@ -46,3 +48,37 @@ def test_regions_and_subjects_that_both_have(rng):
     assert test.roi == "X" and test.num_subjects == 4
     d = (scores["a", "X"] - scores["b", "X"][:5]).mean(axis=1)
     assert test.p_t == pytest.approx(scipy_stats.ttest_1samp(d[~np.isnan(d)], 0).pvalue)
+
+
+def permuted(subject, layer, score, p, **changes):
+    """A row of permutation tests, as far as the table reads it."""
+    return {
+        "dataset": "toy",
+        "model": "a",
+        "control_of": "",
+        "layer": layer,
+        "subject": subject,
+        "roi": "X",
+        "protocol": "nested-ridge",
+        "context": "window:10",
+        "num_orders": 99,
+        "score": score,
+        "p": p,
+        "p_adjusted": 2 * p,
+    } | changes
+
+
+def test_permutation_tests_of_the_largest_score_of_any_layer():
+    people = [permuted(f"s{i}", -1, 0.1, p) for i, p in enumerate((0.01, 0.025, 0.03, np.nan))]
+    layers = [permuted("group", layer, 0.2, 0.5) for layer in (0, 1)]
+    whole = [permuted("group", -1, 0.4, 0.02), permuted("mean", -1, 0.3, 0.04)]
+    single = [permuted("group", 0, 0.6, 0.1, model="b"), permuted("s1", 0, 0.5, 0.2, model="b")]
+    rows = pd.DataFrame([*people, *layers, *whole, *single])
+    a, b = inference.significance(rows).itertuples()
+    assert (a.model, a.group_score, a.group_p, a.group_p_adjusted) == ("a", 0.4, 0.02, 0.04)
+    assert (a.mean_score, a.mean_p, a.num_orders) == (0.3, 0.04, 99)
+    assert (a.num_significant, a.num_subjects) == (2, 3)
+    assert (b.model, b.group_score, b.num_significant, b.num_subjects) == ("b", 0.6, 0, 1)
+    assert np.isnan(b.mean_score)
+    with refused("a on toy has context 'window:10', 'none'"):
+        inference.significance(pd.concat([rows, rows.assign(context="none")]))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refused
 from scipy import stats as scipy_stats
 from score_rows import NAN, frame, layers, row, study
 
@@ -408,6 +409,100 @@ def test_inputs_are_not_changed():
     ):
         table(rows)
     pd.testing.assert_frame_equal(rows, before)
+
+
+# Models that were scored in several ways
+
+TABLES = [tables.layer_margins, tables.nested_layer, tables.against_controls, tables.by_roi]
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"instruction": "Name it."}, "has instruction '', 'Name it.'"),
+        ({"protocol": "himalaya"}, "has protocol 'nested-ridge', 'himalaya'"),
+        ({"metric": "r2", "pooling": "last"}, "has metric 'pearson_r', 'r2'; pooling 'mean', 'l"),
+        ({"context": "none"}, "has context 'window:10', 'none'"),
+        ({"num_units": 32}, "has num_units 64, 32"),
+        ({"folds_hash": "ba9876543210"}, "has folds_hash '0123456789ab', 'ba9876543210'"),
+        ({"fingerprint": "other"}, "has twice layer 0, subject 's1', ROI 'LATL'"),
+    ],
+)
+def test_ways_of_scoring_a_model_are_not_mixed(table, change, message):
+    rows = study()
+    with refused("rows of one model must be its layers", f"net on toy {message}", "model name"):
+        table(pd.concat([rows, rows.assign(**change)]))
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(
+    "change", [{"instruction": "Name it."}, {"context": "none"}, {"folds_hash": "ba9876543210"}]
+)
+def test_layers_of_a_model_are_scored_in_one_way(table, change):
+    """Though no layer is there twice."""
+    rows = study()
+    deep = rows.layer == 2
+    with refused("net on toy has", *change):
+        table(pd.concat([rows[~deep], rows[deep].assign(**change)]))
+
+
+def test_subjects_of_a_model_are_scored_in_one_way():
+    rows = study()
+    first = rows.subject == "s1"
+    with refused("net on toy has protocol 'nested-ridge', 'himalaya'"):
+        tables.by_roi(pd.concat([rows[~first], rows[first].assign(protocol="himalaya")]))
+
+
+def test_a_control_of_several_ways_is_named_with_its_model():
+    rows = study()
+    again = rows[rows.model == "word_rate"].assign(context="none")
+    with refused("word_rate (control of net) on toy has context 'window:10', 'none'"):
+        tables.nested_layer(pd.concat([rows, again]))
+
+
+def test_what_may_differ_within_a_model():
+    """Widths of layers, folds of subjects; and everything between models and data sets."""
+    rows = study()
+    rows["num_units"] = np.where(rows.layer == 0, 32, 64)
+    rows["folds_hash"] = rows.subject
+    renamed = lambda text: text.replace("net", "other")
+    other = study(rename=renamed, protocol="himalaya", instruction="Name it.", num_units=16)
+    every = pd.concat([rows, other, study(dataset="second", context="none", metric="r2")])
+    for table in TABLES:
+        assert len(table(every)) == 3 * len(table(study()))
+    tables.check_one_way(every.iloc[:0])
+
+
+def test_the_way_that_stands_for_a_model():
+    """All units, and the instruction that is asked for; what two runs have found alike is once."""
+    rows = study()
+    drawn = rows.assign(num_units=np.int32(32), score=rows.score / 2, fingerprint="drawn")
+    # Features of the stimulus have no units to draw.
+    rate = drawn.model == "word_rate"
+    drawn.loc[rate, ["num_units", "score"]] = rows.loc[rate, ["num_units", "score"]]
+    asked = [rows.assign(instruction=x, score=rows.score / n) for n, x in enumerate("abc", 2)]
+    alone = study(rename=lambda text: text.replace("net", "other"), instruction="d")
+    every = pd.concat([drawn[~rate], rows, drawn[rate], *asked, alone], ignore_index=True)
+    expected = pd.concat([rows, alone], ignore_index=True)
+    pd.testing.assert_frame_equal(tables.main_way(every).reset_index(drop=True), expected)
+    expected = pd.concat([asked[1], alone], ignore_index=True)
+    found = tables.main_way(every, instruction="b").reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, expected)
+    with refused("instruction must be one that net was given: 'd' is not among ['', 'a', 'b', 'c"):
+        tables.main_way(every, instruction="d")
+    another = pd.concat([rows, rows.assign(protocol="himalaya")])
+    with refused("net on toy has protocol"):
+        tables.by_roi(tables.main_way(another))
+
+
+def test_partitions_are_not_mixed():
+    rows = pd.DataFrame(PARTITION)
+    twice = pd.concat([rows.assign(context="none"), rows.assign(context="window:10")])
+    with refused("net on toy has context 'none', 'window:10'"):
+        tables.beyond_controls(twice)
+    apart = twice.assign(controls=twice.context)
+    assert len(tables.beyond_controls(apart)) == 2
 
 
 # Beyond controls
