@@ -22,23 +22,25 @@ class Simulated(NamedTuple):
 
     features: Float[np.ndarray, "i n p"]
     responses: Responses  # with the noiseless signal; 0 where noise is all there is
-    planted: Int[np.ndarray, " v"]  # index of the instruction, or `NONE`
+    planted: Int[np.ndarray, " v"]  # index of the first instruction, or `NONE`
 
 
 def simulate(
     num_instructions: int,
     rois: Sequence[str],
     planted: Sequence[int],
+    beside: Sequence[int],
     *,
     num_subjects: int,
     num_voxels: int,
     num_samples: int,
     num_units: int,
     common: float,
+    beside_share: float,
     noise_sd: float,
     rng: np.random.Generator,
 ) -> Simulated:
-    """Draw features that instructions share in part, and voxels that follow one of them each.
+    """Draw features that instructions share in part, and voxels that follow one or two of them.
 
     All instructions have one component in common, of `num_units` units, and each has another of as
     many units of its own; all are independent and normal. A model's units mix the two: a random
@@ -47,39 +49,51 @@ def simulate(
     unit variance, with weights w and u of its own, and noise that is its own too. So with R the
     share of its variance that the signal has, 1 / (1 + noise_sd^2), and in large samples:
     instruction i explains R, any other one common R, the two together R, of which common R is
-    shared, (1 - common) R is of i alone, and nothing is of the other alone.
+    shared, (1 - common) R is of i alone, and nothing is of the other alone. Where there is an
+    instruction j beside i, it has the share q = beside_share of what is not common: i alone
+    explains (1 - common) (1 - q) R, j alone (1 - common) q R.
 
     Args:
       num_instructions: i.
       rois: names.
       planted: index of the instruction that each ROI follows, or `NONE` for noise alone.
+      beside: index of a second one that it follows too, or `NONE`.
       num_subjects: who share features and stimuli, and nothing else.
       num_voxels: of each subject in each ROI.
       num_samples: n, stimuli.
       num_units: of either component; p is twice as many.
       common: share of the signal's variance that the common component has, within 0..1.
+      beside_share: q, within 0..1; below a half the first one wins.
       noise_sd: in units of the signal's standard deviation; of voxels of noise alone, too.
       rng: source of all draws.
 
     Raises:
-      ValueError: if there is not one index for each ROI, or one is of no instruction.
+      ValueError: if there is not one index for each ROI, one is of no instruction, or there is one
+        beside noise alone.
     """
-    if len(rois) != len(planted):
-        raise ValueError(
-            f"planted must have an entry for each of {len(rois)} ROIs, got {len(planted)}."
-        )
-    if wrong := [x for x in planted if not NONE <= x < num_instructions]:
-        raise ValueError(f"planted must be {NONE}..{num_instructions - 1}, got {wrong[0]}.")
+    for argument, given in (("planted", planted), ("beside", beside)):
+        if len(rois) != len(given):
+            raise ValueError(
+                f"{argument} must have an entry for each of {len(rois)} ROIs, got {len(given)}."
+            )
+        if wrong := [x for x in given if not NONE <= x < num_instructions]:
+            raise ValueError(f"{argument} must be {NONE}..{num_instructions - 1}, got {wrong[0]}.")
+    if any(i == NONE != j for i, j in zip(planted, beside, strict=True)):
+        raise ValueError("beside must be NONE where planted is.")
     shared = rng.standard_normal((num_samples, num_units))
     own = rng.standard_normal((num_instructions, num_samples, num_units))
     features = np.stack([np.hstack([shared, part]) @ _rotation(rng, 2 * num_units) for part in own])
     subject, roi, target, sources, signals = [], [], [], [], []
     for s in range(num_subjects):
-        for name, source in zip(rois, planted, strict=True):
+        for name, source, other in zip(rois, planted, beside, strict=True):
             signal = np.zeros((num_samples, num_voxels))
+            share = beside_share if other != NONE else 0.0
+            for part, index in ((1 - share, source), (share, other)):
+                if index != NONE:
+                    weight = np.sqrt((1 - common) * part)
+                    signal += weight * _projections(rng, own[index], num_voxels)
             if source != NONE:
-                signal = np.sqrt(common) * _projections(rng, shared, num_voxels)
-                signal += np.sqrt(1 - common) * _projections(rng, own[source], num_voxels)
+                signal += np.sqrt(common) * _projections(rng, shared, num_voxels)
             signals.append(signal)
             subject += [f"s{s + 1:02d}"] * num_voxels
             roi += [name] * num_voxels
@@ -99,6 +113,21 @@ def simulate(
         signal=signal,
     )
     return Simulated(features, responses, np.array(sources))
+
+
+def describe(rois: Sequence[str], planted: Sequence[str], beside: Sequence[str]) -> str:
+    """Say which instructions each ROI follows.
+
+    Args:
+      rois: names.
+      planted: name of the instruction of each; "": noise alone.
+      beside: name of a second one; "": none.
+    """
+    found = []
+    for roi, first, second in zip(rois, planted, beside, strict=True):
+        both = f"{first} and less {second}" if second else first or "noise alone"
+        found.append(f"{roi} from {both}")
+    return ", ".join(found)
 
 
 def _rotation(rng, size):

@@ -26,7 +26,7 @@ from jaxalign.reporting import html
 from jaxalign.reporting import instructions as report
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 1
+VERSION = 2
 TABLE = "oota2025/instructions"
 DATASET, MODEL = "simulated-instructions", "simulated"
 ROWS = "rows.parquet"
@@ -45,6 +45,9 @@ class Config:
     # Code of the instruction that each ROI is planted from; "": noise alone. These follow what the
     # paper reports, and were chosen: finding them again shows that the method works, no more.
     planted: tuple[str, ...] = ("IU1", "IC", "VQ2", "VQ3", "")
+    # A second one, with `beside_share` of what the signal does not have in common; "": none.
+    beside: tuple[str, ...] = ("VQ2", "IU2", "", "IC", "")
+    beside_share: float = 1 / 3
     # Pairs whose variance is partitioned, by their codes: the first of `first` and of `second`, ...
     first: tuple[str, ...] = ("IC", "IC", "IU1")
     second: tuple[str, ...] = ("IU2", "VQ3", "VQ2")
@@ -82,7 +85,11 @@ class Config:
             raise InputError(f"instructions.alphas must be positive, got {self.alphas}.")
         if not self.rois or len(set(self.rois)) < len(self.rois):
             raise InputError(f"instructions.rois must be there and differ, got {self.rois}.")
-        for name, other in (("planted", "rois"), ("second", "first")):
+        if not 0 < self.beside_share < 1:
+            raise InputError(
+                f"instructions.beside_share must lie between 0 and 1, got {self.beside_share}."
+            )
+        for name, other in (("planted", "rois"), ("beside", "rois"), ("second", "first")):
             if len(getattr(self, name)) != len(getattr(self, other)):
                 raise InputError(
                     f"instructions.{name} must have an entry for each of {other}, got "
@@ -100,7 +107,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     """
     del upstream
     texts = _texts()
-    for name in ("planted", "first", "second"):
+    for first, second in zip(config.planted, config.beside, strict=True):
+        if second and first in ("", second):
+            raise InputError(
+                "instructions.beside must be another than planted, and not beside noise alone: "
+                f"got {second!r} beside {first!r}."
+            )
+    for name in ("planted", "beside", "first", "second"):
         if unknown := [x for x in getattr(config, name) if x and x not in texts]:
             raise InputError(
                 f"instructions.{name} must be among {', '.join(texts)}, got {unknown[0]!r}."
@@ -150,12 +163,16 @@ def _make(config: Config, job: Job, texts: Mapping[str, str], artefact: Artefact
     simulated = instructions.simulate(
         len(texts),
         config.rois,
-        [codes.index(x) if x else instructions.NONE for x in config.planted],
+        *(
+            [codes.index(x) if x else instructions.NONE for x in chosen]
+            for chosen in (config.planted, config.beside)
+        ),
         num_subjects=config.num_subjects,
         num_voxels=config.num_voxels,
         num_samples=config.num_samples,
         num_units=config.num_units,
         common=config.common,
+        beside_share=config.beside_share,
         noise_sd=config.noise_sd,
         rng=np.random.default_rng(job.seed),
     )
@@ -283,10 +300,7 @@ def _summary(
     show = lambda table: table.drop(columns=["dataset", "model"], errors="ignore").to_string(
         index=False, float_format=lambda x: html.cell(float(x)), na_rep="–"
     )
-    planted = ", ".join(
-        f"{roi} from {code or 'noise alone'}"
-        for roi, code in zip(config.rois, config.planted, strict=True)
-    )
+    planted = instructions.describe(config.rois, config.planted, config.beside)
     found = report.of_run(rows, tables[TARGETS], tables[PARTITION], labels=labels)
     won = found["instruction_winners"].drop(columns=["winner", "second"])
     share = found["instruction_shares"]

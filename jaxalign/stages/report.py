@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from jaxalign.data import instructions as simulated_instructions
 from jaxalign.data import properties, protocols, published
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -189,8 +190,7 @@ def _told(artefacts: Sequence[Artefact]) -> build.Told | None:
     parts = [rows_lib.read_table(simulated.path / name) for name in TOLD]
     found = instructions.of_run(_read([simulated], ROWS), *parts, labels=labels)
     settings = simulated.settings
-    pairs = zip(settings["rois"], settings["planted"], strict=True)
-    planted = ", ".join(f"{roi} from {code or 'noise alone'}" for roi, code in pairs)
+    planted = simulated_instructions.describe(*(settings[x] for x in ("rois", "planted", "beside")))
     texts = "; ".join(f"{code}: {text}" for code, text in settings["texts"].items())
     note = (
         "This is a SIMULATION: no model was asked anything and no brain was recorded. Responses "

@@ -15,6 +15,7 @@ PLANTED = {"early": "IU1", "bodies": "IC", "noise": ""}
 SMALL = instructions.Config(
     rois=tuple(PLANTED),
     planted=tuple(PLANTED.values()),
+    beside=("", "", ""),
     first=("IC",),
     second=("IU2",),
     num_subjects=3,
@@ -47,11 +48,13 @@ def simulated():
         10,
         SMALL.rois,
         [codes.index(x) if x else data.NONE for x in SMALL.planted],
+        [data.NONE] * 3,
         num_subjects=3,
         num_voxels=20,
         num_samples=201,
         num_units=5,
         common=SMALL.common,
+        beside_share=SMALL.beside_share,
         noise_sd=SMALL.noise_sd,
         rng=np.random.default_rng(0),
     )
@@ -172,7 +175,13 @@ def test_partition_agrees_with_one_by_hand(made, simulated):
 def test_noise_has_no_winner_beyond_chance(mesh, tmp_path):
     """Each instruction wins as many voxels as any other, and no margin holds for other subjects."""
     config = instructions.Config(
-        rois=("a", "b"), planted=("", ""), first=(), second=(), num_voxels=100, num_samples=120
+        rois=("a", "b"),
+        planted=("", ""),
+        beside=("", ""),
+        first=(),
+        second=(),
+        num_voxels=100,
+        num_samples=120,
     )
     job = Job(workdir=tmp_path, data_root=None, dataset=None, mesh=mesh, seed=0)
     (step,) = instructions.plan(config, job, {})
@@ -196,17 +205,20 @@ def test_summary_says_that_it_is_a_simulation(made):
     assert "bodies from IC" in text and "noise from noise alone" in text
 
 
-def test_in_large_samples_parts_are_as_planted(rng):
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_in_large_samples_parts_are_as_planted(rng, share):
     """Least squares on many samples finds the shares that the docstring promises."""
     found = data.simulate(
         3,
         ["x"],
         [1],
+        [2 if share else data.NONE],
         num_subjects=2,
         num_voxels=10,
         num_samples=20_000,
         num_units=4,
         common=0.3,
+        beside_share=0.25,
         noise_sd=0.5,
         rng=rng,
     )
@@ -217,10 +229,12 @@ def test_in_large_samples_parts_are_as_planted(rng):
         rest = Y - X @ np.linalg.lstsq(X, Y, rcond=None)[0]
         return 1 - (rest**2).sum(axis=0) / (Y**2).sum(axis=0)
 
-    explained = 1 / 1.25
-    np.testing.assert_allclose(r2(1), explained, atol=0.02)
+    explained, own = 1 / 1.25, 0.7 / 1.25
+    np.testing.assert_allclose(r2(1), explained - share * own, atol=0.02)
     np.testing.assert_allclose(r2(0), 0.3 * explained, atol=0.03)
-    np.testing.assert_allclose(r2(0, 1), explained, atol=0.02)
+    np.testing.assert_allclose(r2(2), 0.3 * explained + share * own, atol=0.03)
+    np.testing.assert_allclose(r2(1, 2), explained, atol=0.02)
+    np.testing.assert_allclose(r2(0, 1), explained - share * own, atol=0.02)
     assert (found.planted == 1).all()
 
 
@@ -229,6 +243,8 @@ def test_bad_settings_are_refused(mesh, tmp_path):
     for changes, words in (
         ({"planted": ("IU9", "IC", "VQ2", "VQ3", "")}, ("planted", "IU1", "'IU9'")),
         ({"first": ("IC",), "second": ("XX",)}, ("second", "'XX'")),
+        ({"beside": ("", "", "", "", "IC")}, ("beside", "'IC'")),
+        ({"beside": ("IU1", "", "", "", "")}, ("beside", "'IU1'")),
         ({"num_samples": 4, "num_folds": 5}, ("instructions: ",)),
     ):
         with refused(*words):
@@ -236,6 +252,8 @@ def test_bad_settings_are_refused(mesh, tmp_path):
     for changes, words in (
         ({"rois": ("a", "a")}, ("rois", "differ")),
         ({"planted": ("IC",)}, ("planted", "rois", "1 for 5")),
+        ({"beside": ("IC",)}, ("beside", "rois", "1 for 5")),
+        ({"beside_share": 1.0}, ("beside_share", "between 0 and 1")),
         ({"first": ("IC",)}, ("second", "3 for 1")),
         ({"first": ("IC",), "second": ("IC",)}, ("second must differ from first", "'IC'")),
         ({"common": 1.5}, ("common", "0..1", "1.5")),
@@ -246,9 +264,13 @@ def test_bad_settings_are_refused(mesh, tmp_path):
         with refused(*words):
             instructions.Config(**changes)
     with pytest.raises(ValueError, match="planted must have an entry for each of 2 ROIs"):
-        data.simulate(3, ["a", "b"], [0], **_SIZES)
+        data.simulate(3, ["a", "b"], [0], [0, 0], **_SIZES)
     with pytest.raises(ValueError, match="planted must be -1..2, got 3"):
-        data.simulate(3, ["a"], [3], **_SIZES)
+        data.simulate(3, ["a"], [3], [-1], **_SIZES)
+    with pytest.raises(ValueError, match="beside must be -1..2, got 3"):
+        data.simulate(3, ["a"], [0], [3], **_SIZES)
+    with pytest.raises(ValueError, match="beside must be NONE where planted is"):
+        data.simulate(3, ["a"], [-1], [0], **_SIZES)
 
 
 _SIZES = {
@@ -257,6 +279,7 @@ _SIZES = {
     "num_samples": 5,
     "num_units": 1,
     "common": 0.5,
+    "beside_share": 0.5,
     "noise_sd": 1.0,
     "rng": np.random.default_rng(0),
 }
