@@ -102,7 +102,8 @@ def scores_map(table: pd.DataFrame, winners: pd.DataFrame, *, name: str) -> Char
     text = (
         f"Heat map of mean scores, instructions by regions; a star is the best: {'; '.join(said)}."
     )
-    chart = alt.layer(cells, numbers).properties(width="container", height=alt.Step(28))
+    size = charts.height(data.instruction.nunique(), 28)
+    chart = alt.layer(cells, numbers).properties(width="container", height=size)
     return charts.finish(name, "Which instruction aligns best in each region", text, chart, data)
 
 
@@ -148,6 +149,7 @@ def shares_map(table: pd.DataFrame, *, name: str) -> Chart | None:
         "Heat map of the share of voxels that each instruction predicts best, mean over subjects; "
         f"none: no score above 0. Largest share in each region: {said}."
     )
-    chart = alt.layer(cells, numbers).properties(width="container", height=alt.Step(28))
+    size = charts.height(data.winner.nunique(), 28)
+    chart = alt.layer(cells, numbers).properties(width="container", height=size)
     title = "Share of voxels that each instruction wins"
     return charts.finish(name, title, text, chart, data)
