@@ -10,7 +10,15 @@ from jaxalign.reporting import instructions as tables_lib
 from jaxalign.reporting.charts import Chart, parts, tip
 
 _UNITS = {"r2_out_of_sample": "R2 out of sample", "normalized_r": "normalised r"}
-_X = alt.X("roi:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35))
+
+
+def _x(rois: pd.Series) -> alt.X:
+    axis = alt.Axis(orient="top", labelAngle=-35)
+    return alt.X("roi:N", sort=list(dict.fromkeys(rois)), title=None, axis=axis)
+
+
+def _y(field: str, names: pd.Series) -> alt.Y:
+    return alt.Y(f"{field}:N", sort=list(dict.fromkeys(names)), title=None)
 
 
 def of_run(tables: Mapping[str, pd.DataFrame], *, lead: str = "") -> list[Chart]:
@@ -72,7 +80,7 @@ def scores_map(table: pd.DataFrame, winners: pd.DataFrame, *, name: str) -> Char
     )
     middle = (data.score.min() + data.score.max()) / 2
     data["_text"] = [f"{'★ ' if row.winner else ''}{row.score:.2f}" for row in data.itertuples()]
-    base = alt.Chart(charts.DATA).encode(x=_X, y=alt.Y("instruction:N", sort=None, title=None))
+    base = alt.Chart(charts.DATA).encode(x=_x(winners.roi), y=_y("instruction", data.instruction))
     cells = base.mark_rect(cornerRadius=2).encode(
         color=alt.Color(
             "score:Q", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title="mean score")
@@ -123,7 +131,7 @@ def shares_map(table: pd.DataFrame, *, name: str) -> Chart | None:
     data = data.rename(columns={"label": "winner"})
     if data.empty:
         return None
-    base = alt.Chart(charts.DATA).encode(x=_X, y=alt.Y("winner:N", sort=None, title=None))
+    base = alt.Chart(charts.DATA).encode(x=_x(table.roi), y=_y("winner", data.winner))
     cells = base.mark_rect(stroke=charts.INK, strokeOpacity=0.15, cornerRadius=2).encode(
         color=alt.Color(
             "share:Q",
