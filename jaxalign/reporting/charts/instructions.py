@@ -36,7 +36,11 @@ def of_run(tables: Mapping[str, pd.DataFrame], *, lead: str = "") -> list[Chart]
         name = f"{dataset}_{model}"
         found.append(scores_map(own, where("instruction_winners"), name=f"winners_{name}"))
         if "instruction_shares" in tables:
-            found.append(shares_map(where("instruction_shares"), name=f"shares_{name}"))
+            order = list(dict.fromkeys(own.roi))
+            shares = where("instruction_shares").sort_values(
+                "roi", key=lambda x, order=order: x.map(order.index), kind="stable"
+            )
+            found.append(shares_map(shares, name=f"shares_{name}"))
         if "instruction_partition" in tables:
             pairs = tables_lib.side_by_side(where("instruction_partition"))
             for measure, of_measure in pairs.groupby("measure", sort=False):

@@ -110,7 +110,7 @@ def venn(table: pd.DataFrame, *, name: str, title: str, unit: str) -> Chart | No
     for i, row in table.iterrows():
         shape = _circles(row, total) if drawn[i] else []
         found += [{"panel": row.panel, "_drawn": True} | x for x in shape]
-        spots = _spots(row, total) if drawn[i] else (-0.5, 0, 0.5)
+        spots = _spots(row, total) if drawn[i] else (-0.75, 0, 0.75)
         texts = (f"only {row['first']}", "shared", f"only {row['second']}")
         for part, spot, text in zip(_PARTS, spots, texts, strict=True):
             found.append(
