@@ -150,7 +150,8 @@ def build(
     drawn = _charts(folded, made, models)
     if told is not None:
         made |= told.tables
-        charted = charts_instructions.of_run(told.tables, lead=told.notes[0])
+        lead = told.notes[0].partition(". ")[0].rstrip(".") + "."
+        charted = charts_instructions.of_run(told.tables, lead=lead)
         drawn |= {chart.name: chart for chart in charted}
         remarks.append(f"Instructions: {told.notes[0]}")
     lead = summary.lead(folded.dataset.iloc[0], made) if len(folded) else ""

@@ -187,6 +187,8 @@ def _instructions(
         won = won.rename(columns={"winner_label": "winner", "second_label": "second"})
         first = ["roi", "outcome", "winner", "second"]
         won = won[[*first, *(x for x in won if x not in first)]]
+        alike = [x for x in ("dataset", "model") if won[x].nunique() == 1]
+        won = won.drop(columns=alike)
     shown = [(_WINNERS, won)] if len(won) else []
     return Section("Instructions", text=told[:1], notes=told[1:], charts=charts, tables=shown)
 

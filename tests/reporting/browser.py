@@ -60,7 +60,10 @@ class View:
             "document.querySelectorAll('table.grid').length"
             " === document.querySelectorAll('.dt-search input').length"
         )
-        self.page.evaluate("window.scrollTo(0, 0)")
+        self.page.evaluate(
+            "document.querySelectorAll('.scroll').forEach((x) => x.scrollTo(0, 0));"
+            "window.scrollTo(0, 0)"
+        )
         return plots.count()
 
     def ready_ms(self) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import vl_convert
 
@@ -52,9 +53,6 @@ COLOURS = {
     "oasm": "#AA4499",
 }
 OTHER = "#8A8A8A"  # a control that is not known by name
-# Of marks in panels with axes of their own: left to itself, Vega-Lite gives each layer data of its
-# own, without what is undefined, and then warns that they differ. These hide it by `shown`.
-AS_IT_IS = {"invalid": None}
 INK = "currentColor"  # of the page: charts follow its theme without being drawn again
 
 _FONT = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
@@ -130,6 +128,18 @@ def finish(
     return Chart(name, title, text, spec)
 
 
+def height(num_rows: int | pd.Series, step: int) -> int:
+    """Return the height of a chart of rows in pixels, that of its longest panel.
+
+    Vega-Lite's own steps make it warn on the console where panels differ or follow a width.
+
+    Args:
+      num_rows: number of rows, or of those of each panel.
+      step: height of a row.
+    """
+    return step * int(np.max(num_rows))
+
+
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return rows as JSON holds them: plain values, null where a number is undefined."""
     columns = {
@@ -194,11 +204,6 @@ def features(names: Sequence[str], network: str) -> alt.Scale:
     """Return the scale of colours of a network and its controls."""
     colours = [COLOURS["network"] if x == network else COLOURS.get(x, OTHER) for x in names]
     return alt.Scale(domain=list(names), range=colours)
-
-
-def shown(field: str, opacity: float = 1.0) -> Any:
-    """Return the opacity of marks that are hidden where a number is undefined."""
-    return alt.condition(f"datum.{field} != null", alt.value(opacity), alt.value(0))
 
 
 def tip(field: str, title: str = "", digits: str = ".3f") -> alt.Tooltip:

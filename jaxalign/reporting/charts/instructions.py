@@ -10,7 +10,15 @@ from jaxalign.reporting import instructions as tables_lib
 from jaxalign.reporting.charts import Chart, parts, tip
 
 _UNITS = {"r2_out_of_sample": "R2 out of sample", "normalized_r": "normalised r"}
-_X = alt.X("roi:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35))
+
+
+def _x(rois: pd.Series) -> alt.X:
+    axis = alt.Axis(orient="top", labelAngle=-35)
+    return alt.X("roi:N", sort=list(dict.fromkeys(rois)), title=None, axis=axis)
+
+
+def _y(field: str, names: pd.Series) -> alt.Y:
+    return alt.Y(f"{field}:N", sort=list(dict.fromkeys(names)), title=None)
 
 
 def of_run(tables: Mapping[str, pd.DataFrame], *, lead: str = "") -> list[Chart]:
@@ -28,7 +36,11 @@ def of_run(tables: Mapping[str, pd.DataFrame], *, lead: str = "") -> list[Chart]
         name = f"{dataset}_{model}"
         found.append(scores_map(own, where("instruction_winners"), name=f"winners_{name}"))
         if "instruction_shares" in tables:
-            found.append(shares_map(where("instruction_shares"), name=f"shares_{name}"))
+            order = list(dict.fromkeys(own.roi))
+            shares = where("instruction_shares").sort_values(
+                "roi", key=lambda x, order=order: x.map(order.index), kind="stable"
+            )
+            found.append(shares_map(shares, name=f"shares_{name}"))
         if "instruction_partition" in tables:
             pairs = tables_lib.side_by_side(where("instruction_partition"))
             for measure, of_measure in pairs.groupby("measure", sort=False):
@@ -72,7 +84,7 @@ def scores_map(table: pd.DataFrame, winners: pd.DataFrame, *, name: str) -> Char
     )
     middle = (data.score.min() + data.score.max()) / 2
     data["_text"] = [f"{'★ ' if row.winner else ''}{row.score:.2f}" for row in data.itertuples()]
-    base = alt.Chart(charts.DATA).encode(x=_X, y=alt.Y("instruction:N", sort=None, title=None))
+    base = alt.Chart(charts.DATA).encode(x=_x(winners.roi), y=_y("instruction", data.instruction))
     cells = base.mark_rect(cornerRadius=2).encode(
         color=alt.Color(
             "score:Q", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title="mean score")
@@ -102,7 +114,8 @@ def scores_map(table: pd.DataFrame, winners: pd.DataFrame, *, name: str) -> Char
     text = (
         f"Heat map of mean scores, instructions by regions; a star is the best: {'; '.join(said)}."
     )
-    chart = alt.layer(cells, numbers).properties(width="container", height=alt.Step(28))
+    size = charts.height(data.instruction.nunique(), 28)
+    chart = alt.layer(cells, numbers).properties(width="container", height=size)
     return charts.finish(name, "Which instruction aligns best in each region", text, chart, data)
 
 
@@ -122,7 +135,7 @@ def shares_map(table: pd.DataFrame, *, name: str) -> Chart | None:
     data = data.rename(columns={"label": "winner"})
     if data.empty:
         return None
-    base = alt.Chart(charts.DATA).encode(x=_X, y=alt.Y("winner:N", sort=None, title=None))
+    base = alt.Chart(charts.DATA).encode(x=_x(table.roi), y=_y("winner", data.winner))
     cells = base.mark_rect(stroke=charts.INK, strokeOpacity=0.15, cornerRadius=2).encode(
         color=alt.Color(
             "share:Q",
@@ -148,6 +161,7 @@ def shares_map(table: pd.DataFrame, *, name: str) -> Chart | None:
         "Heat map of the share of voxels that each instruction predicts best, mean over subjects; "
         f"none: no score above 0. Largest share in each region: {said}."
     )
-    chart = alt.layer(cells, numbers).properties(width="container", height=alt.Step(28))
+    size = charts.height(data.winner.nunique(), 28)
+    chart = alt.layer(cells, numbers).properties(width="container", height=size)
     title = "Share of voxels that each instruction wins"
     return charts.finish(name, title, text, chart, data)

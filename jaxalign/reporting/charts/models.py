@@ -192,9 +192,9 @@ def pairs(table: pd.DataFrame) -> Chart | None:
         ],
     )
     x = alt.X("vanilla_score:Q", title="alignment (raw)", scale=alt.Scale(zero=False, padding=8))
-    shafts = base.mark_rule(strokeWidth=2.5, **charts.AS_IT_IS).encode(x=x, x2="tuned_score:Q")
-    tails = base.mark_point(size=45, strokeWidth=2, filled=False, **charts.AS_IT_IS).encode(x=x)
-    heads = base.mark_point(size=90, filled=True, opacity=1, **charts.AS_IT_IS).encode(
+    shafts = base.mark_rule(strokeWidth=2.5).encode(x=x, x2="tuned_score:Q")
+    tails = base.mark_point(size=45, strokeWidth=2, filled=False).encode(x=x)
+    heads = base.mark_point(size=90, filled=True, opacity=1).encode(
         x="tuned_score:Q",
         shape=alt.Shape(
             "change:N",
@@ -204,7 +204,7 @@ def pairs(table: pd.DataFrame) -> Chart | None:
     )
     chart = (
         alt.layer(shafts, tails, heads)
-        .properties(height=alt.Step(18))
+        .properties(height=charts.height(data.groupby("dataset").model.nunique(), 18))
         .facet(
             facet=alt.Facet("dataset:N", title=None, sort=datasets),
             columns=min(len(datasets), 2),
@@ -265,12 +265,11 @@ def forest(table: pd.DataFrame) -> Chart | None:
         ],
     )
     x = alt.Scale(domain=[-1, 1])
-    bars = base.mark_rule(strokeWidth=2, **charts.AS_IT_IS).encode(
+    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(
         x=alt.X("ci_low:Q", scale=x, title="correlation"),
         x2="ci_high:Q",
-        opacity=charts.shown("ci_low", 0.6),
     )
-    dots = base.mark_point(filled=True, size=80, opacity=1, **charts.AS_IT_IS).encode(
+    dots = base.mark_point(filled=True, size=80, opacity=1).encode(
         x="value:Q",
         shape=alt.Shape(
             "scope:N",
@@ -281,7 +280,7 @@ def forest(table: pd.DataFrame) -> Chart | None:
     zero = alt.Chart().mark_rule(opacity=0.5, aria=False).encode(x=alt.datum(0))
     chart = (
         alt.layer(zero, bars, dots)
-        .properties(height=alt.Step(20))
+        .properties(height=charts.height(data.groupby("relation").label.nunique(), 20))
         .facet(
             facet=alt.Facet("relation:N", title=None, sort=relations),
             columns=min(len(relations), 2),

@@ -13,6 +13,7 @@ from jaxalign.reporting.charts import Chart, tip
 _PARTS = ("unique_first", "shared", "unique_second")
 _PART_COLOURS = ("#0072B2", "#009E73", "#E69F00")
 _CORNERS = 60  # of a circle
+_INVISIBLE = 0.05  # of the union: a negative part up to that is drawn as none
 
 
 def partition_bars(table: pd.DataFrame, *, name: str, title: str, unit: str) -> Chart | None:
@@ -89,8 +90,9 @@ def venn(table: pd.DataFrame, *, name: str, title: str, unit: str) -> Chart | No
     """Draw two circles for each row, whose areas and overlap are what is explained.
 
     Args:
-      table: `panel`, `first`, `second`, `unique_first`, `shared`, `unique_second`. A row with a
-        negative part has no circles: no area is negative. Its numbers are written all the same.
+      table: `panel`, `first`, `second`, `unique_first`, `shared`, `unique_second`. No area is
+        negative: a row with a negative part has no circles, unless the part is below a twentieth of
+        the union, too little to be seen. Numbers are written as they are, beside what has no area.
       name: of the chart's files.
       title: its heading.
       unit: of the parts.
@@ -101,13 +103,14 @@ def venn(table: pd.DataFrame, *, name: str, title: str, unit: str) -> Chart | No
     table = table.dropna(subset=list(_PARTS)).reset_index(drop=True)
     if table.empty:
         return None
-    drawn = (table[list(_PARTS)] >= 0).all(axis=1)
-    total = (table.unique_first + table.shared + table.unique_second)[drawn].max()
+    union = table[list(_PARTS)].sum(axis=1)
+    drawn = (table[list(_PARTS)].min(axis=1) >= -_INVISIBLE * union) & (union > 0)
+    total = table[list(_PARTS)].clip(lower=0).sum(axis=1)[drawn].max()
     found = []
     for i, row in table.iterrows():
         shape = _circles(row, total) if drawn[i] else []
         found += [{"panel": row.panel, "_drawn": True} | x for x in shape]
-        spots = _spots(row, total) if drawn[i] else (-0.5, 0, 0.5)
+        spots = _spots(row, total) if drawn[i] else (-0.75, 0, 0.75)
         texts = (f"only {row['first']}", "shared", f"only {row['second']}")
         for part, spot, text in zip(_PARTS, spots, texts, strict=True):
             found.append(
@@ -156,19 +159,22 @@ def venn(table: pd.DataFrame, *, name: str, title: str, unit: str) -> Chart | No
     if alike:
         names = (table["first"].iloc[0], table["second"].iloc[0])
     text = (
-        f"Two overlapping circles for each of {', '.join(map(str, panels))}: areas are {unit} of "
+        f"Two overlapping circles for each of {_named(panels)}: areas are {unit} of "
         f"{names[0]} (left) and {names[1]} (right), the overlap is what both explain."
-        + (f" {negative} have a negative part, and no circles." if negative else "")
+        + (f" {negative} have a large negative part, and no circles." if negative else "")
     )
     return charts.finish(
         name, title, text, chart, data, panels=len(panels), panel=190, left=0, each=20
     )
 
 
+def _named(panels: list) -> str:
+    return ", ".join(map(str, panels)) if len(panels) <= 6 else f"{len(panels)} panels"
+
+
 def _circles(row: pd.Series, total: float) -> list[dict]:
     """Return the corners of both circles; all areas are in units of the largest union."""
-    areas = np.array([row.unique_first + row.shared, row.unique_second + row.shared]) / total
-    left, right = _centres(areas, row.shared / total)
+    areas, (left, right) = _layout(row, total)
     angles = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
     found = []
     for side, area, centre in zip(("first", "second"), areas, (left, right), strict=True):
@@ -180,13 +186,24 @@ def _circles(row: pd.Series, total: float) -> list[dict]:
 
 
 def _spots(row: pd.Series, total: float) -> tuple[float, float, float]:
-    """Return where the numbers stand: in the middle of the three parts."""
-    areas = np.array([row.unique_first + row.shared, row.unique_second + row.shared]) / total
-    left, right = _centres(areas, row.shared / total)
+    """Return where the numbers stand: in the middle of the three parts, or beside the circles."""
+    areas, (left, right) = _layout(row, total)
     r = np.sqrt(areas / np.pi)
     edges = (left - r[0], right - r[1], left + r[0], right + r[1])
     spots = [(edges[0] + edges[1]) / 2, (edges[1] + edges[2]) / 2, (edges[2] + edges[3]) / 2]
+    beside = 0.16  # half a number
+    if edges[1] - edges[0] < beside:
+        spots[0] = min(edges[:2]) - beside
+    if edges[3] - edges[2] < beside:
+        spots[2] = max(edges[2:]) + beside
     return tuple(1.6 * float(x) for x in spots)
+
+
+def _layout(row: pd.Series, total: float) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return the areas of both circles and their centres."""
+    first, shared, second = (max(row[part], 0.0) / total for part in _PARTS)
+    areas = np.array([first + shared, second + shared])
+    return areas, _centres(areas, shared)
 
 
 def overlap(d: float, first: float, second: float) -> float:

@@ -35,7 +35,7 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> Chart:
         ),
     )
     levels = [level for level in _LEVELS.values() if level in set(data.level)]
-    parts = [_level(level, rois, model, colour, pick) for level in levels]
+    parts = [_level(data[data.level == level], rois, model, colour, pick) for level in levels]
     best = own[(own.model == model) & own.score.notna()]
     heights = best.groupby(["roi", "layer"]).score.mean().unstack("layer")
     peaks = ", ".join(f"{roi} {layer}" for roi, layer in heights.idxmax(axis=1).items())
@@ -56,8 +56,11 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> Chart:
     )
 
 
-def _level(level: str, rois: list[str], model: str, colour: alt.Color, pick) -> alt.FacetChart:
-    """Draw one row of panels."""
+def _level(
+    own: pd.DataFrame, rois: list[str], model: str, colour: alt.Color, pick
+) -> alt.FacetChart:
+    """Draw one row of panels; of layers without a mark Vega would warn on the console."""
+    level = own.level.iloc[0]
     tips = [
         tip("features", "model or control", ""),
         tip("roi", "region", ""),
@@ -92,8 +95,15 @@ def _level(level: str, rois: list[str], model: str, colour: alt.Color, pick) -> 
         .mark_rule(strokeDash=[2, 3], strokeWidth=1.5, color=charts.INK, aria=False)
         .encode(y="mean(ceiling):Q")
     )
+    network = own[own._network]
+    optional = (
+        (band, network.ci_low),
+        (flat, own.score.mask(own._layered)),
+        (ceiling, network.ceiling),
+    )
+    drawn = [part for part, values in optional if values.notna().any()]
     return (
-        alt.layer(band, flat, ceiling, lines, points.properties(name=f"points {level}"))
+        alt.layer(*drawn, lines, points.properties(name=f"points {level}"))
         .properties(height=170)
         .transform_filter(alt.FieldEqualPredicate(field="level", equal=level))
         .facet(
@@ -266,8 +276,7 @@ def _bars_of(model: str, own: pd.DataFrame, rois: list[str], colour: alt.Color) 
         .mark_rule(strokeDash=[2, 3], strokeWidth=1.5, aria=False)
         .encode(x="ceiling:Q")
     )
-    bars = base.mark_bar(cornerRadiusEnd=2, **charts.AS_IT_IS).encode(
-        opacity=charts.shown("score"),
+    bars = base.mark_bar(cornerRadiusEnd=2).encode(
         x=alt.X("score:Q", title="Pearson r", axis=alt.Axis(tickCount=4)),
         color=colour,
         tooltip=[
@@ -280,12 +289,14 @@ def _bars_of(model: str, own: pd.DataFrame, rois: list[str], colour: alt.Color) 
             tip("ceiling", "noise ceiling"),
         ],
     )
-    whiskers = base.mark_rule(strokeWidth=1.4, aria=False, **charts.AS_IT_IS).encode(
-        x="ci_low:Q", x2="ci_high:Q", opacity=charts.shown("ci_low")
+    whiskers = (
+        base.transform_filter("datum.ci_low != null")
+        .mark_rule(strokeWidth=1.4, aria=False)
+        .encode(x="ci_low:Q", x2="ci_high:Q")
     )
     return (
         alt.layer(band, bars, whiskers, middle)
-        .properties(height=alt.Step(15))
+        .properties(height=charts.height(own.groupby("roi").features.nunique(), 15))
         .transform_filter(alt.FieldEqualPredicate(field="model", equal=model))
         .facet(
             facet=alt.Facet("roi:N", title=model, sort=rois),
@@ -331,5 +342,7 @@ def roi_matrix(table: pd.DataFrame, name: str, title: str) -> Chart | None:
     best = data.loc[data.groupby("roi", sort=False).score.idxmax()]
     said = ", ".join(f"{row.roi} {row.model} ({row.score:.3f})" for row in best.itertuples())
     text = f"Heat map of scores, models by regions. Highest in each region: {said}."
-    chart = alt.layer(cells, numbers).properties(width="container", height=alt.Step(28))
+    chart = alt.layer(cells, numbers).properties(
+        width="container", height=charts.height(data.model.nunique(), 28)
+    )
     return charts.finish(name, title, text, chart, data)
