@@ -38,20 +38,32 @@ def test_every_configuration_is_built(path):
     assert list(stages) == [name for name in config.STAGES if name in stages]
 
 
+def attributes(tree, name):
+    """Return the attributes of a variable that are read below a node."""
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == name
+    }
+
+
 @pytest.mark.parametrize("name", config.STAGES)
 def test_no_setting_is_dead(name):
-    """Every field of a stage's Config is read as `config.<field>` in its module or package."""
+    """Every field of a stage's Config is read as `config.<field>` in its module or package.
+
+    Or as `self.<field>` in a method of Config that is itself read so; `__post_init__` is not.
+    """
     module = importlib.import_module(f"jaxalign.stages.{name}")
     path = pathlib.Path(module.__file__)
     files = path.parent.glob("*.py") if path.stem == "__init__" else [path]
-    read = {
-        node.attr
-        for file in files
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "config"
-    }
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
+    read = set().union(*(attributes(tree, "config") for tree in trees))
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    for node in (x for own in classes if own.name == "Config" for x in own.body):
+        if isinstance(node, ast.FunctionDef) and node.name in read:
+            read |= attributes(node, "self")
     fields = {field.name for field in dataclasses.fields(module.Config)}
     assert fields <= read
 

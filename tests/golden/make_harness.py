@@ -36,7 +36,8 @@ RUNS = {
     "stories260K": ({}, [*harness_tasks.OWN, *harness_tasks.PUBLISHED]),
     "stories260K, cut": ({"max_length": 64}, ["local_choice_fewshot", "local_answer"]),
     "stories260K, no first token": ({"add_bos_token": False}, ["local_choice", "local_answer"]),
-    "t5_v1_1": ({}, [*harness_tasks.OWN, "local_answer_soon", "local_mmlu"]),
+    # Its configuration says no length, for which HFLM takes 2048, and jaxalign T5's usual one.
+    "t5_v1_1": ({"max_length": 512}, [*harness_tasks.OWN, "local_answer_soon", "local_mmlu"]),
 }
 
 
@@ -108,7 +109,7 @@ def convert_stories(source: pathlib.Path, folder: pathlib.Path) -> None:
     ).save_pretrained(folder)
 
 
-def load_t5(folder: pathlib.Path) -> HFLM:
+def load_t5(folder: pathlib.Path, options: dict) -> HFLM:
     """Load the tiny T5, with a tokenizer whose special tokens have roles."""
     model = transformers.T5ForConditionalGeneration.from_pretrained(HERE / folder.name)
     # HFLM calls this, and transformers 5 then ties the head of every T5, which is not this one's.
@@ -118,13 +119,13 @@ def load_t5(folder: pathlib.Path) -> HFLM:
         eos_token="</s>",
         pad_token="<pad>",
     )
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, **options)
 
 
 def run(folder: pathlib.Path, options: dict, tasks: list[str], include: pathlib.Path) -> dict:
     """Return metrics and samples of each task."""
     if folder.name.startswith("t5"):
-        model = load_t5(folder)
+        model = load_t5(folder, options)
     else:
         model = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1, **options)
     found = lm_eval.simple_evaluate(

@@ -220,6 +220,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path):
     """Harness results of two local models become properties beside published ones."""
     own = write(tmp_path, "model,family,tuned,base\nllama,tiny,0,\nqwen2,tiny,1,llama\n")
