@@ -156,47 +156,6 @@ def test_mixed_slope_is_that_of_restricted_likelihood(rng):
     assert association.mixed_slope(x, y, groups).value > 0
 
 
-def test_mixed_slope_of_few_groups_has_the_error_of_slope_and_variances_together(rng):
-    groups = np.repeat(["a", "b"], [12, 5])
-    x = np.where(groups == "a", 0.0, 2.0) + rng.standard_normal(17)
-    y = np.where(groups == "a", 0.0, 4.0) - 0.5 * x + 0.5 * rng.standard_normal(17)
-    standardise = lambda v: (v - v.mean()) / v.std(ddof=1)
-    x, y = standardise(x), standardise(y)
-    X, Z = np.column_stack([np.ones(17), x]), (groups[:, None] == ["a", "b"]).astype(float)
-
-    def negative(parameters):
-        V = np.eye(17) + np.exp(parameters[2]) * Z @ Z.T
-        inverse, rest = np.linalg.inv(V), y - X @ parameters[:2]
-        logs = (
-            15 * np.log(rest @ inverse @ rest),
-            *(np.linalg.slogdet(m)[1] for m in (V, X.T @ inverse @ X)),
-        )
-        return sum(logs) / 2
-
-    options = {"xatol": 1e-10, "fatol": 1e-13}
-    tried = [
-        optimize.minimize(negative, [0, 0, start], method="Nelder-Mead", options=options)
-        for start in (-2, 0, 2)
-    ]
-    best = min(tried, key=lambda found: found.fun).x
-    step = 1e-4 * np.eye(3)
-    curvature = np.array(
-        [
-            [
-                sum(i * j * negative(best + i * a + j * b) for i in (-1, 1) for j in (-1, 1)) / 4e-8
-                for a in step
-            ]
-            for b in step
-        ]
-    )
-    error = np.sqrt(np.linalg.inv(curvature)[1, 1])
-    found = association.mixed_slope(x, y, groups)
-    half = stats.norm.ppf(0.975) * error
-    np.testing.assert_allclose(found[:3], (best[1], best[1] - half, best[1] + half), rtol=1e-3)
-    # Given the variances, as if they were known, it would be far smaller.
-    assert error > 1.2 * _reml_slope(x, y, groups)[1]
-
-
 def test_mixed_slope_that_is_singular_is_undefined(rng):
     x, y = _pair(rng, 20)
     groups = np.tile(["a", "b"], 10)  # which say nothing

@@ -223,6 +223,8 @@ def test_bad_tables_are_refused():
         findings.of_models(rows[rows.model != "b"], models)
     with refused("predictors must be numeric properties of models", "mmlu", "got 'mmlu_stem'"):
         findings.of_models(rows, models, predictors=("mmlu", "mmlu_stem"))
+    with refused("predictors must be known of a model with scores", "'nwp_loss' is of none"):
+        findings.of_models(rows, models.assign(nwp_loss=np.nan), predictors=("nwp_loss",))
     with refused("predictors must be numeric", "got 'family'"):
         findings.of_models(rows, models, predictors=("family",))
 

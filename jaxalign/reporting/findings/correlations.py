@@ -74,7 +74,7 @@ def findings(
       subset, where several subsets have the same models with both.
 
     Raises:
-      InputError: if a predictor is no numeric property.
+      InputError: if a predictor is no numeric property, or is not known of any model.
     """
     numbers = properties(models, predictors)
     scores = outcomes.pivot(index="model", columns="outcome", values="score").reindex(models.index)
@@ -113,7 +113,7 @@ def properties(models: pd.DataFrame, predictors: Sequence[str] = ()) -> pd.DataF
       predictors: names; none: all that at least 3 models have.
 
     Raises:
-      InputError: if one is not there, or is no number.
+      InputError: if one is not there, is no number, or is not known of any model.
     """
     numbers = models.select_dtypes("number").drop(columns="tuned", errors="ignore").astype(float)
     numbers[SIZE] = log_sizes(models)
@@ -124,6 +124,10 @@ def properties(models: pd.DataFrame, predictors: Sequence[str] = ()) -> pd.DataF
             f"{', '.join(sorted(map(str, numbers)))}; got {missing[0]!r}."
         )
     if predictors:
+        if unknown := [name for name in predictors if not numbers[name].notna().any()]:
+            raise InputError(
+                f"predictors must be known of a model with scores: {unknown[0]!r} is of none."
+            )
         return numbers[list(predictors)]
     known = [x for x in numbers if x not in _NO_PREDICTORS and numbers[x].count() >= _FEWEST]
     order = lambda name: next(
