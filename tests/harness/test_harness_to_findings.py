@@ -68,7 +68,7 @@ def test_harness_results_enter_a_correlation_table(tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
         folder = tmp_path / workdir / "report"
         read = lambda name: pd.read_csv(folder / name, keep_default_na=False, na_values="")
-        found = read("findings.csv").set_index(["analysis", "predictor", "statistic"])
+        found = read("findings.csv").set_index(["analysis", "predictor", "statistic"]).sort_index()
         return found.loc["correlation", TASK], read
 
     harness = f"lm_eval:{tmp_path / 'harness/out'}"
