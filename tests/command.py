@@ -1,5 +1,6 @@
 """Runs of the entry point in a process of its own, as users have them."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -18,6 +19,26 @@ def call(config, workdir, *flags, timeout=300):
             f"--workdir={workdir}",
             *flags,
         ],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def call_harness(folder, *arguments, timeout=400):
+    """Run lm-evaluation-harness with our models in a folder of tasks, offline, without torch."""
+    without_torch = REPOSITORY / "tests" / "harness" / "without_torch"
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(without_torch), str(REPOSITORY)]),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(folder / "cache"),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "jaxalign.harness", *arguments],
+        cwd=folder,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -188,11 +188,9 @@ def indicators(labels: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, "n g"]:
       labels: group of each sample.
     """
     names = list(dict.fromkeys(labels.tolist()))
-    return (
-        np.stack([labels == name for name in names[1:]], axis=1).astype(np.float64)
-        if (len(names) > 1)
-        else np.empty((len(labels), 0))
-    )
+    if len(names) < 2:
+        return np.empty((len(labels), 0))
+    return np.stack([labels == name for name in names[1:]], axis=1).astype(np.float64)
 
 
 def leave_one_group_out(
@@ -201,6 +199,7 @@ def leave_one_group_out(
     groups: Shaped[np.ndarray, " n"],
     *,
     measure: Measure = pearson,
+    confidence: float = 0.95,
 ) -> dict[str, Association]:
     """Measure an association without each group.
 
@@ -209,12 +208,17 @@ def leave_one_group_out(
       y: the other.
       groups: group of each sample.
       measure: `pearson` or `spearman`.
+      confidence: coverage.
 
     Returns:
       The association without it, for each group, in order of appearance.
     """
     names = dict.fromkeys(groups.tolist())
-    return {str(name): measure(x[groups != name], y[groups != name]) for name in names}
+    without = {name: groups != name for name in names}
+    return {
+        str(name): measure(x[kept], y[kept], confidence=confidence)
+        for name, kept in without.items()
+    }
 
 
 def mixed_slope(
@@ -227,9 +231,12 @@ def mixed_slope(
     """Fit y = a + b x + a random intercept of each group, both variables standardised.
 
     REML; b is in standard deviations of y per standard deviation of x (over all samples), with
-    Wald's interval and p, which take the estimated variances for known and are too sure with few
-    groups. A fit that did not converge, or found no variance between groups (which is ordinary
-    regression, without the groups), is undefined, and `reason` says so.
+    Wald's interval and p from the normal distribution. The standard error is statsmodels': of the
+    curvature of the restricted likelihood in the coefficients and the variances together, so it is
+    at least that given the variances, which lme4 and nlme report, and far larger where few groups
+    leave the variance between them open. With few groups both are rough. A fit that did not
+    converge, or found no variance between groups (which is ordinary regression, without the
+    groups), is undefined, and `reason` says so.
 
     Args:
       x: predictor; samples that are NaN in either variable are left out.

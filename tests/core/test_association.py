@@ -118,6 +118,8 @@ def test_leave_one_group_out(rng):
     assert list(found) == ["a", "b"]
     assert found["a"] == association.spearman(x[6:], y[6:])
     assert found["b"] == association.spearman(x[:6], y[:6])
+    narrow = association.leave_one_group_out(x, y, groups, confidence=0.5)
+    assert narrow["a"] == association.pearson(x[6:], y[6:], confidence=0.5)
 
 
 def _reml_slope(x, y, groups):

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install jaxalign[harness]")
 
+import command
 import harness_tasks
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -25,29 +26,10 @@ def expected():
     return json.loads((GOLDEN / "harness.json").read_text())
 
 
-def call(folder, *arguments, timeout=400):
-    """Run the command line in a folder of tasks, offline and without torch."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(HERE / "without_torch"), str(HERE.parents[1])]),
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_DATASETS_CACHE": str(folder / "cache"),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "jaxalign.harness", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
 def evaluate(folder, model_args, tasks, *options):
     """Return the results file, and of each task its samples as the golden file has them."""
     harness_tasks.write(folder)
-    done = call(
+    done = command.call_harness(
         folder,
         "--model=jaxalign",
         f"--model_args={model_args}",
@@ -167,7 +149,7 @@ def test_t5_is_that_of_hugging_face(tmp_path, expected, tasks):
 @pytest.mark.slow
 def test_what_cannot_be_run_is_said_in_one_line(tmp_path):
     harness_tasks.write(tmp_path)
-    done = call(
+    done = command.call_harness(
         tmp_path,
         "--model=jaxalign",
         "--model_args=pretrained=nowhere/nothing",

@@ -182,6 +182,18 @@ def test_the_instruction_that_is_asked_for_counts():
     pd.testing.assert_frame_equal(one, alone)
 
 
+def test_confidence_reaches_every_interval(found):
+    options = findings.Options(num_resamples=99, confidence=0.5)
+    narrow = findings.of_run(_scores(num_units=64), _properties(), options).findings
+    wide = found.findings
+    assert (narrow.value.fillna(-1) == wide.value.fillna(-1)).all()
+    known = wide.ci_low.notna() & (wide.ci_high - wide.ci_low > 1e-12)
+    assert {"gain", "correlation"} <= set(wide[known].analysis)
+    assert wide[known].subset.str.contains("without").any()
+    widths = [(x.ci_high - x.ci_low)[known] for x in (narrow, wide)]
+    assert (widths[0] < widths[1]).all()
+
+
 def test_without_properties_there_are_no_findings_of_them():
     models = pd.DataFrame(index=pd.Index(MODELS, name="model"))
     found = findings.of_run(_scores(), models)
@@ -211,6 +223,8 @@ def test_bad_tables_are_refused():
         findings.of_models(rows[rows.model != "b"], models)
     with refused("predictors must be numeric properties of models", "mmlu", "got 'mmlu_stem'"):
         findings.of_models(rows, models, predictors=("mmlu", "mmlu_stem"))
+    with refused("predictors must be known of a model with scores", "'nwp_loss' is of none"):
+        findings.of_models(rows, models.assign(nwp_loss=np.nan), predictors=("nwp_loss",))
     with refused("predictors must be numeric", "got 'family'"):
         findings.of_models(rows, models, predictors=("family",))
 

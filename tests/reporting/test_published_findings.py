@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from refusals import refused
-from scipy import stats
+from scipy import optimize, stats
 
 from jaxalign.data import properties, published
 from jaxalign.reporting import findings
@@ -171,6 +171,47 @@ def test_partial_correlations_and_mixed_slopes_by_hand(aw2024, table):
     slope = _r(aw2024, "tuned", "mmlu", statistic="mixed_slope")
     assert slope.ci_low < slope.value < slope.ci_high
     assert slope.value < 1.1
+
+
+def _mixed_by_hand(x, y, groups):
+    """Return slope, its error with the variances' own, and its error as if those were known."""
+    n = len(x)
+    x, y = ((v - v.mean()) / v.std(ddof=1) for v in (x, y))
+    X, Z = np.column_stack([np.ones(n), x]), (groups[:, None] == np.unique(groups)).astype(float)
+
+    def negative(parameters):
+        V = np.eye(n) + np.exp(parameters[2]) * Z @ Z.T
+        inverse, rest = np.linalg.inv(V), y - X @ parameters[:2]
+        determinants = [np.linalg.slogdet(m)[1] for m in (V, X.T @ inverse @ X)]
+        return ((n - 2) * np.log(rest @ inverse @ rest) + sum(determinants)) / 2
+
+    options = {"xatol": 1e-10, "fatol": 1e-13, "maxiter": 20000, "maxfev": 20000}
+    tried = [
+        optimize.minimize(negative, [0, 0, start], method="Nelder-Mead", options=options)
+        for start in (-2, 0, 2)
+    ]
+    best, step, signs = min(tried, key=lambda x: x.fun).x, 1e-4, (-1, 1)
+    shifts = step * np.eye(3)
+    corner = lambda a, b: sum(i * j * negative(best + i * a + j * b) for i in signs for j in signs)
+    curvature = np.array([[corner(a, b) for a in shifts] for b in shifts]) / (4 * step**2)
+    errors = [np.sqrt(np.linalg.inv(m)[1, 1]) for m in (curvature, curvature[:2, :2])]
+    return best[1], *errors
+
+
+@pytest.mark.parametrize(
+    "predictor,outcome,ratio", [("nwp_loss", "wehbe2014", 3.9), ("mmlu", "pereira2018", 1.006)]
+)
+def test_errors_of_mixed_slopes_hold_those_of_the_variances(
+    aw2024, table, predictor, outcome, ratio
+):
+    tuned = table[(table.in_main_25 == 1) & (table.tuned == 1)]
+    x, y = (tuned[name].to_numpy(float) for name in (predictor, outcome))
+    slope, error, given = _mixed_by_hand(x, y, tuned.family.to_numpy(str))
+    found = _r(aw2024, "tuned", predictor, outcome, "mixed_slope")
+    half = stats.norm.ppf(0.975) * error
+    np.testing.assert_allclose(found.value, slope, atol=1e-4)
+    np.testing.assert_allclose([found.ci_low, found.ci_high], [slope - half, slope + half], 1e-3)
+    assert abs(error / given - ratio) < 0.01
 
 
 def test_what_is_undefined_says_why(aw2024):

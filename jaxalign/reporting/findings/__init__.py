@@ -88,10 +88,10 @@ def of_run(
     summary = model_scores_lib.model_scores(scores)
     summary = pd.concat([summary, *_printed(summary, tables)], ignore_index=True)
     compared = _compare(summary, models, options)
-    found = [*compared, *depth.findings(summary, models)]
+    found = [*compared, *depth.findings(summary, models, confidence=options.confidence)]
     if "aw2024/correlations" in tables:
-        found += aw2024.correlations(tables["aw2024/correlations"])
-    found += oota2025.contrasts(tables)
+        found += aw2024.correlations(tables["aw2024/correlations"], confidence=options.confidence)
+    found += oota2025.contrasts(tables, confidence=options.confidence)
     rows = finding_rows.table(found)
     return Found(
         findings=rows,
@@ -168,7 +168,7 @@ def _compare(summary, models, options) -> list[finding_rows.Finding]:
             apart=options.apart,
             confidence=options.confidence,
         ),
-        *correlations.by_units(summary, joined, apart=options.apart),
+        *correlations.by_units(summary, joined, apart=options.apart, confidence=options.confidence),
         *_ceilings(outcomes),
     ]
 

@@ -14,16 +14,19 @@ LEGEND = (
     "Correlation over models of a property with a score: pearson (Fisher's z interval), spearman "
     "(Bonett and Wright's interval; p exact up to 8 models). Of pooled subsets also: "
     "partial_given_size and partial_given_family (linear), and mixed_slope, a regression with "
-    "families as random intercepts, both variables standardised, Wald's interval and p. Models of "
+    "families as random intercepts, both variables standardised, Wald's interval and p: rough, as "
+    "there are few families. Models of "
     "a family are not independent, and families differ in much else: a pooled correlation can be "
     "one between families, so it stands beside those within each family ('tuned, T5') and those "
-    "without each ('tuned, without T5'). p_adjusted: Benjamini-Hochberg over the predictors of one "
-    "subset, outcome and statistic."
+    "without each ('tuned, without T5'). A subset whose models with both numbers are those of a "
+    "narrower one is not repeated: where tuned models alone have a property, 'tuned' stands for "
+    "'all'. p_adjusted: Benjamini-Hochberg over the predictors of one subset, outcome and "
+    "statistic."
 )
 LEGEND_BEHAVIOR = (
     "Correlation over models of alignment with brains (the predictor) and with behaviour (the "
     "outcome). As the correlations with properties; p_adjusted: Benjamini-Hochberg over the brain "
-    "data sets and their average, of one subset and statistic."
+    "data sets and their averages, of one subset and statistic."
 )
 LEGEND_UNITS = (
     "Correlation of the score with size and with the number of units (both log10), with all units "
@@ -71,7 +74,7 @@ def findings(
       subset, where several subsets have the same models with both.
 
     Raises:
-      InputError: if a predictor is no numeric property.
+      InputError: if a predictor is no numeric property, or is not known of any model.
     """
     numbers = properties(models, predictors)
     scores = outcomes.pivot(index="model", columns="outcome", values="score").reindex(models.index)
@@ -110,7 +113,7 @@ def properties(models: pd.DataFrame, predictors: Sequence[str] = ()) -> pd.DataF
       predictors: names; none: all that at least 3 models have.
 
     Raises:
-      InputError: if one is not there, or is no number.
+      InputError: if one is not there, is no number, or is not known of any model.
     """
     numbers = models.select_dtypes("number").drop(columns="tuned", errors="ignore").astype(float)
     numbers[SIZE] = log_sizes(models)
@@ -121,6 +124,10 @@ def properties(models: pd.DataFrame, predictors: Sequence[str] = ()) -> pd.DataF
             f"{', '.join(sorted(map(str, numbers)))}; got {missing[0]!r}."
         )
     if predictors:
+        if unknown := [name for name in predictors if not numbers[name].notna().any()]:
+            raise InputError(
+                f"predictors must be known of a model with scores: {unknown[0]!r} is of none."
+            )
         return numbers[list(predictors)]
     known = [x for x in numbers if x not in _NO_PREDICTORS and numbers[x].count() >= _FEWEST]
     order = lambda name: next(
@@ -198,7 +205,9 @@ class _At(NamedTuple):
         known = families != ""
         x_known, y_known, groups = x[known], y[known], families[known]
         for statistic, measure in _MEASURES.items():
-            without = association.leave_one_group_out(x_known, y_known, groups, measure=measure)
+            without = association.leave_one_group_out(
+                x_known, y_known, groups, measure=measure, confidence=self.confidence
+            )
             for family, value in without.items():
                 # Without those that were only added, it is the subset that they were added to.
                 if family not in self.apart:
@@ -215,13 +224,16 @@ class _At(NamedTuple):
         yield finding("mixed_slope", slope)
 
 
-def by_units(summary: pd.DataFrame, models: pd.DataFrame, *, apart: Sequence[str]) -> list[Finding]:
+def by_units(
+    summary: pd.DataFrame, models: pd.DataFrame, *, apart: Sequence[str], confidence: float
+) -> list[Finding]:
     """Compare the correlation with size of all units and of equally many in all models.
 
     Args:
       summary: rows of `model_scores`.
       models: properties, index `model`.
       apart: families that are left out.
+      confidence: of intervals.
 
     Returns:
       For each number of units that at least 3 models were scored with, of which some have more.
@@ -248,7 +260,7 @@ def by_units(summary: pd.DataFrame, models: pd.DataFrame, *, apart: Sequence[str
                 subset = f"{subset} ({len(both)} models, {metric})"
                 for predictor, x in logs.items():
                     for statistic, measure in _MEASURES.items():
-                        value = measure(x, part.score.to_numpy(float))
+                        value = measure(x, part.score.to_numpy(float), confidence=confidence)
                         family = f"{subset}/{dataset}/{statistic}"
                         found.append(
                             Finding(

@@ -58,12 +58,13 @@ def profiles(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=PROFILES)
 
 
-def findings(summary: pd.DataFrame, models: pd.DataFrame) -> list[Finding]:
+def findings(summary: pd.DataFrame, models: pd.DataFrame, *, confidence: float) -> list[Finding]:
     """Correlate size with the depth of the best layer, and average what choosing it there adds.
 
     Args:
       summary: rows of `model_scores`.
       models: properties, index `model`.
+      confidence: of intervals.
     """
     own = summary[(summary.units == model_scores_lib.ALL_UNITS) & (summary.best_layer >= 0)]
     own = own[(own.num_layers > 0) & (own.selection != model_scores_lib.SINGLE)]
@@ -77,13 +78,13 @@ def findings(summary: pd.DataFrame, models: pd.DataFrame) -> list[Finding]:
                 ("pearson", association.pearson),
                 ("spearman", association.spearman),
             ):
-                value = measure(sizes, depth)
+                value = measure(sizes, depth, confidence=confidence)
                 outcome = f"relative depth, {dataset}"
                 found.append(
                     Finding("depth", subset, correlations.SIZE, outcome, name, value, name)
                 )
         if part.optimism.notna().any():
-            mean = stats.mean_interval(part.optimism.to_numpy(float))
+            mean = stats.mean_interval(part.optimism.to_numpy(float), confidence=confidence)
             value = association.Association(*mean[:3], np.nan, mean.n)
             found.append(
                 Finding("layer_selection", subset, "layer", str(dataset), "optimism", value)

@@ -19,8 +19,8 @@ LEGEND_ROIS = (
     "scores: the only unimodal set that the authors' repository has them of. "
     "The interval is Student's t (3 degrees of freedom) with the standard errors of both means, as "
     "if each had subjects of its own: that of the paired difference, which was not published, is "
-    "narrower unless subjects' scores of the two are negatively correlated. So it is an upper "
-    "bound, and no p-value is made of it."
+    "narrower unless subjects' scores of the two are negatively correlated, which is not known. "
+    "So it is likely too wide, and no p-value is made of it."
 )
 NUM_SUBJECTS = 4
 TUNED, VISION = "instruction-tuned", "vision"
@@ -36,17 +36,18 @@ _VIT = "google/vit-huge-patch14-224-in21k"
 _ROIS = {"pRF-Visual ROIs": "prf-visualrois", "FLOC-PLACES": "floc-places"}
 
 
-def contrasts(tables: Mapping[str, pd.DataFrame]) -> list[Finding]:
+def contrasts(tables: Mapping[str, pd.DataFrame], *, confidence: float = 0.95) -> list[Finding]:
     """Subtract what is no instruction-tuned multimodal model from those that are.
 
     Args:
       tables: of `published.table`, by name; those of other papers are passed over.
+      confidence: of intervals over subjects.
     """
     found = []
     if FIGURE in tables:
         found += _of_figure(tables[FIGURE])
     if ROIS in tables:
-        found += _of_rois(tables[ROIS])
+        found += _of_rois(tables[ROIS], confidence)
     return found
 
 
@@ -84,8 +85,8 @@ def _figure_row(roi, model, other, value, error) -> Finding:
     )
 
 
-def _of_rois(table: pd.DataFrame) -> list[Finding]:
-    quantile = float(stats.t.ppf(0.975, NUM_SUBJECTS - 1))
+def _of_rois(table: pd.DataFrame, confidence: float) -> list[Finding]:
+    quantile = float(stats.t.ppf((1 + confidence) / 2, NUM_SUBJECTS - 1))
     found = []
     table = table.assign(name=_feature_sets(table))
     for (metric, roi), own in table.groupby(["metric", "roi"], sort=False):
@@ -137,7 +138,7 @@ def checks(findings: pd.DataFrame) -> pd.DataFrame:
                 "a ceiling: any of it may be the reason."
             )
             if raw.ci_low <= 0 <= raw.ci_high:
-                remark += " The interval of the raw difference, an upper bound, holds 0."
+                remark += " The interval of the raw difference, likely too wide, holds 0."
             quantity = f"{bar} minus ViT-H in {printed}, sign; of {name}"
             rows.append((quantity, figure.value, raw.value, float("nan"), same, remark))
     return published_checks.table(rows)
