@@ -336,6 +336,7 @@ def test_report_of_a_score(score, tmp_path):
     assert set(again.files) == {x.name for x in folder.iterdir()} - {"files.json"}
 
 
+@pytest.mark.slow
 def test_models_are_compared(score, tmp_path):
     """Two copies of a model, of two sizes; in a frame and as a file."""
     rows = score().rows

@@ -122,6 +122,7 @@ def test_what_greedy_decoding_says_is_greedy(lm):
     assert [is_greedy for _, is_greedy in found] == [True, False]
 
 
+@pytest.mark.slow
 def test_batches_and_order_change_nothing(make, lm, rng):
     found, said = log_likelihoods(lm), generate(lm)
     for options in ({"batch_size": 1}, {"batch_size": "auto", "batch_tokens": 64}):

@@ -63,7 +63,7 @@ def test_logits_are_hugging_faces(name, network, golden):
     )
 
 
-@one_of_names
+@pytest.mark.slow
 def test_greedy_equals_full_passes(network):
     """With keys and values kept, and rows whose beginnings differ in length."""
     prompts, mask = (

@@ -35,6 +35,7 @@ def scored(make_job, sentences):
     return score
 
 
+@pytest.mark.slow
 def test_units_of_a_layer(scored):
     every, source, job = scored(layers=(1,))
     width = source.settings["width"]

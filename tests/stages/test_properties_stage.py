@@ -107,6 +107,7 @@ def losses(tmp_path, mesh):
     return other, tiny.make(next_word.plan(settings, other, {}))
 
 
+@pytest.mark.slow
 def test_losses_of_runs(job, losses):
     """Of trained networks alone; the same as this run's own and as another's."""
     other, artefacts = losses
