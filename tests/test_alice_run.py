@@ -117,3 +117,9 @@ def test_bad_subject_is_named_and_left_out(alice):
     table = pd.read_csv(workdir / "report/scores.csv")
     assert "s33" not in set(table.subject)
     assert "s33" in (workdir / "report/index.html").read_text()
+
+
+def test_the_page_holds_in_a_browser(alice, tmp_path):
+    import browser  # beside the tests of pages
+
+    browser.check_page(alice[0] / "report/index.html", tmp_path)

@@ -1,6 +1,7 @@
 """The page in a real browser: it sorts, filters, answers a pointer, and changes its theme."""
 
 import browser
+import command
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,6 +49,15 @@ def encoded(tmp_path_factory):
     report = build.build(frame(rows), title="Encoded", provenance="none")
     report.write(folder)
     return folder / build.PAGE
+
+
+@pytest.fixture(scope="module")
+def oota(tmp_path_factory):
+    """The page of the multimodal models, with the simulation of instructions."""
+    workdir = tmp_path_factory.mktemp("oota")
+    done = command.call("oota2025_findings.py", workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir / "report" / build.PAGE
 
 
 def cells(view, column: int) -> list[str]:
@@ -105,7 +115,7 @@ def test_a_mark_tells_its_numbers(papers):
         tip = view.page.locator("#vg-tooltip-element.visible")
         tip.wait_for()
         text = tip.inner_text()
-        for said in ("vicuna-33b", "LLaMA", "instruction-tuned", "33G", "0.232"):
+        for said in ("vicuna-33b", "LLaMA", "instruction-tuned", "33B", "0.232"):
             assert said in text
         figure.locator("summary").click()
         assert figure.locator("tbody tr").count() == 4 * 33
@@ -142,6 +152,41 @@ def test_a_page_of_published_models(papers, tmp_path):
 
 def test_a_page_of_an_encoding_run(encoded, tmp_path):
     browser.check_page(encoded, tmp_path)
+
+
+def test_a_page_with_a_simulation(oota, tmp_path):
+    browser.check_page(oota, tmp_path)
+
+
+def test_the_winner_of_each_region_is_marked(oota):
+    with browser.browser() as started:
+        view = browser.View(started, oota)
+        view.draw_all()
+        own = view.page.locator(
+            "section", has=view.page.get_by_role("heading", name="Instructions")
+        )
+        assert own.locator("p").first.inner_text().startswith("This is a SIMULATION")
+        figure = own.locator("figure", has_text="Which instruction aligns best")
+        texts = figure.locator("svg text").all_inner_texts()
+        assert sum(x.startswith("★") for x in texts) == 5  # regions
+        assert own.locator("figure", has_text="What two instructions share").count() == 4
+
+
+def test_what_was_found_stands_first(papers):
+    with browser.browser() as started:
+        view = browser.View(started, papers)
+        first = view.page.locator("section").first
+        text = first.inner_text()
+        assert text.startswith("What to know first")
+        for said in ("+6.3 % (mean of data sets", "+6.0 % on the printed average column"):
+            assert said in text
+        assert "Behavioural alignment (futrell2018) changes by -11.8 %" in text
+        assert "r = 0.946" in text and "LLaMA 0.227" in text
+        # The main findings are on the first screen.
+        assert first.locator("p").first.bounding_box()["y"] < browser.DESKTOP[1]
+        rows = view.page.locator("table").first.locator("tbody tr")
+        counts = rows.filter(has_text="num_higher").first.inner_text()
+        assert "\t16\t" in counts and "16.0" not in counts
 
 
 def test_regions_and_layers_are_drawn(encoded):

@@ -95,6 +95,7 @@ def test_a_simulation_alone_says_that_it_is_one(simulation):
     assert len(rows_lib.read(folder / "scores.parquet")) == 0
 
 
+@pytest.mark.slow
 def test_brains_are_drawn_and_simulated_rows_stay_out_of_the_scores(simulation, placed):
     pytest.importorskip("nilearn", reason="nilearn is not installed: extra `brain`")
     job, artefacts = placed
@@ -133,8 +134,9 @@ def test_a_tracker_must_be_known(simulation):
         report.plan(report.Config(), job, {})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed")
-@pytest.mark.parametrize("works", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("works", [True, False])
 def test_a_report_is_tracked(placed, tmp_path, monkeypatch, works):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", str(works).lower())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
