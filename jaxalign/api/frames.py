@@ -21,7 +21,6 @@ STAGES = ("collect", "encode")
 # What tells rows of one artefact apart.
 KEY = ["fingerprint", "model", "control_of", "layer", "subject", "roi", "dataset", "metric"]
 KEY += ["instruction", "protocol"]
-PUBLISHED = "published:"
 
 
 def load_scores(workdirs: Path | Sequence[Path]) -> pd.DataFrame:
@@ -77,8 +76,8 @@ def once(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    if str(path).startswith(PUBLISHED):
-        return published.score_rows(str(path).removeprefix(PUBLISHED))
+    if str(path).startswith(rows_lib.PUBLISHED):
+        return published.score_rows(str(path).removeprefix(rows_lib.PUBLISHED))
     return pd.concat([rows_lib.read(x) for x in _files(pathlib.Path(path))], ignore_index=True)
 
 

@@ -16,7 +16,7 @@ from jaxalign.data import properties, property_sources, protocols, published
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
-from jaxalign.reporting import build, findings, methods
+from jaxalign.reporting import build, findings
 from jaxalign.reporting.charts import Chart
 
 FILES = "files.json"  # names of what a report has written, which the next one replaces
@@ -100,8 +100,10 @@ def report(
     rows = _together([_rows(x) for x in given])
     known = None if models is None else _properties(models)
     found = None
+    options = _options(compare or {})
     if known is not None:
-        found = findings.of_run(rows, known, _options(compare or {}), _printed(rows))
+        printed = published.tables_behind(rows.protocol.unique())
+        found = findings.of_run(rows, known, options, printed)
     elif compare:
         raise InputError(f"compare needs models, whose properties are known: got {compare} alone.")
     names = [x for x in dict.fromkeys(rows.protocol) if x in protocols.PROTOCOLS]
@@ -109,6 +111,7 @@ def report(
         rows,
         models=known,
         found=found,
+        instruction=options.instruction,
         alignments=[row for x in given if isinstance(x, BenchmarkScore) for row in _whole(x)],
         title=title,
         descriptions={
@@ -169,8 +172,8 @@ def _properties(models: pd.DataFrame | Path) -> pd.DataFrame:
             if name != "model" and value is not None and value == value and value != ""
         ]
         rows = properties.table(own, where="models")
-    elif str(models).startswith(methods.PUBLISHED):
-        rows = published.properties(str(models).removeprefix(methods.PUBLISHED))
+    elif str(models).startswith(rows_lib.PUBLISHED):
+        rows = published.properties(str(models).removeprefix(rows_lib.PUBLISHED))
     else:
         file = pathlib.Path(models)
         if not file.is_file():
@@ -184,17 +187,6 @@ def _options(compare: Mapping[str, Any]) -> findings.Options:
     if unknown := [x for x in compare if x not in names]:
         raise InputError(f"compare must have keys among {', '.join(names)}, got {unknown[0]!r}.")
     return findings.Options(**compare)
-
-
-def _printed(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables of the papers whose scores are here."""
-    names = [x for x in dict.fromkeys(rows.protocol) if x.startswith(methods.PUBLISHED)]
-    papers = {x.removeprefix(methods.PUBLISHED).partition("-")[0] for x in names}
-    files = [
-        x for paper in sorted(papers) for x in sorted((published.FOLDER / paper).glob("*.csv"))
-    ]
-    tables = [x.relative_to(published.FOLDER).with_suffix("").as_posix() for x in files]
-    return {name: published.table(name) for name in tables}
 
 
 def _whole(score: BenchmarkScore) -> list[dict]:

@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +74,23 @@ def _path(name: str) -> pathlib.Path:
     return FOLDER / f"{name}.csv"
 
 
+def tables_behind(scored: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Return all tables of the papers whose scores are among some rows, by name.
+
+    Args:
+      scored: protocols of the rows; those that are not published do not count.
+
+    Raises:
+      InputError: as `table`.
+    """
+    names = [x.removeprefix(rows_lib.PUBLISHED) for x in scored if x.startswith(rows_lib.PUBLISHED)]
+    # "oota2025-fig2" and "oota2025-roi" are of one paper, and in one folder.
+    papers = sorted({name.partition("-")[0] for name in names})
+    files = [x for paper in papers for x in sorted((FOLDER / paper).glob("*.csv"))]
+    found = [x.relative_to(FOLDER).with_suffix("").as_posix() for x in files]
+    return {name: table(name) for name in found}
+
+
 def score_rows(name: str) -> pd.DataFrame:
     """Return published scores in the schema of `io.rows`.
 
@@ -90,7 +107,7 @@ def score_rows(name: str) -> pd.DataFrame:
     """
     publication = _find(name)
     provenance = {
-        "protocol": f"published:{name}",
+        "protocol": f"{rows_lib.PUBLISHED}{name}",
         "fingerprint": fingerprint(name),
         "git_commit": run_dir.git_commit(),
         "versions": json.dumps({"jaxalign": importlib.metadata.version("jaxalign")}),
@@ -113,7 +130,7 @@ def properties(name: str) -> pd.DataFrame:
       InputError: if the name is not known, or the figures are not there.
     """
     models = _find(name).models()
-    source = f"published:{name}"
+    source = f"{rows_lib.PUBLISHED}{name}"
     found = []
     for row in models.to_dict("records"):
         for column in models.columns.drop("model"):

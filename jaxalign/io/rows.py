@@ -14,6 +14,7 @@ from jaxalign.io import run_dir
 SCHEMA_VERSION = 3
 
 ALL = "all"  # subject of scores over participants together
+PUBLISHED = "published:"  # protocol of scores that were printed; the name of the paper follows
 
 # One row per model x layer x subject x ROI. Lists have one value per outer fold. Of scores that
 # were published layer is -1, the best, which is not named, and lists are empty.

@@ -110,6 +110,7 @@ def build(
     partition: pd.DataFrame | None = None,
     significance: pd.DataFrame | None = None,
     alignments: Sequence[Mapping[str, object]] = (),
+    instruction: str = "",
     title: str = "Brain alignment",
     left_out: Sequence[str] = (),
     planted: Mapping[str, Any] | None = None,
@@ -129,6 +130,7 @@ def build(
       partition: rows of what models explain beyond controls.
       significance: rows of permutation tests.
       alignments: the one score of the protocol over all subjects, of each model.
+      instruction: whose scores count where a model was given several; see `tables.main_way`.
       title: of the page.
       left_out: subjects without a score.
       planted: settings of a simulation: model, layer, noise_sd.
@@ -139,14 +141,14 @@ def build(
       told: what instructions give, apart from `scores`.
       provenance: preformatted text.
     """
-    folded = scores[scores.fold_scores.map(len) > 0]
+    folded = tables.main_way(scores[scores.fold_scores.map(len) > 0], instruction=instruction)
     made = _of_folds(folded) if len(folded) else {}
     made = {"scores": scores.drop(columns=[*rows_lib.LISTS, "versions"])} | made
     made |= _of_rows(alignments, partition, significance)
     made |= _of_models(scores, models, found) if len(scores) else {}
     remarks = summary.of_findings(found) if found is not None else []
     remarks += summary.remarks(folded, left_out, planted, made["layers"]) if len(folded) else []
-    remarks += _remarks(scores, found)
+    remarks += _remarks(scores, models, found)
     drawn = _charts(folded, made, models)
     if told is not None:
         made |= told.tables
@@ -305,9 +307,16 @@ def _tiles(scores: pd.DataFrame, made: Mapping[str, pd.DataFrame]) -> list[tuple
     return tiles
 
 
-def _remarks(scores: pd.DataFrame, found: Found | None) -> list[str]:
-    """Say what holds of published scores, and what the checks found."""
+def _remarks(scores: pd.DataFrame, models: pd.DataFrame | None, found: Found | None) -> list[str]:
+    """Say what holds of published scores and of unknown models, and what the checks found."""
     said = []
+    networks = scores[scores.control_of == ""].model.unique()
+    unknown = [] if models is None else [x for x in networks if x not in models.index]
+    if unknown:
+        said.append(
+            f"Nothing is known of {len(unknown)} of {len(networks)} models, which are in no "
+            f"comparison that needs their properties: {', '.join(unknown)}."
+        )
     published = scores[scores.protocol.str.startswith(methods.PUBLISHED)]
     if len(published):
         names = ", ".join(dict.fromkeys(published.protocol))

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from jaxalign.io import rows as rows_lib
+
 NESTED_RIDGE = "nested-ridge"
-PUBLISHED = "published:"
+PUBLISHED = rows_lib.PUBLISHED
 
 # Cited as "(key)"; a work is listed where a paragraph names it.
 REFERENCES = {

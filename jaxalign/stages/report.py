@@ -12,7 +12,7 @@ from jaxalign.data import properties, protocols, published
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
-from jaxalign.reporting import brain, build, exports, findings, instructions, methods
+from jaxalign.reporting import brain, build, exports, findings, instructions
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 11
@@ -99,7 +99,7 @@ def _report(config: Config, seed: int, planted: Artefact | None, artefact: Artef
     if kinds["properties"]:
         models = properties.wide(_read(kinds["properties"], PROPERTIES))
         if rows[rows.control_of == ""].model.nunique() > 1:
-            tables = {name: published.table(name) for name in _papers(rows)}
+            tables = published.tables_behind(rows.protocol.unique())
             found = findings.of_run(rows, models, _options(config, seed), tables)
     encoded = [x for x in kinds["rows"] if x.stage == "encode"]
     alignments = [x.facts()["alignment"] for x in encoded]
@@ -112,6 +112,7 @@ def _report(config: Config, seed: int, planted: Artefact | None, artefact: Artef
         partition=_read(kinds["partition"], PARTITION) if kinds["partition"] else None,
         significance=_read(kinds["permutations"], SIGNIFICANCE) if kinds["permutations"] else None,
         alignments=[x for x in alignments if x is not None],
+        instruction=config.instruction,
         title=config.title,
         left_out=sorted({s for x in artefact.inputs for s in x.facts().get("left_out", ())}),
         planted=None if planted is None else planted.settings,
@@ -198,14 +199,6 @@ def _told(artefacts: Sequence[Artefact]) -> build.Told | None:
         "about brains."
     )
     return build.Told(found, [note, f"Instructions: {texts}."])
-
-
-def _papers(rows: pd.DataFrame) -> list[str]:
-    """Return the names of the tables of the papers whose scores are here."""
-    names = [x for x in dict.fromkeys(rows.protocol) if x.startswith(methods.PUBLISHED)]
-    papers = sorted({x.removeprefix(methods.PUBLISHED).partition("-")[0] for x in names})
-    files = [x for paper in papers for x in sorted((published.FOLDER / paper).glob("*.csv"))]
-    return [x.relative_to(published.FOLDER).with_suffix("").as_posix() for x in files]
 
 
 def _folds(settings: Mapping[str, object]) -> str:

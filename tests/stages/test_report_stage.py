@@ -19,6 +19,7 @@ from jaxalign.stages import Job, encode, instructions, report
 SIMULATION = instructions.Config(
     rois=("early", "noise"),
     planted=("IU1", ""),
+    beside=("", ""),
     first=("IC",),
     second=("IU1",),
     num_subjects=3,
