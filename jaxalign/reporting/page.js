@@ -40,6 +40,10 @@
     return { ...spec, columns, spec: inner };
   };
 
+  // Text of a tooltip, as HTML; what is undefined has a dash.
+  const shown = (text) =>
+    text === "null" ? "–" : String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
+
   const draw = async (plot) => {
     loadVega();
     const spec = parse(plot.parentElement.querySelector("script"));
@@ -49,7 +53,7 @@
       config,
       defaultStyle: false,
       renderer: "svg",
-      tooltip: { disableDefaultStyle: true },
+      tooltip: { disableDefaultStyle: true, sanitize: shown },
     });
     plot.dataset.state = "drawn";
   };

@@ -167,7 +167,7 @@ def test_the_winner_of_each_region_is_marked(oota):
         )
         assert own.locator("p").first.inner_text().startswith("This is a SIMULATION")
         figure = own.locator("figure", has_text="Which instruction aligns best")
-        texts = figure.locator("svg text").all_inner_texts()
+        texts = figure.locator("svg text").all_text_contents()
         assert sum(x.startswith("★") for x in texts) == 5  # regions
         assert own.locator("figure", has_text="What two instructions share").count() == 4
 
