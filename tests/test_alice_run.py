@@ -1,5 +1,6 @@
 """Two real models on real fMRI, run as a user runs it."""
 
+import browser
 import command
 import pandas as pd
 import pytest
@@ -120,6 +121,4 @@ def test_bad_subject_is_named_and_left_out(alice):
 
 
 def test_the_page_holds_in_a_browser(alice, tmp_path):
-    import browser  # beside the tests of pages
-
     browser.check_page(alice[0] / "report/index.html", tmp_path)
