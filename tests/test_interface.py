@@ -390,12 +390,23 @@ def test_report_refuses_rows_that_say_nothing(score, tmp_path):
         jaxalign.report([rows, score()], path=path)
     with refused("scores must hold those of a model, found controls alone"):
         jaxalign.report(rows[rows.control_of != ""], path=path)
-    ways = [rows, rows.assign(instruction="Read it.", fingerprint="other")]
-    with refused("bert on data has instruction '', 'Read it.'", "a model name of its own"):
-        jaxalign.report(ways, path=path)
+    told = [rows.assign(instruction=x, fingerprint=x) for x in ("Read it.", "Look.")]
+    with refused("instruction must be one that bert was given: ''", "'Look.', 'Read it.'"):
+        jaxalign.report(told, path=path)
     path.write_text("")
     with refused("path must be a folder, but", "page is a file"):
         jaxalign.report(rows, path=path)
+
+
+def test_report_of_a_model_with_and_without_an_instruction(score, tmp_path):
+    """The tables of regions are of one way, and the page says what is not in them."""
+    rows = score().rows
+    both = [rows, rows.assign(instruction="Read it.", fingerprint="other", score=0.0)]
+    made = jaxalign.report(both, path=tmp_path / "page")
+    alone = jaxalign.report(rows, path=tmp_path / "alone")
+    pd.testing.assert_frame_equal(made.tables["rois"], alone.tables["rois"])
+    said = f"with no instruction and with all of their units: {len(rows)} of {2 * len(rows)} scores"
+    assert said in made.summary and "several ways" not in alone.summary
 
 
 # Real models on real data

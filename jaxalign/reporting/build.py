@@ -141,13 +141,21 @@ def build(
       told: what instructions give, apart from `scores`.
       provenance: preformatted text.
     """
-    folded = tables.main_way(scores[scores.fold_scores.map(len) > 0], instruction=instruction)
+    with_folds = scores[scores.fold_scores.map(len) > 0]
+    folded = tables.main_way(with_folds, instruction=instruction)
     made = _of_folds(folded) if len(folded) else {}
     made = {"scores": scores.drop(columns=[*rows_lib.LISTS, "versions"])} | made
     made |= _of_rows(alignments, partition, significance)
     made |= _of_models(scores, models, found) if len(scores) else {}
     remarks = summary.of_findings(found) if found is not None else []
     remarks += summary.remarks(folded, left_out, planted, made["layers"]) if len(folded) else []
+    if other := len(with_folds) - len(folded):
+        asked = f"the instruction {instruction!r}" if instruction else "no instruction"
+        remarks.append(
+            "Models that were scored in several ways stand in the tables of regions and layers "
+            f"with {asked} and with all of their units: {other} of {len(with_folds)} scores are "
+            "not there."
+        )
     remarks += _remarks(scores, models, found)
     drawn = _charts(folded, made, models)
     if told is not None:
