@@ -6,7 +6,7 @@ is near chance and which the paper keeps apart, is apart here too. On a laptop i
 <workdir>/report/findings.csv has a mean gain of 6.32 % over the three data sets, r(size) .946 over
 17 tuned models, and .219 within LLaMA.
 
-launch/local.sh -m jaxalign.main --config=configs/aw2024_findings.py --workdir=/tmp/aw2024
+launch/local.sh -m jaxalign.main --config=configs/aw2024_findings.py
 """
 
 from jaxalign import config

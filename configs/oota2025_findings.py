@@ -4,9 +4,10 @@ Instruction-tuned multimodal models against ViT-H, CLIP and random weights in tw
 error of reading the figure, and feature sets by regions with the standard errors over 4 subjects.
 No data, no network; on a laptop in under a minute. <workdir>/report/checks.csv says that the
 figure's order in early visual cortex (InstructBLIP .17 above ViT-H) is not that of the repository's
-raw scores (.06 below).
+raw scores (.06 below). What winner maps and partitions of ten instructions look like is shown on a
+simulation, which says that it is one.
 
-launch/local.sh -m jaxalign.main --config=configs/oota2025_findings.py --workdir=/tmp/oota2025
+launch/local.sh -m jaxalign.main --config=configs/oota2025_findings.py
 """
 
 from jaxalign import config
