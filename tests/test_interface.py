@@ -439,7 +439,9 @@ def test_minilm_on_pereira_mean(data_root, tmp_path):
         data_root=data_root,
     )
     assert 0.2 < found.raw < 0.6 and len(found.per_layer) == 7
-    assert found.controls["length"].raw == pytest.approx(0.42, abs=0.03)
+    # Least squares on words and characters in these folds, by NumPy. configs/pereira_mean.py, whose
+    # folds are of drawn topics, has .42.
+    assert found.controls["length"].raw == pytest.approx(0.337, abs=0.02)
 
 
 @pytest.mark.slow
