@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -139,6 +140,11 @@ def hash_file(path: pathlib.Path) -> str:
 def hash_text(text: str) -> str:
     """Return the SHA-256 of a text, 16 hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Return the versions of installed packages, of jaxalign among them."""
+    return {name: importlib.metadata.version(name) for name in ("jaxalign", *names)}
 
 
 def git_commit() -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.metadata
 import json
 import time
 from collections.abc import Mapping
@@ -216,8 +215,7 @@ def _rows(
 ) -> list[dict]:
     """Return score rows; the ceiling is the noiseless signal's, which here is known."""
     protocol = _protocol(config)
-    names = ("jaxalign", "jax", "jaxlib", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in names}
+    versions = run_dir.versions("jax", "jaxlib", "numpy")
     shared = {
         "schema_version": rows_lib.SCHEMA_VERSION,
         "dataset": DATASET,

@@ -1,6 +1,5 @@
 """Making of the encoding stage's artefacts: scores of a feature set, and partitions of variance."""
 
-import importlib.metadata
 import json
 import pathlib
 import time
@@ -94,13 +93,8 @@ def common(job: Job, data: Prepared, artefact: Artefact) -> dict:
         "num_samples": len(data.responses.run),
         "fingerprint": artefact.fingerprint,
         "git_commit": run_dir.git_commit(),
-        "versions": json.dumps(_versions(), sort_keys=True),
+        "versions": json.dumps(run_dir.versions("jax", "jaxlib", "numpy"), sort_keys=True),
     }
-
-
-def _versions() -> dict[str, str]:
-    names = ("jaxalign", "jax", "jaxlib", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _score_layers(
