@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.metadata
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -188,7 +187,7 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
         "num_samples": len(responses.run),
         "fingerprint": artefact.fingerprint,
         "git_commit": run_dir.git_commit(),
-        "versions": json.dumps(_versions(), sort_keys=True),
+        "versions": json.dumps(run_dir.versions("jax", "jaxlib", "numpy", "scipy"), sort_keys=True),
     }
     tables = []
     for name, part in tqdm(parts.items(), desc=f"ceiling {artefact.name}", unit=" kinds"):
@@ -220,11 +219,6 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
 
 def _write(artefact: Artefact, name: str, text: str) -> None:
     run_dir.write_atomic(artefact.path / name, text.encode())
-
-
-def _versions() -> dict[str, str]:
-    names = ("jaxalign", "jax", "jaxlib", "numpy", "scipy")
-    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _parts(

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import importlib.metadata
 import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -331,7 +330,7 @@ def _open(config: Config, model: zoo.Model, artefact: Artefact) -> store.Store:
             reading={name: settings[name] for name in READING},
             layer_names=[] if static else list(model.layer_names),
             final_norm_applied=model.final_norm_applied and not static,
-            versions=_versions(),
+            versions=run_dir.versions("jax", "flax", "tokenizers", "tensorstore", "numpy"),
         ),
     )
 
@@ -513,8 +512,3 @@ def _sum(values: Array, reads: Reads, num_parts: int) -> Array:
         return jax.ops.segment_sum(entries, slot, num_parts)
 
     return jax.vmap(one)(values, *reads)
-
-
-def _versions() -> dict[str, str]:
-    names = ("jaxalign", "jax", "flax", "tokenizers", "tensorstore", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}
