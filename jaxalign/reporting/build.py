@@ -118,7 +118,7 @@ def build(
     folds: str = "outer folds",
     figures: Sequence[tuple[str, bytes]] = (),
     not_drawn: Sequence[str] = (),
-    told: Told | None = None,
+    told: Sequence[Told] = (),
     provenance: str = "",
 ) -> Report:
     """Make a report of score rows, with folds or published, and of what else is there.
@@ -138,7 +138,7 @@ def build(
       folds: what the outer folds of nested ridge are, for the methods.
       figures: views of the brain: alternative text, SVG.
       not_drawn: sentences on views that cannot be.
-      told: what instructions give, apart from `scores`.
+      told: what instructions give: of models in `scores`, and of others.
       provenance: preformatted text.
     """
     with_folds = scores[scores.fold_scores.map(len) > 0]
@@ -158,12 +158,12 @@ def build(
         )
     remarks += _remarks(scores, models, found)
     drawn = _charts(folded, made, models)
-    if told is not None:
-        made |= told.tables
-        lead = told.notes[0].partition(". ")[0].rstrip(".") + "."
-        charted = charts_instructions.of_run(told.tables, lead=lead)
+    made |= _of_instructions(told)
+    for source in told:
+        first = source.notes[0].partition(". ")[0].rstrip(".") + "."
+        charted = charts_instructions.of_run(source.tables, lead=first)
         drawn |= {chart.name: chart for chart in charted}
-        remarks.append(f"Instructions: {told.notes[0]}")
+        remarks.append(f"Instructions: {source.notes[0]}")
     lead = summary.lead(folded.dataset.iloc[0], made) if len(folded) else ""
     lead = lead or (summary.lead_of_models(scores, found) if len(scores) else "")
     methods_text = methods.paragraphs(
@@ -176,10 +176,19 @@ def build(
         methods=methods_text,
         figures=figures,
         not_drawn=not_drawn,
-        told=() if told is None else told.notes,
+        told=[source.notes for source in told],
     )
     page = html.page(title, lead, parts, provenance, _tiles(scores, made))
     return Report(title, lead, summary.text(title, remarks, made), made, drawn, page)
+
+
+def _of_instructions(told: Sequence[Told]) -> dict[str, pd.DataFrame]:
+    """Put the tables of the same name one below the other; each names its data set and model."""
+    names = dict.fromkeys(name for source in told for name in source.tables)
+    return {
+        name: pd.concat([x.tables[name] for x in told if name in x.tables], ignore_index=True)
+        for name in names
+    }
 
 
 def _of_folds(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

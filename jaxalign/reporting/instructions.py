@@ -248,6 +248,24 @@ def side_by_side(parts: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def asked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep the scores of models that were given several instructions.
+
+    Args:
+      rows: score rows.
+
+    Returns:
+      Those of folds with all units of each layer, of each model that has two instructions or more
+      on a data set; none of controls, of the group's mean or without an instruction.
+    """
+    used = _used(rows)
+    several = used.groupby(["dataset", "model"]).instruction.transform("nunique") > 1
+    each = used[several].groupby("instruction", sort=False)
+    return pd.concat(
+        [used.iloc[:0], *(tables.main_way(own, instruction=name) for name, own in each)]
+    )
+
+
 def of_run(
     rows: pd.DataFrame,
     targets: pd.DataFrame | None = None,
@@ -276,15 +294,18 @@ def of_run(
 
 def _nested(rows: pd.DataFrame) -> pd.DataFrame:
     """Choose layers inside the training data, for each instruction by itself."""
-    used = rows[
+    parts = [
+        tables.nested_layer(own).assign(instruction=name)
+        for name, own in _used(rows).groupby("instruction", sort=False)
+    ]
+    columns = [*_PLACE, "instruction", "subject", "score", "fold_scores", "ceiling"]
+    return pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+
+
+def _used(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[
         (rows.instruction != "")
         & (rows.control_of == "")
         & (rows.subject != tables.GROUP)
         & (rows.fold_scores.map(len) > 0)
     ]
-    parts = [
-        tables.nested_layer(own).assign(instruction=name)
-        for name, own in used.groupby("instruction", sort=False)
-    ]
-    columns = [*_PLACE, "instruction", "subject", "score", "fold_scores", "ceiling"]
-    return pd.concat(parts) if parts else pd.DataFrame(columns=columns)

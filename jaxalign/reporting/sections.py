@@ -39,7 +39,7 @@ def of_run(
     methods: Sequence[str],
     figures: Sequence[tuple[str, bytes]] = (),
     not_drawn: Sequence[str] = (),
-    told: Sequence[str] = (),
+    told: Sequence[Sequence[str]] = (),
 ) -> list[Section]:
     """Return the sections that have something in them.
 
@@ -50,7 +50,8 @@ def of_run(
       methods: paragraphs.
       figures: views of the brain: alternative text, SVG.
       not_drawn: sentences on views that cannot be.
-      told: what to know of the instructions that models were given.
+      told: what to know of the instructions that models were given: of each source a sentence
+        to read before its numbers, and others.
     """
     pick = lambda *starts: [x for name, x in charts.items() if name.startswith(starts)]
     parts = [
@@ -178,7 +179,7 @@ def _controls(tables: Mapping[str, pd.DataFrame]) -> Section:
 
 
 def _instructions(
-    tables: Mapping[str, pd.DataFrame], charts: Sequence[Chart], told: Sequence[str]
+    tables: Mapping[str, pd.DataFrame], charts: Sequence[Chart], told: Sequence[Sequence[str]]
 ) -> Section:
     won = tables.get("instruction_winners", pd.DataFrame())
     if len(won):
@@ -190,7 +191,9 @@ def _instructions(
         alike = [x for x in ("dataset", "model") if won[x].nunique() == 1]
         won = won.drop(columns=alike)
     shown = [(_WINNERS, won)] if len(won) else []
-    return Section("Instructions", text=told[:1], notes=told[1:], charts=charts, tables=shown)
+    first = [notes[0] for notes in told]
+    others = [note for notes in told for note in notes[1:]]
+    return Section("Instructions", text=first, notes=others, charts=charts, tables=shown)
 
 
 def _permutations(tables: Mapping[str, pd.DataFrame]) -> Section:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from jaxalign.reporting import comparisons, tables
@@ -185,16 +186,22 @@ def lead(dataset: str, found: Mapping[str, pd.DataFrame]) -> str:
     close = [row.control for row in own.itertuples() if not row.ci_low > 0]
     text = (
         f"On {dataset}, {best.model} predicts {best.roi} best: mean r over {best.num_subjects} "
-        f"subjects {best.subjects_score:.3f} [{best.ci_low:.3f}, {best.ci_high:.3f}], ceiling "
-        f"{best.subjects_ceiling:.3f}; group r {best.group_score:.3f}, ceiling "
-        f"{best.group_ceiling:.3f}."
+        f"subjects {best.subjects_score:.3f} [{best.ci_low:.3f}, {best.ci_high:.3f}]"
+        f"{_under(best.subjects_ceiling)}"
     )
+    if not np.isnan(best.group_score):
+        text += f"; group r {best.group_score:.3f}{_under(best.group_ceiling)}"
+    text += "."
     if ahead:
         text += f" The subjects' interval is above {', '.join(ahead)}"
         text += f", and not above {', '.join(close)}." if close else ": all its controls."
     elif close:
         text += f" The subjects' interval is above none of {', '.join(close)}."
     return text
+
+
+def _under(ceiling: float) -> str:
+    return "" if np.isnan(ceiling) else f", ceiling {ceiling:.3f}"
 
 
 def _lead_of_one(dataset: str, best, controls: pd.DataFrame) -> str:

@@ -15,7 +15,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import brain, build, exports, findings, instructions
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 11
+VERSION = 12
 SUMMARY = build.SUMMARY
 ROWS = "rows.parquet"  # as the encode and collect stages name them
 PARTITION = "partition.parquet"
@@ -120,7 +120,7 @@ def _report(config: Config, seed: int, planted: Artefact | None, artefact: Artef
         folds=_folds(encoded[0].settings) if encoded else "outer folds",
         figures=figures,
         not_drawn=not_drawn,
-        told=_told(kinds["instructions"]),
+        told=[*_asked(rows), *_simulated(kinds["instructions"])],
         provenance=_provenance(rows, artefact),
     )
     files = report.write(artefact.path)
@@ -181,24 +181,50 @@ def _brains(encoded: Sequence[Artefact]) -> tuple[list[tuple[str, bytes]], list[
     return drawn, reasons
 
 
-def _told(artefacts: Sequence[Artefact]) -> build.Told | None:
+def _asked(rows: pd.DataFrame) -> list[build.Told]:
+    """Return what is found of the run's models that were given several instructions, if any."""
+    asked = instructions.asked(rows)
+    if asked.empty:
+        return []
+    labels = _codes(asked.instruction)
+    models = ", ".join(dict.fromkeys(asked.model))
+    note = (
+        f"{models} gave features under {len(labels)} instructions. Each was scored by itself on "
+        "the same responses, its layer chosen inside the training data; of layers and regions "
+        "above, one instruction is shown."
+    )
+    return [build.Told(instructions.of_run(asked, labels=labels), [note, _texts(labels)])]
+
+
+def _codes(texts: pd.Series) -> dict[str, str]:
+    """Name instructions as the paper does, and others P1, P2 in their order."""
+    table = published.table(INSTRUCTIONS)
+    known = dict(zip(table.instruction, table.code, strict=True))
+    others = [x for x in dict.fromkeys(texts) if x not in known]
+    own = {text: f"P{n}" for n, text in enumerate(others, 1)}
+    return {text: (known | own)[text] for text in dict.fromkeys(texts)}
+
+
+def _texts(labels: Mapping[str, str]) -> str:
+    return "Instructions: " + "; ".join(f"{code}: {text}" for text, code in labels.items()) + "."
+
+
+def _simulated(artefacts: Sequence[Artefact]) -> list[build.Told]:
     """Return what instructions give in the simulation of them, and that it is one."""
     if not artefacts:
-        return None
+        return []
     [simulated] = artefacts
-    table = published.table(INSTRUCTIONS)
-    labels = dict(zip(table.instruction, table.code, strict=True))
+    settings = simulated.settings
+    labels = {text: code for code, text in settings["texts"].items()}
     parts = [rows_lib.read_table(simulated.path / name) for name in TOLD]
     found = instructions.of_run(_read([simulated], ROWS), *parts, labels=labels)
-    settings = simulated.settings
     planted = simulated_instructions.describe(*(settings[x] for x in ("rois", "planted", "beside")))
-    texts = "; ".join(f"{code}: {text}" for code, text in settings["texts"].items())
     note = (
         "This is a SIMULATION: no model was asked anything and no brain was recorded. Responses "
         f"were planted: {planted}. To find that again shows that the method works, and nothing "
         "about brains."
     )
-    return build.Told(found, [note, f"Instructions: {texts}."])
+    return [build.Told(found, [note, _texts(labels)])]
 
 
 def _folds(settings: Mapping[str, object]) -> str:

@@ -79,6 +79,16 @@ def test_undefined_numbers_are_null(make):
     assert {row["score"] for row in chart.rows} == {None}
 
 
+def test_what_is_undefined_everywhere_has_no_mark():
+    """Vega warns of a layer without numbers, and a model without layers has no profile."""
+    flat = study().query("layer == 0").assign(num_layers=0)
+    assert charts_rois.layer_profiles(flat, "net") is None
+    with_ceilings, without = study(), study()
+    without["fold_ceilings"] = [[NAN] * len(x) for x in without.fold_scores]
+    drawn = [json.dumps(charts_rois.roi_bars(x).spec["vconcat"]) for x in (with_ceilings, without)]
+    assert "ceiling_low" in drawn[0] and "ceiling_low" not in drawn[1]
+
+
 def test_a_drawing_is_the_same_bytes_and_names_are_escaped():
     name = "<script>&$x$"
     chart = scatter(MODELS.replace({"family": {"F": name}}))

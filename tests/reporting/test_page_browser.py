@@ -1,5 +1,7 @@
 """The page in a real browser: it sorts, filters, answers a pointer, and changes its theme."""
 
+import re
+
 import browser
 import command
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from score_rows import frame, row
 
 from jaxalign.data import properties, published
-from jaxalign.reporting import build, findings
+from jaxalign.reporting import build, findings, instructions
 
 pytestmark = pytest.mark.slow
 CONTROLS = ("untrained", "shifted", "word_rate", "word_length", "length", "position")
@@ -48,6 +50,22 @@ def encoded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoded")
     report = build.build(frame(rows), title="Encoded", provenance="none")
     report.write(folder)
+    return folder / build.PAGE
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """The page of a model without layers that was asked two things; no ceiling, no group."""
+    rows = [
+        row("net", f"s{i}", roi, 0, [0.2 + 0.1 * len(text), 0.3], num_layers=0, instruction=text)
+        for i in range(3)
+        for roi in ROIS
+        for text in ("Count.", "Describe it.")
+    ]
+    folder = tmp_path_factory.mktemp("asked")
+    asked = instructions.of_run(instructions.asked(frame(rows)))
+    told = [build.Told(asked, ["net was asked twice.", "Instructions: two."])]
+    build.build(frame(rows), instruction="Count.", title="Asked", told=told).write(folder)
     return folder / build.PAGE
 
 
@@ -152,6 +170,11 @@ def test_a_page_of_published_models(papers, tmp_path):
 
 def test_a_page_of_an_encoding_run(encoded, tmp_path):
     browser.check_page(encoded, tmp_path)
+
+
+def test_a_page_of_numbers_that_are_undefined_everywhere(asked, tmp_path):
+    browser.check_page(asked, tmp_path)
+    assert "ceiling" not in re.search(r'<p class="lead">(.*?)</p>', asked.read_text())[1]
 
 
 def test_a_page_with_a_simulation(oota, tmp_path):

@@ -14,7 +14,8 @@ from refusals import refused
 from jaxalign.data import coordinates, datasets
 from jaxalign.data.schema import Responses
 from jaxalign.io import rows as rows_lib
-from jaxalign.stages import Job, encode, instructions, report
+from jaxalign.io import run_dir
+from jaxalign.stages import Job, collect, encode, instructions, report
 
 SIMULATION = instructions.Config(
     rois=("early", "noise"),
@@ -94,6 +95,54 @@ def test_a_simulation_alone_says_that_it_is_one(simulation):
         assert (folder / f"instruction_{name}.tex").read_text().startswith("\\begin")
     assert len(list(folder.glob("venn_*.svg"))) == 2
     assert len(rows_lib.read(folder / "scores.parquet")) == 0
+
+
+def collected(folder, job, simulation, *, change):
+    """Give the simulation's scores as those of another run, which asked a model."""
+    rows = change(rows_lib.read(simulation[1][0].path / "rows.parquet"))
+    (folder / "report").mkdir(parents=True)
+    rows_lib.write(folder / "report/scores.parquet", rows.to_dict("records"))
+    run_dir.write_json(folder / "report" / run_dir.DONE, {})
+    return tiny.make(collect.plan(collect.Config(runs=(str(folder),)), job, {}))
+
+
+def test_models_that_were_asked_stand_beside_the_simulation(tmp_path, mesh, simulation):
+    own = "Count the words."
+    job = Job(workdir=tmp_path / "work", data_root=None, dataset=None, mesh=mesh, seed=0)
+
+    def change(rows):
+        texts = dict.fromkeys(rows.instruction)
+        first, second = list(texts)[:2]
+        rows = rows[rows.instruction.isin([first, second])].assign(dataset="toy", model="net")
+        return rows.assign(instruction=rows.instruction.replace({second: own}))
+
+    rows = collected(tmp_path / "other", job, simulation, change=change)
+    upstream = {"collect": rows, "instructions": simulation[1]}
+    folder = made(report.Config(instruction=own), job, upstream).path
+    paragraphs = re.findall(r"<p>(.*?)</p>", section(folder, "Instructions"))
+    assert paragraphs[0].startswith("net gave features under 2 instructions.")
+    assert paragraphs[1].startswith("This is a SIMULATION")
+    assert f"IU1: Describe the most dominant color in the image.; P1: {own}" in section(
+        folder, "Instructions"
+    )
+    charts = re.findall(r"<h3>(.*?)</h3>\n<p>(.*?)</p>", section(folder, "Instructions"))
+    assert [alt.startswith("This is a SIMULATION") for _, alt in charts] == [False] + [True] * 6
+    won = pd.read_csv(folder / "instruction_winners.csv").set_index(["dataset", "roi"])
+    assert won.loc[("toy", "early"), ["winner_label", "second_label"]].tolist() == ["IU1", "P1"]
+    alone = pd.read_csv(folder / "instruction_map.csv")
+    alone = alone[alone.roi == "early"].pivot(index="dataset", columns="label", values="score")
+    assert alone.loc["toy", "IU1"] == alone.loc["simulated-instructions", "IU1"]
+    # The other tables are of the one instruction that was picked.
+    assert pd.read_csv(folder / "rois.csv").model.tolist() == ["net", "net"]
+
+
+def test_one_instruction_alone_is_compared_with_none(tmp_path, mesh, simulation):
+    job = Job(workdir=tmp_path / "work", data_root=None, dataset=None, mesh=mesh, seed=0)
+    first = lambda rows: rows[rows.instruction == rows.instruction.iloc[0]]
+    rows = collected(tmp_path / "other", job, simulation, change=first)
+    folder = made(report.Config(), job, {"collect": rows}).path
+    assert section(folder, "Instructions") == ""
+    assert not (folder / "instruction_map.csv").exists()
 
 
 @pytest.mark.slow

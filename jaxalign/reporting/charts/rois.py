@@ -11,15 +11,20 @@ from jaxalign.reporting.charts import Chart, tip
 _LEVELS = {"group": "mean response of the group", "subjects": "participants: mean, 95 % interval"}
 
 
-def layer_profiles(rows: pd.DataFrame, model: str) -> Chart:
+def layer_profiles(rows: pd.DataFrame, model: str) -> Chart | None:
     """Draw scores against layers, a panel for each region: the group's, and the subjects'.
 
     Args:
       rows: score rows of one data set.
       model: the network; its controls come along.
+
+    Returns:
+      The chart; None of a model without layers.
     """
     own = rows[(rows.model == model) & (rows.control_of == "") | (rows.control_of == model)]
     data = _profiles(own)
+    if not data[data._network]._layered.any():
+        return None
     names = [model, *(x for x in dict.fromkeys(data.features) if x != model)]
     rois = list(dict.fromkeys(own.roi))
     pick = alt.selection_point(fields=["features"], bind="legend", name="features")
@@ -294,8 +299,12 @@ def _bars_of(model: str, own: pd.DataFrame, rois: list[str], colour: alt.Color) 
         .mark_rule(strokeWidth=1.4, aria=False)
         .encode(x="ci_low:Q", x2="ci_high:Q")
     )
+    # Of layers without a mark Vega would warn on the console.
+    network = own[own.features == model]
+    optional = ((band, network.ceiling_low), (whiskers, own.ci_low), (middle, network.ceiling))
+    below, between, above = ([x] if values.notna().any() else [] for x, values in optional)
     return (
-        alt.layer(band, bars, whiskers, middle)
+        alt.layer(*below, bars, *between, *above)
         .properties(height=charts.height(own.groupby("roi").features.nunique(), 15))
         .transform_filter(alt.FieldEqualPredicate(field="model", equal=model))
         .facet(
