@@ -189,9 +189,9 @@ def _asked(rows: pd.DataFrame) -> list[build.Told]:
     labels = _codes(asked.instruction)
     models = ", ".join(dict.fromkeys(asked.model))
     note = (
-        f"{models} gave features under {len(labels)} instructions. Each was scored by itself on "
-        "the same responses, its layer chosen inside the training data; of layers and regions "
-        "above, one instruction is shown."
+        f"{models} gave features under {len(labels)} instructions. Each was scored by itself, its "
+        "layer chosen inside the training data; of layers and regions above, one instruction is "
+        "shown."
     )
     return [build.Told(instructions.of_run(asked, labels=labels), [note, _texts(labels)])]
 
