@@ -15,8 +15,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from jaxalign import config as config_lib
 from jaxalign.data import natural_stories
+from jaxalign.models import zoo
 from jaxalign.reporting import bench_extract as tables
-from jaxalign.stages import Job, bench_extract, extract
+from jaxalign.stages import Job, bench_extract
+from jaxalign.stages.bench_extract import shared, stories
+from jaxalign.stages.extract import reading
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 NETWORKS = {
@@ -134,15 +137,13 @@ def test_what_is_sampled_is_what_the_whole_has(job, needs_peers):
     config = bench_extract.Config(networks=NETWORKS, stories={"whole": case})
     artefact = bench_extract.plan(config, job, {})[0].artefact
     artefact.start()
-    with bench_extract._checkpoint(NETWORKS["gpt2"], job, artefact) as folder:
-        model = bench_extract.zoo.find(str(folder), None)
+    with shared.checkpoint(NETWORKS["gpt2"], job, artefact) as folder:
+        model = zoo.find(str(folder), None)
         network = model.load(job.mesh)
-        settings = bench_extract._settings(folder, "accumulate:slide", case)
-        take = lambda every: bench_extract._extract(
-            settings, model, network, job.mesh, stimuli, every
-        )
+        settings = stories._settings(folder, "accumulate:slide", case)
+        take = lambda every: stories._extract(settings, model, network, job.mesh, stimuli, every)
         whole, some = take(1), take(3)
-        passes = extract.read(settings, model, stimuli).passes
+        passes = reading.read(settings, model, stimuli).passes
     alone = np.bincount(passes.row)[passes.row] == 1
     absent = np.isnan(some.vectors).all(axis=(0, 2))
     np.testing.assert_array_equal(absent, alone & (np.arange(len(stimuli)) % 3 != 0))
@@ -258,7 +259,8 @@ def test_settings_out_of_range(settings, message):
 
 
 def test_no_setting_of_a_case_is_dead():
-    source = pathlib.Path(bench_extract.__file__).read_text(encoding="utf-8")
+    folder = pathlib.Path(bench_extract.__file__).parent
+    source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
     for kind in bench_extract.KINDS.values():
         for field in dataclasses.fields(kind):
             assert f"case.{field.name}" in source or field.name == "network", field.name

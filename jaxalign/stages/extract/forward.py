@@ -1,0 +1,80 @@
+"""Batches -> vectors and surprisal of their parts, a few passes at a time."""
+
+import collections
+from collections.abc import Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from jaxalign.core import mesh as mesh_lib
+from jaxalign.data.batches import Batch, Reads
+from jaxalign.models import score
+
+# Passes that are computed, and shards that are written, while the host prepares the next.
+PASSES_IN_FLIGHT = 2
+
+
+def run(
+    network: nnx.Module, batched: Iterable[Batch], mesh: Mesh, *, tap: str
+) -> Iterator[tuple[Batch, Float[np.ndarray, "L B P D"], Float[np.ndarray, "B P"] | None]]:
+    """Yield each batch with the vectors of its parts and their surprisal, on the host.
+
+    A few passes are under way while the host prepares the next and takes results.
+
+    Args:
+      network: from `zoo.Model.load`.
+      batched: from `reading.batched`.
+      mesh: devices of the network.
+      tap: see `config.Config`.
+    """
+    in_flight = collections.deque()
+
+    def collect():
+        batch, (vectors, bits) = in_flight.popleft()
+        return batch, np.asarray(vectors), None if bits is None else np.asarray(bits)
+
+    for batch in batched:
+        in_flight.append((batch, _start(network, batch, mesh, tap=tap)))
+        if len(in_flight) > PASSES_IN_FLIGHT:
+            yield collect()
+    while in_flight:
+        yield collect()
+
+
+def _start(network, batch: Batch, mesh, *, tap: str):
+    """Start one forward pass; its results are on their way to the host when they are asked for."""
+    place = lambda x: jax.device_put(x, mesh_lib.sharding(mesh, ("batch", None), x.shape))
+    arrays = jax.tree.map(place, (batch.tokens, batch.mask, batch.pooled, batch.predicted))
+    return _forward(network, *arrays, num_parts=batch.part.shape[1], tap=tap)
+
+
+@jax.jit(static_argnames=("num_parts", "tap"))
+@jax.default_matmul_precision("highest")
+def _forward(network, tokens, mask, pooled: Reads, predicted: Reads | None, *, num_parts, tap):
+    """Return the vectors [L B P D] and the surprisal [B P] of the parts of each row."""
+    pool = lambda x_BTD: _sum(x_BTD.astype(jnp.float32), pooled, num_parts)
+    output = network(tokens, mask, taps=tuple(dict.fromkeys(("residual", tap))), pool=pool)
+    vectors = output.hidden
+    if tap != "residual":
+        vectors = jnp.concatenate([vectors[:1], output.taps[tap]])
+    if predicted is None:
+        return vectors, None
+    log_probs = score.token_log_probs(network, output, tokens, mask)
+    bits = _sum(score.surprisal_bits(log_probs)[..., None], predicted, num_parts)[..., 0]
+    has_any = _sum(jnp.ones((*tokens.shape, 1)), predicted, num_parts)[..., 0] > 0
+    return vectors, jnp.where(has_any, bits, jnp.nan)
+
+
+def _sum(values: Array, reads: Reads, num_parts: int) -> Array:
+    """Sum values [B T D] over the entries of each part, to [B P D]."""
+
+    def one(x, token, weight, slot):
+        # What does not count may be undefined.
+        entries = jnp.where(weight[:, None] != 0, x[token] * weight[:, None], 0.0)
+        return jax.ops.segment_sum(entries, slot, num_parts)
+
+    return jax.vmap(one)(values, *reads)

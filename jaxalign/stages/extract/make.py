@@ -1,0 +1,100 @@
+"""Activations and surprisal, in stores."""
+
+import time
+
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir, store
+from jaxalign.io.run_dir import Artefact
+from jaxalign.models import zoo
+from jaxalign.stages.extract import forward
+from jaxalign.stages.extract import reading as reading_lib
+from jaxalign.stages.extract.config import READING, Config
+from jaxalign.stages.extract.reading import Reading
+from jaxalign.stages.extract.shards import Shards, not_finite
+
+
+def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dict:
+    """Write the shards that are missing."""
+    activations = _open(config, model, artefact)
+    run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(stimulus_ids))
+    shards = Shards(activations, reading.predicted is not None, artefact)
+    if shards.num_done:
+        logging.info(
+            "extract %s: resuming, %d of %d shards are there",
+            artefact.name,
+            shards.num_done,
+            len(activations.shards),
+        )
+    start = time.monotonic()
+    network = model.load(
+        job.mesh,
+        dtype=config.compute_dtype,
+        untrained_seed=artefact.settings["untrained_seed"],
+    )
+    num_tokens = 0
+    lacking = (
+        x for x in reading_lib.batched(config, model, job.mesh, reading) if shards.lack(x.part)
+    )
+    with tqdm(
+        total=shards.num_missing, desc=f"extract {artefact.name}", unit=" stimuli", mininterval=1.0
+    ) as progress:
+        for batch, vectors, bits in forward.run(network, lacking, job.mesh, tap=config.tap):
+            shards.add(batch, vectors, bits)
+            num_tokens += batch.num_tokens
+            progress.update(shards.num_added - progress.n)
+            progress.set_postfix_str(f"{num_tokens / (time.monotonic() - start):.0f} tokens/s")
+    shards.finish()
+    return {
+        "num_tokens": num_tokens,
+        "seconds": round(time.monotonic() - start, 3),
+        "passes": reading.passes.counts._asdict(),
+    }
+
+
+def embed(config, model, reading: Reading, stimulus_ids, artefact) -> dict:
+    """Average the embedding's rows over the tokens of each part, as the model reads them."""
+    start = time.monotonic()
+    opened = _open(config, model, artefact)
+    run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(stimulus_ids))
+    passes = reading.passes
+    parts = zip(passes.row, passes.start, passes.stop, strict=True)
+    tokens = [passes.rows[row][first:last] for row, first, last in parts]
+    used, place = np.unique(np.concatenate(tokens), return_inverse=True)
+    rows = model.word_embedding()[used].astype(np.float64)
+    ends = np.cumsum([len(x) for x in tokens])
+    values = np.stack([rows[own].mean(axis=0) for own in np.split(place, ends[:-1])])
+    with np.errstate(over="ignore"):  # what overflows is found below
+        stored = values.astype(store.DTYPES[config.store_dtype])[None]
+    if not np.isfinite(stored).all():
+        raise InputError(not_finite(artefact, bool(np.isfinite(values).all())))
+    for i, own in enumerate(opened.shards):
+        store.finish_write(opened.write_shard(i, stored[:, own.start : own.stop]), artefact)
+    return {"num_tokens": int(ends[-1]), "seconds": round(time.monotonic() - start, 3)}
+
+
+def _open(config: Config, model: zoo.Model, artefact: Artefact) -> store.Store:
+    settings = artefact.settings
+    static = settings.get("static", False)
+    return store.create(
+        artefact.path / store.ARRAY,
+        shape=(settings["num_layers"] + 1, settings["num_stimuli"], settings["width"]),
+        dtype=config.store_dtype,
+        shard_stimuli=config.shard_stimuli,
+        attributes=store.Attributes(
+            fingerprint=artefact.fingerprint,
+            dataset=settings["dataset"],
+            stimuli_hash=settings["stimuli_hash"],
+            model=model.name,
+            model_hash=settings["model_hash"],
+            tokenizer_hash=settings["tokenizer_hash"],
+            untrained_seed=settings["untrained_seed"],
+            reading={name: settings[name] for name in READING},
+            layer_names=[] if static else list(model.layer_names),
+            final_norm_applied=model.final_norm_applied and not static,
+            versions=run_dir.versions("jax", "flax", "tokenizers", "tensorstore", "numpy"),
+        ),
+    )

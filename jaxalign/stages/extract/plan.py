@@ -1,0 +1,122 @@
+"""Which stores are made, from what, and at what cost."""
+
+import collections
+import functools
+
+import numpy as np
+
+from jaxalign.data import contexts, controls, tokenizer_files
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir, store
+from jaxalign.io.run_dir import Artefact
+from jaxalign.models import zoo
+from jaxalign.stages import Job, Step, Upstream
+from jaxalign.stages.extract import make
+from jaxalign.stages.extract import reading as reading_lib
+from jaxalign.stages.extract.config import READING, Config
+from jaxalign.stages.extract.reading import Reading
+
+VERSION = 4
+
+
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Find the models, plan their passes over the stimuli, and plan one store per network.
+
+    Raises:
+      InputError: if a model is missing, malformed or too large, or a part does not fit it.
+    """
+    del upstream
+    stimuli = job.dataset.stimuli
+    models = [zoo.find(name, job.data_root, t5_text=config.t5_text) for name in config.models]
+    for model in models:
+        if model.name in controls.CONTROLS:
+            raise InputError(
+                f"a model must not be called as a control is: rename the directory {model.name!r}."
+            )
+    if repeated := [x for x, n in collections.Counter(m.name for m in models).items() if n > 1]:
+        raise InputError(f"extract.models must have different names, found {repeated[0]!r} twice.")
+    steps = []
+    for model in models:
+        reading = reading_lib.read(config, model, stimuli)
+        for seed in (-1,) if config.untrained_seed < 0 else (-1, config.untrained_seed):
+            artefact = Artefact(
+                workdir=job.workdir,
+                stage="extract",
+                name=model.name + ("" if seed < 0 else " untrained"),
+                settings=_settings(config, job, model, seed),
+                cost=_cost(config, model, reading.passes),
+            )
+            if not artefact.is_done:
+                model.check_memory(job.mesh, dtype=config.compute_dtype)
+            write = functools.partial(
+                make.extract, config, job, model, reading, stimuli.stimulus_id
+            )
+            steps.append(Step(artefact=artefact, make=write))
+        if config.static_embedding:
+            steps.append(_static_step(config, job, model, reading))
+    return steps
+
+
+def _static_step(config: Config, job: Job, model: zoo.Model, reading: Reading) -> Step:
+    """Plan the store of the embedding's rows: one layer, as if it were a network without blocks."""
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="extract",
+        name=f"{model.name} static",
+        settings=_settings(config, job, model, -1)
+        | {
+            "static": True,
+            "num_layers": 0,
+            "width": model.word_embedding_shape[1],
+            "pooling": "mean",
+            "surprisal": False,
+        },
+        cost=f"{len(reading.passes.row)} stimuli, rows of the embedding alone",
+    )
+    write = functools.partial(make.embed, config, model, reading, job.dataset.stimuli.stimulus_id)
+    return Step(artefact=artefact, make=write)
+
+
+def _settings(config: Config, job: Job, model: zoo.Model, seed: int) -> dict:
+    stimuli = job.dataset.stimuli
+    return {
+        "version": VERSION,
+        "dataset": job.dataset.name,
+        "stimuli_hash": stimuli.hash,
+        "model": model.name,
+        "model_hash": run_dir.hash_text(
+            model.config_hash + (model.weights_hash if seed < 0 else "")
+        ),
+        "tokenizer_hash": run_dir.hash_text(
+            "".join(map(run_dir.hash_file, tokenizer_files.files(model.tokenizer_path)))
+        ),
+        "untrained_seed": seed,
+        "num_layers": model.config.num_layers,
+        "width": model.config.width,
+        "num_stimuli": len(stimuli),
+        "surprisal": config.surprisal,
+        "batch_tokens": config.batch_tokens,
+        "shard_stimuli": config.shard_stimuli,
+    } | {name: getattr(config, name) for name in READING}
+
+
+def _cost(config: Config, model: zoo.Model, passes: contexts.Passes) -> str:
+    counts = passes.counts
+    embedding = model.config.vocab_size * model.config.width
+    flop = 2.0 * (model.num_parameters - embedding) * counts.tokens
+    size = np.dtype(store.DTYPES[config.store_dtype]).itemsize
+    stored = (model.config.num_layers + 1) * len(passes.row) * model.config.width * size
+    saved = counts.separate_tokens / counts.tokens
+    notes = [
+        f"{len(passes.row)} stimuli in {counts.passes} passes",
+        f"{counts.tokens} tokens ({saved:.3g} times as many one by one)",
+        f"{flop / 1e9:.1f} GFLOP",
+        f"store {stored / 1e6:.1f} MB",
+    ]
+    for number, what in (
+        (counts.fallbacks, "parts apart, whose tokens depend on what follows"),
+        (counts.truncated_parts, "parts cut on the left"),
+    ):
+        if number:
+            notes.append(f"{number} {what}")
+    return ", ".join(notes)

@@ -1,0 +1,81 @@
+"""How a model reads stimuli: passes, and batches of them."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+
+from jaxalign.data import batches, contexts, prompts, readouts, tokenizer_files
+from jaxalign.data.batches import Batch
+from jaxalign.errors import InputError
+from jaxalign.models import zoo
+from jaxalign.stages.extract.config import Config
+
+STREAM = "all"  # the one passage of `one_stream`
+
+
+class Reading(NamedTuple):
+    """How a model reads the stimuli."""
+
+    passes: contexts.Passes
+    pooled: readouts.Weights
+    predicted: readouts.Surprisal | None
+
+
+def read(config: Config, model: zoo.Model, stimuli) -> Reading:
+    """Plan the passes of a model over stimuli.
+
+    Raises:
+      InputError: if tokenizer and model, or a part and the model, do not go together.
+    """
+    if config.surprisal and not model.causal:
+        raise InputError(
+            f"extract.surprisal must be False for {model.name}: only causal models predict words."
+        )
+    path = model.tokenizer_path
+    tokenizer = tokenizer_files.load(path)
+    tokenizer_files.check_vocabulary(tokenizer, model.config.vocab_size, model=model.name)
+    if config.one_stream:
+        stimuli = dataclasses.replace(stimuli, passage=[STREAM] * len(stimuli))
+    frame = prompts.Frame(config.prompt, config.suffix)
+    if config.chat:
+        frame = prompts.chat(
+            path if path.is_dir() else path.parent,
+            stimuli.text,
+            prompt=config.prompt,
+            suffix=config.suffix,
+            system=config.system,
+        )
+    passes = contexts.plan(
+        tokenizer,
+        stimuli,
+        config.context,
+        max_length=model.config.max_length,
+        causal=model.causal,
+        frame=frame,
+        bos=config.bos,
+        joining=config.joining,
+    )
+    predicted = readouts.surprisal(passes) if config.surprisal else None
+    return Reading(passes, readouts.pool(passes, config.pooling), predicted)
+
+
+def batched(config: Config, model: zoo.Model, mesh: Mesh, reading: Reading) -> Iterator[Batch]:
+    """Yield all padded batches of a reading, in an order that follows from it alone."""
+    num_shares = mesh.shape["data"]
+    groups = batches.group(
+        reading.passes,
+        batch_tokens=config.batch_tokens,
+        shard_stimuli=config.shard_stimuli,
+        longest=model.config.max_length,
+        num_shares=num_shares,
+    )
+    for rows, length in zip(*groups, strict=True):
+        yield batches.pad(
+            *reading,
+            rows,
+            length,
+            batch_tokens=config.batch_tokens,
+            num_shares=num_shares,
+        )

@@ -1,0 +1,111 @@
+"""Results on their way into the stores."""
+
+import collections
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.data.batches import Batch
+from jaxalign.errors import InputError
+from jaxalign.io import store
+from jaxalign.io.run_dir import Artefact
+
+SHARDS_IN_FLIGHT = 2
+
+
+class Shards:
+    """Results on their way into the stores: a shard is written when all its parts are there."""
+
+    def __init__(self, activations: store.Store, with_surprisal: bool, artefact: Artefact):
+        self._activations = activations
+        self._artefact = artefact
+        self._surprisal = None
+        if with_surprisal:
+            self._surprisal = store.open_vector(
+                artefact.path / store.SURPRISAL, activations, create=True
+            )
+        self._rows = activations.shards
+        self._missing = [not self._is_done(i) for i in range(len(self._rows))]
+        self.num_done = self._missing.count(False)
+        self.num_missing = sum(
+            len(rows) for rows, missing in zip(self._rows, self._missing, strict=True) if missing
+        )
+        self.num_added = 0
+        self._parts: dict[int, _Partial] = {}
+        self._writes = collections.deque()
+
+    def _is_done(self, index: int) -> bool:
+        # The surprisal of a shard is written before its activations.
+        return self._activations.has_whole_shard(index)
+
+    def _shard(self, part):
+        return part // len(self._rows[0])
+
+    def lack(self, part) -> bool:
+        """Whether any of these parts is in a missing shard."""
+        return any(self._missing[i] for i in np.unique(self._shard(part[part >= 0])))
+
+    def add(self, batch: Batch, vectors, bits) -> None:
+        """Take the results of a batch, vectors [L B P D] and bits [B P], and write full shards."""
+        row, slot = np.nonzero(batch.part >= 0)
+        part = batch.part[row, slot]
+        for index in map(int, np.unique(self._shard(part))):
+            if not self._missing[index]:
+                continue
+            own = self._shard(part) == index
+            partial = self._parts.get(index) or self._begin(index)
+            place = part[own] - self._rows[index].start
+            partial.vectors[:, place] = vectors[:, row[own], slot[own]]
+            if bits is not None:
+                partial.bits[place] = bits[row[own], slot[own]]
+            partial.num_left -= len(place)
+            self.num_added += len(place)
+            if not partial.num_left:
+                self._write(index, self._parts.pop(index))
+
+    def _begin(self, index: int) -> "_Partial":
+        layers, _, units = self._activations.shape
+        size = len(self._rows[index])
+        self._parts[index] = _Partial(
+            np.empty((layers, size, units), np.float32), np.full(size, np.nan, np.float32), size
+        )
+        return self._parts[index]
+
+    def _write(self, index: int, partial: "_Partial") -> None:
+        with np.errstate(over="ignore"):  # what overflows is found below
+            stored = partial.vectors.astype(store.DTYPES[self._activations.dtype])
+        if not np.isfinite(stored).all():
+            overflows = bool(np.isfinite(partial.vectors).all())
+            raise InputError(not_finite(self._artefact, overflows))
+        if self._surprisal is not None:
+            rows = self._rows[index]
+            store.finish_write(
+                self._surprisal[rows.start : rows.stop].write(partial.bits).commit, self._artefact
+            )
+        self._writes.append(self._activations.write_shard(index, stored))
+        while len(self._writes) > SHARDS_IN_FLIGHT:
+            store.finish_write(self._writes.popleft(), self._artefact)
+
+    def finish(self) -> None:
+        """Wait for the disk."""
+        assert not self._parts
+        for future in self._writes:
+            store.finish_write(future, self._artefact)
+
+
+@dataclasses.dataclass
+class _Partial:
+    vectors: Float[np.ndarray, "L n D"]
+    bits: Float[np.ndarray, " n"]
+    num_left: int
+
+
+def not_finite(artefact: Artefact, before_storing: bool) -> str:
+    """Say why activations cannot be stored."""
+    culprit = "store_dtype" if before_storing else "compute_dtype"
+    dtype = artefact.settings[culprit]
+    found = f"extract {artefact.name}: activations must be finite, but are not"
+    if dtype == "float32":
+        return f"{found} in float32: the weights hold NaN, infinity or very large numbers."
+    return f"{found} in {dtype}; use --config.extract.{culprit}=float32."
