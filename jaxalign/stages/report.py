@@ -59,8 +59,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     """Plan the one report of the run.
 
     Raises:
-      InputError: if there is no stage with scores, a paper is named whose tables are not read, or
-        the client of a tracker is not there.
+      InputError: if there is no stage with scores, a paper is named whose figures are not there,
+        or the client of a tracker is not.
     """
     names = ("encode", "collect", "instructions")
     sources = [x for name in names for x in upstream.get(name, ())]
@@ -73,6 +73,10 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     if config.paper and not known:
         raise InputError(
             f"report.paper needs the stage properties, to compare models: {config.paper!r}."
+        )
+    if config.paper and not _may_have_figures(config.paper, sources):
+        raise InputError(
+            f"report.paper needs the figures of {config.paper!r}: name them in collect.published."
         )
     settings = {"version": VERSION} | dataclasses.asdict(config)
     if known:
@@ -89,6 +93,16 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     planted = upstream["simulate"][0] if "simulate" in upstream else None
     make = functools.partial(_report, config, job.seed, planted)
     return [Step(artefact=artefact, make=make, shows=SUMMARY)]
+
+
+def _may_have_figures(paper: str, sources: Sequence[Artefact]) -> bool:
+    """Whether scores of a paper are collected, or those of runs, which may have them."""
+    collected = [x.settings for x in sources if x.stage == "collect"]
+    return any(
+        len(x["hashes"]) > len(x["published"])
+        or any(name.partition("-")[0] == paper for name in x["published"])
+        for x in collected
+    )
 
 
 def _report(config: Config, seed: int, planted: Artefact | None, artefact: Artefact) -> dict:

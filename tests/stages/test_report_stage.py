@@ -15,7 +15,7 @@ from jaxalign.data import coordinates, datasets
 from jaxalign.data.schema import Responses
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
-from jaxalign.stages import Job, collect, encode, instructions, report
+from jaxalign.stages import Job, collect, encode, instructions, properties, report
 
 SIMULATION = instructions.Config(
     rois=("early", "noise"),
@@ -174,6 +174,21 @@ def test_what_is_not_drawn_has_a_reason_or_no_place(tmp_path, mesh, space):
     assert "<img" not in text
     assert ("Talairach space; a glass brain is drawn for MNI152 alone" in text) == bool(space)
     assert (text == "") == (not space)
+
+
+def test_figures_of_a_paper_must_be_there(tmp_path, mesh, simulation):
+    job = Job(workdir=tmp_path / "work", data_root=None, dataset=None, mesh=mesh, seed=0)
+    known = properties.plan(properties.Config(sources=("published:aw2024",)), job, {})
+    other = collect.plan(collect.Config(published=("oota2025-fig2",)), job, {})
+    upstream = {"properties": [x.artefact for x in known]}
+    with refused("report.paper needs the stage properties", "'aw2024'"):
+        report.plan(report.Config(paper="aw2024"), job, {"instructions": simulation[1]})
+    for steps in ([], other):
+        given = upstream | {"collect": [x.artefact for x in steps], "instructions": simulation[1]}
+        with refused("report.paper needs the figures of 'aw2024'", "collect.published"):
+            report.plan(report.Config(paper="aw2024"), job, given)
+    upstream |= {"collect": [x.artefact for x in other]}
+    assert len(report.plan(report.Config(paper="oota2025"), job, upstream)) == 1
 
 
 def test_a_tracker_must_be_known(simulation):
