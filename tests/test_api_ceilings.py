@@ -125,9 +125,8 @@ def shuffled(Y):
     return lambda X, own: protocol_oracle.shuffled(X, Y[:, own])
 
 
-@pytest.mark.parametrize(
-    "year,noise", [(2023, 1.0), pytest.param(2026, 3.0, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("year,noise", [(2023, 1.0), (2026, 3.0)])
 def test_extrapolated_from_every_subset(rng, year, noise):
     X, Y, subjects = voxels(rng, (2, 1, 3, 1), noise=noise)
     scores = oracle.exhaustive(Y, subjects, shuffled(Y))

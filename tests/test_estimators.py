@@ -159,6 +159,7 @@ def test_the_other_folds_are_the_default_inner_ones(problem):
     np.testing.assert_allclose(shared.scores_, explicit.scores_, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pipeline_clone_and_cross_validation(problem):
     X, Y = problem
     model = make_pipeline(StandardScaler(), RidgeCV(ALPHAS, cv=3, search="adaptive"))
@@ -224,6 +225,7 @@ def test_the_share_at_the_ends_of_the_grid_is_reported(problem):
     assert narrow.num_constant_targets_ == 1
 
 
+@pytest.mark.slow
 def test_the_grid_is_widened_on_request(problem):
     X, Y = problem
     wide = quiet(RidgeCV([1e3, 1e4, 1e5, 1e6], widen_grid=5), X, Y)
@@ -240,6 +242,7 @@ def test_equal_penalties_go_to_the_largest(problem):
     np.testing.assert_allclose(constant.predict(X), 7.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_features_are_reported(problem):
     X, Y = problem
     X = np.c_[X, np.ones(80), X[:, 0]]
@@ -280,6 +283,7 @@ def test_shared_test_samples_need_inner_splits(problem):
         NestedRidgeCV(ALPHAS, outer_cv=outer).fit(*problem)
 
 
+@pytest.mark.slow
 def test_bands_have_penalties_of_their_own(rng):
     X = rng.normal(size=(120, 30))
     Y = np.c_[X[:, :10] @ rng.normal(size=(10, 3)), X[:, 10:] @ rng.normal(size=(20, 3))]

@@ -90,9 +90,8 @@ def test_lists():
 # Scores of recordings
 
 
-@pytest.mark.parametrize(
-    "protocol", ["jaxalign", pytest.param("brainscore-ridge", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["jaxalign", "brainscore-ridge"])
 def test_score_is_that_of_its_own_arrays(score, data, protocol):
     """Activations and responses, brought together by hand, give every part of it again."""
     found = score(protocol)
@@ -313,6 +312,7 @@ def test_load_scores_refuses(tmp_path):
 # Reports
 
 
+@pytest.mark.slow
 def test_report_of_a_score(score, tmp_path):
     """Tables are those of the rows; what an earlier report has left is gone."""
     found = score()
@@ -398,6 +398,7 @@ def test_report_refuses_rows_that_say_nothing(score, tmp_path):
         jaxalign.report(rows, path=path)
 
 
+@pytest.mark.slow
 def test_report_of_a_model_with_and_without_an_instruction(score, tmp_path):
     """The tables of regions are of one way, and the page says what is not in them."""
     rows = score().rows

@@ -1,6 +1,5 @@
 """The command line: what a user sees of a bad call, and what is left behind."""
 
-import concurrent.futures
 import os
 import pathlib
 import subprocess
@@ -74,21 +73,21 @@ BAD_CALLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def bad_results(tmp_path_factory):
-    """Run all bad calls, two at a time: most of each is imports."""
-    root = tmp_path_factory.mktemp("bad")
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        run = lambda i: call(*BAD_CALLS[i][0], f"--workdir={root / str(i)}", JAXALIGN_DATA="")
-        results = list(pool.map(run, range(len(BAD_CALLS))))
-    return root, results
+# Each call takes seconds of imports: the first ones are made in every run of the tests.
+NUM_QUICK = 5
 
 
-@pytest.mark.parametrize("i,message", [(i, message) for i, (_, message) in enumerate(BAD_CALLS)])
-def test_bad_call_is_one_line(bad_results, i, message):
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        pytest.param(*x, marks=() if i < NUM_QUICK else pytest.mark.slow)
+        for i, x in enumerate(BAD_CALLS)
+    ],
+)
+def test_bad_call_is_one_line(tmp_path, arguments, message):
     """Exit code 2, one line on stderr that says what must hold, and nothing written."""
-    root, results = bad_results
-    workdir, result = root / str(i), results[i]
+    workdir = tmp_path / "work"
+    result = call(*arguments, f"--workdir={workdir}", JAXALIGN_DATA="")
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
@@ -97,6 +96,7 @@ def test_bad_call_is_one_line(bad_results, i, message):
     assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_read_only_workdir(tmp_path):
     locked = tmp_path / "locked"
     locked.mkdir()

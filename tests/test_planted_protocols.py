@@ -20,8 +20,8 @@ NUM_SIMULATIONS = 2000
 # Experiments that have their features in common, to save time: few where they share a penalty too.
 NUM_TOGETHER, NUM_WITH_ONE_PENALTY = 40, 10
 ENCODING = [x.name for x in protocols.PROTOCOLS.values() if x.kind == "encoding"]
-# One of each way of choosing a penalty; a protocol takes seconds to compile.
-QUICK = ("jaxalign", "brainscore-linear-2026", "brainscore-ridge", "oota2025")
+# A protocol takes seconds to compile.
+QUICK = ("jaxalign", "brainscore-linear-2026")
 EVERY = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in ENCODING]
 
 

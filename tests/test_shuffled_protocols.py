@@ -51,6 +51,7 @@ def test_oasm_in_shuffled_folds(rng, name, record_property):
     assert f"{found.contiguous:.3f} (difference {found.raw - found.contiguous:+.3f})" in warned[0]
 
 
+@pytest.mark.slow
 def test_oasm_in_whole_passages(rng, record_property):
     """The default says nothing about it, as there is nothing; and does not call that 0."""
     Y = drifting(rng, NUM_PASSAGES, LENGTH)
@@ -68,6 +69,7 @@ def in_blocks(X, Y, gap):
     return score(X, Y, dataclasses.replace(plain, folds=own))[0]
 
 
+@pytest.mark.slow
 def test_oasm_of_one_long_run(rng, record_property):
     """Blocks cut through the drift: what crosses the gap is little."""
     n = NUM_PASSAGES * LENGTH
@@ -81,6 +83,7 @@ def test_oasm_of_one_long_run(rng, record_property):
     assert len(warned) == 1
 
 
+@pytest.mark.slow
 def test_a_gap_must_be_longer_than_what_responses_remember(rng, record_property):
     """Six samples are not, where neighbours are alike by .9: seven samples apart .48 is left.
 

@@ -77,6 +77,7 @@ def test_one_band_chooses_as_plain_ridge(rng):
     np.testing.assert_allclose(found.score, plain.score, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_band_scores_as_plain_ridge(rng):
     X, Y, _ = make_problem(rng)
     ours = banded.nested(X, Y, np.zeros(12, int), FOLDS, ALPHAS, seed=0, method=PLAIN)
@@ -350,6 +351,7 @@ def test_a_constant_feature_counts_for_nothing(rng):
     np.testing.assert_allclose(fitted.coef[live] / unit, other.coef / unit, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_left_out_single_samples_choose_too(rng):
     X, Y, bands = make_problem(rng)
     method = cv.Method(standardize=False, scheme="loo")
@@ -405,6 +407,7 @@ def test_progress_sees_every_weight(rng):
 # Planted answers.
 
 
+@pytest.mark.slow
 def test_planted_bands_are_found_and_banded_beats_plain(rng):
     sizes, n, v = (6, 80), 120, 16
     bands = np.repeat([0, 1], sizes)
@@ -507,6 +510,7 @@ def test_parts_of_an_undefined_score_are_undefined():
         np.testing.assert_array_equal(np.isnan(part), [False, True])
 
 
+@pytest.mark.slow
 def test_planted_unique_and_shared_parts_are_recovered(rng):
     n = 240
     common, a, b = (rng.normal(size=(n, 2)) for _ in range(3))
@@ -526,6 +530,7 @@ def test_planted_unique_and_shared_parts_are_recovered(rng):
     np.testing.assert_allclose(sum(parts.values()), scores[frozenset((0, 1))], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_scores_of_subsets_are_those_of_ridge_on_their_columns(rng):
     X, Y, bands = make_problem(rng)
     scores = banded.subset_scores(X, Y, bands, FOLDS, ALPHAS, method=SCALED)

@@ -105,6 +105,7 @@ def test_nothing_defined_is_no_ceiling(rng):
     assert zero.ceiling[:3] == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_planted_levels_lie_within_their_intervals(rng):
     """Independent noise is what the bootstrap takes it to be: 95 % of 400 targets, about.
 
@@ -145,6 +146,7 @@ def respond(rng, *, s, v, n, noise_sd):
     return Y, np.repeat(np.arange(s), v)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_sd", [pytest.param(0.7, marks=pytest.mark.slow), 1.5])
 def test_ceilings_of_simulated_subjects_are_recovered(rng, noise_sd):
     """The correlation of a noiseless signal with single responses is 1 / sqrt(1 + noise²).

@@ -38,6 +38,7 @@ def out_of_sample(make, X, Y, splits):
     return 1 - error / total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_omega_is_that_of_scikit_learn(problem, shuffle):
     X, controls, Y = problem

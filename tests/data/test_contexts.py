@@ -152,6 +152,7 @@ def test_index_bookkeeping_on_words_of_one_token(minilm, sizes, rule, causal):
 # Restart
 
 
+@pytest.mark.slow
 @settings
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=40),
@@ -204,6 +205,7 @@ def test_restart_by_hand(gpt2):
     assert found.counts.cut_contexts == 6
 
 
+@pytest.mark.slow
 def test_restart_on_all_stories(gpt2, natural_stories):
     found = contexts.plan(gpt2, natural_stories, "accumulate:restart", max_length=1024, causal=True)
     whole = contexts.plan(gpt2, natural_stories, "accumulate", max_length=8000, causal=True)

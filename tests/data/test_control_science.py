@@ -31,6 +31,7 @@ def autocorrelated(rng):
     return passages, Y, rng.normal(size=(n, n))
 
 
+@pytest.mark.slow
 def test_neighbours_predict_shuffled_folds_and_not_whole_passages(autocorrelated):
     """As published: OASM is high where samples are shuffled, and nothing where passages are whole.
 
@@ -85,6 +86,7 @@ def pereira(data_root):
     return stimuli, table[["response"]].to_numpy(float), table.story.to_numpy(), X
 
 
+@pytest.mark.slow
 def test_length_predicts_the_language_network(pereira):
     """Sentence length alone, ten folds of whole stories: r .37 to .41 in the published analysis."""
     stimuli, Y, story, _ = pereira

@@ -112,6 +112,7 @@ def test_log_likelihoods_are_sums_over_continuations(lm):
         assert is_greedy is greedy
 
 
+@pytest.mark.slow
 def test_what_greedy_decoding_says_is_greedy(lm):
     (text,) = generate(lm, [CONTEXT], until=[], max_gen_toks=4)
     ids = lm.tok_encode(text, add_special_tokens=False)
@@ -144,6 +145,7 @@ def test_continuations_of_one_token_share_a_pass(lm, monkeypatch):
     assert passed[0][3].shape == (4, 4)  # four rows, of which devices make three; three candidates
 
 
+@pytest.mark.slow
 def test_long_contexts_are_cut_from_the_left(make):
     lm = make(max_length=16)
     context, continuation = " ".join([CONTEXT] * 5), " who had"
@@ -201,6 +203,7 @@ def test_draws_follow_from_seed_and_text_alone(make, lm):
     assert generate(lm, PROMPTS, **settings | {"top_k": 1}) == generate(lm, until=[])
 
 
+@pytest.mark.slow
 def test_answers_are_kept(lm, tmp_path):
     """By the harness's own cache, also those of a run that was cut short."""
     cached = CachingLM(lm, str(tmp_path / "answers"))

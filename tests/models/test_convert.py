@@ -294,6 +294,7 @@ def orbax(request, golden, tmp_path_factory):
     return target
 
 
+@pytest.mark.slow
 def test_orbax_restores_onto_any_mesh(orbax, golden):
     source = golden / orbax.name
     alone = jax.sharding.Mesh(
@@ -444,6 +445,7 @@ def test_weights_that_do_not_fit_their_configuration(copy_golden, tmp_path):
         convert.convert(copy_golden("roberta", vocab_size=77), tmp_path / "target")
 
 
+@pytest.mark.slow
 def test_command(golden, tmp_path, mesh):
     """In a process of its own, as people run it: no backend is started, and errors are one line."""
     run = lambda *args: subprocess.run(

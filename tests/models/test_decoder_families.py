@@ -107,6 +107,7 @@ def test_positions_may_begin_anywhere(network, expected, name):
     assert_close(output.hidden, expected["shifted"], mask)
 
 
+@pytest.mark.slow
 def test_packed_texts_do_not_see_each_other(network, expected):
     """A text of five tokens and the beginning of another in one row, and padding after them."""
     first, second = expected["tokens_5"][0], expected["tokens_11"][1, :4]

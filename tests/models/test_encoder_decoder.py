@@ -236,6 +236,7 @@ def untrained(request, golden, mesh):
     return request.param, parameters(model.load(mesh, untrained_seed=3))
 
 
+@pytest.mark.slow
 def test_untrained_weights_have_hugging_faces_distribution(untrained):
     name, all_values = untrained
     drawn = []
@@ -277,6 +278,7 @@ def test_untrained_parameters_are_drawn_independently(untrained):
     assert np.abs(correlation).max() < 6 / np.sqrt(count)
 
 
+@pytest.mark.slow
 def test_untrained_weights_follow_from_the_seed_alone(golden, mesh):
     """Not from the mesh that they are drawn on, and not from the checkpoint."""
     model = zoo.find(str(golden / "bert"), None)

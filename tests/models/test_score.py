@@ -71,6 +71,7 @@ def test_sampling_equals_full_passes(network, settings):
     assert found.tokens.tolist() != other.tokens.tolist()
 
 
+@pytest.mark.slow
 def test_sampling_from_the_most_probable_token_is_greedy(network):
     found = score.sample(network, *arrays(PROMPTS, MASK), key=jax.random.key(0), num_new=5, top_k=1)
     expected = score.greedy(network, *arrays(PROMPTS, MASK), num_new=5)
@@ -144,6 +145,7 @@ def test_token_log_probs_match_log_softmax(network, rng, logit_bytes):
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(logits).max())
 
 
+@pytest.mark.slow
 def test_packed_texts_have_the_log_probs_of_single_ones(network, rng):
     tokens = rng.integers(0, 127, (1, 12))
     positions = np.array([[*range(5), *range(7)]])
@@ -174,6 +176,7 @@ def test_surprisal_is_in_bits():
     np.testing.assert_allclose(score.surprisal_bits(jnp.log(jnp.array([0.5, 0.125]))), [1, 3])
 
 
+@pytest.mark.slow
 def test_rows_end_when_the_host_says_so(network):
     """They may get some tokens more, but those that they have stay the same."""
     free = np.asarray(score.greedy(network, *arrays(PROMPTS, MASK), num_new=60).tokens)
@@ -194,6 +197,7 @@ def test_rows_end_when_the_host_says_so(network):
     np.testing.assert_array_equal(found.tokens, free)
 
 
+@pytest.mark.slow
 def test_a_row_with_a_key_of_its_own_draws_alone(network):
     keys = jax.random.split(jax.random.key(3), 3)
     settings = {"num_new": 8, "temperature": 3.0}

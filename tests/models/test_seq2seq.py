@@ -96,6 +96,7 @@ def test_answers_depend_on_what_was_read_but_not_on_padding(network):
     assert (changed.max(axis=(1, 2)) > 1e-3).all()
 
 
+@pytest.mark.slow
 @one_of_names
 def test_answers_may_be_longer_than_texts_of_training(network):
     decoder = read(network, SOURCE[:1], MASK[:1])

@@ -205,6 +205,7 @@ def test_buckets_are_hugging_faces(expected, num_buckets, max_distance, bidirect
     assert len(set(expected[key].tolist())) > num_buckets / 2
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32(models, expected, mesh):
     tokens, mask = expected["tokens_13"], expected["mask_13"]
     network = models["both"].load(mesh, dtype="bfloat16")

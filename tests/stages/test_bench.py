@@ -48,6 +48,7 @@ def rows(artefact):
     return pd.read_csv(artefact.path / bench.ROWS)
 
 
+@pytest.mark.slow
 def test_a_case_is_measured_against_its_peers(job):
     config = bench.Config(cases={"small": CASE}, num_checked=5)
     (case, summary) = tiny.make(bench.plan(config, job, {}))
@@ -130,6 +131,7 @@ def test_run_from_the_command_line(tmp_path):
     assert "bench few: up to date" in other.stderr
 
 
+@pytest.mark.slow
 def test_cases_are_chosen_and_overridden_by_flags(tmp_path):
     (tmp_path / "few.py").write_text(CONFIGURATION)
     result = call(

@@ -309,6 +309,7 @@ def test_settings_that_do_not_fit_the_data(make_job, timed, sentences):
         plan(timed)
 
 
+@pytest.mark.slow
 def test_refusals_of_the_command_line(tmp_path):
     numbers = "ceiling.alphas must hold numbers, got 'a'"
     for config, flag, message in (

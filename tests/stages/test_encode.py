@@ -37,6 +37,7 @@ def save(root, responses):
     (root / "responses.npz").write_bytes(responses.to_bytes())
 
 
+@pytest.mark.slow
 def test_rows_of_timed_words(make_job, timed):
     """One row per model x layer x subject x ROI; the control that made the responses wins."""
     _, encoded = tiny.run(make_job(timed), tiny.bert(context="window:3"), TIMED)
@@ -111,6 +112,7 @@ def test_order_of_samples_is_a_matter_of_ids(make_job, sentences):
     np.testing.assert_allclose(both.score_after, both.score, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_rows_average_the_targets_of_a_region(make_job, sentences):
     _, encoded = tiny.run(
         make_job(sentences),

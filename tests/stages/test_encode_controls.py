@@ -64,6 +64,7 @@ def test_every_control_is_scored(make_job, sentences, files, caplog):
     )
 
 
+@pytest.mark.slow
 def test_controls_of_sentences(make_job, sentences, files, caplog):
     names = ("sentence_position", "frequency", "oasm")
     config = dataclasses.replace(SENTENCES, controls=names, layers=(1,), **files)
@@ -242,6 +243,7 @@ def test_rows_are_those_of_a_plain_float64_computation(mixed):
     assert planted.unique_model > 0.1 and planted.r2_controls > 0.1
 
 
+@pytest.mark.slow
 def test_constant_target_is_left_out_and_counted(mixed, sentences, make_job):
     job, stores, _, _ = mixed
     responses = job.dataset.responses
@@ -256,6 +258,7 @@ def test_constant_target_is_left_out_and_counted(mixed, sentences, make_job):
     assert found.r2_joint.notna().all()
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_joined_again(mixed):
     job, stores, _, _ = mixed
     config = dataclasses.replace(JOINED, partition=("sentence_length",))
@@ -291,6 +294,7 @@ def test_components_of_the_network_alone(mixed):
     np.testing.assert_array_equal(rotated.r2_controls, plain.r2_controls)
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_is_left_beyond_controls(mixed):
     job, stores, _, _ = mixed
     config = dataclasses.replace(JOINED, partition=("sentence_length",))

@@ -52,15 +52,9 @@ def test_default_settings_are_the_default_protocol(make_job, timed):
     assert np.isfinite(alignment["ceiling"]) and np.isnan(alignment["contiguous"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "protocol",
-    [
-        "brainscore-ridge",
-        *(
-            pytest.param(x, marks=pytest.mark.slow)
-            for x in ("jaxalign", "brainscore-linear-2023", "himalaya")
-        ),
-    ],
+    "protocol", ["brainscore-ridge", "jaxalign", "brainscore-linear-2023", "himalaya"]
 )
 def test_sentences_score_as_arrays_do(make_job, sentences, protocol):
     job = make_job(sentences)
@@ -89,6 +83,7 @@ def test_sentences_score_as_arrays_do(make_job, sentences, protocol):
     assert set(rows.metric) == {"r2" if protocol == "himalaya" else "pearson_r"}
 
 
+@pytest.mark.slow
 def test_shuffled_protocols_are_warned_of(make_job, sentences, caplog):
     with caplog.at_level("WARNING", logger="absl"):
         encoded(make_job(sentences), dataclasses.replace(PLAIN, protocol="brainscore-linear-2026"))
@@ -107,6 +102,7 @@ def test_harry_potter_on_timed_words(make_job, timed):
     np.testing.assert_allclose(own.groupby("subject").score.mean().mean(), alignment["raw"])
 
 
+@pytest.mark.slow
 def test_runs_as_the_test_set(make_job, timed):
     job = make_job(timed)
     config = dataclasses.replace(PLAIN, delays=(1,), protocol="oota2025", test_runs=("run1",))
@@ -160,6 +156,7 @@ def test_undefined_correlations_are_counted(make_job, sentences):
     assert rows[(rows.subject == "s0") & (rows.roi == "A")].num_nan.tolist() == [10]
 
 
+@pytest.mark.slow
 def test_an_extrapolated_ceiling_is_that_of_arrays(make_job, sentences):
     job = make_job(sentences)
     config = dataclasses.replace(

@@ -77,19 +77,15 @@ def test_store_equals_one_row_at_a_time(make_job, timed, context, pooling):
             np.testing.assert_allclose(found[:, i], POOLS[pooling](hidden), atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "context,pooling,tap",
     [
         ("accumulate:restart", "sum", "residual"),
         ("window:5", "mean", "attention"),
-        *(
-            pytest.param(*x, marks=pytest.mark.slow)
-            for x in (
-                ("accumulate:slide", "last", "residual"),
-                ("chunk:3-9", "first", "mlp"),
-                ("window:12tokens", "mean", "residual"),
-            )
-        ),
+        ("accumulate:slide", "last", "residual"),
+        ("chunk:3-9", "first", "mlp"),
+        ("window:12tokens", "mean", "residual"),
     ],
 )
 def test_one_pass_equals_a_pass_for_each_part(make_job, sentences, context, pooling, tap):
@@ -161,6 +157,7 @@ def test_overflow_is_named(make_job, sentences, tmp_path):
         step.make(step.artefact)
 
 
+@pytest.mark.slow
 def test_bfloat16_network_is_close(make_job, sentences):
     job = make_job(sentences)
     (wide,) = make(extract.plan(bert(untrained_seed=-1), job, {}))
@@ -220,6 +217,7 @@ def test_meshes_agree(make_job, sentences, name, context):
             np.testing.assert_allclose(*bits, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_store_of_another_model_is_refused(make_job, sentences):
     """A directory that was copied or renamed by hand is not taken for what its name says."""
     job = make_job(sentences)
@@ -286,6 +284,7 @@ def test_tokenizer_larger_than_the_model(make_job, sentences, tmp_path):
         extract.plan(extract.Config(models=(str(tmp_path / "big"),)), make_job(sentences), {})
 
 
+@pytest.mark.slow
 def test_tokenizer_in_files_of_its_own(make_job, sentences, tmp_path):
     """GPT-2's pair of files is read where there is no `tokenizer.json`, and hashed as a pair."""
     letters = ["Ġ", *(chr(x) for x in range(0x21, 0x7F)), "Ġt", "<|endoftext|>"]

@@ -309,6 +309,7 @@ def call(workdir, argument, *flags):
     return command.call(f"own.py:{argument}", workdir, *flags)
 
 
+@pytest.mark.slow
 def test_from_the_command_line(extracted, sentences, tmp_path, rng):
     """One's own data and activations; then one value is spoiled."""
     _, stores = extracted
@@ -331,6 +332,7 @@ def test_from_the_command_line(extracted, sentences, tmp_path, rng):
     assert len(lines) == 1
 
 
+@pytest.mark.slow
 def test_refused_from_the_command_line(sentences, tmp_path):
     path = tmp_path / "net.npz"
     np.savez(path, stimulus_id=np.array(["a", None], dtype=object), layer_1=np.zeros((2, 3)))

@@ -172,6 +172,7 @@ def test_partition_agrees_with_one_by_hand(made, simulated):
     assert tidy.percent["noise"].isna().all()
 
 
+@pytest.mark.slow
 def test_noise_has_no_winner_beyond_chance(mesh, tmp_path):
     """Each instruction wins as many voxels as any other, and no margin holds for other subjects."""
     config = instructions.Config(

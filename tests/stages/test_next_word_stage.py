@@ -118,6 +118,7 @@ def check(artefact, mesh, text):
     return found.raw
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_each_window_alone(ran, mesh):
     text, job, made = ran
     expected = check(made[0], mesh, text)

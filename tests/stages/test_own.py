@@ -13,7 +13,8 @@ def call(workdir, argument, *flags):
     return command.call(f"own.py:{argument}", workdir, *flags)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("timed", marks=pytest.mark.slow), "sentences"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["timed", "sentences"])
 def test_own_data_and_models(request, tmp_path, kind):
     data = request.getfixturevalue(kind)
     models = [str(tiny.GOLDEN / name) for name in ("bert", "llama")]
@@ -27,6 +28,7 @@ def test_own_data_and_models(request, tmp_path, kind):
     assert f"Brain alignment: {kind}" in result.stdout
 
 
+@pytest.mark.slow
 def test_missing_argument(tmp_path):
     result = call(tmp_path / "work", "somewhere")
     assert result.returncode == 2
@@ -35,6 +37,7 @@ def test_missing_argument(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_found_before_any_work(sentences, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(tiny.GOLDEN / "bert", model)
@@ -47,6 +50,7 @@ def test_damaged_weights_are_found_before_any_work(sentences, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.slow
 def test_response_that_is_not_a_number(sentences, tmp_path):
     path = sentences / "responses.npz"
     with np.load(path) as file:

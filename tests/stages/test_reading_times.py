@@ -153,6 +153,7 @@ def test_times_are_joined_by_id(make_job):
     pd.testing.assert_frame_equal(before.drop(columns=provenance), after.drop(columns=provenance))
 
 
+@pytest.mark.slow
 def test_surprisal_of_a_network_is_read_from_its_store(make_job, short):
     job = make_job(root=short)
     config = dataclasses.replace(LLAMA, untrained_seed=0)

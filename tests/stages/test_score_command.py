@@ -11,6 +11,7 @@ def call(workdir, argument, *flags):
     return command.call(f"score.py:{argument}", workdir, *flags)
 
 
+@pytest.mark.slow
 def test_model_on_benchmark(timed, tmp_path):
     """The benchmark's data set may be exchanged; its protocol and reading stay."""
     model = tiny.GOLDEN / "bert"
@@ -36,6 +37,7 @@ def test_model_on_benchmark(timed, tmp_path):
     assert "least squares of minimum norm" in page and "contiguous folds of the same data" in page
 
 
+@pytest.mark.slow
 def test_model_on_reading_times(tmp_path, rng):
     """Surprisal over all stories as one text; the data set may be exchanged here too."""
     root = tmp_path / "reading"
@@ -64,6 +66,7 @@ def test_model_on_reading_times(tmp_path, rng):
     assert len(own) and own.one_stream.all() and set(own.context) == {"accumulate:restart"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "argument,message",
     [

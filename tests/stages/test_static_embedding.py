@@ -66,6 +66,7 @@ def test_mean_over_the_tokens_of_each_part(make_job, sentences, name):
     assert static.settings["num_layers"] == 0 and static.settings["width"] == table.shape[1]
 
 
+@pytest.mark.slow
 def test_layer_0_where_a_design_adds_nothing(make_job, timed):
     """LLaMA's first block receives the rows themselves; context changes neither."""
     stores = tiny.make(extract.plan(extraction("llama", context="window:4"), make_job(timed), {}))
