@@ -15,14 +15,15 @@ from jaxalign.core import mesh as mesh_lib
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# A file that another process writes just now is compiled once more instead of read.
-UNREADABLE = "ignore:Error reading persistent compilation cache entry"
+# What cannot be read, of a process that is writing or was killed, or written, on a full disk, is
+# compiled once more.
+NOT_KEPT = "ignore:Error (reading|writing) persistent compilation cache entry"
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config):
     """Keep what is compiled, for other processes and later runs; --cache-clear forgets it."""
-    config.addinivalue_line("filterwarnings", UNREADABLE)
+    config.addinivalue_line("filterwarnings", NOT_KEPT)
     if hasattr(config, "cache"):  # not with -p no:cacheprovider
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("compiled")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)

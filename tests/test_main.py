@@ -24,7 +24,8 @@ def call(*arguments, cwd=REPOSITORY, **environment):
     )
 
 
-BAD_CALLS = [
+# Each call takes seconds of imports: these are made in every run of the tests.
+QUICK_BAD_CALLS = [
     ([], "--config must name a configuration file"),
     (["--config=configs/none.py"], "there is no file 'configs/none.py'"),
     (["--config=configs/demo.py", "more"], "only flags are understood, got argument 'more'"),
@@ -33,6 +34,8 @@ BAD_CALLS = [
         ["--config=configs/demo.py", "--config.encode.nm_folds=4"],
         "--config.encode.nm_folds: there is no such setting; did you mean num_folds?",
     ),
+]
+BAD_CALLS = [
     (
         ["--config=configs/demo.py", "--config.encod.num_folds=4"],
         "--config.encod.num_folds: there is no such setting; did you mean encode?",
@@ -73,16 +76,9 @@ BAD_CALLS = [
 ]
 
 
-# Each call takes seconds of imports: the first ones are made in every run of the tests.
-NUM_QUICK = 5
-
-
 @pytest.mark.parametrize(
     "arguments,message",
-    [
-        pytest.param(*x, marks=() if i < NUM_QUICK else pytest.mark.slow)
-        for i, x in enumerate(BAD_CALLS)
-    ],
+    [*QUICK_BAD_CALLS, *(pytest.param(*x, marks=pytest.mark.slow) for x in BAD_CALLS)],
 )
 def test_bad_call_is_one_line(tmp_path, arguments, message):
     """Exit code 2, one line on stderr that says what must hold, and nothing written."""

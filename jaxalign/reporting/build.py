@@ -40,7 +40,8 @@ class Told(NamedTuple):
     """What was found of models that were given several instructions."""
 
     tables: Mapping[str, pd.DataFrame]  # as `reporting.instructions.of_run` gives them
-    notes: Sequence[str]  # what to know of them; the first before all numbers and each chart
+    notes: Sequence[str]  # what to know of them; the first before all numbers
+    lead: str = ""  # a sentence before the alternative text of each chart
 
 
 class Report(NamedTuple):
@@ -160,8 +161,7 @@ def build(
     drawn = _charts(folded, made, models)
     made |= _of_instructions(told)
     for source in told:
-        first = source.notes[0].partition(". ")[0].rstrip(".") + "."
-        charted = charts_instructions.of_run(source.tables, lead=first)
+        charted = charts_instructions.of_run(source.tables, lead=source.lead)
         drawn |= {chart.name: chart for chart in charted}
         remarks.append(f"Instructions: {source.notes[0]}")
     lead = summary.lead(folded.dataset.iloc[0], made) if len(folded) else ""
@@ -255,17 +255,30 @@ def _charts(folded, made: Mapping[str, pd.DataFrame], models) -> dict[str, Chart
             own = comparisons.correlations(made["findings"], points.dataset.iloc[0])
             if len(own):  # where there is a property to correlate with
                 drawn.append(charts_models.forest(own))
-    if len(folded):
-        drawn.append(charts_rois.roi_bars(folded))
-        networks = folded[folded.control_of == ""]
-        for model in list(dict.fromkeys(networks.model))[:_MOST_NETWORKS]:
-            drawn.append(charts_rois.layer_profiles(folded, model))
-        drawn.append(charts_rois.depth(folded))
+    for dataset, own in folded.groupby("dataset", sort=False):
+        of_set = _of_data_set(own)
+        if folded.dataset.nunique() > 1:
+            of_set = [
+                charts.among_others(x, dataset)._replace(name=f"{x.name}_{dataset}") for x in of_set
+            ]
+        drawn += of_set
     if "model_rois" in made:
         drawn += _matrices(made["model_rois"])
     if "beyond" in made:
         drawn.append(_beyond(made["beyond"]))
     return {chart.name: chart for chart in drawn if chart is not None}
+
+
+def _of_data_set(rows: pd.DataFrame) -> list[Chart]:
+    """Draw regions and layers of a data set."""
+    networks = rows[rows.control_of == ""]
+    models = list(dict.fromkeys(networks.model))[:_MOST_NETWORKS]
+    drawn = [
+        charts_rois.roi_bars(rows),
+        *(charts_rois.layer_profiles(rows, model) for model in models),
+        charts_rois.depth(rows),
+    ]
+    return [chart for chart in drawn if chart is not None]
 
 
 def _matrices(by_roi: pd.DataFrame) -> list[Chart | None]:

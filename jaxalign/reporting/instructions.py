@@ -15,6 +15,7 @@ WINNER, TIE, NONE, UNDEFINED = "winner", "tie", "none", "undefined"
 PARTS = ("unique_first", "shared", "unique_second")
 
 _PLACE = ["dataset", "model", "roi"]
+_WAYS = ["protocol", "metric", "context", "pooling"]  # alike in scores that are compared
 
 
 def winner_map(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -79,7 +80,7 @@ def winners(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> p
         scores = scores[own.instruction.unique()].dropna(axis=1, how="all").dropna()
         row = dict(zip(_PLACE, place, strict=True)) | {
             "outcome": UNDEFINED,
-            "num_subjects": len(scores),
+            "num_subjects": len(scores) if scores.shape[1] else 0,
         }
         if scores.shape[1] > 1 and len(scores):
             row |= _winner(scores, own.set_index(["instruction", "subject"]).fold_scores)
@@ -248,7 +249,7 @@ def side_by_side(parts: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def asked(rows: pd.DataFrame) -> pd.DataFrame:
+def asked(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Keep the scores of models that were given several instructions.
 
     Args:
@@ -256,14 +257,27 @@ def asked(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
       Those of folds with all units of each layer, of each model that has two instructions or more
-      on a data set; none of controls, of the group's mean or without an instruction.
+      on a data set; none of controls, of the group's mean or without an instruction. Also
+      sentences on models that were scored otherwise under one instruction than under another,
+      which are left out.
     """
-    used = _used(rows)
-    several = used.groupby(["dataset", "model"]).instruction.transform("nunique") > 1
-    each = used[several].groupby("instruction", sort=False)
-    return pd.concat(
-        [used.iloc[:0], *(tables.main_way(own, instruction=name) for name, own in each)]
-    )
+    kept, left_out = [_used(rows).iloc[:0]], []
+    for (dataset, model), own in _used(rows).groupby(["dataset", "model"], sort=False):
+        if own.instruction.nunique() < 2:
+            continue
+        each = own.groupby("instruction", sort=False)
+        own = pd.concat([tables.main_way(x, instruction=str(name)) for name, x in each])
+        ways = [name for name in _WAYS if own[name].nunique() > 1]
+        if own.groupby(["subject", "roi"]).folds_hash.nunique().max() > 1:
+            ways.append("folds")
+        if ways:
+            left_out.append(
+                f"Instructions of {model} on {dataset} are not compared, as their scores differ "
+                f"in {', '.join(ways)} too."
+            )
+        else:
+            kept.append(own)
+    return pd.concat(kept), left_out
 
 
 def of_run(

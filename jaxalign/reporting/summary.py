@@ -171,24 +171,32 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     """Leave out of a table what is the same in all rows, or undefined in all."""
     if "group_score" in table and table.group_score.isna().all():
         table = table.drop(columns="group_layer")
-    return table.drop(columns="dataset", errors="ignore").dropna(axis=1, how="all")
+    if "dataset" in table and table.dataset.nunique() == 1:
+        table = table.drop(columns="dataset")
+    return table.dropna(axis=1, how="all")
 
 
 def lead(dataset: str, found: Mapping[str, pd.DataFrame]) -> str:
     """Say what was found: the region predicted best, and which controls stay behind there."""
-    rois = found["rois"].sort_values("subjects_score", ascending=False)
-    best = rois.iloc[0]
+    rois = found["rois"]
+    rois = rois[(rois.dataset == dataset) & rois.subjects_score.notna()]
+    if rois.empty:
+        return ""
+    best = rois.sort_values("subjects_score", ascending=False).iloc[0]
     own = found["controls"]
-    own = own[(own.model == best.model) & (own.roi == best.roi)]
+    own = own[(own.dataset == dataset) & (own.model == best.model) & (own.roi == best.roi)]
+    own = own[own.control_score.notna()]
     if best.num_subjects == 1:
         return _lead_of_one(dataset, best, own)
     ahead = [row.control for row in own.itertuples() if row.ci_low > 0]
-    close = [row.control for row in own.itertuples() if not row.ci_low > 0]
+    close = [row.control for row in own.itertuples() if row.ci_low <= 0]
     text = (
         f"On {dataset}, {best.model} predicts {best.roi} best: mean r over {best.num_subjects} "
-        f"subjects {best.subjects_score:.3f} [{best.ci_low:.3f}, {best.ci_high:.3f}]"
-        f"{_under(best.subjects_ceiling)}"
+        f"subjects {best.subjects_score:.3f}"
     )
+    if not np.isnan(best.ci_low):
+        text += f" [{best.ci_low:.3f}, {best.ci_high:.3f}]"
+    text += _under(best.subjects_ceiling)
     if not np.isnan(best.group_score):
         text += f"; group r {best.group_score:.3f}{_under(best.group_ceiling)}"
     text += "."

@@ -32,7 +32,7 @@ class Config:
     """Settings of the report stage."""
 
     title: str = "Brain alignment"
-    # Of the comparison of models, which needs the stage properties; see report/findings.py.
+    # Of the comparison of models, which needs the stage properties; see reporting/findings.
     paper: str = ""  # whose printed numbers are held against its tables: "aw2024", "oota2025"
     apart: tuple[str, ...] = ()  # families that pooled numbers leave out, unless they name them
     predictors: tuple[str, ...] = ()  # properties to correlate with; (): all that vary
@@ -197,30 +197,38 @@ def _brains(encoded: Sequence[Artefact]) -> tuple[list[tuple[str, bytes]], list[
 
 def _asked(rows: pd.DataFrame) -> list[build.Told]:
     """Return what is found of the run's models that were given several instructions, if any."""
-    asked = instructions.asked(rows)
-    if asked.empty:
+    asked, left_out = instructions.asked(rows)
+    if asked.empty and not left_out:
         return []
     labels = _codes(asked.instruction)
-    models = ", ".join(dict.fromkeys(asked.model))
-    note = (
-        f"{models} gave features under {len(labels)} instructions. Each was scored by itself, its "
-        "layer chosen inside the training data; of layers and regions above, one instruction is "
-        "shown."
-    )
-    return [build.Told(instructions.of_run(asked, labels=labels), [note, _texts(labels)])]
+    notes = []
+    if len(asked):
+        counts = asked.groupby(["dataset", "model"], sort=False).instruction.nunique()
+        each = ", ".join(f"{model} on {dataset} {n}" for (dataset, model), n in counts.items())
+        notes = [
+            f"Models were given instructions, and scored under each by itself: {each}. Layers are "
+            "chosen inside the training data.",
+            f"Instructions: {_texts(labels)}.",
+        ]
+    return [build.Told(instructions.of_run(asked, labels=labels), [*notes, *left_out])]
 
 
 def _codes(texts: pd.Series) -> dict[str, str]:
     """Name instructions as the paper does, and others P1, P2 in their order."""
     table = published.table(INSTRUCTIONS)
     known = dict(zip(table.instruction, table.code, strict=True))
-    others = [x for x in dict.fromkeys(texts) if x not in known]
-    own = {text: f"P{n}" for n, text in enumerate(others, 1)}
-    return {text: (known | own)[text] for text in dict.fromkeys(texts)}
+    codes, num_others = {}, 0
+    for text in dict.fromkeys(texts):
+        code = known.get(text.strip())
+        if code is None or code in codes.values():
+            num_others += 1
+            code = f"P{num_others}"
+        codes[text] = code
+    return codes
 
 
 def _texts(labels: Mapping[str, str]) -> str:
-    return "Instructions: " + "; ".join(f"{code}: {text}" for text, code in labels.items()) + "."
+    return "; ".join(f"{code}: {text!r}" for text, code in labels.items())
 
 
 def _simulated(artefacts: Sequence[Artefact]) -> list[build.Told]:
@@ -233,12 +241,12 @@ def _simulated(artefacts: Sequence[Artefact]) -> list[build.Told]:
     parts = [rows_lib.read_table(simulated.path / name) for name in TOLD]
     found = instructions.of_run(_read([simulated], ROWS), *parts, labels=labels)
     planted = simulated_instructions.describe(*(settings[x] for x in ("rois", "planted", "beside")))
+    lead = "This is a SIMULATION: no model was asked anything and no brain was recorded."
     note = (
-        "This is a SIMULATION: no model was asked anything and no brain was recorded. Responses "
-        f"were planted: {planted}. To find that again shows that the method works, and nothing "
-        "about brains."
+        f"{lead} Responses were planted: {planted}. To find that again shows that the method "
+        "works, and nothing about brains."
     )
-    return [build.Told(found, [note, _texts(labels)])]
+    return [build.Told(found, [note, f"Instructions of the simulation: {_texts(labels)}."], lead)]
 
 
 def _folds(settings: Mapping[str, object]) -> str:

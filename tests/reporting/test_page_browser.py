@@ -63,8 +63,8 @@ def asked(tmp_path_factory):
         for text in ("Count.", "Describe it.")
     ]
     folder = tmp_path_factory.mktemp("asked")
-    asked = instructions.of_run(instructions.asked(frame(rows)))
-    told = [build.Told(asked, ["net was asked twice.", "Instructions: two."])]
+    kept, _ = instructions.asked(frame(rows))
+    told = [build.Told(instructions.of_run(kept), ["net was asked twice.", "Instructions: two."])]
     build.build(frame(rows), instruction="Count.", title="Asked", told=told).write(folder)
     return folder / build.PAGE
 
@@ -174,7 +174,10 @@ def test_a_page_of_an_encoding_run(encoded, tmp_path):
 
 def test_a_page_of_numbers_that_are_undefined_everywhere(asked, tmp_path):
     browser.check_page(asked, tmp_path)
-    assert "ceiling" not in re.search(r'<p class="lead">(.*?)</p>', asked.read_text())[1]
+    text = asked.read_text()
+    assert "ceiling" not in re.search(r'<p class="lead">(.*?)</p>', text)[1]
+    [alt] = re.findall(r"<h3>Regions: models beside their controls</h3>\n<p>(.*?)</p>", text)
+    assert "ceiling" not in alt and "intervals" in alt
 
 
 def test_a_page_with_a_simulation(oota, tmp_path):

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import html
 import importlib.util
 import re
 
@@ -120,11 +121,10 @@ def test_models_that_were_asked_stand_beside_the_simulation(tmp_path, mesh, simu
     upstream = {"collect": rows, "instructions": simulation[1]}
     folder = made(report.Config(instruction=own), job, upstream).path
     paragraphs = re.findall(r"<p>(.*?)</p>", section(folder, "Instructions"))
-    assert paragraphs[0].startswith("net gave features under 2 instructions.")
+    assert paragraphs[0].endswith("net on toy 2. Layers are chosen inside the training data.")
     assert paragraphs[1].startswith("This is a SIMULATION")
-    assert f"IU1: Describe the most dominant color in the image.; P1: {own}" in section(
-        folder, "Instructions"
-    )
+    texts = f"Instructions: IU1: 'Describe the most dominant color in the image.'; P1: '{own}'."
+    assert texts in html.unescape(section(folder, "Instructions"))
     charts = re.findall(r"<h3>(.*?)</h3>\n<p>(.*?)</p>", section(folder, "Instructions"))
     assert [alt.startswith("This is a SIMULATION") for _, alt in charts] == [False] + [True] * 6
     won = pd.read_csv(folder / "instruction_winners.csv").set_index(["dataset", "roi"])
@@ -136,13 +136,28 @@ def test_models_that_were_asked_stand_beside_the_simulation(tmp_path, mesh, simu
     assert pd.read_csv(folder / "rois.csv").model.tolist() == ["net", "net"]
 
 
-def test_one_instruction_alone_is_compared_with_none(tmp_path, mesh, simulation):
+def test_one_instruction_alone_makes_no_map(tmp_path, mesh, simulation):
     job = Job(workdir=tmp_path / "work", data_root=None, dataset=None, mesh=mesh, seed=0)
     first = lambda rows: rows[rows.instruction == rows.instruction.iloc[0]]
     rows = collected(tmp_path / "other", job, simulation, change=first)
     folder = made(report.Config(), job, {"collect": rows}).path
     assert section(folder, "Instructions") == ""
     assert not (folder / "instruction_map.csv").exists()
+
+
+def test_what_is_not_compared_is_said(tmp_path, mesh, simulation):
+    job = Job(workdir=tmp_path / "work", data_root=None, dataset=None, mesh=mesh, seed=0)
+    first = simulation[1][0].settings["texts"]["IC"]
+
+    def change(rows):
+        return rows.assign(context=rows.context.where(rows.instruction != first, "window:3"))
+
+    rows = collected(tmp_path / "other", job, simulation, change=change)
+    folder = made(report.Config(instruction=first), job, {"collect": rows}).path
+    said = "are not compared, as their scores differ in context too."
+    assert said in section(folder, "Instructions")
+    assert len(pd.read_csv(folder / "instruction_map.csv")) == 0
+    assert pd.read_csv(folder / "rois.csv").model.tolist() == ["simulated"] * 2
 
 
 @pytest.mark.slow

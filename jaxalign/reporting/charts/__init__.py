@@ -128,6 +128,19 @@ def finish(
     return Chart(name, title, text, spec)
 
 
+def among_others(chart: Chart, what: str, *, lead: str = "") -> Chart:
+    """Say what a chart is of, where others of its kind stand beside it.
+
+    Args:
+      chart: from `finish`.
+      what: such as a data set; "" if it stands alone.
+      lead: a sentence that its alternative text begins with, or "".
+    """
+    text = " ".join(x for x in (lead, f"{what}." if what else "", chart.alt) if x)
+    title = f"{chart.title}: {what}" if what else chart.title
+    return chart._replace(title=title, alt=text, spec=dict(chart.spec) | {"description": text})
+
+
 def height(num_rows: int | pd.Series, step: int) -> int:
     """Return the height of a chart of rows in pixels, that of its longest panel.
 

@@ -1,6 +1,6 @@
 """Charts of instructions: which aligns best where, how many targets each wins, what two share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import altair as alt
 import pandas as pd
@@ -28,36 +28,39 @@ def of_run(tables: Mapping[str, pd.DataFrame], *, lead: str = "") -> list[Chart]
       tables: as `reporting.instructions.of_run` gives them.
       lead: a sentence before each alternative text, as that data are simulated.
     """
-    found: list[Chart | None] = []
-    for (dataset, model), own in tables["instruction_map"].groupby(["dataset", "model"]):
-        where = lambda name, d=dataset, m=model: tables[name][
-            (tables[name].dataset == d) & (tables[name].model == m)
-        ]
-        name = f"{dataset}_{model}"
-        found.append(scores_map(own, where("instruction_winners"), name=f"winners_{name}"))
-        if "instruction_shares" in tables:
-            order = list(dict.fromkeys(own.roi))
-            shares = where("instruction_shares").sort_values(
-                "roi", key=lambda x, order=order: x.map(order.index), kind="stable"
-            )
-            found.append(shares_map(shares, name=f"shares_{name}"))
-        if "instruction_partition" in tables:
-            pairs = tables_lib.side_by_side(where("instruction_partition"))
-            for measure, of_measure in pairs.groupby("measure", sort=False):
-                unit = _UNITS.get(str(measure), str(measure).replace("_", " "))
-                title = f"What two instructions share: {unit}"
-                draw = {"title": title, "unit": unit}
-                bars = f"instruction_partition_{measure}_{name}"
-                found.append(parts.partition_bars(of_measure, name=bars, **draw))
-                named = of_measure.assign(panel=of_measure.label + ", " + of_measure.roi)
-                found.append(parts.venn(named, name=f"venn_{measure}_{name}", **draw))
-    leads = f"{lead} " if lead else ""
-    return [_led(chart, leads) for chart in found if chart is not None]
+    found = []
+    groups = tables["instruction_map"].groupby(["dataset", "model"], sort=False)
+    for (dataset, model), own in groups:
+        of_pair = {
+            name: table[(table.dataset == dataset) & (table.model == model)]
+            for name, table in tables.items()
+        }
+        what = f"{model} on {dataset}" if groups.ngroups > 1 else ""
+        drawn = _of_pair(own, of_pair, f"{dataset}_{model}")
+        found += [charts.among_others(x, what, lead=lead) for x in drawn if x is not None]
+    return found
 
 
-def _led(chart: Chart, lead: str) -> Chart:
-    text = f"{lead}{chart.alt}"
-    return chart._replace(alt=text, spec=dict(chart.spec) | {"description": text})
+def _of_pair(
+    own: pd.DataFrame, tables: Mapping[str, pd.DataFrame], name: str
+) -> Iterator[Chart | None]:
+    """Draw what there is of one data set and model."""
+    yield scores_map(own, tables["instruction_winners"], name=f"winners_{name}")
+    if "instruction_shares" in tables:
+        order = list(dict.fromkeys(own.roi))
+        shares = tables["instruction_shares"].sort_values(
+            "roi", key=lambda x: x.map(order.index), kind="stable"
+        )
+        yield shares_map(shares, name=f"shares_{name}")
+    if "instruction_partition" in tables:
+        pairs = tables_lib.side_by_side(tables["instruction_partition"])
+        for measure, of_measure in pairs.groupby("measure", sort=False):
+            unit = _UNITS.get(str(measure), str(measure).replace("_", " "))
+            draw = {"title": f"What two instructions share: {unit}", "unit": unit}
+            bars = f"instruction_partition_{measure}_{name}"
+            yield parts.partition_bars(of_measure, name=bars, **draw)
+            named = of_measure.assign(panel=of_measure.label + ", " + of_measure.roi)
+            yield parts.venn(named, name=f"venn_{measure}_{name}", **draw)
 
 
 def scores_map(table: pd.DataFrame, winners: pd.DataFrame, *, name: str) -> Chart | None:

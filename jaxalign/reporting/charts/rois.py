@@ -25,6 +25,7 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> Chart | None:
     data = _profiles(own)
     if not data[data._network]._layered.any():
         return None
+    has_ceiling = data[data._network].ceiling.notna().any()
     names = [model, *(x for x in dict.fromkeys(data.features) if x != model)]
     rois = list(dict.fromkeys(own.roi))
     pick = alt.selection_point(fields=["features"], bind="legend", name="features")
@@ -32,7 +33,7 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> Chart | None:
         "features:N",
         scale=charts.features(names, model),
         legend=alt.Legend(
-            title="model and controls (dotted: noise ceiling)",
+            title=f"model and controls{' (dotted: noise ceiling)' if has_ceiling else ''}",
             columns=2,
             symbolOpacity=1,
             symbolFillColor=None,
@@ -46,9 +47,11 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> Chart | None:
     peaks = ", ".join(f"{roi} {layer}" for roi, layer in heights.idxmax(axis=1).items())
     text = (
         f"Lines: scores of {model} against its layers, a panel for each of {', '.join(rois)}; "
-        f"controls with layers as lines, without layers as dashed levels; dotted: noise ceiling. "
-        f"Highest mean at layer: {peaks}."
+        "controls with layers as lines, without layers as dashed levels"
+        f"{'; dotted: noise ceiling' if has_ceiling else ''}."
     )
+    if peaks:
+        text += f" Highest mean at layer: {peaks}."
     chart = alt.vconcat(*parts, data=charts.DATA).resolve_scale(color="shared")
     title = f"Scores against layers: {model}"
     done = charts.finish(
@@ -229,11 +232,16 @@ def roi_bars(rows: pd.DataFrame) -> Chart:
     parts = [_bars_of(model, data[data.model == model], rois, colour) for model in models]
     text = (
         f"Bars: mean score over subjects of {', '.join(models)} and of the controls beside each, a "
-        f"panel for each of {', '.join(rois)}, with 95 % intervals; grey bands: intervals of the "
-        "subjects' noise ceilings, dotted: their mean."
+        f"panel for each of {', '.join(rois)}"
     )
+    if data.ci_low.notna().any():
+        text += ", with 95 % intervals"
+    title = "Regions: models beside their controls"
+    if data.ceiling.notna().any():
+        title += ", under their ceilings"
+        text += "; grey bands: intervals of the subjects' noise ceilings, dotted: their mean"
+    text += "."
     chart = alt.vconcat(*parts, data=charts.DATA)
-    title = "Regions: models beside their controls, under their ceilings"
     return charts.finish(
         "rois", title, text, chart, data, panels=len(rois), panel=150, left=0, each=150
     )
