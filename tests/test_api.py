@@ -48,6 +48,7 @@ def test_shuffled_least_squares(rng, n, p, v, year, epsilon, unit):
     assert (found.alphas == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("year", [2023, 2026])
 def test_undefined_correlations_of_either_year(rng, year):
     """Skipped by the median in 2023, zeros in 2026; counted in both."""

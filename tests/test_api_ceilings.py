@@ -196,6 +196,7 @@ def test_subsets_take_a_regression_from_elsewhere(rng):
         assert np.median(own) > 0.05
 
 
+@pytest.mark.slow
 def test_a_sample_of_all_subsets_is_all_of_them(rng):
     X, Y, subjects = voxels(rng, (1, 1, 1))
     own = {"protocol": "brainscore-linear-2023", "subjects": subjects}

@@ -109,6 +109,7 @@ def test_folds_agree_with_a_grid_search_by_hand(problem):
         np.testing.assert_array_equal(ours.best_alphas_, ALPHAS[errors.argmin(axis=0)])
 
 
+@pytest.mark.slow
 def test_nested_scores_agree_with_scikit_learn(problem):
     X, Y = problem
     outer, inner = KFold(4), ShuffleSplit(3, test_size=0.3, random_state=1)
@@ -128,6 +129,7 @@ def test_nested_scores_agree_with_scikit_learn(problem):
         np.testing.assert_allclose(ours.scores_[fold], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_inner_splits_see_the_groups_of_their_training_set(problem):
     X, Y = problem
     groups = np.repeat(np.arange(10), 8)

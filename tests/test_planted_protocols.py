@@ -21,7 +21,7 @@ NUM_SIMULATIONS = 2000
 NUM_TOGETHER, NUM_WITH_ONE_PENALTY = 40, 10
 ENCODING = [x.name for x in protocols.PROTOCOLS.values() if x.kind == "encoding"]
 # A protocol takes seconds to compile.
-QUICK = ("jaxalign", "brainscore-linear-2026")
+QUICK = ("jaxalign",)
 EVERY = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in ENCODING]
 
 

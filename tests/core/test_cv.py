@@ -317,6 +317,7 @@ def test_any_folds_match_the_oracle(make_folds, form, search, p):
     assert_matches_oracle("plain", p, make_folds, form=form, search=search)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "p, standardize, form", [(47, False, "primal"), (48, True, "dual"), (47, False, "sums")]
 )
@@ -379,6 +380,7 @@ def test_scores_at_a_given_penalty_match_the_oracle(rng, p, form, make_folds, al
     assert_scores(result, X, Y, folds, standardize=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [10, 90])
 def test_scores_match_a_grid_search_of_sklearn(rng, p):
     X, Y = make_problem(rng, p)
@@ -402,6 +404,7 @@ def test_scores_match_a_grid_search_of_sklearn(rng, p):
         assert result.r2[1, j] == pytest.approx(model.score(X[fold.outer.test], y), abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form, p", [("primal", 10), ("dual", 90)])
 @pytest.mark.parametrize("standardize", [True, False])
 def test_without_an_intercept_scores_match_sklearn(rng, form, p, standardize):
@@ -648,9 +651,8 @@ def test_the_adaptive_search_finds_the_best_penalty(p, kind, alphas, criterion):
     assert (result.num_computed.mean() < len(alphas) / 2) == by_bound
 
 
-@pytest.mark.parametrize(
-    "form", ["primal", *(pytest.param(x, marks=pytest.mark.slow) for x in ("dual", "sums"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["primal", "dual", "sums"])
 def test_the_adaptive_search_finds_what_the_grid_finds(form):
     X, Y, folds = hard_problem("white", 120)
     grid, adaptive = (
@@ -878,6 +880,7 @@ def test_ties_go_to_the_larger_penalty(rng):
     np.testing.assert_array_equal(of_constant_features.alphas, ALPHAS[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form, search", [("primal", "grid"), ("sums", "adaptive")])
 def test_tiles_do_not_interact(form, search):
     X, Y, _ = many_targets("plain", 10)
@@ -910,6 +913,7 @@ def test_a_target_alone_is_searched_as_among_others(criterion):
         np.testing.assert_array_equal(few.num_computed, together.num_computed[:, columns])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form, p, search", [("primal", 10, "grid"), ("dual", 90, "grid"), ("sums", 10, "adaptive")]
 )
@@ -981,7 +985,8 @@ def test_sharded_equals_local(shape, form, search, scheme, criterion, tile):
     np.testing.assert_array_equal(sharded.num_computed, local.num_computed)
 
 
-@pytest.mark.parametrize("shape", [pytest.param((4, 1), marks=pytest.mark.slow), (2, 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(4, 1), (2, 2)])
 def test_sharded_pools_equal_local_ones(shape):
     X, Y, _ = many_targets("plain", 10)
     Y = Y / np.maximum(Y.std(axis=0), 1e-9)
@@ -1341,6 +1346,7 @@ def test_samples_without_one_prediction_are_refused(rng):
 # Relative errors, single penalties, norms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["primal", "dual", "sums"])
 def test_relative_errors_choose_penalties(rng, form):
     """Errors of each inner test set count in units of the target's variance in it."""

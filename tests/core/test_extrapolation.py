@@ -147,7 +147,7 @@ def respond(rng, *, s, v, n, noise_sd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise_sd", [pytest.param(0.7, marks=pytest.mark.slow), 1.5])
+@pytest.mark.parametrize("noise_sd", [0.7, 1.5])
 def test_ceilings_of_simulated_subjects_are_recovered(rng, noise_sd):
     """The correlation of a noiseless signal with single responses is 1 / sqrt(1 + noise²).
 

@@ -227,6 +227,7 @@ def method(request):
     }[request.param]
 
 
+@pytest.mark.slow
 def test_fitted_nulls_are_what_nested_makes_of_each_order(rng, method):
     X, Y = make_problem(rng, v=2)
     drawn = orders.block_orders(RUN, 3, num=12, rng=rng)

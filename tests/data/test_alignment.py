@@ -234,6 +234,7 @@ def test_a_tokenizer_that_looks_ahead_is_caught(make, rule):
     assert the != cat
 
 
+@pytest.mark.slow
 def test_known_tokenizers_alone_are_cut(gpt2, llama2c):
     digits = pre_tokenizers.Digits()
     for changed in (

@@ -264,6 +264,7 @@ def test_default_deviation_is_hugging_faces(golden):
         assert zoo.family(name).config_from_hf(hf).init_sd == 0.02
 
 
+@pytest.mark.slow
 def test_untrained_parameters_are_drawn_independently(untrained):
     drawn = {}
     for path, values in untrained[1].items():

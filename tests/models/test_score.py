@@ -45,6 +45,7 @@ def continue_by_full_passes(network, num_new, pick):
     return [row[length:] for row, length in zip(rows, lengths, strict=True)]
 
 
+@pytest.mark.slow
 def test_greedy_equals_full_passes(network):
     found = score.greedy(network, *arrays(PROMPTS, MASK), num_new=12)
     expected = continue_by_full_passes(network, 12, lambda logits, step: logits.argmax(axis=-1))

@@ -36,6 +36,7 @@ def make(make_job, data, config):
     return job, stores, tiny.make(encode.plan(config, job, {"extract": stores}))
 
 
+@pytest.mark.slow
 def test_nulls_are_scores_of_shifted_responses(make_job, timed):
     job, stores, (alone, permuted) = make(make_job, timed, CONFIG)
     found = read(permuted)
@@ -63,6 +64,7 @@ def test_nulls_are_scores_of_shifted_responses(make_job, timed):
     np.testing.assert_allclose(permute["rows"][5, : len(expected)], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_interrupted_test_goes_on(make_job, timed):
     job, stores, (_, permuted) = make(make_job, timed, CONFIG)
     first = (permuted.path / encode.SIGNIFICANCE).read_bytes()
@@ -74,6 +76,7 @@ def test_an_interrupted_test_goes_on(make_job, timed):
     assert (again.path / "nulls_001.npz").stat().st_mtime_ns == kept
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_tests(make_job, timed):
     """Asking for tests later scores nothing again."""
     job, stores, (alone, _) = make(make_job, timed, CONFIG)
@@ -82,6 +85,7 @@ def test_scores_do_not_depend_on_tests(make_job, timed):
     assert step.artefact.path == alone.path
 
 
+@pytest.mark.slow
 def test_report_shows_them(make_job, timed):
     job, stores, encoded = make(make_job, timed, CONFIG)
     (page,) = tiny.make(report.plan(report.Config(), job, {"encode": encoded}))

@@ -142,6 +142,7 @@ def test_test_runs_are_refused(make_job, timed):
         encode.plan(own, job, upstream)
 
 
+@pytest.mark.slow
 def test_undefined_correlations_are_counted(make_job, sentences):
     """Brain-Score of 2026 takes an undefined correlation for 0; it is counted all the same."""
     responses = Responses.load(sentences / "responses.npz")

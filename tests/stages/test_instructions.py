@@ -60,6 +60,7 @@ def simulated():
     )
 
 
+@pytest.mark.slow
 def test_planted_winners_are_found(made):
     """In every ROI, in every subject and in nearly every voxel."""
     texts = instructions._texts()

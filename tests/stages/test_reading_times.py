@@ -178,6 +178,7 @@ def test_surprisal_of_a_network_is_read_from_its_store(make_job, short):
     assert row.context == "accumulate:restart" and not row.one_stream
 
 
+@pytest.mark.slow
 def test_one_stream_lets_a_story_see_those_before_it(make_job, short):
     job = make_job(root=short)
     bits = {}

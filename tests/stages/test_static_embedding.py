@@ -53,6 +53,7 @@ def test_rows_of_a_converted_checkpoint(tmp_path):
     np.testing.assert_array_equal(model.word_embedding(), table_of("llama"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "decoders/gpt2"])
 def test_mean_over_the_tokens_of_each_part(make_job, sentences, name):
     job = make_job(sentences)
@@ -73,6 +74,7 @@ def test_layer_0_where_a_design_adds_nothing(make_job, timed):
     np.testing.assert_allclose(read(stores[1]), read(stores[0]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_position_plays_no_part(make_job, timed):
     """A word that comes again has the same rows, where layer 0 of BERT has another."""
     job = make_job(timed)
