@@ -83,6 +83,11 @@ class View:
         return [f"{x['id']}: {x['nodes'][0]['html'][:200]}" for x in found if x["impact"] in _GRAVE]
 
 
+def expect(locator):
+    """Wait until what is said of elements holds: tables answer a click a moment later."""
+    return pytest.importorskip("playwright.sync_api").expect(locator)
+
+
 def check_page(path: pathlib.Path, shots: pathlib.Path) -> None:
     """Check what must hold of any page with charts.
 
