@@ -11,8 +11,8 @@ a run that was stopped goes on where it was. Every setting can be overridden, as
 """
 
 from jaxalign import config
+from jaxalign.bench import extract as bench
 from jaxalign.errors import InputError
-from jaxalign.stages import bench_extract as bench
 
 NETWORKS = {
     "gpt2": bench.Network(),  # GPT-2 small: 124 million parameters

@@ -9,18 +9,18 @@ setting of a case can be overridden, as in --config.bench.cases.base.v=2000.
 """
 
 from jaxalign import config
+from jaxalign.bench import solver
 from jaxalign.errors import InputError
-from jaxalign.stages import bench
 
 CASES = {
-    "base": bench.Case(n=1000, p=768, v=10_000),
-    "dense": bench.Case(n=1000, p=768, v=4000, num_alphas=60),
-    "wide": bench.Case(n=630, p=2048, v=8000, num_alphas=16),
-    "tall": bench.Case(n=9000, p=768, v=1500, num_repeats=3, peer_repeats=1, peer_warmup=False),
-    "grid": bench.Case(n=1000, p=768, v=10_000, search="grid"),
-    "disk": bench.Case(n=1000, p=768, v=100_000, on_disk=True, peers=(), num_repeats=2),
+    "base": solver.Case(n=1000, p=768, v=10_000),
+    "dense": solver.Case(n=1000, p=768, v=4000, num_alphas=60),
+    "wide": solver.Case(n=630, p=2048, v=8000, num_alphas=16),
+    "tall": solver.Case(n=9000, p=768, v=1500, num_repeats=3, peer_repeats=1, peer_warmup=False),
+    "grid": solver.Case(n=1000, p=768, v=10_000, search="grid"),
+    "disk": solver.Case(n=1000, p=768, v=100_000, on_disk=True, peers=(), num_repeats=2),
 }
-SWEEPS = {"scaling": bench.Sweep()}
+SWEEPS = {"scaling": solver.Sweep()}
 
 
 def get_config(argument=""):
@@ -33,7 +33,7 @@ def get_config(argument=""):
         )
     return config.pack(
         config.Common(),
-        bench=bench.Config(
+        bench=solver.Config(
             cases={x: case for x, case in CASES.items() if x in names},
             sweeps={x: sweep for x, sweep in SWEEPS.items() if x in names},
         ),

@@ -9,7 +9,7 @@ docs/ceilings.md says what each ceiling means. As Brain-Score extrapolates:
 """
 
 from jaxalign import config
-from jaxalign.stages import ceiling, extract, simulate
+from jaxalign.stages import ceiling, extract, simulate_responses
 
 
 def get_config(dataset="pieman"):
@@ -18,6 +18,6 @@ def get_config(dataset="pieman"):
         model = "all-MiniLM-L6-v2"
         stages |= {
             "extract": extract.Config(models=(model,), untrained_seed=-1),
-            "simulate": simulate.Config(model=model, layer=4),
+            "simulate": simulate_responses.Config(model=model, layer=4),
         }
     return config.pack(config.Common(dataset=dataset), **stages)

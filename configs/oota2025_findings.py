@@ -11,13 +11,13 @@ launch/local.sh -m jaxalign.main --config=configs/oota2025_findings.py
 """
 
 from jaxalign import config
-from jaxalign.stages import collect, instructions, properties, report
+from jaxalign.stages import collect, properties, report, simulate_instructions
 
 
 def get_config():
     return config.pack(
         config.Common(),
-        instructions=instructions.Config(),  # a simulation, and says so
+        instructions=simulate_instructions.Config(),  # a simulation, and says so
         collect=collect.Config(published=("oota2025-fig2", "oota2025-roi")),
         properties=properties.Config(sources=("published:oota2025-fig2", "published:oota2025-roi")),
         report=report.Config(

@@ -12,7 +12,7 @@ rows of an .npy there is --config.imported.rows.
 import pathlib
 
 from jaxalign import config, recipes
-from jaxalign.data import plain
+from jaxalign.data.sets import plain
 from jaxalign.errors import InputError
 from jaxalign.stages import encode, report
 

@@ -6,9 +6,10 @@ Ten folds of whole topics, drawn from both experiments: r .38 for layer 12 of GP
 length of the sentences alone, about 0 for the activations of other sentences; length explains a
 third of what GPT-2 does. A few minutes on two cores, most of them for the partition.
 
-`--config=configs/pereira_mean.py:PROTOCOL` scores by a protocol of jaxalign/data/protocols.py,
-without the partition: brainscore-ridge draws topics too, brainscore-linear-2026 draws single
-sentences, and says beside it what contiguous folds of whole topics give.
+`--config=configs/pereira_mean.py:PROTOCOL` scores by a protocol of
+jaxalign/literature/protocols.py, without the partition: brainscore-ridge draws topics too,
+brainscore-linear-2026 draws single sentences, and says beside it what contiguous folds of whole
+topics give.
 """
 
 from jaxalign import config

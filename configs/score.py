@@ -2,7 +2,7 @@
 
     launch/local.sh -m jaxalign.main --config=configs/score.py:MODEL,BENCHMARK --data_root=...
 
-BENCHMARK is a name of jaxalign/data/benchmarks.py, such as alice-jaxalign; MODEL a name or a
+BENCHMARK is a name of jaxalign/literature/benchmarks.py, such as alice-jaxalign; MODEL a name or a
 directory. The report names the protocol, a hash of its folds, and for a protocol that shuffles
 single samples also what contiguous folds of the same data give.
 
@@ -13,8 +13,8 @@ configs/next_word.py.
 """
 
 from jaxalign import recipes
-from jaxalign.data import benchmarks
 from jaxalign.errors import InputError
+from jaxalign.literature import benchmarks
 
 
 def get_config(argument=""):

@@ -10,7 +10,7 @@ of layer 4 of all-MiniLM-L6-v2. The page is `<workdir>/similarity/index.html`.
 
 from jaxalign import config
 from jaxalign.errors import InputError
-from jaxalign.stages import extract, similarity, simulate
+from jaxalign.stages import extract, similarity, simulate_responses
 
 MINILM = "all-MiniLM-L6-v2"
 
@@ -20,7 +20,7 @@ def get_config(responses="alice"):
         return config.pack(
             config.Common(dataset="demo"),
             extract=extract.Config(models=(MINILM,)),
-            simulate=simulate.Config(model=MINILM, layer=4),
+            simulate=simulate_responses.Config(model=MINILM, layer=4),
             similarity=similarity.Config(),
         )
     if responses != "alice":

@@ -24,7 +24,7 @@ _check_versions()
 
 # The interface -> the module that holds it, imported when it is asked for, and not before.
 _INTERFACE = {
-    "AlignmentScore": "jaxalign.core.alignment",
+    "AlignmentScore": "jaxalign.core.scores.alignment",
     "BenchmarkScore": "jaxalign.api.runs",
     "InputError": "jaxalign.errors",
     "ShuffledFoldsWarning": "jaxalign.api.arrays",
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from jaxalign.api.pages import report as report
     from jaxalign.api.runs import BenchmarkScore as BenchmarkScore
     from jaxalign.api.runs import score as score
-    from jaxalign.core.alignment import AlignmentScore as AlignmentScore
+    from jaxalign.core.scores.alignment import AlignmentScore as AlignmentScore
     from jaxalign.errors import InputError as InputError
 
 

@@ -10,24 +10,25 @@ import ml_collections
 
 from jaxalign.errors import InputError
 
-# In the order in which they run. A configuration names those it wants.
-STAGES = (
-    "extract",
-    "imported",
-    "localize",
-    "simulate",
-    "ceiling",
-    "encode",
-    "similarity",
-    "behavior",
-    "next_word",
-    "instructions",
-    "collect",
-    "properties",
-    "report",
-    "bench",
-    "bench_extract",
-)
+# Stage -> module with its `Config` and `plan`, in the order in which they run. A configuration
+# names those it wants.
+STAGES = {
+    "extract": "jaxalign.stages.extract",
+    "imported": "jaxalign.stages.imported",
+    "localize": "jaxalign.stages.localize",
+    "simulate": "jaxalign.stages.simulate_responses",
+    "ceiling": "jaxalign.stages.ceiling",
+    "encode": "jaxalign.stages.encode",
+    "similarity": "jaxalign.stages.similarity",
+    "behavior": "jaxalign.stages.behavior",
+    "next_word": "jaxalign.stages.next_word",
+    "instructions": "jaxalign.stages.simulate_instructions",
+    "collect": "jaxalign.stages.collect",
+    "properties": "jaxalign.stages.properties",
+    "report": "jaxalign.stages.report",
+    "bench": "jaxalign.bench.solver",
+    "bench_extract": "jaxalign.bench.extract",
+}
 # Those that make their own data, or name what they read.
 WITHOUT_DATASET = ("bench", "bench_extract", "next_word", "instructions", "collect", "properties")
 
@@ -82,7 +83,7 @@ def unpack(config: ml_collections.ConfigDict) -> tuple[Common, dict[str, Any]]:
     stages = {}
     for name in STAGES:
         if name in config:
-            module = importlib.import_module(f"jaxalign.stages.{name}")
+            module = importlib.import_module(STAGES[name])
             stages[name] = module.Config(**config[name].to_dict())
     readers = set(stages) - set(WITHOUT_DATASET)
     if "collect" in stages:  # which has scores for it

@@ -13,11 +13,11 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jaxalign.core import banded as banded_lib
-from jaxalign.core import cv as cv_lib
 from jaxalign.core import folds as folds_lib
-from jaxalign.core.cv import Method
 from jaxalign.core.folds import CV, Fold
+from jaxalign.core.solver import banded as banded_lib
+from jaxalign.core.solver import cv as cv_lib
+from jaxalign.core.solver.cv import Method
 
 # Share of the targets at an end of the grid that is worth a warning.
 EDGE = 0.05
@@ -157,11 +157,12 @@ class RidgeCV(_Ridge):
       standardize: scale features to unit variance over each training set.
       scoring: "neg_mean_squared_error" or "pearson_r", averaged over splits.
       search: "grid" computes the error of every penalty; "adaptive" only of those that could be
-        best (see `jaxalign.core.search`), for squared errors, splits and a penalty per target.
+        best (see `jaxalign.core.solver.search`), for squared errors, splits and a penalty per
+        target.
       alpha_per_target: True; False for one penalty; or a label for each target, and one penalty
         for each label.
       widen_grid: how often to extend the grid where more than 5 % of the choices lie at an end.
-      form: "primal", "dual", "sums" or "auto" (`jaxalign.core.cv.nested`).
+      form: "primal", "dual", "sums" or "auto" (`jaxalign.core.solver.cv.nested`).
 
     Attributes:
       best_alphas_: penalty of each target [v]. Of penalties that do equally well, the largest.
@@ -348,7 +349,7 @@ class BandedRidgeCV(_Ridge):
     """Ridge regression with a penalty for each band of features and each target.
 
     Weights of the bands come from draws on the simplex and moves from the best of them
-    (`jaxalign.core.banded`), each with every penalty of the grid.
+    (`jaxalign.core.solver.banded`), each with every penalty of the grid.
 
     Args:
       alphas: penalties to choose from, positive; that of a band is alpha / weight.

@@ -7,9 +7,11 @@ from typing import Any
 import ml_collections
 
 from jaxalign import config
-from jaxalign.data import benchmarks, controls, datasets, protocols, texts
-from jaxalign.data.benchmarks import Benchmark
+from jaxalign.data import controls, datasets
+from jaxalign.data.text import texts
 from jaxalign.errors import InputError
+from jaxalign.literature import benchmarks, protocols
+from jaxalign.literature.benchmarks import Benchmark
 from jaxalign.stages import behavior, encode, extract, imported, next_word, report
 
 ACTIVATIONS = (".npz", ".npy")  # files that stand in the place of a model
@@ -115,7 +117,7 @@ def on_benchmark(
 
     Args:
       model: a name, a directory, or of recordings a file of activations.
-      benchmark: from `find_benchmark` or `data.benchmarks`.
+      benchmark: from `find_benchmark` or `literature.benchmarks`.
       title: of the report; "": there is none. Reading times and texts have pages of their own.
       beside: controls to score too; None: those that are usual. Of reading times and texts only
         "untrained" can be asked for.

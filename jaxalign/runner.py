@@ -13,8 +13,9 @@ from absl import logging
 
 from jaxalign import config as config_lib
 from jaxalign.core import mesh
-from jaxalign.data import datasets, download
-from jaxalign.data.arrays import NaN
+from jaxalign.data import datasets
+from jaxalign.data.formats.recordings import NaN
+from jaxalign.data.sets import download
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
@@ -62,7 +63,7 @@ def plan(
       settings: from `config.pack`.
       workdir: where artefacts go; nothing is written yet.
       data_root: folder of published data; None: the environment variable JAXALIGN_DATA.
-      fetch: download files of the data set that are missing, see `data.download`.
+      fetch: download files of the data set that are missing, see `data.sets.download`.
 
     Raises:
       InputError: if a setting, data set, model or device is not what it must be.
@@ -88,7 +89,7 @@ def plan(
     planned: dict[str, list[Step]] = {}
     upstream: dict[str, list[Artefact]] = {}
     for name, config in stages.items():
-        stage = importlib.import_module(f"jaxalign.stages.{name}")
+        stage = importlib.import_module(config_lib.STAGES[name])
         planned[name] = stage.plan(config, job, upstream)
         upstream[name] = [step.artefact for step in planned[name]]
     return Plan(settings=config_lib.flatten(settings), job=job, stages=planned)

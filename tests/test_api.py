@@ -13,8 +13,8 @@ from sklearn import linear_model, model_selection
 
 import jaxalign
 from jaxalign.core import folds as folds_lib
-from jaxalign.core import scoring
-from jaxalign.data import protocols
+from jaxalign.core.scores import scoring
+from jaxalign.literature import protocols
 
 SLOW = pytest.mark.slow
 # Two regimes: more samples than features, and fewer.

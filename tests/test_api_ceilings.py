@@ -10,10 +10,11 @@ from quiet import close, score
 from refusals import refused
 from sklearn import linear_model
 
-from jaxalign.core import scoring, subsets
-from jaxalign.core.ceiling import Ceiling
-from jaxalign.core.protocol import Folds, Penalty
-from jaxalign.data import protocols
+from jaxalign.core.ceilings import subsets
+from jaxalign.core.ceilings.ceiling import Ceiling
+from jaxalign.core.scores import scoring
+from jaxalign.core.scores.protocol import Folds, Penalty
+from jaxalign.literature import protocols
 
 
 def voxels(rng, sizes, *, noise=1.0):

@@ -14,9 +14,12 @@ from quiet import close, score
 from scipy import special
 from sklearn import model_selection
 
-from jaxalign.core.protocol import Penalty, Scaling
-from jaxalign.data import alice as alice_lib
-from jaxalign.data import controls, natural_stories, protocols, samples, tokenizer_files
+from jaxalign.core.scores.protocol import Penalty, Scaling
+from jaxalign.data import controls, samples
+from jaxalign.data.sets import alice as alice_lib
+from jaxalign.data.sets import natural_stories
+from jaxalign.data.text import tokenizer_files
+from jaxalign.literature import protocols
 from jaxalign.models import zoo
 
 # Pereira2018

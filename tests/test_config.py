@@ -55,7 +55,7 @@ def test_no_setting_is_dead(name):
 
     Or as `self.<field>` in a method of Config that is itself read so; `__post_init__` is not.
     """
-    module = importlib.import_module(f"jaxalign.stages.{name}")
+    module = importlib.import_module(config.STAGES[name])
     path = pathlib.Path(module.__file__)
     files = path.parent.glob("*.py") if path.stem == "__init__" else [path]
     trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]

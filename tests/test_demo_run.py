@@ -13,7 +13,7 @@ import pytest
 import tensorstore as ts
 
 from jaxalign.core import folds as folds_lib
-from jaxalign.data import passages
+from jaxalign.data.sets import passages
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 PLANTED_LAYER = 4

@@ -16,8 +16,9 @@ from refusals import refused
 
 import jaxalign
 from jaxalign.api import pages
-from jaxalign.data import benchmarks, plain, protocols
+from jaxalign.data.sets import plain
 from jaxalign.io import rows as rows_lib
+from jaxalign.literature import benchmarks, protocols
 from jaxalign.models import table as models_table
 
 

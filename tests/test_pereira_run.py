@@ -8,7 +8,7 @@ import pytest
 from sklearn import linear_model, model_selection, preprocessing
 
 from jaxalign.core import folds as folds_lib
-from jaxalign.data import pereira_mean
+from jaxalign.data.sets import pereira_mean
 
 ALPHAS = 10.0 ** (np.arange(-2, 15) / 2)
 MODEL = "gpt2-layer12"

@@ -10,9 +10,12 @@ import planted
 import pytest
 from quiet import score
 
-from jaxalign.core import bootstrap, features, protocol_ceiling, scoring, stats
-from jaxalign.core import ceiling as ceiling_lib
-from jaxalign.data import protocols
+from jaxalign.core import features
+from jaxalign.core.ceilings import ceiling as ceiling_lib
+from jaxalign.core.ceilings import of_protocol
+from jaxalign.core.inference import bootstrap, stats
+from jaxalign.core.scores import scoring
+from jaxalign.literature import protocols
 
 SURE = 0.999
 LARGE, SMALL = 600, 180  # samples
@@ -131,7 +134,7 @@ def test_intervals_over_subjects_of_one_test_set_are_too_narrow(rng, record_prop
 def ceilings(Y, protocol):
     """Return leave-one-subject-out ceilings as `score_arrays` has them, fold by fold [s k]."""
     own = scoring.make_folds(protocol, len(Y), **planted.labels(protocol, len(Y)))
-    of_fold = lambda fold: protocol_ceiling.leave_one_subject_out(
+    of_fold = lambda fold: of_protocol.leave_one_subject_out(
         Y, [fold], protocol, planted.SUBJECTS, planted.TARGETS
     )
     found = [of_fold(x).per_target for x in own]

@@ -7,7 +7,7 @@ import small
 from refusals import refused
 
 from jaxalign import config, recipes, runner
-from jaxalign.data import benchmarks
+from jaxalign.literature import benchmarks
 from jaxalign.stages import encode, extract, report
 
 

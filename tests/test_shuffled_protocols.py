@@ -8,8 +8,9 @@ import pytest
 from scipy import signal
 
 import jaxalign
-from jaxalign.core import scoring
-from jaxalign.data import controls, protocols
+from jaxalign.core.scores import scoring
+from jaxalign.data import controls
+from jaxalign.literature import protocols
 
 NUM_PASSAGES, LENGTH, NUM_TARGETS, PHI = 40, 10, 20, 0.9
 PASSAGES = np.repeat(np.arange(NUM_PASSAGES), LENGTH)

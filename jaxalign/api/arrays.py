@@ -10,13 +10,17 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Shaped
 from scipy import special
 
-from jaxalign.core import alignment, cv, features, protocol_ceiling, scoring, surprisal
-from jaxalign.core.alignment import AlignmentScore, Reference
-from jaxalign.core.ceiling import Ceiling
+from jaxalign.core import features
+from jaxalign.core.behavior import surprisal
+from jaxalign.core.ceilings import of_protocol
+from jaxalign.core.ceilings.ceiling import Ceiling
 from jaxalign.core.folds import Fold, Split, folds_hash
-from jaxalign.core.protocol import Protocol
-from jaxalign.data import protocols
+from jaxalign.core.scores import alignment, scoring
+from jaxalign.core.scores.alignment import AlignmentScore, Reference
+from jaxalign.core.scores.protocol import Protocol
+from jaxalign.core.solver import cv
 from jaxalign.errors import InputError
+from jaxalign.literature import protocols
 
 
 class ShuffledFoldsWarning(UserWarning):
@@ -61,8 +65,8 @@ def score_arrays(
       test: mask of the test samples, for protocols whose test set comes with the data.
       delays: of features, in samples, after components are taken (which are those of samples: of
         TRs, not of words, where a sample is a TR).
-      ceiling: of the whole, or of each target [v]; or a `core.ceiling.Ceiling`, which has an
-        interval. None: the protocol's own is computed, where that is possible. A
+      ceiling: of the whole, or of each target [v]; or a `core.ceilings.ceiling.Ceiling`, which has
+        an interval. None: the protocol's own is computed, where that is possible. A
         leave-one-subject-out ceiling needs `subjects` and `targets`; an extrapolated one three
         `subjects`, whose targets may differ (it may take minutes: NaN leaves it out); a split-half
         one two readers.
@@ -166,10 +170,10 @@ def _reference(Y, protocol, folds, columns, runs, given, mesh) -> Reference:
     if subjects is None:
         return alignment.reference(np.nan, v, protocol.aggregation)
     if protocol.ceiling == "leave_one_subject_out" and targets is not None:
-        return protocol_ceiling.leave_one_subject_out(Y, folds, protocol, subjects, targets, runs)
+        return of_protocol.leave_one_subject_out(Y, folds, protocol, subjects, targets, runs)
     if protocol.ceiling == "extrapolated" and len(set(subjects.tolist())) >= 3:
         options = {"runs": runs, "max_subsets": given["max_subsets"], "mesh": mesh}
-        return protocol_ceiling.extrapolated(Y, folds, protocol, subjects, **options)
+        return of_protocol.extrapolated(Y, folds, protocol, subjects, **options)
     return alignment.reference(np.nan, v, protocol.aggregation)
 
 
@@ -347,7 +351,7 @@ def average(
     Example:
       >>> import jaxalign
       >>> import numpy as np
-      >>> from jaxalign.core.protocol import Protocol
+      >>> from jaxalign.core.scores.protocol import Protocol
       >>> rng = np.random.default_rng(0)
       >>> X, Y = rng.standard_normal((60, 2)), rng.standard_normal((60, 3))
       >>> stories = np.repeat(np.arange(6), 10)

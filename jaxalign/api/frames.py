@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from jaxalign.data import published
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import DONE
+from jaxalign.literature import published
 
 Path = str | os.PathLike[str]
 
@@ -31,7 +31,7 @@ def load_scores(workdirs: Path | Sequence[Path]) -> pd.DataFrame:
 
     Args:
       workdirs: a work directory or several. A Parquet file of score rows may stand for one, and so
-        may "published:aw2024" or another name of `jaxalign/data/published.py`.
+        may "published:aw2024" or another name of `jaxalign/literature/published.py`.
 
     Returns:
       One row per model, layer, subject and ROI, with the columns of `jaxalign/io/rows.py`; a

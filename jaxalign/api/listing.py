@@ -26,7 +26,7 @@ def list_benchmarks() -> tuple[str, ...]:
       >>> [name for name in jaxalign.list_benchmarks() if name.startswith("alice")]
       ['alice-jaxalign', 'alice-linear-2026', 'alice-wehbe2014', 'alice-himalaya']
     """
-    from jaxalign.data.benchmarks import BENCHMARKS
+    from jaxalign.literature.benchmarks import BENCHMARKS
 
     return tuple(BENCHMARKS)
 
@@ -39,6 +39,6 @@ def list_protocols() -> tuple[str, ...]:
       >>> jaxalign.list_protocols()[:3]
       ('jaxalign', 'brainscore-linear-2023', 'brainscore-linear-2026')
     """
-    from jaxalign.data.protocols import PROTOCOLS
+    from jaxalign.literature.protocols import PROTOCOLS
 
     return tuple(PROTOCOLS)

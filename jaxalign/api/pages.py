@@ -12,12 +12,13 @@ import pandas as pd
 from jaxalign.api import frames
 from jaxalign.api.frames import Path
 from jaxalign.api.runs import BenchmarkScore
-from jaxalign.data import properties, property_sources, protocols, published
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
-from jaxalign.reporting import build, findings
+from jaxalign.literature import properties, property_sources, protocols, published
+from jaxalign.reporting import findings
 from jaxalign.reporting.charts import Chart
+from jaxalign.reporting.run import build
 
 FILES = "files.json"  # names of what a report has written, which the next one replaces
 
@@ -70,7 +71,7 @@ def report(
         work directories, "published:aw2024" and the like, or several of these.
       models: what is known of the models, by which they are then compared (size, family, what they
         were tuned from, benchmarks of knowledge): a frame or CSV file with a row per model, a
-        column or index `model`, and any columns of `jaxalign/data/properties.py`;
+        column or index `model`, and any columns of `jaxalign/literature/properties.py`;
         "published:aw2024" and the like. None: they are not compared.
       path: folder to write to; a report that is there is replaced.
       title: of the page.
@@ -162,7 +163,7 @@ def _together(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _properties(models: pd.DataFrame | Path) -> pd.DataFrame:
-    """Return what is known of models, checked, in the layout of `data.properties.wide`."""
+    """Return what is known of models, checked, in the layout of `literature.properties.wide`."""
     if isinstance(models, pd.DataFrame):
         table = models if "model" in models else models.reset_index(names="model")
         own = [

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 
 from jaxalign import config, recipes, runner
-from jaxalign.core import alignment
-from jaxalign.core.alignment import AlignmentScore
-from jaxalign.core.protocol import Protocol
-from jaxalign.data import protocols
+from jaxalign.core.scores import alignment
+from jaxalign.core.scores.alignment import AlignmentScore
+from jaxalign.core.scores.protocol import Protocol
 from jaxalign.errors import InputError
 from jaxalign.io import arrays
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
+from jaxalign.literature import protocols
 from jaxalign.stages import behavior, encode, next_word
 
 Path = str | os.PathLike[str]

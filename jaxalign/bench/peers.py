@@ -1,4 +1,4 @@
-"""The nested ridge of core/cv.py by other packages, to time it and to check it against.
+"""The nested ridge of core/solver/cv.py by other packages, to time it and to check it against.
 
 All minimise ||X w + b - y||^2 + alpha ||w||^2 with a free intercept b, choose a penalty for each
 target by the squared error averaged over the inner splits, and score by Pearson r on the outer
@@ -37,7 +37,8 @@ def himalaya_ridge(
 ) -> Solution:
     """Fit himalaya's RidgeCV once per outer fold, in float32 with PyTorch.
 
-    It centres features and targets by the mean of each inner training set, as core/cv.py does.
+    It centres features and targets by the mean of each inner training set, as core/solver/cv.py
+    does.
 
     Raises:
       ValueError: if an inner split has samples outside the outer training set.
@@ -58,8 +59,9 @@ def himalaya_kernel(
 
     With `fit_intercept=True` himalaya 0.4.11 centres the kernel and the targets by the mean of each
     inner training set (`KernelCenterer` in `_random_search.py`), which is the free intercept of
-    core/cv.py: no setting is needed to make the two agree. What differs is rounding: eigenvalues
-    are in float32 too, and a penalty below twice the largest negative one cannot be chosen.
+    core/solver/cv.py: no setting is needed to make the two agree. What differs is rounding:
+    eigenvalues are in float32 too, and a penalty below twice the largest negative one cannot be
+    chosen.
 
     Raises:
       ValueError: if an inner split has samples outside the outer training set.

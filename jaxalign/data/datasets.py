@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxalign.data import localizer
-from jaxalign.data.arrays import NaN
+from jaxalign.data.formats.recordings import NaN
 from jaxalign.data.presentations import Repeats
 from jaxalign.data.schema import Behavior, Responses, Stimuli
 from jaxalign.data.words import WordFacts
@@ -19,13 +19,16 @@ from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.activation_files import Given
 
-_ALICE = "jaxalign.data.alice"
-_BEHAVIOR = "jaxalign.data.brainscore_behavior"
-_DENIZENS = "jaxalign.data.denizens"
-_LEBEL = "jaxalign.data.lebel2023"
-_NSD = "jaxalign.data.nsd"
-_BRAINSCORE = "jaxalign.data.brainscore"
-_STORIES = "jaxalign.data.natural_stories"
+_ALICE = "jaxalign.data.sets.alice"
+_BEHAVIOR = "jaxalign.data.sets.brainscore_behavior"
+_DENIZENS = "jaxalign.data.sets.denizens"
+_LEBEL = "jaxalign.data.sets.lebel2023"
+_NSD = "jaxalign.data.sets.nsd"
+_BRAINSCORE = "jaxalign.data.sets.brainscore"
+_STORIES = "jaxalign.data.sets.natural_stories"
+_LOCALIZER = "jaxalign.data.localizer"
+_NIFTI = "jaxalign.data.sets.nifti"
+_PLAIN = "jaxalign.data.sets.plain"
 
 # Name -> adapter module and its options. An adapter has `files`, those of `stimuli`, `responses`
 # and `behavior` that the data set holds, and `groups` where folds are to keep more together than
@@ -33,7 +36,7 @@ _STORIES = "jaxalign.data.natural_stories"
 # activations come with the data, which `activations` opens. `verify` holds files against the counts
 # and sums of those published.
 DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "demo": ("jaxalign.data.passages", {}),
+    "demo": ("jaxalign.data.sets.passages", {}),
     "alice": (_ALICE, {"radius_mm": 10}),
     "alice-6mm": (_ALICE, {"radius_mm": 6}),
     "blank2014": (_BRAINSCORE, {"assembly": "Blank2014", "verify": True}),
@@ -46,10 +49,10 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "naturalstories-participants": (_STORIES, {"times": "participants", "verify": True}),
     "pereira2018-243": (_BRAINSCORE, {"assembly": "Pereira2018.243sentences", "verify": True}),
     "pereira2018-384": (_BRAINSCORE, {"assembly": "Pereira2018.384sentences", "verify": True}),
-    "pereira2018-mean": ("jaxalign.data.pereira_mean", {"verify": True}),
-    "pieman": ("jaxalign.data.pieman", {"verify": True}),
+    "pereira2018-mean": ("jaxalign.data.sets.pereira_mean", {"verify": True}),
+    "pieman": ("jaxalign.data.sets.pieman", {"verify": True}),
     "tuckute2024": (_BRAINSCORE, {"assembly": "Tuckute2024", "verify": True}),
-    "wehbe2014": ("jaxalign.data.wehbe2014", {}),
+    "wehbe2014": ("jaxalign.data.sets.wehbe2014", {}),
     # One subject each: a row is what is held in memory, and voxels are nobody else's.
     **{f"lebel2023-UTS0{i}": (_LEBEL, {"subjects": (f"UTS0{i}",)}) for i in range(1, 9)},
     **{
@@ -61,7 +64,7 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
         for i in range(1, 10)
     },
     **{
-        f"shortclips-S0{i}": ("jaxalign.data.gallant", {"subjects": (f"S0{i}",)})
+        f"shortclips-S0{i}": ("jaxalign.data.sets.gallant", {"subjects": (f"S0{i}",)})
         for i in range(1, 6)
     },
     **{f"nsd-subj0{i}": (_NSD, {"subjects": (f"subj0{i}",)}) for i in range(1, 9)},
@@ -204,8 +207,8 @@ def find(name: str, data_root: pathlib.Path | None, *, nan: NaN = "refuse") -> D
     """Find a data set by its name in the table, or by the path of a directory.
 
     Args:
-      name: key of `DATASETS`, or the path of a directory in the layout of `data/plain.py` or, where
-        it has `images.csv`, of `data/nifti.py`.
+      name: key of `DATASETS`, or the path of a directory in the layout of `data/sets/plain.py` or,
+        where it has `images.csv`, of `data/sets/nifti.py`.
       data_root: folder of published data.
       nan: what becomes of targets that are NaN here and there: "refuse", or of data sets whose
         adapters know how, "leave_out".
@@ -234,13 +237,11 @@ def _find(name: str, data_root: pathlib.Path | None) -> Dataset:
                 f"and responses, images.csv or behavior: found {name!r}."
             )
         # What a localiser needs is two lists, and images name their files; anything else is in
-        # the layout of data/plain.py.
+        # the layout of data/sets/plain.py.
         is_localizer = any((path / file).is_file() for file in localizer.FILES.values())
         is_nifti = (path / "images.csv").is_file()
-        module = "localizer" if is_localizer else "nifti" if is_nifti else "plain"
-        return Dataset(
-            name=path.resolve().name, module=f"jaxalign.data.{module}", root=path, options={}
-        )
+        module = _LOCALIZER if is_localizer else _NIFTI if is_nifti else _PLAIN
+        return Dataset(name=path.resolve().name, module=module, root=path, options={})
     module, options = DATASETS[name]
     if name in EMBEDDED:
         data_root = pathlib.Path()

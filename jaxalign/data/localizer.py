@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from jaxalign.data import tables
+from jaxalign.data.formats import tables
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxalign.data import arrays
+from jaxalign.data.formats import recordings as arrays
 from jaxalign.errors import InputError
 
 

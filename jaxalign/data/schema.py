@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxalign.core import metrics
-from jaxalign.data import arrays, coordinates
+from jaxalign.data.formats import coordinates, recordings
 from jaxalign.errors import InputError
 
 Unit = Literal["word", "sentence"]
@@ -133,8 +133,8 @@ class Responses:
       time_s: start of each TR, on the clock of the stimuli's onsets; empty for untimed responses.
       tr_s: repetition time; 0 for untimed responses.
       signal: the noiseless response, of simulations; [0 0] otherwise.
-      coordinates, space: where targets lie, in mm, and in which space; see `data/coordinates.py`.
-        [0 3] and "" where that is not known.
+      coordinates, space: where targets lie, in mm, and in which space; see
+        `data/formats/coordinates.py`. [0 3] and "" where that is not known.
     """
 
     values: Float[np.ndarray, "n v"]
@@ -266,7 +266,7 @@ class Responses:
                 found = {name: file[name] for name in file.files}
         except _DAMAGED_NPZ as error:
             raise InputError(
-                f"{path} must be an .npz of plain arrays: {arrays.line(error)}."
+                f"{path} must be an .npz of plain arrays: {recordings.line(error)}."
             ) from error
         required = {"values", "run", "subject", "roi", "target", "units"}
         if missing := required - found.keys():

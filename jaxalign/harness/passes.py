@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.data.batches import padded_length
-from jaxalign.models import score, seq2seq
+from jaxalign.data.text.batches import padded_length
+from jaxalign.models import log_probs, seq2seq
 
 # Passes that are computed while the host takes the results of those before.
 PASSES_IN_FLIGHT = 2
@@ -150,7 +150,7 @@ def _place(x: np.ndarray, mesh: Mesh) -> Array:
 
 
 class _Scored(NamedTuple):
-    own: score.Predicted  # of each row's own next tokens
+    own: log_probs.Predicted  # of each row's own next tokens
     last: Float[Array, "B K"]  # log-probabilities of candidates for the last
     most_probable: Int[Array, " B"]  # last token
 
@@ -165,7 +165,7 @@ def _score(network, source: Padded | None, inputs: Padded, last: Int[Array, "B K
     final = jnp.take_along_axis(output.final, at, axis=1)[:, 0]
     logits = network.logits(final).astype(jnp.float32)
     return _Scored(
-        own=score.predict(network, output, jnp.roll(inputs.tokens, -1, axis=1)),
+        own=log_probs.predict(network, output, jnp.roll(inputs.tokens, -1, axis=1)),
         last=jnp.take_along_axis(jax.nn.log_softmax(logits), last, axis=-1),
         most_probable=logits.argmax(axis=-1),
     )
@@ -244,17 +244,17 @@ def continuations(
             "stop_when": _stop_when(is_over, len(own)),
         }
         if sampling is None:
-            found = score.greedy(reader, *text, **how)
+            found = log_probs.greedy(reader, *text, **how)
         else:
             own_seeds = np.array([seeds[i] for i in own] + [0] * (num - len(own)), np.uint32)
             keys = jax.vmap(jax.random.key)(own_seeds)
-            found = score.sample(reader, *text, key=keys, **sampling._asdict(), **how)
+            found = log_probs.sample(reader, *text, key=keys, **sampling._asdict(), **how)
         tokens, lengths = np.asarray(found.tokens), np.asarray(found.lengths)
         for row, index in enumerate(own):
             yield index, tokens[row, : lengths[row]].tolist()
 
 
-def _stop_when(is_over: IsOver, num_own: int) -> score.StopWhen:
+def _stop_when(is_over: IsOver, num_own: int) -> log_probs.StopWhen:
     """Return what tells that rows are over; those of padding always are."""
 
     def stop_when(tokens, lengths):

@@ -9,7 +9,7 @@ import jinja2
 import transformers
 from absl import logging
 
-from jaxalign.data import tokenizer_files
+from jaxalign.data.text import tokenizer_files
 from jaxalign.errors import InputError
 from jaxalign.models import zoo
 

@@ -64,8 +64,8 @@ SCHEMA = pa.schema(
 )
 
 # One row per model x layer x subject x ROI: what the model and a set of controls explain. `r2_...`
-# are R2 out of sample (`core/partition.py`), means over the targets where all three are defined. In
-# `..._clipped` a negative R2 of a target counts as 0; in the others nothing is clipped.
+# are R2 out of sample (`core/solver/partition.py`), means over the targets where all three are
+# defined. In `..._clipped` a negative R2 of a target counts as 0; in the others nothing is clipped.
 PARTITION = pa.schema(
     [
         ("schema_version", pa.int32()),
@@ -144,7 +144,7 @@ TARGETS = pa.schema(
         ("subject", pa.string()),
         ("roi", pa.string()),
         ("target", pa.string()),
-        ("space", pa.string()),  # of x, y, z; see data/coordinates.py
+        ("space", pa.string()),  # of x, y, z; see data/formats/coordinates.py
         ("x", pa.float64()),  # mm; NaN of a target that lies nowhere
         ("y", pa.float64()),
         ("z", pa.float64()),
@@ -185,7 +185,7 @@ CEILINGS = pa.schema(
     metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
 )
 
-# One row per model and property (`data/properties.py` lists them).
+# One row per model and property (`literature/properties.py` lists them).
 PROPERTIES = pa.schema(
     [
         ("schema_version", pa.int32()),

@@ -1,7 +1,7 @@
 """T5 as it was trained: the encoder reads one text, and the decoder writes another behind it.
 
 What the encoder has read makes the decoder a causal network like any other: `read` returns it with
-the interface that `models.score` asks of one, whose texts begin with the start token.
+the interface that `models.log_probs` asks of one, whose texts begin with the start token.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxalign.models import base, t5
+from jaxalign.models.families import base, t5
 
 # Relative positions end nowhere, so that the length of training is no bound on an answer.
 _ENDLESS = 2**31 - 1

@@ -18,15 +18,16 @@ from jax.sharding import Mesh
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Llama2c, Safetensors
-from jaxalign.models import base, formats, memory, weights
+from jaxalign.models import formats, memory, weights
+from jaxalign.models.families import base
 from jaxalign.models.table import MODELS, Row
 
-_GPT = "jaxalign.models.gpt_families"
-_LLAMA = "jaxalign.models.llama_families"
+_GPT = "jaxalign.models.families.gpt"
+_LLAMA = "jaxalign.models.families.llama"
 
 # model_type in config.json -> module whose `FAMILIES` holds it.
 DESIGNS = {
-    "bert": "jaxalign.models.encoder",
+    "bert": "jaxalign.models.families.encoder",
     "bloom": _GPT,
     "gemma": _LLAMA,
     "gemma2": _LLAMA,
@@ -41,8 +42,8 @@ DESIGNS = {
     "phi3": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
-    "roberta": "jaxalign.models.encoder",
-    "t5": "jaxalign.models.t5",
+    "roberta": "jaxalign.models.families.encoder",
+    "t5": "jaxalign.models.families.t5",
 }
 
 # Parameter of every design that holds a row for each token.
@@ -171,7 +172,7 @@ def find(name: str, data_root: pathlib.Path | None, *, t5_text: str = "both") ->
     Args:
       name: key of `MODELS`, a path, or a repository in the cache.
       data_root: folder of data, for models that lie there.
-      t5_text: how a text reaches the two stacks of a T5; see `models.t5`.
+      t5_text: how a text reaches the two stacks of a T5; see `models.families.t5`.
 
     Raises:
       InputError: if it is not found, not of a known design, or does not fit its design.

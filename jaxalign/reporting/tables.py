@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from jaxalign.core import partition as partition_lib
-from jaxalign.core import stats
+from jaxalign.core.inference import stats
+from jaxalign.core.solver import partition as partition_lib
 from jaxalign.errors import InputError
 
 GROUP = "group"

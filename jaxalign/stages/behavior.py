@@ -12,16 +12,17 @@ import pandas as pd
 from absl import logging
 from jaxtyping import Bool, Float
 
-from jaxalign.core import features, likelihood, surprisal
-from jaxalign.core.surprisal import Estimate
+from jaxalign.core import features
+from jaxalign.core.behavior import likelihood, surprisal
+from jaxalign.core.behavior.surprisal import Estimate
 from jaxalign.data import datasets, words
 from jaxalign.data.schema import MEAN, Behavior
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
-from jaxalign.reporting import behavior as report
 from jaxalign.reporting import html
+from jaxalign.reporting.pages import behavior as report
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
 VERSION = 2

@@ -12,15 +12,18 @@ from absl import logging
 from sklearn.model_selection import ShuffleSplit
 from tqdm import tqdm
 
-from jaxalign.core import ceiling, folds, isc, isc_null
-from jaxalign.data import ceiling_curves, ceiling_repeats, ceiling_rows, samples, targets
-from jaxalign.data.ceiling_rows import Setting, Shared
+from jaxalign.core import folds
+from jaxalign.core.ceilings import ceiling, isc, isc_null
+from jaxalign.data import samples
 from jaxalign.data.schema import GROUP, Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.reporting import ceilings as report
+from jaxalign.reporting.pages import ceilings as report
+from jaxalign.results import ceilings, repeats, targets
+from jaxalign.results import curves as ceiling_curves
+from jaxalign.results.ceilings import Setting, Shared
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 3  # rows have schema 3
@@ -225,8 +228,8 @@ def _parts(
     config: Config, job: Job, responses: Responses, artefact: Artefact
 ) -> dict[str, Callable[[], list[dict]]]:
     """Return what makes the rows of each kind; draws do not depend on which kinds are asked for."""
-    data = ceiling_rows.shared(responses)
-    runs = ceiling_rows.runs_of(responses)
+    data = ceilings.shared(responses)
+    runs = ceilings.runs_of(responses)
     setting = lambda kind: Setting(
         np.random.default_rng([job.seed, KINDS.index(kind)]),
         config.confidence,
@@ -256,9 +259,7 @@ def _parts(
     }
     parts = {kind: every[kind] for kind in config.kinds}
     if responses.signal.size:
-        parts["signal"] = lambda: ceiling_repeats.of_signal(
-            responses, [split.test for split in splits]
-        )
+        parts["signal"] = lambda: repeats.of_signal(responses, [split.test for split in splits])
     return parts
 
 
@@ -268,22 +269,22 @@ def _isc(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> lis
         return [x for name in names for x in _alone(name, "r", data)]
     values = isc.leave_one_out(data.Y)
     left_out = ceiling.without_each_subject(data.Y, [np.arange(data.Y.shape[2])])
-    rows = [ceiling_rows.over_subjects(names[0], values, left_out, data, how)]
+    rows = [ceilings.over_subjects(names[0], values, left_out, data, how)]
     pairs = isc.pairwise(data.Y)
     found = isc.over_pairs(pairs, len(data.subject), confidence=how.confidence)
-    means, _ = ceiling_rows.by_roi(pairs, data.roi)
+    means, _ = ceilings.by_roi(pairs, data.roi)
     rows.append(
-        ceiling_rows.of_targets(
+        ceilings.of_targets(
             names[1],
             "r",
             found,
             GROUP,
             list(zip(data.roi, data.target, strict=True)),
             rois=isc.over_pairs(means, len(data.subject), confidence=how.confidence),
-            interval=ceiling_rows.OVER_SUBJECTS,
+            interval=ceilings.OVER_SUBJECTS,
             num_subjects=len(data.subject),
             left_out=data.left_out,
-            remark=ceiling_rows.FEW_SUBJECTS,
+            remark=ceilings.FEW_SUBJECTS,
         )
     )
     if not data.roi:
@@ -299,14 +300,14 @@ def _isc(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> lis
             progress=functools.partial(tqdm, desc="nulls of ISC", unit=" draws", mininterval=1.0),
         )
         # Over subjects as over targets: those that are undefined are left out.
-        mean = ceiling_rows.by_roi(values.T, [""] * len(values))[0][:, 0]
+        mean = ceilings.by_roi(values.T, [""] * len(values))[0][:, 0]
         observed = found.value if is_pairs else mean
-        ceiling_rows.add_significance(own, observed, nulls, data)
+        ceilings.add_significance(own, observed, nulls, data)
     return rows[0] + rows[1]
 
 
 def _alone(kind: str, scale: str, data: Shared) -> list[dict]:
-    return ceiling_rows.undefined_rois(kind, scale, data, ONE_SUBJECT)
+    return ceilings.undefined_rois(kind, scale, data, ONE_SUBJECT)
 
 
 def _leave_one_out(data: Shared, splits: Sequence[folds.Split], how: Setting) -> list[dict]:
@@ -316,7 +317,7 @@ def _leave_one_out(data: Shared, splits: Sequence[folds.Split], how: Setting) ->
     blocks = [split.test for split in splits]
     values = ceiling.leave_one_subject_out(data.Y, blocks)
     left_out = ceiling.without_each_subject(data.Y, blocks)
-    return ceiling_rows.over_subjects(kind, values, left_out, data, how)
+    return ceilings.over_subjects(kind, values, left_out, data, how)
 
 
 def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> list[dict]:
@@ -336,13 +337,13 @@ def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Setting)
                 rng=np.random.default_rng(seed),  # the same resamples of all targets and scales
                 num_splits=config.num_splits,
                 root=kind == "split_half_root",
-                blocks=ceiling_repeats.blocks(runs, config.block),
+                blocks=repeats.blocks(runs, config.block),
                 confidence=how.confidence,
                 num_resamples=how.num_resamples,
             )[:3]
         value, low, high = estimates
         found = ceiling.Ceiling(value, low, high, data.varies.sum(axis=0))
-        rows += ceiling_rows.of_targets(
+        rows += ceilings.of_targets(
             kind,
             scale,
             found,
@@ -364,7 +365,5 @@ def _repeats(
     return [
         row
         for subject in dict.fromkeys(responses.subject)
-        for row in ceiling_repeats.rows(
-            job.dataset.repeats(subject), config.block, how, rois=config.rois
-        )
+        for row in repeats.rows(job.dataset.repeats(subject), config.block, how, rois=config.rois)
     ]

@@ -6,11 +6,11 @@ import pathlib
 
 import pandas as pd
 
-from jaxalign.data import published
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
+from jaxalign.literature import published
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
@@ -24,7 +24,7 @@ KEYS += ("metric", "instruction", "num_units")
 class Config:
     """Settings of the collect stage."""
 
-    published: tuple[str, ...] = ()  # figures of papers: names of data/published.py
+    published: tuple[str, ...] = ()  # figures of papers: names of literature/published.py
     # Workdirs of other runs: the scores of their report, or of encode where there is no report.
     runs: tuple[str, ...] = ()
 

@@ -8,7 +8,8 @@ import pathlib
 
 import numpy as np
 
-from jaxalign.data import controls, tables
+from jaxalign.data import controls
+from jaxalign.data.formats import tables
 from jaxalign.errors import InputError
 from jaxalign.io import activation_files, run_dir, store
 from jaxalign.io.run_dir import Artefact

@@ -16,7 +16,7 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import html
-from jaxalign.reporting import localizer as report
+from jaxalign.reporting.pages import localizer as report
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
 VERSION = 2

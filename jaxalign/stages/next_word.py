@@ -20,17 +20,18 @@ from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.core import next_word as core
-from jaxalign.core.next_word import Windows
-from jaxalign.data import texts, tokenizer_files
-from jaxalign.data.texts import Text, Tokens
+from jaxalign.core.behavior import next_word as core
+from jaxalign.core.behavior.next_word import Windows
+from jaxalign.data.text import texts, tokenizer_files
+from jaxalign.data.text.texts import Text, Tokens
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.models import score, zoo
+from jaxalign.models import log_probs as score
+from jaxalign.models import zoo
 from jaxalign.reporting import html
-from jaxalign.reporting import next_word as report
+from jaxalign.reporting.pages import next_word as report
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
@@ -48,7 +49,7 @@ class Config:
     """Settings of the next-word stage."""
 
     models: tuple[str, ...]  # names in models/table.py, or directories; causal models only
-    text: str  # a name in data/texts.py, or a file
+    text: str  # a name in data/text/texts.py, or a file
     context: int = 1024  # tokens of a window; as many as the model takes, if those are fewer
     stride: int = 0  # tokens by which windows move on; 0: half a window
     block_tokens: int = 1024  # predicted tokens of a block; intervals leave out one at a time

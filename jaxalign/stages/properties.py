@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 from absl import logging
 
-from jaxalign.data import properties as lib
-from jaxalign.data import property_sources, published
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
+from jaxalign.literature import properties as lib
+from jaxalign.literature import property_sources, published
 from jaxalign.models import catalogue
 from jaxalign.stages import Job, Step, Upstream
 
@@ -33,7 +33,7 @@ class Config:
 
     # In order; what a later one says overrides what an earlier one said:
     # "zoo": sizes and families in the table of models;
-    # "published:NAME": figures of a paper (data/published.py), such as "published:aw2024";
+    # "published:NAME": figures of a paper (literature/published.py), such as "published:aw2024";
     # "lm_eval:PATH": results of lm-evaluation-harness, a file or a folder of results_*.json;
     # "run": this run's own losses, reading times and layers; "run:WORKDIR": those of another;
     # "csv:PATH": a table with a column `model` and columns named as properties or task:TASK:METRIC.

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from jaxalign.data import instructions as simulated_instructions
-from jaxalign.data import properties, protocols, published
+from jaxalign.data.synthetic import planted_instructions as simulated_instructions
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
-from jaxalign.reporting import brain, build, exports, findings, instructions
+from jaxalign.literature import properties, protocols, published
+from jaxalign.reporting import findings
+from jaxalign.reporting.findings import instructions
+from jaxalign.reporting.run import brain, build, exports
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 12
@@ -38,7 +40,9 @@ class Config:
     predictors: tuple[str, ...] = ()  # properties to correlate with; (): all that vary
     instruction: str = ""  # whose scores count where a model was given several
     num_resamples: int = 9999
-    track: str = ""  # "mlflow" or "wandb", which the report is logged to; see reporting/exports.py
+    track: str = (
+        ""  # "mlflow" or "wandb", which the report is logged to; see reporting/run/exports.py
+    )
 
     def __post_init__(self):
         _options(self, 0)  # checks them

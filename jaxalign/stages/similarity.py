@@ -18,14 +18,15 @@ from tqdm import tqdm
 
 from jaxalign.core import features
 from jaxalign.core import similarity as core
-from jaxalign.data import localizer, samples, targets
+from jaxalign.data import localizer, samples
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import html
-from jaxalign.reporting import similarity as report
+from jaxalign.reporting.pages import similarity as report
+from jaxalign.results import targets
 from jaxalign.stages import (
     Job,
     Step,

@@ -6,8 +6,8 @@ import pathlib
 import pytest
 from parts import words
 
-from jaxalign.data import tokenizer_files
 from jaxalign.data.schema import Responses
+from jaxalign.data.text import tokenizer_files
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import GroupKFold, KFold
 
-from jaxalign.core import banded, cv, folds, partition
+from jaxalign.core import folds
+from jaxalign.core.solver import banded, cv, partition
 from jaxalign.data import controls
 from jaxalign.data.schema import Stimuli
 

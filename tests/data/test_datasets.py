@@ -4,12 +4,13 @@ import pathlib
 import re
 
 import numpy as np
-import published
+import published_files as published
 import pytest
 import recordings
 from refusals import refused
 
-from jaxalign.data import alice, datasets
+from jaxalign.data import datasets
+from jaxalign.data.sets import alice
 
 # Rows that are recordings of hundreds of files, which `recordings.touch_all` writes.
 LARGE = ("wehbe2014", "lebel2023", "gallant", "denizens", "nsd")
@@ -156,15 +157,15 @@ def test_a_path_names_a_directory_of_ones_own(make_folder, tmp_path, monkeypatch
 def test_a_name_of_the_table_comes_before_a_directory(alice_root, make_folder, monkeypatch):
     make_folder(CSV).rename(alice_root / "alice")
     monkeypatch.chdir(alice_root)
-    assert datasets.find("alice", alice_root).module == "jaxalign.data.alice"
-    assert datasets.find("./alice", alice_root).module == "jaxalign.data.plain"
+    assert datasets.find("alice", alice_root).module == "jaxalign.data.sets.alice"
+    assert datasets.find("./alice", alice_root).module == "jaxalign.data.sets.plain"
 
 
 def test_a_directory_of_scans_is_told_by_its_table(make_folder):
     folder = make_folder(CSV)
-    assert datasets.find(str(folder), None).module == "jaxalign.data.plain"
+    assert datasets.find(str(folder), None).module == "jaxalign.data.sets.plain"
     (folder / "images.csv").touch()
-    assert datasets.find(str(folder), None).module == "jaxalign.data.nifti"
+    assert datasets.find(str(folder), None).module == "jaxalign.data.sets.nifti"
 
 
 def test_the_hash_changes_when_any_file_changes(alice_root):

@@ -5,8 +5,9 @@ import pytest
 from parts import words as make_words
 from refusals import refused
 
-from jaxalign.core import surprisal
-from jaxalign.data import datasets, natural_stories, natural_stories_words, words
+from jaxalign.core.behavior import surprisal
+from jaxalign.data import datasets, words
+from jaxalign.data.sets import natural_stories, natural_stories_words
 from jaxalign.data.words import WordFacts
 
 FREQUENCIES = """\

@@ -3,11 +3,11 @@
 Needs torch, and stories260K in the data folder, which no test does:
 
   pip install torch 'transformers>=5,<6' lm-eval accelerate
-  JAXALIGN_DATA=... PYTHONPATH=.:tests python tests/golden/make_harness.py
+  JAXALIGN_DATA=... PYTHONPATH=.:tests/support python tests/golden/make_harness.py
 
 For each run below (all, or those named as arguments), and each of its tasks of
-`tests/harness_tasks.py`: the metrics, and of each sample a hash of its prompts and the answers,
-which are texts or log-likelihoods. The weights are those that the tests give to jaxalign:
+`tests/support/harness_tasks.py`: the metrics, and of each sample a hash of its prompts and the
+answers, which are texts or log-likelihoods. The weights are those that the tests give to jaxalign:
 stories260K, read and reordered here by itself, and the tiny T5 of this folder.
 """
 
@@ -27,7 +27,7 @@ import transformers
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from jaxalign.data import tokenizer_files
+from jaxalign.data.text import tokenizer_files
 
 HERE = pathlib.Path(__file__).resolve().parent
 

@@ -472,7 +472,8 @@ def test_host_memory_is_one_parameter_not_the_model(copy_golden, tmp_path, mesh)
     folder = copy_golden("roberta", hidden_size=256, intermediate_size=1024, num_hidden_layers=12)
     _, config = zoo.configure(zoo.read_config(folder), source="")
     design = "bert"
-    from jaxalign.models import encoder, weights
+    from jaxalign.models import weights
+    from jaxalign.models.families import encoder
 
     rng = np.random.default_rng(0)
     tensors = {}

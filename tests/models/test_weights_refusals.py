@@ -11,7 +11,7 @@ import safetensors.numpy
 from flax import nnx
 from refusals import refused
 
-from jaxalign.data import tokenizer_files
+from jaxalign.data.text import tokenizer_files
 from jaxalign.io.checkpoint import Llama2c
 from jaxalign.models import zoo
 

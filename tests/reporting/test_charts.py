@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from score_rows import NAN, study
 
-from jaxalign.reporting import build, charts
+from jaxalign.reporting import charts
 from jaxalign.reporting.charts import models as charts_models
 from jaxalign.reporting.charts import parts as charts_parts
 from jaxalign.reporting.charts import rois as charts_rois
+from jaxalign.reporting.run import build
 
 MODELS = pd.DataFrame(
     {

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from score_rows import frame, row
 
-from jaxalign.data import properties, published
-from jaxalign.reporting import build, findings, instructions
+from jaxalign.literature import properties, published
+from jaxalign.reporting import findings
+from jaxalign.reporting.findings import instructions
+from jaxalign.reporting.run import build
 
 pytestmark = pytest.mark.slow
 CONTROLS = ("untrained", "shifted", "word_rate", "word_length", "length", "position")

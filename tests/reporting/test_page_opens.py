@@ -3,7 +3,7 @@
 import browser
 from score_rows import study
 
-from jaxalign.reporting import build
+from jaxalign.reporting.run import build
 
 
 def test_a_page_opens_and_draws(tmp_path):

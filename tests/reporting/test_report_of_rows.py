@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from score_rows import NAN, frame, row, study
 
-from jaxalign.reporting import build, instructions
+from jaxalign.reporting.findings import instructions
+from jaxalign.reporting.run import build
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import tiny
 from refusals import refused
 
 from jaxalign import config
-from jaxalign.data import published
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
+from jaxalign.literature import published
 from jaxalign.stages import Job, collect, report
 
 

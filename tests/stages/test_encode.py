@@ -9,9 +9,9 @@ import tiny
 from jax.sharding import AxisType
 from sklearn import model_selection
 
-from jaxalign.core import ceiling
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import mesh as mesh_lib
+from jaxalign.core.ceilings import ceiling
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib

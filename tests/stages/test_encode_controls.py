@@ -8,8 +8,8 @@ import pytest
 import tiny
 from refusals import refused
 
-from jaxalign.core import banded, cv
 from jaxalign.core import folds as folds_lib
+from jaxalign.core.solver import banded, cv
 from jaxalign.data import controls
 from jaxalign.data.schema import Responses
 from jaxalign.io import arrays, rows, store

@@ -8,9 +8,9 @@ import pytest
 import tiny
 from refusals import refused
 
-from jaxalign.core import orders
+from jaxalign.core.inference import orders
 from jaxalign.io import rows
-from jaxalign.reporting import inference
+from jaxalign.reporting.run import inference
 from jaxalign.stages import encode, extract, report
 
 CONFIG = encode.Config(

@@ -7,10 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from jaxalign.data import coordinates
+from jaxalign.data.formats import coordinates
 from jaxalign.data.schema import Responses
 from jaxalign.io import rows
-from jaxalign.reporting import brain, tables
+from jaxalign.reporting import tables
+from jaxalign.reporting.run import brain
 from jaxalign.stages import encode
 
 CONFIG = encode.Config(

@@ -8,8 +8,8 @@ import pytest
 import tiny
 from refusals import refused
 
-from jaxalign.core import cv
 from jaxalign.core import folds as folds_lib
+from jaxalign.core.solver import cv
 from jaxalign.io import rows, store
 from jaxalign.stages import encode, extract
 from jaxalign.stages.encode import inputs

@@ -12,7 +12,7 @@ from jax.sharding import AxisType
 from tiny import GOLDEN, bert, llama, make
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.data import contexts, tokenizer_files
+from jaxalign.data.text import contexts, tokenizer_files
 from jaxalign.errors import InputError
 from jaxalign.io import store
 from jaxalign.models import memory, zoo

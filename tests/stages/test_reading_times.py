@@ -8,10 +8,10 @@ import tiny
 from refusals import refused
 from scipy import stats
 
-from jaxalign.core import surprisal
+from jaxalign.core.behavior import surprisal
 from jaxalign.data import datasets
 from jaxalign.io import store
-from jaxalign.reporting import behavior as report
+from jaxalign.reporting.pages import behavior as report
 from jaxalign.stages import Job, behavior, extract
 
 CONFIG = behavior.Config()

@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 import tiny
 
-from jaxalign.data import tokenizer_files
+from jaxalign.data.text import tokenizer_files
 from jaxalign.io import store
 from jaxalign.models import convert, zoo
 from jaxalign.stages import encode, extract

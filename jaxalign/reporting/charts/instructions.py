@@ -6,8 +6,8 @@ import altair as alt
 import pandas as pd
 
 from jaxalign.reporting import charts
-from jaxalign.reporting import instructions as tables_lib
 from jaxalign.reporting.charts import Chart, parts, tip
+from jaxalign.reporting.findings import instructions as tables_lib
 
 _UNITS = {"r2_out_of_sample": "R2 out of sample", "normalized_r": "normalised r"}
 
@@ -25,7 +25,7 @@ def of_run(tables: Mapping[str, pd.DataFrame], *, lead: str = "") -> list[Chart]
     """Draw all that there is about instructions, for each data set and model.
 
     Args:
-      tables: as `reporting.instructions.of_run` gives them.
+      tables: as `reporting.findings.instructions.of_run` gives them.
       lead: a sentence before each alternative text, as that data are simulated.
     """
     found = []

@@ -4,7 +4,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from jaxalign.core import stats
+from jaxalign.core.inference import stats
 from jaxalign.reporting import charts, tables
 from jaxalign.reporting.charts import Chart, tip
 

@@ -76,9 +76,9 @@ def of_run(
 
     Args:
       scores: score rows in the schema of `io.rows`.
-      models: properties, one row per model (index `model`), as `data.properties.wide` gives them.
-      options: how.
-      tables: figures of a paper as `data.published.table` gives them, by name
+      models: properties, one row per model (index `model`), as `literature.properties.wide` gives
+      them. options: how.
+      tables: figures of a paper as `literature.published.table` gives them, by name
         ("aw2024/correlations"); what is not there is left out.
 
     Raises:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from jaxalign.core import association
+from jaxalign.core.inference import association
 from jaxalign.reporting.findings import published_checks
 from jaxalign.reporting.findings.published_checks import Check
 from jaxalign.reporting.findings.rows import Finding

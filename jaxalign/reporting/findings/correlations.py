@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from jaxalign.core import association
+from jaxalign.core.inference import association
 from jaxalign.errors import InputError
 from jaxalign.reporting.findings.rows import Finding
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from jaxalign.core import association, stats
+from jaxalign.core.inference import association, stats
 from jaxalign.reporting import tables
 from jaxalign.reporting.findings import correlations
 from jaxalign.reporting.findings import model_scores as model_scores_lib

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from jaxalign.core import gain as gain_lib
-from jaxalign.core.association import Association
-from jaxalign.core.gain import Gain
+from jaxalign.core.inference import gain as gain_lib
+from jaxalign.core.inference.association import Association
+from jaxalign.core.inference.gain import Gain
 from jaxalign.errors import InputError
 from jaxalign.reporting.findings.model_scores import AVERAGE
 from jaxalign.reporting.findings.rows import Finding, number

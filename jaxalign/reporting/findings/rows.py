@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from jaxalign.core import stats
-from jaxalign.core.association import Association
+from jaxalign.core.inference import stats
+from jaxalign.core.inference.association import Association
 
 COLUMNS = (
     "analysis",

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxalign.core import banded
-from jaxalign.core.protocol import Protocol
-from jaxalign.data import controls, protocols
+from jaxalign.core.scores.protocol import Protocol
+from jaxalign.core.solver import banded
+from jaxalign.data import controls
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
+from jaxalign.literature import protocols
 
 # What a protocol by name fixes.
 FIXED = ("alphas", "num_folds", "gap", "groups", "group_seed", "standardize", "pca")
@@ -25,7 +26,8 @@ ORDERS = ("shift", "block", "row")
 class Config:
     """Settings of the encoding stage."""
 
-    # A protocol by name (data/protocols.py), which fixes what `FIXED` lists; "": the settings.
+    # A protocol by name (literature/protocols.py), which fixes what `FIXED` lists; "": the
+    # settings.
     protocol: str = ""
     test_runs: tuple[str, ...] = ()  # of protocols that need a test set
     protocol_ceiling: float = 0.0  # published for the protocol on these data; 0: none is known
@@ -60,7 +62,8 @@ class Config:
     # Controls that each network is joined with, all of them together, a band for each: what they
     # and the network explain alone and share, in rows of their own. (): no such rows.
     partition: tuple[str, ...] = ()
-    # How many weights of these bands are drawn, and rounds that refine them: see core/banded.py.
+    # How many weights of these bands are drawn, and rounds that refine them: see
+    # core/solver/banded.py.
     partition_draws: int = banded.BUDGET.num_draws
     partition_rounds: int = banded.BUDGET.rounds
     # Orders of the responses that each network's scores are tested against, each fitted anew; 0: no

@@ -6,15 +6,17 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxalign.core import features, scoring
+from jaxalign.core import features
 from jaxalign.core import folds as folds_lib
-from jaxalign.core.protocol import Protocol
-from jaxalign.data import controls, samples, targets
+from jaxalign.core.scores import scoring
+from jaxalign.core.scores.protocol import Protocol
+from jaxalign.data import controls, samples
 from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
+from jaxalign.results import targets
 from jaxalign.stages import Job, layer_numbers, read_layer
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode.config import Config

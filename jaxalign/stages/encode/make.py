@@ -10,15 +10,18 @@ from absl import logging
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from jaxalign.core import banded, cv, partition, scoring
 from jaxalign.core import folds as folds_lib
-from jaxalign.core.protocol import Protocol
-from jaxalign.data import controls, partition_rows, samples, score_rows
+from jaxalign.core.scores import scoring
+from jaxalign.core.scores.protocol import Protocol
+from jaxalign.core.solver import banded, cv, partition
+from jaxalign.data import controls, samples
 from jaxalign.data.schema import GROUP, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io import arrays, run_dir
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
+from jaxalign.results import partition as partition_rows
+from jaxalign.results import scores
 from jaxalign.stages import Job
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode import inputs, reference
@@ -50,7 +53,7 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
     rows = [
         shared | {"layer": layer} | row
         for layer, result in scored.items()
-        for row in score_rows.by_subject_and_roi(result, data.goals, data.protocol)
+        for row in scores.by_subject_and_roi(result, data.goals, data.protocol)
     ]
     rows_lib.write(artefact.path / ROWS, rows)
     if data.responses.space and not features_of.control_of:
@@ -77,7 +80,7 @@ def _write_targets(
     """Write the scores of single targets, which can be drawn where they lie."""
     names = set(rows_lib.TARGETS.names)
     kept = {name: value for name, value in shared.items() if name in names}
-    found = score_rows.by_target(scored, data.responses, data.protocol)
+    found = scores.by_target(scored, data.responses, data.protocol)
     rows_lib.write(artefact.path / TARGETS, [kept | row for row in found], rows_lib.TARGETS)
 
 
@@ -154,8 +157,8 @@ def _alignment(
         folds = inputs.make_folds(config, other, data.responses, kept)
         blocks = data._replace(protocol=other, folds=folds)
         results = _score_layers(config, job, features_of, blocks, lexicon, artefact, "contiguous")
-        contiguous = score_rows.whole(results, data.goals, other, folds).raw
-    found = score_rows.whole(
+        contiguous = scores.whole(results, data.goals, other, folds).raw
+    found = scores.whole(
         scored,
         data.goals,
         protocol,

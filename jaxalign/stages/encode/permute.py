@@ -7,14 +7,16 @@ import numpy as np
 from jaxtyping import Int
 from tqdm import tqdm
 
-from jaxalign.core import orders, scoring
-from jaxalign.data import controls, significance_rows
+from jaxalign.core.inference import orders
+from jaxalign.core.scores import scoring
+from jaxalign.data import controls
 from jaxalign.data.schema import Responses
-from jaxalign.data.significance_rows import Nulls
 from jaxalign.errors import InputError
 from jaxalign.io import arrays
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
+from jaxalign.results import significance
+from jaxalign.results.significance import Nulls
 from jaxalign.stages import Job
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode import inputs, make
@@ -73,7 +75,7 @@ def test(config: Config, job: Job, own: FeatureSet, artefact: Artefact) -> dict:
         "orders": config.orders,
         "num_orders": len(drawn),
     }
-    rows = [common | row for row in significance_rows.by_subject_and_roi(nulls, data.goals)]
+    rows = [common | row for row in significance.by_subject_and_roi(nulls, data.goals)]
     rows_lib.write(artefact.path / SIGNIFICANCE, rows, rows_lib.SIGNIFICANCE)
     return {"left_out": data.left_out, "seconds": round(time.monotonic() - start, 3)}
 
@@ -103,4 +105,4 @@ def _nulls(
         mesh=job.mesh if job.mesh.size > 1 else None,
         progress=progress,
     )
-    return significance_rows.collect(parts, data.goals)
+    return significance.collect(parts, data.goals)

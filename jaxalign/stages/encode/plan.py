@@ -9,11 +9,12 @@ from absl import logging
 
 from jaxalign.core import features
 from jaxalign.core import folds as folds_lib
-from jaxalign.data import controls, targets
+from jaxalign.data import controls
 from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io.run_dir import Artefact
+from jaxalign.results import targets
 from jaxalign.stages import (
     Job,
     Step,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxalign.core import protocol_ceiling
-from jaxalign.core.alignment import Reference
+from jaxalign.core.ceilings import of_protocol
+from jaxalign.core.scores.alignment import Reference
 from jaxalign.data.schema import GROUP, Responses
 from jaxalign.errors import InputError
 from jaxalign.io import arrays
@@ -87,11 +87,11 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     Y, runs = data.Y[:, people], responses.run if responses.is_timed else None
     if data.protocol.ceiling == "leave_one_subject_out":
         names = [f"{x}\n{y}" for x, y in zip(responses.roi, responses.target, strict=True)]
-        found = protocol_ceiling.leave_one_subject_out(
+        found = of_protocol.leave_one_subject_out(
             Y, data.folds, data.protocol, responses.subject, names, runs
         )
     else:
-        found = protocol_ceiling.extrapolated(
+        found = of_protocol.extrapolated(
             Y,
             data.folds,
             data.protocol,

@@ -2,11 +2,12 @@
 
 import dataclasses
 
-from jaxalign.data import alignment, contexts, readouts
+from jaxalign.data.text import contexts, readouts, spans
 from jaxalign.errors import InputError
 from jaxalign.io import store
-from jaxalign.models import base, zoo
-from jaxalign.models.t5 import TEXTS
+from jaxalign.models import zoo
+from jaxalign.models.families import base
+from jaxalign.models.families.t5 import TEXTS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,7 @@ class Config:
     """Settings of the extraction stage."""
 
     models: tuple[str, ...]  # names in models/table.py, or directories
-    context: str = "none"  # what a part is seen with: a rule of data/contexts.py
+    context: str = "none"  # what a part is seen with: a rule of data/text/contexts.py
     one_stream: bool = False  # read all passages as one text, in their order, as Brain-Score does
     # "mean", "last", "first" or "sum" of the part's own tokens; "mean_all" of every token it sees,
     # as sentence encoders are pooled.
@@ -31,8 +32,8 @@ class Config:
     chat: bool = False  # as a user's turn in the model's own chat template
     system: str = ""  # the system's turn before it
     bos: str = ""  # token to begin every row with, of tokenizers that add none
-    joining: str = "text"  # how parts become a text: see data/alignment.py
-    t5_text: str = "both"  # which stacks of a T5 read the text: see models/t5.py
+    joining: str = "text"  # how parts become a text: see data/text/spans.py
+    t5_text: str = "both"  # which stacks of a T5 read the text: see models/families/t5.py
     untrained_seed: int = 0  # of the same networks with random weights; -1: do not extract them
     compute_dtype: str = "float32"  # "bfloat16" halves memory and is faster on accelerators
     store_dtype: str = "float32"  # or "float16", "bfloat16"
@@ -48,7 +49,7 @@ class Config:
         for name, allowed in (
             ("pooling", readouts.POOLINGS),
             ("tap", base.TAPS),
-            ("joining", alignment.JOININGS),
+            ("joining", spans.JOININGS),
             ("t5_text", TEXTS),
             ("compute_dtype", zoo.COMPUTE_DTYPES),
             ("store_dtype", tuple(store.DTYPES)),

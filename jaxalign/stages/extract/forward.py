@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.data.batches import Batch, Reads
-from jaxalign.models import score
+from jaxalign.data.text.batches import Batch, Reads
+from jaxalign.models import log_probs as score
 
 # Passes that are computed, and shards that are written, while the host prepares the next.
 PASSES_IN_FLIGHT = 2

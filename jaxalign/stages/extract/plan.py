@@ -5,7 +5,8 @@ import functools
 
 import numpy as np
 
-from jaxalign.data import contexts, controls, tokenizer_files
+from jaxalign.data import controls
+from jaxalign.data.text import contexts, tokenizer_files
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from jax.sharding import Mesh
 
-from jaxalign.data import batches, contexts, prompts, readouts, tokenizer_files
-from jaxalign.data.batches import Batch
+from jaxalign.data.text import batches, contexts, prompts, readouts, tokenizer_files
+from jaxalign.data.text.batches import Batch
 from jaxalign.errors import InputError
 from jaxalign.models import zoo
 from jaxalign.stages.extract.config import Config

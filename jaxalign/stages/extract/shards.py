@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from jaxalign.data.batches import Batch
+from jaxalign.data.text.batches import Batch
 from jaxalign.errors import InputError
 from jaxalign.io import store
 from jaxalign.io.run_dir import Artefact

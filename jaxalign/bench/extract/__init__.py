@@ -1,0 +1,28 @@
+"""Random checkpoints and Natural Stories -> times of extraction beside transformers + torch."""
+
+from jaxalign.bench.extract.config import (
+    KINDS,
+    Config,
+    Depths,
+    Forward,
+    Loading,
+    Network,
+    Stories,
+    cases,
+)
+from jaxalign.bench.extract.plan import SUMMARY, plan
+from jaxalign.bench.extract.shared import TOKENIZER
+
+__all__ = [
+    "KINDS",
+    "SUMMARY",
+    "TOKENIZER",
+    "Config",
+    "Depths",
+    "Forward",
+    "Loading",
+    "Network",
+    "Stories",
+    "cases",
+    "plan",
+]

@@ -1,0 +1,113 @@
+"""One artefact for each case, and the table of them all."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import pandas as pd
+
+from jaxalign.bench import extract_page as tables
+from jaxalign.bench import networks, timing
+from jaxalign.bench.extract import network as network_lib
+from jaxalign.bench.extract import shared, stories
+from jaxalign.bench.extract.config import Config, Network, cases
+from jaxalign.data.sets import natural_stories
+from jaxalign.data.text import tokenizer_files
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir
+from jaxalign.io.run_dir import Artefact
+from jaxalign.stages import Job, Step, Upstream
+
+VERSION = 1
+ROWS = "rows.csv"
+SUMMARY = "summary.txt"
+MEASURES = {
+    "forwards": network_lib.measure_forward,
+    "stories": stories.measure_stories,
+    "depths": network_lib.measure_depths,
+    "loadings": network_lib.measure_loading,
+}
+
+
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Plan one artefact for each case, and the table of them all.
+
+    As in the bench of solvers, machine, versions and sources are settings.
+
+    Raises:
+      InputError: if a package or the published data are not there.
+    """
+    del upstream
+    if absent := networks.missing():
+        raise InputError(f"bench_extract needs {', '.join(absent)}: pip install -e .[bench]")
+    if job.data_root is None:
+        raise InputError(
+            "bench_extract reads Natural Stories and GPT-2's tokenizer: give --data_root or set "
+            "JAXALIGN_DATA."
+        )
+    natural_stories.load(job.data_root, "sentence")
+    tokenizer_files.load(job.data_root / shared.TOKENIZER)
+    common = {
+        "version": VERSION,
+        "seed": job.seed,
+        "machine": timing.machine(),
+        "mesh": list(job.mesh.devices.shape),
+        "code": _code(),
+    }
+    steps = []
+    for field, name, case in cases(config):
+        network = config.networks[case.network]
+        artefact = Artefact(
+            workdir=job.workdir,
+            stage="bench_extract",
+            name=name,
+            settings=common
+            | {"kind": field, "case": dataclasses.asdict(case)}
+            | {"network": dataclasses.asdict(network)},
+            cost=f"{field}, {network.family} of {network.num_layers} x {network.width}",
+        )
+        make = functools.partial(_measure, MEASURES[field], case, network, job)
+        steps.append(Step(artefact=artefact, make=make))
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="bench_extract",
+        name="summary",
+        settings={"version": VERSION, "names": [name for _, name, _ in cases(config)]},
+        inputs=tuple(step.artefact for step in steps),
+        cost="table",
+        latest_only=True,
+    )
+    steps.append(Step(artefact=artefact, make=_summarize, shows=SUMMARY))
+    return steps
+
+
+def _code() -> str:
+    """Hash the sources of what is timed, so that it is measured again when they change."""
+    here = pathlib.Path(__file__).parent
+    package = here.parents[1]
+    folders = (here, here.with_name("extract"), *(package / x for x in ("bench", "data", "models")))
+    sources = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    return run_dir.hash_text("".join(path.name + run_dir.hash_file(path) for path in sources))
+
+
+def _measure(measure, case, network: Network, job: Job, artefact: Artefact) -> dict:
+    rows = [
+        {"name": artefact.name, "kind": artefact.settings["kind"], "network": case.network} | row
+        for row in measure(case, network, job, artefact)
+    ]
+    frame = pd.DataFrame(rows)
+    run_dir.write_atomic(artefact.path / ROWS, frame.to_csv(index=False).encode())
+    return {"num_rows": len(rows)}
+
+
+def _summarize(artefact: Artefact) -> dict:
+    """Put the rows of all artefacts together."""
+    rows = pd.concat([pd.read_csv(x.path / ROWS) for x in artefact.inputs], ignore_index=True)
+    machines = {json.dumps(x.settings["machine"]) for x in artefact.inputs}
+    assert len(machines) == 1  # all were planned in one process
+    text = [tables.heading(json.loads(machines.pop())), *tables.sections(rows)]
+    run_dir.write_atomic(artefact.path / "cases.csv", rows.to_csv(index=False).encode())
+    text = "\n\n".join(text) + "\n"
+    run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
+    return {"files": ["cases.csv", SUMMARY]}

@@ -1,0 +1,103 @@
+"""Rows of the extraction bench -> tables and remarks as text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from jaxalign.bench import solver_page
+
+OURS = "jaxalign"
+TORCH = "torch"
+
+_FORWARDS = """\
+Hidden states of all layers for one batch of tokens. Times are median, least and most, in seconds;
+solvers take turns in one process. ratio: torch's median over the solver's. difference: largest, of
+any entry, relative to the largest entry."""
+_STORIES = """\
+Vectors of all parts of stories (mean over a part's tokens, all layers), from text to arrays on the
+host. torch: a loop that encodes the text up to each part anew, one at a time, cut on the left where
+it does not fit. scale: where it is not 1, only some parts were timed, and the times are multiplied
+by it, in proportion to tokens. tokens: of all passes. ratio: torch's time over the solver's.
+difference: as above, on the parts that torch was timed on; a dash where contexts differ."""
+_DEPTHS = "Compilation of the forward pass of all layers; ratio: over the shortest."
+_LOADINGS = "Peak memory of the host while weights load, beyond what the process had before; MB."
+_TIMES = {"median": "median_s", "min": "min_s", "max": "max_s"}
+
+
+def heading(machine: Mapping[str, Any]) -> str:
+    """Name the machine and the versions in one line; see `bench.heading`."""
+    return solver_page.heading(machine).replace("Nested ridge", "Extraction", 1)
+
+
+def sections(rows: pd.DataFrame) -> list[str]:
+    """Lay all rows out as text: a table for each kind of case, bars, and warnings.
+
+    Args:
+      rows: of all cases.
+    """
+    found = []
+    for kind, legend, columns in (
+        ("forwards", _FORWARDS, ("network", "length", "num_tokens", "solver", "tokens_per_s")),
+        (
+            "stories",
+            _STORIES,
+            ("network", "unit", "num_parts", "solver", "context", "num_tokens", "scale"),
+        ),
+        ("depths", _DEPTHS, ("network", "num_layers")),
+        ("loadings", _LOADINGS, ("network", "weights_mb", "peak_mb")),
+    ):
+        own = rows[rows.kind == kind]
+        if len(own):
+            found += [f"{legend}\n\n{_table(own, columns, kind != 'loadings')}", *_bars(own, kind)]
+    return found + disturbed(rows)
+
+
+def _table(rows: pd.DataFrame, columns: tuple[str, ...], timed: bool) -> str:
+    table = {"case": rows.name}
+    for name in columns:
+        values = rows[name]
+        table[name] = values.map(_number) if values.dtype.kind in "fi" else values
+    if timed:
+        table["runs"] = rows.num_repeats.map(_number)
+        table |= {name: rows[column].map(_number) for name, column in _TIMES.items()}
+    table["ratio"] = rows.ratio.map("{:.2f}".format)
+    if "difference" in rows and rows.difference.notna().any():
+        table["difference"] = rows.difference.map(lambda x: "–" if pd.isna(x) else f"{x:.1e}")
+    return pd.DataFrame(table).to_string(index=False)
+
+
+def _number(value: int | float) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{value:.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _bars(rows: pd.DataFrame, kind: str) -> list[str]:
+    """Say of each case whether it reaches what it should."""
+    at_most = kind in ("depths", "loadings")
+    if at_most:
+        rows = rows.loc[rows.groupby("name").ratio.idxmax()]
+    lines = []
+    for row in rows[rows.bar.notna()].rename(columns={"name": "case"}).itertuples():
+        met = row.ratio <= row.bar if at_most else row.ratio >= row.bar
+        what = f"{row.case} {row.context}" if kind == "stories" else row.case
+        lines.append(
+            f"{what}: {row.ratio:.2f}, to be {'at most' if at_most else 'at least'} {row.bar:g}: "
+            f"{'met' if met else 'NOT MET'}"
+        )
+    return ["\n".join(lines)] if lines else []
+
+
+def disturbed(rows: pd.DataFrame) -> list[str]:
+    """Warn of times during which other processes were busy."""
+    if "others_cores" not in rows:
+        return []
+    # The kernel counts in hundredths of a second: below a tenth in all, nothing can be said.
+    taken = rows.others_cores * rows.median_s / rows.scale * rows.num_repeats
+    bad = rows[(rows.others_cores > solver_page.BUSY_CORES) & (taken > 0.1)]
+    return [
+        f"DISTURBED: other processes used {row.others_cores:.2f} cores while {row.solver} was "
+        f"timed on {row.case}: these times and ratios are not valid."
+        for row in bad.rename(columns={"name": "case"}).itertuples()
+    ]

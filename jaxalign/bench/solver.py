@@ -1,0 +1,446 @@
+"""Seeded problems -> times, agreement and memory of the nested ridge beside other packages."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from jaxalign.bench import peers as peers_lib
+from jaxalign.bench import problems, timing
+from jaxalign.bench import solver_page as tables
+from jaxalign.core import folds as folds_lib
+from jaxalign.core.solver import cv
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir
+from jaxalign.io.run_dir import Artefact
+from jaxalign.stages import Job, Step, Upstream
+
+VERSION = 1
+ROWS = "rows.csv"
+SUMMARY = "summary.txt"
+SEARCHES = ("adaptive", "grid")
+AXES = {"n": "n", "p": "p", "v": "v", "a": "num_alphas", "k": "num_folds"}
+# Two best inner errors closer than this, relative to the best: either penalty will do.
+TIE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """One problem, and who solves it how often."""
+
+    n: int  # samples
+    p: int  # features
+    v: int  # targets
+    num_alphas: int = 20
+    low: float = -1.0  # smallest penalty, as an exponent of ten
+    high: float = 5.0  # largest
+    num_folds: int = 5  # outer, contiguous; the inner test blocks are the other outer ones
+    search: str = "adaptive"
+    decay: float = 0.0  # variance of feature j is proportional to (j + 1)^-decay
+    on_disk: bool = False  # targets are read from a tensorstore array; peers cannot do that
+    peers: tuple[str, ...] = ("himalaya_ridge", "himalaya_kernel")
+    num_repeats: int = 5
+    peer_repeats: int = 3
+    peer_warmup: bool = True
+
+    def __post_init__(self):
+        for name, least in (
+            ("num_folds", 3),
+            ("n", 2 * self.num_folds),
+            ("p", 1),
+            ("v", 1),
+            ("num_alphas", 1),
+            ("num_repeats", 1),
+            ("peer_repeats", 1),
+        ):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be >= {least}, got {getattr(self, name)}.")
+        if not self.low < self.high:
+            raise InputError(f"low must be below high, got {self.low} and {self.high}.")
+        if not 0 <= self.decay < np.inf:
+            raise InputError(f"decay must be >= 0, got {self.decay}.")
+        if self.search not in SEARCHES:
+            raise InputError(f"search must be one of {', '.join(SEARCHES)}, got {self.search!r}.")
+        if unknown := set(self.peers) - set(peers_lib.PEERS):
+            raise InputError(
+                f"peers must be among {', '.join(peers_lib.PEERS)}, got {min(unknown)!r}."
+            )
+        if self.on_disk and self.peers:
+            raise InputError(f"peers must be () for targets on disk, got {self.peers}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Sizes along five axes; while one varies, the others stay at the middle of theirs."""
+
+    n: tuple[int, ...] = (250, 500, 1000, 2000, 4000)
+    p: tuple[int, ...] = (192, 384, 768, 1536, 3072)
+    v: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)
+    a: tuple[int, ...] = (5, 10, 20, 40, 80)  # penalties
+    k: tuple[int, ...] = (3, 4, 5, 8, 10)  # outer folds
+    low: float = -1.0
+    high: float = 5.0
+    search: str = "adaptive"
+    decay: float = 0.0
+    peers: tuple[str, ...] = ()
+    num_repeats: int = 3
+
+    def __post_init__(self):
+        for axis in AXES:
+            sizes = getattr(self, axis)
+            if not sizes or list(sizes) != sorted(set(sizes)):
+                raise InputError(f"{axis} must hold ascending sizes, got {sizes}.")
+        for axis, size, _ in self.points():
+            try:
+                self.case(axis, size)
+            except InputError as error:
+                raise InputError(f"{axis}={size}: {error}") from error
+
+    def points(self) -> list[tuple[str, int, bool]]:
+        """Return axis and size of every point, and whether it is the base that all axes share."""
+        found = []
+        for axis in AXES:
+            sizes = getattr(self, axis)
+            if len(sizes) > 1:
+                found += [(axis, size, size == sizes[len(sizes) // 2]) for size in sizes]
+        return found
+
+    def case(self, axis: str, size: int) -> Case:
+        """Return the problem at one point."""
+        middle = {x: getattr(self, x)[len(getattr(self, x)) // 2] for x in AXES}
+        return Case(
+            **{AXES[x]: value for x, value in (middle | {axis: size}).items()},
+            low=self.low,
+            high=self.high,
+            search=self.search,
+            decay=self.decay,
+            peers=self.peers,
+            num_repeats=self.num_repeats,
+            peer_repeats=self.num_repeats,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the bench stage."""
+
+    # By name, each the rows of one table. A ConfigDict holds them as plain dictionaries.
+    cases: Mapping[str, Case] | Mapping[str, dict[str, Any]]
+    sweeps: Mapping[str, Sweep] | Mapping[str, dict[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )
+    num_checked: int = 500  # targets, drawn at random, that are solved in float64 too
+
+    def __post_init__(self):
+        for field, kind in (("cases", Case), ("sweeps", Sweep)):
+            built = {}
+            for name, row in getattr(self, field).items():
+                if not name.isidentifier():  # files and flags are named after it
+                    raise InputError(f"bench.{field} must be named by words, got {name!r}.")
+                try:
+                    built[name] = kind(**row) if isinstance(row, dict) else row
+                except InputError as error:
+                    raise InputError(f"bench.{field}.{name}.{error}") from error
+            object.__setattr__(self, field, built)
+        if self.num_checked < 1:
+            raise InputError(f"bench.num_checked must be >= 1, got {self.num_checked}.")
+        if not self.cases and not self.sweeps:
+            raise InputError("bench must have a case or a sweep, got none.")
+        if both := set(self.cases) & set(self.sweeps):
+            raise InputError(f"bench.cases and bench.sweeps must differ, both have {min(both)!r}.")
+
+
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Plan one artefact for each case and sweep, and the table of them all.
+
+    The machine, the versions and the solver's own source are settings, so what was measured stands
+    until one of them changes; another --workdir measures again.
+
+    Raises:
+      InputError: if a package that a case is held against is not installed.
+    """
+    for field, rows in (("cases", config.cases), ("sweeps", config.sweeps)):
+        for name, row in rows.items():
+            for peer in row.peers:
+                if absent := peers_lib.missing(peer):
+                    raise InputError(
+                        f"bench.{field}.{name}.peers has {peer!r}, which needs "
+                        f"{', '.join(absent)}: pip install -e .[bench]"
+                    )
+    common = {"version": VERSION, "seed": job.seed, "machine": timing.machine(), "code": _code()}
+    steps = []
+    for name, case in config.cases.items():
+        artefact = Artefact(
+            workdir=job.workdir,
+            stage="bench",
+            name=name,
+            settings=common | {"case": dataclasses.asdict(case), "num_checked": config.num_checked},
+            cost=f"n={case.n} p={case.p} v={case.v} a={case.num_alphas} k={case.num_folds}, "
+            f"{case.search} search, against {', '.join(case.peers) or 'nobody'}",
+        )
+        make = functools.partial(_measure_case, case, job.seed, config.num_checked)
+        steps.append(Step(artefact=artefact, make=make))
+    for name, sweep in config.sweeps.items():
+        artefact = Artefact(
+            workdir=job.workdir,
+            stage="bench",
+            name=name,
+            settings=common | {"sweep": dataclasses.asdict(sweep)},
+            cost=f"{len(sweep.points())} sizes, against {', '.join(sweep.peers) or 'nobody'}",
+        )
+        steps.append(
+            Step(artefact=artefact, make=functools.partial(_measure_sweep, sweep, job.seed))
+        )
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="bench",
+        name="summary",
+        settings={"version": VERSION, "names": [*config.cases, *config.sweeps]},
+        inputs=tuple(step.artefact for step in steps),
+        cost="table and figures",
+        latest_only=True,
+    )
+    steps.append(Step(artefact=artefact, make=_summarize, shows=SUMMARY))
+    return steps
+
+
+def _code() -> str:
+    """Hash the sources of what is timed, so that a changed solver is measured again."""
+    sources = [pathlib.Path(__file__)]
+    for module in (cv, peers_lib):
+        sources += sorted(pathlib.Path(module.__file__).parent.glob("*.py"))
+    return run_dir.hash_text("".join(path.name + run_dir.hash_file(path) for path in sources))
+
+
+def _alphas(case: Case) -> Float[np.ndarray, " a"]:
+    return np.logspace(case.low, case.high, case.num_alphas)
+
+
+def _folds(case: Case) -> tuple[folds_lib.Fold, ...]:
+    return folds_lib.contiguous_folds(["run"] * case.n, case.num_folds, gap=0)
+
+
+def _write_inputs(case: Case, seed: int, folder: pathlib.Path) -> None:
+    sizes = {"n": case.n, "p": case.p, "v": case.v}
+    problems.write(folder, **sizes, decay=case.decay, seed=seed, on_disk=case.on_disk)
+
+
+def _solve(case: Case, X: np.ndarray, Y: Any) -> cv.Nested:
+    return cv.nested(X, Y, _folds(case), _alphas(case), standardize=False, search=case.search)
+
+
+def _time(case: Case, X: np.ndarray, Y: Any) -> dict[str, timing.Timing]:
+    """Time ours and the peers on one problem."""
+    folds, alphas = _folds(case), _alphas(case)
+    solvers = {tables.OURS: functools.partial(_solve, case, X, Y)}
+    for name in case.peers:
+        solvers[name] = functools.partial(peers_lib.PEERS[name].solve, X, Y, folds, alphas)
+    repeats = {tables.OURS: case.num_repeats} | dict.fromkeys(case.peers, case.peer_repeats)
+    return timing.take_turns(solvers, repeats=repeats, cold=() if case.peer_warmup else case.peers)
+
+
+def _measure_case(case: Case, seed: int, num_checked: int, artefact: Artefact) -> dict:
+    """Write one row for ours and one for each peer."""
+    with tempfile.TemporaryDirectory(dir=artefact.path, prefix="inputs.") as name:
+        folder = pathlib.Path(name)
+        _write_inputs(case, seed, folder)
+        memory = timing.peak_memory(
+            functools.partial(problems.read, folder), functools.partial(_solve, case)
+        )
+        X, Y = problems.read(folder)
+        jax.clear_caches()  # a case of the same sizes may have been compiled before
+        timings = _time(case, X, Y)
+        product = timing.product_flop_per_s()
+        rng = np.random.default_rng([seed, 2])
+        checked = np.sort(rng.choice(case.v, min(case.v, num_checked), replace=False))
+        truth, errors = peers_lib.reference(
+            X, problems.columns(Y, checked), _folds(case), _alphas(case)
+        )
+    untied = ~is_tied(errors)
+    ours = timings[tables.OURS]
+    grid = np.log(_alphas(case))
+    rows = []
+    for name, timed in timings.items():
+        found = peers_lib.Solution(timed.result.r, timed.result.alphas)
+        row = _timing_row(name, case, timed) | {
+            "ratio": timed.median_s / ours.median_s,
+            "mean_r": float(np.nanmean(found.r)),
+            "num_nan": int(np.isnan(found.r).sum()),
+            "num_checked": untied.size,
+            "num_untied": int(untied.sum()),
+        }
+        if name != tables.OURS:
+            row |= agreement(found, ours.result, grid, checked, untied)
+        some = peers_lib.Solution(found.r[:, checked], found.alphas[:, checked])
+        against_truth = agreement(some, truth, grid, np.arange(len(checked)), untied)
+        row |= {f"reference_{key}": value for key, value in against_truth.items()}
+        rows.append(row)
+    evaluations = float(ours.result.num_computed.mean())
+    flop = work(case.n, case.p, case.v, case.num_alphas, case.num_folds, evaluations)
+    rows[0] |= {
+        "compile_s": ours.first_s - ours.median_s,
+        "evaluations": evaluations,
+        "gflop": flop / 1e9,
+        "gflop_per_s": flop / ours.median_s / 1e9,
+        "product_gflop_per_s": product / 1e9,
+        "product_share": flop / ours.median_s / product,
+        **memory,
+    }
+    return _write_rows(rows, artefact)
+
+
+def _measure_sweep(sweep: Sweep, seed: int, artefact: Artefact) -> dict:
+    """Write one row for each size and solver; the base is measured once."""
+    rows, base = [], None
+    for axis, size, is_base in sweep.points():
+        case = sweep.case(axis, size)
+        if is_base and base is not None:
+            timings = base
+        else:
+            with tempfile.TemporaryDirectory(dir=artefact.path, prefix="inputs.") as name:
+                folder = pathlib.Path(name)
+                _write_inputs(case, seed, folder)
+                timings = _time(case, *problems.read(folder))
+        if is_base:
+            base = timings
+        rows += [
+            {"axis": axis, "size": size} | _timing_row(name, case, timed)
+            for name, timed in timings.items()
+        ]
+    return _write_rows(rows, artefact)
+
+
+def _timing_row(name: str, case: Case, timed: timing.Timing) -> dict[str, Any]:
+    return {
+        "solver": name,
+        "n": case.n,
+        "p": case.p,
+        "v": case.v,
+        "a": case.num_alphas,
+        "k": case.num_folds,
+        "search": case.search,
+        "decay": case.decay,
+        "on_disk": case.on_disk,
+        "num_repeats": len(timed.times_s),
+        "median_s": timed.median_s,
+        "min_s": min(timed.times_s),
+        "max_s": max(timed.times_s),
+        "first_s": timed.first_s,
+        "times_s": json.dumps(timed.times_s),
+        "others_cores": timed.others_cores,
+    }
+
+
+def _write_rows(rows: list[dict[str, Any]], artefact: Artefact) -> dict:
+    frame = pd.DataFrame(rows)
+    frame.insert(0, "name", artefact.name)
+    run_dir.write_atomic(artefact.path / ROWS, frame.to_csv(index=False).encode())
+    return {"num_rows": len(rows)}
+
+
+def is_tied(errors: Float[np.ndarray, "k a v"]) -> Bool[np.ndarray, "k v"]:
+    """Mark the folds and targets whose two least errors differ by less than `TIE`, relatively."""
+    if errors.shape[1] < 2:
+        return np.zeros((errors.shape[0], errors.shape[2]), bool)
+    least = np.partition(errors, 1, axis=1)
+    return least[:, 1] - least[:, 0] < TIE * least[:, 0]
+
+
+def agreement(
+    theirs: peers_lib.Solution,
+    ours: peers_lib.Solution | cv.Nested,
+    grid: Float[np.ndarray, " a"],
+    checked: Int[np.ndarray, " w"],
+    untied: Bool[np.ndarray, "k w"],
+) -> dict[str, float]:
+    """Compare two solutions of the same targets; NaN where there is nothing to compare.
+
+    Args:
+      theirs: one solution.
+      ours: the other.
+      grid: logarithms of the penalties, ascending.
+      checked: targets that `untied` speaks of.
+      untied: folds and checked targets that are not ties.
+
+    Returns:
+      `same_share` of equal penalties, `same_untied_share` of equal ones where untied, `max_dr`, the
+      largest difference of r where they are equal.
+    """
+    between = (grid[1:] + grid[:-1]) / 2
+    # Peers return penalties in float32, or from a logarithm: compare places in the grid.
+    place = lambda solution: np.searchsorted(between, np.log(solution.alphas))
+    same = place(theirs) == place(ours)
+    difference = np.abs(theirs.r - ours.r)[same]
+    difference = difference[~np.isnan(difference)]
+    same_untied = same[:, checked][untied]
+    return {
+        "same_share": float(same.mean()),
+        "same_untied_share": float(same_untied.mean()) if same_untied.size else float("nan"),
+        "max_dr": float(difference.max()) if difference.size else float("nan"),
+    }
+
+
+def work(n: int, p: int, v: int, a: int, k: int, evaluations: int | float) -> float:
+    """Count the floating-point operations of `core.solver.cv.nested`, from its sizes.
+
+    There are k (k - 1) / 2 inner training sets of R = n (k - 2) / k samples, each with two test
+    blocks of T = n / k, and k outer ones of R = n (k - 1) / k with one. With m = min(R, p), a
+    training set costs its smaller product, 2 m^2 max(R, p), its eigenvectors, 9 m^3, its loadings,
+    2 n p m (and 2 R p m in the dual form), and the rotation of the targets, 2 R m v. A test block
+    costs 2 T m v for every penalty that is tried for every target; a search that does not try them
+    all guesses first, by a product of that size and two of 2 a m v.
+
+    Args:
+      n: samples.
+      p: features.
+      v: targets.
+      a: penalties in the grid.
+      k: outer folds.
+      evaluations: penalties tried for each target and outer fold, on average.
+    """
+    test = n / k
+    total = 0.0
+    for train, num_sets, num_tests, tried in (
+        (n * (k - 2) / k, k * (k - 1) / 2, 2, evaluations),
+        (n * (k - 1) / k, k, 1, 1),
+    ):
+        small, large = min(train, p), max(train, p)
+        factorize = 2 * small**2 * large + 9 * small**3
+        factorize += 2 * n * p * small + (2 * train * p * small if train <= p else 0)
+        sweep = num_tests * 2 * test * small * v * tried
+        if num_tests == 2 and tried < a:
+            sweep += num_tests * (2 * test + 4 * a) * small * v
+        total += num_sets * (factorize + 2 * train * small * v + sweep)
+    return total
+
+
+def _summarize(artefact: Artefact) -> dict:
+    """Put the rows of all artefacts together."""
+    parts = [(x, pd.read_csv(x.path / ROWS)) for x in artefact.inputs]
+    cases = [frame for x, frame in parts if "case" in x.settings]
+    sweeps = [frame for x, frame in parts if "sweep" in x.settings]
+    machines = {json.dumps(x.settings["machine"]) for x, _ in parts}
+    assert len(machines) <= 1  # all were planned in one process
+    files: dict[str, bytes] = {}
+    text = [tables.heading(json.loads(x)) for x in machines]
+    if cases:
+        rows = pd.concat(cases, ignore_index=True)
+        files["cases.csv"] = rows.to_csv(index=False).encode()
+        text += [tables.cases(rows), *tables.disturbed(rows), *tables.remarks(rows)]
+    for frame in sweeps:
+        name = f"sweep_{frame.name.iloc[0]}"
+        files[f"{name}.csv"] = frame.to_csv(index=False).encode()
+        files[f"{name}.svg"] = tables.scaling(frame)
+        text += [*tables.disturbed(frame), tables.slopes_text(frame)]
+    files[SUMMARY] = ("\n\n".join(text) + "\n").encode()
+    for name, data in files.items():
+        run_dir.write_atomic(artefact.path / name, data)
+    return {"files": list(files)}

@@ -1,0 +1,255 @@
+"""From scores of folds and targets to one score, and all that belongs to it."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxalign.core import features
+from jaxalign.core.features import Labels
+from jaxalign.core.inference import stats
+from jaxalign.core.scores.protocol import Aggregation, Protocol
+
+
+class Summary(NamedTuple):
+    """Scores of folds and targets as a protocol summarises them."""
+
+    score: float
+    per_target: Float[np.ndarray, " v"]  # over folds
+    per_fold: Float[np.ndarray, " k"]  # over targets
+
+
+class Reference(NamedTuple):
+    """The ceiling of a score, as its protocol summarises it, with an interval; NaN: unknown."""
+
+    value: float
+    low: float
+    high: float
+    per_target: Float[np.ndarray, " v"]
+
+
+class AlignmentScore(NamedTuple):
+    """A score, and all that belongs to it. NaN means undefined.
+
+    Attributes:
+      score: what the protocol reports: raw, or in relation to the ceiling.
+      raw: the metric, summarised over folds, targets and subjects.
+      raw_low, raw_high: 95 % interval of `raw` for new subjects and stimuli, see `interval`; NaN of
+        a single test set, and of the pooled targets of several subjects. It does not know that the
+        best layer was taken. Of reading times over stories.
+      ceiling: summarised as `raw` is; NaN where there is none.
+      per_target: raw, over folds.
+      per_fold: raw, over targets.
+      alphas: penalties chosen, values of the protocol's grid; of all layers where layers are
+        averaged.
+      num_nan: (fold, target) pairs without a defined score.
+      protocol: its name.
+      folds_hash: of all indices of all folds.
+      layers: layer that counts, for each fold and target; -1: the mean over all.
+      per_layer: raw score of each layer.
+      r2_per_target: coefficient of determination, over folds.
+      contiguous: of a shuffled protocol, the raw score in contiguous folds of the same data.
+      ceiling_low, ceiling_high: 95 % interval of a ceiling that was computed: over subjects
+        (stories, of reading times). NaN where only a number was given, and where there are too few.
+      ceiling_per_target: NaN where the ceiling is of the whole alone.
+    """
+
+    score: float
+    raw: float
+    raw_low: float
+    raw_high: float
+    ceiling: float
+    per_target: Float[np.ndarray, " v"]
+    per_fold: Float[np.ndarray, " k"]
+    alphas: Float[np.ndarray, "*l k v"]
+    num_nan: int
+    protocol: str
+    folds_hash: str
+    layers: Int[np.ndarray, "k v"]
+    per_layer: Float[np.ndarray, " l"]
+    r2_per_target: Float[np.ndarray, " v"]
+    contiguous: float
+    ceiling_low: float
+    ceiling_high: float
+    ceiling_per_target: Float[np.ndarray, " v"]
+
+    def __repr__(self) -> str:
+        """Say in a few lines what a notebook's cell should show; arrays by their sizes alone."""
+        raw = _show(self.raw, self.raw_low, self.raw_high)
+        ceiling = _show(self.ceiling, self.ceiling_low, self.ceiling_high)
+        lines = [
+            f"AlignmentScore of protocol {self.protocol}: {self.score:.4f}",
+            f"  raw {raw}, ceiling {ceiling}",
+        ]
+        if not np.isnan(self.contiguous):
+            lines.append(f"  raw in contiguous folds of the same data {self.contiguous:.4f}")
+        if len(self.per_layer) > 1:
+            counts = np.bincount(self.layers.ravel() + 1, minlength=1)
+            often = "mean of all" if counts[0] else f"most often layer {counts.argmax() - 1}"
+            lines.append(f"  {len(self.per_layer)} layers: {often}")
+        lines.append(
+            f"  {len(self.per_fold)} folds ({self.folds_hash}), {len(self.per_target)} targets, "
+            f"{self.num_nan} undefined"
+        )
+        return "\n".join(lines)
+
+
+def _show(value, low, high):
+    ends = "" if np.isnan(low) else f" (95 % interval {low:.4f} to {high:.4f})"
+    return f"{value:.4f}{ends}"
+
+
+def summarize(
+    values: Float[np.ndarray, "k v"], rule: Aggregation, subjects: Labels | None = None
+) -> Summary:
+    """Summarise scores over folds, targets and subjects.
+
+    Args:
+      values: score of each fold and target; NaN where undefined.
+      rule: in which order, and how.
+      subjects: of each target; None: all are of one.
+    """
+    if rule.undefined == "zero":
+        values = np.nan_to_num(values, nan=0.0)
+    skip = rule.undefined != "drop_target"
+    over_folds = mean_defined(values, axis=0) if skip else values.mean(axis=0)
+    v = values.shape[1]
+    labels = ["" for _ in range(v)]
+    if subjects is not None and rule.subjects == "mean":
+        labels = subjects
+    own = list(features.members(labels).values())
+    targets = mean_defined if rule.targets == "mean" else _median
+
+    def over_targets(x):  # [... v]
+        return mean_defined(np.stack([targets(x[..., index], axis=-1) for index in own]), axis=0)
+
+    per_fold = over_targets(values)
+    score = mean_defined(per_fold, axis=0) if rule.first == "targets" else over_targets(over_folds)
+    return Summary(float(score), over_folds, per_fold)
+
+
+def interval(
+    values: Float[np.ndarray, "k v"],
+    rule: Aggregation,
+    subjects: Labels | None = None,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Return the interval of a summary: over subjects and folds, `stats.crossed_interval`.
+
+    Each subject's targets are summarised in each fold as the rule says. The ends lie about the
+    summary, of which the mean of those is a part only where both are means.
+
+    Args:
+      values: see `summarize`.
+      rule: likewise.
+      subjects: likewise; None: all targets are of one, and folds alone speak.
+      confidence: coverage.
+
+    Returns:
+      NaN of a single test set, which does not tell how scores depend on its stimuli (an interval
+      over subjects alone covered 92.7 % of what subjects without shared signals would score, and
+      less where they share them). NaN where the targets of several subjects are pooled: the median
+      over all of them is no mean over subjects. NaN where no subject has a score in every fold.
+    """
+    v = values.shape[1]
+    labels = [""] * v if subjects is None else subjects
+    own = list(features.members(labels).values())
+    if len(values) < 2 or (rule.subjects == "pooled" and len(own) > 1):
+        return np.nan, np.nan
+    if rule.undefined == "drop_target":
+        values = np.where(np.isnan(values).any(axis=0), np.nan, values)
+    found = stats.crossed_interval(
+        np.stack([summarize(values[:, index], rule).per_fold for index in own]), confidence
+    )
+    middle = summarize(values, rule, subjects).score - found.mean
+    return found.low + middle, found.high + middle
+
+
+def mean_defined(
+    values: Float[np.ndarray, "..."], axis: int | tuple[int, ...]
+) -> Float[np.ndarray, "..."]:
+    """Return the mean of the defined values; NaN without any.
+
+    Args:
+      values: NaN where undefined.
+      axis: over which.
+    """
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=axis)
+    total = np.where(defined, values, 0.0).sum(axis=axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _median(values, axis):
+    """Median of the defined values; NaN without any."""
+    none = np.isnan(values).all(axis=axis, keepdims=True)
+    return np.where(
+        none.squeeze(axis), np.nan, np.nanmedian(np.where(none, 0.0, values), axis=axis)
+    )
+
+
+def without_fit(
+    protocol: Protocol,
+    raw: float,
+    *,
+    interval: tuple[float, float] = (np.nan, np.nan),
+    ceiling: Reference | None = None,
+    num_nan: int = 0,
+    folds_hash: str = "",
+) -> AlignmentScore:
+    """Return the score of a protocol that fits nothing, and so has no folds, penalties or layers.
+
+    Args:
+      protocol: of kind "reading_time" or "next_word".
+      raw: the metric.
+      interval: its ends.
+      ceiling: None: there is none.
+      num_nan: words that do not count.
+      folds_hash: of those that do; "": not known.
+    """
+    known = ceiling or reference(np.nan, 1, protocol.aggregation)
+    ratio = raw / known.value if known.value > 0 else np.nan
+    one, nothing = np.array([raw]), np.full((1, 1), np.nan)
+    return AlignmentScore(
+        score=float(np.clip(ratio, 0, 1) if protocol.normalize == "clip" else raw),
+        raw=float(raw),
+        raw_low=interval[0],
+        raw_high=interval[1],
+        ceiling=known.value,
+        per_target=one,
+        per_fold=one,
+        alphas=nothing,
+        num_nan=num_nan,
+        protocol=protocol.name,
+        folds_hash=folds_hash,
+        layers=np.zeros((1, 1), int),
+        per_layer=one,
+        r2_per_target=nothing[0],
+        contiguous=np.nan,
+        ceiling_low=known.low,
+        ceiling_high=known.high,
+        ceiling_per_target=known.per_target,
+    )
+
+
+def reference(
+    values: float | Float[np.ndarray, " v"],
+    num_targets: int,
+    rule: Aggregation,
+    subjects: Labels | None = None,
+) -> Reference:
+    """Summarise a ceiling as scores are, without an interval; undefined ones are left out.
+
+    Args:
+      values: of the whole, or of each target.
+      num_targets: v.
+      rule: over targets and subjects.
+      subjects: of each target; see `summarize`.
+    """
+    array = np.asarray(values, np.float64)
+    if not array.ndim:
+        return Reference(float(array), np.nan, np.nan, np.full(num_targets, np.nan))
+    # Even where an undefined score counts as 0: that a ceiling is unknown says nothing of it.
+    skipping = dataclasses.replace(rule, undefined="skip")
+    return Reference(summarize(array[None], skipping, subjects).score, np.nan, np.nan, array)

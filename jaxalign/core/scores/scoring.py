@@ -1,0 +1,425 @@
+"""Apply a protocol to arrays: its folds, its regression, its summary."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float, Int
+from sklearn import model_selection
+
+from jaxalign.core import features
+from jaxalign.core import folds as folds_lib
+from jaxalign.core.features import Labels
+from jaxalign.core.folds import Fold
+from jaxalign.core.inference import permutation
+from jaxalign.core.scores import alignment
+from jaxalign.core.scores.alignment import (
+    AlignmentScore,
+    Reference,
+    mean_defined,
+    reference,
+    summarize,
+)
+from jaxalign.core.scores.protocol import Folds, Protocol
+from jaxalign.core.solver import cv
+from jaxalign.core.solver.problem import Form, Method
+from jaxalign.core.solver.search import Search
+
+# What takes training samples to the features of all samples [n p].
+Design = Callable[[Int[np.ndarray, " R"]], Float[np.ndarray, "n p"]]
+
+
+def make_folds(
+    protocol: Protocol,
+    num_samples: int,
+    *,
+    groups: Labels | None = None,
+    runs: Labels | None = None,
+    items: Labels | None = None,
+    test: Bool[np.ndarray, " n"] | None = None,
+) -> tuple[Fold, ...]:
+    """Return the folds of a protocol; inner ones where its penalties are chosen on them.
+
+    Args:
+      protocol: of kind "encoding".
+      num_samples: how many samples there are, in the order of presentation.
+      groups: story or passage of each sample; "shuffled_groups" needs them, "blocks" keeps them
+        whole, and the other rules do not look at them.
+      runs: run of each sample, which a gap does not cross; None: each group, or all are one.
+      items: what each sample presents, where it may be presented again; see
+        `folds.contiguous_folds`.
+      test: True for the samples of the test set that comes with the data.
+
+    Raises:
+      ValueError: if what the rule needs is not there, or a fold would be empty.
+    """
+    rule, penalty = protocol.encoding
+    if (rule.rule == "test_set") != (test is not None):
+        raise ValueError(
+            f"protocol {protocol.name} "
+            + ("needs a test set." if test is None else "makes its own folds: give no test set.")
+        )
+    if rule.rule == "blocks":
+        found = _blocks(rule, num_samples, groups, runs, items)
+        if penalty.choose == "blocks":
+            return found
+        outer = [fold.outer for fold in found]
+    elif rule.rule == "trimmed":
+        outer = folds_lib.trimmed_folds(num_samples, rule.num, trim=rule.gap)
+    elif rule.rule == "test_set":
+        outer = folds_lib.splits([(~np.asarray(test), np.asarray(test))], num_samples)
+    else:
+        if rule.rule == "shuffled_groups":
+            count = 0 if groups is None else len(set(np.asarray(groups).tolist()))
+            if count < rule.num:
+                raise ValueError(
+                    f"protocol {protocol.name} needs at least {rule.num} groups, got {count}."
+                )
+        by_groups = rule.rule == "shuffled_groups" and groups is not None
+        labels = np.asarray(groups) if by_groups else None
+        outer = folds_lib.splits(_splitter(rule), num_samples, groups=labels)
+        if penalty.choose == "blocks":
+            return folds_lib.cross(outer)
+    if penalty.choose == "kfold":
+        inner = model_selection.KFold(penalty.num)
+        return folds_lib.nest(outer, inner, num_samples)
+    if penalty.choose == "chunks":
+        sizes = {"chunk": penalty.chunk, "num_chunks": penalty.num_chunks, "seed": penalty.seed}
+        return tuple(
+            Fold(split, folds_lib.chunked_splits(split.train, penalty.num, **sizes))
+            for split in outer
+        )
+    return tuple(Fold(split, ()) for split in outer)
+
+
+def _blocks(rule, num_samples, groups, runs, items):
+    if groups is not None:
+        return folds_lib.grouped_folds(groups, rule.num, gap=rule.gap, runs=runs, items=items)
+    runs = np.zeros(num_samples, int) if runs is None else runs
+    return folds_lib.contiguous_folds(runs, rule.num, gap=rule.gap, items=items)
+
+
+def _splitter(rule: Folds) -> Any:
+    if rule.rule == "shuffled":
+        return model_selection.ShuffleSplit(
+            rule.num, train_size=rule.train_share, random_state=rule.seed
+        )
+    if rule.rule == "shuffled_groups":
+        return model_selection.GroupKFold(rule.num, shuffle=True, random_state=rule.seed)
+    return model_selection.KFold(rule.num)
+
+
+def unshuffled(protocol: Protocol, *, num_groups: int | None = None) -> Protocol:
+    """Return a shuffled protocol with as many contiguous blocks in place of its folds.
+
+    Blocks keep groups whole; where there are none, six samples are dropped on either side.
+
+    Args:
+      protocol: whose folds draw single samples.
+      num_groups: how many groups there are, of which there cannot be more blocks; None: no groups.
+    """
+    rule, _ = protocol.encoding
+    num = rule.num if num_groups is None else min(rule.num, num_groups)
+    return dataclasses.replace(
+        protocol,
+        name=f"{protocol.name}, contiguous",
+        folds=Folds(rule="blocks", num=num, gap=6),
+    )
+
+
+def penalties(protocol: Protocol) -> Float[np.ndarray, " a"]:
+    """Return what the squared weights are multiplied with, in the order of the protocol's grid."""
+    penalty = protocol.encoding[1]
+    grid = np.array(penalty.grid, np.float64)
+    return grid**2 if penalty.squared else grid
+
+
+def without_pca(protocol: Protocol, *, scale: bool = True) -> Protocol:
+    """Return a protocol that takes features themselves; without `scale` also in their own scale."""
+    scaling = dataclasses.replace(protocol.scaling, pca=0)
+    if not scale:
+        within = "none" if scaling.within_runs == "none" else "responses"
+        scaling = dataclasses.replace(scaling, features="as_given", within_runs=within)
+    return dataclasses.replace(protocol, scaling=scaling)
+
+
+def design(
+    values: Float[np.ndarray, "m u"],
+    protocol: Protocol,
+    *,
+    run: Labels | None = None,
+    recorded: Int[np.ndarray, " n"] | None = None,
+    delays: Sequence[int] = (0,),
+) -> Design:
+    """Return what makes a protocol's features of all samples, given the training samples.
+
+    Components are fitted on training samples, then delayed.
+
+    Args:
+      values: one row per sample, and rows that lead up to a run, for delays.
+      protocol: says how many components; none where there are not more features than that.
+      run: of each row; None: all are one.
+      recorded: rows that have a response; None: all.
+      delays: in rows.
+    """
+    rows = np.arange(len(values)) if recorded is None else recorded
+    runs = np.zeros(len(values), int) if run is None else np.asarray(run)
+    num_components = protocol.scaling.pca
+
+    def finish(values):
+        X = features.delay(values, runs, delays)[rows] if tuple(delays) != (0,) else values[rows]
+        both = protocol.scaling.within_runs == "both"
+        return features.standardize(X, runs[rows]) if both else X
+
+    if not 0 < num_components <= values.shape[1]:
+        X = finish(values)
+        return lambda train: X
+    return lambda train: finish(features.principal_components(values, rows[train], num_components))
+
+
+def evaluate(
+    design: Design,
+    Y: Float[np.ndarray, "n v"],
+    protocol: Protocol,
+    folds: Sequence[Fold],
+    *,
+    pool: Int[np.ndarray, " v"] | None = None,
+    search: Search = "adaptive",
+    form: Form = "auto",
+    mesh: Mesh | None = None,
+) -> cv.Nested:
+    """Run the regression of a protocol on one set of features.
+
+    Args:
+      design: from `design`.
+      Y: responses, one column per target; standardised within runs already, where that belongs to
+        the protocol.
+      protocol: of kind "encoding".
+      folds: from `make_folds`.
+      pool: a group (0, 1, ...) for each target, of which each chooses one penalty where the
+        protocol has one for all; None: all are of one.
+      search: see `cv.nested`; a protocol's result does not depend on it.
+      form: see `cv.nested`; likewise.
+      mesh: see `cv.nested`.
+
+    Raises:
+      ValueError: see `cv.nested`.
+    """
+    penalty, scaling = protocol.encoding[1], protocol.scaling
+    alphas, method = penalties(protocol), _method(protocol, search, form)
+    if penalty.per_target:
+        pool = None
+    elif pool is None:
+        pool = np.zeros(Y.shape[1], int)
+    options = method._asdict() | {"pool": pool, "mesh": mesh}
+    each_side = "each_side" in (scaling.features, scaling.responses)
+    if not each_side and not scaling.pca:
+        found = cv.nested(design(folds[0].outer.train), Y, folds, alphas, **options)
+    else:
+        parts = []
+        for fold in folds:
+            X, own = design(fold.outer.train), Y
+            if scaling.features == "each_side":
+                X = _each_side(X, fold)
+            if scaling.responses == "each_side":
+                own = _each_side(Y, fold)
+            parts.append(cv.nested(X, own, [fold], alphas, **options))
+        found = cv.Nested(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    grid = np.array(penalty.grid, np.float64)
+    return found._replace(alphas=grid[np.searchsorted(alphas, found.alphas)])
+
+
+def _method(protocol: Protocol, search: Search, form: Form = "auto") -> Method:
+    """Return how the solver chooses a penalty for a protocol."""
+    penalty, scaling = protocol.encoding[1], protocol.scaling
+    return Method(
+        standardize=scaling.features == "training",
+        search=search,
+        criterion=penalty.criterion,
+        scheme=penalty.choose if penalty.choose in ("loo", "gcv") else "folds",
+        form=form,
+        intercept=scaling.intercept,
+    )
+
+
+def why_not_permuted(protocol: Protocol) -> str:
+    """Say what keeps `permuted` from a protocol; "" if nothing does."""
+    _, penalty = protocol.encoding
+    scaling, rule = protocol.scaling, protocol.aggregation
+    reasons = {
+        "its metric is not a correlation": protocol.metric != "pearson_r" or protocol.epsilon > 0,
+        "test samples are scaled by themselves": "each_side"
+        in (scaling.features, scaling.responses),
+        "all targets share a penalty": not penalty.per_target,
+        "targets are summarised before folds": rule.first != "folds" or rule.targets != "mean",
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def permuted(
+    design: Design,
+    Y: Float[np.ndarray, "n v"],
+    protocol: Protocol,
+    folds: Sequence[Fold],
+    orders: Int[np.ndarray, "q n"],
+    *,
+    search: Search = "adaptive",
+    mesh: Mesh | None = None,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> Iterable[Float[np.ndarray, "_ _"]]:
+    """Score responses as they are, and permuted, by the regression of a protocol.
+
+    Args:
+      design: from `design`.
+      Y: see `evaluate`.
+      protocol: one that `why_not_permuted` allows.
+      folds: from `make_folds`.
+      orders: of the samples, from `core/inference/orders.py`.
+      search: see `evaluate`.
+      mesh: see `evaluate`.
+      progress: see `permutation.permuted_scores`.
+
+    Returns:
+      See `permutation.permuted_scores`.
+
+    Raises:
+      ValueError: see `permutation.permuted_scores`; or if the protocol is another.
+    """
+    if reason := why_not_permuted(protocol):
+        raise ValueError(f"Responses cannot be permuted under {protocol.name}: {reason}.")
+    alphas, method = penalties(protocol), _method(protocol, search)
+
+    def scores(folds):
+        X = design(folds[0].outer.train)
+        return permutation.permuted_scores(
+            X, Y, folds, alphas, orders, method=method, mesh=mesh, progress=progress
+        )
+
+    if not protocol.scaling.pca:
+        return scores(folds)
+    # Components are those of each training set.
+    return [np.mean([np.concatenate(list(scores([x])), axis=1) for x in folds], axis=0)]
+
+
+def _each_side(values, fold):
+    """Give training and test samples mean 0 and variance 1, each by their own statistics."""
+    side = np.zeros(len(values), int)  # 0: of neither
+    side[fold.outer.train], side[fold.outer.test] = 1, 2
+    return features.standardize(values, side)
+
+
+def scores_of(result: cv.Nested, protocol: Protocol) -> Float[np.ndarray, "k v"]:
+    """Return what a protocol reports of each fold and target; NaN where undefined."""
+    if protocol.metric == "r2":
+        return result.r2
+    values = result.r
+    if protocol.epsilon:
+        for norm in (result.predicted_norm, result.recorded_norm):
+            values = values * (norm / (norm + protocol.epsilon))
+    return values
+
+
+def combine(
+    results: Sequence[cv.Nested],
+    protocol: Protocol,
+    folds: Sequence[Fold],
+    *,
+    subjects: Labels | None = None,
+    ceiling: Reference | float | Float[np.ndarray, " v"] = np.nan,
+    contiguous: float = np.nan,
+) -> AlignmentScore:
+    """Make one score of the results of all layers.
+
+    Args:
+      results: from `evaluate`, one per layer.
+      protocol: of kind "encoding".
+      folds: on which they were found.
+      subjects: of each target; see `summarize`.
+      ceiling: of the whole, or of each target, or both with an interval; NaN: none is known.
+      contiguous: of a shuffled protocol, its raw score in contiguous folds.
+    """
+    rule = protocol.aggregation
+    scores = np.stack([scores_of(result, protocol) for result in results])  # [L k v]
+    per_layer = np.array([summarize(x, rule, subjects).score for x in scores])
+    if rule.layers == "mean" and len(results) > 1:
+        layers = np.full(scores.shape[1:], -1)
+        take = lambda values: mean_defined(values, axis=0)
+    else:
+        layers = _layers(results, per_layer, rule, subjects)
+        take = lambda values: np.take_along_axis(values, layers[None], axis=0)[0]
+        # A fold in which no layer has a defined score inside can choose none.
+        unjudged = np.isnan(np.stack([result.inner_score for result in results])).all(axis=(0, 2))
+        if rule.layers == "nested" and len(results) > 1:
+            scores[:, unjudged] = np.nan
+    chosen = take(scores)
+    summary = summarize(chosen, rule, subjects)
+    raw_low, raw_high = alignment.interval(chosen, rule, subjects)
+    alphas = np.stack([result.alphas for result in results])
+    known = ceiling
+    if not isinstance(known, Reference):
+        known = reference(known, chosen.shape[1], rule, subjects)
+    return AlignmentScore(
+        score=_normalized(protocol, chosen, summary, known, subjects),
+        raw=summary.score,
+        raw_low=raw_low,
+        raw_high=raw_high,
+        ceiling=known.value,
+        per_target=summary.per_target,
+        per_fold=summary.per_fold,
+        alphas=alphas if layers.min() < 0 else take(alphas),
+        num_nan=int(np.isnan(chosen).sum()),
+        protocol=protocol.name,
+        folds_hash=folds_lib.folds_hash(folds),
+        layers=layers,
+        per_layer=per_layer,
+        r2_per_target=summarize(
+            take(np.stack([result.r2 for result in results])), rule, subjects
+        ).per_target,
+        contiguous=contiguous,
+        ceiling_low=known.low,
+        ceiling_high=known.high,
+        ceiling_per_target=known.per_target,
+    )
+
+
+def _layers(results, per_layer, rule, subjects) -> Int[np.ndarray, "k v"]:
+    """Return the layer that counts for each fold and target."""
+    k, v = results[0].r.shape
+    if len(results) == 1:
+        return np.zeros((k, v), int)
+    if rule.layers == "maximum":
+        return np.full((k, v), np.argmax(np.where(np.isnan(per_layer), -np.inf, per_layer)))
+    inner = np.stack([result.inner_score for result in results])  # [L k v]
+    layers = np.zeros((k, v), int)
+    for own in features.members(["" for _ in range(v)] if subjects is None else subjects).values():
+        judged = mean_defined(inner[..., own], axis=-1)  # [L k]
+        best = np.argmax(np.where(np.isnan(judged), -np.inf, judged), axis=0)
+        layers[:, own] = best[:, None]
+    return layers
+
+
+def _normalized(protocol, chosen, summary, known, subjects) -> float:
+    if protocol.normalize == "none":
+        return summary.score
+    if protocol.normalize == "clip":
+        ratio = summary.score / known.value if known.value > 0 else np.nan
+        return float(np.clip(ratio, 0.0, 1.0))
+    whole = np.isnan(known.per_target).all()
+    ceilings = np.full(chosen.shape[1], known.value) if whole else known.per_target
+    positive = np.where(ceilings > 0, ceilings, np.nan)
+    rule = protocol.aggregation
+    if rule.undefined == "zero":
+        # A score that is undefined counts as 0, but one without a ceiling is left out.
+        chosen, rule = np.nan_to_num(chosen), dataclasses.replace(rule, undefined="skip")
+    return summarize(chosen / positive, rule, subjects).score
+
+
+def caution(found: AlignmentScore) -> str:
+    """Say what a shuffled protocol's score owes to neighbours of test samples."""
+    return (
+        f"{found.protocol} draws single samples, so that neighbours of test samples are trained "
+        f"on: raw score {found.raw:.3f}, in contiguous folds of the same data "
+        f"{found.contiguous:.3f} (difference {found.raw - found.contiguous:+.3f})."
+    )

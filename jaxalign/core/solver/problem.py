@@ -1,0 +1,460 @@
+"""One cross-validation as data: what is checked, factorised, and made of targets tile by tile."""
+
+import concurrent.futures
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import threadpoolctl
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from jaxalign.core.folds import Fold, Split
+from jaxalign.core.solver import ridge, sweep, tiles
+from jaxalign.core.solver import search as search_lib
+from jaxalign.core.solver.search import Criterion, Search
+from jaxalign.core.solver.tiles import Tile
+
+Form = Literal["auto", "primal", "dual", "sums"]
+Scheme = Literal["folds", "loo", "gcv"]
+
+# Targets per tile on each device: what training sets rotate stays in the last cache of a CPU.
+# Accelerators want more.
+CPU_TILE, TILE = 1024, 8192
+# After its first round the adaptive search takes this share of a tile's targets at a time.
+REFINED = 8
+# With fewer directions than this the adaptive search gives way to the grid.
+MIN_DIRECTIONS = 100
+# Blocks of samples that always train and test together; with more of them sums do not pay.
+MAX_BLOCKS = 64
+# Factorisations at a time on CPU; each holds several matrices of its size.
+MAX_WORKERS = 8
+# For the cost model alone: products that the adaptive search computes per target, and that all
+# penalties of the grid take (`search.family`).
+EXPECTED_PRODUCTS, EXPECTED_FUNCTIONS = 1.5, 14
+
+
+class Method(NamedTuple):
+    """How penalties are chosen; `cv.nested` says what each means."""
+
+    standardize: bool = True
+    search: Search = "grid"
+    criterion: Criterion = "squared_error"
+    scheme: Scheme = "folds"
+    form: Form = "auto"
+    intercept: bool = True
+    cutoff: float = ridge.CUTOFF
+
+
+DEFAULT = Method()
+
+
+class Problem:
+    """Checked data, and what is made of them once for all targets."""
+
+    def __init__(
+        self,
+        X: Any,
+        Y: Any,
+        folds: Sequence[Fold],
+        alphas: Float[np.ndarray, " a"],
+        method: Method,
+        tile: int | None,
+        mesh: Mesh | None,
+    ):
+        """Check everything, and choose a form; see `cv.nested` for what each argument means."""
+        X = np.asarray(X)
+        n, p = X.shape
+        if Y.shape[0] != n:
+            raise ValueError(f"Y must have one row per sample of X: X has {n}, Y has {Y.shape[0]}.")
+        if not np.isfinite(X).all():
+            raise ValueError("X must be finite: it holds NaN or infinity.")
+        if not folds:
+            raise ValueError("folds must hold at least one fold, got none.")
+        inner = [] if method.scheme != "folds" else [x for fold in folds for x in fold.inner]
+        for split in (*(fold.outer for fold in folds), *inner):
+            if len(split.train) < 2:
+                raise ValueError(
+                    f"Every split must train on at least 2 samples, got {len(split.train)}."
+                )
+            if not len(split.test):
+                raise ValueError("Every split must have samples to test on, got none.")
+            for side in split:
+                if side.min() < 0 or side.max() >= n:
+                    raise ValueError(
+                        f"Indices of splits must lie in 0..{n - 1}, got {side.min()}..{side.max()}."
+                    )
+        alphas = np.sort(np.asarray(alphas, np.float64))
+        least_squares = len(alphas) == 1 and alphas[0] == 0
+        if not len(alphas) or not (
+            np.isfinite(alphas).all() and ((alphas > 0).all() or least_squares)
+        ):
+            raise ValueError(f"alphas must be positive (or 0 alone), got {alphas.tolist()}.")
+        if method.scheme == "gcv" and method.criterion == "correlation":
+            raise ValueError("scheme 'gcv' is defined for squared errors, not for a correlation.")
+        if method.scheme != "folds" and method.criterion == "relative_error":
+            raise ValueError(
+                "criterion 'relative_error' is of a test set's variance, so it goes with scheme "
+                f"'folds', got {method.scheme!r}."
+            )
+        if method.form == "sums" and (method.scheme != "folds" or not method.intercept):
+            raise ValueError(
+                "form 'sums' goes with scheme 'folds' and an intercept, "
+                f"got {method.scheme!r} and {method.intercept}."
+            )
+        self.X = ridge.to_float64(X)
+        self.Y = Y
+        self.num_samples, self.num_features = n, p
+        self.num_targets = Y.shape[1]
+        self.folds = folds
+        self.alphas = alphas
+        self.grid = jax.device_put(alphas.astype(np.float32))
+        self.method = method
+        self.mesh = mesh
+        self.width = self._tile(tile)
+        self.blocks = _blocks(n, self._splits())
+        self.form = self._form() if method.form == "auto" else method.form
+        self.sums = self.layout = self.kernel = self.family = None
+        if self.form == "sums":
+            self.sums, coordinates = ridge.statistics(
+                self.X, self.blocks, standardize=method.standardize
+            )
+            self.layout = tiles.Layout(
+                tuple(map(jax.device_put, self.blocks)),
+                coordinates,
+                jax.device_put(np.asarray(self.sums.offset, np.float32)),
+                jax.device_put(np.asarray(self.sums.count, np.float32)),
+            )
+
+    def _splits(self):
+        inner = [split for fold in self.folds for split in fold.inner]
+        return [fold.outer for fold in self.folds] + (
+            inner if self.method.scheme == "folds" else []
+        )
+
+    def _tile(self, tile):
+        devices = self._devices
+        default = CPU_TILE if jax.default_backend() == "cpu" else TILE
+        width = default if tile is None else tile
+        if width < 1:
+            raise ValueError(f"tile must be >= 1, got {width}.")
+        # Tiles of one size, so that the last is not mostly padding.
+        number = -(-self.num_targets // (width * devices))
+        even = -(-self.num_targets // number)
+        return -(-even // (16 * devices)) * 16 * devices
+
+    @property
+    def _devices(self):
+        return 1 if self.mesh is None else self.mesh.size
+
+    def _form(self):
+        """Return the form with the least arithmetic, float64 at twice the price.
+
+        "auto" stands for the smaller eigenproblem of each kind of training set.
+        """
+        splits = self._splits()
+        n, p, v = self.num_samples, self.num_features, self.num_targets
+        products = min(
+            len(self.alphas), EXPECTED_PRODUCTS if self._adaptive else EXPECTED_FUNCTIONS
+        )
+        R = max(len(split.train) for split in splits)
+        T = max(len(split.test) for split in splits)
+        sets = len({split.train.tobytes() for split in splits})
+        tests = len(splits)
+        r = min(R, p)
+        rows = sets * 2 * (2 * R * p * r + 9 * r**3)
+        rows += v * (sets * 2 * R * r + tests * (1 + products) * 2 * T * r)
+        sums = 2 * (2 * n * p * p + 9 * sets * p**3 + 4 * tests * p**3) + v * 2 * n * p
+        sums += v * (sets * 2 * p * p + tests * (1 + products) * 2 * p * p)
+        by_folds = self.method.scheme == "folds" and self.method.intercept
+        if not by_folds or len(self.blocks) > MAX_BLOCKS or p >= R:
+            return "auto"
+        return "sums" if sums < rows else "auto"
+
+    # Training sets.
+
+    def inner(self) -> sweep.Inner:
+        """Factorise each distinct inner training set once, for all that are tested on it."""
+        uses: dict[bytes, list[tuple[Split, int, float]]] = {}
+        for i, fold in enumerate(self.folds):
+            if self.method.scheme == "folds":
+                if not fold.inner:
+                    raise ValueError(f"Outer fold {i} must have inner splits, got none.")
+                for split in fold.inner:
+                    use = (split, i, 1 / len(fold.inner))
+                    uses.setdefault(split.train.tobytes(), []).append(use)
+            else:
+                itself = Split(fold.outer.train, fold.outer.train)
+                uses.setdefault(itself.train.tobytes(), []).append((itself, i, 1.0))
+        flat = [use for own in uses.values() for use in own]
+        sets = self._factorize(
+            [(own[0][0].train, [split.test for split, _, _ in own]) for own in uses.values()],
+            center=self.method.criterion == "correlation",
+        )
+        _, owner, share = zip(*flat, strict=True)
+        return sweep.Inner(
+            sets,
+            jax.device_put(np.array(owner, np.int32)),
+            jax.device_put(np.array(share, np.float32)),
+        )
+
+    def outer(self) -> tiles.Sets:
+        """Factorise the outer training sets."""
+        return self._factorize(
+            [(fold.outer.train, [fold.outer.test]) for fold in self.folds], center=True
+        )
+
+    @property
+    def _adaptive(self):
+        # The bound is of q, in which a correlation is not linear: there it missed the best penalty
+        # of up to .7 % of the targets. With few directions q is far from Gaussian (up to .5 %), and
+        # the grid costs little.
+        longest = max(
+            len(split.train) for fold in self.folds for split in (fold.outer, *fold.inner)
+        )
+        by_bound = self.method.criterion == "squared_error" and self.method.scheme == "folds"
+        by_bound &= min(longest, self.num_features) >= MIN_DIRECTIONS
+        return by_bound and self.method.search == "adaptive" and len(self.alphas) > 1
+
+    def _factorize(self, sets, *, center):
+        """Factorise training sets for their test sets, all of one length for one compilation."""
+        settings = {
+            "standardize": self.method.standardize,
+            "center": center,
+            "cutoff": self.method.cutoff,
+        }
+        source = np.repeat(np.arange(len(sets), dtype=np.int32), [len(tests) for _, tests in sets])
+        if self.sums is not None and self.layout is not None:
+            within = lambda indices: np.array([np.isin(b[0], indices) for b in self.blocks])
+            parts = [(within(train), np.stack([*map(within, tests)])) for train, tests in sets]
+            factorize = functools.partial(ridge.factorize_statistics, self.sums, **settings)
+            train, tests = zip(*parts, strict=True)
+            members = tiles.Blocks(
+                jax.device_put(np.float32(np.stack(train))),
+                jax.device_put(np.float32(np.concatenate(tests))),
+                self.layout.count,
+            )
+        else:
+            longest_train = max(len(train) for train, _ in sets)
+            longest_test = max(len(test) for _, tests in sets for test in tests)
+            form = self.form
+            if form == "auto":
+                shared = not self.method.standardize and len(sets) > 1
+                form = ridge.choose_form(longest_train, self.num_features, shared=shared)
+            if form == "dual" and not self.method.standardize and self.kernel is None:
+                self.kernel = ridge.kernel(self.X, intercept=self.method.intercept)
+            parts = []
+            for train, tests in sets:
+                padded = [_pad(test, longest_test) for test in tests]
+                parts.append(
+                    (*_pad(train, longest_train), *map(np.stack, zip(*padded, strict=True)))
+                )
+            factorize = functools.partial(
+                ridge.factorize,
+                self.X,
+                form=form,
+                shared=self.kernel,
+                intercept=self.method.intercept,
+                **settings,
+            )
+            train, train_mask, tests, tests_mask = zip(*parts, strict=True)
+            members = tiles.Rows(
+                *map(jax.device_put, map(np.stack, (train, train_mask))),
+                *map(jax.device_put, map(np.concatenate, (tests, tests_mask))),
+            )
+        designs = list(each(lambda part: factorize(*part), parts))
+        intercept = jax.device_put(np.float32(self.method.intercept))
+        return tiles.Sets(ridge.stack(designs), members, jax.device_put(source), intercept)
+
+    # Targets.
+
+    def columns(self) -> list[range]:
+        """Return the columns of each tile."""
+        starts = range(0, self.num_targets, self.width)
+        return [range(a, min(a + self.width, self.num_targets)) for a in starts]
+
+    def load(self, columns: range) -> Tile:
+        """Read the targets of a tile."""
+        return tiles.load(self.Y, columns, self.width, intercept=self.method.intercept)
+
+    def unit(self, targets: Tile) -> Float[np.ndarray, " t"]:
+        """Return what costs are to be multiplied by, to be in the units of Y."""
+        is_error = self.method.criterion == "squared_error"
+        return targets.peak**2 if is_error else np.ones(targets.size)
+
+    def _run(self, function, shared, targets, *others, ranks=(2,), **static):
+        """Run a function of `core/solver/sweep.py` on a tile, divided over the devices of the mesh.
+
+        Targets are the last axis of `others` and of each result; `ranks` are those of the results.
+        """
+        run = _divided(function, self.mesh, len(others), ranks, tuple(sorted(static.items())))
+        return run(self.layout, shared, targets.values, *others)
+
+    def curves(self, inner: sweep.Inner, targets: Tile):
+        """Return the cost of every penalty [k a t], and the cost without features [k t]."""
+        static = {"criterion": self.method.criterion, "num_folds": len(self.folds)}
+        if self.method.scheme == "folds":
+            shared = (inner, self.grid, self._family(inner))
+            return self._run(sweep.curves, shared, targets, ranks=(3, 2), **static)
+        static["scheme"] = self.method.scheme
+        shared = (inner, self.grid)
+        return self._run(sweep.in_sample_curves, shared, targets, ranks=(3, 2), **static)
+
+    def _family(self, inner):
+        if self.family is None:
+            spectrum = np.asarray(inner.sets.design.spectrum)
+            self.family = jax.device_put(search_lib.family(spectrum, self.alphas))
+        return self.family
+
+    def chooser(
+        self, pool, progress, *, inner: sweep.Inner | None = None
+    ) -> Callable[[Tile], sweep.Choice]:
+        """Return what chooses the penalties of a tile; with a pool, all targets are read for it.
+
+        `inner` saves factorising the inner training sets again. A single penalty needs none.
+        """
+        if inner is None:
+            without = self.method.scheme == "folds" and not any(f.inner for f in self.folds)
+            if without and len(self.alphas) == 1:
+                return self._only()
+            inner = self.inner()
+        if pool is not None:
+            return self._pooled(inner, pool, progress)
+        if not self._adaptive:
+            return lambda targets: sweep.best(*self.curves(inner, targets))
+        capacity = max(-(-self.width // self._devices // REFINED), 16)
+        covariance = sweep.prior(inner, self.grid, num_folds=len(self.folds))
+        return lambda targets: self._run(
+            sweep.choose,
+            (inner, covariance, self.grid),
+            targets,
+            ranks=(2, 2, 2, 2),
+            capacity=capacity,
+        )
+
+    def _only(self) -> Callable[[Tile], sweep.Choice]:
+        """Return what takes the one penalty there is for every target."""
+        k = len(self.folds)
+
+        def of_tile(targets):
+            unknown = np.full((k, targets.size), np.nan, np.float32)
+            place = np.zeros((k, targets.size), np.int32)
+            return sweep.Choice(*map(jax.device_put, (place, unknown, unknown, place)))
+
+        return of_tile
+
+    def _pooled(self, inner, pool, progress):
+        pool = np.asarray(pool)
+        if pool.shape != (self.num_targets,) or pool.min() < 0:
+            raise ValueError(
+                f"pool must hold a group >= 0 for each of {self.num_targets} targets, got "
+                f"{pool.shape}."
+            )
+        shape = (pool.max() + 1, len(self.folds), len(self.alphas))
+        total, nothing = np.zeros(shape), np.zeros(shape[:2])
+        for columns in progress(self.columns()):
+            targets = self.load(columns)
+            group, own = pool[columns.start : columns.stop], slice(len(columns))
+            costs, null = (np.asarray(x, np.float64) for x in self.curves(inner, targets))
+            unit = self.unit(targets)[own]
+            np.add.at(total, group, np.moveaxis(costs[..., own] * unit, -1, 0))
+            np.add.at(nothing, group, (null[..., own] * unit).T)
+        sizes = np.maximum(np.bincount(pool, minlength=shape[0]), 1)
+        chosen = sweep.best(
+            jax.device_put(np.float32(np.moveaxis(total / sizes[:, None, None], 0, -1))),
+            jax.device_put(np.float32((nothing / sizes[:, None]).T)),
+        )
+
+        def of_tile(targets):
+            columns = targets.columns
+            group = np.zeros(targets.size, int)
+            group[: len(columns)] = pool[columns.start : columns.stop]
+            return sweep.Choice(*(x[:, group] for x in chosen))
+
+        return of_tile
+
+    def score(self, outer: tiles.Sets, targets: Tile, place: Int[Array, "k t"]):
+        """Return r, R2 and the norms of predictions and responses [k t] on held-out samples.
+
+        Norms are in the units of Y.
+        """
+        smallest = jax.device_put(targets.smallest[None])
+        shared = (outer, self.grid)
+        found = self._run(sweep.score, shared, targets, place, smallest, ranks=(2, 2, 2, 2))
+        r, r2, predicted, recorded = map(np.asarray, found)
+        return r, r2, predicted * targets.peak, recorded * targets.peak
+
+    def inner_score(self, choice: sweep.Choice) -> Float[np.ndarray, "k t"]:
+        """Return R2 or r on the inner test samples; R2 is NaN where there is nothing to explain."""
+        cost, null = (np.asarray(x, np.float64) for x in (choice.cost, choice.null))
+        if self.method.criterion == "correlation":
+            return -cost
+        if self.method.criterion == "relative_error":
+            return 1 - cost
+        return 1 - np.divide(cost, null, out=np.full(cost.shape, np.nan), where=null > 0)
+
+
+@functools.cache
+def _divided(function, mesh, num_others, ranks, static):
+    def run(layout, shared, values, *others):
+        return function(shared, tiles.tile(layout, values), *others, **dict(static))
+
+    if mesh is None:
+        return run
+    last = lambda rank: PartitionSpec(*(None,) * (rank - 1), mesh.axis_names)
+    specs = (PartitionSpec(), PartitionSpec(), *(last(2),) * (1 + num_others))
+    results: Any = tuple(map(last, ranks))
+    if function is sweep.choose:
+        results = sweep.Choice(*results)
+    return jax.jit(
+        jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=results, check_vma=False)
+    )
+
+
+def each(
+    function: Callable[[Any], Any],
+    items: Sequence,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> Iterator:
+    """Yield what a function makes of each item; on CPU, of as many at a time as there are cores.
+
+    An eigenproblem gains little from a second thread of LAPACK, and loses much where cores are
+    shared with others, for threads wait for each other: 4 to 9 times as long was measured. Several
+    problems at once do not.
+
+    Args:
+      function: holds several matrices of its size.
+      items: what it is called with.
+      progress: wraps the items.
+    """
+    if jax.default_backend() != "cpu":
+        yield from map(function, progress(items))
+        return
+    workers = min(os.cpu_count() or 1, MAX_WORKERS)
+    with (
+        threadpoolctl.threadpool_limits(1, user_api="blas"),
+        concurrent.futures.ThreadPoolExecutor(workers) as pool,
+    ):
+        for _, result in zip(progress(items), pool.map(function, items), strict=True):
+            yield result
+
+
+def _blocks(num_samples, splits):
+    """Divide the samples that are used into sets that always train and test together."""
+    sides = {side.tobytes(): side for split in splits for side in split}
+    member = np.zeros((num_samples, len(sides)), bool)
+    for column, side in enumerate(sides.values()):
+        member[side, column] = True
+    _, label = np.unique(np.packbits(member, axis=1), axis=0, return_inverse=True)
+    used = member.any(axis=1)
+    return tuple(np.flatnonzero(label == x) for x in np.unique(label[used]))
+
+
+def _pad(indices, length):
+    mask = np.arange(length) < len(indices)
+    padded = np.zeros(length, np.int32)
+    padded[: len(indices)] = indices
+    return padded, mask

@@ -1,0 +1,384 @@
+"""A tile of targets: sample by sample, or as sums over blocks, and how training sets see it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxalign.core.metrics import CONSTANT_TOLERANCE
+from jaxalign.core.solver.ridge import Design
+from jaxalign.core.solver.search import Family, Moments
+
+
+class Rows(NamedTuple):
+    """Which samples are in each training set, and in each test set; padded to common lengths."""
+
+    train: Int[Array, "b R"]
+    train_mask: Bool[Array, "b R"]
+    tests: Int[Array, "u T"]
+    tests_mask: Bool[Array, "u T"]
+
+    def sizes(self) -> Float[Array, " u"]:
+        """Return the number of samples in each test set."""
+        return self.tests_mask.sum(axis=1).astype(jnp.float32)
+
+
+class Blocks(NamedTuple):
+    """Which blocks of samples make up each training set, and each test set."""
+
+    train: Float[Array, "b F"]  # 0 or 1
+    tests: Float[Array, "u F"]
+    count: Float[Array, " F"]  # samples of each block
+
+    def sizes(self) -> Float[Array, " u"]:
+        """Return the number of samples in each test set."""
+        return self.tests @ self.count
+
+
+class Sets(NamedTuple):
+    """b training sets, and u test sets, each of them for one training set."""
+
+    design: Design
+    members: Rows | Blocks
+    source: Int[Array, " u"]  # training set of each test set
+    intercept: Float[Array, ""]  # 1, or 0 where targets are not to be centred
+
+    @property
+    def rows(self) -> Rows:
+        """Members as samples, for what needs them."""
+        assert isinstance(self.members, Rows)
+        return self.members
+
+    @property
+    def is_gram(self) -> bool:
+        """Whether loadings are Gram matrices."""
+        return isinstance(self.members, Blocks)
+
+
+class Trained(NamedTuple):
+    """Targets as the training sets see them."""
+
+    rotated: Float[Array, "b v r"]
+    mean: Float[Array, "b v"]
+
+
+class Samples(NamedTuple):
+    """A tile of targets, sample by sample."""
+
+    values: Float[Array, "n v"]
+
+    def train(self, sets: Sets) -> Trained:
+        """Rotate the targets of every training set."""
+
+        def one(x):
+            basis, train, mask = x
+            keep = mask.astype(jnp.float32)[:, None]
+            rows = self.values[train]
+            mean = (rows * keep).sum(axis=0) / keep.sum()
+            # With an intercept the basis is orthogonal to a constant, without one the mean stays:
+            # it need not be taken out.
+            return Trained(rows.T @ basis.T, mean * sets.intercept)
+
+        members = sets.rows
+        return jax.lax.map(one, (sets.design.basis, members.train, members.train_mask))
+
+    def variance(self, sets: Sets) -> Float[Array, "b v"]:
+        """Return the variance of targets in every training set."""
+
+        def one(x):
+            train, mask = x
+            # About the first sample, where a constant target is 0 without rounding.
+            keep = mask.astype(jnp.float32)[:, None]
+            apart = (self.values[train] - self.values[train[0]][None]) * keep
+            size = keep.sum()
+            return (apart**2).sum(axis=0) / size - (apart.sum(axis=0) / size) ** 2
+
+        return jax.lax.map(one, (sets.rows.train, sets.rows.train_mask))
+
+    def responses(
+        self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
+    ) -> tuple[Float[Array, "T v"], Float[Array, " v"]]:
+        """Return deviations of a test set from the training mean or their own, and its mean."""
+        keep = sets.rows.tests_mask[u].astype(jnp.float32)[:, None]
+        y = (self.values[sets.rows.tests[u]] - trained.mean[sets.source[u]][None]) * keep
+        mean = y.sum(axis=0) / keep.sum()
+        return ((y - mean[None]) * keep if center else y), mean
+
+    def project(
+        self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
+    ) -> tuple[Float[Array, "v r"], Float[Array, " v"]]:
+        """Return products of a test set's responses with loadings, and their squares' sum."""
+        y, _ = self.responses(sets, trained, u, center=center)
+        return y.T @ sets.design.loadings[u], (y**2).sum(axis=0)
+
+    def squares(self, z: Float[Array, "v r"], loadings: Float[Array, "T r"]) -> Float[Array, " v"]:
+        """Sum the squares of predictions."""
+        return ((z @ loadings.T) ** 2).sum(axis=1)
+
+    def squares_of_all(
+        self,
+        rotated: Float[Array, "v r"],
+        spectrum: Float[Array, " r"],
+        family: Family,
+        loadings: Float[Array, "T r"],
+    ) -> Float[Array, "a v"]:
+        """Sum the squares of predictions at every penalty."""
+
+        def some(rows):
+            return (_at_all(rotated, spectrum, family, rows) ** 2).sum(axis=2)
+
+        return jax.lax.map(some, _pieces(loadings)).sum(axis=0)
+
+    def moments(
+        self, z: Float[Array, "v r"], sets: Sets, trained: Trained, u: Int[Array, ""]
+    ) -> tuple[Moments, Float[Array, " v"]]:
+        """Return moments about the mean of a test set, and that mean."""
+        y, mean = self.responses(sets, trained, u, center=True)
+        predicted = z @ sets.design.loadings[u].T
+        b = (predicted * y.T).sum(axis=1)
+        return Moments((y**2).sum(axis=0), b, (predicted**2).sum(axis=1)), mean
+
+
+class Sums(NamedTuple):
+    """A tile of targets, as sums over blocks of samples; no sample is looked at again."""
+
+    products: Float[Array, "F v p"]  # with coordinates of features, about the means of the block
+    means: Float[Array, "F v"]
+    deviations: Float[Array, "F v"]  # squared, about the mean of the block
+    offset: Float[Array, "F p"]  # coordinates of the block means
+    count: Float[Array, " F"]
+
+    def _pool(self, members, about=None):
+        """Return the sums of a union of blocks about its mean, or about that of others."""
+        count = self.count * members
+        around = count if about is None else self.count * about
+        apart, shift = (
+            part - ((around @ part) / around.sum())[None] for part in (self.means, self.offset)
+        )
+        products = jnp.einsum("f,fvp->vp", members, self.products) + (apart.T * count[None]) @ shift
+        return products, members @ self.deviations + count @ apart**2
+
+    def train(self, sets: Sets) -> Trained:
+        """Rotate the targets of every training set."""
+
+        def one(x):
+            basis, members = x
+            products, _ = self._pool(members)
+            count = self.count * members
+            return Trained(products @ basis.T, count @ self.means / count.sum())
+
+        return jax.lax.map(one, (sets.design.basis, sets.members.train))
+
+    def variance(self, sets: Sets) -> Float[Array, "b v"]:
+        """Return the variance of targets in every training set."""
+
+        def one(members):
+            _, squares = self._pool(members)
+            return squares / (self.count * members).sum()
+
+        return jax.lax.map(one, sets.members.train)
+
+    def project(
+        self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
+    ) -> tuple[Float[Array, "v r"], Float[Array, " v"]]:
+        """Return products of a test set's responses with loadings, and their squares' sum."""
+        b = sets.source[u]
+        about = None if center else sets.members.train[b]
+        members = sets.members.tests[u]
+        products, squares = self._pool(members, about)
+        if center:  # what rounding makes of a constant target is no variance
+            size = (self.count * members).sum()
+            rounding = 4 * jnp.finfo(jnp.float32).eps * jnp.abs(self.means).max(axis=0)
+            squares = jnp.where(squares > size * rounding**2, squares, 0.0)
+        return products @ sets.design.basis[b].T, squares
+
+    def squares(self, z: Float[Array, "v r"], loadings: Float[Array, "r r"]) -> Float[Array, " v"]:
+        """Sum the squares of predictions."""
+        return ((z @ loadings) * z).sum(axis=1)
+
+    def squares_of_all(
+        self,
+        rotated: Float[Array, "v r"],
+        spectrum: Float[Array, " r"],
+        family: Family,
+        loadings: Float[Array, "r r"],
+    ) -> Float[Array, "a v"]:
+        """Sum the squares of predictions at every penalty."""
+        divisors = family.weights @ (1 / (spectrum[None] + family.pivots[:, None]))
+
+        def some(x):
+            rows, w, d = x
+            products = _at_all(rotated, spectrum, family, rows)
+            return (products * w.T[None] * d.T[:, None]).sum(axis=2)
+
+        # A Gram matrix is symmetric: its rows are its columns.
+        return jax.lax.map(some, tuple(map(_pieces, (loadings, rotated.T, divisors.T)))).sum(axis=0)
+
+    def moments(
+        self, z: Float[Array, "v r"], sets: Sets, trained: Trained, u: Int[Array, ""]
+    ) -> tuple[Moments, Float[Array, " v"]]:
+        """Return moments about the mean of a test set, and that mean."""
+        t, yy = self.project(sets, trained, u, center=True)
+        count = self.count * sets.members.tests[u]
+        mean = count @ self.means / count.sum() - trained.mean[sets.source[u]]
+        return Moments(yy, (z * t).sum(axis=1), self.squares(z, sets.design.loadings[u])), mean
+
+
+Targets = Samples | Sums
+
+# Rows of loadings at a time where products are held for all penalties.
+PIECE = 256
+
+
+def _pieces(x):
+    """Divide rows [T c] into even pieces [s t c]; zeros fill the last."""
+    number = -(-len(x) // PIECE)
+    size = -(-len(x) // number)
+    return jnp.pad(x, ((0, number * size - len(x)), (0, 0))).reshape(number, size, -1)
+
+
+def _at_all(rotated, spectrum, family, rows):
+    """Return products [a v t] of the rows of loadings [t r] with slopes at every penalty."""
+    parts = jax.lax.map(
+        lambda alpha: (rotated * (1 / (spectrum + alpha))[None]) @ rows.T, family.pivots
+    )
+    return jnp.tensordot(family.weights, parts, axes=1)
+
+
+@jax.jit(static_argnames=("intercept",))
+def normalize(
+    block: Float[Array, "n v"], *, intercept: bool
+) -> tuple[Float[Array, "n v"], Float[Array, " v"], Float[Array, " v"], Float[Array, " v"]]:
+    """Bring targets to mean 0, if there is an intercept, and to 1 as their largest value.
+
+    Args:
+      block: a tile of targets.
+      intercept: take the mean out.
+
+    Returns:
+      The targets; their means; what they were divided by, 1 for a constant one; and the largest
+      value before, which is not finite if any of the target is not.
+    """
+    largest = jnp.abs(block).max(axis=0)
+    mean = jnp.zeros_like(largest)
+    if intercept:
+        mean = block.mean(axis=0)
+        # Once more, for the digits that the first mean of large values lost.
+        mean = mean + (block - mean[None]).mean(axis=0)
+    block = block - mean[None]
+    peak = jnp.abs(block).max(axis=0)
+    # Of a constant target rounding is left.
+    varies = peak > 4 * jnp.finfo(jnp.float32).eps * largest
+    peak = jnp.where(varies, peak, 1.0)
+    return jnp.where(varies[None], block / peak[None], 0.0), mean, peak, largest
+
+
+class Layout(NamedTuple):
+    """Blocks of samples, and the coordinates of their features (`ridge.Statistics`)."""
+
+    blocks: tuple[Int[Array, " _"], ...]
+    coordinates: tuple[Float[Array, "_ p"], ...]
+    offset: Float[Array, "F p"]
+    count: Float[Array, " F"]
+
+
+@jax.jit
+@jax.default_matmul_precision("highest")
+def tile(layout: Layout | None, values: Float[Array, "n v"]) -> Targets:
+    """Return targets as they are, or their sums over blocks of samples."""
+    if layout is None:
+        return Samples(values)
+    rows = [values[block] for block in layout.blocks]
+    means = jnp.stack([block.mean(axis=0) for block in rows])
+    apart = [_about(block, mean) for block, mean in zip(rows, means, strict=True)]
+    products = [y.T @ x for y, x in zip(apart, layout.coordinates, strict=True)]
+    squares = jnp.stack([(block**2).sum(axis=0) for block in apart])
+    return Sums(jnp.stack(products), means, squares, layout.offset, layout.count)
+
+
+def _about(block, mean):
+    """Deviations from the mean; none where rounding is all that they are."""
+    apart = block - mean[None]
+    varies = jnp.abs(apart).max(axis=0) > 4 * jnp.finfo(jnp.float32).eps * jnp.abs(block).max(
+        axis=0
+    )
+    return jnp.where(varies[None], apart, 0.0)
+
+
+class Tile(NamedTuple):
+    """Targets on the device, centred, with 1 as their largest value; zeros fill the last tile."""
+
+    values: Float[Array, "n t"]
+    mean: Float[np.ndarray, " t"]
+    peak: Float[np.ndarray, " t"]
+    smallest: Float[np.ndarray, " t"]  # standard deviation of what counts as constant
+    columns: range
+
+    @property
+    def size(self) -> int:
+        """Number of targets, padding included."""
+        return self.values.shape[1]
+
+    def __len__(self) -> int:
+        """Number of targets, without padding."""
+        return len(self.columns)
+
+
+def load(Y: Any, columns: range, width: int, *, intercept: bool) -> Tile:
+    """Read targets, and bring them to a baseline and a unit that float32 can hold.
+
+    Scores do not depend on these. What is float32 is normalised on the device.
+
+    Args:
+      Y: responses [n v]; see `read`.
+      columns: which of them.
+      width: of the tile.
+      intercept: take means out.
+
+    Raises:
+      ValueError: if a target holds NaN or infinity.
+    """
+    block = read(Y, columns)
+    fill = width - len(columns)
+    block = np.pad(block, ((0, 0), (0, fill))) if fill else block
+    if block.dtype == np.float32:
+        values, *others = normalize(jax.device_put(block), intercept=intercept)
+        mean, peak, largest = (np.asarray(x, np.float64) for x in others)
+    else:
+        values, mean, peak, largest = _normalize(block, intercept)
+    if not np.isfinite(largest).all():
+        raise ValueError(
+            "Y must be finite: it holds NaN or infinity in columns "
+            f"{columns.start}..{columns.stop - 1}."
+        )
+    smallest = (CONSTANT_TOLERANCE * largest / peak).astype(np.float32)
+    return Tile(values, mean, peak, smallest, columns)
+
+
+def read(Y: Any, columns: range) -> Float[np.ndarray, "n t"]:
+    """Read some columns of responses, as float32 if they are that, else as float64.
+
+    Args:
+      Y: responses [n v], an array, or anything that slices as one, such as a tensorstore array.
+      columns: which of them.
+    """
+    block = Y[:, columns.start : columns.stop]
+    if hasattr(block, "read"):  # a tensorstore array
+        block = block.read().result()
+    block = np.asarray(block)
+    return block if block.dtype == np.float32 else block.astype(np.float64)
+
+
+def _normalize(block, intercept):
+    """Do what `normalize` does, in float64."""
+    largest = np.abs(block).max(axis=0)
+    block = np.where(np.isfinite(largest), block, 0.0)  # refused, but not by a warning of NumPy's
+    mean = block.mean(axis=0) if intercept else np.zeros(block.shape[1])
+    block = block - mean
+    peak = np.abs(block).max(axis=0)
+    varies = peak > 64 * np.finfo(np.float64).eps * np.nan_to_num(largest)
+    peak = np.where(varies, peak, 1.0)
+    values = np.where(varies, block / peak, 0.0)
+    return jax.device_put(values.astype(np.float32)), mean, peak, largest

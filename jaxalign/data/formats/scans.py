@@ -1,0 +1,210 @@
+"""One scan and its mask or labels: volumes (NIfTI), grayordinates (CIFTI), surfaces (GIFTI)."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxalign.data.formats import coordinates, imaging
+from jaxalign.errors import InputError
+
+_TIME_UNITS_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
+
+
+class Scan(NamedTuple):
+    """What a scan holds where its atlas is not 0."""
+
+    values: Float[np.ndarray, "n v"]
+    label: Int[np.ndarray, " v"]
+    place: list[str]  # of each: x-y-z, or vertex, behind the structure in CIFTI
+    names: dict[int, str]  # of labels, where the atlas has them; else empty
+    # Of volumes whose header names the space of their affine; see data/formats/coordinates.py.
+    coordinates: Float[np.ndarray, "_ 3"] = coordinates.NONE
+    space: str = ""
+
+
+def read(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
+    """Read a scan in a mask or in labels.
+
+    Args:
+      image: 4-D NIfTI, `.dtseries.nii`, or GIFTI with an array per TR.
+      atlas: of the same kind, on the same grid; 0 is outside.
+      tr_s: repetition time that the header must tell, where it tells any.
+
+    Raises:
+      InputError: if a file is damaged, kinds or grids differ, or the header tells of another TR.
+    """
+    kinds = [_kind(path) for path in (image, atlas)]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"{atlas} must be of the kind of {image}, {kinds[0]}, found {kinds[1]}.")
+    scan = {"NIfTI": _volumes, "CIFTI": _grayordinates, "GIFTI": _surface}[kinds[0]](
+        image, atlas, tr_s
+    )
+    if not len(scan.label):
+        raise InputError(f"{atlas} must mark something, found nothing above 0.")
+    return scan
+
+
+def _kind(path: pathlib.Path) -> str:
+    if path.name.endswith((".dtseries.nii", ".dlabel.nii", ".dscalar.nii")):
+        return "CIFTI"
+    if path.name.endswith(".ptseries.nii"):
+        raise InputError(
+            f"{path} is parcellated already: give the .dtseries.nii and a .dlabel.nii."
+        )
+    if path.name.endswith((".nii", ".nii.gz")):
+        return "NIfTI"
+    if path.name.endswith(".gii"):
+        return "GIFTI"
+    raise InputError(f"{path} must be .nii, .nii.gz, .dtseries.nii or .gii, by its name.")
+
+
+def _check_tr(path: pathlib.Path, found_s: float, tr_s: float) -> None:
+    """Refuse another TR than expected; a header that has 0 tells of none."""
+    if found_s != 0 and abs(found_s - tr_s) > 1e-3 * tr_s:
+        raise InputError(f"{path}: its header tells of a TR of {found_s:g} s, tr_s is {tr_s:g} s.")
+
+
+def _volumes(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
+    opened = imaging.volume(image, ndim=4)
+    labels, affine = imaging.label_volume(atlas)
+    imaging.same_grid(image, opened.shape[:3], opened.affine, atlas, labels.shape, affine)
+    unit = opened.header.get_xyzt_units()[1]
+    if unit not in _TIME_UNITS_S:
+        raise InputError(f"{image}: its fourth dimension must be time, found unit {unit!r}.")
+    _check_tr(image, float(opened.header.get_zooms()[3]) * _TIME_UNITS_S[unit], tr_s)
+    mask = labels > 0
+    places = np.argwhere(mask)
+    # nibabel takes the affine of the sform, and where that has no code of the qform.
+    header = opened.header
+    code = int(header["sform_code"]) or int(header["qform_code"])
+    space = coordinates.NIFTI.get(code, "")
+    xyz = coordinates.NONE
+    if space:
+        xyz = places @ opened.affine[:3, :3].T + opened.affine[:3, 3]
+    return Scan(
+        values=imaging.masked(opened, image, mask),
+        label=labels[mask],
+        place=[f"{x}-{y}-{z}" for x, y, z in places.tolist()],
+        names={},
+        coordinates=xyz,
+        space=space,
+    )
+
+
+def _grayordinates(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
+    """Join data and labels by structure and vertex or voxel: files may leave out different ones."""
+    with imaging.reading(image) as nib:
+        data = nib.load(image)
+        time, models = _axes(nib, data, image, nib.cifti2.SeriesAxis)
+        values = np.asarray(data.dataobj)
+    if time.unit != "SECOND":
+        raise InputError(f"{image}: the first dimension must be time, found {time.unit!r}.")
+    _check_tr(image, float(time.step), tr_s)
+    with imaging.reading(atlas) as nib:
+        labelled = nib.load(atlas)
+        kinds = (nib.cifti2.LabelAxis, nib.cifti2.ScalarAxis)
+        maps, label_models = _axes(nib, labelled, atlas, kinds)
+        if len(maps) != 1:
+            raise InputError(f"{atlas} must hold one map, found {len(maps)}.")
+        label = imaging.whole_numbers(np.asarray(labelled.dataobj)[0], atlas)
+        names = {}
+        if isinstance(maps, nib.cifti2.LabelAxis):
+            names = {int(key): name for key, (name, _) in maps.label[0].items()}
+    _check_volumes(image, models, atlas, label_models)
+    column = {place: i for i, place in enumerate(_places(models))}
+    inside = np.flatnonzero(label > 0)
+    places = _places(label_models)
+    wanted = [places[i] for i in inside]
+    if lost := [place for place in wanted if place not in column]:
+        raise InputError(
+            f"{image} must hold every grayordinate that {atlas} labels: {len(lost)} of "
+            f"{len(wanted)} are missing, the first is {lost[0]}."
+        )
+    index = [column[place] for place in wanted]
+    return Scan(values[:, index].astype(np.float32), label[inside], wanted, names)
+
+
+def _axes(nib: Any, image: Any, path: pathlib.Path, first: Any) -> tuple[Any, Any]:
+    """Return both axes of a CIFTI image, the first of a given kind, the second of brain models."""
+    if not isinstance(image, nib.Cifti2Image):
+        raise InputError(f"{path} must be CIFTI, found {type(image).__name__}.")
+    found = [image.header.get_axis(i) for i in range(len(image.shape))]
+    wanted = (first, nib.cifti2.BrainModelAxis)
+    if len(found) != 2 or not all(map(isinstance, found, wanted)):
+        raise InputError(
+            f"{path} must have rows of time or maps and columns of grayordinates, found "
+            f"{' x '.join(type(axis).__name__ for axis in found)}."
+        )
+    return found[0], found[1]
+
+
+def _places(models: Any) -> list[str]:
+    """Name each grayordinate by structure and vertex, or voxel."""
+    short = [str(name).removeprefix("CIFTI_STRUCTURE_").lower() for name in models.name]
+    return [
+        f"{name}.{vertex}" if vertex >= 0 else f"{name}.{x}-{y}-{z}"
+        for name, vertex, (x, y, z) in zip(
+            short, models.vertex.tolist(), models.voxel.tolist(), strict=True
+        )
+    ]
+
+
+def _check_volumes(image: pathlib.Path, models: Any, atlas: pathlib.Path, others: Any) -> None:
+    """Hold surfaces and the grid of voxels against each other where both files have them."""
+    for name in models.nvertices.keys() & others.nvertices.keys():
+        if models.nvertices[name] != others.nvertices[name]:
+            raise InputError(
+                f"{atlas} must have the surface of {image}, {models.nvertices[name]} vertices of "
+                f"{name}, found {others.nvertices[name]}."
+            )
+    if models.volume_shape is not None and others.volume_shape is not None:
+        imaging.same_grid(
+            image,
+            tuple(models.volume_shape),
+            models.affine,
+            atlas,
+            tuple(others.volume_shape),
+            others.affine,
+        )
+
+
+def _surface(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
+    with imaging.reading(image) as nib:
+        data = nib.load(image)
+        if not isinstance(data, nib.GiftiImage):
+            raise InputError(f"{image} must be GIFTI, found {type(data).__name__}.")
+        series = [array.data for array in data.darrays]
+    if len(series) < 2 or any(array.ndim != 1 for array in series):
+        shapes = sorted({array.shape for array in series})
+        raise InputError(
+            f"{image} must hold an array per TR, each of one value per vertex, found "
+            f"{len(series)} of shape {', '.join(map(str, shapes))}."
+        )
+    with imaging.reading(atlas) as nib:
+        labelled = nib.load(atlas)
+        if len(labelled.darrays) != 1:
+            raise InputError(f"{atlas} must hold one array, found {len(labelled.darrays)}.")
+        label = imaging.whole_numbers(labelled.darrays[0].data, atlas)
+        names = {int(key): name for key, name in labelled.labeltable.get_labels_as_dict().items()}
+    sizes = sorted({len(array) for array in series})
+    if sizes != [len(label)] or label.ndim != 1:
+        raise InputError(
+            f"{atlas} must have the vertices of {image}, {sizes[-1]}, found {label.shape}."
+        )
+    step = data.meta.get("TimeStep")
+    if step is not None:
+        _check_time_step(image, step, tr_s)
+    inside = np.flatnonzero(label > 0)
+    values = np.stack([array[inside] for array in series]).astype(np.float32)
+    return Scan(values, label[inside], [str(i) for i in inside.tolist()], names)
+
+
+def _check_time_step(path: pathlib.Path, step: str, tr_s: float) -> None:
+    """Hold the header's step against the TR: some programs write it in seconds, some in ms."""
+    try:
+        found = float(step)
+    except ValueError as error:
+        raise InputError(f"{path}: TimeStep must be a number, found {step!r}.") from error
+    _check_tr(path, found / 1000 if found > 100 * tr_s else found, tr_s)

@@ -1,0 +1,276 @@
+"""Anyone's own scans: NIfTI, CIFTI or GIFTI with masks or parcels, in a directory with two tables.
+
+`stimuli.csv` is that of `data/sets/plain.py`. `images.csv` has a row per scan (GIFTI: per
+hemisphere):
+
+  subject, run     whose and which; runs are those of the stimuli
+  image            4-D `.nii`/`.nii.gz`, `.dtseries.nii`, or `.func.gii` with an array per TR
+  atlas            mask or labels on the same grid: 3-D `.nii`/`.nii.gz`, `.dlabel.nii` or
+                   `.dscalar.nii`, `.label.gii` or `.shape.gii`; 0 is outside
+  targets          "voxels" (or vertices): each is a target; "means": the mean of each label is
+  tr_s             repetition time, which is held against the header
+  start_s          start of the first TR on the clock of the stimuli
+  labels           optional: a CSV with the columns label and roi, where `atlas` has no names
+  hemisphere       GIFTI only: L or R
+
+Paths are relative to the directory. Voxels are comparable across subjects where all of these share
+one atlas (or one per hemisphere), and means of labels always are. Voxels of volumes have
+coordinates, in the space that the header names (sform_code, else qform_code; 4 is MNI152).
+"""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.data.formats import coordinates, scans, tables
+from jaxalign.data.formats import recordings as arrays
+from jaxalign.data.formats.recordings import Recording
+from jaxalign.data.schema import Responses, Stimuli, naming
+from jaxalign.data.sets import plain
+from jaxalign.errors import InputError
+
+TABLE = "images.csv"
+STIMULI = "stimuli.csv"
+COLUMNS = ("subject", "run", "image", "atlas", "targets", "tr_s", "start_s")
+TARGETS = ("voxels", "means")
+HEMISPHERES = ("L", "R")
+
+
+class Row(NamedTuple):
+    """A row of `images.csv`."""
+
+    subject: str
+    run: str
+    image: pathlib.Path
+    atlas: pathlib.Path
+    targets: str
+    tr_s: float
+    start_s: float
+    labels: pathlib.Path | None
+    hemisphere: str
+
+
+def files(root: pathlib.Path) -> list[pathlib.Path]:
+    """Return both tables, and the files that `images.csv` names.
+
+    Args:
+      root: the directory.
+
+    Raises:
+      InputError: if one is missing, or a table is malformed.
+    """
+    both = arrays.need(str(root), [root / STIMULI, root / TABLE])
+    named = []
+    for row in _rows(root):
+        named += [row.image, row.atlas, *([row.labels] if row.labels else [])]
+    return arrays.need(str(root), [*both, *dict.fromkeys(named)])
+
+
+def stimuli(root: pathlib.Path) -> Stimuli:
+    """Read the table of stimuli.
+
+    Raises:
+      InputError: if it is malformed.
+    """
+    return plain.read_stimuli(files(root)[0])
+
+
+def responses(root: pathlib.Path) -> Responses:
+    """Read all scans: runs below each other, hemispheres and subjects side by side.
+
+    Raises:
+      InputError: if a file is damaged, the atlas does not fit the image, a label has no name, the
+        header tells of another TR, or subjects do not have the same runs.
+    """
+    files(root)
+    path = root / TABLE
+    rows = _rows(root)
+    tr_s = _same(path, rows, "tr_s")
+    by_subject: dict[str, dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        own = by_subject.setdefault(row.subject, {})
+        if (row.run, row.hemisphere) in own:
+            raise InputError(
+                f"{path} must have one row per subject, run and hemisphere, found two of "
+                f"{row.subject!r}, {row.run!r}{', ' * bool(row.hemisphere)}{row.hemisphere}."
+            )
+        own[row.run, row.hemisphere] = row
+    atlases = {(row.hemisphere, row.atlas) for row in rows}
+    is_shared = len(atlases) == len({row.hemisphere for row in rows})
+    lengths: dict[str, tuple[int, float]] = {}
+    recordings = [
+        _recording(path, subject, own, lengths, is_shared) for subject, own in by_subject.items()
+    ]
+    run = [name for name, (size, _) in lengths.items() for _ in range(size)]
+    columns = arrays.beside(recordings, run)
+    with naming(path):
+        return Responses(
+            run=run,
+            units="as in the images",
+            time_s=np.concatenate([start + tr_s * np.arange(n) for n, start in lengths.values()]),
+            tr_s=tr_s,
+            **columns,
+        )
+
+
+def _recording(
+    path: pathlib.Path,
+    subject: str,
+    rows: dict[tuple[str, str], Row],
+    lengths: dict[str, tuple[int, float]],
+    is_shared: bool,
+) -> Recording:
+    """Read the scans of a subject, and hold their lengths against those of the subjects before."""
+    runs = list(dict.fromkeys(run for run, _ in rows))
+    hemispheres = list(dict.fromkeys(hemisphere for _, hemisphere in rows))
+    if len(rows) != len(runs) * len(hemispheres):
+        raise InputError(f"{path} must have every hemisphere in every run of subject {subject!r}.")
+    if lengths and set(runs) != set(lengths):
+        raise InputError(
+            f"{path} must have the same runs for every subject, {', '.join(lengths)}, but "
+            f"{subject!r} has {', '.join(runs)}."
+        )
+    parts, names, places = [], None, []
+    for run in list(lengths) or runs:
+        beside, own_names = [], []
+        for hemisphere in hemispheres:
+            row = rows[run, hemisphere]
+            values, roi, target, where = _targets(row)
+            found = (len(values), row.start_s)
+            if lengths.setdefault(run, found) != found:
+                raise InputError(
+                    f"{row.image}: run {run!r} must have {lengths[run][0]} TRs from "
+                    f"{lengths[run][1]} s on as in the rows before, found {found[0]} from "
+                    f"{found[1]} s on."
+                )
+            prefix = "" if is_shared or row.targets == "means" else f"{subject}."
+            side = f"{hemisphere}." if hemisphere else ""
+            own_names += [(r, f"{prefix}{side}{t}") for r, t in zip(roi, target, strict=True)]
+            beside.append(values)
+            places.append(where)
+        if names not in (None, own_names):
+            raise InputError(
+                f"{path}: the atlas must mark the same targets in every run of subject "
+                f"{subject!r}, but in {run!r} it marks others."
+            )
+        names = own_names
+        parts.append(np.concatenate(beside, axis=1))
+    labels = names or []
+    # Two hemispheres are two images of one run, and the table names both.
+    images = {run: row.image if len(hemispheres) == 1 else path for (run, _), row in rows.items()}
+    return Recording(
+        subject,
+        np.concatenate(parts),
+        [roi for roi, _ in labels],
+        [name for _, name in labels],
+        images,
+        *_where(places),
+    )
+
+
+class _Places(NamedTuple):
+    """Where the targets of a scan lie; see data/formats/coordinates.py."""
+
+    coordinates: Float[np.ndarray, "_ 3"] = coordinates.NONE
+    space: str = ""
+
+
+def _where(places: list[_Places]) -> _Places:
+    """Return where the targets of a subject lie: known if all of the subject's scans agree."""
+    first = places[0]
+    agree = all(x.space == first.space for x in places) and all(
+        np.abs(x.coordinates - first.coordinates).max(initial=0) < 1e-2 for x in places
+    )
+    return first if agree else _Places()
+
+
+def _targets(row: Row) -> tuple[Float[np.ndarray, "n v"], list[str], list[str], _Places]:
+    """Read the targets of a scan, with their ROIs and names, and where they lie.
+
+    A mean over a label lies nowhere.
+    """
+    scan = scans.read(row.image, row.atlas, row.tr_s)
+    names = _names(row, scan)
+    if row.targets == "voxels":
+        roi = [names[i] for i in scan.label.tolist()]
+        return scan.values, roi, scan.place, _Places(scan.coordinates, scan.space)
+    present = np.unique(scan.label)
+    means = [scan.values[:, scan.label == i].mean(axis=1, dtype=np.float64) for i in present]
+    return (
+        np.stack(means, axis=1).astype(np.float32),
+        [names[i] for i in present.tolist()],
+        ["mean"] * len(present),
+        _Places(),
+    )
+
+
+def _names(row: Row, scan: scans.Scan) -> dict[int, str]:
+    """Return the ROI of each label in the scan."""
+    found = set(scan.label.tolist())
+    source = row.labels or row.atlas
+    names = scan.names
+    if row.labels:
+        table = tables.read(row.labels, ("label", "roi"))
+        numbers = tables.numbers(row.labels, table, "label")
+        names = {int(x): roi for x, roi in zip(numbers, table["roi"], strict=True)}
+    elif not names:
+        if found != {1}:
+            raise InputError(
+                f"{row.atlas} has no names of labels, so it must be a mask of 0 and 1, found "
+                f"{max(found)}: name them in a table of `labels`."
+            )
+        return {1: row.atlas.name.split(".")[0]}
+    if unknown := sorted(found - names.keys()):
+        raise InputError(f"{source} must name every label of {row.atlas}: {unknown[0]} is missing.")
+    used = [names[i] for i in sorted(found)]
+    if row.targets == "means" and len(set(used)) < len(used):
+        twice = next(x for x in used if used.count(x) > 1)
+        raise InputError(f"{source} must name each label differently, found {twice!r} twice.")
+    return names
+
+
+def _same(path: pathlib.Path, rows: list[Row], name: str) -> Any:
+    values = list(dict.fromkeys(getattr(row, name) for row in rows))
+    if len(values) != 1:
+        raise InputError(f"{path}: {name} must be the same in every row, found {values}.")
+    return values[0]
+
+
+def _rows(root: pathlib.Path) -> list[Row]:
+    path = root / TABLE
+    table = tables.read(path, COLUMNS)
+    tr_s, start_s = (tables.numbers(path, table, name) for name in ("tr_s", "start_s"))
+    rows = []
+    for i, cells in enumerate(table.to_dict("records")):
+        for name in ("subject", "run", "image", "atlas"):
+            if not cells[name].strip():
+                raise InputError(f"{path}: {name} must not be empty, but is in row {i + 1}.")
+        row = Row(
+            subject=cells["subject"],
+            run=cells["run"],
+            image=root / cells["image"],
+            atlas=root / cells["atlas"],
+            targets=cells["targets"],
+            tr_s=float(tr_s[i]),
+            start_s=float(start_s[i]),
+            labels=root / cells["labels"] if cells.get("labels") else None,
+            hemisphere=cells.get("hemisphere", ""),
+        )
+        is_surface = row.image.name.endswith(".gii")
+        if row.hemisphere not in (HEMISPHERES if is_surface else ("",)):
+            raise InputError(
+                f"{path}: hemisphere must be L or R for GIFTI and empty otherwise, found "
+                f"{row.hemisphere!r} in row {i + 1}."
+            )
+        if row.targets not in TARGETS:
+            raise InputError(
+                f"{path}: targets must be one of {', '.join(TARGETS)}, found {row.targets!r} in "
+                f"row {i + 1}."
+            )
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path} must have at least one row, found none.")
+    _same(path, rows, "targets")
+    return rows

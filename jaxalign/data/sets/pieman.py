@@ -1,0 +1,111 @@
+"""Pie Man: 36 people hear a story of seven and a half minutes (fMRI, 100 nodes of the brain).
+
+Time courses of 100 nodes of a topographic factor analysis that all subjects share, 300 TRs of
+1.5 s. The words and their times do not come with it, so that it serves ceilings and correlations
+between subjects. Licence MIT (hypertools).
+
+Source: Simony et al. (2016), Nature Communications 7, 12141; file of ContextLab/hypertools.
+"""
+
+import pathlib
+import zlib
+
+import numpy as np
+import scipy.io
+from scipy.io.matlab import MatReadError
+
+from jaxalign.data.formats import recordings
+from jaxalign.data.formats import verify as verify_lib
+from jaxalign.data.schema import Responses, naming
+from jaxalign.errors import InputError
+
+FILE = "pieman_fmri_36subj/examples/sample_data/weights.mat"
+VARIABLE = "weights"
+TR_S = 1.5
+RUN = "pieman"
+EXPECTED = {
+    "subjects": verify_lib.exactly(36),
+    "TRs": verify_lib.exactly(300),
+    "nodes": verify_lib.exactly(100),
+    "sum of magnitudes": verify_lib.about(632975.86386),
+}
+
+
+def files(root: pathlib.Path, *, verify: bool) -> list[pathlib.Path]:
+    """Return the one file.
+
+    Raises:
+      InputError: if it is missing.
+    """
+    del verify
+    return recordings.need("pieman", [root / FILE])
+
+
+def responses(root: pathlib.Path, *, verify: bool) -> Responses:
+    """Read the time courses of all subjects; they are called by their place in the file, from 1.
+
+    Args:
+      root: data root.
+      verify: whether to hold the file against the counts and the sum of the published one.
+
+    Raises:
+      InputError: if the file is damaged, does not hold one table of the same size per subject, or
+        is not the published one.
+    """
+    (path,) = files(root, verify=verify)
+    tables = _tables(path)
+    shape = tables[0].shape
+    for i, table in enumerate(tables):
+        if table.ndim != 2 or table.dtype.kind != "f" or table.shape != shape:
+            raise InputError(
+                f"{path}: {VARIABLE}{{{i + 1}}} must be numbers in TRs x nodes as the first, which "
+                f"is {shape}, found {table.dtype} of shape {table.shape}."
+            )
+    num_trs, num_nodes = shape
+    subjects = [f"s{i + 1:02d}" for i in range(len(tables))]
+    values = np.concatenate(tables, axis=1).astype(np.float64)
+    with naming(path):
+        found = Responses(
+            values=values,
+            run=[RUN] * num_trs,
+            subject=[s for s in subjects for _ in range(num_nodes)],
+            roi=["network"] * values.shape[1],
+            target=[f"node{i + 1:03d}" for i in range(num_nodes)] * len(subjects),
+            units="weight of the node",
+            time_s=TR_S * np.arange(num_trs),
+            tr_s=TR_S,
+        )
+    if verify:
+        facts = {
+            "subjects": len(tables),
+            "TRs": num_trs,
+            "nodes": num_nodes,
+            "sum of magnitudes": float(np.abs(values).sum()),
+        }
+        verify_lib.check(path, "Pie Man", facts, EXPECTED)
+    return found
+
+
+def _tables(path: pathlib.Path) -> list[np.ndarray]:
+    """Read the cell array: one table per subject."""
+    # SciPy's reader trips over a damaged file in many ways, one of them a variable without value.
+    damaged = (
+        *(MatReadError, OSError, ValueError, TypeError, LookupError, EOFError, NameError),
+        zlib.error,
+    )
+    try:
+        content = scipy.io.loadmat(str(path))
+    except damaged as error:
+        raise InputError(
+            f"{path} must be a whole MATLAB file (v5): {recordings.line(error)}."
+        ) from error
+    names = [name for name in content if not name.startswith("__")]
+    if VARIABLE not in content:
+        raise InputError(f"{path} must hold the variable {VARIABLE!r}, found {names}.")
+    cells = content[VARIABLE]
+    if cells.dtype != object or cells.size == 0:
+        raise InputError(
+            f"{path}: {VARIABLE} must be a cell array with a table per subject, found "
+            f"{cells.dtype} of shape {cells.shape}."
+        )
+    return list(cells.ravel())

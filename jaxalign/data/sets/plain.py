@@ -1,0 +1,267 @@
+"""Anyone's own data: a directory with `stimuli.csv`, and responses or behaviour or both.
+
+`stimuli.csv` has the columns stimulus_id, text and passage; for words with times onset_s and
+offset_s too; and optionally run (else the passage where there are times, and one session for all
+where there are none).
+
+`responses.npz` has one array per attribute of `schema.Responses`; with coordinates (in mm, a row
+for each target) and their space, such as MNI152, scores can be drawn on a brain. In its place
+`responses.parquet` has one row per value or one per sample. A sample is a stimulus_id, or a time_s
+(start of the TR) with tr_s; units says what the values are measured in; run is optional as above.
+
+  long: stimulus_id | time_s, tr_s; [run]; subject, roi, target, value; units
+  wide: stimulus_id | time_s, tr_s; [run]; units; and a column `subject/roi/target` per target
+
+`behavior.csv` has one row per reading: stimulus_id, participant, reading_time_ms and
+word_in_sentence (from 1). What was not read has no row. Where there are only means, the participant
+is "mean".
+"""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jaxalign.data.formats import recordings, tables
+from jaxalign.data.schema import Behavior, Responses, Stimuli, naming
+from jaxalign.errors import InputError
+
+REQUIRED = ("stimulus_id", "text", "passage")
+TIMES = ("onset_s", "offset_s")
+SESSION = "session"
+STIMULI, NPZ, PARQUET, BEHAVIOR = (
+    *("stimuli.csv", "responses.npz", "responses.parquet", "behavior.csv"),
+)
+_COLUMN = ("subject", "roi", "target")
+_SAMPLE = ("stimulus_id", "time_s", "tr_s", "run", "units")
+
+
+def files(root: pathlib.Path) -> list[pathlib.Path]:
+    """Return the files that are there.
+
+    Args:
+      root: the directory.
+
+    Raises:
+      InputError: if the stimuli are missing, responses and behaviour are, or there are two files
+        of responses.
+    """
+    if not (root / STIMULI).is_file():
+        raise InputError(f"data set {root} must hold {STIMULI}: there is no such file.")
+    found = [root / name for name in (NPZ, PARQUET, BEHAVIOR) if (root / name).is_file()]
+    if not found:
+        raise InputError(
+            f"data set {root} must hold {NPZ}, {PARQUET} or {BEHAVIOR}: there is no such file."
+        )
+    if {root / NPZ, root / PARQUET} <= set(found):
+        raise InputError(f"data set {root} must hold {NPZ} or {PARQUET}, found both.")
+    return [root / STIMULI, *found]
+
+
+def stimuli(root: pathlib.Path) -> Stimuli:
+    """Read the table of stimuli.
+
+    Raises:
+      InputError: as `read_stimuli`.
+    """
+    return read_stimuli(files(root)[0])
+
+
+def read_stimuli(path: pathlib.Path) -> Stimuli:
+    """Read a table of stimuli.
+
+    Raises:
+      InputError: if a column is missing, the times are not numbers, an id is there twice, or
+        words overlap.
+    """
+    table = tables.read(path, REQUIRED)
+    if ("onset_s" in table) != ("offset_s" in table):
+        raise InputError(f"{path} must have both onset_s and offset_s, or neither.")
+    times = {name: tables.numbers(path, table, name) for name in TIMES if name in table}
+    if "run" in table:
+        run = table["run"].tolist()
+    else:
+        run = table["passage"].tolist() if times else [SESSION] * len(table)
+    with naming(path):
+        return Stimuli(
+            stimulus_id=table["stimulus_id"].tolist(),
+            text=table["text"].tolist(),
+            passage=table["passage"].tolist(),
+            run=run,
+            unit="word" if times else "sentence",
+            **times,
+        )
+
+
+def responses(root: pathlib.Path) -> Responses:
+    """Read the responses, of either file.
+
+    Raises:
+      InputError: if there are none, or the file is not what it must be.
+    """
+    found = files(root)
+    if root / NPZ in found:
+        return Responses.load(root / NPZ)
+    path = root / PARQUET
+    if path not in found:
+        raise InputError(
+            f"data set {root} has no responses: it has {STIMULI} and {BEHAVIOR}, and lacks {NPZ} "
+            f"and {PARQUET}."
+        )
+    try:
+        table = pq.read_table(path).to_pandas()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} must be a whole Parquet file: {recordings.line(error)}."
+        ) from error
+    return _long(path, table) if "value" in table else _wide(path, table)
+
+
+def behavior(root: pathlib.Path) -> Behavior:
+    """Read the readings.
+
+    Raises:
+      InputError: if there are none, a column is missing, a cell is no number, or a participant
+        has two times for a word.
+    """
+    path = root / BEHAVIOR
+    if path not in files(root):
+        raise InputError(f"data set {root} has no behavior: it lacks {BEHAVIOR}.")
+    table = tables.read(path, ("stimulus_id", "participant", "reading_time_ms", "word_in_sentence"))
+    time = tables.numbers(path, table, "reading_time_ms")
+    place = tables.numbers(path, table, "word_in_sentence")
+    words, rows = _distinct(table.filter(["stimulus_id"]))
+    people, columns = _distinct(table.filter(["participant"]))
+    position = np.zeros(len(words))
+    position[rows] = place
+    if len(place) and (position[rows] != place).any() or (place % 1 != 0).any():
+        raise InputError(
+            f"{path}: word_in_sentence must be the same whole number for each row of a stimulus_id."
+        )
+    values = _filled(path, time, rows, columns, (len(words), len(people)))
+    with naming(path):
+        return Behavior(
+            stimulus_id=words["stimulus_id"].tolist(),
+            reading_time_ms=values,
+            participant=people["participant"].tolist(),
+            word_in_sentence=[int(x) for x in position],
+            alignment="as given",
+        )
+
+
+def _long(path: pathlib.Path, table: pd.DataFrame) -> Responses:
+    sample = _sample_columns(path, table, (*_COLUMN, "value"))
+    _check_numbers(path, table, ["value"])
+    samples, rows = _distinct(table.filter(sample))
+    labels, columns = _distinct(table.filter(_COLUMN).map(str))
+    values = _filled(
+        path, table["value"].to_numpy(np.float64), rows, columns, (len(samples), len(labels))
+    )
+    if np.isnan(values).sum() > table["value"].isna().sum():
+        row, column = np.argwhere(np.isnan(values))[0]
+        raise InputError(
+            f"{path} must have a value of each target for each sample, but "
+            f"{'/'.join(labels.iloc[column])} has none for sample {row}."
+        )
+    return _responses(path, table, samples, labels, values)
+
+
+def _wide(path: pathlib.Path, table: pd.DataFrame) -> Responses:
+    names = [name for name in table if name not in _SAMPLE]
+    sample = _sample_columns(path, table, ())
+    parts = [str(name).split("/") for name in names]
+    wrong = [name for name, x in zip(names, parts, strict=True) if len(x) != 3 or not all(x)]
+    if wrong or not names:
+        raise InputError(
+            f"{path} must have a column 'value' beside {', '.join(_COLUMN)}, or columns that are "
+            f"called subject/roi/target; found {wrong[:3] or list(table)}."
+        )
+    _check_numbers(path, table, names)
+    labels = pd.DataFrame(parts, columns=list(_COLUMN))
+    values = table.filter(names).to_numpy(np.float64)
+    return _responses(path, table, table.filter(sample), labels, values)
+
+
+def _responses(
+    path: pathlib.Path,
+    table: pd.DataFrame,
+    samples: pd.DataFrame,
+    labels: pd.DataFrame,
+    values: np.ndarray,
+) -> Responses:
+    timed = "time_s" in samples
+    if timed:
+        _check_numbers(path, table, ["tr_s"])
+    run = [str(x) for x in samples["run"]] if "run" in samples else [SESSION] * len(samples)
+    with naming(path):
+        return Responses(
+            values=values,
+            run=run,
+            units=_constant(path, table, "units"),
+            subject=labels["subject"].tolist(),
+            roi=labels["roi"].tolist(),
+            target=labels["target"].tolist(),
+            stimulus_id=() if timed else [str(x) for x in samples["stimulus_id"]],
+            time_s=samples["time_s"].to_numpy(np.float64) if timed else np.empty(0),
+            tr_s=float(_constant(path, table, "tr_s")) if timed else 0.0,
+        )
+
+
+def _sample_columns(path: pathlib.Path, table: pd.DataFrame, others: tuple) -> list[str]:
+    """Check which columns there are; return those that tell samples apart."""
+    if ("stimulus_id" in table) == ("time_s" in table):
+        raise InputError(f"{path} must have column 'stimulus_id' or 'time_s', and not both.")
+    timed = "time_s" in table
+    for name in ("units", *(("tr_s",) if timed else ()), *others):
+        if name not in table:
+            raise InputError(f"{path} must have column {name!r}, found {list(table)[:12]}.")
+    for name in ("stimulus_id", "run", *others[: len(_COLUMN)]):
+        missing = table[name].isna().to_numpy() if name in table else np.zeros(0, bool)
+        if missing.any():
+            row = int(np.argmax(missing))
+            raise InputError(f"{path}: {name} must not be missing, but is in row {row + 1}.")
+    if timed:
+        _check_numbers(path, table, ["time_s"])
+    return ["time_s" if timed else "stimulus_id", *(["run"] if "run" in table else [])]
+
+
+def _check_numbers(path: pathlib.Path, table: pd.DataFrame, names: list[str]) -> None:
+    for name in names:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            raise InputError(f"{path}: {name} must hold numbers, found {table[name].dtype}.")
+
+
+def _constant(path: pathlib.Path, table: pd.DataFrame, name: str) -> str:
+    found = [str(x) for x in table[name].unique()]
+    if len(found) != 1 or table[name].isna().to_numpy().any():
+        raise InputError(f"{path}: {name} must be the same in all rows, found {found[:3]}.")
+    return found[0]
+
+
+def _distinct(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the distinct rows in the order in which they first come, and the place of each row."""
+    group = table.groupby(list(table), sort=False, dropna=False).ngroup().to_numpy()
+    return table.drop_duplicates(ignore_index=True), group
+
+
+def _filled(
+    path: pathlib.Path,
+    value: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """Lay values out as a table; NaN where there is none.
+
+    Raises:
+      InputError: if a cell has two.
+    """
+    cell = rows * shape[1] + columns
+    if len(np.unique(cell)) != len(cell):
+        twice = int(np.flatnonzero(pd.Series(cell).duplicated())[0])
+        raise InputError(f"{path}: row {twice + 1} repeats a sample and a column of another row.")
+    values = np.full(shape, np.nan)
+    values[rows, columns] = value
+    return values

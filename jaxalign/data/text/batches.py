@@ -1,0 +1,182 @@
+"""From planned passes to padded batches, in an order that follows from the plan alone."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxalign.data.text.contexts import Passes
+from jaxalign.data.text.readouts import Surprisal, Weights
+
+# Rows of a window are sorted by length, to share batches with little padding. A window has this
+# many batches' worth of tokens or more, and at least as many parts as a shard.
+WINDOW_BATCHES = 8
+SHORTEST = 16
+LONG = 512
+
+
+class Reads(NamedTuple):
+    """Weighted sums over the tokens of each row of a batch; zeros fill it.
+
+    Attributes:
+      token: position of each entry in its row.
+      weight: of the token; 0 where there is no entry.
+      slot: to which of the row's sums the entry belongs.
+    """
+
+    token: Int[np.ndarray, "B E"]
+    weight: Float[np.ndarray, "B E"]
+    slot: Int[np.ndarray, "B E"]
+
+
+class Batch(NamedTuple):
+    """Rows of similar length, padded to one shape.
+
+    Attributes:
+      tokens: of each row.
+      mask: False for padding. A row of padding alone has one token, so that it stays finite.
+      pooled: what makes up the vector of each part.
+      predicted: which tokens make up the surprisal of each part, if that is asked for.
+      part: whose each sum of a row is; -1: nobody's.
+      num_tokens: tokens that are not padding.
+    """
+
+    tokens: Int[np.ndarray, "B T"]
+    mask: Bool[np.ndarray, "B T"]
+    pooled: Reads
+    predicted: Reads | None
+    part: Int[np.ndarray, "B P"]
+    num_tokens: int
+
+
+class Groups(NamedTuple):
+    """Rows of each batch of a plan, and the length they are padded to."""
+
+    rows: list[Int[np.ndarray, " b"]]
+    length: list[int]
+
+
+def padded_length(length: int, longest: int) -> int:
+    """Return the next power of two, or one and a half times one: few shapes, little padding.
+
+    Beyond `LONG`, where a pass takes longer than it takes to compile one, there are eight lengths
+    between powers of two.
+
+    Args:
+      length: of a row.
+      longest: what the model takes; no row is padded beyond it.
+    """
+    if length > LONG:
+        step = _power(length) // 16
+        size = -(-length // step) * step
+    else:
+        size = SHORTEST
+        while size < length:
+            size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return max(min(size, longest), length)
+
+
+def group(
+    passes: Passes, *, batch_tokens: int, shard_stimuli: int, longest: int, num_shares: int
+) -> Groups:
+    """Divide the rows of a plan into batches.
+
+    What a row is computed with, and so its rounding, follows from the plan alone.
+
+    Args:
+      passes: the plan.
+      batch_tokens: tokens of a batch, padding included, unless a single row has more.
+      shard_stimuli: parts of a shard of the store.
+      longest: tokens the model takes.
+      num_shares: devices that divide a batch between them.
+    """
+    lengths = np.array([padded_length(len(row), longest) for row in passes.rows])
+    parts = np.bincount(passes.row, minlength=len(passes.rows))
+    found = Groups([], [])
+    for window in _windows(lengths, parts, WINDOW_BATCHES * batch_tokens, shard_stimuli):
+        for length in np.unique(lengths[window]):
+            rows = window[lengths[window] == length]
+            size = -(-max(batch_tokens // length, 1) // num_shares) * num_shares
+            for first in range(0, len(rows), size):
+                found.rows.append(rows[first : first + size])
+                found.length.append(int(length))
+    return found
+
+
+def _windows(lengths, parts, num_tokens, num_parts) -> Iterator[Int[np.ndarray, " w"]]:
+    first = tokens = seen = 0
+    for row in range(len(lengths)):
+        tokens += lengths[row]
+        seen += parts[row]
+        if tokens >= num_tokens and seen >= num_parts:
+            yield np.arange(first, row + 1)
+            first, tokens, seen = row + 1, 0, 0
+    if first < len(lengths):
+        yield np.arange(first, len(lengths))
+
+
+def pad(
+    passes: Passes,
+    pooled: Weights,
+    predicted: Surprisal | None,
+    rows: Int[np.ndarray, " b"],
+    length: int,
+    *,
+    batch_tokens: int,
+    num_shares: int,
+) -> Batch:
+    """Pad the rows of one batch.
+
+    Args:
+      passes: the plan.
+      pooled: from `readouts.pool`.
+      predicted: from `readouts.surprisal`, if that is asked for.
+      rows: of the batch.
+      length: that they are padded to.
+      batch_tokens: see `group`.
+      num_shares: see `group`.
+    """
+    # The last batch of a length is smaller: as few more shapes as there are powers of two.
+    most = -(-max(batch_tokens // length, 1) // num_shares) * num_shares
+    size = min(_power(-(-len(rows) // num_shares)) * num_shares, most)
+    tokens = np.zeros((size, length), np.int32)
+    mask = np.zeros((size, length), bool)
+    mask[:, 0] = True
+    for b, row in enumerate(rows):
+        own = passes.rows[row]
+        tokens[b, : len(own)] = own
+        mask[b, : len(own)] = True
+    parts = [np.unique(_of_row(pooled, row).part) for row in rows]
+    part = np.full((size, _power(max(map(len, parts)))), -1)
+    for b, own in enumerate(parts):
+        part[b, : len(own)] = own
+    return Batch(
+        tokens=tokens,
+        mask=mask,
+        pooled=_reads(pooled, rows, parts, size),
+        predicted=None if predicted is None else _reads(predicted.weights, rows, parts, size),
+        part=part,
+        num_tokens=sum(len(passes.rows[row]) for row in rows),
+    )
+
+
+def _reads(weights: Weights, rows, parts: Sequence[np.ndarray], size: int) -> Reads:
+    entries = [_of_row(weights, row) for row in rows]
+    shape = (size, _power(max(len(own.part) for own in entries)))
+    token, slot = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    weight = np.zeros(shape, np.float32)
+    for b, (own, present) in enumerate(zip(entries, parts, strict=True)):
+        num = len(own.part)
+        token[b, :num], weight[b, :num] = own.token, own.weight
+        slot[b, :num] = np.searchsorted(present, own.part)
+    return Reads(token, weight, slot)
+
+
+def _of_row(weights: Weights, row) -> Weights:
+    own = slice(weights.indptr[row], weights.indptr[row + 1])
+    return Weights(weights.indptr, weights.part[own], weights.token[own], weights.weight[own])
+
+
+def _power(number: int) -> int:
+    return 1 << max(int(number) - 1, 0).bit_length()

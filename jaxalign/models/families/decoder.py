@@ -1,0 +1,354 @@
+"""Causal decoder: one block with few switches, from GPT-2 to Gemma 3."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxalign.models.families import base, layers
+
+_FAR = jnp.iinfo(jnp.int32).max
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Hyperparameters. The defaults of the switches are LLaMA's."""
+
+    vocab_size: int
+    num_layers: int
+    width: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    mlp_size: int
+    max_length: int
+    norm_eps: float
+    tied_embeddings: bool = False
+    # Embedding.
+    embed_width: int = 0  # of the table, if another than `width`: projected to it and back
+    embed_scale: float = 1.0
+    embed_norm: bool = False
+    learned_positions: bool = False
+    position_offset: int = 0  # rows of the table of positions before position 0
+    # Norms: of root mean square ("rms"), the same with its scale kept as difference from 1
+    # ("centred_rms"), or with mean and bias ("layer"). They stand before each sublayer, after each
+    # residual sum, or before and after each sublayer.
+    norm: str = "rms"
+    norm_place: str = "before"  # or "after", "both"
+    final_norm: bool = True
+    # Attention.
+    rope: layers.Rope | None = None
+    local_rope: layers.Rope | None = None  # of layers with a window, if another than `rope`
+    alibi: bool = False
+    windows: tuple[int, ...] = ()  # by layer: tokens seen, the own one included; 0, or (): all
+    attention_scale: float = 0.0  # of queries times keys; 0: head_size ** -0.5
+    attention_cap: float = 0.0  # 0: none
+    qk_norm: bool = False
+    qkv_bias: bool = False
+    attention_out_bias: bool = False
+    # MLP.
+    activation: str = "silu"  # of `layers.ACTIVATIONS`
+    gated: bool = True
+    mlp_bias: bool = False
+    parallel: bool = False  # attention and MLP read the same residual stream
+    shared_norm: bool = False  # and through the same norm
+    # Head.
+    head_bias: bool = False
+    logit_cap: float = 0.0  # 0: none
+    # Initialisation.
+    init_sd: float = 0.02
+    residual_init_sd: float = 0.0  # of what is added to the residual stream; 0: init_sd
+    padding_token: int = -1  # its row of the embedding begins at zero; -1: none
+
+    def __post_init__(self):
+        assert len(self.windows) in (0, self.num_layers)
+
+    @property
+    def final_norm_applied(self) -> bool:
+        """See `base.Output`."""
+        return self.final_norm
+
+    @property
+    def causal(self) -> bool:
+        """See `base.Config`."""
+        return True
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """See `base.Config`."""
+        return ()
+
+
+def _norm(config: Config, size: int, init: layers.Init) -> nnx.Module:
+    if config.norm == "layer":
+        return layers.LayerNorm(size, config.norm_eps, init.dtype)
+    centred = config.norm == "centred_rms"
+    return layers.RMSNorm(size, config.norm_eps, init.dtype, centred=centred)
+
+
+class _Context(NamedTuple):
+    """What all blocks of a pass share."""
+
+    visible: Bool[Array, "b T S"]
+    distance: Int[Array, "b T S"] | None  # of each key before each query; if layers have windows
+    turns: tuple[Array, Array] | None
+    local_turns: tuple[Array, Array] | None
+    bias: Float[Array, "b N S"] | None
+    slot: Int[Array, ""] | None  # of the cache that the first token goes to
+
+
+class _Layer(NamedTuple):
+    """What one block has of its own beside its parameters."""
+
+    index: Int[Array, ""]
+    window: Int[Array, ""] | None
+
+
+class Block(nnx.Module):
+    """Attention and MLP, added to the residual stream."""
+
+    def __init__(self, config: Config, init: layers.Init):
+        """Draw the weights."""
+        c, D, F, H = config, config.width, config.mlp_size, config.head_size
+        residual = init._replace(sd=c.residual_init_sd or c.init_sd)
+        linear = lambda inputs, outputs, names, bias, init=init: layers.Linear(
+            inputs, outputs, names, init, bias=bias
+        )
+        self.attention_norm = _norm(c, D, init)
+        self.query = linear(D, c.num_heads * H, ("embed", "heads"), c.qkv_bias)
+        self.key = linear(D, c.num_kv_heads * H, ("embed", "kv_heads"), c.qkv_bias)
+        self.value = linear(D, c.num_kv_heads * H, ("embed", "kv_heads"), c.qkv_bias)
+        self.query_norm = _norm(c, H, init) if c.qk_norm else None
+        self.key_norm = _norm(c, H, init) if c.qk_norm else None
+        self.attention_out = linear(
+            c.num_heads * H, D, ("heads", "embed"), c.attention_out_bias, residual
+        )
+        self.attention_post_norm = _norm(c, D, init) if c.norm_place == "both" else None
+        self.mlp_norm = None if c.shared_norm else _norm(c, D, init)
+        self.mlp_gate = linear(D, F, ("embed", "mlp"), c.mlp_bias) if c.gated else None
+        self.mlp_in = linear(D, F, ("embed", "mlp"), c.mlp_bias)
+        self.mlp_out = linear(F, D, ("mlp", "embed"), c.mlp_bias, residual)
+        self.mlp_post_norm = _norm(c, D, init) if c.norm_place == "both" else None
+        self.config = config
+
+    def __call__(self, x_BTD: Array, layer: _Layer, context: _Context, stored):
+        """Return the residual stream, what was added to it by each sublayer, and the cache."""
+        c = self.config
+        after = c.norm_place == "after"
+        normed = x_BTD if after else self.attention_norm(x_BTD)
+        attended, stored = self._attend(normed, layer, context, stored)
+        if c.parallel:
+            mlp = self._mlp(normed if c.shared_norm else self.mlp_norm(x_BTD))
+            return x_BTD + attended + mlp, attended, mlp, stored
+        x_BTD = x_BTD + attended
+        if after:
+            x_BTD = self.attention_norm(x_BTD)
+        mlp = self._mlp(x_BTD if after else self.mlp_norm(x_BTD))
+        x_BTD = x_BTD + mlp
+        return self.mlp_norm(x_BTD) if after else x_BTD, attended, mlp, stored
+
+    def _attend(self, x_BTD, layer: _Layer, context: _Context, stored):
+        c = self.config
+        q = layers.split_heads(self.query(x_BTD), c.num_heads)
+        k = layers.split_heads(self.key(x_BTD), c.num_kv_heads)
+        v = layers.split_heads(self.value(x_BTD), c.num_kv_heads)
+        if c.qk_norm:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if c.rope is not None:
+            turns = context.turns
+            if context.local_turns is not None:
+                pick = lambda local, other: jnp.where(layer.window > 0, local, other)
+                turns = jax.tree.map(pick, context.local_turns, turns)
+            q, k = c.rope.rotate(q, turns), c.rope.rotate(k, turns)
+        if stored is not None:
+            at = (layer.index, 0, context.slot, 0, 0)
+            stored = tuple(
+                jax.lax.dynamic_update_slice(cached, new[None].astype(cached.dtype), at)
+                for cached, new in zip(stored, (k, v), strict=True)
+            )
+            k, v = (cached[layer.index] for cached in stored)
+        visible = context.visible
+        if layer.window is not None:
+            reach = jnp.where(layer.window > 0, layer.window, _FAR)
+            visible = visible & (context.distance < reach)
+        out = layers.attend_visible(
+            q,
+            k,
+            v,
+            visible,
+            scale=c.attention_scale or c.head_size**-0.5,
+            cap=c.attention_cap,
+            bias=context.bias,
+            # With a cache there are more keys than queries.
+            causal=stored is None,
+        )
+        out = self.attention_out(out)
+        return out if self.attention_post_norm is None else self.attention_post_norm(out), stored
+
+    def _mlp(self, x_BTD):
+        activate = layers.ACTIVATIONS[self.config.activation]
+        inner = self.mlp_in(x_BTD)
+        if self.mlp_gate is None:
+            inner = activate(inner)
+        else:
+            inner = activate(self.mlp_gate(x_BTD)) * inner
+        out = self.mlp_out(inner)
+        return out if self.mlp_post_norm is None else self.mlp_post_norm(out)
+
+
+class Network(nnx.Module):
+    """Embedding, blocks, final norm, and the head that predicts the next token."""
+
+    def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
+        """Draw weights as Hugging Face does: normal, and zero for the padding token."""
+        c = config
+        init = layers.Init(c.init_sd, dtype, rngs)
+        D, V, E = c.width, c.vocab_size, c.embed_width or c.width
+        self.words = layers.Embedding(V, E, "vocab", init)
+        if c.padding_token >= 0:
+            self.words.table[...] = self.words.table[...].at[c.padding_token].set(0)
+        project = lambda i, o: layers.Linear(i, o, (None, None), init, bias=False)
+        self.project_in = project(E, D) if c.embed_width else None
+        places = lambda rows: layers.Embedding(rows, D, "positions", init)
+        self.positions = places(c.max_length + c.position_offset) if c.learned_positions else None
+        self.embed_norm = _norm(c, D, init) if c.embed_norm else None
+        self.blocks = init.stack(c.num_layers, lambda init: Block(c, init))
+        self.final_norm = _norm(c, D, init) if c.final_norm else None
+        self.project_out = project(D, E) if c.embed_width else None
+        head = lambda: layers.Linear(E, V, ("embed", "vocab"), init, bias=c.head_bias)
+        self.head = None if c.tied_embeddings else head()
+        self.config = config
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+        *,
+        positions: Int[Array, "B T"] | None = None,
+        taps: Sequence[str] = ("residual",),
+        pool: base.Pool | None = None,
+        with_logits: bool = False,
+        cache: base.Cache | None = None,
+    ) -> base.Output:
+        """Run all layers; see `base.Network`.
+
+        Raises:
+          ValueError: if a tap is unknown, or a row longer than a table of positions.
+        """
+        base.check_taps(taps)
+        self._check_length(tokens.shape[1])
+        keep = pool or (lambda x: x)
+        given = positions is not None
+        if not given:
+            start = 0 if cache is None else base.next_position(cache)
+            positions = start + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+        if cache is not None:
+            cache = base.extend(cache, positions, mask)
+        x_BTD = embedded = self._embed(tokens, positions)
+        context = self._context(positions, mask, cache, several_texts=given)
+        wanted = [tap for tap in base.TAPS if tap in taps]
+
+        def step(carry, block_and_layer):
+            x, stored = carry
+            block, layer = block_and_layer
+            x, attended, mlp, stored = block(x, layer, context, stored)
+            values = {"residual": x, "attention": attended, "mlp": mlp}
+            return (x, stored), {tap: keep(values[tap]) for tap in wanted}
+
+        stored = None if cache is None else (cache.keys, cache.values)
+        (x_BTD, stored), found = jax.lax.scan(step, (x_BTD, stored), (self.blocks, self._layers()))
+        if self.final_norm is not None:
+            x_BTD = self.final_norm(x_BTD)
+        if "residual" in wanted:
+            # Hugging Face's last hidden state is the normed one.
+            residual = found["residual"].at[-1].set(keep(x_BTD))
+            found["residual"] = base.stack_layers(keep(embedded), residual)
+        if cache is not None:
+            cache = dataclasses.replace(cache, keys=stored[0], values=stored[1])
+        return base.Output(
+            taps=found,
+            logits=self.logits(x_BTD) if with_logits else None,
+            final_norm_applied=self.config.final_norm_applied,
+            cache=cache,
+            final=x_BTD,
+        )
+
+    def logits(self, final: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Predict the next token from `base.Output.final`, in float32."""
+        if self.project_out is not None:
+            final = self.project_out(final)
+        kernel = self.words.table[...].T if self.head is None else self.head.kernel[...]
+        logits = jnp.einsum("...D,DV->...V", final, kernel, preferred_element_type=jnp.float32)
+        if self.head is not None and self.head.bias is not None:
+            bias = self.head.bias[...].astype(jnp.float32)
+            logits = logits + jnp.expand_dims(bias, tuple(range(logits.ndim - 1)))
+        cap = self.config.logit_cap
+        return cap * jnp.tanh(logits / cap) if cap else logits
+
+    def empty_cache(self, batch: int, length: int) -> base.Cache:
+        """Return a cache of `length` slots for `batch` rows.
+
+        Raises:
+          ValueError: if the network does not take as many tokens.
+        """
+        c = self.config
+        self._check_length(length)
+        shape = (c.num_layers, batch, length, c.num_kv_heads, c.head_size)
+        dtype = self.words.table[...].dtype
+        return base.Cache(
+            keys=jnp.zeros(shape, dtype),
+            values=jnp.zeros(shape, dtype),
+            positions=jnp.zeros((batch, length), jnp.int32),
+            mask=jnp.zeros((batch, length), bool),
+            length=jnp.zeros((), jnp.int32),
+        )
+
+    def _check_length(self, length: int) -> None:
+        c = self.config
+        if c.learned_positions and length > c.max_length:
+            raise ValueError(f"a row must have at most {c.max_length} tokens, got {length}.")
+
+    def _embed(self, tokens, positions):
+        c = self.config
+        x_BTD = self.words(tokens)
+        if c.embed_scale != 1.0:
+            x_BTD = x_BTD * jnp.asarray(c.embed_scale, x_BTD.dtype)
+        if self.project_in is not None:
+            x_BTD = self.project_in(x_BTD)
+        if self.positions is not None:
+            x_BTD = x_BTD + self.positions(positions + c.position_offset)
+        return x_BTD if self.embed_norm is None else self.embed_norm(x_BTD)
+
+    def _layers(self) -> _Layer:
+        c = self.config
+        windows = jnp.asarray(c.windows, jnp.int32) if any(c.windows) else None
+        return _Layer(jnp.arange(c.num_layers), windows)
+
+    def _context(self, positions, mask, cache, *, several_texts: bool) -> _Context:
+        c = self.config
+        keys = positions if cache is None else cache.positions
+        distance = positions[:, :, None] - keys[:, None, :]  # [b T S]
+        visible = (distance >= 0) & (mask if cache is None else cache.mask)[:, None]
+        if several_texts and cache is None:
+            text = jnp.cumsum(
+                jnp.diff(positions, axis=1, prepend=positions[:, :1] - 1) <= 0, axis=1
+            )
+            visible = visible & (text[:, :, None] == text[:, None, :])
+        turns = lambda rope: None if rope is None else rope.turns(positions)
+        bias = None
+        if c.alibi:
+            # The distance to the query would only add the same to all logits of a softmax.
+            slopes = jnp.asarray(layers.alibi_slopes(c.num_heads))[None, :, None]
+            bias = slopes * keys[:, None].astype(jnp.float32)
+        return _Context(
+            visible=visible,
+            distance=distance if any(c.windows) else None,
+            turns=turns(c.rope),
+            local_turns=turns(c.local_rope),
+            bias=bias,
+            slot=None if cache is None else cache.length - positions.shape[1],
+        )

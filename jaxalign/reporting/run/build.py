@@ -1,0 +1,358 @@
+"""Score rows and what is known of models -> a report: tables, charts, one page, a summary."""
+
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from jaxalign.io import rows as rows_lib
+from jaxalign.io import run_dir
+from jaxalign.reporting import charts, html, tables
+from jaxalign.reporting.charts import Chart
+from jaxalign.reporting.charts import instructions as charts_instructions
+from jaxalign.reporting.charts import models as charts_models
+from jaxalign.reporting.charts import parts as charts_parts
+from jaxalign.reporting.charts import rois as charts_rois
+from jaxalign.reporting.findings import Found
+from jaxalign.reporting.findings import model_scores as scores_lib
+from jaxalign.reporting.run import comparisons, inference, methods, sections, summary
+
+SUMMARY = "summary.txt"
+PAGE = "index.html"
+# Tables of many rows, which nobody prints.
+_NOT_PRINTED = ("scores", "partition", "permutations", "profiles", "model_scores", "model_rois")
+_LONG_TABLE = 40  # rows, from which a table goes over several pages
+_MOST_NETWORKS = 6  # that have a chart of their layers each
+_MOST_NAMES = 6  # of data sets at the top
+
+
+class Told(NamedTuple):
+    """What was found of models that were given several instructions."""
+
+    tables: Mapping[str, pd.DataFrame]  # as `reporting.findings.instructions.of_run` gives them
+    notes: Sequence[str]  # what to know of them; the first before all numbers
+    lead: str = ""  # a sentence before the alternative text of each chart
+
+
+class Report(NamedTuple):
+    """What a run found."""
+
+    title: str
+    lead: str
+    summary: str
+    tables: Mapping[str, pd.DataFrame]  # by the names of their files
+    charts: Mapping[str, Chart]
+    page: str  # HTML
+
+    def write(self, folder: pathlib.Path) -> list[str]:
+        """Write each table as CSV and LaTeX, each chart as SVG and PDF, the page and the summary.
+
+        Each file is seen whole or not at all.
+
+        Args:
+          folder: which exists.
+
+        Returns:
+          Names of the files.
+        """
+        files = {SUMMARY: self.summary.encode(), PAGE: self.page.encode()}
+        for name, table in self.tables.items():
+            files[f"{name}.csv"] = table.to_csv(index=False).encode()
+            if name not in _NOT_PRINTED and len(table):
+                files[f"{name}.tex"] = latex(table, name).encode()
+        for name, chart in self.charts.items():
+            drawn = charts.svg(chart)
+            files[f"{file_name(name)}.svg"] = drawn
+            files[f"{file_name(name)}.pdf"] = charts.pdf(drawn)
+        for name, data in files.items():
+            run_dir.write_atomic(folder / name, data)
+        return list(files)
+
+
+def file_name(name: str) -> str:
+    """Return a name that a file can have; models may be named with a slash."""
+    return re.sub(r"[^\w.+-]", "_", name)
+
+
+def latex(table: pd.DataFrame, label: str) -> str:
+    """Return a table for LaTeX with booktabs, everything in it escaped.
+
+    Args:
+      table: of numbers and text; numbers have three digits.
+      label: for references, after "tab:".
+    """
+    named = html.whole(table).rename(columns=lambda x: str(x).replace("_", " "))
+    return named.to_latex(
+        index=False,
+        escape=True,
+        float_format=html.cell,
+        formatters={name: html.cell for name in named if named[name].dtype == object},
+        na_rep="--",
+        longtable=len(table) > _LONG_TABLE,
+        label=f"tab:{label}",
+    ).replace("–", "--")
+
+
+def build(
+    scores: pd.DataFrame,
+    *,
+    models: pd.DataFrame | None = None,
+    found: Found | None = None,
+    partition: pd.DataFrame | None = None,
+    significance: pd.DataFrame | None = None,
+    alignments: Sequence[Mapping[str, object]] = (),
+    instruction: str = "",
+    title: str = "Brain alignment",
+    left_out: Sequence[str] = (),
+    planted: Mapping[str, Any] | None = None,
+    descriptions: Mapping[str, str] | None = None,
+    folds: str = "outer folds",
+    figures: Sequence[tuple[str, bytes]] = (),
+    not_drawn: Sequence[str] = (),
+    told: Sequence[Told] = (),
+    provenance: str = "",
+) -> Report:
+    """Make a report of score rows, with folds or published, and of what else is there.
+
+    Args:
+      scores: rows in the schema of `io.rows`; none where there are instructions alone.
+      models: properties, one row per model (index `model`), as `literature.properties.wide` gives
+      them. found: findings about them, as `findings.of_run` gives them.
+      partition: rows of what models explain beyond controls.
+      significance: rows of permutation tests.
+      alignments: the one score of the protocol over all subjects, of each model.
+      instruction: whose scores count where a model was given several; see `tables.main_way`.
+      title: of the page.
+      left_out: subjects without a score.
+      planted: settings of a simulation: model, layer, noise_sd.
+      descriptions: sentences for each named protocol.
+      folds: what the outer folds of nested ridge are, for the methods.
+      figures: views of the brain: alternative text, SVG.
+      not_drawn: sentences on views that cannot be.
+      told: what instructions give: of models in `scores`, and of others.
+      provenance: preformatted text.
+    """
+    with_folds = scores[scores.fold_scores.map(len) > 0]
+    folded = tables.main_way(with_folds, instruction=instruction)
+    made = _of_folds(folded) if len(folded) else {}
+    made = {"scores": scores.drop(columns=[*rows_lib.LISTS, "versions"])} | made
+    made |= _of_rows(alignments, partition, significance)
+    made |= _of_models(scores, models, found) if len(scores) else {}
+    remarks = summary.of_findings(found) if found is not None else []
+    remarks += summary.remarks(folded, left_out, planted, made["layers"]) if len(folded) else []
+    if other := len(with_folds) - len(folded):
+        asked = f"the instruction {instruction!r}" if instruction else "no instruction"
+        remarks.append(
+            "Models that were scored in several ways stand in the tables of regions and layers "
+            f"with {asked} and with all of their units: {other} of {len(with_folds)} scores are "
+            "not there."
+        )
+    remarks += _remarks(scores, models, found)
+    drawn = _charts(folded, made, models)
+    made |= _of_instructions(told)
+    for source in told:
+        charted = charts_instructions.of_run(source.tables, lead=source.lead)
+        drawn |= {chart.name: chart for chart in charted}
+        remarks.append(f"Instructions: {source.notes[0]}")
+    lead = summary.lead(folded.dataset.iloc[0], made) if len(folded) else ""
+    lead = lead or (summary.lead_of_models(scores, found) if len(scores) else "")
+    methods_text = methods.paragraphs(
+        scores, descriptions=descriptions or {}, folds=folds, has_findings=found is not None
+    )
+    parts = sections.of_run(
+        made,
+        drawn,
+        remarks=remarks,
+        methods=methods_text,
+        figures=figures,
+        not_drawn=not_drawn,
+        told=[source.notes for source in told],
+    )
+    page = html.page(title, lead, parts, provenance, _tiles(scores, made))
+    return Report(title, lead, summary.text(title, remarks, made), made, drawn, page)
+
+
+def _of_instructions(told: Sequence[Told]) -> dict[str, pd.DataFrame]:
+    """Put the tables of the same name one below the other; each names its data set and model."""
+    names = dict.fromkeys(name for source in told for name in source.tables)
+    return {
+        name: pd.concat([x.tables[name] for x in told if name in x.tables], ignore_index=True)
+        for name in names
+    }
+
+
+def _of_folds(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    found = {
+        "rois": tables.by_roi(rows),
+        "layers": tables.layer_margins(rows),
+        "controls": tables.against_controls(rows),
+    }
+    if rows[rows.control_of == ""].model.nunique() > 1:
+        found["models"] = inference.between_models(rows)
+    return found
+
+
+def _of_rows(alignments, partition, significance) -> dict[str, pd.DataFrame]:
+    found = {}
+    if alignments:
+        found["alignment"] = pd.DataFrame(list(alignments))
+    if partition is not None:
+        found["partition"] = partition.drop(columns="versions")
+        found["beyond"] = tables.beyond_controls(partition)
+    if significance is not None:
+        found["permutations"] = significance.drop(columns="versions")
+        found["significance"] = inference.significance(significance)
+    return found
+
+
+def _of_models(scores, models, found) -> dict[str, pd.DataFrame]:
+    """Return the tables about models; those of findings where there are any."""
+    of_model = scores_lib.model_scores(scores) if found is None else found.model_scores
+    by_roi = scores_lib.model_scores(scores, by_roi=True) if found is None else found.rois
+    made = {
+        "model_scores": of_model,
+        "model_rois": by_roi,
+        "models_and_scores": comparisons.models_table(of_model, models),
+    }
+    if models is not None:
+        made["properties"] = models.reset_index(names="model")
+    if found is not None:
+        made["findings"] = found.findings
+        others = {
+            "findings_remarks": found.remarks,
+            "checks": found.checks,
+            "pairs": found.pairs,
+            "profiles": found.profiles,
+            "published_correlations": found.published,
+        }
+        made |= {name: table for name, table in others.items() if len(table)}
+    return made
+
+
+def _charts(folded, made: Mapping[str, pd.DataFrame], models) -> dict[str, Chart]:
+    drawn: list[Chart | None] = []
+    if models is not None:
+        points = comparisons.points(made["model_scores"], models)
+        for name, (label, log) in comparisons.PROPERTIES.items():
+            if name in points:
+                heading = f"Alignment against {label.split(',')[0]}"
+                drawn.append(
+                    charts_models.scatter(points, name, title=heading, label=label, log=log)
+                )
+        if len(points):
+            drawn.append(charts_models.pairs(points))
+        if "findings" in made and len(points):
+            own = comparisons.correlations(made["findings"], points.dataset.iloc[0])
+            if len(own):  # where there is a property to correlate with
+                drawn.append(charts_models.forest(own))
+    for dataset, own in folded.groupby("dataset", sort=False):
+        of_set = _of_data_set(own)
+        if folded.dataset.nunique() > 1:
+            of_set = [
+                charts.among_others(x, dataset)._replace(name=f"{x.name}_{dataset}") for x in of_set
+            ]
+        drawn += of_set
+    if "model_rois" in made:
+        drawn += _matrices(made["model_rois"])
+    if "beyond" in made:
+        drawn.append(_beyond(made["beyond"]))
+    return {chart.name: chart for chart in drawn if chart is not None}
+
+
+def _of_data_set(rows: pd.DataFrame) -> list[Chart]:
+    """Draw regions and layers of a data set."""
+    networks = rows[rows.control_of == ""]
+    models = list(dict.fromkeys(networks.model))[:_MOST_NETWORKS]
+    drawn = [
+        charts_rois.roi_bars(rows),
+        *(charts_rois.layer_profiles(rows, model) for model in models),
+        charts_rois.depth(rows),
+    ]
+    return [chart for chart in drawn if chart is not None]
+
+
+def _matrices(by_roi: pd.DataFrame) -> list[Chart | None]:
+    named = comparisons.outcomes(by_roi)
+    found = []
+    for name, own in named.groupby("outcome", sort=False):
+        own = own[own.dataset != scores_lib.AVERAGE]
+        if not own.duplicated(["model", "roi"]).any() and len(own):
+            title = f"Models by regions: {name}"
+            found.append(charts_rois.roi_matrix(own, file_name(f"matrix_{name}"), title))
+    return found
+
+
+def _beyond(table: pd.DataFrame) -> Chart | None:
+    group = table.group_unique.notna().any()
+    kind = "group" if group else "subjects"
+    own = pd.DataFrame(
+        {
+            "label": table.model,
+            "panel": table.roi,
+            "first": "the model",
+            "second": "controls",
+            "unique_first": table[f"{kind}_unique"],
+            "shared": table[f"{kind}_shared"],
+            "unique_second": table[f"{kind}_controls"] - table[f"{kind}_shared"],
+        }
+    )
+    title = f"What models explain beyond {table.controls.iloc[0]}"
+    return charts_parts.partition_bars(own, name="beyond", title=title, unit="R2 out of sample")
+
+
+def _tiles(scores: pd.DataFrame, made: Mapping[str, pd.DataFrame]) -> list[tuple[str, str]]:
+    """Return the numbers that stand out at the top."""
+    networks = scores[scores.control_of == ""]
+    count = lambda n, word: (str(n), word if n == 1 else f"{word}s")
+    if scores.empty:
+        return []
+    names = list(dict.fromkeys(scores.dataset))
+    tiles = [count(networks.model.nunique(), "model"), count(len(names), "data set")]
+    if len(names) <= _MOST_NAMES:
+        tiles[-1] = (tiles[-1][0], f"{tiles[-1][1]}: {', '.join(names)}")
+    num_rois = len(set(networks.roi) - {""})
+    if num_rois > 1:
+        tiles.append(count(num_rois, "region"))
+    people = set(networks.subject) - {tables.GROUP, rows_lib.ALL}
+    if people:
+        tiles.append(count(len(people), "subject"))
+    if "findings" in made:
+        gain = comparisons.gain(made["findings"])
+        if gain is not None:
+            kind = f"mean gain by tuning, {gain.outcome}, {gain.n} pairs"
+            tiles.append((f"{gain.value:+.1f} %", kind))
+    if "checks" in made:
+        num = len(comparisons.failed(made["checks"]))
+        tiles.append((str(num), "published numbers that do not follow"))
+    return tiles
+
+
+def _remarks(scores: pd.DataFrame, models: pd.DataFrame | None, found: Found | None) -> list[str]:
+    """Say what holds of published scores and of unknown models, and what the checks found."""
+    said = []
+    networks = scores[scores.control_of == ""].model.unique()
+    unknown = [] if models is None else [x for x in networks if x not in models.index]
+    if unknown:
+        said.append(
+            f"Nothing is known of {len(unknown)} of {len(networks)} models, which are in no "
+            f"comparison that needs their properties: {', '.join(unknown)}."
+        )
+    published = scores[scores.protocol.str.startswith(methods.PUBLISHED)]
+    if len(published):
+        names = ", ".join(dict.fromkeys(published.protocol))
+        said.append(
+            f"{len(published)} of {len(scores)} scores are published figures ({names}), not "
+            "computed here: the layer of each was chosen on the data that it is scored on, and "
+            "nothing is known of folds and subjects."
+        )
+    if found is not None and len(found.checks):
+        bad = comparisons.failed(found.checks)
+        said.append(
+            f"{len(bad)} published numbers do not follow from the published tables: "
+            f"{'; '.join(bad.quantity)}."
+            if len(bad)
+            else "All published numbers follow."
+        )
+    return said

@@ -1,0 +1,105 @@
+"""Score rows -> tables of tests: networks against permuted responses, and against each other."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from jaxalign.core.inference import stats
+from jaxalign.reporting import tables
+from jaxalign.reporting.tables import GROUP
+
+# The mean over subjects, and the largest score of any layer, as rows of permutations name them.
+MEAN, ANY = "mean", -1
+LEVEL = 0.05
+
+
+def significance(rows: pd.DataFrame) -> pd.DataFrame:
+    """Summarise the permutation tests of each network in each ROI.
+
+    Args:
+      rows: rows in the schema of `io.rows.SIGNIFICANCE`.
+
+    Returns:
+      One row per dataset, model and ROI, of the largest score of any layer held against the largest
+      of any layer under each order (of the one layer, where there is no more): of the group's mean
+      response, of the mean over subjects, and the number of subjects whose own is significant
+      (`p_adjusted` at most .05).
+
+    Raises:
+      InputError: if a network was tested in several ways (`tables.check_one_way`).
+    """
+    keys = ["dataset", "model", "control_of"]
+    tables.check_one_way(rows, keys)
+    several = rows.groupby(keys).layer.transform("min") == ANY
+    rows = rows[~several | (rows.layer == ANY)]
+    found = []
+    for key, own in rows.groupby(["dataset", "model", "roi"], sort=False):
+        columns = dict(zip(("dataset", "model", "roi"), key, strict=True))
+        for name in (GROUP, MEAN):
+            at = own[own.subject == name]
+            for column in ("score", "p", "p_adjusted"):
+                columns[f"{name}_{column}"] = at[column].iloc[0] if len(at) else np.nan
+        people = own[~own.subject.isin((GROUP, MEAN))]
+        columns["num_significant"] = int((people.p_adjusted <= LEVEL).sum())
+        columns["num_subjects"] = int(people.p.notna().sum())
+        columns["num_orders"] = int(own.num_orders.iloc[0])
+        found.append(columns)
+    return pd.DataFrame(found)
+
+
+def between_models(rows: pd.DataFrame) -> pd.DataFrame:
+    """Compare every two networks, subject by subject.
+
+    Args:
+      rows: score rows.
+
+    Returns:
+      One row per dataset, ROI and pair of networks, with layers chosen inside the training data
+      (`tables.nested_layer`): the mean over subjects of the difference of their scores, with a 95 %
+      interval over subjects and folds (`stats.crossed_interval`), and paired tests over subjects
+      with their effect sizes (`stats.paired`), adjusted over the ROIs of a pair by Benjamini and
+      Hochberg. The tests are about these stimuli: subjects who share them are not independent
+      where stimuli differ by chance.
+
+    Raises:
+      InputError: if a network was scored in several ways (`tables.check_one_way`).
+    """
+    nested = tables.nested_layer(rows[(rows.control_of == "") & (rows.subject != GROUP)])
+    keys = ["dataset", "model", "roi"]
+    folds = {
+        key: own.set_index("subject").fold_scores for key, own in nested.groupby(keys, sort=False)
+    }
+    found = []
+    for dataset, own in nested.groupby("dataset", sort=False):
+        for first, second in itertools.combinations(own.model.unique(), 2):
+            pair = []
+            for roi in own.roi.unique():
+                if (dataset, first, roi) not in folds or (dataset, second, roi) not in folds:
+                    continue
+                both = (folds[dataset, first, roi] - folds[dataset, second, roi]).dropna()
+                difference = tables.interval(both)
+                d = both.map(np.mean).to_numpy(float)
+                test = stats.paired(d, np.zeros_like(d))
+                pair.append(
+                    {
+                        "dataset": dataset,
+                        "roi": roi,
+                        "first": first,
+                        "second": second,
+                        "difference": difference.mean,
+                        "ci_low": difference.low,
+                        "ci_high": difference.high,
+                        "num_subjects": difference.n,
+                    }
+                    | {
+                        name: getattr(test, name)
+                        for name in ("t", "p_t", "d_z", "w", "p_wilcoxon", "rank_biserial")
+                    }
+                )
+            for name in ("p_t", "p_wilcoxon"):
+                adjusted = stats.benjamini_hochberg(np.array([row[name] for row in pair], float))
+                for row, p in zip(pair, adjusted, strict=True):
+                    row[f"{name}_adjusted"] = p
+            found += pair
+    return pd.DataFrame(found)

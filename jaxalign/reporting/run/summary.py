@@ -1,0 +1,319 @@
+"""What a report says in words: remarks, captions, the summary as text, the first sentence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jaxalign.reporting import tables
+from jaxalign.reporting.findings import PRINTED, Found
+from jaxalign.reporting.findings.gains import MEAN_OF_DATASETS
+from jaxalign.reporting.findings.model_scores import AVERAGE, BEHAVIORAL
+from jaxalign.reporting.run import comparisons
+
+GROUP_AND_SUBJECTS = (
+    "Group: best layer and its score. Subjects: layer chosen inside the training data."
+)
+CHECKS = "Published numbers that do not follow from the published tables."
+ALIGNMENT = (
+    "The one score of the protocol over all subjects: what it reports, the raw score, the ceiling; "
+    "of a shuffled protocol also the raw score in contiguous folds of the same data."
+)
+MARGINS = (
+    "Best layer by the mean over subjects, and its margin over the second, with a 95 % interval; "
+    "both are picked on the scores shown."
+)
+CONTROLS = (
+    "Layers chosen inside the training data. Subjects: mean of the paired differences, 95 % "
+    "interval. Group best: highest score of any layer, a maximum, and so never below layer 0."
+)
+BEYOND = (
+    "R2 out of sample, raw (negative values are not clipped), of the network alone, of all "
+    "controls together, and of both with a penalty for each; at the layer that explains most of "
+    "the group, a maximum and so optimistic. omega: percent of the network's that the controls "
+    "explain too."
+)
+ORDERS = {
+    "shift": "Orders: responses shifted circularly within each run, which keeps their "
+    "autocorrelation. Exact for stationary runs.",
+    "block": "Orders: blocks of neighbouring samples permuted within each run. What crosses the "
+    "edge of a block is lost, so blocks must be long beside the autocorrelation.",
+    "row": "Orders: samples permuted within each run, as if they were independent. For time series "
+    "such tests reject far too often.",
+}
+MODELS = (
+    "Layers chosen inside the training data. First minus second, mean over subjects, 95 % interval "
+    "over subjects and folds; paired t and Wilcoxon tests over subjects, d_z and rank-biserial "
+    "correlation, adjusted over regions by Benjamini-Hochberg."
+)
+SIGNIFICANCE = (
+    "Largest score of any layer, against the largest of any layer with responses in each other "
+    "order, everything fitted anew. p_adjusted: Benjamini-Hochberg over regions; of single "
+    "subjects over subjects and regions, significant at .05. No p is less than 1 / (1 + "
+    "num_orders)."
+)
+
+
+def remarks(
+    rows: pd.DataFrame,
+    left_out: Sequence[str],
+    planted: Mapping[str, Any] | None,
+    layers: pd.DataFrame,
+) -> list[str]:
+    """Say in sentences what the tables of an encoding run do not show by themselves.
+
+    Args:
+      rows: its score rows.
+      left_out: subjects without a score.
+      planted: settings of a simulation: model, layer and noise_sd; None of real responses.
+      layers: margins of layers, as `tables.layer_margins` gives them.
+    """
+    subjects = [s for s in dict.fromkeys(rows.subject) if s != tables.GROUP]
+    said = []
+    if left_out:
+        said.append(
+            f"Left out, {len(left_out)} of {len(subjects) + len(left_out)} subjects, because "
+            f"every target is constant: {', '.join(left_out)}."
+        )
+    if planted is not None:
+        said += _planted(rows, planted, layers)
+    undefined = int(rows.num_nan.sum())
+    if undefined:
+        said.append(
+            f"{undefined} scores of a target in a fold are undefined; a target with one of them "
+            "enters no mean over targets, and a fold without any defined score makes the row's "
+            "choice of a layer undefined."
+        )
+    if len(subjects) == 1:
+        said.append(
+            f"There is one column of subjects, {subjects[0]!r}: so no group, and no ceiling over "
+            "subjects."
+        )
+    elif tables.GROUP not in set(rows.subject):
+        said.append(
+            "There is no group, and ceilings are undefined, because no target is there in every "
+            "subject under the same roi and name."
+        )
+    edges = rows[(rows.control_of == "") & (rows.subject != tables.GROUP)]
+    # Of a single penalty, each choice is at both ends.
+    if not ((edges.alpha_low_share == 1) & (edges.alpha_high_share == 1)).all():
+        said.append(
+            "Penalties chosen at the ends of the grid, networks only: "
+            f"{edges.alpha_low_share.mean():.1%} at the smallest, "
+            f"{edges.alpha_high_share.mean():.1%} at the largest."
+        )
+    return said
+
+
+def _planted(rows: pd.DataFrame, settings: Mapping[str, Any], layers: pd.DataFrame) -> list[str]:
+    model, layer = settings["model"], settings["layer"]
+    remarks = [
+        f"Planted: layer {layer} of {model}; weights drawn alike for all units, none of them or of "
+        f"the leading components preferred; noise {settings['noise_sd']} times the signal."
+    ]
+    for best in layers[layers.model == model].itertuples():
+        hit = "the planted layer" if best.best_layer == layer else f"NOT the planted layer {layer}"
+        remarks.append(
+            f"Best layer: {best.best_layer} ({hit}), mean r over {best.num_subjects} participants "
+            f"{best.best_score:.3f}; margin over the second, layer {best.second_layer} "
+            f"({best.second_score:.3f}): {best.margin:.3f}, 95 % interval "
+            f"[{best.ci_low:.3f}, {best.ci_high:.3f}] over folds and participants, who share the "
+            "signal."
+        )
+    # Ceilings are the responses' own: any row of a participant has them.
+    own = rows[rows.subject != tables.GROUP].drop_duplicates(["subject", "roi"])
+    remarks.append(
+        f"Planted ceiling (noiseless signal against responses): {own.signal_ceiling.mean():.3f}; "
+        f"leave-one-subject-out ceilings of the participants: {own.ceiling.mean():.3f}, from "
+        f"{own.ceiling.min():.3f} to {own.ceiling.max():.3f}."
+    )
+    return remarks
+
+
+def text(title: str, remarks: Sequence[str], found: Mapping[str, pd.DataFrame]) -> str:
+    """Return the summary of a run as text: remarks, then the tables that are there.
+
+    Args:
+      title: of the report.
+      remarks: sentences.
+      found: the tables by name.
+    """
+    number = lambda x: "–" if x != x else f"{x:.3f}"
+    show = lambda table: table.to_string(index=False, float_format=number, na_rep="–")
+    parts = [
+        ": ".join(x for x in (title, ", ".join(dict.fromkeys(found["scores"].dataset))) if x),
+        *remarks,
+        *(["", ALIGNMENT, show(found["alignment"])] if "alignment" in found else []),
+        "",
+    ]
+    if "rois" in found:
+        parts += [GROUP_AND_SUBJECTS, show(shown(found["rois"])), ""]
+    if len(found.get("layers", ())):
+        parts += [MARGINS, show(shown(found["layers"])), ""]
+    if len(found.get("controls", ())):
+        parts += [f"Model minus control. {CONTROLS}", show(shown(found["controls"])), ""]
+    if "models" in found:
+        parts += [f"Between models. {MODELS}", show(shown(found["models"])), ""]
+    if "significance" in found:
+        parts += [f"Permutations. {SIGNIFICANCE}", show(shown(found["significance"])), ""]
+    if "beyond" in found:
+        parts += [f"Beyond controls. {BEYOND}", show(shown(found["beyond"])), ""]
+    if "findings" in found:
+        pooled = comparisons.brief(found["findings"])
+        parts += ["Findings, pooled over families; all are in findings.csv.", show(pooled), ""]
+    if "checks" in found:
+        bad = comparisons.failed(found["checks"])
+        parts += [CHECKS, show(bad.drop(columns="remark")) if len(bad) else "none", ""]
+    return "\n".join(parts)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out of a table what is the same in all rows, or undefined in all."""
+    if "group_score" in table and table.group_score.isna().all():
+        table = table.drop(columns="group_layer")
+    if "dataset" in table and table.dataset.nunique() == 1:
+        table = table.drop(columns="dataset")
+    return table.dropna(axis=1, how="all")
+
+
+def lead(dataset: str, found: Mapping[str, pd.DataFrame]) -> str:
+    """Say what was found: the region predicted best, and which controls stay behind there."""
+    rois = found["rois"]
+    rois = rois[(rois.dataset == dataset) & rois.subjects_score.notna()]
+    if rois.empty:
+        return ""
+    best = rois.sort_values("subjects_score", ascending=False).iloc[0]
+    own = found["controls"]
+    own = own[(own.dataset == dataset) & (own.model == best.model) & (own.roi == best.roi)]
+    own = own[own.control_score.notna()]
+    if best.num_subjects == 1:
+        return _lead_of_one(dataset, best, own)
+    ahead = [row.control for row in own.itertuples() if row.ci_low > 0]
+    close = [row.control for row in own.itertuples() if row.ci_low <= 0]
+    text = (
+        f"On {dataset}, {best.model} predicts {best.roi} best: mean r over {best.num_subjects} "
+        f"subjects {best.subjects_score:.3f}"
+    )
+    if not np.isnan(best.ci_low):
+        text += f" [{best.ci_low:.3f}, {best.ci_high:.3f}]"
+    text += _under(best.subjects_ceiling)
+    if not np.isnan(best.group_score):
+        text += f"; group r {best.group_score:.3f}{_under(best.group_ceiling)}"
+    text += "."
+    if ahead:
+        text += f" The subjects' interval is above {', '.join(ahead)}"
+        text += f", and not above {', '.join(close)}." if close else ": all its controls."
+    elif close:
+        text += f" The subjects' interval is above none of {', '.join(close)}."
+    return text
+
+
+def _under(ceiling: float) -> str:
+    return "" if np.isnan(ceiling) else f", ceiling {ceiling:.3f}"
+
+
+def _lead_of_one(dataset: str, best, controls: pd.DataFrame) -> str:
+    """Say the same of a single subject, who stands for no others."""
+    text = f"On {dataset}, {best.model} predicts {best.roi} best: r {best.subjects_score:.3f}."
+    if len(controls):
+        each = ", ".join(f"{row.control} {row.control_score:.3f}" for row in controls.itertuples())
+        text += f" Its controls: {each}."
+    return text
+
+
+def lead_of_models(scores: pd.DataFrame, found: Found | None) -> str:
+    """Say of published scores what tuning changes, and which model is best where.
+
+    Args:
+      scores: score rows, at least one.
+      found: findings about them.
+    """
+    networks = scores[(scores.control_of == "") & scores.score.notna()]
+    num = networks.model.nunique()
+    said = [f"{num} {'model' if num == 1 else 'models'}."]
+    row = None if found is None else comparisons.gain(found.findings)
+    if row is not None:
+        said.append(
+            f"Instruction tuning changes brain alignment by {row.value:+.1f} % ({row.outcome}, "
+            f"{row.n} pairs)."
+        )
+    best = networks.loc[networks.groupby("dataset", sort=False).score.idxmax()]
+    for kind, own in (
+        ("Best aligned with brains", best[best.metric != BEHAVIORAL]),
+        ("With behaviour", best[best.metric == BEHAVIORAL]),
+    ):
+        each = [f"{x.model} on {x.dataset} ({x.score:.3f})" for x in own.itertuples()]
+        said += [f"{kind}: {', '.join(each)}."] if each else []
+    return " ".join(said)
+
+
+def of_findings(found: Found) -> list[str]:
+    """Say in plain sentences what a comparison of models has found: gains, and r with size.
+
+    Args:
+      found: of `findings.of_run`.
+    """
+    rows = found.findings
+    return [*_gains(rows, _behavioral(found)), *_size(rows)]
+
+
+def _behavioral(found: Found) -> set[str]:
+    own = found.model_scores
+    return set(own[own.metric == BEHAVIORAL].dataset)
+
+
+def _gains(rows: pd.DataFrame, behavioral: set[str]) -> list[str]:
+    first = comparisons.gain(rows)
+    if first is None:
+        return []
+    own = rows[(rows.analysis == "gain") & (rows.subset == "all")]
+    own = own.set_index(["outcome", "statistic"])
+    means = own.xs("mean_percent", level="statistic")
+    by_base = own.loc[(first.outcome, "mean_percent_by_base")]
+    ahead = own.loc[(first.outcome, "num_higher")]
+    text = (
+        f"Instruction tuning changes brain alignment by {first.value:+.1f} % ({first.outcome}; "
+        f"95 % interval over base models {by_base.ci_low:.1f} to {by_base.ci_high:.1f} %): "
+        f"{ahead.value:.0f} of {first.n} pairs are higher."
+    )
+    apart = {AVERAGE, PRINTED, MEAN_OF_DATASETS, *behavioral}
+    each = [f"{x:+.1f} % on {name}" for name, x in means.value.items() if name not in apart]
+    if len(each) > 1:
+        text += f" That is {', '.join(each)}."
+    for name, kind in ((AVERAGE, "average over data sets"), (PRINTED, "printed average column")):
+        if name in means.index:
+            text += f" {means.value[name]:+.1f} % on the {kind}."
+    said = [text]
+    said += [
+        f"Behavioural alignment ({name}) changes by {x.value:+.1f} % [{x.ci_low:.1f}, "
+        f"{x.ci_high:.1f}]; Wilcoxon's p = {x.p:.2g}."
+        for name, x in means.iterrows()
+        if name in behavioral
+    ]
+    return said
+
+
+def _size(rows: pd.DataFrame) -> list[str]:
+    """Put the pooled correlation with size next to those within families."""
+    own = rows[(rows.analysis == "correlation") & (rows.predictor == "log10_num_parameters")]
+    pooled = comparisons.brief(own)
+    if pooled.empty:
+        return []
+    outcome = pooled.outcome.iloc[0]
+    own = comparisons.correlations(own, outcome)
+    first = own[own.scope == comparisons.POOLED].iloc[0]
+    within = own[own.subset.str.startswith(f"{first.subset}, ")]
+    text = (
+        f"Over {first.n} {'models' if first.subset == 'all' else first.subset + ' models'}, "
+        f"alignment ({outcome}) goes with size: r = {first.value:.3f} [{first.ci_low:.3f}, "
+        f"{first.ci_high:.3f}] with the logarithm of parameters."
+    )
+    if len(within):
+        each = [
+            f"{x.subset.split(', ')[1]} {x.value:.3f} [{x.ci_low:.3f}, {x.ci_high:.3f}], "
+            f"{x.n} models"
+            for x in within.itertuples()
+        ]
+        text += f" Within families: {'; '.join(each)}."
+    return [text]

@@ -1,0 +1,324 @@
+"""Ceilings of arrays -> rows in the schema of `io.rows.CEILINGS`, by target and by ROI."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jaxalign.core import features
+from jaxalign.core.ceilings import ceiling
+from jaxalign.core.ceilings.ceiling import Ceiling
+from jaxalign.core.inference import stats
+from jaxalign.data.schema import GROUP, Responses
+
+OVER_SUBJECTS = "subjects"
+OVER_BLOCKS = "blocks of samples"
+# An interval of a mean over targets whose own intervals are known: as if all moved together.
+ENDS = ", mean of the targets' ends"
+FEW_SUBJECTS = "fewer than two subjects have it"
+
+
+class Shared(NamedTuple):
+    """Targets that all subjects have, and that vary in at least two."""
+
+    Y: Float[np.ndarray, "s v n"]  # standardised; 0 where the target is constant
+    varies: Bool[np.ndarray, "s v"]
+    subject: list[str]
+    roi: list[str]
+    target: list[str]
+    left_out: dict[str, int]  # targets of each ROI that some subject lacks, or fewer than two vary
+
+
+class Setting(NamedTuple):
+    """How intervals are found."""
+
+    rng: np.random.Generator
+    confidence: float
+    num_resamples: int
+
+
+def runs_of(responses: Responses) -> list[str]:
+    """Return the run of each sample: of single stimuli, one for all.
+
+    Args:
+      responses: timed or not.
+    """
+    return list(responses.run) if responses.is_timed else [""] * len(responses.run)
+
+
+def standardized(responses: Responses) -> Float[np.ndarray, "n v"]:
+    """Standardise as the encode stage does: in TRs within each run, single stimuli over all.
+
+    Args:
+      responses: all.
+
+    Returns:
+      Responses; those of a constant target are 0.
+    """
+    values = np.where(responses.constant, 0.0, responses.values.astype(np.float64))
+    return features.standardize(values, runs_of(responses))
+
+
+def shared(responses: Responses) -> Shared:
+    """Find the targets that subjects have in common.
+
+    Args:
+      responses: of all subjects.
+    """
+    keys = zip(responses.subject, responses.roi, responses.target, strict=True)
+    place = {key: i for i, key in enumerate(keys)}
+    subjects = list(dict.fromkeys(responses.subject))
+    varies = ~responses.constant
+    names, columns, left_out = [], [], dict.fromkeys(responses.roi, 0)
+    for name in dict.fromkeys(zip(responses.roi, responses.target, strict=True)):
+        found = [place.get((s, *name), -1) for s in subjects]
+        if min(found) >= 0 and varies[found].sum() > 1:
+            names.append(name)
+            columns.append(found)
+        else:
+            left_out[name[0]] += 1
+    index = np.array(columns, int).reshape(-1, len(subjects)).T
+    standard = standardized(responses)
+    return Shared(
+        Y=standard[:, index].transpose(1, 2, 0),
+        varies=varies[index],
+        subject=subjects,
+        roi=[roi for roi, _ in names],
+        target=[target for _, target in names],
+        left_out=left_out,
+    )
+
+
+def row(kind: str, scale: str, subject: str, roi: str, target: str, **others) -> dict:
+    """Return one row without its provenance; what is not given is undefined, or empty.
+
+    Args:
+      kind: of ceiling.
+      scale: what the value is.
+      subject: or the group.
+      roi: region.
+      target: "": all of the ROI's.
+      **others: further columns.
+    """
+    undefined = dict.fromkeys(("value", "ci_low", "ci_high", "p", "p_adjusted"), float("nan"))
+    texts = dict.fromkeys(("average", "interval", "remark"), "")
+    counts = {"num_subjects": 0, "num_targets": 0, "num_undefined": 0}
+    keys = {"kind": kind, "scale": scale, "subject": subject, "roi": roi, "target": target}
+    return keys | texts | undefined | counts | others
+
+
+def undefined_rois(kind: str, scale: str, data: Shared, remark: str) -> list[dict]:
+    """Return a row per ROI in which a ceiling is undefined.
+
+    Args:
+      kind: of ceiling.
+      scale: what it would be.
+      data: whose ROIs; all of them, with or without shared targets.
+      remark: why.
+    """
+    rows = []
+    for roi, missing in data.left_out.items():
+        num = missing + data.roi.count(roi)
+        counts = {"num_undefined": num, "num_subjects": len(data.subject)}
+        rows.append(row(kind, scale, GROUP, roi, "", average="mean", remark=remark, **counts))
+    return rows
+
+
+def over_subjects(
+    kind: str,
+    values: Float[np.ndarray, "s v"],
+    left_out: Float[np.ndarray, "s s v"],
+    data: Shared,
+    how: Setting,
+) -> list[dict]:
+    """Rows of correlations of subjects: of each target and ROI, and their means over subjects.
+
+    Args:
+      kind: of ceiling.
+      values: of each subject and shared target; NaN where undefined.
+      left_out: the same without each subject, from `ceiling.without_each_subject`.
+      data: whose they are.
+      how: the coverage of intervals, which are of a jackknife over subjects.
+    """
+    rows = []
+    targets = ceiling.over_subjects(values, left_out, confidence=how.confidence)
+    means, counts = by_roi(values, data.roi)
+    s, v = values.shape
+    means_left, _ = by_roi(left_out.reshape(s * s, v), data.roi)
+    means_left = means_left.reshape(s, s, -1)
+    rois = ceiling.over_subjects(means, means_left, confidence=how.confidence)
+    for roi in data.left_out:
+        of_roi = np.flatnonzero([x == roi for x in data.roi])
+        common = {"average": "mean", "interval": OVER_SUBJECTS}
+        if roi not in counts:
+            remark = _nothing_shared(data.left_out[roi])
+            rows.append(
+                row(kind, "r", GROUP, roi, "", num_undefined=data.left_out[roi], remark=remark)
+                | {"average": "mean"}
+            )
+            continue
+        place = list(counts).index(roi)
+        undefined = int(np.isnan(values[:, of_roi]).all(axis=0).sum()) + data.left_out[roi]
+        rows.append(
+            row(kind, "r", GROUP, roi, "", num_targets=len(of_roi) + data.left_out[roi] - undefined)
+            | common
+            | _numbers(rois, place)
+            | {"num_undefined": undefined}
+            | ({"remark": _partly(undefined)} if undefined else {})
+        )
+        for s, subject in enumerate(data.subject):
+            num = int(np.isnan(values[s, of_roi]).sum())
+            rows.append(
+                row(kind, "r", subject, roi, "", average="mean", value=float(means[s, place]))
+                | {"num_subjects": 1, "num_targets": len(of_roi) - num, "num_undefined": num}
+                | ({"remark": _constant(num, len(of_roi))} if num else {})
+            )
+        for v in of_roi.tolist():
+            own = {"num_targets": 1, "num_undefined": int(np.isnan(values[:, v]).sum())}
+            rows.append(
+                row(kind, "r", GROUP, roi, data.target[v], interval=OVER_SUBJECTS)
+                | _numbers(targets, v)
+                | own
+                | ({"remark": FEW_SUBJECTS} if np.isnan(targets.value[v]) else {})
+            )
+            for s, subject in enumerate(data.subject):
+                value = float(values[s, v])
+                remark = "constant in a block of samples, or throughout" if value != value else ""
+                rows.append(
+                    row(kind, "r", subject, roi, data.target[v], value=value, remark=remark)
+                    | {"num_subjects": 1, "num_targets": 1, "num_undefined": int(value != value)}
+                )
+    return rows
+
+
+def of_targets(
+    kind: str,
+    scale: str,
+    found: Ceiling,
+    subject: str,
+    names: Sequence[tuple[str, str]],
+    *,
+    rois: Ceiling | None = None,
+    interval: str = OVER_BLOCKS,
+    num_subjects: int = 1,
+    left_out: dict[str, int] | None = None,
+    remark: str = "constant, or no variance is left",
+) -> list[dict]:
+    """Rows of each target, and of each ROI's mean over targets.
+
+    Args:
+      kind: of ceiling.
+      scale: what the values are.
+      found: of each target, `num` the subjects behind it.
+      subject: whose, or the group.
+      names: ROI and target of each.
+      rois: of each ROI in order; None: means of values and of ends of intervals over targets.
+      interval: what it resamples.
+      num_subjects: behind the ROIs' values.
+      left_out: further targets of each ROI that have no ceiling.
+      remark: why an undefined one is.
+    """
+    rows = []
+    roi_of = [roi for roi, _ in names]
+    is_mean_of_ends = rois is None and interval != ""
+    if rois is None:
+        value, low, high = by_roi(np.stack(found[:3]), roi_of)[0]
+        rois = Ceiling(value, low, high, np.zeros(len(value), int))
+    missing = left_out or {}
+    every = dict.fromkeys([*roi_of, *missing])
+    order = list(dict.fromkeys(roi_of))
+    for roi in every:
+        own = [i for i, x in enumerate(roi_of) if x == roi]
+        undefined = int(np.isnan(found.value[own]).sum()) + missing.get(roi, 0)
+        note = "" if not undefined else _partly(undefined) if own else _nothing_shared(undefined)
+        numbers = _numbers(rois, order.index(roi)) if own else {}
+        ends = ENDS if is_mean_of_ends and len(own) > 1 else ""
+        counts = {
+            "num_subjects": num_subjects,
+            "num_targets": len(own) + missing.get(roi, 0) - undefined,
+            "num_undefined": undefined,
+        }
+        rows.append(
+            row(kind, scale, subject, roi, "", average="mean", interval=interval + ends)
+            | numbers
+            | counts
+            | {"remark": note}
+        )
+        for i in own:
+            note = remark if np.isnan(found.value[i]) else ""
+            rows.append(
+                row(kind, scale, subject, roi, names[i][1], interval=interval, remark=note)
+                | _numbers(found, i)
+                | {"num_targets": 1, "num_undefined": int(note != "")}
+            )
+    return rows
+
+
+def add_significance(
+    rows: list[dict],
+    values: Float[np.ndarray, " v"],
+    nulls: Float[np.ndarray, "q v"],
+    data: Shared,
+) -> None:
+    """Put p-values into the group's rows: of targets, and of ROIs by means over targets.
+
+    Adjusted over targets, and over ROIs, after Benjamini and Hochberg.
+
+    Args:
+      rows: of one kind; changed in place.
+      values: ISC of each shared target, averaged over subjects or pairs.
+      nulls: the same of subjects moved apart.
+      data: whose they are.
+    """
+    means, names = by_roi(np.vstack([values, nulls]), data.roi)
+    of_rois = stats.compare(means[0], means[1:], rounding=1e-10).p
+    of_targets = stats.compare(values, nulls, rounding=1e-10).p
+    p = dict(zip(((roi, "") for roi in names), of_rois, strict=True))
+    adjusted = dict(zip(p, stats.benjamini_hochberg(of_rois), strict=True))
+    keys = list(zip(data.roi, data.target, strict=True))
+    p |= dict(zip(keys, of_targets, strict=True))
+    adjusted |= dict(zip(keys, stats.benjamini_hochberg(of_targets), strict=True))
+    for one in rows:
+        key = (one["roi"], one["target"])
+        if one["subject"] == GROUP and key in p:
+            one["p"], one["p_adjusted"] = float(p[key]), float(adjusted[key])
+
+
+def by_roi(
+    values: Float[np.ndarray, "m v"], roi: Sequence[str]
+) -> tuple[Float[np.ndarray, "m g"], dict[str, int]]:
+    """Average over the targets of each ROI where they are defined.
+
+    Args:
+      values: one column per target.
+      roi: of each.
+
+    Returns:
+      Means, NaN where no target is defined; and the ROIs in their order with their targets' number.
+    """
+    places = features.members(list(roi))
+    found = np.full((len(values), len(places)), np.nan)
+    for i, own in enumerate(places.values()):
+        defined = ~np.isnan(values[:, own])
+        num = defined.sum(axis=1)
+        total = np.where(defined, values[:, own], 0.0).sum(axis=1)
+        found[:, i] = np.divide(total, num, out=np.full(len(values), np.nan), where=num > 0)
+    return found, {name: len(own) for name, own in places.items()}
+
+
+def _numbers(found: Ceiling, i: int) -> dict:
+    names = ("value", "ci_low", "ci_high", "num_subjects")
+    return {name: x[i].item() for name, x in zip(names, found, strict=True)}
+
+
+def _partly(num: int) -> str:
+    return f"{num} targets are undefined and in no mean"
+
+
+def _nothing_shared(num: int) -> str:
+    return f"none of {num} targets is in every subject and varies in two"
+
+
+def _constant(num: int, of: int) -> str:
+    return f"{num} of {of} targets are constant in a block of samples, or throughout"

@@ -1,0 +1,90 @@
+"""Ceilings of single subjects -> rows: from repeats of stimuli, and of simulated signals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxalign.core import features
+from jaxalign.core.ceilings import ceiling, repeats
+from jaxalign.data.presentations import Repeats
+from jaxalign.data.schema import Responses
+from jaxalign.results import ceilings
+from jaxalign.results.ceilings import Setting
+
+NO_REPEATS = "no stimulus has two repeats, or no variance is left"
+UNEVEN = "stimuli differ in number of repeats, or no variance is left"
+
+
+def blocks(runs: Sequence[str], size: int) -> Int[np.ndarray, " n"]:
+    """Label blocks of neighbouring samples, within each run; a run's last may be shorter.
+
+    Args:
+      runs: run of each sample; samples of a run are adjacent.
+      size: samples of a block.
+    """
+    starts = np.flatnonzero([i == 0 or runs[i] != runs[i - 1] for i in range(len(runs))])
+    place = np.arange(len(runs)) - np.repeat(starts, np.diff(np.append(starts, len(runs))))
+    return np.cumsum(place % size == 0)
+
+
+def rows(found: Repeats, block: int, how: Setting, *, rois: Sequence[str] = ()) -> list[dict]:
+    """Give ncsnr, noise ceiling and explainable variance of each target of one subject.
+
+    Time courses are standardised within each repeat, for a scanner's unit differs from run to run;
+    responses to single stimuli are taken as the data set has them.
+
+    Args:
+      found: of one subject.
+      block: samples of time courses that are resampled together; single stimuli are by themselves.
+      how: intervals.
+      rois: those to keep; none means all.
+    """
+    keep = np.array([not rois or roi in rois for roi in found.roi], bool)
+    values = found.values[:, :, keep].astype(np.float64)
+    runs = list(found.run)
+    labels = np.arange(len(runs))
+    if not found.stimulus_id:
+        values = np.stack([features.standardize(x, runs) for x in values])
+        labels = blocks(runs, block)
+    Y = values.transpose(0, 2, 1)
+    index = np.flatnonzero(keep)
+    names = [(found.roi[i], found.target[i]) for i in index.tolist()]
+    options = {
+        "blocks": labels,
+        "confidence": how.confidence,
+        "num_resamples": how.num_resamples,
+    }
+    twice = ((~np.isnan(Y)).sum(axis=0) >= 2).any(axis=1)
+    whole = twice & np.isfinite(Y).all(axis=(0, 2))
+    made = []
+    for kind, scale, function, able, remark in (
+        ("ncsnr", "ratio", repeats.ncsnr, twice, NO_REPEATS),
+        ("noise_ceiling", "variance", repeats.noise_ceiling, twice, NO_REPEATS),
+        ("explainable_variance", "variance", repeats.explainable_variance, whole, UNEVEN),
+    ):
+        estimates = np.full((3, len(names)), np.nan)
+        if able.any():
+            estimates[:, able] = function(Y[:, able], rng=how.rng, **options)[:3]
+        value, low, high = estimates
+        own = ceiling.Ceiling(value, low, high, np.ones(len(names), int))
+        made += ceilings.of_targets(kind, scale, own, found.subject[0], names, remark=remark)
+    return made
+
+
+def of_signal(responses: Responses, tests: Sequence[Int[np.ndarray, " _"]]) -> list[dict]:
+    """Correlate simulated responses with their noiseless signal: the true ceilings.
+
+    Args:
+      responses: with the signal.
+      tests: test samples of each fold.
+    """
+    r = ceiling.correlation(responses.signal.T, responses.values.T, tests)
+    nothing: Float[np.ndarray, " v"] = np.full(len(r), np.nan)
+    made = []
+    for subject, own in features.members(list(responses.subject)).items():
+        names = [(str(responses.roi[i]), str(responses.target[i])) for i in own.tolist()]
+        num = np.ones(len(own), int)
+        part = ceiling.Ceiling(r[own], nothing[own], nothing[own], num)
+        made += ceilings.of_targets("signal", "r", part, subject, names, interval="")
+    return made

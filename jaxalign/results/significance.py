@@ -1,0 +1,118 @@
+"""Null scores of permuted responses -> rows with p-values for subjects, ROIs and layers."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.core.inference import stats
+from jaxalign.core.inference.permutation import SOLVER_ROUNDING
+from jaxalign.results.targets import GROUP, Targets
+
+MEAN = "mean"  # over subjects, who all keep to the same orders
+ANY = -1  # in place of a layer: the largest score of any layer
+LEVEL = 0.05
+
+
+class Nulls(NamedTuple):
+    """Scores of one layer, and those of permuted responses."""
+
+    rows: Float[np.ndarray, "o r"]  # means over the targets of each row; first as they are
+    score: Float[np.ndarray, " v"]  # of each target
+    p: Float[np.ndarray, " v"]  # of each target by itself
+
+
+def keys(goals: Targets) -> list[tuple[str, str]]:
+    """Return subject and ROI of each row: those of the targets, and the mean over subjects."""
+    pairs = list(dict.fromkeys(zip(goals.subject, goals.roi, strict=True)))
+    rois = dict.fromkeys(roi for subject, roi in pairs if subject != GROUP)
+    return pairs + [(MEAN, roi) for roi in rois]
+
+
+def collect(parts: Iterable[Float[np.ndarray, "_ _"]], goals: Targets) -> Nulls:
+    """Reduce scores of targets to those of rows, part by part.
+
+    A row is the mean over the targets whose score is defined; of nulls the same targets count, so
+    that one that is undefined counts as large. The mean over subjects is over those who have a
+    score.
+
+    Args:
+      parts: from `permutation.permuted_scores`.
+      goals: the targets.
+    """
+    place = {key: i for i, key in enumerate(keys(goals))}
+    row_of = np.array([place[key] for key in zip(goals.subject, goals.roi, strict=True)])
+    total, count, tallied, start = 0.0, np.zeros(len(place)), [], 0
+    for part in parts:
+        own = row_of[start : start + part.shape[1]]
+        start += part.shape[1]
+        defined = ~np.isnan(part[0])
+        columns = np.zeros((part.shape[1], len(place)))
+        columns[np.flatnonzero(defined), own[defined]] = 1
+        total = total + np.where(defined, part, 0.0) @ columns
+        count += columns.sum(axis=0)
+        found = stats.tally([part], "greater", SOLVER_ROUNDING)
+        tallied.append((found.statistic, found.p))
+    rows = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+    for (subject, roi), i in place.items():
+        if subject == MEAN:
+            own = [j for (s, r), j in place.items() if r == roi and s not in (GROUP, MEAN)]
+            known = [j for j in own if count[j] > 0]
+            rows[:, i] = rows[:, known].mean(axis=1) if known else np.nan
+    score, p = (np.concatenate(x) for x in zip(*tallied, strict=True))
+    return Nulls(rows, score, p)
+
+
+def by_subject_and_roi(nulls: Mapping[int, Nulls], goals: Targets) -> list[dict]:
+    """Compare the scores of each row with their nulls, layer by layer, and the largest of any.
+
+    With several layers, the largest score of any layer is held against the largest of any layer
+    under each order, which takes into account that the best was looked for.
+
+    Args:
+      nulls: of each layer.
+      goals: the targets.
+
+    Returns:
+      The columns of `io.rows.SIGNIFICANCE` that follow from the scores. `p_adjusted` is that of
+      Benjamini and Hochberg over all subjects and ROIs of a layer; the group's rows, and those of
+      the mean over subjects, are families of their own.
+    """
+    pairs = keys(goals)
+    targets_of = {pair: [] for pair in pairs}
+    for i, pair in enumerate(zip(goals.subject, goals.roi, strict=True)):
+        targets_of[pair].append(i)
+    families = np.array([subject if subject in (GROUP, MEAN) else "" for subject, _ in pairs])
+    scores = {layer: found.rows for layer, found in nulls.items()}
+    if len(scores) > 1:
+        stacked = np.stack(list(scores.values()))
+        # An undefined score is never the largest; an undefined null counts as large (`compare`).
+        observed = np.where(np.isnan(stacked[:, 0]), -np.inf, stacked[:, 0]).max(axis=0)
+        of_nulls = np.where(np.isnan(stacked[:, :1]), -np.inf, stacked[:, 1:]).max(axis=0)
+        none = np.isneginf(observed)
+        scores[ANY] = np.where(none, np.nan, np.vstack([observed, of_nulls]))
+    rows = []
+    for layer, values in scores.items():
+        found = stats.compare(values[0], values[1:], rounding=SOLVER_ROUNDING)
+        adjusted = np.full(len(pairs), np.nan)
+        for family in set(families.tolist()):
+            adjusted[families == family] = stats.benjamini_hochberg(found.p[families == family])
+        for i, (subject, roi) in enumerate(pairs):
+            own = targets_of[subject, roi]
+            p = nulls[layer].p[own] if layer != ANY else np.empty(0)
+            rows.append(
+                {
+                    "layer": layer,
+                    "subject": subject,
+                    "roi": roi,
+                    "score": float(values[0, i]),
+                    "p": float(found.p[i]),
+                    "p_adjusted": float(adjusted[i]),
+                    "null_mean": float(found.null_mean[i]),
+                    "null_sd": float(found.null_sd[i]),
+                    "num_targets": len(own),
+                    "num_significant": int((stats.benjamini_hochberg(p) <= LEVEL).sum()),
+                }
+            )
+    return rows

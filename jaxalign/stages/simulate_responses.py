@@ -1,0 +1,92 @@
+"""Activations of a chosen layer -> planted responses, where nobody was recorded."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from jaxalign.data.schema import Responses
+from jaxalign.data.synthetic import planted
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir, store
+from jaxalign.io.run_dir import Artefact
+from jaxalign.stages import Job, Step, Upstream, trained
+
+VERSION = 1
+RESPONSES = "responses.npz"
+ROI = "planted"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the simulation stage."""
+
+    model: str  # one of extract.models, by its name
+    layer: int  # the layer that responses are made of; 0 is the embedding
+    num_subjects: int = 8
+    num_targets: int = 50  # of each participant
+    noise_sd: float = 1.2  # in units of the signal's standard deviation
+
+    def __post_init__(self):
+        for name, least in (("layer", 0), ("num_subjects", 2), ("num_targets", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"simulate.{name} must be >= {least}, got {getattr(self, name)}.")
+        if not self.noise_sd > 0:
+            raise InputError(f"simulate.noise_sd must be > 0, got {self.noise_sd}.")
+
+
+def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
+    """Plan one set of responses.
+
+    Raises:
+      InputError: if the model was not extracted, or has no such layer.
+    """
+    stores = trained(upstream)
+    if config.model not in stores:
+        raise InputError(
+            f"simulate.model must be one of the extracted models ({', '.join(stores)}), "
+            f"got {config.model!r}."
+        )
+    source = stores[config.model]
+    if config.layer > source.settings["num_layers"]:
+        raise InputError(
+            f"simulate.layer must be at most {source.settings['num_layers']} for {config.model}, "
+            f"got {config.layer}."
+        )
+    settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
+    samples = config.num_subjects * config.num_targets * source.settings["num_stimuli"]
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="simulate",
+        name=f"{config.model} layer {config.layer}",
+        settings=settings,
+        inputs=(source,),
+        cost=f"{config.num_subjects} participants x {config.num_targets} targets, "
+        f"{8 * samples / 1e6:.1f} MB",
+    )
+    return [Step(artefact=artefact, make=functools.partial(_simulate, config, job))]
+
+
+def _simulate(config: Config, job: Job, artefact: Artefact) -> dict:
+    (source,) = artefact.inputs
+    activations = store.open_artefact(source)
+    values, signal = planted.plant(
+        activations.read_layer(config.layer).astype(np.float64),
+        num_subjects=config.num_subjects,
+        num_targets=config.num_targets,
+        noise_sd=config.noise_sd,
+        rng=np.random.default_rng(job.seed),
+    )
+    s, n, v = values.shape
+    responses = Responses(
+        values=values.transpose(1, 0, 2).reshape(n, s * v),
+        run=job.dataset.stimuli.run,
+        subject=[f"p{i + 1:02d}" for i in range(s) for _ in range(v)],
+        roi=[ROI] * (s * v),
+        target=[f"t{j:03d}" for _ in range(s) for j in range(v)],
+        units="standard deviations of the signal",
+        stimulus_id=store.stimulus_ids(source),
+        signal=np.tile(signal, (1, s)),
+    )
+    run_dir.write_atomic(artefact.path / RESPONSES, responses.to_bytes())
+    return {}

@@ -1,0 +1,307 @@
+"""Do tests and intervals keep what they promise, on data whose truth is known?
+
+Bars were set before the simulations ran; the seed is that of every other test. What is measured
+goes into the properties of a junit report (`--junitxml=FILE -o junit_family=xunit1`).
+"""
+
+import numpy as np
+import pytest
+from scipy import signal
+
+from jaxalign.core import folds as folds_lib
+from jaxalign.core.folds import Fold, Split
+from jaxalign.core.inference import bootstrap, orders, permutation
+from jaxalign.core.inference import stats as stats_lib
+from jaxalign.core.solver import cv
+
+pytestmark = pytest.mark.slow
+
+ALPHAS = np.logspace(0, 4, 5)
+NUM_TRS = 300
+RUN = [0] * NUM_TRS
+EVERY = np.arange(NUM_TRS)
+# The second run is predicted by what was fitted to the first.
+TEST_RUN = Fold(
+    Split(EVERY, NUM_TRS + EVERY),
+    tuple(fold.outer for fold in folds_lib.contiguous_folds(RUN, 5, gap=10)),
+)
+LEVEL = 0.05
+
+
+def autoregression(rng, phi, *shape):
+    """First-order along the first axis, of unit variance, stationary from the start."""
+    noise = rng.normal(size=shape) * np.sqrt(1 - phi**2)
+    noise[0] /= np.sqrt(1 - phi**2)
+    return signal.lfilter([1], [1, -phi], noise, axis=0)
+
+
+def weights(rng, p, v):
+    """Of a signal of unit variance."""
+    w = rng.normal(size=(p, v))
+    return w / np.sqrt((w**2).sum(axis=0))
+
+
+def predict(X, Y, folds):
+    """Return held-out predictions of penalties chosen inside."""
+    return cv.held_out(X, Y, folds, cv.nested(X, Y, folds, ALPHAS).alphas)
+
+
+def predict_test_run(X, Y):
+    """Return predictions of the second run, and its responses."""
+    return predict(X, Y, [TEST_RUN])[NUM_TRS:], Y[NUM_TRS:]
+
+
+def null_sets(rng, phi, *, runs=1, num=50, targets=100):
+    """Yield features and responses that have nothing to do with each other: 5,000 targets."""
+    for _ in range(num):
+        X, Y = (
+            np.concatenate([autoregression(rng, phi, NUM_TRS, size) for _ in range(runs)])
+            for size in (20, targets)
+        )
+        yield X, Y
+
+
+def rejected(parts):
+    """Share of targets whose p is at most the level."""
+    return (np.concatenate([part.p for part in parts]) <= LEVEL).mean()
+
+
+@pytest.mark.parametrize("phi", [0.5, 0.8])
+def test_time_series_are_rejected_as_often_as_the_level_says(rng, phi, record_property):
+    """A run is predicted by what was fitted to another."""
+    found = {"shifts": [], "blocks": [], "rows": []}
+    for X, Y in null_sets(rng, phi, runs=2):
+        predicted, recorded = predict_test_run(X, Y)
+        shifts = orders.draw_shifts(RUN, num=299, rng=rng)
+        found["shifts"].append(
+            permutation.shifted_correlation(predicted, recorded, [EVERY], RUN, shifts)
+        )
+        tau = np.median(orders.correlation_time(predicted, recorded, RUN))
+        drawn = {
+            "blocks": orders.block_orders(RUN, int(np.ceil(10 * tau)), num=299, rng=rng),
+            "rows": orders.row_orders(RUN, num=299, rng=rng),
+        }
+        for name, own in drawn.items():
+            found[name].append(permutation.permuted_correlation(predicted, recorded, [EVERY], own))
+    rates = {name: rejected(parts) for name, parts in found.items()}
+    record_property("rejected", rates)
+    assert 0.04 <= rates["shifts"] <= 0.06, rates
+    assert 0.04 <= rates["blocks"] <= 0.06, rates
+    # Row permutations take neighbours for independent.
+    assert rates["rows"] > {0.5: 0.08, 0.8: 0.15}[phi], rates
+
+
+def test_cross_validated_scores_need_nulls_that_are_fitted(rng, record_property):
+    """Two samples that each serve to predict the other count twice, in fitted nulls as well.
+
+    Nor do these need a gap: training samples next to test samples leak as much in them.
+    """
+    without, with_gap = (folds_lib.contiguous_folds(RUN, 5, gap=gap) for gap in (0, 10))
+    fitted, given = [], []
+    for X, Y in null_sets(rng, 0.8):
+        shifts = orders.draw_shifts(RUN, num=99, rng=rng)
+        drawn = orders.shift_orders(RUN, shifts)
+        fitted.append(permutation.permuted_fit(X, Y, without, ALPHAS, drawn))
+        predicted = predict(X, Y, with_gap)
+        blocks = [fold.outer.test for fold in with_gap]
+        given.append(permutation.shifted_correlation(predicted, Y, blocks, RUN, shifts))
+    rates = rejected(fitted), rejected(given)
+    record_property("rejected", rates)
+    assert 0.04 <= rates[0] <= 0.06, rates
+    assert rates[1] > 0.08, rates
+
+
+# The length that is asked for of autoregressions that both go with .8: ten times tau.
+BLOCK = int(np.ceil(10 * (1 + 0.8**2) / (1 - 0.8**2)))
+DRAW = {
+    "shifts": lambda rng: orders.shift_orders(RUN, orders.draw_shifts(RUN, num=99, rng=rng)),
+    "blocks": lambda rng: orders.block_orders(RUN, BLOCK, num=99, rng=rng),
+    "rows": lambda rng: orders.row_orders(RUN, num=99, rng=rng),
+}
+
+
+@pytest.mark.parametrize("kind", DRAW)
+def test_fitted_nulls_keep_the_level_of_a_cross_validation_with_gaps(rng, kind, record_property):
+    """Five contiguous folds, penalties chosen inside: what users have."""
+    with_gap = folds_lib.contiguous_folds(RUN, 5, gap=10)
+    few = np.array([1.0, 100.0, 10_000.0])
+    rates = []
+    for X, Y in null_sets(rng, 0.8):
+        rates.append(rejected([permutation.permuted_fit(X, Y, with_gap, few, DRAW[kind](rng))]))
+    rate, error = np.mean(rates), np.std(rates, ddof=1) / np.sqrt(len(rates))
+    record_property("rejected, standard error over sets of features", (rate, error))
+    if kind == "rows":
+        assert rate > 0.12, (rate, error)
+    else:
+        assert 0.04 <= rate <= 0.06, (rate, error)
+
+
+def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng, record_property):
+    """A fifth of the targets follow the features; all share noise, as neighbouring voxels do."""
+    num_sets, v, level = 400, 60, 0.1
+    is_signal = np.arange(v) < v // 5
+    shares, powers, any_false = [], [], []
+    for _ in range(num_sets):
+        X = autoregression(rng, 0.8, 2 * NUM_TRS, 10)
+        common = autoregression(rng, 0.8, 2 * NUM_TRS, 1)
+        noise = autoregression(rng, 0.8, 2 * NUM_TRS, v) + common
+        predicted, recorded = predict_test_run(X, noise + X @ weights(rng, 10, v) * is_signal)
+        shifts = orders.draw_shifts(RUN, num=299, rng=rng)
+        found = permutation.shifted_correlation(predicted, recorded, [EVERY], RUN, shifts)
+        hits = stats_lib.benjamini_hochberg(found.p) <= level
+        shares.append((hits & ~is_signal).sum() / max(hits.sum(), 1))
+        powers.append(hits[is_signal].mean())
+        any_false.append((found.p_max[~is_signal] <= LEVEL).any())
+    shares = np.array(shares)
+    error = shares.std(ddof=1) / np.sqrt(num_sets)
+    record_property("false_discoveries", (shares.mean(), error))
+    record_property("any_false", np.mean(any_false))
+    record_property("power", np.mean(powers))
+    assert shares.mean() <= level + 2 * error, (shares.mean(), error)
+    assert np.mean(any_false) <= LEVEL + 2 * np.sqrt(LEVEL * (1 - LEVEL) / num_sets)
+    assert np.mean(powers) > 0.3
+
+
+NUM_SUBJECTS = 12
+NUM_PASSAGES = 60
+STIMULI = 300
+P = 20
+PASSAGE = np.repeat(np.arange(NUM_PASSAGES), STIMULI // NUM_PASSAGES)
+PASSAGE_FOLDS = folds_lib.contiguous_folds([0] * STIMULI, 5, gap=0, groups=PASSAGE)
+NUM_SIMULATIONS, NUM_FRESH, NUM_TOGETHER = 2000, 200, 10
+
+
+def subject_scores(rng, *, shared):
+    """Draw experiments of subjects, of whom some follow the features more, and score them.
+
+    Args:
+      rng: source of all draws.
+      shared: standard deviation of what all subjects of an experiment have in common beyond the
+        features, in units of the noise.
+
+    Returns:
+      A score of each experiment, subject and fold [e s k]. To save time, experiments have their
+      features in common, and nothing else.
+    """
+    X = rng.normal(size=(STIMULI, P))
+    size = (STIMULI, NUM_TOGETHER, NUM_SUBJECTS)
+    gain = rng.gamma(4.0, 0.1, size=size[1:])
+    Y = gain * (X @ weights(rng, P, NUM_TOGETHER))[..., None] + rng.normal(size=size)
+    Y += shared * rng.normal(size=(*size[:2], 1))
+    r = cv.nested(X, Y.reshape(STIMULI, -1), PASSAGE_FOLDS, ALPHAS).r
+    return np.moveaxis(r.reshape(-1, *size[1:]), 0, -1)
+
+
+def coverage(intervals, truth):
+    return np.mean([found.low <= truth <= found.high for found in intervals])
+
+
+@pytest.mark.parametrize("shared", [0.0, 1.0])
+def test_intervals_cover_the_expected_score(rng, shared, record_property):
+    truth = np.mean([subject_scores(rng, shared=shared) for _ in range(NUM_FRESH)])
+    draws = range(NUM_SIMULATIONS // NUM_TOGETHER)
+    found = [x for _ in draws for x in subject_scores(rng, shared=shared)]
+    rates = {
+        "crossed": coverage(map(stats_lib.crossed_interval, found), truth),
+        "subjects": coverage([stats_lib.mean_interval(x.mean(axis=1)) for x in found], truth),
+    }
+    record_property("covered", rates)
+    assert 0.93 <= rates["crossed"] <= 0.97, rates
+    if shared:  # what they have in common makes subjects dependent
+        assert rates["subjects"] < 0.9, rates
+    else:
+        assert 0.93 <= rates["subjects"] <= 0.97, rates
+
+
+def ridge_scores(rng, num, *, s, k, shared, alike, n=180, p=12):
+    """Score experiments by NumPy alone, each of its own stimuli, under k contiguous folds [e s k].
+
+    Subjects follow the same linear signal, all as much if they are alike, and else in the mean.
+    """
+    X = rng.normal(size=(num, n, p))
+    w = rng.normal(size=(num, p, 1))
+    gain = 1.0 if alike else rng.gamma(4.0, 0.25, (num, 1, s))
+    Y = gain * (X @ (w / np.sqrt((w**2).sum(axis=1, keepdims=True))))
+    Y = Y + rng.normal(size=(num, n, s)) + shared * rng.normal(size=(num, n, 1))
+    fold, found = np.arange(n) * k // n, np.empty((num, s, k))
+    for i in range(k):
+        A, T = X[:, fold != i], Y[:, fold == i]
+        At = A.swapaxes(1, 2)
+        P = X[:, fold == i] @ np.linalg.solve(At @ A + 8 * np.eye(p), At @ Y[:, fold != i])
+        P, T = (x - x.mean(axis=1, keepdims=True) for x in (P, T))
+        found[..., i] = (P * T).sum(axis=1) / np.sqrt((P**2).sum(axis=1) * (T**2).sum(axis=1))
+    return found
+
+
+@pytest.mark.parametrize("s,k", [(6, 6), (12, 5)])
+@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("shared", [0.0, 0.7, 1.5])
+def test_crossed_intervals_of_independent_experiments(rng, s, k, alike, shared, record_property):
+    """No two experiments share anything here; subjects who share stimuli are not independent.
+
+    Where subjects do not differ at all, crossed intervals are wider than they had to be.
+    """
+    settings = {"s": s, "k": k, "shared": shared, "alike": alike}
+    truth = np.mean([ridge_scores(rng, 10, **settings).mean() for _ in range(NUM_FRESH)])
+    draws = range(NUM_SIMULATIONS // 100)
+    found = [x for _ in draws for x in ridge_scores(rng, 100, **settings)]
+    of_subjects = np.stack([x.mean(axis=1) for x in found], axis=1)
+    bca = bootstrap.interval(bootstrap.mean_over(of_subjects), [s], num=999, rng=rng)
+    rates = {
+        "crossed": coverage(map(stats_lib.crossed_interval, found), truth),
+        "t": coverage([stats_lib.mean_interval(x.mean(axis=1)) for x in found], truth),
+        "bca": np.mean((bca.low <= truth) & (truth <= bca.high)),
+    }
+    record_property("covered", rates)
+    assert 0.93 <= rates["crossed"] <= (0.985 if alike else 0.97), rates
+    assert rates["bca"] <= rates["t"] < 0.95, rates
+
+
+def test_intervals_of_one_subject_cover_the_expected_score(rng, record_property):
+    def scores(num):
+        X = rng.normal(size=(STIMULI, P))
+        Y = 0.4 * X @ weights(rng, P, num) + rng.normal(size=(STIMULI, num))
+        return cv.nested(X, Y, PASSAGE_FOLDS, ALPHAS).r
+
+    truth = np.mean([scores(NUM_TOGETHER) for _ in range(NUM_FRESH)])
+    draws = range(NUM_SIMULATIONS // NUM_TOGETHER)
+    found = [r[None] for _ in draws for r in scores(NUM_TOGETHER).T]
+    rate = coverage(map(stats_lib.crossed_interval, found), truth)
+    record_property("covered", rate)
+    assert 0.93 <= rate <= 0.97
+
+
+def test_bca_intervals_over_passages_cover_the_score_of_given_fits_on_new_stimuli(
+    rng, record_property
+):
+    """Of Gaussian features that score is known from the coefficients."""
+    gain, num, covered = 0.4, 20, []
+    for _ in range(NUM_SIMULATIONS // num):
+        X, w = rng.normal(size=(2 * STIMULI, P)), weights(rng, P, num)
+        Y = gain * X @ w + rng.normal(size=(2 * STIMULI, num))
+        predicted, recorded = predict_test_run(X, Y)
+        design = np.column_stack([X[STIMULI:], np.ones(STIMULI)])
+        coef = np.linalg.lstsq(design, predicted)[0][:-1]
+        truth = gain * (coef * w).sum(axis=0)
+        truth /= np.sqrt((coef**2).sum(axis=0) * (gain**2 + 1))
+        sums = bootstrap.block_sums(predicted, recorded, [EVERY], PASSAGE)
+        found = bootstrap.interval(
+            bootstrap.correlation_over(sums), [NUM_PASSAGES], num=1000, rng=rng
+        )
+        covered.append((found.low <= truth) & (truth <= found.high))
+    record_property("covered", np.mean(covered))
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.parametrize("kind", ["bca", "percentile"])
+def test_bootstrap_intervals_over_subjects_and_stimuli_cover_their_mean(rng, kind, record_property):
+    """Of effects of 30 subjects and 40 stimuli, and of their pairs; skewed over subjects."""
+    subjects = rng.gamma(2.0, size=(30, 1, NUM_SIMULATIONS)) - 2.0
+    units = rng.normal(size=(1, 40, NUM_SIMULATIONS))
+    values = subjects + units + rng.normal(size=(30, 40, NUM_SIMULATIONS))
+    found = bootstrap.interval(
+        bootstrap.mean_over_both(values), [30, 40], num=1000, rng=rng, kind=kind
+    )
+    rate = np.mean((found.low <= 0) & (found.high >= 0))
+    record_property("covered", rate)
+    assert 0.93 <= rate <= 0.97

@@ -1,0 +1,224 @@
+"""Whatever a file of any data set holds, it is read, or refused in one line that names it."""
+
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import NamedTuple
+
+import alice_copy
+import nibabel as nib
+import numpy as np
+import published_files as published
+import pytest
+import recordings
+from own_scans import ATLAS, HEADER, Folder
+
+from jaxalign.data import localizer
+from jaxalign.data.schema import Responses
+from jaxalign.data.sets import (
+    alice,
+    brainscore,
+    brainscore_behavior,
+    denizens,
+    gallant,
+    lebel2023,
+    natural_stories,
+    nifti,
+    nsd,
+    pereira_mean,
+    pieman,
+    plain,
+    wehbe2014,
+)
+from jaxalign.errors import InputError
+
+NUM_SPOILED = 4  # copies of each file with a few bytes changed
+
+
+class Case(NamedTuple):
+    """How a data set is written, and all the ways in which it is read."""
+
+    write: Callable[[pathlib.Path, np.random.Generator], object]
+    reads: list[Callable[[pathlib.Path], object]]
+
+
+def assembly(name, write):
+    options = {"assembly": name, "verify": False}
+    both = (brainscore.stimuli, brainscore.responses)
+    return Case(write, [lambda root, read=read: read(root, **options) for read in both])
+
+
+def each(*functions, **options):
+    return [lambda root, f=f: f(root, **options) for f in functions]
+
+
+def write_denizens(root, rng):
+    folder = recordings.denizens(root, rng, subjects=("01",))
+    (folder / "stimuli").mkdir()
+    words = [*recordings.SPOKEN, (2.0, 50.0, "we")]
+    for story in ("story_01", "story_02", "story_11"):
+        grid = recordings.text_grid({"phone": [(0.0, 50.0, "S")], "word": words})
+        (folder / f"stimuli/{story}.TextGrid").write_text(grid)
+
+
+def write_scans(root, rng, kind):
+    folder = Folder(root)
+    values = rng.normal(size=(40, 8)).astype(np.float32)
+    if kind == "NIfTI":
+        folder.volume("bold.nii.gz", values)
+        folder.volume("atlas.nii", ATLAS.astype(np.int16))
+        folder.add("bold.nii.gz", "atlas.nii", labels="labels.csv")
+    elif kind == "GIFTI":
+        names = [(i, f"A{i}") for i in range(6)]
+        folder.surface("left.func.gii", values, step="1.5")
+        folder.surface(
+            "left.label.gii", ATLAS.astype(np.int32), names=names, intent="NIFTI_INTENT_LABEL"
+        )
+        folder.add("left.func.gii", "left.label.gii", side="L")
+    else:
+        models = nib.cifti2.BrainModelAxis.from_mask(np.ones(8, bool), "CortexLeft")
+        time = nib.cifti2.SeriesAxis(0, 1.5, 40)
+        names = nib.cifti2.LabelAxis(["map"], [{i: (f"A{i}", (0, 0, 0, 1)) for i in range(6)}])
+        nib.save(nib.Cifti2Image(values, (time, models)), root / "bold.dtseries.nii")
+        labels = nib.Cifti2Image(ATLAS[np.newaxis].astype(np.float32), (names, models))
+        nib.save(labels, root / "atlas.dlabel.nii")
+        folder.add("bold.dtseries.nii", "atlas.dlabel.nii")
+    recordings.write_table(root / "images.csv", HEADER, folder.rows)
+    if kind != "NIfTI":  # the others carry the names of their labels
+        (root / "labels.csv").unlink()
+
+
+def write_own(root, rng):
+    header = ["stimulus_id", "text", "passage"]
+    recordings.write_table(root / "stimuli.csv", header, [[x, f"Word {x}.", "p"] for x in "abc"])
+    responses = Responses(
+        values=rng.normal(size=(3, 2)),
+        run=["r"] * 3,
+        subject=["s1", "s2"],
+        roi=["LATL"] * 2,
+        target=["mean"] * 2,
+        units="z",
+        stimulus_id=list("abc"),
+    )
+    (root / "responses.npz").write_bytes(responses.to_bytes())
+    header = ["stimulus_id", "participant", "reading_time_ms", "word_in_sentence"]
+    recordings.write_table(
+        root / "behavior.csv", header, [["a", "p1", 300, 1], ["b", "p1", 310, 2]]
+    )
+
+
+def write_items(root, rng):
+    for name, item in zip(localizer.FILES.values(), ("a dog ran", "o fep lig"), strict=True):
+        (root / name).write_text(f"{item}\n{item[::-1]}\n")
+
+
+NSD = {"subjects": ("subj01",), "num_sessions": 1, "atlas": "prf-visualrois"}
+HEARD = {"subjects": ("01",), "modality": "listening"}
+CASES = {
+    "alice": Case(alice_copy.Copy, each(alice.stimuli, alice.responses, radius_mm=10)),
+    "Pereira2018": assembly("Pereira2018.243sentences", published.pereira),
+    "Blank2014": assembly("Blank2014", published.blank),
+    "Fedorenko2016": assembly("Fedorenko2016", published.fedorenko),
+    "Tuckute2024": assembly("Tuckute2024", published.tuckute),
+    "Futrell2018": Case(published.futrell, each(brainscore_behavior.behavior, verify=False)),
+    "wehbe2014": Case(
+        recordings.harry_potter,
+        each(wehbe2014.stimuli, wehbe2014.responses, subjects=("F", "H")),
+    ),
+    "lebel2023": Case(
+        lambda root, rng: recordings.huth_stories(root, rng, {"UTS01": {"wheretheressmoke": 35}}),
+        [
+            *each(lebel2023.stimuli, lebel2023.responses, subjects=("UTS01",)),
+            *each(lebel2023.repeats, subject="UTS01"),
+        ],
+    ),
+    "denizens": Case(write_denizens, each(denizens.stimuli, denizens.responses, **HEARD)),
+    "shortclips": Case(
+        lambda root, rng: recordings.shortclips(root, rng, subjects=("S01",)),
+        [
+            *each(gallant.responses, subjects=("S01",)),
+            *each(gallant.features, name="wordnet", subjects=("S01",)),
+            *each(gallant.features, name="motion_energy", subjects=("S01",)),
+        ],
+    ),
+    **{
+        f"nsd {kind}": Case(
+            lambda root, rng, kind=kind: recordings.nsd(
+                root, rng, num_sessions=1, kind=kind, shape=(3, 2, 3)
+            ),
+            each(nsd.responses, **NSD),
+        )
+        for kind in ("hdf5", "nii.gz")
+    },
+    "naturalstories": Case(
+        lambda root, rng: published.stories(root),
+        [
+            *each(natural_stories.behavior, times="corrected", verify=False),
+            *each(natural_stories.behavior, times="participants", verify=False),
+            *each(natural_stories.gpt3_surprisal_bits, stimulus_id=["1.1"]),
+        ],
+    ),
+    "pereira2018-mean": Case(
+        published.language_network,
+        [
+            *each(pereira_mean.stimuli, pereira_mean.responses, verify=False),
+            lambda root: pereira_mean.activations(root, "gpt2-layer12", verify=False).read(),
+        ],
+    ),
+    "pieman": Case(published.pie_man, each(pieman.responses, verify=False)),
+    **{
+        kind: Case(
+            lambda root, rng, kind=kind: write_scans(root, rng, kind),
+            each(nifti.stimuli, nifti.responses),
+        )
+        for kind in ("NIfTI", "CIFTI", "GIFTI")
+    },
+    "own": Case(write_own, each(plain.stimuli, plain.responses, plain.behavior)),
+    "localizer": Case(write_items, each(localizer.stimuli)),
+}
+# What can end anywhere and still be a text or a table, if a shorter one.
+TEXTS = (".txt", ".csv", ".tsv", ".tok", ".conllx", ".TextGrid", ".json", ".ctab")
+
+
+def refusals(case, root):
+    """Read in every way; return what is said. Anything but an InputError is let through."""
+    said = []
+    for read in case.reads:
+        try:
+            read(root)
+        except InputError as error:
+            said.append(str(error))
+    return said
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_file_is_read_or_refused_by_its_name(tmp_path, rng, name):
+    """Each in turn missing, empty, cut off, of other bytes, and with a few bytes changed."""
+    case = CASES[name]
+    case.write(tmp_path, rng)
+    assert refusals(case, tmp_path) == []
+    for path in sorted(x for x in tmp_path.rglob("*") if x.is_file()):
+        content = path.read_bytes()
+        kept = path.with_name("kept aside")
+        shutil.move(path, kept)
+        # Of Alice, those who are there are read, and its log says how many.
+        is_optional = path.name.endswith("-timecourses.txt")
+        said = refusals(case, tmp_path)
+        stem = path.name.partition(".")[0]  # betas may be of two kinds
+        assert is_optional or any(stem in x for x in said), ("missing", path.name, said)
+        shutil.move(kept, path)
+        damaged = {"empty": b"", "other bytes": bytes(range(256))}
+        if path.suffix not in TEXTS:
+            damaged["cut off"] = content[: len(content) // 2]
+        for how, other in damaged.items():
+            path.write_bytes(other)
+            said = refusals(case, tmp_path)
+            assert any(path.name in x for x in said), (how, path.name, said)
+            assert not any("\n" in x for x in said), (how, said)
+        for _ in range(NUM_SPOILED):
+            spoiled = bytearray(content)
+            start = int(rng.integers(len(content)))
+            spoiled[start : start + 4] = rng.bytes(len(spoiled[start : start + 4]))
+            path.write_bytes(bytes(spoiled))
+            assert not any("\n" in x for x in refusals(case, tmp_path))
+        path.write_bytes(content)

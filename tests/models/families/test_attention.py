@@ -1,0 +1,89 @@
+"""Attention in chunks and head by head against a float64 pass over all logits."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from jaxalign.core import mesh as mesh_lib
+from jaxalign.models.families import layers
+
+B, N, K, H = 2, 4, 2, 8
+
+
+def inputs(rng, length, *, with_bias=False):
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+    q, k, v = draw(B, length, N, H), draw(B, length, K, H), draw(B, length, K, H)
+    visible = np.tril(np.ones((length, length), bool))[None].repeat(B, axis=0)
+    visible[1, :, -7:] = False  # padding
+    return q, k, v, visible, draw(1, N, length) if with_bias else None
+
+
+def expected(q, k, v, visible, bias, *, scale, cap):
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    k, v = (x.repeat(N // K, axis=2) for x in (k, v))
+    logits = scale * np.einsum("btnh,bsnh->bnts", q, k)
+    if cap:
+        logits = cap * np.tanh(logits / cap)
+    if bias is not None:
+        logits = logits + bias[:, :, None]
+    logits = np.where(visible[:, None], logits, -np.inf)
+    out = np.einsum("bnts,bsnh->btnh", scipy.special.softmax(logits, axis=-1), v)
+    return out.reshape(*out.shape[:2], -1)
+
+
+# One chunk; one and a bit; several; more than are compiled at the usual size.
+@pytest.mark.parametrize(
+    "length", [10, 17, *(pytest.param(x, marks=pytest.mark.slow) for x in (16, 50, 260))]
+)
+@pytest.mark.parametrize("cap,with_bias", [(0.0, False), (1.5, True)])
+@pytest.mark.parametrize("of_accelerators", [False, True])
+def test_causal_attention_computes_what_is_visible(
+    rng, length, cap, with_bias, of_accelerators, monkeypatch
+):
+    monkeypatch.setattr(layers, "_QUERIES", 16)
+    arrays = inputs(rng, length, with_bias=with_bias)
+    settings = {"scale": 0.7, "cap": cap}
+    attend = lambda q, k, v, visible, bias: layers.attend_visible(
+        q, k, v, visible, bias=bias, causal=True, **settings
+    )
+    if of_accelerators:
+        at_once = functools.partial(layers._attend_at_once, **settings)
+        attend = functools.partial(layers._attend_in_chunks, at_once)
+    found = jax.jit(attend)(*arrays)
+    np.testing.assert_allclose(found, expected(*arrays, **settings), atol=3e-6)
+
+
+def test_causal_attention_never_reads_later_keys(rng):
+    q, k, v, visible, _ = inputs(rng, 300)
+    attend = jax.jit(functools.partial(layers.attend_visible, scale=1.0, causal=True))
+    whole = attend(q, k, v, visible)
+    changed = v.copy()
+    changed[:, 200:] = np.nan
+    np.testing.assert_array_equal(attend(q, k, changed, visible)[:, :128], whole[:, :128])
+
+
+def test_causal_attention_on_a_mesh(rng):
+    """Rows over data, heads over model."""
+    q, k, v, visible, _ = inputs(rng, 200)
+    mesh = mesh_lib.make_mesh(2, 2)
+    spec = jax.sharding.PartitionSpec
+    place = lambda x, *axes: jax.device_put(x, jax.NamedSharding(mesh, spec(*axes)))
+    attend = jax.jit(functools.partial(layers.attend_visible, scale=1.0, causal=True))
+    heads = [place(x, "data", None, "model", None) for x in (q, k, v)]
+    found = attend(*heads, place(visible, "data", None, None))
+    np.testing.assert_allclose(
+        found, expected(q, k, v, visible, None, scale=1.0, cap=0.0), atol=3e-6
+    )
+
+
+def test_one_row_of_visibility_serves_all(rng):
+    q, k, v, visible, _ = inputs(rng, 150)
+    visible = visible[:1]
+    found = layers.attend_visible(*map(jnp.asarray, (q, k, v, visible)), scale=1.0, causal=True)
+    np.testing.assert_allclose(
+        found, expected(q, k, v, visible, None, scale=1.0, cap=0.0), atol=3e-6
+    )
