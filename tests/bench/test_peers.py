@@ -79,7 +79,7 @@ def test_positions_within_the_outer_training_set():
 
 def test_nothing_optional_is_imported_before_it_is_asked_for():
     code = (
-        "import sys; from jaxalign.stages import bench; from jaxalign.bench import peers;"
+        "import sys; from jaxalign.bench import peers, solver;"
         "[peers.missing(x) for x in peers.PEERS];"
         "assert not {'torch', 'himalaya', 'sklearn'} & set(sys.modules)"
     )

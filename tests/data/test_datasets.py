@@ -15,7 +15,7 @@ from jaxalign.data.sets import alice
 # Rows that are recordings of hundreds of files, which `recordings.touch_all` writes.
 LARGE = ("wehbe2014", "lebel2023", "gallant", "denizens", "nsd")
 IS_LARGE = {
-    name: module.removeprefix("jaxalign.data.") in LARGE
+    name: module.removeprefix("jaxalign.data.sets.") in LARGE
     for name, (module, _) in datasets.DATASETS.items()
 }
 

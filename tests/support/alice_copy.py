@@ -1,5 +1,6 @@
 """A folder like the published one of Alice, to spoil."""
 
+from jaxalign.data import datasets
 from jaxalign.data.sets import alice
 
 WORDS = (
