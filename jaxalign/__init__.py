@@ -4,6 +4,8 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING
 
+from packaging.version import Version
+
 __version__ = "0.1.0"
 
 
@@ -12,11 +14,11 @@ def _check_versions() -> None:
 
     jax 0.11.1 renamed classes that flax's NNX inherits from; flax follows since 0.12.10.
     """
-    version = lambda name: tuple(int(x) for x in importlib.metadata.version(name).split(".")[:3])
-    if version("jax") >= (0, 11, 1) and version("flax") < (0, 12, 10):
+    jax, flax = (importlib.metadata.version(name) for name in ("jax", "flax"))
+    if Version(jax) >= Version("0.11.1") and Version(flax) < Version("0.12.10"):
         raise ImportError(
-            f"jax >= 0.11.1 needs flax >= 0.12.10: found jax {importlib.metadata.version('jax')} "
-            f"and flax {importlib.metadata.version('flax')}. Run: pip install -U 'flax>=0.12.10'"
+            f"jax >= 0.11.1 needs flax >= 0.12.10: found jax {jax} and flax {flax}. "
+            "Run: pip install -U 'flax>=0.12.10'"
         )
 
 

@@ -1,7 +1,9 @@
 """Where a model lies and in which format, and a clear word for formats that are not read."""
 
-import os
 import pathlib
+
+import huggingface_hub
+from huggingface_hub.errors import HFValidationError
 
 from jaxalign.errors import InputError
 from jaxalign.models import table
@@ -67,20 +69,18 @@ def readable(path: pathlib.Path) -> bool:
 def cached(repository: str, revision: str = "main") -> pathlib.Path | None:
     """Return the folder of a repository in Hugging Face's local cache, None if it is not there.
 
-    The cache is where `HF_HUB_CACHE`, or `HF_HOME` and `hub` below it, say; by default
-    `~/.cache/huggingface/hub`. Nothing is downloaded.
+    `huggingface_hub` says where the cache is (`HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, in this
+    order). Nothing is downloaded.
 
     Args:
       repository: organisation/name.
       revision: branch, tag or commit.
     """
-    home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
-    hub = pathlib.Path(os.environ.get("HF_HUB_CACHE") or pathlib.Path(home) / "hub")
-    folder = hub / ("models--" + repository.replace("/", "--"))
-    reference = folder / "refs" / revision
-    commit = reference.read_text().strip() if reference.is_file() else revision
-    snapshot = folder / "snapshots" / commit
-    return snapshot if (snapshot / "config.json").is_file() else None
+    try:
+        file = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision)
+    except HFValidationError:  # no name that a repository can have
+        return None
+    return pathlib.Path(file).parent if isinstance(file, str) else None
 
 
 def locate(name: str, row: table.Row) -> pathlib.Path:

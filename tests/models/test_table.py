@@ -2,12 +2,16 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
+from huggingface_hub import constants
 
 from jaxalign.errors import InputError
-from jaxalign.models import table, weights, zoo
+from jaxalign.models import formats, table, weights, zoo
 
 NAMED = {name: row for name, row in table.MODELS.items() if row.config}
 
@@ -77,8 +81,7 @@ def put_in_cache(home, repository, folder, commit="0123abcd", ref="main"):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     return tmp_path / "home"
 
 
@@ -94,13 +97,37 @@ def test_repository_without_a_row_is_found_there_too(golden, home):
     assert zoo.find("somebody/tiny-roberta", None).name == "tiny-roberta"
 
 
-def test_other_cache_and_commit(golden, home, monkeypatch, tmp_path):
-    put_in_cache(tmp_path / "other", "FacebookAI/roberta-base", golden / "roberta")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "other" / "hub"))
-    assert zoo.find("roberta-base", None).config.width == 24
+@pytest.mark.parametrize(
+    "variable,value,home",
+    [
+        ("HF_HUB_CACHE", "~/cache/hub", "cache"),
+        ("HF_HOME", "~/cache", "cache"),
+        ("XDG_CACHE_HOME", "{home}/cache", "cache/huggingface"),
+        ("HOME", "{home}", ".cache/huggingface"),
+    ],
+)
+def test_cache_lies_where_hugging_face_puts_it(golden, tmp_path, variable, value, home):
+    """In a process of its own: the library reads the environment when it is imported."""
+    path = put_in_cache(tmp_path / home, "a/b", golden / "roberta")
+    known = ("HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HUGGINGFACE_HUB_CACHE")
+    environment = {k: v for k, v in os.environ.items() if k not in known}
+    environment |= {"HOME": str(tmp_path), variable: value.format(home=tmp_path)}
+    code = "from jaxalign.models import formats; print(formats.cached('a/b'))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == str(path)
+
+
+@pytest.mark.parametrize("name", ["no/such/name", "../..", "a--b", ""])
+def test_what_no_repository_is_called_is_not_in_the_cache(home, name):
+    assert formats.cached(name) is None
+
+
+def test_commit_is_found_without_a_branch(golden, home, monkeypatch):
     row = table.Row(repository="a/b", revision="feed", config=NAMED["roberta-base"].config)
     monkeypatch.setitem(table.MODELS, "pinned", row)
-    put_in_cache(tmp_path / "other", "a/b", golden / "roberta", commit="feed", ref="")
+    put_in_cache(home, "a/b", golden / "roberta", commit="feed", ref="")
     assert zoo.find("pinned", None).name == "pinned"
 
 
