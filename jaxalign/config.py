@@ -1,36 +1,53 @@
-"""Stage dataclasses <-> one ConfigDict."""
+"""The table of stages; settings of a run, as dataclasses and as one ConfigDict."""
 
 import dataclasses
 import difflib
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from types import ModuleType
+from typing import Annotated, Any, NamedTuple
 
 import ml_collections
 
+from jaxalign.checks import NotNegative, Rule, check, one_of
 from jaxalign.errors import InputError
 
-# Stage -> module with its `Config` and `plan`, in the order in which they run. A configuration
-# names those it wants.
+
+class Stage(NamedTuple):
+    """A stage of a run.
+
+    Attributes:
+      module: where its `Config` and `plan` are.
+      reads_dataset: whether it needs the run's data set; others make their own data, or name what
+        they read.
+    """
+
+    module: str
+    reads_dataset: bool
+
+    def load(self) -> ModuleType:
+        """Import the module of the stage."""
+        return importlib.import_module(self.module)
+
+
+# In the order in which they run. A configuration names those it wants.
 STAGES = {
-    "extract": "jaxalign.stages.extract",
-    "imported": "jaxalign.stages.imported",
-    "localize": "jaxalign.stages.localize",
-    "simulate": "jaxalign.stages.simulate_responses",
-    "ceiling": "jaxalign.stages.ceiling",
-    "encode": "jaxalign.stages.encode",
-    "similarity": "jaxalign.stages.similarity",
-    "behavior": "jaxalign.stages.behavior",
-    "next_word": "jaxalign.stages.next_word",
-    "instructions": "jaxalign.stages.simulate_instructions",
-    "collect": "jaxalign.stages.collect",
-    "properties": "jaxalign.stages.properties",
-    "report": "jaxalign.stages.report",
-    "bench": "jaxalign.bench.solver",
-    "bench_extract": "jaxalign.bench.extract",
+    "extract": Stage("jaxalign.stages.extract", True),
+    "imported": Stage("jaxalign.stages.imported", True),
+    "localize": Stage("jaxalign.stages.localize", True),
+    "simulate": Stage("jaxalign.stages.simulate_responses", True),
+    "ceiling": Stage("jaxalign.stages.ceiling", True),
+    "encode": Stage("jaxalign.stages.encode", True),
+    "similarity": Stage("jaxalign.stages.similarity", True),
+    "behavior": Stage("jaxalign.stages.behavior", True),
+    "next_word": Stage("jaxalign.stages.next_word", False),
+    "instructions": Stage("jaxalign.stages.simulate_instructions", False),
+    "collect": Stage("jaxalign.stages.collect", False),
+    "properties": Stage("jaxalign.stages.properties", False),
+    "report": Stage("jaxalign.stages.report", True),  # not of scores that were collected
+    "bench": Stage("jaxalign.bench.solver", False),
+    "bench_extract": Stage("jaxalign.bench.extract", False),
 }
-# Those that make their own data, or name what they read.
-WITHOUT_DATASET = ("bench", "bench_extract", "next_word", "instructions", "collect", "properties")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,17 +55,14 @@ class Common:
     """Settings that belong to the whole run."""
 
     dataset: str = ""  # a name in data/datasets.py, or a directory; "": none, where none is read
-    nan: str = "refuse"  # "leave_out": targets with NaN, of data sets whose adapters can
-    seed: int = 0  # of every random draw, except the weights of untrained networks
-    mesh: tuple[int, ...] = (-1, 1)  # devices along data and model; -1: all that are left
+    # "leave_out": targets with NaN, of data sets whose adapters can.
+    nan: Annotated[str, one_of(("refuse", "leave_out"))] = "refuse"
+    seed: NotNegative = 0  # of every random draw, except the weights of untrained networks
+    # Devices along data and model; -1: all that are left.
+    mesh: Annotated[tuple[int, ...], Rule("be (data, model)", lambda x: len(x) == 2)] = (-1, 1)
 
     def __post_init__(self):
-        if self.seed < 0:
-            raise InputError(f"seed must be >= 0, got {self.seed}.")
-        if self.nan not in ("refuse", "leave_out"):
-            raise InputError(f"nan must be one of refuse, leave_out, got {self.nan!r}.")
-        if len(self.mesh) != 2:
-            raise InputError(f"mesh must be (data, model), got {self.mesh}.")
+        check(self)
 
 
 def pack(common: Common, **stages: Any) -> ml_collections.ConfigDict:
@@ -81,17 +95,14 @@ def unpack(config: ml_collections.ConfigDict) -> tuple[Common, dict[str, Any]]:
     fields = {f.name for f in dataclasses.fields(Common)}
     common = Common(**{name: config[name] for name in fields})
     stages = {}
-    for name in STAGES:
+    for name, stage in STAGES.items():
         if name in config:
-            module = importlib.import_module(STAGES[name])
-            stages[name] = module.Config(**config[name].to_dict())
-    readers = set(stages) - set(WITHOUT_DATASET)
+            stages[name] = stage.load().Config(**config[name].to_dict())
+    readers = [x for x in stages if STAGES[x].reads_dataset]
     if "collect" in stages:  # which has scores for it
-        readers -= {"report"}
+        readers = [x for x in readers if x != "report"]
     if not common.dataset and readers:
-        raise InputError(
-            f"dataset must be given: {', '.join(x for x in stages if x in readers)} read one."
-        )
+        raise InputError(f"dataset must be given: {', '.join(readers)} read one.")
     return common, stages
 
 

@@ -1,7 +1,6 @@
 """Plan and run the stages of a configuration: what the command line and Python both do."""
 
 import dataclasses
-import importlib
 import os
 import pathlib
 import time
@@ -89,8 +88,7 @@ def plan(
     planned: dict[str, list[Step]] = {}
     upstream: dict[str, list[Artefact]] = {}
     for name, config in stages.items():
-        stage = importlib.import_module(config_lib.STAGES[name])
-        planned[name] = stage.plan(config, job, upstream)
+        planned[name] = config_lib.STAGES[name].load().plan(config, job, upstream)
         upstream[name] = [step.artefact for step in planned[name]]
     return Plan(settings=config_lib.flatten(settings), job=job, stages=planned)
 

@@ -6,7 +6,7 @@ import json
 import pathlib
 import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from jaxalign.bench import peers as peers_lib
 from jaxalign.bench import problems, timing
 from jaxalign.bench import solver_page as tables
+from jaxalign.checks import Count, Rule, among, at_least, build_rows, check, one_of
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.solver import cv
 from jaxalign.errors import InputError
@@ -30,49 +31,41 @@ SEARCHES = ("adaptive", "grid")
 AXES = {"n": "n", "p": "p", "v": "v", "a": "num_alphas", "k": "num_folds"}
 # Two best inner errors closer than this, relative to the best: either penalty will do.
 TIE = 1e-4
+Sizes = Annotated[
+    tuple[int, ...], Rule("hold ascending sizes", lambda x: x and list(x) == sorted(set(x)))
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
     """One problem, and who solves it how often."""
 
-    n: int  # samples
-    p: int  # features
-    v: int  # targets
-    num_alphas: int = 20
+    n: Count  # samples
+    p: Count  # features
+    v: Count  # targets
+    num_alphas: Count = 20
     low: float = -1.0  # smallest penalty, as an exponent of ten
     high: float = 5.0  # largest
-    num_folds: int = 5  # outer, contiguous; the inner test blocks are the other outer ones
-    search: str = "adaptive"
-    decay: float = 0.0  # variance of feature j is proportional to (j + 1)^-decay
+    # Outer, contiguous; the inner test blocks are the other outer ones.
+    num_folds: Annotated[int, at_least(3)] = 5
+    search: Annotated[str, one_of(SEARCHES)] = "adaptive"
+    # Variance of feature j is proportional to (j + 1)^-decay.
+    decay: Annotated[float, at_least(0)] = 0.0
     on_disk: bool = False  # targets are read from a tensorstore array; peers cannot do that
-    peers: tuple[str, ...] = ("himalaya_ridge", "himalaya_kernel")
-    num_repeats: int = 5
-    peer_repeats: int = 3
+    peers: Annotated[tuple[str, ...], among(peers_lib.PEERS)] = (
+        "himalaya_ridge",
+        "himalaya_kernel",
+    )
+    num_repeats: Count = 5
+    peer_repeats: Count = 3
     peer_warmup: bool = True
 
     def __post_init__(self):
-        for name, least in (
-            ("num_folds", 3),
-            ("n", 2 * self.num_folds),
-            ("p", 1),
-            ("v", 1),
-            ("num_alphas", 1),
-            ("num_repeats", 1),
-            ("peer_repeats", 1),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be >= {least}, got {getattr(self, name)}.")
+        check(self)
+        if self.n < 2 * self.num_folds:
+            raise InputError(f"n must be >= {2 * self.num_folds}, got {self.n}.")
         if not self.low < self.high:
             raise InputError(f"low must be below high, got {self.low} and {self.high}.")
-        if not 0 <= self.decay < np.inf:
-            raise InputError(f"decay must be >= 0, got {self.decay}.")
-        if self.search not in SEARCHES:
-            raise InputError(f"search must be one of {', '.join(SEARCHES)}, got {self.search!r}.")
-        if unknown := set(self.peers) - set(peers_lib.PEERS):
-            raise InputError(
-                f"peers must be among {', '.join(peers_lib.PEERS)}, got {min(unknown)!r}."
-            )
         if self.on_disk and self.peers:
             raise InputError(f"peers must be () for targets on disk, got {self.peers}.")
 
@@ -81,11 +74,11 @@ class Case:
 class Sweep:
     """Sizes along five axes; while one varies, the others stay at the middle of theirs."""
 
-    n: tuple[int, ...] = (250, 500, 1000, 2000, 4000)
-    p: tuple[int, ...] = (192, 384, 768, 1536, 3072)
-    v: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)
-    a: tuple[int, ...] = (5, 10, 20, 40, 80)  # penalties
-    k: tuple[int, ...] = (3, 4, 5, 8, 10)  # outer folds
+    n: Sizes = (250, 500, 1000, 2000, 4000)
+    p: Sizes = (192, 384, 768, 1536, 3072)
+    v: Sizes = (500, 1000, 2000, 4000, 8000)
+    a: Sizes = (5, 10, 20, 40, 80)  # penalties
+    k: Sizes = (3, 4, 5, 8, 10)  # outer folds
     low: float = -1.0
     high: float = 5.0
     search: str = "adaptive"
@@ -94,10 +87,7 @@ class Sweep:
     num_repeats: int = 3
 
     def __post_init__(self):
-        for axis in AXES:
-            sizes = getattr(self, axis)
-            if not sizes or list(sizes) != sorted(set(sizes)):
-                raise InputError(f"{axis} must hold ascending sizes, got {sizes}.")
+        check(self)
         for axis, size, _ in self.points():
             try:
                 self.case(axis, size)
@@ -137,21 +127,11 @@ class Config:
     sweeps: Mapping[str, Sweep] | Mapping[str, dict[str, Any]] = dataclasses.field(
         default_factory=dict
     )
-    num_checked: int = 500  # targets, drawn at random, that are solved in float64 too
+    num_checked: Count = 500  # targets, drawn at random, that are solved in float64 too
 
     def __post_init__(self):
-        for field, kind in (("cases", Case), ("sweeps", Sweep)):
-            built = {}
-            for name, row in getattr(self, field).items():
-                if not name.isidentifier():  # files and flags are named after it
-                    raise InputError(f"bench.{field} must be named by words, got {name!r}.")
-                try:
-                    built[name] = kind(**row) if isinstance(row, dict) else row
-                except InputError as error:
-                    raise InputError(f"bench.{field}.{name}.{error}") from error
-            object.__setattr__(self, field, built)
-        if self.num_checked < 1:
-            raise InputError(f"bench.num_checked must be >= 1, got {self.num_checked}.")
+        build_rows(self, "bench", {"cases": Case, "sweeps": Sweep})
+        check(self, "bench")
         if not self.cases and not self.sweeps:
             raise InputError("bench must have a case or a sweep, got none.")
         if both := set(self.cases) & set(self.sweeps):

@@ -5,13 +5,14 @@ import functools
 import json
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
 from absl import logging
 from jaxtyping import Bool, Float
 
+from jaxalign.checks import Count, Names, NotNegative, Rule, among, check, differ
 from jaxalign.core import features
 from jaxalign.core.behavior import likelihood, surprisal
 from jaxalign.core.behavior.surprisal import Estimate
@@ -39,34 +40,22 @@ class Config:
     """Settings of the behaviour stage."""
 
     # What reading times are regressed on beside surprisal: "length", "log_frequency", "position".
-    baseline: tuple[str, ...] = ("length", "log_frequency")
-    spillover: int = 2  # words before each whose surprisal and baseline count too
+    baseline: Annotated[Names, among(words.BASELINE)] = ("length", "log_frequency")
+    spillover: NotNegative = 2  # words before each whose surprisal and baseline count too
     sentence_initial: bool = False  # keep the words that begin a sentence
     log_times: bool = False  # regress the logarithm of reading times
     mixed: bool = True  # random intercepts, where times of single participants are known
     published: bool = True  # score the surprisal that the data set comes with, too
     # Correlate each time with the surprisal of the word so many places after it: where times were
     # assigned to the wrong words, and how far reading lags behind, shows at others than 0.
-    offsets: tuple[int, ...] = (-1, 0, 1)
-    ceiling_splits: int = 10  # random halves of the participants
+    offsets: Annotated[tuple[int, ...], differ, Rule("hold 0", lambda x: 0 in x)] = (-1, 0, 1)
+    ceiling_splits: Count = 10  # random halves of the participants
     # Data sets of the same words with other reading times (another alignment, single
     # participants), which are scored too and stand beside in tables and figures.
-    beside: tuple[str, ...] = ()
+    beside: Names = ()
 
     def __post_init__(self):
-        if unknown := set(self.baseline) - set(words.BASELINE):
-            raise InputError(
-                f"behavior.baseline must be among {', '.join(words.BASELINE)}, "
-                f"got {min(unknown)!r}."
-            )
-        for name in ("baseline", "offsets", "beside"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise InputError(f"behavior.{name} must differ, got {getattr(self, name)}.")
-        if 0 not in self.offsets:
-            raise InputError(f"behavior.offsets must hold 0, got {self.offsets}.")
-        for name, least in (("spillover", 0), ("ceiling_splits", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"behavior.{name} must be >= {least}, got {getattr(self, name)}.")
+        check(self, "behavior")
 
 
 class Source(NamedTuple):

@@ -5,6 +5,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,19 @@ from absl import logging
 from sklearn.model_selection import ShuffleSplit
 from tqdm import tqdm
 
+from jaxalign.checks import (
+    Count,
+    Names,
+    NotNegative,
+    Rule,
+    among,
+    at_least,
+    check,
+    differ,
+    one_of,
+    open_unit,
+    some,
+)
 from jaxalign.core import folds
 from jaxalign.core.ceilings import ceiling, isc, isc_null
 from jaxalign.data import samples
@@ -43,59 +57,37 @@ ONE_SUBJECT = "needs at least 2 subjects, there is one"
 class Config:
     """Settings of the ceiling stage."""
 
-    kinds: tuple[str, ...] = KINDS
-    rois: tuple[str, ...] = ()  # (): all
-    confidence: float = 0.95
-    num_resamples: int = 1000  # bootstraps of intervals over samples, and of single targets
-    block: int = 10  # samples of a run that are resampled together, by split_half and repeats
+    kinds: Annotated[Names, among(KINDS), some("hold at least one")] = KINDS
+    rois: Names = ()  # (): all
+    confidence: Annotated[float, open_unit] = 0.95
+    num_resamples: Count = 1000  # bootstraps of intervals over samples, and of single targets
+    block: Count = 10  # samples of a run that are resampled together, by split_half and repeats
     # isc: nulls, and how series are moved apart: circular shifts of each run, or random phases.
-    null: str = "shift"
-    num_nulls: int = 1000
+    null: Annotated[str, one_of(NULLS)] = "shift"
+    num_nulls: Count = 1000
     # split_half: random halves of the subjects.
-    num_splits: int = 100
+    num_splits: Count = 100
     # leave_one_out and extrapolation: test blocks as of encode, or the ten random tenths that
     # Brain-Score draws, which neighbours of a sample leak into.
-    splits: str = "contiguous"
-    num_folds: int = 6
-    gap: int = 0  # samples dropped from training on either side of a test block
-    groups: str = "none"  # "passage": blocks never divide one
+    splits: Annotated[str, one_of(SPLITS)] = "contiguous"
+    num_folds: Annotated[int, at_least(3)] = 6
+    gap: NotNegative = 0  # samples dropped from training on either side of a test block
+    groups: Annotated[str, one_of(GROUPS)] = "none"  # "passage": blocks never divide one
     # extrapolation: one penalty for all regressions, or several, of which leaving out single
     # samples chooses; (0.0,) is least squares, as published. Responses are standardised.
-    alphas: tuple[float, ...] = (1000.0,)
-    subsets_per_subject: int = 10  # of each size; with fewer, all
-    num_sizes: int = 9  # sizes of subsets, spread evenly on a logarithmic scale; with fewer, all
-    num_curves: int = 100  # bootstraps of curves
+    alphas: Annotated[
+        tuple[float, ...],
+        some("hold at least one"),
+        differ,
+        Rule("be >= 0 and finite", lambda x: min(x) >= 0),
+    ] = (1000.0,)
+    subsets_per_subject: Count = 10  # of each size; with fewer, all
+    # Sizes of subsets, spread evenly on a logarithmic scale; with fewer, all.
+    num_sizes: Annotated[int, at_least(2)] = 9
+    num_curves: Count = 100  # bootstraps of curves
 
     def __post_init__(self):
-        if unknown := set(self.kinds) - set(KINDS):
-            raise InputError(
-                f"ceiling.kinds must be among {', '.join(KINDS)}, got {min(unknown)!r}."
-            )
-        for name in ("kinds", "alphas"):
-            if not getattr(self, name):
-                raise InputError(f"ceiling.{name} must hold at least one, got none.")
-        for name in ("kinds", "rois", "alphas"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise InputError(f"ceiling.{name} must differ, got {getattr(self, name)}.")
-        for name, allowed in (("splits", SPLITS), ("groups", GROUPS), ("null", NULLS)):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"ceiling.{name} must be one of {', '.join(allowed)}, "
-                    f"got {getattr(self, name)!r}."
-                )
-        for name, least in (
-            *(("num_resamples", 1), ("block", 1), ("num_nulls", 1), ("num_splits", 1)),
-            *(("num_folds", 3), ("gap", 0), ("subsets_per_subject", 1), ("num_sizes", 2)),
-            ("num_curves", 1),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"ceiling.{name} must be >= {least}, got {getattr(self, name)}.")
-        if not 0 < self.confidence < 1:
-            raise InputError(f"ceiling.confidence must lie in (0, 1), got {self.confidence}.")
-        if wrong := [x for x in self.alphas if not isinstance(x, int | float)]:
-            raise InputError(f"ceiling.alphas must hold numbers, got {wrong[0]!r}.")
-        if not (np.isfinite(self.alphas).all() and min(self.alphas) >= 0):
-            raise InputError(f"ceiling.alphas must be >= 0 and finite, got {self.alphas}.")
+        check(self, "ceiling")
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:

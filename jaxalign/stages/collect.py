@@ -3,14 +3,16 @@
 import dataclasses
 import functools
 import pathlib
+from typing import Annotated
 
 import pandas as pd
 
+from jaxalign.checks import Names, among, check
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.literature import published
+from jaxalign.literature import published as published_lib
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
@@ -24,22 +26,15 @@ KEYS += ("metric", "instruction", "num_units")
 class Config:
     """Settings of the collect stage."""
 
-    published: tuple[str, ...] = ()  # figures of papers: names of literature/published.py
+    # Figures of papers: names of literature/published.py.
+    published: Annotated[Names, among(published_lib.NAMES)] = ()
     # Workdirs of other runs: the scores of their report, or of encode where there is no report.
-    runs: tuple[str, ...] = ()
+    runs: Names = ()
 
     def __post_init__(self):
+        check(self, "collect")
         if not self.published and not self.runs:
             raise InputError("collect must have something in published or runs, got neither.")
-        for name in ("published", "runs"):
-            given = getattr(self, name)
-            if len(set(given)) < len(given):
-                raise InputError(f"collect.{name} must differ, got {given}.")
-        for name in self.published:
-            if name not in published.NAMES:
-                raise InputError(
-                    f"collect.published must be among {', '.join(published.NAMES)}, got {name!r}."
-                )
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
@@ -49,8 +44,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if a workdir has no rows, or rows of another schema, or a score is there twice.
     """
     del upstream
-    found = {f"published:{name}": published.score_rows(name) for name in config.published}
-    hashes = [published.fingerprint(name) for name in config.published]
+    found = {f"published:{name}": published_lib.score_rows(name) for name in config.published}
+    hashes = [published_lib.fingerprint(name) for name in config.published]
     for text in config.runs:
         workdir = pathlib.Path(text)
         if workdir.absolute() == job.workdir.absolute():

@@ -5,9 +5,11 @@ import functools
 import importlib.metadata
 import json
 import pathlib
+from typing import Annotated
 
 import numpy as np
 
+from jaxalign.checks import check, each, some
 from jaxalign.data import controls
 from jaxalign.data.formats import tables
 from jaxalign.errors import InputError
@@ -25,23 +27,18 @@ class Config:
     """Settings of the import stage."""
 
     # Files .npz (see io/activation_files.py) or .npy, or what the data set publishes, by name.
-    models: tuple[str, ...]
+    models: Annotated[tuple[str, ...], some("name at least one file")]
     # What the rows of an .npy are: "stimuli", those of the data set in its order, or a CSV table
     # with their stimulus_id. An .npz says it itself.
     rows: str = ""
-    layers: tuple[int, ...] = ()  # numbers of the layers of an .npy; (): from 0, the embedding
+    # Numbers of the layers of an .npy; (): from 0, the embedding.
+    layers: Annotated[tuple[int, ...], each("be integers >= 0", lambda layer: layer >= 0)] = ()
     # What is known of how the network read the files' stimuli; the report repeats it.
-    context: str = "unknown"
-    pooling: str = "unknown"
+    context: Annotated[str, some("say what is known, or 'unknown'")] = "unknown"
+    pooling: Annotated[str, some("say what is known, or 'unknown'")] = "unknown"
 
     def __post_init__(self):
-        if not self.models:
-            raise InputError("imported.models must name at least one file, got none.")
-        if bad := [x for x in self.layers if not isinstance(x, int) or x < 0]:
-            raise InputError(f"imported.layers must be integers >= 0, got {bad[0]!r}.")
-        for name in ("context", "pooling"):
-            if not getattr(self, name):
-                raise InputError(f"imported.{name} must say what is known, or 'unknown'.")
+        check(self, "imported")
         for name in ("rows", "layers"):
             if getattr(self, name) and not any(x.endswith(".npy") for x in self.models):
                 raise InputError(

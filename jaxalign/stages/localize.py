@@ -4,11 +4,13 @@ import dataclasses
 import functools
 import io
 import json
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from jaxalign.checks import NotNegative, Rule, check
 from jaxalign.core import localizer as core
 from jaxalign.data import localizer
 from jaxalign.errors import InputError
@@ -29,18 +31,13 @@ SUMMARY = "summary.txt"
 class Config:
     """Settings of the localisation stage."""
 
-    percent: float = 1.0  # of the units of all layers, rounded down
-    num_units: int = 0  # instead of `percent`, if not 0
+    # Of the units of all layers, rounded down; as many random units are drawn from the rest.
+    percent: Annotated[float, Rule("lie above 0 and be at most 50", lambda x: 0 < x <= 50)] = 1.0
+    num_units: NotNegative = 0  # instead of `percent`, if not 0
     embedding: bool = False  # whether units of layer 0 can be chosen
 
     def __post_init__(self):
-        if not 0 < self.percent <= 50:
-            raise InputError(
-                "localize.percent must lie above 0 and be at most 50, since as many random units "
-                f"are drawn from the rest, got {self.percent}."
-            )
-        if self.num_units < 0:
-            raise InputError(f"localize.num_units must be >= 0, got {self.num_units}.")
+        check(self, "localize")
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:

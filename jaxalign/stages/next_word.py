@@ -8,7 +8,7 @@ import json
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
+from jaxalign.checks import Count, Names, NotNegative, at_least, check, one_of, some
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.core.behavior import next_word as core
 from jaxalign.core.behavior.next_word import Windows
@@ -48,38 +49,23 @@ PASSES_IN_FLIGHT = 2
 class Config:
     """Settings of the next-word stage."""
 
-    models: tuple[str, ...]  # names in models/table.py, or directories; causal models only
-    text: str  # a name in data/text/texts.py, or a file
-    context: int = 1024  # tokens of a window; as many as the model takes, if those are fewer
-    stride: int = 0  # tokens by which windows move on; 0: half a window
-    block_tokens: int = 1024  # predicted tokens of a block; intervals leave out one at a time
-    untrained_seed: int = 0  # of the same networks with random weights; -1: do not read with them
-    compute_dtype: str = "float32"  # "bfloat16" halves memory and is faster on accelerators
-    batch_tokens: int = 4096  # tokens of one forward pass, padding included
-    shard_windows: int = 64  # windows of one file; what a killed run has to repeat at most
+    # Names in models/table.py, or directories; causal models only.
+    models: Annotated[Names, some("name at least one model")]
+    # A name in data/text/texts.py, or a file.
+    text: Annotated[str, some("name a text or a file")]
+    # Tokens of a window; as many as the model takes, if those are fewer.
+    context: Annotated[int, at_least(2)] = 1024
+    stride: NotNegative = 0  # tokens by which windows move on; 0: half a window
+    block_tokens: Count = 1024  # predicted tokens of a block; intervals leave out one at a time
+    # Of the same networks with random weights; -1: do not read with them.
+    untrained_seed: Annotated[int, at_least(-1)] = 0
+    # "bfloat16" halves memory and is faster on accelerators.
+    compute_dtype: Annotated[str, one_of(zoo.COMPUTE_DTYPES)] = "float32"
+    batch_tokens: Count = 4096  # tokens of one forward pass, padding included
+    shard_windows: Count = 64  # windows of one file; what a killed run has to repeat at most
 
     def __post_init__(self):
-        if not self.models:
-            raise InputError("next_word.models must name at least one model, got none.")
-        if len(set(self.models)) < len(self.models):
-            raise InputError(f"next_word.models must differ, got {self.models}.")
-        if not self.text:
-            raise InputError("next_word.text must name a text or a file, got ''.")
-        if self.compute_dtype not in zoo.COMPUTE_DTYPES:
-            raise InputError(
-                f"next_word.compute_dtype must be one of {', '.join(zoo.COMPUTE_DTYPES)}, "
-                f"got {self.compute_dtype!r}."
-            )
-        for name, least in (
-            ("context", 2),
-            ("stride", 0),
-            ("block_tokens", 1),
-            ("untrained_seed", -1),
-            ("batch_tokens", 1),
-            ("shard_windows", 1),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"next_word.{name} must be >= {least}, got {getattr(self, name)}.")
+        check(self, "next_word")
 
 
 class Reading(NamedTuple):

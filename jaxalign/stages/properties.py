@@ -6,10 +6,12 @@ import importlib.metadata
 import json
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import pandas as pd
 from absl import logging
 
+from jaxalign.checks import Names, check, each, some
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
@@ -27,6 +29,13 @@ OWN = "run"
 READ = ("extract", "imported", "behavior", "next_word")
 
 
+def _is_source(source: str) -> bool:
+    kind, colon, rest = source.partition(":")
+    return (kind in ("zoo", OWN) and not colon) or (
+        kind in ("published", "lm_eval", OWN, "csv") and bool(rest)
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Settings of the properties stage."""
@@ -37,26 +46,18 @@ class Config:
     # "lm_eval:PATH": results of lm-evaluation-harness, a file or a folder of results_*.json;
     # "run": this run's own losses, reading times and layers; "run:WORKDIR": those of another;
     # "csv:PATH": a table with a column `model` and columns named as properties or task:TASK:METRIC.
-    sources: tuple[str, ...] = ("zoo",)
+    sources: Annotated[
+        Names,
+        some("name at least one source"),
+        each("be zoo, published:NAME, lm_eval:PATH, run, run:WORKDIR or csv:PATH", _is_source),
+    ] = ("zoo",)
     # "NAME=OTHER": a model that a source calls NAME is OTHER here, for all sources but the zoo.
-    rename: tuple[str, ...] = ()
+    rename: Annotated[
+        tuple[str, ...], each("hold NAME=OTHER", lambda pair: all(pair.partition("=")))
+    ] = ()
 
     def __post_init__(self):
-        if not self.sources:
-            raise InputError("properties.sources must name at least one source, got none.")
-        if len(set(self.sources)) < len(self.sources):
-            raise InputError(f"properties.sources must differ, got {self.sources}.")
-        for source in self.sources:
-            kind, colon, rest = source.partition(":")
-            alone = kind in ("zoo", OWN) and not colon
-            if not alone and not (kind in ("published", "lm_eval", OWN, "csv") and rest):
-                raise InputError(
-                    "properties.sources must be zoo, published:NAME, lm_eval:PATH, run, "
-                    f"run:WORKDIR or csv:PATH, got {source!r}."
-                )
-        for pair in self.rename:
-            if not all(pair.partition("=")):
-                raise InputError(f"properties.rename must hold NAME=OTHER, got {pair!r}.")
+        check(self, "properties")
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from jaxalign.checks import check
 from jaxalign.data.synthetic import planted_instructions as simulated_instructions
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -45,6 +46,7 @@ class Config:
     )
 
     def __post_init__(self):
+        check(self, "report")
         _options(self, 0)  # checks them
 
 

@@ -8,7 +8,7 @@ import pathlib
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from absl import logging
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
+from jaxalign.checks import Names, Rule, among, check, differ, one_of, some
 from jaxalign.core import features
 from jaxalign.core import similarity as core
 from jaxalign.data import localizer, samples
@@ -54,49 +55,30 @@ RSA = tuple(f"rsa_{distance}" for distance in core.DISTANCES)
 class Config:
     """Settings of the similarity stage; those that encode has too mean the same."""
 
-    measures: tuple[str, ...] = (*CKA, *RSA)
-    comparison: str = "spearman"  # of RDMs; or "pearson"
-    downsample: str = "mean"
-    delays: tuple[int, ...] = (0,)
+    measures: Annotated[Names, among((*CKA, *RSA)), some("name at least one")] = (*CKA, *RSA)
+    comparison: Annotated[str, one_of(core.COMPARISONS)] = "spearman"  # of RDMs; or "pearson"
+    downsample: Annotated[str, one_of(DOWNSAMPLE)] = "mean"
+    delays: Annotated[
+        tuple[int, ...], Rule("be >= 0", lambda x: len(x) and min(x) >= 0), differ
+    ] = (0,)
     standardize: bool = True  # features to unit variance over the samples
-    layers: tuple[int, ...] = ()  # of every network; (): all
-    rois: tuple[str, ...] = ()  # (): all
+    layers: Annotated[tuple[int, ...], differ] = ()  # of every network; (): all
+    rois: Names = ()  # (): all
     # A units.npz of the stage localize: the units it chooses, of all layers, are compared as one
     # set. Its `unit_set` is "language" or "random".
     units: str = ""
-    unit_set: str = "language"
+    unit_set: Annotated[str, one_of(UNIT_SETS)] = "language"
     # Compare the layers of each network with one another too, by debiased CKA. All of them are in
     # memory then.
     layer_matrix: bool = True
 
     def __post_init__(self):
-        if unknown := set(self.measures) - {*CKA, *RSA}:
-            raise InputError(
-                f"similarity.measures must be among {', '.join((*CKA, *RSA))}, "
-                f"got {min(unknown)!r}."
-            )
-        if not self.measures:
-            raise InputError("similarity.measures must name at least one, got none.")
+        check(self, "similarity")
         if self.units and self.layers:
             raise InputError(
                 f"similarity.layers must be () with similarity.units, which has units of all "
                 f"layers, got {self.layers}."
             )
-        for name, allowed in (
-            ("comparison", core.COMPARISONS),
-            ("downsample", DOWNSAMPLE),
-            ("unit_set", UNIT_SETS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"similarity.{name} must be one of {', '.join(allowed)}, "
-                    f"got {getattr(self, name)!r}."
-                )
-        if not self.delays or min(self.delays) < 0:
-            raise InputError(f"similarity.delays must be >= 0, got {self.delays}.")
-        for name in ("measures", "delays", "layers", "rois"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise InputError(f"similarity.{name} must differ, got {getattr(self, name)}.")
 
 
 class Goals(NamedTuple):

@@ -5,12 +5,25 @@ import functools
 import json
 import time
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from tqdm import tqdm
 
+from jaxalign.checks import (
+    Count,
+    Names,
+    NotNegative,
+    Penalties,
+    Rule,
+    above_zero,
+    at_least,
+    check,
+    fraction,
+    some,
+)
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.folds import Fold
 from jaxalign.core.scores import scoring
@@ -44,55 +57,39 @@ COLUMNS = ("dataset", "model", "first", "second", "measure", *planted_instructio
 class Config:
     """Settings of the simulation of instructions."""
 
-    rois: tuple[str, ...] = ("early visual", "bodies", "faces", "places", "noise")
+    rois: Annotated[Names, some("be there and differ")] = (
+        "early visual",
+        "bodies",
+        "faces",
+        "places",
+        "noise",
+    )
     # Code of the instruction that each ROI is planted from; "": noise alone. These follow what the
     # paper reports, and were chosen: finding them again shows that the method works, no more.
     planted: tuple[str, ...] = ("IU1", "IC", "VQ2", "VQ3", "")
     # A second one, with `beside_share` of what the signal does not have in common; "": none.
     beside: tuple[str, ...] = ("VQ2", "IU2", "", "IC", "")
-    beside_share: float = 1 / 3
+    beside_share: Annotated[float, fraction] = 1 / 3
     # Pairs whose variance is partitioned, by their codes: the first of `first` and of `second`, ...
     first: tuple[str, ...] = ("IC", "IC", "IU1")
     second: tuple[str, ...] = ("IU2", "VQ3", "VQ2")
-    num_subjects: int = 4
-    num_voxels: int = 50  # of each subject in each ROI
-    num_samples: int = 300  # images
-    num_units: int = 10  # of the component that all share, and of each instruction's own
-    common: float = 0.5  # share of a signal's variance that the shared component has
-    noise_sd: float = 1.0  # in units of the signal's standard deviation
-    alphas: tuple[float, ...] = tuple(10.0**k for k in range(-1, 5))
-    num_folds: int = 5
+    num_subjects: Annotated[int, at_least(2)] = 4
+    num_voxels: Count = 50  # of each subject in each ROI
+    num_samples: Count = 300  # images
+    num_units: Count = 10  # of the component that all share, and of each instruction's own
+    # Share of a signal's variance that the shared component has.
+    common: Annotated[float, Rule("lie in 0..1", lambda x: 0 <= x <= 1)] = 0.5
+    # In units of the signal's standard deviation.
+    noise_sd: Annotated[float, above_zero] = 1.0
+    alphas: Penalties = tuple(10.0**k for k in range(-1, 5))
+    num_folds: Annotated[int, at_least(3)] = 5
     # How many weights of the two bands are drawn, and rounds that refine them: see
     # core/solver/banded.py.
-    partition_draws: int = 4
-    partition_rounds: int = 2
+    partition_draws: NotNegative = 4
+    partition_rounds: NotNegative = 2
 
     def __post_init__(self):
-        for name, least in (
-            ("num_subjects", 2),
-            ("num_voxels", 1),
-            ("num_samples", 1),
-            ("num_units", 1),
-            ("num_folds", 3),
-            ("partition_draws", 0),
-            ("partition_rounds", 0),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"instructions.{name} must be >= {least}, got {getattr(self, name)}."
-                )
-        if not 0 <= self.common <= 1:
-            raise InputError(f"instructions.common must lie in 0..1, got {self.common}.")
-        if not self.noise_sd > 0:
-            raise InputError(f"instructions.noise_sd must be > 0, got {self.noise_sd}.")
-        if not self.alphas or not all(0 < alpha < np.inf for alpha in self.alphas):
-            raise InputError(f"instructions.alphas must be positive, got {self.alphas}.")
-        if not self.rois or len(set(self.rois)) < len(self.rois):
-            raise InputError(f"instructions.rois must be there and differ, got {self.rois}.")
-        if not 0 < self.beside_share < 1:
-            raise InputError(
-                f"instructions.beside_share must lie between 0 and 1, got {self.beside_share}."
-            )
+        check(self, "instructions")
         for name, other in (("planted", "rois"), ("beside", "rois"), ("second", "first")):
             if len(getattr(self, name)) != len(getattr(self, other)):
                 raise InputError(

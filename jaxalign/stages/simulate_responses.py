@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+from typing import Annotated
 
 import numpy as np
 
+from jaxalign.checks import Count, NotNegative, above_zero, at_least, check
 from jaxalign.data.schema import Responses
 from jaxalign.data.synthetic import planted
 from jaxalign.errors import InputError
@@ -22,17 +24,14 @@ class Config:
     """Settings of the simulation stage."""
 
     model: str  # one of extract.models, by its name
-    layer: int  # the layer that responses are made of; 0 is the embedding
-    num_subjects: int = 8
-    num_targets: int = 50  # of each participant
-    noise_sd: float = 1.2  # in units of the signal's standard deviation
+    layer: NotNegative  # the layer that responses are made of; 0 is the embedding
+    num_subjects: Annotated[int, at_least(2)] = 8
+    num_targets: Count = 50  # of each participant
+    # In units of the signal's standard deviation.
+    noise_sd: Annotated[float, above_zero] = 1.2
 
     def __post_init__(self):
-        for name, least in (("layer", 0), ("num_subjects", 2), ("num_targets", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"simulate.{name} must be >= {least}, got {getattr(self, name)}.")
-        if not self.noise_sd > 0:
-            raise InputError(f"simulate.noise_sd must be > 0, got {self.noise_sd}.")
+        check(self, "simulate")
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:

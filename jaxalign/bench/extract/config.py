@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from jaxalign.bench import networks
+from jaxalign.checks import Count, NotNegative, Rule, at_least, build_rows, check, one_of
 from jaxalign.data.text import contexts
 from jaxalign.errors import InputError
 
@@ -15,19 +16,15 @@ UNITS = ("word", "sentence")
 class Network:
     """Sizes of a random network with GPT-2's vocabulary."""
 
-    family: str = "gpt2"  # of bench/networks.py
-    num_layers: int = 12
-    width: int = 768
-    num_heads: int = 12
-    mlp_size: int = 3072
-    max_length: int = 1024
+    family: Annotated[str, one_of(networks.FAMILIES)] = "gpt2"  # of bench/networks.py
+    num_layers: Count = 12
+    width: Count = 768
+    num_heads: Count = 12
+    mlp_size: Count = 3072
+    max_length: Annotated[int, at_least(16)] = 1024
 
     def __post_init__(self):
-        if self.family not in networks.FAMILIES:
-            raise InputError(
-                f"family must be one of {', '.join(networks.FAMILIES)}, got {self.family!r}."
-            )
-        _check_least(self, num_layers=1, width=1, num_heads=1, mlp_size=1, max_length=16)
+        check(self)
         if self.width % self.num_heads:
             raise InputError(f"num_heads must divide width, got {self.num_heads} and {self.width}.")
 
@@ -37,13 +34,13 @@ class Forward:
     """Hidden states of all layers, for one batch of Natural Stories' tokens."""
 
     network: str
-    batch: int
-    length: int
-    num_repeats: int = 3
+    batch: Count
+    length: Count
+    num_repeats: Count = 3
     bar: float = 1.0  # how many times as fast as torch it should be
 
     def __post_init__(self):
-        _check_least(self, batch=1, length=1, num_repeats=1)
+        check(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,20 +48,18 @@ class Stories:
     """Vectors of all parts of stories, each in the context of all before it."""
 
     network: str
-    unit: str  # of the parts: "word" or "sentence"
+    unit: Annotated[str, one_of(UNITS)]  # of the parts: "word" or "sentence"
     # Rules of data/text/contexts.py that let context grow, with the bar of each; the peer encodes
     # every prefix anew, cut on the left where it is too long.
     context: Mapping[str, float]
-    num_stories: int = 2
-    num_words: int = 0  # the first ones of each story; 0: all
-    every: int = 10  # of the prefixes only each so many-th is timed, and the time is scaled
-    batch_tokens: int = 4096
-    num_repeats: int = 3
+    num_stories: Count = 2
+    num_words: NotNegative = 0  # the first ones of each story; 0: all
+    every: Count = 10  # of the prefixes only each so many-th is timed, and the time is scaled
+    batch_tokens: Count = 4096
+    num_repeats: Count = 3
 
     def __post_init__(self):
-        if self.unit not in UNITS:
-            raise InputError(f"unit must be one of {', '.join(UNITS)}, got {self.unit!r}.")
-        _check_least(self, num_stories=1, num_words=0, every=1, batch_tokens=1, num_repeats=1)
+        check(self)
         if not self.context:
             raise InputError("context must name at least one rule, got none.")
         for rule in self.context:
@@ -77,14 +72,14 @@ class Depths:
     """Compilation of the same network with more or fewer layers."""
 
     network: str
-    num_layers: tuple[int, ...] = (12, 48)
-    num_repeats: int = 5
+    num_layers: Annotated[
+        tuple[int, ...], Rule("hold two depths or more", lambda x: len(x) > 1 and min(x) > 0)
+    ] = (12, 48)
+    num_repeats: Count = 5
     bar: float = 1.2  # how many times as long the slowest should take at most
 
     def __post_init__(self):
-        _check_least(self, num_repeats=1)
-        if len(self.num_layers) < 2 or min(self.num_layers) < 1:
-            raise InputError(f"num_layers must hold two depths or more, got {self.num_layers}.")
+        check(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,6 +88,9 @@ class Loading:
 
     network: str
     bar: float = 1.3  # times the weights, at most
+
+    def __post_init__(self):
+        check(self)
 
 
 KINDS = {"forwards": Forward, "stories": Stories, "depths": Depths, "loadings": Loading}
@@ -117,16 +115,8 @@ class Config:
     )
 
     def __post_init__(self):
-        for field, kind in ({"networks": Network} | KINDS).items():
-            built = {}
-            for name, row in getattr(self, field).items():
-                if not name.isidentifier():  # files and flags are named after it
-                    raise InputError(f"bench_extract.{field} must be named by words, got {name!r}.")
-                try:
-                    built[name] = kind(**row) if isinstance(row, dict) else row
-                except InputError as error:
-                    raise InputError(f"bench_extract.{field}.{name}.{error}") from error
-            object.__setattr__(self, field, built)
+        build_rows(self, "bench_extract", {"networks": Network} | KINDS)
+        check(self, "bench_extract")
         seen = set()
         for field, name, case in cases(self):
             if name in seen:
@@ -151,9 +141,3 @@ def cases(config: Config) -> Iterator[tuple[str, str, Any]]:
     ):
         for name, case in rows.items():
             yield field, name, case
-
-
-def _check_least(settings: Any, **least: int) -> None:
-    for name, value in least.items():
-        if getattr(settings, name) < value:
-            raise InputError(f"{name} must be >= {value}, got {getattr(settings, name)}.")

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from jaxalign.checks import Count, check, open_unit
 from jaxalign.errors import InputError
 from jaxalign.reporting.findings import aw2024, correlations, depth, gains, oota2025
 from jaxalign.reporting.findings import model_scores as model_scores_lib
@@ -40,17 +41,14 @@ class Options:
     predictors: tuple[str, ...] = ()  # properties; (): all that vary
     instruction: str = ""  # whose scores count where a model was given several
     paper: str = ""  # whose published numbers are held against these: one of `CHECKS`, or none
-    num_resamples: int = 9999
+    num_resamples: Count = 9999
     seed: int = 0
-    confidence: float = 0.95
+    confidence: Annotated[float, open_unit] = 0.95
 
     def __post_init__(self):
+        check(self)
         if self.paper and self.paper not in CHECKS:
             raise InputError(f"paper must be one of {', '.join(CHECKS)}, or '': {self.paper!r}.")
-        if self.num_resamples < 1:
-            raise InputError(f"num_resamples must be >= 1, got {self.num_resamples}.")
-        if not 0 < self.confidence < 1:
-            raise InputError(f"confidence must lie in (0, 1), got {self.confidence}.")
 
 
 class Found(NamedTuple):

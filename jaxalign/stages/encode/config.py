@@ -3,12 +3,25 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Annotated
 
-import numpy as np
-
+from jaxalign.checks import (
+    Count,
+    Names,
+    NotNegative,
+    Penalties,
+    Rule,
+    among,
+    at_least,
+    check,
+    differ,
+    fraction,
+    one_of,
+    positive,
+)
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import banded
-from jaxalign.data import controls
+from jaxalign.data.controls import CONTROLS, DEFAULT, PARTITION
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.literature import protocols
@@ -30,53 +43,66 @@ class Config:
     # settings.
     protocol: str = ""
     test_runs: tuple[str, ...] = ()  # of protocols that need a test set
-    protocol_ceiling: float = 0.0  # published for the protocol on these data; 0: none is known
+    # Published for the protocol on these data; 0: none is known.
+    protocol_ceiling: Annotated[float, at_least(0)] = 0.0
     # Subsets of subjects, of each size, from which a protocol's extrapolated ceiling is found where
     # none is published; 0: it stays undefined.
-    max_subsets: int = 0
-    alphas: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-2, 15))
-    search: str = "adaptive"  # or "grid": compute the inner error of every penalty
-    num_folds: int = 6
-    gap: int = 0  # samples dropped from training on either side of a test block
+    max_subsets: NotNegative = 0
+    alphas: Penalties = tuple(10.0 ** (k / 2) for k in range(-2, 15))
+    # "grid": compute the inner error of every penalty.
+    search: Annotated[str, one_of(SEARCH)] = "adaptive"
+    num_folds: Annotated[int, at_least(3)] = 6
+    gap: NotNegative = 0  # samples dropped from training on either side of a test block
     # "passage": folds never divide a passage; "dataset": nor what the data set says belongs
     # together, such as passages on one topic.
-    groups: str = "none"
+    groups: Annotated[str, one_of(GROUPS)] = "none"
     # Draws which groups make a fold, as scikit-learn's GroupKFold does; -1: those that follow each
     # other, which are of one experiment each where a data set has one after another.
-    group_seed: int = -1
-    downsample: str = "mean"  # words to TRs: "mean" or "sum" within the TR, or "lanczos"
-    delays: tuple[int, ...] = (0,)  # in TRs; responses to single stimuli take (0,)
+    group_seed: Annotated[int, at_least(-1)] = -1
+    # Words to TRs: "mean" or "sum" within the TR, or "lanczos".
+    downsample: Annotated[str, one_of(DOWNSAMPLE)] = "mean"
+    # In TRs; responses to single stimuli take (0,).
+    delays: Annotated[
+        tuple[int, ...],
+        Rule(
+            "be different and >= 0",
+            lambda x: len(x) and min(x) >= 0 and len(set(x)) == len(x),
+        ),
+    ] = (0,)
     standardize: bool = True  # features to unit variance over each training set
     # Components of a network's features, fitted on each outer training set before delays, and
     # scaled as features are; 0: the features themselves.
-    pca: int = 0
+    pca: NotNegative = 0
     # Units of a network, drawn at random of each layer, that its features are; all folds have the
     # same ones, and so have controls made of the same layer. 0: all.
-    units: int = 0
-    controls: tuple[str, ...] = controls.DEFAULT
-    shift: float = 1 / 3  # share of a run by which `shifted` is late, circularly
-    shuffle: str = "run"  # `shuffled` permutes the samples within each run, or with "all" all
-    oasm_sigma: float = 1.0  # of `oasm`, in samples; published: 0.1 to 4.8
+    units: NotNegative = 0
+    controls: Annotated[Names, among(CONTROLS)] = DEFAULT
+    # Share of a run by which `shifted` is late, circularly.
+    shift: Annotated[float, fraction] = 1 / 3
+    # `shuffled` permutes the samples within each run, or with "all" all.
+    shuffle: Annotated[str, one_of(SHUFFLE)] = "run"
+    oasm_sigma: Annotated[float, positive] = 1.0  # of `oasm`, in samples; published: 0.1 to 4.8
     frequency_table: str = ""  # file that `frequency` reads: see data/word_tables.py
     word_vectors: str = ""  # file that `word_vectors` reads
     # Controls that each network is joined with, all of them together, a band for each: what they
     # and the network explain alone and share, in rows of their own. (): no such rows.
-    partition: tuple[str, ...] = ()
+    partition: Annotated[Names, among(PARTITION)] = ()
     # How many weights of these bands are drawn, and rounds that refine them: see
     # core/solver/banded.py.
-    partition_draws: int = banded.BUDGET.num_draws
-    partition_rounds: int = banded.BUDGET.rounds
+    partition_draws: NotNegative = banded.BUDGET.num_draws
+    partition_rounds: NotNegative = banded.BUDGET.rounds
     # Orders of the responses that each network's scores are tested against, each fitted anew; 0: no
     # test. Time series are "shift"ed circularly in each run, or cut into "block"s of neighbours, of
     # `order_block` samples; "row" is for samples that are independent.
-    permutations: int = 0
-    orders: str = "shift"
-    order_block: int = 0
-    layers: tuple[int, ...] = ()  # of every network; (): all
-    rois: tuple[str, ...] = ()  # (): all
-    ceiling_splits: int = 100  # random halves of the participants
+    permutations: NotNegative = 0
+    orders: Annotated[str, one_of(ORDERS)] = "shift"
+    order_block: NotNegative = 0
+    layers: Annotated[tuple[int, ...], differ] = ()  # of every network; (): all
+    rois: Names = ()  # (): all
+    ceiling_splits: Count = 100  # random halves of the participants
 
     def __post_init__(self):
+        check(self, "encode")
         if self.protocol:
             self._check_protocol()
         if self.partition and protocol(self).encoding[1].choose != "blocks":
@@ -84,67 +110,22 @@ class Config:
                 "encode.partition needs a protocol that chooses penalties on inner blocks, got "
                 f"{self.protocol}."
             )
-        for name, kind in (("alphas", (int, float)), ("delays", int), ("layers", int)):
-            if wrong := [x for x in getattr(self, name) if not isinstance(x, kind)]:
-                what = "integers" if kind is int else "numbers"
-                raise InputError(f"encode.{name} must hold {what}, got {wrong[0]!r}.")
-        if not self.alphas or not all(0 < alpha < np.inf for alpha in self.alphas):
-            raise InputError(f"encode.alphas must be positive, got {self.alphas}.")
-        for name, least in (
-            ("num_folds", 3),
-            ("gap", 0),
-            ("group_seed", -1),
-            ("pca", 0),
-            ("units", 0),
-            ("partition_draws", 0),
-            ("partition_rounds", 0),
-            ("permutations", 0),
-            ("max_subsets", 0),
-            ("order_block", int(self.orders == "block")),
-            ("ceiling_splits", 1),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"encode.{name} must be >= {least}, got {getattr(self, name)}.")
         if self.group_seed >= 0 and (self.groups == "none" or self.gap):
             raise InputError(
                 "encode.group_seed needs encode.groups, and leaves no gap: got groups "
                 f"{self.groups!r}, gap {self.gap}."
             )
+        if self.orders == "block" and not self.order_block:
+            raise InputError(f"encode.order_block must be >= 1, got {self.order_block}.")
         num_components = protocol(self).scaling.pca
         if self.units and num_components:
             raise InputError(
                 f"encode.units must be 0 where there are components instead of units: got "
                 f"{self.units} beside a PCA to {num_components}."
             )
-        if not 0 < self.shift < 1:
-            raise InputError(f"encode.shift must lie between 0 and 1, got {self.shift}.")
-        if not self.delays or min(self.delays) < 0 or len(set(self.delays)) < len(self.delays):
-            raise InputError(f"encode.delays must be different and >= 0, got {self.delays}.")
-        if not 0 < self.oasm_sigma < np.inf:
-            raise InputError(f"encode.oasm_sigma must be positive, got {self.oasm_sigma}.")
-        for name, allowed in (
-            ("downsample", DOWNSAMPLE),
-            ("groups", GROUPS),
-            ("search", SEARCH),
-            ("shuffle", SHUFFLE),
-            ("orders", ORDERS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"encode.{name} must be one of {', '.join(allowed)}, "
-                    f"got {getattr(self, name)!r}."
-                )
-        for name, known in (("controls", controls.CONTROLS), ("partition", controls.PARTITION)):
-            if unknown := set(getattr(self, name)) - set(known):
-                raise InputError(
-                    f"encode.{name} must be among {', '.join(known)}, got {min(unknown)!r}."
-                )
         for control, (setting, path) in files(self).items():
             if control in (*self.controls, *self.partition) and not path:
                 raise InputError(f"encode.{setting} must name the file that {control!r} reads.")
-        for name in ("controls", "partition", "layers", "rois"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise InputError(f"encode.{name} must differ, got {getattr(self, name)}.")
 
     def _check_protocol(self):
         kind = protocols.find(self.protocol).kind
