@@ -21,7 +21,7 @@ from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
 from jaxalign.harness import passes, tokens
 from jaxalign.io import run_dir
-from jaxalign.models import zoo
+from jaxalign.models import generate, zoo
 from jaxalign.models.table import MODELS
 
 # What `generate_until` understands; anything else would be left out in silence.
@@ -296,11 +296,8 @@ class JaxalignLM(TemplateLM):
             self.mesh,
             [self._encode_context(context)[-longest:] for context in contexts],
             self._size(longest),
-            num_new=num_new,
-            stop_token=self.eot_token_id,
-            is_over=is_over,
-            sampling=_sampling(settings),
-            seeds=seeds,
+            passes.Ending(num_new, self.eot_token_id, is_over),
+            _draws(settings, seeds),
         )
         for index, ids in found:
             end = next((i for i, token in enumerate(ids) if token in end_ids), len(ids))
@@ -366,20 +363,18 @@ def _positive(name: str, value: object) -> int:
     return int(str(value))
 
 
-def _sampling(settings: Mapping[str, Any]) -> passes.Sampling | None:
+def _draws(settings: Mapping[str, Any], seeds: Sequence[int]) -> passes.Draws | None:
     if not settings["do_sample"]:
         return None
-    found = passes.Sampling(
-        temperature=float(settings.get("temperature", 1.0)),
-        top_k=int(settings.get("top_k", 0)),
-        top_p=float(settings.get("top_p", 1.0)),
-    )
-    if not found.temperature > 0 or found.top_k < 0 or not 0 < found.top_p <= 1:
-        raise InputError(
-            "generation_kwargs must have temperature > 0, top_k >= 0 and top_p in (0, 1] where "
-            f"do_sample is set: got {found.temperature}, {found.top_k} and {found.top_p}."
+    try:
+        sampling = generate.Sampling(
+            temperature=float(settings.get("temperature", 1.0)),
+            top_k=int(settings.get("top_k", 0)),
+            top_p=float(settings.get("top_p", 1.0)),
         )
-    return found
+    except ValueError as error:
+        raise InputError(f"generation_kwargs with do_sample: {error}") from error
+    return passes.Draws(sampling, seeds)
 
 
 def _no_token(context: str, continuation: str) -> InputError:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.text.batches import padded_length
-from jaxalign.models import log_probs, seq2seq
+from jaxalign.models import generate, log_probs, seq2seq
 
 # Passes that are computed while the host takes the results of those before.
 PASSES_IN_FLIGHT = 2
@@ -188,16 +188,26 @@ def _answers(requests: Sequence[Request], rows: Sequence[_Row], scored) -> Itera
             )
 
 
-class Sampling(NamedTuple):
-    """How tokens are drawn; see `score.sample`."""
+class Ending(NamedTuple):
+    """When an answer ends.
 
-    temperature: float
-    top_k: int
-    top_p: float
+    Attributes:
+      num_new: most tokens to add.
+      stop_token: ends an answer, and is its last token then.
+      is_over: of the tokens so far, whether an answer needs no more; asked every few tokens, so
+        that it may get some more.
+    """
+
+    num_new: int
+    stop_token: int
+    is_over: Callable[[list[int]], bool]
 
 
-# Of the tokens of a row so far: whether it needs no more.
-IsOver = Callable[[list[int]], bool]
+class Draws(NamedTuple):
+    """How answers are drawn, and the seed of each prompt's draws, below 2^32."""
+
+    sampling: generate.Sampling
+    seeds: Sequence[int]
 
 
 def continuations(
@@ -205,12 +215,8 @@ def continuations(
     mesh: Mesh,
     prompts: Sequence[Sequence[int]],
     size: Size,
-    *,
-    num_new: int,
-    stop_token: int,
-    is_over: IsOver,
-    sampling: Sampling | None = None,
-    seeds: Sequence[int] = (),
+    ending: Ending,
+    draws: Draws | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield the index of each prompt and the tokens after it, the longest prompt first.
 
@@ -219,47 +225,40 @@ def continuations(
       mesh: devices of the network.
       prompts: not empty, and not longer than `size.longest`.
       size: of the batches.
-      num_new: tokens to add at most.
-      stop_token: ends a row, and is its last token then.
-      is_over: asked every few tokens; a row may get some tokens more.
-      sampling: how to draw; None: the most probable token.
-      seeds: of each prompt's draws, below 2^32.
+      ending: when an answer ends.
+      draws: None: the most probable token.
     """
     is_t5 = hasattr(network, "encoder")
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), tuple(prompts[i])))
     start = 0
     while start < len(order):
         length = padded_length(len(prompts[order[start]]), size.longest)
-        num = num_rows(size, length + num_new, mesh, left=len(order) - start)
-        own = order[start : start + num]
-        start += len(own)
-        text, reader = pad([prompts[i] for i in own], num, size.longest, mesh), network
+        num = num_rows(size, length + ending.num_new, mesh, left=len(order) - start)
+        chosen = order[start : start + num]
+        start += len(chosen)
+        text, reader = pad([prompts[i] for i in chosen], num, size.longest, mesh), network
         if is_t5:
             reader = _read(network, *text)
             text = pad([[network.config.start_token]] * num, num, 1, mesh)
-
-        how = {
-            "num_new": num_new,
-            "stop_token": stop_token,
-            "stop_when": _stop_when(is_over, len(own)),
-        }
-        if sampling is None:
-            found = log_probs.greedy(reader, *text, **how)
+        stop_when = _stop_when(ending.is_over, len(chosen))
+        until = generate.Ending(ending.num_new, ending.stop_token, stop_when)
+        if draws is None:
+            found = generate.greedy(reader, *text, until)
         else:
-            own_seeds = np.array([seeds[i] for i in own] + [0] * (num - len(own)), np.uint32)
-            keys = jax.vmap(jax.random.key)(own_seeds)
-            found = log_probs.sample(reader, *text, key=keys, **sampling._asdict(), **how)
+            seeds = [draws.seeds[i] for i in chosen] + [0] * (num - len(chosen))
+            keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
+            found = generate.sample(reader, *text, until, key=keys, sampling=draws.sampling)
         tokens, lengths = np.asarray(found.tokens), np.asarray(found.lengths)
-        for row, index in enumerate(own):
+        for row, index in enumerate(chosen):
             yield index, tokens[row, : lengths[row]].tolist()
 
 
-def _stop_when(is_over: IsOver, num_own: int) -> log_probs.StopWhen:
-    """Return what tells that rows are over; those of padding always are."""
+def _stop_when(is_over: Callable[[list[int]], bool], num_prompts: int) -> generate.StopWhen:
+    """Ask `is_over` of each row; those after the prompts are padding, and always over."""
 
     def stop_when(tokens, lengths):
         over = np.ones(len(tokens), bool)
-        for row in range(num_own):
+        for row in range(num_prompts):
             over[row] = is_over(tokens[row, : lengths[row]].tolist())
         return over
 

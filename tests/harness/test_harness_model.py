@@ -307,8 +307,8 @@ def test_chats_with_a_model_that_was_made_for_none():
     [
         ({"num_beams": 4}, ["generation_kwargs must be of do_sample", "found 'num_beams'"]),
         ({"max_gen_toks": 128}, ["must leave room for a context in the 128 tokens", "got 128"]),
-        ({"do_sample": True, "temperature": 0.0}, ["temperature > 0", "got 0.0"]),
-        ({"do_sample": True, "top_p": 1.5}, ["top_p in (0, 1]", "1.5"]),
+        ({"do_sample": True, "temperature": 0.0}, ["temperature must be > 0", "got 0.0"]),
+        ({"do_sample": True, "top_p": 1.5}, ["top_p must be in (0, 1]", "1.5"]),
     ],
     ids=str,
 )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.models import log_probs, seq2seq, zoo
+from jaxalign.models import generate, seq2seq, zoo
 
 START = 3  # of the golden checkpoints
 SOURCE = np.array([[10, 20, 30, 40, 50, 2], [7, 8, 2, 99, 99, 99], [64, 2, 99, 99, 99, 99]])
@@ -71,9 +71,8 @@ def test_greedy_equals_full_passes(network):
         np.ones((3, 3), bool),
     )
     mask[1, 2:] = mask[2, 1:] = False
-    found = log_probs.greedy(
-        read(network, SOURCE, MASK), jnp.asarray(prompts), jnp.asarray(mask), num_new=10
-    )
+    decoder = read(network, SOURCE, MASK)
+    found = generate.greedy(decoder, jnp.asarray(prompts), jnp.asarray(mask), generate.Ending(10))
     lengths = mask.sum(axis=1)
     rows = [list(row[:n]) for row, n in zip(prompts, lengths, strict=True)]
     for step in range(10):
@@ -101,9 +100,8 @@ def test_answers_depend_on_what_was_read_but_not_on_padding(network):
 def test_answers_may_be_longer_than_texts_of_training(network):
     decoder = read(network, SOURCE[:1], MASK[:1])
     assert network.config.max_length == 512
-    found = log_probs.greedy(
-        decoder, jnp.array([[START]]), jnp.ones((1, 1), bool), num_new=513, stop_token=2
-    )
+    ending = generate.Ending(513, stop_token=2)
+    found = generate.greedy(decoder, jnp.array([[START]]), jnp.ones((1, 1), bool), ending)
     assert found.tokens.shape == (1, 513)
 
 

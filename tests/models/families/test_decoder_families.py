@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.models import log_probs, weights, zoo
+from jaxalign.models import generate, weights, zoo
 from jaxalign.models.families import base
 
 # As in test_encoder_decoder.py: a few units in the last place of float32 per layer.
@@ -145,7 +145,7 @@ def test_cache_continues_what_it_holds(network, expected):
 def test_greedy_tokens_are_those_of_generate(network, expected):
     """Prompts of three lengths in one batch against `generate`, each prompt alone."""
     prompts, mask = jnp.asarray(expected["prompts"]), jnp.asarray(expected["prompt_mask"])
-    found = log_probs.greedy(network, prompts, mask, num_new=8)
+    found = generate.greedy(network, prompts, mask, generate.Ending(8))
     np.testing.assert_array_equal(found.tokens, expected["greedy"])
 
 

@@ -12,7 +12,7 @@ import scipy.special
 
 from jaxalign.data.text import tokenizer_files
 from jaxalign.io.checkpoint import Llama2c
-from jaxalign.models import log_probs, zoo
+from jaxalign.models import generate, zoo
 from jaxalign.models.families import layers, llama
 
 
@@ -101,7 +101,7 @@ def network(folder, mesh):
 @pytest.fixture(scope="module")
 def story(network):
     """The prompt, token 1, and 256 tokens after it."""
-    found = log_probs.greedy(network, jnp.array([[1]]), jnp.ones((1, 1), bool), num_new=256)
+    found = generate.greedy(network, jnp.array([[1]]), jnp.ones((1, 1), bool), generate.Ending(256))
     assert found.lengths.tolist() == [256]
     return np.concatenate([[1], found.tokens[0]])
 

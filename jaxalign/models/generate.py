@@ -1,0 +1,248 @@
+"""Continuing prompts with a causal network, by its most probable tokens or by drawn ones."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jaxalign.models.families import base
+from jaxalign.models.log_probs import Causal
+
+# Steps of decoding between two calls of a `StopWhen`.
+_CHECK_EVERY = 16
+
+# Of tokens so far [B n] and their number [B], on the host: which rows need no more.
+StopWhen = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Ending(NamedTuple):
+    """When a continuation ends.
+
+    Attributes:
+      num_new: most tokens to add.
+      stop_token: token that ends its row, -1 for none; decoding ends with the last row.
+      stop_when: asked every few tokens which rows end without a stop token, such as those whose
+        text holds some words; they may have got some tokens more.
+    """
+
+    num_new: int
+    stop_token: int = -1
+    stop_when: StopWhen | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Attributes:
+      temperature: what logits are divided by; below 1 favours the probable tokens.
+      top_k: keep the k most probable tokens, and those as probable as the last of them; 0: all.
+      top_p: then keep the fewest most probable tokens that together have at least this
+        probability; 1: all.
+
+    Raises:
+      ValueError: if a setting is out of its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature must be > 0, got {self.temperature}; greedy is its limit at 0."
+            )
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be >= 0, got {self.top_k}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}.")
+
+
+class Continuation(NamedTuple):
+    """What decoding adds to each prompt."""
+
+    tokens: Int[Array, "B n"]  # after the stop token: the stop token again and again
+    lengths: Int[Array, " B"]  # tokens up to the stop token, included
+
+
+def greedy(
+    network: Causal, prompts: Int[Array, "B P"], mask: Bool[Array, "B P"], ending: Ending
+) -> Continuation:
+    """Continue prompts with the most probable token, again and again.
+
+    The prompts pass once, and then each new token alone: keys and values of those before it are
+    kept.
+
+    Args:
+      network: a causal network with `empty_cache`.
+      prompts: at least one token in each row, padded on the right.
+      mask: False for padding.
+      ending: when to stop.
+
+    Raises:
+      ValueError: if a prompt is empty or not padded on the right, or prompt and continuation are
+        longer than the network takes.
+    """
+    return _continue(network, prompts, mask, ending, _Choice(ending.stop_token))
+
+
+def sample(
+    network: Causal,
+    prompts: Int[Array, "B P"],
+    mask: Bool[Array, "B P"],
+    ending: Ending,
+    *,
+    key: Key[Array, "*B"],
+    sampling: Sampling,
+) -> Continuation:
+    """Continue prompts with tokens drawn from the network's predictions.
+
+    Step i draws with `jax.random.fold_in(key, i)` from the logits that `restrict` leaves.
+
+    Args:
+      network: as of `greedy`.
+      prompts: as of `greedy`.
+      mask: as of `greedy`.
+      ending: as of `greedy`.
+      key: from `jax.random.key`; or one for each row, whose draws then do not depend on the other
+        rows.
+      sampling: which tokens may be drawn, and how often.
+
+    Raises:
+      ValueError: as `greedy` does.
+    """
+    choice = _Choice(ending.stop_token, key, sampling.temperature, sampling.top_p)
+    return _continue(network, prompts, mask, ending, choice, sampling.top_k)
+
+
+def restrict(
+    logits: Float[Array, "B V"], *, temperature: float | Array, top_k: int, top_p: float | Array
+) -> Float[Array, "B V"]:
+    """Divide logits by a temperature, and set those to -inf that are not to be drawn.
+
+    Args:
+      logits: of the next token.
+      temperature: as of `Sampling`, which checks the ranges.
+      top_k: as of `Sampling`.
+      top_p: as of `Sampling`.
+    """
+    logits = logits / temperature
+    if 0 < top_k < logits.shape[-1]:
+        least = jax.lax.top_k(logits, top_k)[0][:, -1:]
+        logits = jnp.where(logits >= least, logits, -jnp.inf)
+    order = jnp.argsort(-logits, axis=-1)
+    probabilities = jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    # Rounding must not drop a token where nothing is to be dropped.
+    kept = (before < top_p) | (top_p >= 1)
+    kept = jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1)
+    return jnp.where(kept, logits, -jnp.inf)
+
+
+class _Choice(NamedTuple):
+    """How the next token is chosen, but for `top_k`, which programs are compiled for."""
+
+    stop_token: int | Array
+    key: Array | None = None  # None: the most probable token
+    temperature: float | Array = 1.0
+    top_p: float | Array = 1.0
+
+
+class _State(NamedTuple):
+    """What one step of decoding hands to the next."""
+
+    step: Array  # tokens added so far
+    last: Array  # [B] the last of them
+    done: Array  # [B] whether the stop token has come
+    found: Continuation
+    cache: base.Cache
+
+
+def _continue(network, prompts, mask, ending: Ending, choice: _Choice, top_k=0) -> Continuation:
+    num_new = ending.num_new
+    _check_prompts(network, prompts, mask, num_new)
+    state = _begin(network, prompts, mask, choice, num_new=num_new, top_k=top_k)
+    if ending.stop_when is None:
+        return _advance(network, state, choice, num_new, top_k=top_k).found
+    limit = 1
+    while limit < num_new:
+        state = state._replace(done=state.done | ending.stop_when(*map(np.asarray, state.found)))
+        if np.asarray(state.done).all():
+            break
+        limit = min(limit + _CHECK_EVERY, num_new)
+        state = _advance(network, state, choice, limit, top_k=top_k)
+    return state.found
+
+
+def _check_prompts(network, prompts, mask, num_new: int) -> None:
+    if num_new < 1:
+        raise ValueError(f"num_new must be >= 1, got {num_new}.")
+    mask = np.asarray(mask)
+    if not mask.any(axis=1).all():
+        raise ValueError("prompts must hold at least one token in each row.")
+    if (mask[:, 1:] & ~mask[:, :-1]).any():
+        raise ValueError("prompts must be padded on the right: mask has True after False.")
+    longest, most = int(mask.sum(axis=1).max()) + num_new, network.config.max_length
+    if longest > most:
+        raise ValueError(f"prompt and continuation must fit {most} tokens, got {longest}.")
+
+
+@jax.jit(static_argnames=("num_new", "top_k"))
+@jax.default_matmul_precision("highest")
+def _begin(network, prompts, mask, choice: _Choice, *, num_new: int, top_k: int) -> _State:
+    """Pass the prompts, and add the first token."""
+    B, P = prompts.shape
+    # The last token is never passed on.
+    cache = network.empty_cache(B, P + num_new - 1)
+    output = network(prompts, mask, taps=(), cache=cache)
+    at = mask.sum(axis=1)[:, None, None] - 1
+    final = jnp.take_along_axis(output.final, at, axis=1)[:, 0]
+    tokens = jnp.full((B, num_new), choice.stop_token, jnp.int32)
+    state = _State(
+        step=jnp.zeros((), jnp.int32),
+        last=jnp.zeros(B, jnp.int32),
+        done=jnp.zeros(B, bool),
+        found=Continuation(tokens, lengths=jnp.zeros(B, jnp.int32)),
+        cache=output.cache,
+    )
+    return _add(state, network.logits(final), choice, top_k)
+
+
+@jax.jit(static_argnames="top_k", donate_argnames="state")
+@jax.default_matmul_precision("highest")
+def _advance(network, state: _State, choice: _Choice, limit, *, top_k: int) -> _State:
+    """Add tokens until all rows are done, or there are `limit`."""
+
+    def step(state: _State) -> _State:
+        alone = jnp.ones((len(state.last), 1), bool)
+        output = network(state.last[:, None], alone, taps=(), cache=state.cache)
+        state = state._replace(cache=output.cache)
+        return _add(state, network.logits(output.final[:, 0]), choice, top_k)
+
+    going = lambda state: (state.step < limit) & ~state.done.all()
+    return jax.lax.while_loop(going, step, state)
+
+
+def _add(state: _State, logits, choice: _Choice, top_k: int) -> _State:
+    """Choose a token of each row from logits [B V]."""
+    picked = _pick(logits, state.step, choice, top_k)
+    token = jnp.where(state.done, choice.stop_token, picked).astype(jnp.int32)
+    found = Continuation(
+        tokens=state.found.tokens.at[:, state.step].set(token),
+        lengths=state.found.lengths + ~state.done,
+    )
+    done = state.done | (token == choice.stop_token)
+    return _State(state.step + 1, token, done, found, state.cache)
+
+
+def _pick(logits, step, choice: _Choice, top_k: int):
+    if choice.key is None:
+        return logits.argmax(axis=-1)
+    logits = restrict(logits, temperature=choice.temperature, top_k=top_k, top_p=choice.top_p)
+    draw = lambda key, logits: jax.random.categorical(jax.random.fold_in(key, step), logits)
+    return draw(choice.key, logits) if choice.key.ndim == 0 else jax.vmap(draw)(choice.key, logits)
