@@ -18,6 +18,7 @@ from jaxalign.bench import problems, timing
 from jaxalign.bench import solver_page as tables
 from jaxalign.checks import Count, Rule, among, at_least, build_rows, check, one_of
 from jaxalign.core import folds as folds_lib
+from jaxalign.core import metrics
 from jaxalign.core.solver import cv
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
@@ -252,7 +253,7 @@ def _measure_case(case: Case, seed: int, num_checked: int, artefact: Artefact) -
         found = peers_lib.Solution(timed.result.r, timed.result.alphas)
         row = _timing_row(name, case, timed) | {
             "ratio": timed.median_s / ours.median_s,
-            "mean_r": float(np.nanmean(found.r)),
+            "mean_r": float(metrics.mean_defined(found.r)),
             "num_nan": int(np.isnan(found.r).sum()),
             "num_checked": untied.size,
             "num_untied": int(untied.sum()),

@@ -1,5 +1,6 @@
 """From stimulus features to a design matrix: resampling, delays, shifts, projections."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -25,10 +26,12 @@ def members(labels: Labels) -> dict[Any, Int[np.ndarray, " m"]]:
     """Return the positions of each label, labels in the order of their first appearance.
 
     Args:
-      labels: run, passage or the like of each sample.
+      labels: run, passage or the like of each sample; or a tuple of several.
     """
-    array = np.asarray(labels)
-    return {label: np.flatnonzero(array == label) for label in dict.fromkeys(array.tolist())}
+    places = defaultdict(list)
+    for i, label in enumerate(labels.tolist() if isinstance(labels, np.ndarray) else labels):
+        places[label].append(i)
+    return {label: np.array(own) for label, own in places.items()}
 
 
 def lead_in(time_s: Float[np.ndarray, " n"], run: Labels, tr_s: float, num_trs: int) -> Grid:

@@ -87,7 +87,8 @@ def half_t(halves: Float[np.ndarray, "2 L u"], num: int) -> HalfT:
     for chooser, other in (halves, halves[::-1]):
         mask = top_units(chooser, num)
         rest = ~mask & ~np.isnan(other)
-        found.append([chooser[mask].mean(), np.nanmean(other[mask]), other[rest].mean()])
+        parts = (chooser[mask], other[mask], other[rest])
+        found.append([float(metrics.mean_defined(part)) for part in parts])
     return HalfT(*np.mean(found, axis=0).tolist())
 
 

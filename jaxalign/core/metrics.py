@@ -1,9 +1,9 @@
-"""Agreement of predicted and recorded responses."""
+"""Agreement of predictions and responses, and means of what is defined."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Num, Shaped
 
 # A column that varies by less than this fraction of its largest value is constant in float32: what
 # is left is rounding.
@@ -38,6 +38,50 @@ def _centre(x: Array, weight: Array) -> tuple[Array, Array, Array]:
     centred = (x - mean[None]) * keep
     peak = jnp.abs(centred).max(axis=0)
     return centred, peak, peak > CONSTANT_TOLERANCE * jnp.max(jnp.abs(x) * keep, axis=0)
+
+
+def divide(a: Num[np.ndarray, "..."], b: Num[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Divide; NaN where the divisor is not positive, as a variance or a count has to be.
+
+    Args:
+      a: what is divided; broadcast with b.
+      b: the divisor.
+    """
+    shape = np.broadcast_shapes(np.shape(a), np.shape(b))
+    return np.divide(a, b, out=np.full(shape, np.nan), where=b > 0)
+
+
+def mean_defined(
+    values: Float[np.ndarray, "..."], axis: int | tuple[int, ...] | None = None
+) -> Float[np.ndarray, "..."]:
+    """Return the mean of the defined values; NaN without any.
+
+    Infinity is a value, not a lack of one: it makes a mean infinite.
+
+    Args:
+      values: NaN where undefined.
+      axis: over which; None: over all.
+    """
+    defined = ~np.isnan(values)
+    total = np.where(defined, values, 0.0).sum(axis=axis)
+    return divide(np.asarray(total), np.asarray(defined.sum(axis=axis)))
+
+
+def median_defined(
+    values: Float[np.ndarray, "..."], axis: int | None = None
+) -> Float[np.ndarray, "..."]:
+    """Return the median of the defined values; NaN without any.
+
+    Args:
+      values: NaN where undefined.
+      axis: over which; None: over all.
+    """
+    none = np.isnan(values).all(axis=axis, keepdims=True)
+    if not values.size:
+        return np.full(np.squeeze(none, axis=axis).shape, np.nan)
+    # Without a number to take the place, NumPy would warn of a median of nothing.
+    found = np.nanmedian(np.where(none, 0.0, values), axis=axis)
+    return np.where(np.squeeze(none, axis=axis), np.nan, found)
 
 
 @jax.jit

@@ -1,6 +1,5 @@
 """Figures that papers printed, from `third_party/`, as score rows and as properties of models."""
 
-import importlib.metadata
 import json
 import pathlib
 from collections.abc import Callable, Iterable
@@ -110,7 +109,7 @@ def score_rows(name: str) -> pd.DataFrame:
         "protocol": f"{rows_lib.PUBLISHED}{name}",
         "fingerprint": fingerprint(name),
         "git_commit": run_dir.git_commit(),
-        "versions": json.dumps({"jaxalign": importlib.metadata.version("jaxalign")}),
+        "versions": json.dumps(run_dir.versions()),
     }
     lists = {column: [] for column in rows_lib.LISTS}
     return rows_lib.frame([_UNKNOWN | lists | provenance | row for row in publication.scores()])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from jaxalign.core.inference import stats
+from jaxalign.core.scores import layers
 from jaxalign.core.solver import partition as partition_lib
 from jaxalign.errors import InputError
 
@@ -80,11 +81,11 @@ def main_way(rows: pd.DataFrame, *, instruction: str = "") -> pd.DataFrame:
         raise InputError(
             f"instruction must be one that {model} was given: {instruction!r} is not among {own}."
         )
-    layers = [*_FEATURES, "layer"]
-    kept = kept[kept.num_units == kept.groupby(layers).num_units.transform("max")]
+    one_layer = [*_FEATURES, "layer"]
+    kept = kept[kept.num_units == kept.groupby(one_layer).num_units.transform("max")]
     # A run that draws as many units as a model has finds the same again, and so it does of features
     # that have no units to draw.
-    alike = [*layers, *_PLACE, "protocol", "metric", "context", "pooling", "folds_hash", "score"]
+    alike = [*one_layer, *_PLACE, "protocol", "metric", "context", "pooling", "folds_hash", "score"]
     return kept[~kept.duplicated(alike)]
 
 
@@ -168,12 +169,8 @@ def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
     keys = [*_FEATURES, *_PLACE]
     found = []
     for key, own in rows.groupby(keys, sort=False):
-        inner = np.array(own.fold_inner_r2.tolist())  # [layer k]
-        outer = np.array(own.fold_scores.tolist())
-        chosen = np.where(np.isfinite(inner), inner, -np.inf).argmax(axis=0)
-        # A fold without any defined inner R2 can choose no layer.
-        known = np.isfinite(inner).any(axis=0) | (len(inner) == 1)
-        scores = np.where(known, outer[chosen, np.arange(len(chosen))], np.nan)
+        choice = layers.choose(np.array(own.fold_inner_r2.tolist()))  # of [layer k]
+        scores = layers.take(np.array(own.fold_scores.tolist()), choice)
         found.append(
             dict(zip(keys, key, strict=True))
             | {
@@ -181,7 +178,7 @@ def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
                 "fold_scores": scores,
                 "ceiling": own.ceiling.iloc[0],
                 "fold_ceilings": np.array(own.fold_ceilings.iloc[0]),
-                "layers": own.layer.to_numpy()[chosen].tolist(),
+                "layers": own.layer.to_numpy()[choice.layer].tolist(),
             }
         )
     return pd.DataFrame(found)

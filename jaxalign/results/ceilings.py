@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxalign.core import features
+from jaxalign.core import features, metrics
 from jaxalign.core.ceilings import ceiling
 from jaxalign.core.ceilings.ceiling import Ceiling
 from jaxalign.core.inference import stats
 from jaxalign.data.schema import GROUP, Responses
+from jaxalign.results import targets
 
 OVER_SUBJECTS = "subjects"
 OVER_BLOCKS = "blocks of samples"
@@ -66,26 +67,17 @@ def shared(responses: Responses) -> Shared:
     Args:
       responses: of all subjects.
     """
-    keys = zip(responses.subject, responses.roi, responses.target, strict=True)
-    place = {key: i for i, key in enumerate(keys)}
-    subjects = list(dict.fromkeys(responses.subject))
-    varies = ~responses.constant
-    names, columns, left_out = [], [], dict.fromkeys(responses.roi, 0)
-    for name in dict.fromkeys(zip(responses.roi, responses.target, strict=True)):
-        found = [place.get((s, *name), -1) for s in subjects]
-        if min(found) >= 0 and varies[found].sum() > 1:
-            names.append(name)
-            columns.append(found)
-        else:
-            left_out[name[0]] += 1
-    index = np.array(columns, int).reshape(-1, len(subjects)).T
-    standard = standardized(responses)
+    common = targets.shared_by_all(responses)
+    every = dict.fromkeys(zip(responses.roi, responses.target, strict=True))
+    left_out = dict.fromkeys(responses.roi, 0)
+    for roi, _ in every.keys() - set(common.names):
+        left_out[roi] += 1
     return Shared(
-        Y=standard[:, index].transpose(1, 2, 0),
-        varies=varies[index],
-        subject=subjects,
-        roi=[roi for roi, _ in names],
-        target=[target for _, target in names],
+        Y=standardized(responses)[:, common.columns.T].transpose(1, 2, 0),
+        varies=common.varies.T,
+        subject=list(dict.fromkeys(responses.subject)),
+        roi=[roi for roi, _ in common.names],
+        target=[target for _, target in common.names],
         left_out=left_out,
     )
 
@@ -142,7 +134,7 @@ def over_subjects(
       how: the coverage of intervals, which are of a jackknife over subjects.
     """
     rows = []
-    targets = ceiling.over_subjects(values, left_out, confidence=how.confidence)
+    of_each = ceiling.over_subjects(values, left_out, confidence=how.confidence)
     means, counts = by_roi(values, data.roi)
     s, v = values.shape
     means_left, _ = by_roi(left_out.reshape(s * s, v), data.roi)
@@ -178,9 +170,9 @@ def over_subjects(
             own = {"num_targets": 1, "num_undefined": int(np.isnan(values[:, v]).sum())}
             rows.append(
                 row(kind, "r", GROUP, roi, data.target[v], interval=OVER_SUBJECTS)
-                | _numbers(targets, v)
+                | _numbers(of_each, v)
                 | own
-                | ({"remark": FEW_SUBJECTS} if np.isnan(targets.value[v]) else {})
+                | ({"remark": FEW_SUBJECTS} if np.isnan(of_each.value[v]) else {})
             )
             for s, subject in enumerate(data.subject):
                 value = float(values[s, v])
@@ -273,12 +265,12 @@ def add_significance(
     """
     means, names = by_roi(np.vstack([values, nulls]), data.roi)
     of_rois = stats.compare(means[0], means[1:], rounding=1e-10).p
-    of_targets = stats.compare(values, nulls, rounding=1e-10).p
+    of_each = stats.compare(values, nulls, rounding=1e-10).p
     p = dict(zip(((roi, "") for roi in names), of_rois, strict=True))
     adjusted = dict(zip(p, stats.benjamini_hochberg(of_rois), strict=True))
     keys = list(zip(data.roi, data.target, strict=True))
-    p |= dict(zip(keys, of_targets, strict=True))
-    adjusted |= dict(zip(keys, stats.benjamini_hochberg(of_targets), strict=True))
+    p |= dict(zip(keys, of_each, strict=True))
+    adjusted |= dict(zip(keys, stats.benjamini_hochberg(of_each), strict=True))
     for one in rows:
         key = (one["roi"], one["target"])
         if one["subject"] == GROUP and key in p:
@@ -300,10 +292,7 @@ def by_roi(
     places = features.members(list(roi))
     found = np.full((len(values), len(places)), np.nan)
     for i, own in enumerate(places.values()):
-        defined = ~np.isnan(values[:, own])
-        num = defined.sum(axis=1)
-        total = np.where(defined, values[:, own], 0.0).sum(axis=1)
-        found[:, i] = np.divide(total, num, out=np.full(len(values), np.nan), where=num > 0)
+        found[:, i] = metrics.mean_defined(values[:, own], axis=1)
     return found, {name: len(own) for name, own in places.items()}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from jaxalign.core import folds
+from jaxalign.core import features, folds, metrics
 from jaxalign.core.ceilings import extrapolation, subsets
 from jaxalign.core.ceilings.saturation import Family
 from jaxalign.core.ceilings.subsets import SubsetScores
@@ -98,10 +98,8 @@ def rows(
 
 def _scores(responses, splits, chosen, alphas, path, progress) -> SubsetScores:
     """Score all subsets, or read what an interrupted run has scored."""
-    places = {}
-    for column, subject in enumerate(responses.subject):
-        places.setdefault(subject, []).append(column)
-    columns = tuple(np.array(own) for own in places.values())
+    places = features.members(responses.subject)
+    columns = tuple(places.values())
     shapes = [(int(chosen[:, i].sum()), len(splits), len(own)) for i, own in enumerate(columns)]
     ends = np.cumsum([np.prod(shape) for shape in shapes])
     saved = arrays.read(path, Saved)
@@ -168,7 +166,7 @@ def _curve(kind, family, roi, scores, found) -> pd.DataFrame:
         {
             "num_subjects": sizes.astype(float),
             "what": "scores",
-            "r": [_median(x) for x in extrapolation.averages(scores).T],
+            "r": metrics.median_defined(extrapolation.averages(scores), axis=0),
         }
     )
     ahead = np.geomspace(2, BEYOND * len(scores.subjects), NUM_POINTS)
@@ -181,15 +179,9 @@ def _curve(kind, family, roi, scores, found) -> pd.DataFrame:
             height = np.sqrt((x - 1) / (x - 1 + tau0))
         # Where v0 is 0 there is no scale, and the curve is 0.
         y = np.where(v0 == 0, 0.0, v0 * height)
-        defined = ~np.isnan(y).any(axis=0)
-        fitted.append(_median(np.median(y[:, defined], axis=0)) if defined.any() else np.nan)
+        fitted.append(float(metrics.median_defined(np.median(y, axis=0))))
     curve = pd.DataFrame({"num_subjects": ahead, "what": "fitted", "r": fitted})
     both = pd.concat([measured, curve], ignore_index=True)
     both.insert(0, "roi", roi)
     both.insert(0, "kind", kind)
     return both
-
-
-def _median(values) -> float:
-    defined = values[~np.isnan(values)]
-    return float(np.median(defined)) if len(defined) else float("nan")

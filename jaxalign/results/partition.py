@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.core import features
+from jaxalign.core.metrics import mean_defined
 from jaxalign.core.solver import partition
 from jaxalign.results.targets import Targets
 
@@ -21,12 +23,11 @@ def by_subject_and_roi(r2: Float[np.ndarray, "3 v"], goals: Targets) -> list[dic
       A dict for each subject and ROI with the columns of `io.rows.PARTITION` that hold R2, their
       shares and numbers of targets; R2 are NaN where no target is defined.
     """
-    pairs = list(zip(goals.subject, goals.roi, strict=True))
-    known = np.isfinite(r2).all(axis=0)
+    known = np.asarray(np.isfinite(r2).all(axis=0))
     rows = []
-    for subject, roi in dict.fromkeys(pairs):
-        own = np.array([pair == (subject, roi) for pair in pairs])
-        used = r2[:, own & known]
+    places = features.members(list(zip(goals.subject, goals.roi, strict=True)))
+    for (subject, roi), own in places.items():
+        used = r2[:, own[known[own]]]
         raw, clipped = _shares(used), _shares(np.maximum(used, 0))
         columns = {"omega": raw.omega, "omega_clipped": clipped.omega}
         for name in ("model", "controls", "joint"):
@@ -39,8 +40,8 @@ def by_subject_and_roi(r2: Float[np.ndarray, "3 v"], goals: Targets) -> list[dic
             | {
                 "subject": subject,
                 "roi": roi,
-                "num_targets": int(own.sum()),
-                "num_undefined": int((own & ~known).sum()),
+                "num_targets": len(own),
+                "num_undefined": int((~known[own]).sum()),
                 "num_negative": int((used[0] < 0).sum()),
             }
         )
@@ -48,5 +49,4 @@ def by_subject_and_roi(r2: Float[np.ndarray, "3 v"], goals: Targets) -> list[dic
 
 
 def _shares(r2: Float[np.ndarray, "3 _"]) -> partition.Shares:
-    mean = lambda x: np.array(x.mean() if len(x) else np.nan)
-    return partition.shares(*map(mean, r2))
+    return partition.shares(*map(np.asarray, mean_defined(r2, axis=1)))

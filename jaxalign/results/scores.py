@@ -1,16 +1,17 @@
 """Scores of targets -> rows of subjects and ROIs, and the one score of a protocol."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from jaxalign.core import features
 from jaxalign.core.ceilings import ceiling
 from jaxalign.core.folds import Fold
 from jaxalign.core.inference import stats
-from jaxalign.core.scores import scoring
-from jaxalign.core.scores.alignment import AlignmentScore, Reference, mean_defined
+from jaxalign.core.metrics import mean_defined
+from jaxalign.core.scores import layers, scoring
+from jaxalign.core.scores.alignment import AlignmentScore, Reference
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import cv
 from jaxalign.data.schema import Responses
@@ -33,11 +34,9 @@ def by_subject_and_roi(result: cv.Nested, goals: targets.Targets, protocol: Prot
     """
     alphas = np.sort(protocol.encoding[1].grid)
     values = scoring.scores_of(result, protocol)
-    columns = defaultdict(list)
-    for i, pair in enumerate(zip(goals.subject, goals.roi, strict=True)):
-        columns[pair].append(i)
     rows = []
-    for (subject, roi), own in columns.items():
+    places = features.members(list(zip(goals.subject, goals.roi, strict=True)))
+    for (subject, roi), own in places.items():
         chosen = result.alphas[:, own]
         found = scoring.summarize(values[:, own], protocol.aggregation)
         rows.append(
@@ -50,11 +49,11 @@ def by_subject_and_roi(result: cv.Nested, goals: targets.Targets, protocol: Prot
                 "ceiling_kind": "split_half"
                 if subject == targets.GROUP
                 else "leave_one_subject_out",
-                "signal_ceiling": _mean(goals.signal_r[own]),
+                "signal_ceiling": float(mean_defined(goals.signal_r[own])),
                 "fold_scores": found.per_fold.tolist(),
-                "r2": _mean(result.r2[:, own].mean(axis=0)),
-                "fold_r2": _mean_rows(result.r2[:, own]),
-                "fold_inner_r2": _mean_rows(result.inner_score[:, own]),
+                "r2": float(mean_defined(result.r2[:, own].mean(axis=0))),
+                "fold_r2": mean_defined(result.r2[:, own], axis=1).tolist(),
+                "fold_inner_r2": mean_defined(result.inner_score[:, own], axis=1).tolist(),
                 "alpha_median": float(np.median(chosen)),
                 "fold_alphas": np.median(chosen, axis=1).tolist(),
                 "alpha_low_share": float((chosen == alphas[0]).mean()),
@@ -74,8 +73,8 @@ def by_target(
 ) -> list[dict]:
     """Return the score of each target of each subject, of the layer chosen inside training data.
 
-    For each fold, subject and ROI that is the layer with the best mean R2 on the inner splits, as
-    `report.tables.nested_layer` chooses; the score is the mean over folds.
+    Each fold, subject and ROI has one layer, as in the rows (`core.scores.layers`); the score is
+    the mean over folds.
 
     Args:
       results: of each layer.
@@ -90,17 +89,8 @@ def by_target(
     v = len(responses.target)
     inner = np.stack([x.inner_score[:, :v] for x in results.values()])  # [L k v]
     outer = np.stack([scoring.scores_of(x, protocol)[:, :v] for x in results.values()])
-    score = np.full(v, np.nan)
-    columns = defaultdict(list)
-    for i, pair in enumerate(zip(responses.subject, responses.roi, strict=True)):
-        columns[pair].append(i)
-    for own in columns.values():
-        judged = mean_defined(inner[..., own], axis=-1)  # [L k]
-        best = np.where(np.isfinite(judged), judged, -np.inf).argmax(axis=0)
-        chosen = outer[best, np.arange(len(best))][:, own]  # [k v]
-        if len(judged) > 1:
-            chosen[np.isnan(judged).all(axis=0)] = np.nan
-        score[own] = chosen.mean(axis=0)
+    rows = list(zip(responses.subject, responses.roi, strict=True))
+    score = layers.take(outer, layers.choose_for_groups(inner, rows)).mean(axis=0)
     return [
         {
             "subject": responses.subject[i],
@@ -121,17 +111,17 @@ def _ceiling(values: Float[np.ndarray, " v"], subject: str) -> float:
     subject's is a correlation, and stays what it is: leaving out the subjects in whom it is
     negative would raise the mean over subjects.
     """
-    mean = _mean(values)
+    mean = float(mean_defined(values))
     return mean if subject != targets.GROUP or mean > 0 else float("nan")
 
 
-def _ceiling_interval(goals: targets.Targets, own: list[int], subject: str) -> dict:
+def _ceiling_interval(goals: targets.Targets, own: Int[np.ndarray, " g"], subject: str) -> dict:
     """Return the mean over targets in each fold, and the interval over folds of the ceiling.
 
     That of the group is found on the correlations of halves, and brought to the scale of the
     ceiling about its own value.
     """
-    folds = np.array([_mean(row) for row in goals.fold_ceilings[:, own]])
+    folds = mean_defined(goals.fold_ceilings[:, own], axis=1)
     found = stats.crossed_interval(folds[None])
     low, high = found.low, found.high
     if subject == targets.GROUP:
@@ -143,16 +133,6 @@ def _ceiling_interval(goals: targets.Targets, own: list[int], subject: str) -> d
         "ceiling_low": float(low),
         "ceiling_high": float(high),
     }
-
-
-def _mean(values: Float[np.ndarray, " v"]) -> float:
-    """Mean of the defined values; NaN without any."""
-    defined = values[np.isfinite(values)]
-    return float(defined.mean()) if len(defined) else float("nan")
-
-
-def _mean_rows(values: Float[np.ndarray, "k v"]) -> list[float]:
-    return [_mean(row) for row in values]
 
 
 def whole(

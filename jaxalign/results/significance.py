@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.core import features, metrics
 from jaxalign.core.inference import stats
 from jaxalign.core.inference.permutation import SOLVER_ROUNDING
 from jaxalign.results.targets import GROUP, Targets
@@ -43,7 +44,7 @@ def collect(parts: Iterable[Float[np.ndarray, "_ _"]], goals: Targets) -> Nulls:
     """
     place = {key: i for i, key in enumerate(keys(goals))}
     row_of = np.array([place[key] for key in zip(goals.subject, goals.roi, strict=True)])
-    total, count, tallied, start = 0.0, np.zeros(len(place)), [], 0
+    total, count, tallied, start = np.zeros(1), np.zeros(len(place)), [], 0
     for part in parts:
         own = row_of[start : start + part.shape[1]]
         start += part.shape[1]
@@ -54,7 +55,7 @@ def collect(parts: Iterable[Float[np.ndarray, "_ _"]], goals: Targets) -> Nulls:
         count += columns.sum(axis=0)
         found = stats.tally([part], "greater", SOLVER_ROUNDING)
         tallied.append((found.statistic, found.p))
-    rows = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+    rows = metrics.divide(total, count)
     for (subject, roi), i in place.items():
         if subject == MEAN:
             own = [j for (s, r), j in place.items() if r == roi and s not in (GROUP, MEAN)]
@@ -80,9 +81,7 @@ def by_subject_and_roi(nulls: Mapping[int, Nulls], goals: Targets) -> list[dict]
       the mean over subjects, are families of their own.
     """
     pairs = keys(goals)
-    targets_of = {pair: [] for pair in pairs}
-    for i, pair in enumerate(zip(goals.subject, goals.roi, strict=True)):
-        targets_of[pair].append(i)
+    targets_of = features.members(list(zip(goals.subject, goals.roi, strict=True)))
     families = np.array([subject if subject in (GROUP, MEAN) else "" for subject, _ in pairs])
     scores = {layer: found.rows for layer, found in nulls.items()}
     if len(scores) > 1:
@@ -99,7 +98,7 @@ def by_subject_and_roi(nulls: Mapping[int, Nulls], goals: Targets) -> list[dict]
         for family in set(families.tolist()):
             adjusted[families == family] = stats.benjamini_hochberg(found.p[families == family])
         for i, (subject, roi) in enumerate(pairs):
-            own = targets_of[subject, roi]
+            own = targets_of.get((subject, roi), [])
             p = nulls[layer].p[own] if layer != ANY else np.empty(0)
             rows.append(
                 {

@@ -1,14 +1,13 @@
 """From responses to what is predicted: the subjects' targets, the group's mean, their ceilings."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxalign.core import features
-from jaxalign.core.ceilings import ceiling
+from jaxalign.core.ceilings import ceiling, shared_targets
 from jaxalign.data.schema import GROUP, Responses
 
 
@@ -23,6 +22,14 @@ class Targets(NamedTuple):
     # group, of two halves of the subjects.
     fold_ceilings: Float[np.ndarray, "k v"]
     signal_r: Float[np.ndarray, " v"]  # noiseless signal x responses; NaN unless simulated
+
+
+class Common(NamedTuple):
+    """Targets that all subjects have, and where each subject has them."""
+
+    names: list[tuple[str, str]]  # ROI and target
+    columns: Int[np.ndarray, "t s"]  # of the responses
+    varies: Bool[np.ndarray, "t s"]  # False where the subject's responses are constant
 
 
 def select(responses: Responses, rois: Sequence[str]) -> tuple[Responses, list[str]]:
@@ -68,12 +75,14 @@ def assemble(
     standard = features.standardize(responses.values, runs)
     own = np.full((len(blocks), len(responses.subject)), np.nan)
     means, rois, halves, signals = [], [], [], []
-    for names, columns in _shared(responses):
+    common = shared_by_all(responses)
+    for chosen, people in shared_targets.divide(common.varies):
+        columns = common.columns[np.ix_(chosen, people)].T  # [s g]
         cube = standard[:, columns].transpose(1, 2, 0)  # [s g n]
         own[:, columns] = ceiling.subject_correlations(cube, blocks)
         halves.append(ceiling.half_correlations(cube, blocks, rng=rng, num_splits=num_splits))
         means.append(cube.mean(axis=0))
-        rois += [roi for roi, _ in names]
+        rois += [common.names[i][0] for i in chosen]
         if responses.signal.size:
             signals.append(responses.signal[:, columns].mean(axis=1).T)
     Y = np.concatenate([standard.T, *means])  # [v n]
@@ -92,23 +101,14 @@ def assemble(
     )
 
 
-def _shared(responses: Responses) -> list[tuple[list[tuple[str, str]], Int[np.ndarray, "s g"]]]:
-    """Find the (roi, target) that all subjects have, and their columns, subject by subject.
+def shared_by_all(responses: Responses) -> Common:
+    """Find the targets that all subjects have, and that vary in at least two of them.
 
-    Targets are divided by the subjects in whom they vary: mostly all, and so one division.
+    Args:
+      responses: of the subjects kept. Targets of the same ROI and name are the same target.
     """
-    keys = zip(responses.subject, responses.roi, responses.target, strict=True)
-    place = {key: i for i, key in enumerate(keys)}
-    subjects = list(dict.fromkeys(responses.subject))
-    constant = responses.constant
-    divisions = defaultdict(list)
-    for name in dict.fromkeys(zip(responses.roi, responses.target, strict=True)):
-        columns = [place.get((s, *name), -1) for s in subjects]
-        varying = tuple(i for i in columns if i >= 0 and not constant[i])
-        if min(columns) >= 0 and len(varying) > 1:
-            having = tuple(responses.subject[i] for i in varying)
-            divisions[having].append((name, varying))
-    return [
-        ([name for name, _ in found], np.array([columns for _, columns in found]).T)
-        for found in divisions.values()
-    ]
+    names = list(zip(responses.roi, responses.target, strict=True))
+    found = shared_targets.find(responses.subject, names)
+    varies = ~responses.constant[found.columns]
+    kept = np.flatnonzero((found.columns >= 0).all(axis=1) & (varies.sum(axis=1) > 1))
+    return Common([found.names[i] for i in kept], found.columns[kept], varies[kept])

@@ -27,7 +27,7 @@ from jaxalign.checks import (
     some,
 )
 from jaxalign.core import folds
-from jaxalign.core.ceilings import ceiling, isc, isc_null
+from jaxalign.core.ceilings import ceiling, isc, isc_null, shared_targets
 from jaxalign.data import samples
 from jaxalign.data.schema import GROUP, Responses, Stimuli
 from jaxalign.errors import InputError
@@ -35,7 +35,7 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting.pages import ceilings as report
-from jaxalign.results import ceilings, repeats, targets
+from jaxalign.results import ceilings, finished, repeats, targets
 from jaxalign.results import curves as ceiling_curves
 from jaxalign.results.ceilings import Setting, Shared
 from jaxalign.stages import Job, Step, Upstream
@@ -177,19 +177,14 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     responses, left_out = _select(config, recorded)
     parts = _parts(config, job, responses, artefact)
     provenance = {
-        "schema_version": rows_lib.SCHEMA_VERSION,
         "dataset": job.dataset.name,
         "num_samples": len(responses.run),
-        "fingerprint": artefact.fingerprint,
-        "git_commit": run_dir.git_commit(),
-        "versions": json.dumps(run_dir.versions("jax", "jaxlib", "numpy", "scipy"), sort_keys=True),
-    }
+    } | finished.provenance(artefact.fingerprint, "jax", "jaxlib", "numpy", "scipy")
     tables = []
     for name, part in tqdm(parts.items(), desc=f"ceiling {artefact.name}", unit=" kinds"):
         path = artefact.path / f"{name}.parquet"
         if not path.is_file():  # written whole, so what an interrupted run left can be read
-            rows = [provenance | row for row in part()]
-            rows_lib.write(path, rows, rows_lib.CEILINGS)
+            finished.write(path, part(), provenance, rows_lib.CEILINGS)
         tables.append(rows_lib.read(path))
     table = pd.concat([x for x in tables if len(x)], ignore_index=True)
     rows_lib.write(artefact.path / ROWS, table.to_dict("records"), rows_lib.CEILINGS)
@@ -321,11 +316,9 @@ def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Setting)
     for kind, scale in scales.items():
         estimates = np.full((3, len(data.roi)), np.nan)
         # Halves are of the subjects in whom a target varies: mostly all, and so once.
-        patterns, pattern = np.unique(data.varies, axis=1, return_inverse=True)
-        for number, members in enumerate(patterns.T):
-            own = np.flatnonzero(pattern.reshape(-1) == number)
+        for own, people in shared_targets.divide(data.varies.T):
             estimates[:, own] = ceiling.split_half(
-                data.Y[members][:, own],
+                data.Y[np.ix_(people, own)],
                 rng=np.random.default_rng(seed),  # the same resamples of all targets and scales
                 num_splits=config.num_splits,
                 root=kind == "split_half_root",

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.metadata
-import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Annotated
@@ -19,6 +17,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import properties as lib
 from jaxalign.literature import property_sources, published
 from jaxalign.models import catalogue
+from jaxalign.results import finished
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
@@ -159,14 +158,9 @@ def _join(config: Config, frames: Mapping[str, pd.DataFrame | None], artefact: A
             len(joined),
             artefact.path / ROWS,
         )
-    shared = {
-        "schema_version": rows_lib.SCHEMA_VERSION,
-        "fingerprint": artefact.fingerprint,
-        "git_commit": run_dir.git_commit(),
-        "versions": json.dumps({"jaxalign": importlib.metadata.version("jaxalign")}),
-    }
-    rows = [shared | row for row in joined.to_dict("records")]
-    rows_lib.write(artefact.path / ROWS, rows, rows_lib.PROPERTIES)
+    rows = joined.to_dict("records")
+    shared = finished.provenance(artefact.fingerprint)
+    finished.write(artefact.path / ROWS, rows, shared, rows_lib.PROPERTIES)
     models = lib.wide(joined)
     run_dir.write_atomic(artefact.path / TABLE, lib.to_csv(models).encode())
     return {"num_models": len(models), "num_rows": len(rows), "num_overridden": overridden}

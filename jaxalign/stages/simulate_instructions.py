@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import time
 from collections.abc import Mapping
 from typing import Annotated
@@ -38,8 +37,8 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import protocols, published
 from jaxalign.reporting import html
 from jaxalign.reporting.findings import instructions as report
+from jaxalign.results import finished, targets
 from jaxalign.results import scores as score_rows
-from jaxalign.results import targets
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 2
@@ -217,9 +216,7 @@ def _rows(
 ) -> list[dict]:
     """Return score rows; the ceiling is the noiseless signal's, which here is known."""
     protocol = _protocol(config)
-    versions = run_dir.versions("jax", "jaxlib", "numpy")
     shared = {
-        "schema_version": rows_lib.SCHEMA_VERSION,
         "dataset": DATASET,
         "model": MODEL,
         "control_of": "",
@@ -232,18 +229,15 @@ def _rows(
         "num_units": 2 * config.num_units,
         "metric": protocol.metric,
         "num_samples": config.num_samples,
-        "fingerprint": artefact.fingerprint,
-        "git_commit": run_dir.git_commit(),
-        "versions": json.dumps(versions, sort_keys=True),
-    }
-    return [
-        shared
+    } | finished.provenance(artefact.fingerprint, "jax", "jaxlib", "numpy")
+    rows = [
+        row
         | {"instruction": texts[code]}
-        | row
         | {"ceiling": row["signal_ceiling"], "ceiling_kind": "signal"}
         for code, result in scored.items()
         for row in score_rows.by_subject_and_roi(result, goals, protocol)
     ]
+    return finished.finish(rows, shared)
 
 
 def _targets(

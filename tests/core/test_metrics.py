@@ -115,3 +115,23 @@ def test_targets_do_not_interact(pair):
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(new[2:], old[2:])
         assert np.isnan(new[0])
+
+
+def test_means_and_medians_are_of_what_is_defined(rng):
+    values = rng.normal(size=(5, 4))
+    values[1, :2], values[:, 3] = np.nan, np.nan
+    for found, expected in (
+        (metrics.mean_defined, np.nanmean),
+        (metrics.median_defined, np.nanmedian),
+    ):
+        np.testing.assert_allclose(found(values[:, :3], axis=0), expected(values[:, :3], axis=0))
+        np.testing.assert_allclose(found(values[:, :3]), expected(values[:, :3]))
+        assert np.isnan(found(values, axis=0)[3]) and np.isnan(found(values[:, 3]))  # no warning
+        assert np.isnan(found(np.empty(0), axis=0))
+    # Infinity is a value.
+    assert metrics.mean_defined(np.array([1.0, -np.inf, np.nan])) == -np.inf
+
+
+def test_a_quotient_without_a_positive_divisor_is_undefined():
+    found = metrics.divide(np.ones((2, 1)), np.array([2.0, 0.0, -1.0, np.nan]))
+    np.testing.assert_array_equal(found, np.tile([0.5, np.nan, np.nan, np.nan], (2, 1)))

@@ -52,9 +52,7 @@ def mean_over_participants(
     reading_time_ms: Float[np.ndarray, "m s"],
 ) -> Float[np.ndarray, " m"]:
     """Average the times that there are; NaN for a word that nobody has read."""
-    has = ~np.isnan(reading_time_ms)
-    total, num = np.where(has, reading_time_ms, 0.0).sum(axis=1), has.sum(axis=1)
-    return np.divide(total, num, out=np.full(len(total), np.nan), where=num > 0)
+    return metrics.mean_defined(reading_time_ms, axis=1)
 
 
 def pearson_r(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from jaxalign.core import metrics
 from jaxalign.core.inference import resampling
-from jaxalign.core.scores import alignment
 
 # Numbers that resamples of a tile of targets may take at a time.
 TILE_NUMBERS = 2**24
@@ -224,8 +223,8 @@ def over_subjects(
     """
     resampling.check_confidence(confidence)
     defined = ~np.isnan(values)
-    mean = alignment.mean_defined(values, axis=0)
-    others = alignment.mean_defined(left_out, axis=1)
+    mean = metrics.mean_defined(values, axis=0)
+    others = metrics.mean_defined(left_out, axis=1)
     low, high = resampling.jackknife(
         mean, others, counted=defined, is_correlation=True, confidence=confidence
     )
@@ -248,8 +247,7 @@ def spearman_brown(
     """
     if root:
         return np.sign(r) * np.sqrt(factor * np.abs(r) / (1 + (factor - 1) * np.abs(r)))
-    below = 1 + (factor - 1) * r
-    return np.divide(factor * r, below, out=np.full(np.shape(r), np.nan), where=below > 0)
+    return metrics.divide(factor * r, 1 + (factor - 1) * r)
 
 
 def split_half(
@@ -321,12 +319,7 @@ def split_half(
 
 def _half_r(Y, half, block, counts):
     """Correlate the means of two halves over resampled blocks [q v]; NaN where undefined."""
-    sides = []
-    for members in (half, ~half):
-        recorded = ~np.isnan(Y[members])
-        number = recorded.sum(axis=0)
-        total = np.where(recorded, Y[members], 0.0).sum(axis=0)
-        sides.append(np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0))
+    sides = [metrics.mean_defined(Y[members], axis=0) for members in (half, ~half)]
     both = ~np.isnan(sides[0]) & ~np.isnan(sides[1])  # [v n]
     size = np.maximum(both.sum(axis=1, keepdims=True), 1)
     a, b = (np.where(both, side, 0.0) for side in sides)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
+from jaxalign.core import metrics
 from jaxalign.core.ceilings import saturation
 from jaxalign.core.ceilings.ceiling import Ceiling
 from jaxalign.core.ceilings.saturation import Family
@@ -81,7 +82,9 @@ def extrapolate(
     curve, num = _curves(scores, every, family, undefined, num_resamples, seed)
     value = np.median(curve.v0, axis=0)
     targets = Ceiling(value, *resampling.percentiles(curve.v0, value, confidence), num)
-    value, low, high = (_median(ends) for ends in (targets.value, targets.low, targets.high))
+    value, low, high = (
+        metrics.median_defined(ends) for ends in (targets.value, targets.low, targets.high)
+    )
     ceiling = Ceiling(value, low, high, np.asarray((~np.isnan(targets.value)).sum()))
     return Extrapolation(ceiling, targets, curve.v0, curve.tau0, num_undefined)
 
@@ -118,7 +121,7 @@ def leave_subjects_out(
     if s < 4:
         raise ValueError(f"An interval over subjects needs at least 4 of them, got {s}.")
     every = np.ones(len(scores.subsets), bool)
-    over_targets = _median if summarize is None else summarize
+    over_targets = metrics.median_defined if summarize is None else summarize
     value, *parts = (
         float(over_targets(_curves(scores, chosen, family, undefined)[0].v0[0]))
         for chosen in (every, *~scores.subsets.T)
@@ -155,7 +158,7 @@ def resample_subjects(
     resampling.check(confidence, num_resamples)
     parts = [values[own][~np.isnan(values[own])] for own in columns]
     parts = [part for part in parts if len(part)]
-    value = _median(values)
+    value = metrics.median_defined(values)
     if len(parts) < 2:
         return Ceiling(value, np.asarray(np.nan), np.asarray(np.nan), np.asarray(len(parts)))
     drawn = rng.integers(len(parts), size=(num_resamples, len(parts)))
@@ -179,13 +182,7 @@ def averages(scores: SubsetScores) -> Float[np.ndarray, "v k"]:
         own = sizes[scores.subsets[:, i]]
         means = r.astype(np.float64).mean(axis=1)
         for place, k in enumerate(np.unique(sizes)):
-            part = means[own == k]
-            defined = ~np.isnan(part)
-            total = np.where(defined, part, 0.0).sum(axis=0)
-            num = defined.sum(axis=0)
-            found[columns, place] = np.divide(
-                total, num, out=np.full(len(columns), np.nan), where=num > 0
-            )
+            found[columns, place] = metrics.mean_defined(means[own == k], axis=0)
     return found
 
 
@@ -263,9 +260,3 @@ def _weights(sizes, num_resamples, seed):
             if size:
                 weight[q] = np.bincount(draw.choice(size, size), minlength=size) / size
     return weights
-
-
-def _median(values):
-    """Median of those that are defined; NaN without any."""
-    defined = values[~np.isnan(values)]
-    return np.asarray(np.median(defined) if len(defined) else np.nan)

@@ -7,7 +7,6 @@ from jaxalign.core import metrics
 from jaxalign.core.ceilings import ceiling
 from jaxalign.core.ceilings.ceiling import Ceiling
 from jaxalign.core.inference import resampling
-from jaxalign.core.scores import alignment
 
 
 def sliding(num_samples: int, width: int, *, step: int = 1) -> list[Int[np.ndarray, " w"]]:
@@ -145,8 +144,8 @@ def over_pairs(
     total = member @ np.where(np.isnan(r), 0.0, r)
     # Every pair has two members.
     num_left, total_left = num.sum(axis=0) / 2 - num, total.sum(axis=0) / 2 - total
-    left_out = np.divide(total_left, num_left, out=np.full(num.shape, np.nan), where=num_left > 0)
-    value = alignment.mean_defined(r, axis=0)
+    left_out = metrics.divide(total_left, num_left)
+    value = metrics.mean_defined(r, axis=0)
     low, high = resampling.jackknife(
         value, left_out, counted=num > 0, is_correlation=True, confidence=confidence
     )

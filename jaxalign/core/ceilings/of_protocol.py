@@ -6,7 +6,6 @@ independent of one another, and an interval that takes them to be is too narrow:
 `ceiling.over_subjects`.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +14,7 @@ from jaxtyping import Float
 
 from jaxalign.core import features
 from jaxalign.core.ceilings import ceiling as ceiling_lib
-from jaxalign.core.ceilings import extrapolation, subsets
+from jaxalign.core.ceilings import extrapolation, shared_targets, subsets
 from jaxalign.core.features import Labels
 from jaxalign.core.folds import Fold
 from jaxalign.core.inference import resampling
@@ -54,19 +53,19 @@ def leave_one_subject_out(
     """
     standard = features.standardize(Y, np.zeros(len(Y), int) if runs is None else runs)
     blocks = [fold.outer.test for fold in folds]
-    number = _numbers(subjects)
-    num_subjects = int(number.max()) + 1
+    found = shared_targets.find(subjects, targets)
     # The first row is of all subjects, the others of all but one.
-    values = np.full((1 + num_subjects, Y.shape[1]), np.nan)
-    for own, columns in _shared(number, targets).items():
-        size = max(1, TILE_NUMBERS // (len(Y) * len(own)))
+    values = np.full((1 + len(found.subjects), Y.shape[1]), np.nan)
+    for rows, people in shared_targets.divide(found.columns >= 0):
+        columns = found.columns[np.ix_(rows, people)]  # [t s]
+        size = max(1, TILE_NUMBERS // (len(Y) * len(people)))
         for start in range(0, len(columns), size):
             tile = columns[start : start + size]  # [t s]
             cube = standard[:, tile].transpose(2, 1, 0)
             values[:, tile] = ceiling_lib.leave_one_subject_out(cube, blocks).T
             left_out = ceiling_lib.without_each_subject(cube, blocks)
-            for subject, found in zip(own, left_out, strict=True):
-                values[1 + subject, tile] = found.T
+            for subject, r in zip(people, left_out, strict=True):
+                values[1 + subject, tile] = r.T
     summary = [
         alignment.reference(row, len(row), protocol.aggregation, subjects).value for row in values
     ]
@@ -82,19 +81,6 @@ def _numbers(subjects):
     for i, own in enumerate(features.members(subjects).values()):
         number[own] = i
     return number
-
-
-def _shared(number, targets):
-    """Return the columns [t s] of the targets that the same subjects have, where several do."""
-    found = defaultdict(list)
-    for name, own in features.members(targets).items():
-        own = own[np.argsort(number[own], kind="stable")]
-        people = tuple(number[own].tolist())
-        if len(set(people)) < len(people):
-            raise ValueError(f"A subject must have each target once, but has {name!r} twice.")
-        if len(people) > 1:
-            found[people].append(own)
-    return {people: np.array(columns) for people, columns in found.items()}
 
 
 def extrapolated(

@@ -42,7 +42,7 @@ def ncsnr(
     Source: Allen et al. (2022), Nature Neuroscience 25, Methods, Noise ceiling estimation.
     """
     signal, noise, num_blocks = _variances(Y, rng, rectify, blocks, confidence, num_resamples)
-    ratio = _divide(signal, noise)
+    ratio = metrics.divide(signal, noise)
     return _interval(np.sign(ratio) * np.sqrt(np.abs(ratio)), num_blocks, confidence)
 
 
@@ -85,7 +85,7 @@ def noise_ceiling(
         share = inverse.sum(axis=1) / np.maximum((repeats > 0).sum(axis=1), 1)
     else:
         share = np.full(Y.shape[1], 1 / num_averaged)
-    found = _divide(signal, signal + noise * share[None])
+    found = metrics.divide(signal, signal + noise * share[None])
     return _interval(found, num_blocks, confidence)
 
 
@@ -145,7 +145,7 @@ def explainable_variance(
         total, square = (resampling.block_sums(x, block) @ counts.T for x in (series, series**2))
         variance = (square - total**2 / size) / np.maximum(size - 1, 1)  # [u+1 v q]
         each = np.where(varies.all(axis=0), variance[:-1].mean(axis=0), 0.0)
-        found[:, start : start + tile] = _divide(variance[-1], each).T
+        found[:, start : start + tile] = metrics.divide(variance[-1], each).T
     if correct_bias:
         found -= (1 - found) / (u - 1)
     return _interval(found, num_blocks, confidence)
@@ -185,8 +185,8 @@ def _variances(Y, rng, rectify, blocks, confidence, num_resamples):
         rows = (number, freedom, within, part.sum(axis=0), (part**2).sum(axis=0))
         sums = resampling.block_sums(np.stack([np.float64(x) for x in rows]), block) @ counts.T
         m, degrees, error, total, square = sums  # [v q]
-        own_noise = _divide(error, degrees)
-        whole = _divide(square - _divide(total**2, m), m - 1)
+        own_noise = metrics.divide(error, degrees)
+        whole = metrics.divide(square - metrics.divide(total**2, m), m - 1)
         left = whole - own_noise
         left = np.where(constant[:, None], np.nan, left)
         signal[:, own] = (np.maximum(left, 0.0) if rectify else left).T
@@ -196,11 +196,6 @@ def _variances(Y, rng, rectify, blocks, confidence, num_resamples):
 
 def _tile(numbers):
     return max(1, TILE_NUMBERS // numbers)
-
-
-def _divide(a, b):
-    """Divide; NaN where the divisor is not positive."""
-    return np.divide(a, b, out=np.full(np.shape(a), np.nan), where=b > 0)
 
 
 def _interval(found, num_blocks, confidence):

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from jaxalign.core import features
 from jaxalign.core.features import Labels
 from jaxalign.core.inference import stats
+from jaxalign.core.metrics import mean_defined, median_defined
 from jaxalign.core.scores.protocol import Aggregation, Protocol
 
 
@@ -119,7 +120,7 @@ def summarize(
     if subjects is not None and rule.subjects == "mean":
         labels = subjects
     own = list(features.members(labels).values())
-    targets = mean_defined if rule.targets == "mean" else _median
+    targets = mean_defined if rule.targets == "mean" else median_defined
 
     def over_targets(x):  # [... v]
         return mean_defined(np.stack([targets(x[..., index], axis=-1) for index in own]), axis=0)
@@ -164,29 +165,6 @@ def interval(
     )
     middle = summarize(values, rule, subjects).score - found.mean
     return found.low + middle, found.high + middle
-
-
-def mean_defined(
-    values: Float[np.ndarray, "..."], axis: int | tuple[int, ...]
-) -> Float[np.ndarray, "..."]:
-    """Return the mean of the defined values; NaN without any.
-
-    Args:
-      values: NaN where undefined.
-      axis: over which.
-    """
-    defined = ~np.isnan(values)
-    count = defined.sum(axis=axis)
-    total = np.where(defined, values, 0.0).sum(axis=axis)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _median(values, axis):
-    """Median of the defined values; NaN without any."""
-    none = np.isnan(values).all(axis=axis, keepdims=True)
-    return np.where(
-        none.squeeze(axis), np.nan, np.nanmedian(np.where(none, 0.0, values), axis=axis)
-    )
 
 
 def without_fit(

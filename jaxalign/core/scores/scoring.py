@@ -14,11 +14,11 @@ from jaxalign.core import folds as folds_lib
 from jaxalign.core.features import Labels
 from jaxalign.core.folds import Fold
 from jaxalign.core.inference import permutation
-from jaxalign.core.scores import alignment
+from jaxalign.core.metrics import mean_defined
+from jaxalign.core.scores import alignment, layers
 from jaxalign.core.scores.alignment import (
     AlignmentScore,
     Reference,
-    mean_defined,
     reference,
     summarize,
 )
@@ -344,15 +344,12 @@ def combine(
     scores = np.stack([scores_of(result, protocol) for result in results])  # [L k v]
     per_layer = np.array([summarize(x, rule, subjects).score for x in scores])
     if rule.layers == "mean" and len(results) > 1:
-        layers = np.full(scores.shape[1:], -1)
+        counted = np.full(scores.shape[1:], -1)
         take = lambda values: mean_defined(values, axis=0)
     else:
-        layers = _layers(results, per_layer, rule, subjects)
-        take = lambda values: np.take_along_axis(values, layers[None], axis=0)[0]
-        # A fold in which no layer has a defined score inside can choose none.
-        unjudged = np.isnan(np.stack([result.inner_score for result in results])).all(axis=(0, 2))
-        if rule.layers == "nested" and len(results) > 1:
-            scores[:, unjudged] = np.nan
+        choice = _choose_layers(results, per_layer, rule, subjects)
+        counted = choice.layer
+        take = lambda values: layers.take(values, choice)
     chosen = take(scores)
     summary = summarize(chosen, rule, subjects)
     raw_low, raw_high = alignment.interval(chosen, rule, subjects)
@@ -368,11 +365,11 @@ def combine(
         ceiling=known.value,
         per_target=summary.per_target,
         per_fold=summary.per_fold,
-        alphas=alphas if layers.min() < 0 else take(alphas),
+        alphas=alphas if counted.min() < 0 else take(alphas),
         num_nan=int(np.isnan(chosen).sum()),
         protocol=protocol.name,
         folds_hash=folds_lib.folds_hash(folds),
-        layers=layers,
+        layers=counted,
         per_layer=per_layer,
         r2_per_target=summarize(
             take(np.stack([result.r2 for result in results])), rule, subjects
@@ -384,20 +381,12 @@ def combine(
     )
 
 
-def _layers(results, per_layer, rule, subjects) -> Int[np.ndarray, "k v"]:
-    """Return the layer that counts for each fold and target."""
-    k, v = results[0].r.shape
-    if len(results) == 1:
-        return np.zeros((k, v), int)
+def _choose_layers(results, per_layer, rule, subjects) -> layers.Choice:
+    """Choose the layer that counts for each fold and target."""
     if rule.layers == "maximum":
-        return np.full((k, v), np.argmax(np.where(np.isnan(per_layer), -np.inf, per_layer)))
-    inner = np.stack([result.inner_score for result in results])  # [L k v]
-    layers = np.zeros((k, v), int)
-    for own in features.members(["" for _ in range(v)] if subjects is None else subjects).values():
-        judged = mean_defined(inner[..., own], axis=-1)  # [L k]
-        best = np.argmax(np.where(np.isnan(judged), -np.inf, judged), axis=0)
-        layers[:, own] = best[:, None]
-    return layers
+        best = layers.choose(per_layer)
+        return layers.Choice(*(np.full(results[0].r.shape, x) for x in best))
+    return layers.choose_for_groups(np.stack([x.inner_score for x in results]), subjects)
 
 
 def _normalized(protocol, chosen, summary, known, subjects) -> float:

@@ -1,6 +1,5 @@
 """Making of the encoding stage's artefacts: scores of a feature set, and partitions of variance."""
 
-import json
 import pathlib
 import time
 from collections.abc import Iterable, Sequence
@@ -17,11 +16,11 @@ from jaxalign.core.solver import banded, cv, partition
 from jaxalign.data import controls, samples
 from jaxalign.data.schema import GROUP, Stimuli
 from jaxalign.errors import InputError
-from jaxalign.io import arrays, run_dir
+from jaxalign.io import arrays
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
+from jaxalign.results import finished, scores
 from jaxalign.results import partition as partition_rows
-from jaxalign.results import scores
 from jaxalign.stages import Job
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode import inputs, reference
@@ -51,13 +50,14 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
         "metric": data.protocol.metric,
     }
     rows = [
-        shared | {"layer": layer} | row
+        {"layer": layer} | row
         for layer, result in scored.items()
         for row in scores.by_subject_and_roi(result, data.goals, data.protocol)
     ]
-    rows_lib.write(artefact.path / ROWS, rows)
+    finished.write(artefact.path / ROWS, rows, shared)
     if data.responses.space and not features_of.control_of:
-        _write_targets(artefact, shared, scored, data)
+        found = scores.by_target(scored, data.responses, data.protocol)
+        finished.write(artefact.path / TARGETS, found, shared, rows_lib.TARGETS)
     _warn_of_edges(scored, data, artefact)
     undefined = sum(row["num_nan"] for row in rows)
     if undefined:
@@ -74,30 +74,16 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
     }
 
 
-def _write_targets(
-    artefact: Artefact, shared: dict, scored: dict[int, cv.Nested], data: Prepared
-) -> None:
-    """Write the scores of single targets, which can be drawn where they lie."""
-    names = set(rows_lib.TARGETS.names)
-    kept = {name: value for name, value in shared.items() if name in names}
-    found = scores.by_target(scored, data.responses, data.protocol)
-    rows_lib.write(artefact.path / TARGETS, [kept | row for row in found], rows_lib.TARGETS)
-
-
 def common(job: Job, data: Prepared, artefact: Artefact) -> dict:
     """Return the columns that are the same in all rows of an artefact."""
     settings = artefact.inputs[0].settings
     return {
-        "schema_version": rows_lib.SCHEMA_VERSION,
         "dataset": job.dataset.name,
         "folds_hash": folds_lib.folds_hash(data.folds),
         "context": settings["context"],
         "pooling": settings["pooling"],
         "num_samples": len(data.responses.run),
-        "fingerprint": artefact.fingerprint,
-        "git_commit": run_dir.git_commit(),
-        "versions": json.dumps(run_dir.versions("jax", "jaxlib", "numpy"), sort_keys=True),
-    }
+    } | finished.provenance(artefact.fingerprint, "jax", "jaxlib", "numpy")
 
 
 def _score_layers(
@@ -255,8 +241,8 @@ def join(
         joint = joined(_layer_path(artefact, layer).name, [sampled, *bands], has_pca)
         found = np.stack([r2(of_model), of_controls, joint])
         for row in partition_rows.by_subject_and_roi(found, data.goals):
-            rows.append(shared | {"layer": layer} | row)
-    rows_lib.write(artefact.path / PARTITION, rows, rows_lib.PARTITION)
+            rows.append({"layer": layer} | row)
+    finished.write(artefact.path / PARTITION, rows, shared, rows_lib.PARTITION)
     return {
         "left_out": data.left_out,
         "unknown_words": unknown,

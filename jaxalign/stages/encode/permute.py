@@ -15,7 +15,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import arrays
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
-from jaxalign.results import significance
+from jaxalign.results import finished, significance
 from jaxalign.results.significance import Nulls
 from jaxalign.stages import Job
 from jaxalign.stages.encode import config as config_lib
@@ -75,8 +75,8 @@ def test(config: Config, job: Job, own: FeatureSet, artefact: Artefact) -> dict:
         "orders": config.orders,
         "num_orders": len(drawn),
     }
-    rows = [common | row for row in significance.by_subject_and_roi(nulls, data.goals)]
-    rows_lib.write(artefact.path / SIGNIFICANCE, rows, rows_lib.SIGNIFICANCE)
+    rows = significance.by_subject_and_roi(nulls, data.goals)
+    finished.write(artefact.path / SIGNIFICANCE, rows, common, rows_lib.SIGNIFICANCE)
     return {"left_out": data.left_out, "seconds": round(time.monotonic() - start, 3)}
 
 

@@ -86,7 +86,7 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     people = np.array([subject != GROUP for subject in data.goals.subject])
     Y, runs = data.Y[:, people], responses.run if responses.is_timed else None
     if data.protocol.ceiling == "leave_one_subject_out":
-        names = [f"{x}\n{y}" for x, y in zip(responses.roi, responses.target, strict=True)]
+        names = list(zip(responses.roi, responses.target, strict=True))
         found = of_protocol.leave_one_subject_out(
             Y, data.folds, data.protocol, responses.subject, names, runs
         )
