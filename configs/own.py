@@ -21,7 +21,7 @@ def get_config(argument=""):
     data, _, models = argument.partition(",")
     if not models:
         raise InputError(f"--config=configs/own.py:DATA,MODEL[,MODEL...], got {argument!r}.")
-    timed = plain.stimuli(pathlib.Path(data)).is_timed
+    timed = plain.read_stimuli(pathlib.Path(data) / plain.STIMULI).is_timed
     stages, controls = recipes.networks(models.split(","), context="window:10" if timed else "none")
     return config.pack(
         config.Common(dataset=data),

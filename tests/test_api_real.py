@@ -231,11 +231,11 @@ def test_alice_extrapolated(alice, listeners):
 @pytest.fixture(scope="module")
 def reader(data_root):
     """Read words, GPT-3's surprisal of each, and reading times in the rows of the words."""
-    stimuli = natural_stories.stimuli(data_root, times="published", verify=False)
+    stimuli = natural_stories.load(data_root, "word")
     bits = natural_stories.gpt3_surprisal_bits(data_root, stimuli.stimulus_id)
 
     def read(times):
-        found = natural_stories.behavior(data_root, times=times, verify=False)
+        found = natural_stories.NaturalStories(root=data_root, times=times).behavior()
         row = {name: i for i, name in enumerate(stimuli.stimulus_id)}
         at = [row[name] for name in found.stimulus_id]
         first = np.array(found.word_in_sentence) == 1

@@ -106,7 +106,7 @@ def test_score_is_that_of_a_plain_float64_ridge(demo):
     planted = artefact(workdir, "simulate", f"all-MiniLM-L6-v2 layer {PLANTED_LAYER}")
     with np.load(planted / "responses.npz") as file:
         Y, subject = file["values"], file["subject"]
-    stimuli = passages.stimuli(pathlib.Path())
+    stimuli = passages.Passages().stimuli()
     folds = folds_lib.contiguous_folds(stimuli.run, 6, gap=0, groups=stimuli.passage)
     alphas = 10.0 ** (np.arange(-2, 15) / 2)
 

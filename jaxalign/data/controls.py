@@ -47,6 +47,8 @@ WITHOUT_LAYERS = (*STIMULUS_CONTROLS, "static_embedding", "random_embedding")
 # Those that may share a partition of variance with a network. `oasm` would say nothing there: folds
 # are contiguous.
 PARTITION = tuple(name for name in WITHOUT_LAYERS if name != "oasm")
+# Made of the text of stimuli; the others are made of the order of samples.
+OF_TEXT = tuple(name for name in STIMULUS_CONTROLS if name not in ("position", "oasm"))
 # Of whole sentences.
 OF_SENTENCES = ("sentence_length", "sentence_position")
 # Added up over the words of a TR, where the others are averaged.
@@ -105,9 +107,14 @@ def check(name: str, stimuli: Stimuli) -> None:
     """Refuse a control that these stimuli cannot have.
 
     Raises:
-      InputError: if it is one of sentences, and the stimuli are words.
+      InputError: if it is one of sentences and the stimuli are words, or one of text and the
+        stimuli are images without captions.
     """
-    if name in OF_SENTENCES and stimuli.unit != "sentence":
+    if name in OF_TEXT and not stimuli.text:
+        raise InputError(
+            f"control {name} is made of text, but the stimuli are {stimuli.unit}s without captions."
+        )
+    if name in OF_SENTENCES and stimuli.unit == "word":
         raise InputError(
             f"control {name} needs stimuli that are sentences; these are {stimuli.unit}s."
         )

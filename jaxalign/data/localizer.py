@@ -10,6 +10,7 @@ Source: Fedorenko, Hsieh, Nieto-Castañón, Whitfield-Gabrieli and Kanwisher (20
 104, 1177-1194; AlKhamissi, Tuckute, Bosselut and Schrimpf (2025), NAACL, arXiv 2411.02280.
 """
 
+import dataclasses
 import pathlib
 import zipfile
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
+from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats import tables
-from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.data.schema import Stimuli
 from jaxalign.errors import InputError
 
 CONDITION, CONTROL = "sentence", "nonwords"
@@ -45,64 +47,47 @@ _RARE = "vzk"
 _WORDS = {word for words in _VOCABULARY.values() for word in words} | {"viz"}
 
 
-def files(root: pathlib.Path, *, seed: int = -1) -> list[pathlib.Path]:
-    """Return the two files, or none where items are drawn.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Localizer(Adapter):
+    """Sentences and non-words, drawn or read.
 
-    Args:
-      root: their directory.
-      seed: of the items that are drawn; -1: read the files.
-
-    Raises:
-      InputError: if a file is missing.
+    Attributes:
+      seed: of the items that are drawn; -1: read the two files in `root`.
     """
-    if seed >= 0:
-        return []
-    paths = [root / name for name in FILES.values()]
-    for path in paths:
-        if not path.is_file():
-            raise InputError(f"localiser {root} must hold {path.name}: there is no such file.")
-    return paths
 
+    root: pathlib.Path = pathlib.Path()
+    name: str = "localizer"
+    seed: int = -1
+    absent = {"responses": "nobody was recorded, and its stimuli choose units of models"}
 
-def stimuli(root: pathlib.Path, *, seed: int = -1) -> Stimuli:
-    """Draw or read both lists; `stimulus_id` is `sentence.N` or `nonwords.N`.
+    def files(self) -> list[pathlib.Path]:
+        """Return the two files, or none where items are drawn."""
+        return self.need(self.root / name for name in FILES.values()) if self.seed < 0 else []
 
-    Args:
-      root: as of `files`.
-      seed: likewise.
+    def stimuli(self) -> Stimuli:
+        """Draw or read both lists; `stimulus_id` is `sentence.N` or `nonwords.N`."""
+        lists = draw(self.seed) if self.seed >= 0 else self._read()
+        ids = [f"{condition}.{i:03d}" for condition in lists for i in range(len(lists[condition]))]
+        return Stimuli(
+            stimulus_id=ids,
+            text=[item for items in lists.values() for item in items],
+            passage=ids,  # each is seen by itself
+            run=[RUN] * len(ids),
+            unit="sentence",
+        )
 
-    Raises:
-      InputError: if a list is missing or has fewer than two items, or items are there twice or
-        differ in their number of words.
-    """
-    if seed >= 0:
-        lists = draw(seed)
-    else:
-        lists = {
-            condition: _lines(path) for condition, path in zip(FILES, files(root), strict=True)
-        }
+    def _read(self) -> dict[str, list[str]]:
+        paths = dict(zip(FILES, self.files(), strict=True))
+        lists = {condition: _lines(path) for condition, path in paths.items()}
         size = len(lists[CONDITION][0].split())
         for condition, items in lists.items():
             for item in items:
                 if len(item.split()) != size:
                     raise InputError(
-                        f"{root / FILES[condition]}: every item must have as many words as the "
-                        f"first sentence ({size}), found {len(item.split())} in {item!r}."
+                        f"{paths[condition]}: every item must have as many words as the first "
+                        f"sentence ({size}), found {len(item.split())} in {item!r}."
                     )
-    ids = [f"{condition}.{i:03d}" for condition in lists for i in range(len(lists[condition]))]
-    return Stimuli(
-        stimulus_id=ids,
-        text=[item for items in lists.values() for item in items],
-        passage=ids,  # each is seen by itself
-        run=[RUN] * len(ids),
-        unit="sentence",
-    )
-
-
-def responses(root: pathlib.Path, *, seed: int = -1) -> Responses:
-    """Refuse: nobody was recorded."""
-    del root, seed
-    raise InputError("a localiser has no recorded responses: it chooses units of models.")
+        return lists
 
 
 def conditions(stimulus_ids: Sequence[str]) -> list[str]:

@@ -1,69 +1,18 @@
-"""Siblings of the schema: images that were seen, and responses to each repeat of a stimulus."""
+"""Responses to each repeat of the stimuli that were presented again and again."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 
-from jaxalign.data.formats import recordings as arrays
+from jaxalign.data.formats import recordings
 from jaxalign.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Images:
-    """Images that were presented: stimuli without text.
-
-    `schema.Stimuli` stays what a language model reads; a data set of images has `Stimuli` of its
-    captions where there are captions, and these for models that see.
-
-    Attributes:
-      stimulus_id: as in the responses.
-      run: "train" or "test", as in the responses.
-      file: HDF5 file of all pixels.
-      key: array in it, [images height width 3] of 8 bits.
-      row: of each image in that array.
-    """
-
-    stimulus_id: Sequence[str]
-    run: Sequence[str]
-    file: pathlib.Path
-    key: str
-    row: Int[np.ndarray, " m"]
-
-    def __len__(self) -> int:
-        return len(self.stimulus_id)
-
-    def pixels(self, index: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
-        """Read some of the images.
-
-        Args:
-          index: positions among these images, not rows of the file.
-
-        Raises:
-          InputError: if the file is damaged, or has no such row.
-        """
-        with arrays.hdf5(self.file) as file:
-            brick = arrays.dataset(file, self.key, ndim=4)
-            if brick.dtype != np.uint8 or brick.shape[3] != 3:
-                raise InputError(
-                    f"{self.file}: {self.key!r} must hold images [images height width 3] of 8 "
-                    f"bits, found {brick.dtype} of shape {brick.shape}."
-                )
-            rows = [int(self.row[i]) for i in index]
-            if rows and max(rows) >= len(brick):
-                raise InputError(
-                    f"{self.file}: {self.key!r} must hold row {max(rows)}, found {len(brick)} rows."
-                )
-            # One by one: each image is a chunk of its own, and h5py wants ascending rows.
-            found = [brick[row] for row in rows]
-            return np.stack(found) if found else np.empty((0, *brick.shape[1:]), np.uint8)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Repeats:
-    """Responses to each presentation of the stimuli that were presented again and again.
+    """Responses to each presentation of some stimuli.
 
     `Responses` hold their mean; ceilings by repeats need them apart.
 
@@ -97,28 +46,28 @@ class Repeats:
 
 
 def repeats_of(
-    recordings: Float[np.ndarray, "q n v"],
-    mean: arrays.Recording,
+    values: Float[np.ndarray, "q n v"],
+    mean: recordings.Recording,
     run: str,
     *,
-    nan: arrays.NaN | None = None,
+    nan: recordings.NaN | None = None,
 ) -> Repeats:
     """Return the repeats of one run of one subject.
 
     Args:
-      recordings: each presentation.
+      values: responses to each presentation.
       mean: what `Responses` hold of them; targets that are NaN throughout it are left out.
       run: its name.
-      nan: see `arrays.without_undefined`. Targets that are NaN in other runs alone stay: join with
-        the responses by target.
+      nan: see `recordings.without_undefined`. Targets that are NaN in other runs alone stay: join
+        with the responses by target.
 
     Raises:
       InputError: if the mean of a target is NaN here and there.
     """
-    names = [run] * recordings.shape[1]
-    left, kept = arrays.without_undefined(mean, names, nan=nan)
+    names = [run] * values.shape[1]
+    left, kept = recordings.without_undefined(mean, names, nan=nan)
     return Repeats(
-        values=recordings[:, :, kept],
+        values=values[:, :, kept],
         run=names,
         subject=[mean.subject] * len(left.target),
         roi=left.roi,

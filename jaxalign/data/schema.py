@@ -18,9 +18,11 @@ from jaxtyping import Float, Int
 
 from jaxalign.core import metrics
 from jaxalign.data.formats import coordinates, recordings
+from jaxalign.data.formats.pixels import Pixels
+from jaxalign.data.formats.tables import first_repeated
 from jaxalign.errors import InputError
 
-Unit = Literal["word", "sentence"]
+Unit = Literal["word", "sentence", "image"]
 GROUP = "group"  # in the place of a subject: the mean over subjects
 MEAN = "mean"  # in the place of a participant: only means over participants were published
 
@@ -44,15 +46,16 @@ _DAMAGED_NPZ = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stimuli:
-    """Parts of texts in the order of presentation: words with times, or sentences.
+    """What was presented, in its order: words with times, sentences, or images.
 
     Attributes:
       stimulus_id: unique.
-      text: what was read or heard, not empty.
-      passage: the text that a part belongs to; context never crosses it.
+      text: what was read or heard, not empty; of images their captions, or () if there are none.
+      passage: the text that a part belongs to; context never crosses it. An image is its own.
       run: the scanning run in which it was presented; delays never cross it.
-      unit: whether the parts are words or sentences.
+      unit: what a stimulus is.
       onset_s, offset_s: time within the run; empty arrays where presentation was not timed.
+      pixels: of images; None of words and sentences.
     """
 
     stimulus_id: Sequence[str]
@@ -62,10 +65,14 @@ class Stimuli:
     unit: Unit
     onset_s: Float[np.ndarray, " m"] = dataclasses.field(default_factory=lambda: np.empty(0))
     offset_s: Float[np.ndarray, " o"] = dataclasses.field(default_factory=lambda: np.empty(0))
+    pixels: Pixels | None = None
 
     def __post_init__(self):
         m = len(self.stimulus_id)
-        for name in ("text", "passage", "run"):
+        if (self.unit == "image") != (self.pixels is not None):
+            raise InputError("stimuli: images, and nothing else, must have pixels.")
+        needed = ("passage", "run") if self.pixels and not self.text else ("text", "passage", "run")
+        for name in needed:
             if len(getattr(self, name)) != m:
                 raise InputError(
                     f"stimuli: {name} must have one entry per stimulus_id ({m}), "
@@ -73,11 +80,12 @@ class Stimuli:
                 )
         if repeated := first_repeated(self.stimulus_id):
             raise InputError(f"stimuli: stimulus_id must be unique, found {repeated!r} twice.")
-        for name, text in zip(self.stimulus_id, self.text, strict=True):
+        for i, text in enumerate(self.text):
             if not text.strip():
+                name = self.stimulus_id[i]
                 raise InputError(f"stimuli: text must not be empty, but that of {name!r} is.")
         if m == 0:
-            raise InputError("stimuli: there must be at least one word or sentence, found none.")
+            raise InputError(f"stimuli: there must be at least one {self.unit}, found none.")
         if not self.is_timed and len(self.offset_s) == 0:
             return
         if not len(self.onset_s) == len(self.offset_s) == m:
@@ -112,10 +120,12 @@ class Stimuli:
 
     @property
     def hash(self) -> str:
-        """Hash of all content, 16 hexadecimal digits."""
+        """Hash of all content, and of which images it names but not of pixels; 16 digits."""
         columns = [self.unit, *map(list, (self.stimulus_id, self.text, self.passage, self.run))]
         digest = hashlib.sha256(json.dumps(columns).encode())
         digest.update(self.onset_s.tobytes() + self.offset_s.tobytes())
+        if self.pixels:
+            digest.update(self.pixels.key.encode() + self.pixels.row.tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -392,13 +402,3 @@ def naming(path: pathlib.Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-
-
-def first_repeated(items: Sequence):
-    """Return the first item that comes a second time, or None."""
-    seen = set()
-    for item in items:
-        if item in seen:
-            return item
-        seen.add(item)
-    return None

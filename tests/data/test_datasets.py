@@ -11,13 +11,13 @@ from refusals import refused
 
 from jaxalign.data import datasets
 from jaxalign.data.sets import alice
+from jaxalign.data.sets.nifti import Scans
+from jaxalign.data.sets.nsd import Nsd
+from jaxalign.data.sets.plain import Tables
 
 # Rows that are recordings of hundreds of files, which `recordings.touch_all` writes.
-LARGE = ("wehbe2014", "lebel2023", "gallant", "denizens", "nsd")
-IS_LARGE = {
-    name: module.removeprefix("jaxalign.data.sets.") in LARGE
-    for name, (module, _) in datasets.DATASETS.items()
-}
+LARGE = ("wehbe2014", "lebel2023", "shortclips", "denizens", "nsd")
+IS_LARGE = {name: name.startswith(LARGE) for name in datasets.DATASETS}
 
 PAGES = pathlib.Path(__file__).resolve().parents[2] / "docs/datasets"
 CSV = "stimulus_id,text,passage\na,One.,p\nb,Two.,p\nc,Three.,p\n"
@@ -137,9 +137,8 @@ def test_each_row_of_the_table_has_a_page(name):
 
 def test_the_hash_tells_options_apart(large_root):
     """One subject's files are the same, however they are read."""
-    module, options = datasets.DATASETS["nsd-subj01"]
     hashes = [
-        datasets.Dataset(name="x", module=module, root=large_root, options=options | more).hash
+        datasets.Dataset(Nsd(root=large_root, subjects=("subj01",), **more)).hash
         for more in ({}, {"images": "shared"}, {})
     ]
     assert hashes[0] == hashes[2] != hashes[1]
@@ -157,15 +156,15 @@ def test_a_path_names_a_directory_of_ones_own(make_folder, tmp_path, monkeypatch
 def test_a_name_of_the_table_comes_before_a_directory(alice_root, make_folder, monkeypatch):
     make_folder(CSV).rename(alice_root / "alice")
     monkeypatch.chdir(alice_root)
-    assert datasets.find("alice", alice_root).module == "jaxalign.data.sets.alice"
-    assert datasets.find("./alice", alice_root).module == "jaxalign.data.sets.plain"
+    assert isinstance(datasets.find("alice", alice_root).adapter, alice.Alice)
+    assert isinstance(datasets.find("./alice", alice_root).adapter, Tables)
 
 
 def test_a_directory_of_scans_is_told_by_its_table(make_folder):
     folder = make_folder(CSV)
-    assert datasets.find(str(folder), None).module == "jaxalign.data.sets.plain"
+    assert isinstance(datasets.find(str(folder), None).adapter, Tables)
     (folder / "images.csv").touch()
-    assert datasets.find(str(folder), None).module == "jaxalign.data.sets.nifti"
+    assert isinstance(datasets.find(str(folder), None).adapter, Scans)
 
 
 def test_the_hash_changes_when_any_file_changes(alice_root):

@@ -1,14 +1,14 @@
 """Stimuli and responses: what is refused when they are built, and what a file keeps."""
 
 import dataclasses
-import itertools
+import pathlib
 import re
 
 import numpy as np
 import pytest
 from refusals import refused
 
-from jaxalign.data import schema
+from jaxalign.data.formats.pixels import Pixels
 from jaxalign.data.schema import Responses, Stimuli
 
 REQUIRED = ("values", "run", "subject", "roi", "target", "units")
@@ -170,9 +170,28 @@ def test_the_hash_changes_with_any_content():
     # The same letters, cut elsewhere.
     variants += [words(text=["Theg", "irl", "ran"]), words(text=["The", "girlr", "an"])]
     hashes = [x.hash for x in variants]
-    assert set(CHANGES) == {f.name for f in dataclasses.fields(Stimuli)}
+    assert {*CHANGES, "pixels"} == {f.name for f in dataclasses.fields(Stimuli)}
     assert len(set(hashes)) == len(variants)
     assert all(re.fullmatch("[0-9a-f]{16}", x) for x in hashes)
+
+
+def images(*row, **changes):
+    pixels = Pixels(file=pathlib.Path("images.hdf5"), key="brick", row=np.array(row))
+    return sentences(**{"unit": "image", "text": (), "pixels": pixels} | changes)
+
+
+def test_images_are_told_apart_by_their_rows_and_captions():
+    captioned = images(7, 8, 9, text=["A dog.", "A cat.", "A cow."])
+    assert len({images(7, 8, 9).hash, images(7, 9, 8).hash, captioned.hash}) == 3
+    assert len(images(7, 8, 9)) == 3
+
+
+def test_images_and_nothing_else_have_pixels():
+    for wrong in ({"unit": "sentence"}, {"pixels": None}):
+        with refused("images, and nothing else, must have pixels"):
+            images(7, 8, 9, **wrong)
+    with refused("text must have one entry per stimulus_id (3), found 1"):
+        images(7, 8, 9, text=["A dog."])
 
 
 def test_the_hash_depends_on_content_alone():
@@ -419,20 +438,6 @@ def test_what_a_file_holds_is_checked_like_anything_else(save):
         Responses.load(save(values=np.where(VALUES == VALUES[0, 0], np.nan, VALUES)))
     with refused("responses: run must have 4 entries"):
         Responses.load(save(run=["r1"]))
-
-
-@pytest.mark.parametrize(
-    "items, repeated",
-    [([], None), (["a"], None), (list("abc"), None), (list("abcba"), "b"), ([(1, 2)] * 2, (1, 2))],
-)
-def test_the_first_repeated_item(items, repeated):
-    assert schema.first_repeated(items) == repeated
-
-
-def test_first_repeated_agrees_with_counting():
-    for items in itertools.product("ab", repeat=3):
-        twice = [x for i, x in enumerate(items) if x in items[:i]]
-        assert schema.first_repeated(items) == (twice[0] if twice else None)
 
 
 def test_a_subject_may_not_be_called_the_group():

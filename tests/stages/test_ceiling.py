@@ -13,6 +13,7 @@ from scipy import io, stats
 
 from jaxalign.data import datasets
 from jaxalign.data.schema import Responses
+from jaxalign.data.sets import gallant
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, ceiling, simulate_responses
@@ -207,12 +208,7 @@ def test_repeats_of_a_single_subject(tmp_path, mesh, rng):
         file["Y_train"] = rng.normal(size=(90, 3)).astype(np.float32)
         file["Y_test"] = repeated.astype(np.float32)
         file["run_onsets"] = np.array([0, 45])
-    dataset = datasets.Dataset(
-        name="clips",
-        module="jaxalign.data.sets.gallant",
-        root=tmp_path,
-        options={"subjects": ("S01",)},
-    )
+    dataset = datasets.Dataset(gallant.ShortClips(name="clips", root=tmp_path, subjects=("S01",)))
     job = Job(workdir=tmp_path / "work", data_root=None, dataset=dataset, mesh=mesh, seed=0)
     _, table = measure(job)
     own = table.loc["explainable_variance", "S01"]

@@ -283,8 +283,8 @@ def other(tmp_path, root, monkeypatch):
     folder = tmp_path / "other"
     folder.mkdir()
     np.savez(folder / "reading.npz", **arrays | {"times": arrays["times"][:, :1]})
-    name = {"module": "reading", "root": folder, "options": {}}
-    monkeypatch.setattr(datasets, "find", lambda key, _: datasets.Dataset(name=key, **name))
+    named = lambda key, _: datasets.Dataset(reading.Reading(name=key, root=folder))
+    monkeypatch.setattr(datasets, "find", named)
     return folder
 
 

@@ -1,9 +1,12 @@
 """A data set of reading times, with its adapter: three stories, times that follow a surprisal."""
 
+import dataclasses
+
 import numpy as np
 import tiny
 
 from jaxalign.core.behavior import surprisal
+from jaxalign.data.adapter import Adapter
 from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import MEAN, Behavior, Stimuli
 from jaxalign.data.words import WordFacts
@@ -38,7 +41,7 @@ def write(root, rng, *, num_words=NUM_WORDS, num_participants=5):
 
 
 def dataset(root, **options):
-    return Dataset(name="reading", module="reading", root=root, options=options)
+    return Dataset(Reading(root=root, **options))
 
 
 def read(root):
@@ -46,45 +49,50 @@ def read(root):
         return dict(file)
 
 
-def ids(arrays):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading(Adapter):
+    """What `write` has written; times come in another order than the words: both have ids."""
+
+    name: str = "reading"
+    only_mean: bool = False
+    backwards: bool = False
+
+    def files(self):
+        return [self.root / "reading.npz"]
+
+    def stimuli(self):
+        arrays = read(self.root)
+        return Stimuli(
+            stimulus_id=_ids(arrays),
+            text=arrays["text"].tolist(),
+            passage=arrays["story"].tolist(),
+            run=arrays["story"].tolist(),
+            unit="word",
+        )
+
+    def behavior(self):
+        arrays = read(self.root)
+        times = arrays["times"]
+        if self.only_mean:
+            times = surprisal.mean_over_participants(times)[:, None]
+        order = slice(None, None, -1) if self.backwards else slice(None)
+        people = [MEAN] if self.only_mean else [f"p{i}" for i in range(times.shape[1])]
+        return Behavior(
+            stimulus_id=_ids(arrays)[order],
+            reading_time_ms=times[order],
+            participant=people,
+            word_in_sentence=arrays["position"][order].tolist(),
+            alignment="published",
+        )
+
+    def word_facts(self):
+        arrays = read(self.root)
+        return WordFacts(
+            stimulus_id=_ids(arrays),
+            log_frequency=arrays["log_frequency"] if "log_frequency" in arrays else np.empty(0),
+            surprisal_bits={"planted": arrays["bits"]} if "bits" in arrays else {},
+        )
+
+
+def _ids(arrays):
     return [f"w{i}" for i in range(len(arrays["text"]))]
-
-
-def files(root, **options):
-    return [root / "reading.npz"]
-
-
-def stimuli(root, **options):
-    arrays = read(root)
-    return Stimuli(
-        stimulus_id=ids(arrays),
-        text=arrays["text"].tolist(),
-        passage=arrays["story"].tolist(),
-        run=arrays["story"].tolist(),
-        unit="word",
-    )
-
-
-def behavior(root, *, only_mean=False, backwards=False):
-    """Return the times in another order than the words: they are joined by id."""
-    arrays = read(root)
-    times = arrays["times"]
-    if only_mean:
-        times = surprisal.mean_over_participants(times)[:, None]
-    order = slice(None, None, -1) if backwards else slice(None)
-    return Behavior(
-        stimulus_id=ids(arrays)[order],
-        reading_time_ms=times[order],
-        participant=[MEAN] if only_mean else [f"p{i}" for i in range(times.shape[1])],
-        word_in_sentence=arrays["position"][order].tolist(),
-        alignment="published",
-    )
-
-
-def word_facts(root, stimuli):
-    arrays = read(root)
-    return WordFacts(
-        stimulus_id=ids(arrays),
-        log_frequency=arrays["log_frequency"] if "log_frequency" in arrays else np.empty(0),
-        surprisal_bits={"planted": arrays["bits"]} if "bits" in arrays else {},
-    )

@@ -15,7 +15,7 @@ BERT, LLAMA = GOLDEN / "bert", GOLDEN / "llama"
 def write(folder, *, seed=0, num_passages=20, num_sentences=2, num_subjects=3):
     """Write sentences of the embedded stimuli, and responses to their length with noise."""
     folder.mkdir(parents=True)
-    every = passages.stimuli(folder)
+    every = passages.Passages().stimuli()
     kept = [i for i, x in enumerate(every.stimulus_id) if int(x.split(".")[-1]) < num_sentences]
     kept = kept[: num_passages * num_sentences]
     table = pd.DataFrame(
@@ -47,7 +47,7 @@ def write(folder, *, seed=0, num_passages=20, num_sentences=2, num_subjects=3):
 def write_reading(folder, *, seed=0):
     """Write the same sentences word by word, with reading times of two passages and more."""
     folder.mkdir(parents=True)
-    every = passages.stimuli(folder)
+    every = passages.Passages().stimuli()
     rows = [
         (f"{name}.{i}", word, passage, i + 1)
         for name, text, passage in zip(

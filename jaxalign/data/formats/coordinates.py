@@ -49,7 +49,7 @@ def check(xyz: Float[np.ndarray, "c x"], space: str, num_targets: int) -> None:
         )
 
 
-def beside(
+def stacked(
     parts: Sequence[Float[np.ndarray, "_ 3"]], sizes: Sequence[int], spaces: Sequence[str]
 ) -> tuple[Float[np.ndarray, "_ 3"], str]:
     """Put the coordinates of subjects below each other.

@@ -52,25 +52,6 @@ def library(name: str, reads: str) -> Any:
         ) from error
 
 
-def need(dataset: str, paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """Return the files of a data set, all of which must be there.
-
-    Raises:
-      InputError: if one is missing, was not fetched, or is a pickle.
-    """
-    found = list(paths)
-    for path in found:
-        refuse_pickle(path)
-        if path.is_symlink() and not path.exists():
-            raise InputError(
-                f"data set {dataset} needs {path}: it is a link to a file that was not fetched "
-                "(datalad get)."
-            )
-        if not path.is_file():
-            raise InputError(f"data set {dataset} needs {path}: it is missing.")
-    return found
-
-
 def refuse_pickle(path: pathlib.Path) -> None:
     """Refuse files whose format is Python's pickle, by their name.
 
@@ -273,10 +254,10 @@ def columns_of(recording: Recording, kept: Bool[np.ndarray, " v"]) -> Recording:
     )
 
 
-def beside(
+def side_by_side(
     recordings: Iterable[Recording], run: Sequence[str], *, nan: NaN | None = None
 ) -> dict[str, Any]:
-    """Put subjects side by side, as the arguments of `schema.Responses` that tell of columns.
+    """Put subjects side by side, and return what `schema.Responses` is given about its columns.
 
     Args:
       recordings: of each subject, on the same samples.
@@ -297,7 +278,7 @@ def beside(
     values = [r.values for r in cleaned]
     sizes = [len(r.target) for r in cleaned]
     places = [r.coordinates for r in cleaned]
-    xyz, space = coordinates.beside(places, sizes, [r.space for r in cleaned])
+    xyz, space = coordinates.stacked(places, sizes, [r.space for r in cleaned])
     return {
         "coordinates": xyz,
         "space": space,

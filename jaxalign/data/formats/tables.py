@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from jaxalign.data.schema import first_repeated
 from jaxalign.errors import InputError
 
 
@@ -69,6 +68,16 @@ def numbers(
         return column.astype(np.float64).to_numpy()
     except ValueError as error:
         raise InputError(f"{path}: {name} must hold numbers: {error}.") from error
+
+
+def first_repeated(items: Sequence):
+    """Return the first item that comes a second time, or None."""
+    seen = set()
+    for item in items:
+        if item in seen:
+            return item
+        seen.add(item)
+    return None
 
 
 def _rows(path: pathlib.Path, tabs: bool) -> pd.DataFrame:

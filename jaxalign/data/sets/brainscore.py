@@ -8,6 +8,7 @@ Journal of Neurophysiology 112, 1105-1118; Fedorenko et al. (2016), PNAS 113, E6
 et al. (2024), Nature Human Behaviour 8, 544-561; packaged by brain-score/language, data/.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,9 +18,11 @@ import xarray as xr
 from absl import logging
 from jaxtyping import Float
 
+from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats import recordings
+from jaxalign.data.formats.tables import first_repeated
 from jaxalign.data.formats.verify import Range, about, check, exactly
-from jaxalign.data.schema import Responses, Stimuli, Unit, first_repeated, naming
+from jaxalign.data.schema import Responses, Stimuli, Unit, naming
 from jaxalign.errors import InputError
 
 FOLDER = "brainscore"
@@ -135,109 +138,95 @@ ASSEMBLIES = {
 }
 
 
-def files(root: pathlib.Path, *, assembly: str, verify: bool) -> list[pathlib.Path]:
-    """Return the one file of an assembly.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BrainScore(Adapter):
+    """One assembly.
 
-    Args:
-      root: data root.
+    Attributes:
       assembly: name in `ASSEMBLIES`.
-      verify: no part in which files there are.
-
-    Raises:
-      InputError: if it is missing, or there is no such assembly.
+      verify: whether to refuse another file than the published one, by its counts and sums.
     """
-    del verify
-    return [find_file(root, _layout(assembly).file)]
 
+    name: str = "brainscore"
+    assembly: str
+    verify: bool = True
 
-def stimuli(root: pathlib.Path, *, assembly: str, verify: bool) -> Stimuli:
-    """Read the text of each presentation, in the order in which it was presented; see `files`.
+    def __post_init__(self):
+        if self.assembly not in ASSEMBLIES:
+            raise InputError(
+                f"assembly must be one of {', '.join(ASSEMBLIES)}, got {self.assembly!r}."
+            )
 
-    Raises:
-      InputError: if the file is damaged, or lacks a label.
-    """
-    del verify
-    layout = _layout(assembly)
-    path = find_file(root, layout.file)
-    labels = _presentations(load(path, values=False), path, layout)
-    with naming(path):
-        return Stimuli(
-            stimulus_id=labels.stimulus_id,
-            text=labels.text,
-            passage=labels.passage,
-            run=[assembly] * len(labels.text),
-            unit=layout.unit,
-        )
+    @property
+    def layout(self) -> Assembly:
+        """What is what in the file."""
+        return ASSEMBLIES[self.assembly]
 
+    def files(self) -> list[pathlib.Path]:
+        """Return the one file."""
+        return self.need([self.root / FOLDER / self.layout.file])
 
-def groups(root: pathlib.Path, *, assembly: str, verify: bool) -> dict[str, str]:
-    """Return what Brain-Score's grouped folds keep together, by stimulus_id; see `files`."""
-    del verify
-    layout = _layout(assembly)
-    path = find_file(root, layout.file)
-    labels = _presentations(load(path, values=False), path, layout)
-    return dict(zip(labels.stimulus_id, labels.group, strict=True))
+    def stimuli(self) -> Stimuli:
+        """Read the text of each presentation, in the order in which it was presented."""
+        (path,) = self.files()
+        labels = _presentations(load(path, values=False), path, self.layout)
+        with naming(path):
+            return Stimuli(
+                stimulus_id=labels.stimulus_id,
+                text=labels.text,
+                passage=labels.passage,
+                run=[self.assembly] * len(labels.text),
+                unit=self.layout.unit,
+            )
 
+    def groups(self) -> dict[str, str]:
+        """Return what Brain-Score's grouped folds keep together."""
+        (path,) = self.files()
+        labels = _presentations(load(path, values=False), path, self.layout)
+        return dict(zip(labels.stimulus_id, labels.group, strict=True))
 
-def responses(root: pathlib.Path, *, assembly: str, verify: bool) -> Responses:
-    """Read the responses to each stimulus, without the subjects who skipped the experiment.
+    def responses(self) -> Responses:
+        """Read the responses to each stimulus, without the subjects who skipped the experiment.
 
-    Args:
-      root: data root.
-      assembly: name in `ASSEMBLIES`.
-      verify: whether to hold the file against the counts and sums of the published one.
-
-    Raises:
-      InputError: if the file is damaged, lacks a label, holds NaN where a subject took part, or is
-        not the published one.
-    """
-    layout = _layout(assembly)
-    path = find_file(root, layout.file)
-    dataset = load(path, values=True)
-    values = read_values(dataset, path, (PRESENTATION, NEUROID))
-    labels = _presentations(dataset, path, layout)
-    read = lambda name: label(dataset, path, name, NEUROID)
-    subject, neuroid = read(layout.subject), read("neuroid_id")
-    roi = read(layout.roi) if layout.roi else ["language"] * len(neuroid)
-    own = values[labels.row]
-    took_part = {subject[i] for i in np.flatnonzero(np.isfinite(own).any(axis=0))}
-    kept = [i for i, s in enumerate(subject) if s in took_part]
-    _check_missing(path, own[:, kept], [subject[i] for i in kept], [neuroid[i] for i in kept])
-    with naming(path):
-        found = Responses(
-            values=own[:, kept],
-            run=[assembly] * len(own),
-            subject=[subject[i] for i in kept],
-            roi=[roi[i] for i in kept],
-            target=["mean" if layout.is_region else neuroid[i] for i in kept],
-            units=layout.units,
-            stimulus_id=labels.stimulus_id,
-        )
-    if verify:
-        facts = {
-            "presentations": len(values),
-            "unique neuroids": len(set(neuroid)),
-            "sum": float(np.nansum(values)),
-            "largest value": float(np.nanmax(values)),
-            "stimuli": len(own),
-            "subjects": len(took_part),
-            "targets": len(kept),
-            "passages": len(set(labels.passage)),
-        }
-        check(path, assembly, facts, layout.expected)
-    return found
-
-
-def find_file(root: pathlib.Path, name: str) -> pathlib.Path:
-    """Return the path of an assembly.
-
-    Raises:
-      InputError: if it is missing.
-    """
-    path = root / FOLDER / name
-    if not path.is_file():
-        raise InputError(f"Brain-Score's assembly must lie at {path}: there is no such file.")
-    return path
+        Raises:
+          InputError: also if there is NaN where a subject took part.
+        """
+        (path,) = self.files()
+        layout = self.layout
+        dataset = load(path, values=True)
+        values = read_values(dataset, path, (PRESENTATION, NEUROID))
+        labels = _presentations(dataset, path, layout)
+        read = lambda name: label(dataset, path, name, NEUROID)
+        subject, neuroid = read(layout.subject), read("neuroid_id")
+        roi = read(layout.roi) if layout.roi else ["language"] * len(neuroid)
+        presented = values[labels.row]
+        took_part = {subject[i] for i in np.flatnonzero(np.isfinite(presented).any(axis=0))}
+        kept = [i for i, s in enumerate(subject) if s in took_part]
+        take = lambda names: [names[i] for i in kept]
+        _check_missing(path, presented[:, kept], take(subject), take(neuroid))
+        with naming(path):
+            found = Responses(
+                values=presented[:, kept],
+                run=[self.assembly] * len(presented),
+                subject=take(subject),
+                roi=take(roi),
+                target=["mean"] * len(kept) if layout.is_region else take(neuroid),
+                units=layout.units,
+                stimulus_id=labels.stimulus_id,
+            )
+        if self.verify:
+            facts = {
+                "presentations": len(values),
+                "unique neuroids": len(set(neuroid)),
+                "sum": float(np.nansum(values)),
+                "largest value": float(np.nanmax(values)),
+                "stimuli": len(presented),
+                "subjects": len(took_part),
+                "targets": len(kept),
+                "passages": len(set(labels.passage)),
+            }
+            check(path, self.assembly, facts, layout.expected)
+        return found
 
 
 def load(path: pathlib.Path, *, values: bool) -> xr.Dataset:
@@ -318,12 +307,6 @@ class _Labels(NamedTuple):
     text: list[str]
     passage: list[str]
     group: list[str]
-
-
-def _layout(assembly: str) -> Assembly:
-    if assembly not in ASSEMBLIES:
-        raise InputError(f"assembly must be one of {', '.join(ASSEMBLIES)}, got {assembly!r}.")
-    return ASSEMBLIES[assembly]
 
 
 def _presentations(dataset: xr.Dataset, path: pathlib.Path, layout: Assembly) -> _Labels:

@@ -10,17 +10,18 @@ encoding/ridge_utils/stimulus_utils.py (`load_simulated_trfiles`: sound starts a
 padding at the end) and encoding/encoding_utils.py (features are cut to [5 + 5 : -5]).
 """
 
+import dataclasses
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from jaxalign.data.formats import recordings as arrays
-from jaxalign.data.formats import textgrids
+from jaxalign.data.adapter import Adapter
+from jaxalign.data.formats import recordings, textgrids
 from jaxalign.data.formats.recordings import NaN, Recording
 from jaxalign.data.presentations import Repeats, repeats_of
 from jaxalign.data.schema import Responses, Stimuli, naming
@@ -38,49 +39,129 @@ WORD_TIER = 1  # behind the phones
 NO_WORDS = ("", "sentence_start", "sentence_end", "br", "lg", "ls", "ns", "sp")
 
 
-def files(
-    root: pathlib.Path,
-    *,
-    subjects: Sequence[str],
-    stories: Sequence[str] = (),
-    nan: NaN = "refuse",
-) -> list[pathlib.Path]:
-    """Return `respdict.json`, the TextGrid of each story, and the responses to it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lebel2023(Adapter):
+    """Stories, and cortical voxels in the units in which they were published.
 
-    Args:
-      root: data root.
+    Attributes:
       subjects: among `SUBJECTS`.
       stories: those to read; (): all that every one of these subjects has.
-      nan: what becomes of targets that are NaN here and there; "refuse" or "leave_out".
-
-    Raises:
-      InputError: if a file is missing, or a subject or story unknown.
+      nan: what becomes of targets that are NaN here and there.
     """
-    del nan
-    folder, chosen = _stories(root, subjects, stories)
-    grids = [folder / f"TextGrids/{story}.TextGrid" for story in chosen]
-    own = [_path(folder, subject, story) for subject in subjects for story in chosen]
-    life = _path(folder, "UTS04", "life")
-    if life in own and not life.is_file():
-        raise InputError("data set lebel2023: UTS04 was not recorded with story 'life'.")
-    return arrays.need("lebel2023", [folder / "respdict.json", *grids, *own])
 
+    name: str = "lebel2023"
+    subjects: tuple[str, ...]
+    stories: tuple[str, ...] = ()
+    nan: NaN = "refuse"
 
-def stimuli(
-    root: pathlib.Path,
-    *,
-    subjects: Sequence[str],
-    stories: Sequence[str] = (),
-    nan: NaN = "refuse",
-) -> Stimuli:
-    """Read the words of the stories; a story is a passage and a run.
+    def __post_init__(self):
+        self.check_option("subjects", self.subjects, SUBJECTS)
 
-    Raises:
-      InputError: if a TextGrid is malformed or words overlap.
-    """
-    files(root, subjects=subjects, stories=stories, nan=nan)
-    folder, chosen = _stories(root, subjects, stories)
-    return read_words({story: folder / f"TextGrids/{story}.TextGrid" for story in chosen})
+    def files(self) -> list[pathlib.Path]:
+        """Return `respdict.json`, the TextGrid of each story, and the responses to it."""
+        grids = self._grids()
+        responses = [self._path(subject, story) for subject in self.subjects for story in grids]
+        life = self._path("UTS04", "life")
+        if life in responses and not life.is_file():
+            raise InputError(f"data set {self.name}: UTS04 was not recorded with story 'life'.")
+        return self.need([self._folder / "respdict.json", *grids.values(), *responses])
+
+    def stimuli(self) -> Stimuli:
+        """Read the words of the stories; a story is a passage and a run."""
+        self.files()
+        return read_words(self._grids())
+
+    def responses(self) -> Responses:
+        """Read the voxels of each subject; of the test story, the means over its repeats."""
+        lengths = self._lengths()
+        run = [story for story, size in lengths.items() for _ in range(size)]
+        found = (self._recording(subject, lengths) for subject in self.subjects)
+        columns = recordings.side_by_side(found, run, nan=self.nan)
+        start_s = TRIMMED[0] * TR_S - SILENCE_S
+        with naming(self._folder / "preprocessed_data"):
+            return Responses(
+                run=run,
+                units="BOLD as published",
+                time_s=np.concatenate([start_s + TR_S * np.arange(n) for n in lengths.values()]),
+                tr_s=TR_S,
+                **columns,
+            )
+
+    def repeats(self, subject: str, story: str = TEST_STORY) -> Repeats:
+        """Read the responses to each repeat of a story, on the samples of `responses`."""
+        (path,) = self.need([self._path(subject, story)])
+        with recordings.hdf5(path) as file:
+            mean = recordings.dataset(file, "data", ndim=2)
+            single = recordings.dataset(file, "individual_repeats", ndim=3)
+            if single.shape[1:] != mean.shape:
+                raise InputError(
+                    f"{file.filename}: 'individual_repeats' must be repeats x {mean.shape[0]} TRs "
+                    f"x {mean.shape[1]} voxels, found {single.shape}."
+                )
+            values = recordings.as_float32(single[()])
+            mean = recordings.as_float32(mean[()])
+        whole = recordings.voxels(subject, mean, ROI, {story: path})
+        return repeats_of(values, whole, story, nan=self.nan)
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        return self.root / FOLDER / "derivative"
+
+    def _path(self, subject: str, story: str) -> pathlib.Path:
+        return self._folder / "preprocessed_data" / subject / f"{story}.hf5"
+
+    def _grids(self) -> dict[str, pathlib.Path]:
+        """Return the TextGrid of each story to read."""
+        if not self._folder.is_dir():
+            raise InputError(f"data set {self.name} needs {self._folder}: it is missing.")
+        stories = self.stories
+        if not stories:
+            folders = [self._path(subject, "x").parent for subject in self.subjects]
+            each = [{path.stem for path in folder.glob("*.hf5")} for folder in folders]
+            stories = sorted(set.intersection(*each))
+        if not stories:
+            raise InputError(
+                f"data set {self.name} needs <story>.hf5 of {', '.join(self.subjects)} in "
+                f"{self._folder / 'preprocessed_data'}: there is no story that all have."
+            )
+        return {story: self._folder / f"TextGrids/{story}.TextGrid" for story in stories}
+
+    def _lengths(self) -> dict[str, int]:
+        """Return the TRs that the responses to each story must have."""
+        path, *_ = self.files()
+        try:
+            table: Any = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} must be JSON: {recordings.line(error)}.") from error
+        lengths = {}
+        for story in self._grids():
+            scanned = table.get(story) if isinstance(table, dict) else None
+            if not isinstance(scanned, int) or scanned <= sum(TRIMMED):
+                raise InputError(
+                    f"{path} must tell the number of TRs of story {story!r}, more than "
+                    f"{sum(TRIMMED)}, found {scanned!r}."
+                )
+            lengths[story] = scanned - sum(TRIMMED)
+        return lengths
+
+    def _recording(self, subject: str, lengths: dict[str, int]) -> Recording:
+        """Read story after story into one array; a list of them would take twice the memory."""
+        values, start = np.empty((0, 0), np.float32), 0
+        for story, num_trs in lengths.items():
+            with recordings.hdf5(self._path(subject, story)) as file:
+                data = recordings.dataset(file, "data", ndim=2)
+                if start == 0:
+                    values = np.empty((sum(lengths.values()), data.shape[1]), np.float32)
+                if data.shape != (num_trs, values.shape[1]):
+                    raise InputError(
+                        f"{file.filename}: 'data' must have {num_trs} TRs (respdict.json: "
+                        f"{num_trs + sum(TRIMMED)}, less {sum(TRIMMED)}) x {values.shape[1]} "
+                        f"voxels, found {data.shape[0]} x {data.shape[1]}."
+                    )
+                values[start : start + num_trs] = recordings.as_float32(data[()])
+            start += num_trs
+        files = {story: self._path(subject, story) for story in lengths}
+        return recordings.voxels(subject, values, ROI, files)
 
 
 def read_words(grids: Mapping[str, pathlib.Path]) -> Stimuli:
@@ -128,128 +209,3 @@ def spoken(path: pathlib.Path) -> list[textgrids.Interval]:
     if changed := sum(x != y for x, y in zip(words, cut, strict=True)):
         logging.warning("%s: %d words overlap the next one, and end with its start", path, changed)
     return cut
-
-
-def responses(
-    root: pathlib.Path,
-    *,
-    subjects: Sequence[str],
-    stories: Sequence[str] = (),
-    nan: NaN = "refuse",
-) -> Responses:
-    """Read the cortical voxels of each subject, in the units in which they were published.
-
-    Of the test story these are the means over its repeats; `repeats` has them apart.
-
-    Raises:
-      InputError: if a file is damaged, or its number of TRs is not that of `respdict.json`.
-    """
-    files(root, subjects=subjects, stories=stories, nan=nan)
-    folder, chosen = _stories(root, subjects, stories)
-    lengths = _lengths(folder, chosen)
-    run = [story for story in chosen for _ in range(lengths[story])]
-    recordings = (_recording(folder, subject, lengths) for subject in subjects)
-    columns = arrays.beside(recordings, run, nan=nan)
-    start_s = TRIMMED[0] * TR_S - SILENCE_S
-    with naming(folder / "preprocessed_data"):
-        return Responses(
-            run=run,
-            units="BOLD as published",
-            time_s=np.concatenate([start_s + TR_S * np.arange(lengths[s]) for s in chosen]),
-            tr_s=TR_S,
-            **columns,
-        )
-
-
-def repeats(
-    root: pathlib.Path, *, subject: str, story: str = TEST_STORY, nan: NaN = "refuse"
-) -> Repeats:
-    """Read the responses to each repeat of a story, on the samples of `responses`.
-
-    Targets that are NaN throughout the mean are left out, as they are there.
-
-    Raises:
-      InputError: if the file holds no repeats, or their shape is not that of the mean.
-    """
-    files(root, subjects=[subject], stories=[story])
-    folder, _ = _stories(root, [subject], [story])
-    path = _path(folder, subject, story)
-    with arrays.hdf5(path) as file:
-        mean = arrays.dataset(file, "data", ndim=2)
-        single = arrays.dataset(file, "individual_repeats", ndim=3)
-        if single.shape[1:] != mean.shape:
-            raise InputError(
-                f"{file.filename}: 'individual_repeats' must be repeats x {mean.shape[0]} TRs x "
-                f"{mean.shape[1]} voxels, found {single.shape}."
-            )
-        values = arrays.as_float32(single[()])
-        whole = arrays.voxels(subject, arrays.as_float32(mean[()]), ROI, {story: path})
-    return repeats_of(values, whole, story, nan=nan)
-
-
-def _stories(
-    root: pathlib.Path, subjects: Sequence[str], stories: Sequence[str]
-) -> tuple[pathlib.Path, list[str]]:
-    """Return the folder of derivatives and the stories chosen."""
-    if unknown := [s for s in subjects if s not in SUBJECTS]:
-        raise InputError(
-            f"data set lebel2023: subjects must be among {', '.join(SUBJECTS)}, found "
-            f"{unknown[0]!r}."
-        )
-    folder = root / FOLDER / "derivative"
-    if not folder.is_dir():
-        raise InputError(f"data set lebel2023 needs {folder}: it is missing.")
-    if stories:
-        return folder, list(stories)
-    own = [{p.stem for p in _path(folder, s, "x").parent.glob("*.hf5")} for s in subjects]
-    shared = sorted(set.intersection(*own))
-    if not shared:
-        raise InputError(
-            f"data set lebel2023 needs <story>.hf5 of {', '.join(subjects)} in "
-            f"{folder / 'preprocessed_data'}: there is no story that all have."
-        )
-    return folder, shared
-
-
-def _path(folder: pathlib.Path, subject: str, story: str) -> pathlib.Path:
-    return folder / "preprocessed_data" / subject / f"{story}.hf5"
-
-
-def _lengths(folder: pathlib.Path, stories: Sequence[str]) -> dict[str, int]:
-    """Return the TRs that the responses to each story must have."""
-    path = folder / "respdict.json"
-    try:
-        table: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} must be JSON: {arrays.line(error)}.") from error
-    lengths = {}
-    for story in stories:
-        scanned = table.get(story) if isinstance(table, dict) else None
-        if not isinstance(scanned, int) or scanned <= sum(TRIMMED):
-            raise InputError(
-                f"{path} must tell the number of TRs of story {story!r}, more than "
-                f"{sum(TRIMMED)}, found {scanned!r}."
-            )
-        lengths[story] = scanned - sum(TRIMMED)
-    return lengths
-
-
-def _recording(folder: pathlib.Path, subject: str, lengths: dict[str, int]) -> Recording:
-    """Read story after story into one array; a list of them would take twice the memory."""
-    values, start = None, 0
-    for story, num_trs in lengths.items():
-        with arrays.hdf5(_path(folder, subject, story)) as file:
-            data = arrays.dataset(file, "data", ndim=2)
-            if values is None:
-                values = np.empty((sum(lengths.values()), data.shape[1]), np.float32)
-            if data.shape != (num_trs, values.shape[1]):
-                raise InputError(
-                    f"{file.filename}: 'data' must have {num_trs} TRs (respdict.json: "
-                    f"{num_trs + sum(TRIMMED)}, less {sum(TRIMMED)}) x {values.shape[1]} voxels, "
-                    f"found {data.shape[0]} x {data.shape[1]}."
-                )
-            values[start : start + num_trs] = arrays.as_float32(data[()])
-        start += num_trs
-    assert values is not None  # there is a story, or `_stories` refuses
-    files = {story: _path(folder, subject, story) for story in lengths}
-    return arrays.voxels(subject, values, ROI, files)

@@ -9,6 +9,7 @@ word z + 1, as the authors found in 2025. Both views of them can be had.
 Source: Futrell et al. (2021), Language Resources and Evaluation 55, 63-77.
 """
 
+import dataclasses
 import math
 import pathlib
 import re
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats import tables
 from jaxalign.data.formats import verify as verify_lib
 from jaxalign.data.schema import MEAN, Behavior, Stimuli, Unit, naming
@@ -56,85 +58,79 @@ EXPECTED = {
 }
 
 
-def files(root: pathlib.Path, *, times: Times, verify: bool) -> list[pathlib.Path]:
-    """Return the files that the data set consists of.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NaturalStories(Adapter):
+    """Words, reading times, and what was published of the words.
 
-    Args:
-      root: data root.
+    Attributes:
       times: `published` means, each in the row where it was published; the same means `corrected`,
         each moved to the next word; or single `participants`, aligned as corrected.
-      verify: no part in which files there are.
-
-    Raises:
-      InputError: if one is missing.
+      verify: whether to refuse another file than the published one, by its counts and sums.
     """
-    del verify
-    paths = [
-        root / FILE,
-        root / PARSES,
-        root / (PARTICIPANTS if times == "participants" else MEANS),
-    ]
-    for path in paths:
-        if not path.is_file():
-            raise InputError(f"data set naturalstories needs {path}: there is no such file.")
-    return paths
 
+    name: str = "naturalstories"
+    times: Times
+    verify: bool = True
 
-def stimuli(root: pathlib.Path, *, times: Times, verify: bool) -> Stimuli:
-    """Read the words of all stories, each with its code `story.zone`; see `files`."""
-    del times, verify
-    return load(root, "word")
+    def files(self) -> list[pathlib.Path]:
+        """Return texts, parses and times; `word_facts` has a hash of its own."""
+        times = PARTICIPANTS if self.times == "participants" else MEANS
+        return self.need(self.root / path for path in (FILE, PARSES, times))
 
+    def stimuli(self) -> Stimuli:
+        """Read the words of all stories, each with its code `story.zone`."""
+        return load(self.root, "word")
 
-def behavior(root: pathlib.Path, *, times: Times, verify: bool) -> Behavior:
-    """Read the reading times, for each word that has a row.
+    def behavior(self) -> Behavior:
+        """Read the reading times, for each word that has a row.
 
-    Args:
-      root: data root.
-      times: see `files`. `corrected` leaves the first word of each story without a time, and the
-        time in the row of its last word, which was measured after it, without a word.
-      verify: whether to hold the file against the counts and sums of the published one.
+        Corrected means leave the first word of each story without a time, and the time in the row
+        of its last word, which was measured after it, without a word.
+        """
+        _, parses_path, path = self.files()
+        words = self.stimuli()
+        position = _word_in_sentence(parses_path)
+        if missing := [name for name in words.stimulus_id if name not in position]:
+            raise InputError(f"{parses_path} must have all words: TokenId {missing[0]} is missing.")
+        read = _participants if self.times == "participants" else _means
+        table, columns, counts = read(path)
+        _check_words(path, table, words)
+        values = columns.to_numpy(np.float64)
+        if self.verify:
+            found = {
+                "words": len(table),
+                "stories": len(set(table["item"])),
+                "sentences": sum(position[name] == 1 for name in table.index),
+                "participants": values.shape[1],
+                "times": int(np.isfinite(values).sum()),
+                "sum of means [ms]": np.nansum(values),
+                "sum of times [ms]": np.nansum(values),
+            }
+            expected = EXPECTED[PARTICIPANTS if self.times == "participants" else MEANS]
+            verify_lib.check(path, f"Natural Stories ({self.times})", found, expected)
+        order = [name for name in words.stimulus_id if name in table.index]
+        rows = table.index.get_indexer(order)
+        values, counts = values[rows], counts[rows] if len(counts) else counts
+        if self.times == "corrected":
+            values, counts = _moved(order, values, np.nan), _moved(order, counts, 0)
+        with naming(path):
+            return Behavior(
+                stimulus_id=order,
+                reading_time_ms=values,
+                participant=list(columns),
+                word_in_sentence=[position[name] for name in order],
+                alignment="published" if self.times == "published" else "corrected",
+                num_participants=counts,
+            )
 
-    Raises:
-      InputError: if a file is malformed, names a word that the stories lack, or is not the
-        published one.
-    """
-    _, parses_path, path = files(root, times=times, verify=verify)
-    words = load(root, "word")
-    position = _word_in_sentence(parses_path)
-    if missing := [name for name in words.stimulus_id if name not in position]:
-        raise InputError(f"{parses_path} must have all words: TokenId {missing[0]} is missing.")
-    if times == "participants":
-        own, columns, counts = _participants(path)
-    else:
-        own, columns, counts = _means(path)
-    _check_words(path, own, words)
-    values = columns.to_numpy(np.float64)
-    if verify:
-        found = {
-            "words": len(own),
-            "stories": len(set(own["item"])),
-            "sentences": sum(position[name] == 1 for name in own.index),
-            "participants": values.shape[1],
-            "times": int(np.isfinite(values).sum()),
-            "sum of means [ms]": np.nansum(values),
-            "sum of times [ms]": np.nansum(values),
-        }
-        key = PARTICIPANTS if times == "participants" else MEANS
-        verify_lib.check(path, f"Natural Stories ({times})", found, EXPECTED[key])
-    order = [name for name in words.stimulus_id if name in own.index]
-    rows = own.index.get_indexer(order)
-    values, counts = values[rows], counts[rows] if len(counts) else counts
-    if times == "corrected":
-        values, counts = _moved(order, values, np.nan), _moved(order, counts, 0)
-    with naming(path):
-        return Behavior(
-            stimulus_id=order,
-            reading_time_ms=values,
-            participant=list(columns),
-            word_in_sentence=[position[name] for name in order],
-            alignment="published" if times == "published" else "corrected",
-            num_participants=counts,
+    def word_facts(self) -> WordFacts:
+        """Read how frequent the words are, and their surprisal under GPT-3, if these are there."""
+        ids = self.stimuli().stimulus_id
+        has_gpt3 = (self.root / GPT3).is_file()
+        return WordFacts(
+            stimulus_id=ids,
+            log_frequency=natural_stories_words.log_frequency(self.root, ids),
+            surprisal_bits={GPT3_NAME: gpt3_surprisal_bits(self.root, ids)} if has_gpt3 else {},
         )
 
 
@@ -164,7 +160,7 @@ def gpt3_surprisal_bits(root: pathlib.Path, stimulus_id: Sequence[str]) -> Float
         if not story.isdigit():
             raise InputError(f"{path}: story must be a number from 0, found {story!r}.")
         code = str(int(story) + 1)  # counted from 0 here, and from 1 in the other files
-        own = [i for i, passage in enumerate(words.passage) if passage == code]
+        places = [i for i, passage in enumerate(words.passage) if passage == code]
         tokens = table["token"].iloc[rows].tolist()
         starts = np.cumsum([0, *map(len, tokens)])
         if (starts[:-1] != offset[rows]).any():
@@ -174,36 +170,17 @@ def gpt3_surprisal_bits(root: pathlib.Path, stimulus_id: Sequence[str]) -> Float
                 f"length of the text before it, found {offset[rows][first]:.0f}."
             )
         given = "".join(tokens).split(" ")
-        if len(given) != len(own):
+        if len(given) != len(places):
             raise InputError(
-                f"{path}: story {story} must have the {len(own)} words of story {code} of "
+                f"{path}: story {story} must have the {len(places)} words of story {code} of "
                 f"{FILE}, found {len(given)}."
             )
-        for i, word, value in zip(own, given, _per_word(tokens, logprob[rows]), strict=True):
+        for i, word, value in zip(places, given, _per_word(tokens, logprob[rows]), strict=True):
             if word == words.text[i]:
                 bits[words.stimulus_id[i]] = -value / math.log(2)
     if unknown := [name for name in stimulus_id if name not in bits]:
         raise InputError(f"stimulus_id must be that of a word of {FILE}, found {unknown[0]!r}.")
     return np.array([bits[name] for name in stimulus_id])
-
-
-def word_facts(root: pathlib.Path, stimuli: Stimuli) -> WordFacts:
-    """Read how frequent the words are, and their surprisal under GPT-3, if both are there.
-
-    Args:
-      root: data root.
-      stimuli: words, by their code `story.zone`.
-
-    Raises:
-      InputError: if a file is malformed, or of other words.
-    """
-    ids = stimuli.stimulus_id
-    has_gpt3 = (root / GPT3).is_file()
-    return WordFacts(
-        stimulus_id=ids,
-        log_frequency=natural_stories_words.log_frequency(root, ids),
-        surprisal_bits={GPT3_NAME: gpt3_surprisal_bits(root, ids)} if has_gpt3 else {},
-    )
 
 
 def load(root: pathlib.Path, unit: Unit, *, num_stories: int = 0, num_words: int = 0) -> Stimuli:
@@ -244,13 +221,13 @@ def load(root: pathlib.Path, unit: Unit, *, num_stories: int = 0, num_words: int
 
 
 def _sentences(words: Sequence[str]) -> list[str]:
-    found, own = [], []
+    found, sentence = [], []
     for word in words:
-        own.append(word)
+        sentence.append(word)
         if _SENTENCE_END.search(word):
-            found.append(" ".join(own))
-            own = []
-    return [*found, " ".join(own)] if own else found
+            found.append(" ".join(sentence))
+            sentence = []
+    return [*found, " ".join(sentence)] if sentence else found
 
 
 def _word_in_sentence(path: pathlib.Path) -> dict[str, int]:
@@ -274,20 +251,20 @@ def _word_in_sentence(path: pathlib.Path) -> dict[str, int]:
 
 
 def _means(path: pathlib.Path) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
-    own = _words_table(path, ("word", "zone", "item", "nItem", "meanItemRT"), tabs=True)
-    mean, count = (tables.numbers(path, own, name) for name in ("meanItemRT", "nItem"))
+    table = _words_table(path, ("word", "zone", "item", "nItem", "meanItemRT"), tabs=True)
+    mean, count = (tables.numbers(path, table, name) for name in ("meanItemRT", "nItem"))
     if (count != count.astype(np.int64)).any():
         raise InputError(f"{path}: nItem must hold counts of participants, found fractions.")
-    return own, pd.DataFrame({MEAN: mean}, index=own.index), count.astype(np.int64)
+    return table, pd.DataFrame({MEAN: mean}, index=table.index), count.astype(np.int64)
 
 
 def _participants(path: pathlib.Path) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
-    own = _words_table(path, ("item", "zone", "word"), tabs=False)
-    names = [name for name in own if name not in ("item", "zone", "word")]
-    columns = {name: tables.numbers(path, own, name, empty_is_nan=True) for name in names}
+    table = _words_table(path, ("item", "zone", "word"), tabs=False)
+    names = [name for name in table if name not in ("item", "zone", "word")]
+    columns = {name: tables.numbers(path, table, name, empty_is_nan=True) for name in names}
     if not columns:
-        raise InputError(f"{path} must have a column for each participant, found {list(own)}.")
-    return own, pd.DataFrame(columns, index=own.index), np.empty(0, np.int64)
+        raise InputError(f"{path} must have a column for each participant, found {list(table)}.")
+    return table, pd.DataFrame(columns, index=table.index), np.empty(0, np.int64)
 
 
 def _table(path: pathlib.Path, columns: Sequence[str], *, tabs: bool) -> pd.DataFrame:

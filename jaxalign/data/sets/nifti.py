@@ -1,4 +1,4 @@
-"""Anyone's own scans: NIfTI, CIFTI or GIFTI with masks or parcels, in a directory with two tables.
+"""Scans of one's own: NIfTI, CIFTI or GIFTI with masks or parcels, and a table that names them.
 
 `stimuli.csv` is that of `data/sets/plain.py`. `images.csv` has a row per scan (GIFTI: per
 hemisphere):
@@ -18,14 +18,15 @@ one atlas (or one per hemisphere), and means of labels always are. Voxels of vol
 coordinates, in the space that the header names (sform_code, else qform_code; 4 is MNI152).
 """
 
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxalign.data.formats import coordinates, scans, tables
-from jaxalign.data.formats import recordings as arrays
+from jaxalign.data.adapter import Adapter
+from jaxalign.data.formats import coordinates, recordings, scans, tables
 from jaxalign.data.formats.recordings import Recording
 from jaxalign.data.schema import Responses, Stimuli, naming
 from jaxalign.data.sets import plain
@@ -52,67 +53,55 @@ class Row(NamedTuple):
     hemisphere: str
 
 
-def files(root: pathlib.Path) -> list[pathlib.Path]:
-    """Return both tables, and the files that `images.csv` names.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scans(Adapter):
+    """A directory with stimuli and a table of scans."""
 
-    Args:
-      root: the directory.
+    name: str = "of one's own"
 
-    Raises:
-      InputError: if one is missing, or a table is malformed.
-    """
-    both = arrays.need(str(root), [root / STIMULI, root / TABLE])
-    named = []
-    for row in _rows(root):
-        named += [row.image, row.atlas, *([row.labels] if row.labels else [])]
-    return arrays.need(str(root), [*both, *dict.fromkeys(named)])
+    def files(self) -> list[pathlib.Path]:
+        """Return both tables, and the images, atlases and labels that `images.csv` names."""
+        both = self.need([self.root / STIMULI, self.root / TABLE])
+        named = [x for row in _rows(self.root) for x in (row.image, row.atlas, row.labels) if x]
+        return self.need([*both, *dict.fromkeys(named)])
 
+    def stimuli(self) -> Stimuli:
+        """Read the table of stimuli."""
+        return plain.read_stimuli(self.files()[0])
 
-def stimuli(root: pathlib.Path) -> Stimuli:
-    """Read the table of stimuli.
-
-    Raises:
-      InputError: if it is malformed.
-    """
-    return plain.read_stimuli(files(root)[0])
-
-
-def responses(root: pathlib.Path) -> Responses:
-    """Read all scans: runs below each other, hemispheres and subjects side by side.
-
-    Raises:
-      InputError: if a file is damaged, the atlas does not fit the image, a label has no name, the
-        header tells of another TR, or subjects do not have the same runs.
-    """
-    files(root)
-    path = root / TABLE
-    rows = _rows(root)
-    tr_s = _same(path, rows, "tr_s")
-    by_subject: dict[str, dict[tuple[str, str], Row]] = {}
-    for row in rows:
-        own = by_subject.setdefault(row.subject, {})
-        if (row.run, row.hemisphere) in own:
-            raise InputError(
-                f"{path} must have one row per subject, run and hemisphere, found two of "
-                f"{row.subject!r}, {row.run!r}{', ' * bool(row.hemisphere)}{row.hemisphere}."
+    def responses(self) -> Responses:
+        """Read all scans: runs below each other, hemispheres and subjects side by side."""
+        self.files()
+        path = self.root / TABLE
+        rows = _rows(self.root)
+        tr_s = _same(path, rows, "tr_s")
+        by_subject: dict[str, dict[tuple[str, str], Row]] = {}
+        for row in rows:
+            scans_of = by_subject.setdefault(row.subject, {})
+            if (row.run, row.hemisphere) in scans_of:
+                raise InputError(
+                    f"{path} must have one row per subject, run and hemisphere, found two of "
+                    f"{row.subject!r}, {row.run!r}{', ' * bool(row.hemisphere)}{row.hemisphere}."
+                )
+            scans_of[row.run, row.hemisphere] = row
+        atlases = {(row.hemisphere, row.atlas) for row in rows}
+        is_shared = len(atlases) == len({row.hemisphere for row in rows})
+        lengths: dict[str, tuple[int, float]] = {}
+        found = [
+            _recording(path, subject, scans_of, lengths, is_shared)
+            for subject, scans_of in by_subject.items()
+        ]
+        run = [name for name, (size, _) in lengths.items() for _ in range(size)]
+        times = [start + tr_s * np.arange(size) for size, start in lengths.values()]
+        columns = recordings.side_by_side(found, run)
+        with naming(path):
+            return Responses(
+                run=run,
+                units="as in the images",
+                time_s=np.concatenate(times),
+                tr_s=tr_s,
+                **columns,
             )
-        own[row.run, row.hemisphere] = row
-    atlases = {(row.hemisphere, row.atlas) for row in rows}
-    is_shared = len(atlases) == len({row.hemisphere for row in rows})
-    lengths: dict[str, tuple[int, float]] = {}
-    recordings = [
-        _recording(path, subject, own, lengths, is_shared) for subject, own in by_subject.items()
-    ]
-    run = [name for name, (size, _) in lengths.items() for _ in range(size)]
-    columns = arrays.beside(recordings, run)
-    with naming(path):
-        return Responses(
-            run=run,
-            units="as in the images",
-            time_s=np.concatenate([start + tr_s * np.arange(n) for n, start in lengths.values()]),
-            tr_s=tr_s,
-            **columns,
-        )
 
 
 def _recording(
@@ -134,7 +123,7 @@ def _recording(
         )
     parts, names, places = [], None, []
     for run in list(lengths) or runs:
-        beside, own_names = [], []
+        sides, own_names = [], []
         for hemisphere in hemispheres:
             row = rows[run, hemisphere]
             values, roi, target, where = _targets(row)
@@ -148,7 +137,7 @@ def _recording(
             prefix = "" if is_shared or row.targets == "means" else f"{subject}."
             side = f"{hemisphere}." if hemisphere else ""
             own_names += [(r, f"{prefix}{side}{t}") for r, t in zip(roi, target, strict=True)]
-            beside.append(values)
+            sides.append(values)
             places.append(where)
         if names not in (None, own_names):
             raise InputError(
@@ -156,7 +145,7 @@ def _recording(
                 f"{subject!r}, but in {run!r} it marks others."
             )
         names = own_names
-        parts.append(np.concatenate(beside, axis=1))
+        parts.append(np.concatenate(sides, axis=1))
     labels = names or []
     # Two hemispheres are two images of one run, and the table names both.
     images = {run: row.image if len(hemispheres) == 1 else path for (run, _), row in rows.items()}

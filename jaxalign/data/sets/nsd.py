@@ -14,69 +14,263 @@ Source: Allen et al. (2022), Nature Neuroscience 25; the NSD data manual (cvnlab
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from absl import logging
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from jaxalign.data.formats import recordings as arrays
-from jaxalign.data.formats import tables
+from jaxalign.data.adapter import Adapter
+from jaxalign.data.formats import recordings, tables
+from jaxalign.data.formats.pixels import Pixels
 from jaxalign.data.formats.recordings import Recording
-from jaxalign.data.presentations import Images, Repeats
-from jaxalign.data.schema import Responses, Stimuli, first_repeated, naming
+from jaxalign.data.presentations import Repeats
+from jaxalign.data.schema import Responses, Stimuli, naming
 from jaxalign.data.sets import nsd_files
-from jaxalign.data.sets.nsd_files import FOLDER, Options, Voxels
+from jaxalign.data.sets.nsd_files import MASK, Voxels
 from jaxalign.errors import InputError
 
+FOLDER = "nsd"
+INFO = "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
+PIXELS = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
 CAPTIONS = "captions.csv"
+BRICK = "imgBrick"
+# Sessions that each subject came for.
+NUM_SESSIONS = dict(
+    zip((f"subj0{i}" for i in range(1, 9)), (40, 40, 32, 30, 40, 32, 40, 30), strict=True)
+)
 TRAIN, TEST = "train", "test"
 
 
-def files(root: pathlib.Path, **options: Any) -> list[pathlib.Path]:
-    """Return tables, masks and betas; `captions.csv` too where there is one.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nsd(Adapter):
+    """Images, and betas of voxels.
 
-    Args:
-      root: data root.
-      **options: fields of `Options`.
-
-    Raises:
-      InputError: if a file is missing.
+    Attributes:
+      subjects: subj01 to subj08.
+      images: "all" that the one subject saw, or the "shared" ones that every subject given saw.
+      atlas: volume of labels in `roi/`, such as "prf-visualrois" or "floc-places"; voxels are
+        those of the mask that bear a label, and every label is a ROI. The mask itself: one ROI.
+      preparation: which betas.
+      space: "func1pt8mm" or "func1mm".
+      num_sessions: the first ones of each subject; 0: all.
+      zscore: whether betas are z-scored within their session; else they are percent signal change.
     """
-    opts = Options(**options)
-    folder = root / FOLDER
-    paths = [folder / nsd_files.INFO]
-    for subject in opts.subjects:
-        paths += [
-            nsd_files.trials_path(folder, subject),
-            nsd_files.roi_path(folder, subject, opts, nsd_files.MASK),
-        ]
-        if opts.atlas != nsd_files.MASK:
-            paths += [
-                nsd_files.roi_path(folder, subject, opts, opts.atlas),
-                nsd_files.names_path(folder, subject, opts),
-            ]
-        paths += [nsd_files.betas_path(folder, subject, opts, k) for k in opts.sessions(subject)]
-    captions = folder / CAPTIONS
-    return arrays.need("nsd", [*paths, *([captions] if captions.exists() else [])])
 
+    name: str = "nsd"
+    subjects: tuple[str, ...]
+    images: str = "all"
+    atlas: str = MASK
+    preparation: str = "betas_fithrf_GLMdenoise_RR"
+    space: str = "func1pt8mm"
+    num_sessions: int = 0
+    zscore: bool = True
 
-def stimuli(root: pathlib.Path, **options: Any) -> Stimuli:
-    """Return a caption for each image, from `captions.csv` with the columns nsdId and caption.
+    def __post_init__(self):
+        self.check_option("subjects", self.subjects, NUM_SESSIONS)
+        self.check_option("images", (self.images,), ("all", "shared"))
+        if self.images == "all" and len(self.subjects) > 1:
+            raise InputError(
+                f"data set {self.name}: images must be 'shared' for several subjects, who saw "
+                f"different ones otherwise, found 'all' for {', '.join(self.subjects)}."
+            )
+        fewest = min(NUM_SESSIONS[s] for s in self.subjects)
+        if not 0 <= self.num_sessions <= fewest:
+            raise InputError(
+                f"data set {self.name}: num_sessions must lie in 0..{fewest} for "
+                f"{', '.join(self.subjects)}, found {self.num_sessions}."
+            )
 
-    Raises:
-      InputError: if there is no such file, for images have no text; or a caption is missing.
-    """
-    files(root, **options)
-    path = root / FOLDER / CAPTIONS
-    if not path.is_file():
-        raise InputError(
-            f"data set nsd presents images, so there is no text for a model to read: put captions "
-            f"in {path} (columns nsdId and caption), or give the images to a model that sees."
+    def files(self) -> list[pathlib.Path]:
+        """Return tables, masks and betas; `captions.csv` too where there is one.
+
+        The pixels are not among them: no response depends on them.
+        """
+        paths = [self._folder / INFO]
+        for subject in self.subjects:
+            paths += [self._trials_path(subject), self._roi_path(subject, MASK)]
+            paths += self._atlas(subject) or ()
+            paths += [self._betas_path(subject, number) for number in self._sessions(subject)]
+        captions = self._folder / CAPTIONS
+        return self.need([*paths, *([captions] if captions.exists() else [])])
+
+    def stimuli(self) -> Stimuli:
+        """Return the images in the order of the responses, and what `captions.csv` says of them.
+
+        The table has the columns nsdId and caption; without it there is no text.
+        """
+        self.files()
+        shown = self._shown()
+        names = [_name(i) for i in shown]
+        path = self._folder / CAPTIONS
+        with naming(path):
+            return Stimuli(
+                stimulus_id=names,
+                text=_captions(path, shown) if path.is_file() else (),
+                passage=names,
+                run=self._runs(shown),
+                unit="image",
+                pixels=Pixels(file=self._folder / PIXELS, key=BRICK, row=np.array(shown)),
+            )
+
+    def responses(self) -> Responses:
+        """Read the mean response to each image, training images first.
+
+        Voxels that are constant in a session were not measured in it; they are left out, and
+        counted.
+        """
+        self.files()
+        shown = self._shown()
+        run = self._runs(shown)
+        columns = recordings.side_by_side((self._means(s, shown) for s in self.subjects), run)
+        with naming(self._folder):
+            return Responses(
+                run=run,
+                units=("z-scored " if self.zscore else "") + "percent signal change",
+                stimulus_id=[_name(i) for i in shown],
+                **columns,
+            )
+
+    def repeats(self, subject: str) -> Repeats:
+        """Read the responses of a subject to each presentation of the shared images."""
+        adapter = dataclasses.replace(self, subjects=(subject,), images="shared")
+        adapter.files()
+        shown = adapter._shown()
+        where = adapter._voxels(subject)
+        values = np.full((nsd_files.MAX_REPEATS, len(shown), len(where.target)), np.nan, np.float32)
+        seen = np.zeros(len(shown), int)
+
+        def put(i: int, betas: Float[np.ndarray, " v"]) -> None:
+            values[seen[i], i] = betas
+            seen[i] += 1
+
+        measured = adapter._each_trial(subject, where, shown, put)
+        index = np.flatnonzero(measured)
+        return Repeats(
+            values=values[:, :, index],
+            run=[TEST] * len(shown),
+            subject=[subject] * len(index),
+            roi=[where.roi[i] for i in index],
+            target=[where.target[i] for i in index],
+            stimulus_id=[_name(i) for i in shown],
         )
-    shown = _shown(root / FOLDER, Options(**options))
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        return self.root / FOLDER
+
+    def _trials_path(self, subject: str) -> pathlib.Path:
+        return self._folder / f"nsddata/ppdata/{subject}/behav/responses.tsv"
+
+    def _roi_path(self, subject: str, volume: str) -> pathlib.Path:
+        return self._folder / f"nsddata/ppdata/{subject}/{self.space}/roi/{volume}.nii.gz"
+
+    def _atlas(self, subject: str) -> tuple[pathlib.Path, pathlib.Path] | None:
+        """Return the volume of labels and their names, which both hemispheres share."""
+        if self.atlas == MASK:
+            return None
+        table = self.atlas.removeprefix("lh.").removeprefix("rh.")
+        names = self._folder / f"nsddata/freesurfer/{subject}/label/{table}.mgz.ctab"
+        return self._roi_path(subject, self.atlas), names
+
+    def _betas_path(self, subject: str, number: int) -> pathlib.Path:
+        """Return the HDF5 file of a session, or the NIfTI where that is the one there."""
+        stem = f"nsddata_betas/ppdata/{subject}/{self.space}/{self.preparation}"
+        path = self._folder / stem / f"betas_session{number:02d}.hdf5"
+        compressed = path.with_suffix(".nii.gz")
+        return compressed if compressed.exists() and not path.exists() else path
+
+    def _sessions(self, subject: str) -> range:
+        return range(1, 1 + (self.num_sessions or NUM_SESSIONS[subject]))
+
+    def _voxels(self, subject: str) -> Voxels:
+        return nsd_files.voxels(subject, self._roi_path(subject, MASK), self._atlas(subject))
+
+    def _trials(self, subject: str) -> Int[np.ndarray, "s n"]:
+        """Return the nsdId of each trial of each session."""
+        return nsd_files.trial_images(
+            self._trials_path(subject), self._folder / INFO, subject, self._sessions(subject)
+        )
+
+    def _shown(self) -> list[int]:
+        """Return the nsdId of each image in the responses: those of the test set last."""
+        shared = nsd_files.shared(self._folder / INFO)
+        seen = [set(self._trials(subject).ravel().tolist()) for subject in self.subjects]
+        test = sorted(set.intersection(*seen) & shared)
+        if not test:
+            raise InputError(
+                f"data set {self.name}: {', '.join(self.subjects)} must have seen at least one "
+                "shared image in these sessions, found none."
+            )
+        return test if self.images == "shared" else [*sorted(seen[0] - shared), *test]
+
+    def _runs(self, shown: list[int]) -> list[str]:
+        shared = nsd_files.shared(self._folder / INFO)
+        return [TEST if image in shared else TRAIN for image in shown]
+
+    def _means(self, subject: str, shown: list[int]) -> Recording:
+        """Average the trials of each image."""
+        where = self._voxels(subject)
+        total = np.zeros((len(shown), len(where.target)), np.float32)
+        seen = np.zeros(len(shown), np.float32)
+
+        def add(i: int, betas: Float[np.ndarray, " v"]) -> None:
+            total[i] += betas
+            seen[i] += 1
+
+        measured = self._each_trial(subject, where, shown, add)
+        total /= seen[:, None]
+        betas = self._betas_path(subject, 1).parent
+        files: dict[str, pathlib.Path] = {TRAIN: betas, TEST: betas}
+        recording = Recording(subject, total, where.roi, where.target, files)
+        return recording if measured.all() else recordings.columns_of(recording, measured)
+
+    def _each_trial(
+        self,
+        subject: str,
+        where: Voxels,
+        shown: list[int],
+        take: Callable[[int, np.ndarray], None],
+    ) -> Bool[np.ndarray, " v"]:
+        """Hand over the betas of every trial of the images, with the image's place among them.
+
+        Returns:
+          Which voxels were measured in every session.
+        """
+        row = {image: i for i, image in enumerate(shown)}
+        measured = np.ones(len(where.target), bool)
+        for trials, scored in self._scored(subject, where):
+            measured &= np.isfinite(scored[0])
+            for image, betas in zip(trials, scored, strict=True):
+                if image in row:
+                    take(row[image], betas)
+        if not measured.all():
+            logging.warning(
+                "nsd %s: %d of %d voxels are constant in a session and left out",
+                subject,
+                int((~measured).sum()),
+                len(measured),
+            )
+        return measured
+
+    def _scored(
+        self, subject: str, where: Voxels
+    ) -> Iterator[tuple[list[int], Float[np.ndarray, "n v"]]]:
+        """Yield the images of a session and their betas, NaN where a voxel is constant."""
+        sessions = zip(self._sessions(subject), self._trials(subject), strict=True)
+        for number, images in sessions:
+            stored = nsd_files.betas(self._betas_path(subject, number), where.mask)
+            betas = stored.astype(np.float64) / nsd_files.BETAS_PER_PERCENT
+            spread = betas.std(axis=0)
+            if self.zscore:
+                betas -= betas.mean(axis=0)
+                betas /= np.where(spread > 0, spread, np.nan)
+            betas[:, spread == 0] = np.nan
+            yield images.tolist(), betas.astype(np.float32)
+
+
+def _captions(path: pathlib.Path, shown: list[int]) -> list[str]:
     table = tables.read(path, ("nsdId", "caption"))
-    if repeated := first_repeated(table["nsdId"].tolist()):
+    if repeated := tables.first_repeated(table["nsdId"].tolist()):
         raise InputError(f"{path} must have one caption per nsdId, found two of {repeated!r}.")
     caption = dict(zip(table["nsdId"].tolist(), table["caption"].tolist(), strict=True))
     if lost := [i for i in shown if str(i) not in caption]:
@@ -84,180 +278,7 @@ def stimuli(root: pathlib.Path, **options: Any) -> Stimuli:
             f"{path} must have a caption of every image: {len(lost)} of {len(shown)} lack one, the "
             f"first is nsdId {lost[0]}."
         )
-    names = [_name(i) for i in shown]
-    with naming(path):
-        return Stimuli(
-            stimulus_id=names,
-            text=[caption[str(i)] for i in shown],
-            passage=names,
-            run=_runs(shown, nsd_files.shared(root / FOLDER)),
-            unit="sentence",
-        )
-
-
-def images(root: pathlib.Path, **options: Any) -> Images:
-    """Return the images in the order of the responses, and where their pixels are.
-
-    Raises:
-      InputError: if a file is missing.
-    """
-    files(root, **options)
-    (pixels,) = arrays.need("nsd", [root / FOLDER / nsd_files.PIXELS])
-    shown = _shown(root / FOLDER, Options(**options))
-    return Images(
-        stimulus_id=[_name(i) for i in shown],
-        run=_runs(shown, nsd_files.shared(root / FOLDER)),
-        file=pixels,
-        key=nsd_files.BRICK,
-        row=np.array(shown),
-    )
-
-
-def responses(root: pathlib.Path, **options: Any) -> Responses:
-    """Read the mean response to each image, training images first.
-
-    Voxels that are constant in a session were not measured in it; they are left out, and counted.
-
-    Raises:
-      InputError: if a file is damaged, shapes differ, or trials and tables do not fit.
-    """
-    files(root, **options)
-    opts = Options(**options)
-    folder = root / FOLDER
-    shown = _shown(folder, opts)
-    run = _runs(shown, nsd_files.shared(folder))
-    recordings = (_means(folder, subject, opts, shown) for subject in opts.subjects)
-    columns = arrays.beside(recordings, run)
-    with naming(folder):
-        return Responses(
-            run=run,
-            units=("z-scored " if opts.zscore else "") + "percent signal change",
-            stimulus_id=[_name(i) for i in shown],
-            **columns,
-        )
-
-
-def repeats(root: pathlib.Path, *, subject: str = "", **options: Any) -> Repeats:
-    """Read the responses to each presentation of the shared images, by one subject.
-
-    Args:
-      root: data root.
-      subject: who, if `subjects` of the options does not say so.
-      **options: see `Options`.
-
-    Raises:
-      InputError: as `responses`.
-    """
-    if subject:
-        options["subjects"] = (subject,)
-    opts = dataclasses.replace(Options(**options), images="shared")
-    files(root, **dataclasses.asdict(opts))
-    if len(opts.subjects) != 1:
-        raise InputError(
-            f"data set nsd: repeats must be of one subject, found {', '.join(opts.subjects)}."
-        )
-    subject = opts.subjects[0]
-    folder = root / FOLDER
-    shown = _shown(folder, opts)
-    where = nsd_files.voxels(folder, subject, opts)
-    values = np.full((nsd_files.MAX_REPEATS, len(shown), len(where.target)), np.nan, np.float32)
-    seen = np.zeros(len(shown), int)
-
-    def put(i: int, betas: Float[np.ndarray, " v"]) -> None:
-        values[seen[i], i] = betas
-        seen[i] += 1
-
-    measured = _each_trial(folder, subject, opts, where, shown, put)
-    index = np.flatnonzero(measured)
-    return Repeats(
-        values=values[:, :, index],
-        run=[TEST] * len(shown),
-        subject=[subject] * len(index),
-        roi=[where.roi[i] for i in index],
-        target=[where.target[i] for i in index],
-        stimulus_id=[_name(i) for i in shown],
-    )
-
-
-def _means(folder: pathlib.Path, subject: str, opts: Options, shown: list[int]) -> Recording:
-    """Average the trials of each image."""
-    where = nsd_files.voxels(folder, subject, opts)
-    total = np.zeros((len(shown), len(where.target)), np.float32)
-    seen = np.zeros(len(shown), np.float32)
-
-    def add(i: int, betas: Float[np.ndarray, " v"]) -> None:
-        total[i] += betas
-        seen[i] += 1
-
-    measured = _each_trial(folder, subject, opts, where, shown, add)
-    total /= seen[:, None]
-    betas = nsd_files.betas_path(folder, subject, opts, 1).parent
-    files_of: dict[str, pathlib.Path] = {TRAIN: betas, TEST: betas}
-    recording = Recording(subject, total, where.roi, where.target, files_of)
-    return recording if measured.all() else arrays.columns_of(recording, measured)
-
-
-def _each_trial(
-    folder: pathlib.Path,
-    subject: str,
-    opts: Options,
-    where: Voxels,
-    shown: list[int],
-    take: Callable[[int, np.ndarray], None],
-) -> Bool[np.ndarray, " v"]:
-    """Give the betas of every trial of the images, with the image's place among them.
-
-    Returns:
-      Which voxels were measured in every session.
-    """
-    row = {image: i for i, image in enumerate(shown)}
-    measured = np.ones(len(where.target), bool)
-    for trials, scored in _sessions(folder, subject, opts, where):
-        measured &= np.isfinite(scored[0])
-        for image, betas in zip(trials, scored, strict=True):
-            if image in row:
-                take(row[image], betas)
-    if not measured.all():
-        logging.warning(
-            "nsd %s: %d of %d voxels are constant in a session and left out",
-            subject,
-            int((~measured).sum()),
-            len(measured),
-        )
-    return measured
-
-
-def _sessions(
-    folder: pathlib.Path, subject: str, opts: Options, where: Voxels
-) -> Iterator[tuple[list[int], Float[np.ndarray, "n v"]]]:
-    """Yield the images of a session and their betas, NaN where a voxel is constant."""
-    trials = nsd_files.trial_images(folder, subject, opts)
-    for number, images_shown in zip(opts.sessions(subject), trials, strict=True):
-        stored = nsd_files.betas(nsd_files.betas_path(folder, subject, opts, number), where.mask)
-        betas = stored.astype(np.float64) / nsd_files.BETAS_PER_PERCENT
-        spread = betas.std(axis=0)
-        if opts.zscore:
-            betas -= betas.mean(axis=0)
-            betas /= np.where(spread > 0, spread, np.nan)
-        betas[:, spread == 0] = np.nan
-        yield images_shown.tolist(), betas.astype(np.float32)
-
-
-def _shown(folder: pathlib.Path, opts: Options) -> list[int]:
-    """Return the nsdId of each image in the responses: those of the test set last."""
-    shared = nsd_files.shared(folder)
-    own = [set(nsd_files.trial_images(folder, s, opts).ravel().tolist()) for s in opts.subjects]
-    test = sorted(set.intersection(*own) & shared)
-    if not test:
-        raise InputError(
-            f"data set nsd: {', '.join(opts.subjects)} must have seen at least one shared image in "
-            "these sessions, found none."
-        )
-    return test if opts.images == "shared" else [*sorted(own[0] - shared), *test]
-
-
-def _runs(shown: list[int], shared: set[int]) -> list[str]:
-    return [TEST if image in shared else TRAIN for image in shown]
+    return [caption[str(i)] for i in shown]
 
 
 def _name(image: int) -> str:

@@ -1,6 +1,5 @@
-"""Files of the Natural Scenes Dataset: which there are, which image a trial shows, its betas."""
+"""Readers of the Natural Scenes Dataset: betas, voxels of a mask, images of each trial."""
 
-import dataclasses
 import itertools
 import pathlib
 from typing import NamedTuple
@@ -12,70 +11,11 @@ from jaxtyping import Bool, Float, Int
 from jaxalign.data.formats import imaging, recordings
 from jaxalign.errors import InputError
 
-FOLDER = "nsd"
-# Sessions that each subject came for.
-NUM_SESSIONS = dict(
-    zip((f"subj0{i}" for i in range(1, 9)), (40, 40, 32, 30, 40, 32, 40, 30), strict=True)
-)
 NUM_TRIALS = 750  # of a session
 NUM_SHARED = 1000
 MAX_REPEATS = 3
 BETAS_PER_PERCENT = 300.0
 MASK = "nsdgeneral"
-INFO = "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
-PIXELS = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
-BRICK = "imgBrick"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """Which part of the data to read, and how prepared.
-
-    Attributes:
-      subjects: subj01 to subj08.
-      images: "all" that the one subject saw, or the "shared" ones that every subject given saw.
-      atlas: volume of labels in `roi/`, such as "prf-visualrois" or "floc-places"; voxels are
-        those of the mask that bear a label, and every label is a ROI. The mask itself: one ROI.
-      preparation: which betas.
-      space: "func1pt8mm" or "func1mm".
-      num_sessions: the first ones of each subject; 0: all.
-      zscore: whether betas are z-scored within their session; else they are percent signal change.
-    """
-
-    subjects: tuple[str, ...]
-    images: str = "all"
-    atlas: str = MASK
-    preparation: str = "betas_fithrf_GLMdenoise_RR"
-    space: str = "func1pt8mm"
-    num_sessions: int = 0
-    zscore: bool = True
-
-    def __post_init__(self):
-        unknown = [s for s in self.subjects if s not in NUM_SESSIONS]
-        if unknown or not self.subjects:
-            raise InputError(
-                f"data set nsd: subjects must be among {', '.join(NUM_SESSIONS)}, found "
-                f"{unknown[0] if unknown else 'none'!r}."
-            )
-        if self.images not in ("all", "shared"):
-            raise InputError(
-                f"data set nsd: images must be 'all' or 'shared', found {self.images!r}."
-            )
-        if self.images == "all" and len(self.subjects) > 1:
-            raise InputError(
-                "data set nsd: images must be 'shared' for several subjects, who saw different "
-                f"ones otherwise, found 'all' for {', '.join(self.subjects)}."
-            )
-        fewest = min(NUM_SESSIONS[s] for s in self.subjects)
-        if not 0 <= self.num_sessions <= fewest:
-            raise InputError(
-                f"data set nsd: num_sessions must lie in 0..{fewest} for "
-                f"{', '.join(self.subjects)}, found {self.num_sessions}."
-            )
-
-    def sessions(self, subject: str) -> range:
-        """Return the sessions to read, which count from 1."""
-        return range(1, 1 + (self.num_sessions or NUM_SESSIONS[subject]))
 
 
 class Voxels(NamedTuple):
@@ -136,24 +76,30 @@ def _check_betas(
         )
 
 
-def voxels(folder: pathlib.Path, subject: str, opts: Options) -> Voxels:
-    """Read mask and atlas; 0 is outside a label, and -1 outside the cortex.
+def voxels(
+    subject: str, mask_path: pathlib.Path, atlas: tuple[pathlib.Path, pathlib.Path] | None
+) -> Voxels:
+    """Read the mask, and an atlas: 0 is outside a label, and -1 outside the cortex.
+
+    Args:
+      subject: whose voxels they are.
+      mask_path: volume of the mask; without an atlas it is one ROI.
+      atlas: volume of labels, and table of their names.
 
     Raises:
       InputError: if a file is damaged, grids differ, a label has no name, or no voxel is left.
     """
-    path = roi_path(folder, subject, opts, MASK)
+    path = mask_path
     mask = imaging.label_volume(path)[0] > 0
     names = {1: MASK}
     labels = mask.astype(np.int64)
-    if opts.atlas != MASK:
-        path = roi_path(folder, subject, opts, opts.atlas)
+    if atlas is not None:
+        path, table = atlas
         labels = imaging.label_volume(path)[0]
         if labels.shape != mask.shape:
             raise InputError(
                 f"{path} must have the grid of {MASK}, {mask.shape}, found {labels.shape}."
             )
-        table = names_path(folder, subject, opts)
         names = imaging.color_table(table)
         if unknown := sorted(set(labels[labels > 0].tolist()) - names.keys()):
             raise InputError(f"{table} must name every label of {path}: {unknown[0]} is missing.")
@@ -167,18 +113,19 @@ def voxels(folder: pathlib.Path, subject: str, opts: Options) -> Voxels:
     )
 
 
-def shared(folder: pathlib.Path) -> set[int]:
+def shared(info: pathlib.Path) -> set[int]:
     """Return the nsdId of the images that everybody saw.
+
+    Args:
+      info: table of all images.
 
     Raises:
       InputError: if there are not 1,000.
     """
-    table = _numbers(folder / INFO, ",", ["nsdId", "shared1000"])
+    table = _numbers(info, ",", ["nsdId", "shared1000"])
     found = set(table["nsdId"][table["shared1000"] > 0].tolist())
     if len(found) != NUM_SHARED:
-        raise InputError(
-            f"{folder / INFO}: shared1000 must mark {NUM_SHARED} images, found {len(found)}."
-        )
+        raise InputError(f"{info}: shared1000 must mark {NUM_SHARED} images, found {len(found)}.")
     return found
 
 
@@ -200,16 +147,21 @@ def _numbers(
     return {name: values.astype(np.int64) for name, values in found.items()}
 
 
-def trial_images(folder: pathlib.Path, subject: str, opts: Options) -> Int[np.ndarray, "s n"]:
+def trial_images(
+    path: pathlib.Path, info: pathlib.Path, subject: str, sessions: range
+) -> Int[np.ndarray, "s n"]:
     """Return the nsdId of each trial of each session.
 
+    Args:
+      path: table of what the subject saw and answered.
+      info: table of all images.
+      subject: subj01, ...
+      sessions: to read, the first of them being 1.
+
     Raises:
-      InputError: if trials are missing or out of order, or `responses.tsv` and the table of images
-        tell of different ones.
+      InputError: if trials are missing or out of order, or the two tables tell of different images.
     """
-    path = trials_path(folder, subject)
     table = _numbers(path, "\t", ["SESSION", "RUN", "TRIAL", "73KID"])
-    sessions = opts.sessions(subject)
     read = np.isin(table["SESSION"], sessions)
     session, run, trial, image = (values[read] for values in table.values())
     places = list(zip(session.tolist(), run.tolist(), trial.tolist(), strict=True))
@@ -225,39 +177,16 @@ def trial_images(folder: pathlib.Path, subject: str, opts: Options) -> Int[np.nd
             )
     shown = image - 1
     columns = [f"subject{int(subject[4:])}_rep{k}" for k in range(MAX_REPEATS)]
-    info = _numbers(folder / INFO, ",", ["nsdId", *columns])
-    planned = np.full(1 + max(len(shown), *(int(info[name].max()) for name in columns)), -1)
+    planned_for = _numbers(info, ",", ["nsdId", *columns])
+    last = max(len(shown), *(int(planned_for[name].max()) for name in columns))
+    planned = np.full(1 + last, -1)
     for name in columns:  # trials count from 1; 0: not shown
-        planned[info[name]] = info["nsdId"]
+        planned[planned_for[name]] = planned_for["nsdId"]
     differ = (planned[1 : 1 + len(shown)] != shown) | (shown < 0)
     if differ.any():
         i = int(differ.argmax())
         raise InputError(
-            f"{path} and {folder / INFO} must tell of the same images: trial {i + 1} is nsdId "
-            f"{shown[i]} (73KID less 1) in one and {planned[i + 1]} in the other."
+            f"{path} and {info} must tell of the same images: trial {i + 1} is nsdId {shown[i]} "
+            f"(73KID less 1) in one and {planned[i + 1]} in the other."
         )
     return shown.reshape(len(sessions), NUM_TRIALS)
-
-
-def trials_path(folder: pathlib.Path, subject: str) -> pathlib.Path:
-    """Return the table of what a subject saw and answered."""
-    return folder / f"nsddata/ppdata/{subject}/behav/responses.tsv"
-
-
-def roi_path(folder: pathlib.Path, subject: str, opts: Options, name: str) -> pathlib.Path:
-    """Return the volume of a mask or an atlas."""
-    return folder / f"nsddata/ppdata/{subject}/{opts.space}/roi/{name}.nii.gz"
-
-
-def names_path(folder: pathlib.Path, subject: str, opts: Options) -> pathlib.Path:
-    """Return the names of an atlas's labels; both hemispheres share them."""
-    name = opts.atlas.removeprefix("lh.").removeprefix("rh.")
-    return folder / f"nsddata/freesurfer/{subject}/label/{name}.mgz.ctab"
-
-
-def betas_path(folder: pathlib.Path, subject: str, opts: Options, number: int) -> pathlib.Path:
-    """Return the HDF5 file of a session, or the NIfTI where that is the one there."""
-    stem = folder / f"nsddata_betas/ppdata/{subject}/{opts.space}/{opts.preparation}"
-    path = stem / f"betas_session{number:02d}.hdf5"
-    compressed = path.with_suffix(".nii.gz")
-    return compressed if compressed.exists() and not path.exists() else path

@@ -7,13 +7,16 @@ from a table of other authors (see docs/datasets/pereira2018-mean.md). Licence: 
 Source: Pereira et al. (2018), Nature Communications 9, 963.
 """
 
+import dataclasses
 import pathlib
 
 import numpy as np
+import pandas as pd
 
-from jaxalign.data.formats import recordings, tables
+from jaxalign.data.adapter import Adapter
+from jaxalign.data.formats import tables
 from jaxalign.data.formats import verify as verify_lib
-from jaxalign.data.schema import Responses, Stimuli, first_repeated, naming
+from jaxalign.data.schema import Responses, Stimuli, naming
 from jaxalign.errors import InputError
 from jaxalign.io import activation_files
 
@@ -21,7 +24,6 @@ FOLDER = "pereira2018_langnet_mean"
 RESPONSES = f"{FOLDER}/pereira2018_langnet_mean.csv"
 STIMULI = f"{FOLDER}/pereira2018_stimulus_set.csv"
 ACTIVATIONS = f"{FOLDER}/GPT2_layer12_act_Pereira2018.npy"
-NETWORKS = ("gpt2-layer12",)
 COLUMNS = ("stimulus_id", "sentence", "experiment", "passage_index", "story")
 EXPECTED = {
     "sentences": verify_lib.exactly(627),
@@ -31,100 +33,78 @@ EXPECTED = {
 }
 
 
-def files(root: pathlib.Path, *, verify: bool) -> list[pathlib.Path]:
-    """Return the one file of sentences and responses.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PereiraMean(Adapter):
+    """Sentences, one response to each, and activations of GPT-2.
 
-    Raises:
-      InputError: if it is missing.
+    Attributes:
+      verify: whether to refuse another table than the known one, by its counts and its sum.
     """
-    del verify
-    return [_existing(root / RESPONSES)]
+
+    name: str = "pereira2018-mean"
+    verify: bool = True
+    networks = ("gpt2-layer12",)
+
+    def files(self) -> list[pathlib.Path]:
+        """Return the one table of sentences and responses."""
+        return self.need([self.root / RESPONSES])
+
+    def stimuli(self) -> Stimuli:
+        """Read the sentences; a passage is three or four of them that were written as one text."""
+        (path,) = self.files()
+        table = tables.read(path, COLUMNS)
+        with naming(path):
+            return Stimuli(
+                stimulus_id=table["stimulus_id"].tolist(),
+                text=table["sentence"].tolist(),
+                passage=_passages(table),
+                run=table["experiment"].tolist(),
+                unit="sentence",
+            )
+
+    def groups(self) -> dict[str, str]:
+        """Return the topic of each sentence, which several passages share."""
+        (path,) = self.files()
+        table = tables.read(path, COLUMNS)
+        return dict(zip(table["stimulus_id"], table["story"], strict=True))
+
+    def responses(self) -> Responses:
+        """Read the one response to each sentence."""
+        (path,) = self.files()
+        table = tables.read(path, (*COLUMNS, "response"))
+        values = tables.numbers(path, table, "response")
+        with naming(path):
+            found = Responses(
+                values=values[:, np.newaxis],
+                run=table["experiment"].tolist(),
+                subject=["participants' mean"],
+                roi=["language network"],
+                target=["mean"],
+                units="effect size, as published",
+                stimulus_id=table["stimulus_id"].tolist(),
+            )
+        if self.verify:
+            facts = {
+                "sentences": len(values),
+                "passages": len(set(_passages(table))),
+                "stories": len(set(table["story"])),
+                "sum of responses": float(values.sum()),
+            }
+            verify_lib.check(path, "mean of the language network", facts, EXPECTED)
+        return found
+
+    def activations(self, name: str) -> activation_files.Given:
+        """Open activations of layer 12 of GPT-2 (small), as another laboratory published them.
+
+        The rows of their file are in the order of the stimulus set, not in that of the responses.
+        """
+        assert name in self.networks
+        table, activations = self.need([self.root / STIMULI, self.root / ACTIVATIONS])
+        ids = tables.read(table, ("stimulus_id",))["stimulus_id"].tolist()
+        if repeated := tables.first_repeated(ids):
+            raise InputError(f"{table}: stimulus_id must be unique, found {repeated!r} twice.")
+        return activation_files.open_npy(activations, ids, layers=(12,))
 
 
-def stimuli(root: pathlib.Path, *, verify: bool) -> Stimuli:
-    """Read the sentences; a passage is three or four of them that were written as one text.
-
-    Raises:
-      InputError: if the file is malformed, or an id is there twice.
-    """
-    del verify
-    path = _existing(root / RESPONSES)
-    table = tables.read(path, COLUMNS)
-    with naming(path):
-        return Stimuli(
-            stimulus_id=table["stimulus_id"].tolist(),
-            text=table["sentence"].tolist(),
-            passage=(table["experiment"] + "." + table["passage_index"]).tolist(),
-            run=table["experiment"].tolist(),
-            unit="sentence",
-        )
-
-
-def groups(root: pathlib.Path, *, verify: bool) -> dict[str, str]:
-    """Return the topic of each sentence, which several passages share, by stimulus_id.
-
-    Raises:
-      InputError: if the file is malformed.
-    """
-    del verify
-    table = tables.read(_existing(root / RESPONSES), COLUMNS)
-    return dict(zip(table["stimulus_id"], table["story"], strict=True))
-
-
-def responses(root: pathlib.Path, *, verify: bool) -> Responses:
-    """Read the one response to each sentence.
-
-    Args:
-      root: data root.
-      verify: whether to hold the file against the counts and the sum of the known one.
-
-    Raises:
-      InputError: if the file is malformed, or is not the known one.
-    """
-    path = _existing(root / RESPONSES)
-    table = tables.read(path, (*COLUMNS, "response"))
-    values = tables.numbers(path, table, "response")
-    with naming(path):
-        found = Responses(
-            values=values[:, np.newaxis],
-            run=table["experiment"].tolist(),
-            subject=["participants' mean"],
-            roi=["language network"],
-            target=["mean"],
-            units="effect size, as published",
-            stimulus_id=table["stimulus_id"].tolist(),
-        )
-    if verify:
-        facts = {
-            "sentences": len(values),
-            "passages": len(set(table["experiment"] + "." + table["passage_index"])),
-            "stories": len(set(table["story"])),
-            "sum of responses": float(values.sum()),
-        }
-        verify_lib.check(path, "mean of the language network", facts, EXPECTED)
-    return found
-
-
-def activations(root: pathlib.Path, name: str, *, verify: bool) -> activation_files.Given:
-    """Open activations of layer 12 of GPT-2 (small), as another laboratory published them.
-
-    The rows of their file are in the order of the stimulus set, not in that of the responses.
-
-    Args:
-      root: data root.
-      name: of `NETWORKS`.
-      verify: not used here: there are no published sums to hold the file against.
-
-    Raises:
-      InputError: if a file is missing or malformed, or has not a row for each sentence.
-    """
-    del verify
-    assert name in NETWORKS
-    ids = tables.read(_existing(root / STIMULI), ("stimulus_id",))["stimulus_id"].tolist()
-    if repeated := first_repeated(ids):
-        raise InputError(f"{root / STIMULI}: stimulus_id must be unique, found {repeated!r} twice.")
-    return activation_files.open_npy(_existing(root / ACTIVATIONS), ids, layers=(12,))
-
-
-def _existing(path: pathlib.Path) -> pathlib.Path:
-    return recordings.need("pereira2018-mean", [path])[0]
+def _passages(table: pd.DataFrame) -> list[str]:
+    return (table["experiment"] + "." + table["passage_index"]).tolist()

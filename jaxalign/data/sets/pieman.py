@@ -7,6 +7,7 @@ between subjects. Licence MIT (hypertools).
 Source: Simony et al. (2016), Nature Communications 7, 12141; file of ContextLab/hypertools.
 """
 
+import dataclasses
 import pathlib
 import zlib
 
@@ -14,6 +15,7 @@ import numpy as np
 import scipy.io
 from scipy.io.matlab import MatReadError
 
+from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats import recordings
 from jaxalign.data.formats import verify as verify_lib
 from jaxalign.data.schema import Responses, naming
@@ -31,63 +33,52 @@ EXPECTED = {
 }
 
 
-def files(root: pathlib.Path, *, verify: bool) -> list[pathlib.Path]:
-    """Return the one file.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PieMan(Adapter):
+    """Time courses alone.
 
-    Raises:
-      InputError: if it is missing.
+    Attributes:
+      verify: whether to refuse another file than the published one, by its counts and its sum.
     """
-    del verify
-    return recordings.need("pieman", [root / FILE])
 
+    name: str = "pieman"
+    verify: bool = True
 
-def responses(root: pathlib.Path, *, verify: bool) -> Responses:
-    """Read the time courses of all subjects; they are called by their place in the file, from 1.
+    def files(self) -> list[pathlib.Path]:
+        """Return the one file."""
+        return self.need([self.root / FILE])
 
-    Args:
-      root: data root.
-      verify: whether to hold the file against the counts and the sum of the published one.
-
-    Raises:
-      InputError: if the file is damaged, does not hold one table of the same size per subject, or
-        is not the published one.
-    """
-    (path,) = files(root, verify=verify)
-    tables = _tables(path)
-    shape = tables[0].shape
-    for i, table in enumerate(tables):
-        if table.ndim != 2 or table.dtype.kind != "f" or table.shape != shape:
-            raise InputError(
-                f"{path}: {VARIABLE}{{{i + 1}}} must be numbers in TRs x nodes as the first, which "
-                f"is {shape}, found {table.dtype} of shape {table.shape}."
+    def responses(self) -> Responses:
+        """Read the time courses of all subjects, who are called by their place in the file."""
+        (path,) = self.files()
+        tables = _tables(path)
+        num_trs, num_nodes = tables[0].shape
+        subjects = [f"s{i + 1:02d}" for i in range(len(tables))]
+        values = np.concatenate(tables, axis=1).astype(np.float64)
+        with naming(path):
+            found = Responses(
+                values=values,
+                run=[RUN] * num_trs,
+                subject=[s for s in subjects for _ in range(num_nodes)],
+                roi=["network"] * values.shape[1],
+                target=[f"node{i + 1:03d}" for i in range(num_nodes)] * len(subjects),
+                units="weight of the node",
+                time_s=TR_S * np.arange(num_trs),
+                tr_s=TR_S,
             )
-    num_trs, num_nodes = shape
-    subjects = [f"s{i + 1:02d}" for i in range(len(tables))]
-    values = np.concatenate(tables, axis=1).astype(np.float64)
-    with naming(path):
-        found = Responses(
-            values=values,
-            run=[RUN] * num_trs,
-            subject=[s for s in subjects for _ in range(num_nodes)],
-            roi=["network"] * values.shape[1],
-            target=[f"node{i + 1:03d}" for i in range(num_nodes)] * len(subjects),
-            units="weight of the node",
-            time_s=TR_S * np.arange(num_trs),
-            tr_s=TR_S,
-        )
-    if verify:
-        facts = {
-            "subjects": len(tables),
-            "TRs": num_trs,
-            "nodes": num_nodes,
-            "sum of magnitudes": float(np.abs(values).sum()),
-        }
-        verify_lib.check(path, "Pie Man", facts, EXPECTED)
-    return found
+        if self.verify:
+            facts = {
+                "subjects": len(tables),
+                "TRs": num_trs,
+                "nodes": num_nodes,
+                "sum of magnitudes": float(np.abs(values).sum()),
+            }
+            verify_lib.check(path, "Pie Man", facts, EXPECTED)
+        return found
 
 
 def _tables(path: pathlib.Path) -> list[np.ndarray]:
-    """Read the cell array: one table per subject."""
+    """Read the cell array: one table per subject, all of one size."""
     # SciPy's reader trips over a damaged file in many ways, one of them a variable without value.
     damaged = (
         *(MatReadError, OSError, ValueError, TypeError, LookupError, EOFError, NameError),
@@ -108,4 +99,12 @@ def _tables(path: pathlib.Path) -> list[np.ndarray]:
             f"{path}: {VARIABLE} must be a cell array with a table per subject, found "
             f"{cells.dtype} of shape {cells.shape}."
         )
-    return list(cells.ravel())
+    tables = list(cells.ravel())
+    shape = tables[0].shape
+    for i, table in enumerate(tables):
+        if table.ndim != 2 or table.dtype.kind != "f" or table.shape != shape:
+            raise InputError(
+                f"{path}: {VARIABLE}{{{i + 1}}} must be numbers in TRs x nodes as the first, which "
+                f"is {shape}, found {table.dtype} of shape {table.shape}."
+            )
+    return tables

@@ -17,6 +17,7 @@ word_in_sentence (from 1). What was not read has no row. Where there are only me
 is "mean".
 """
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -24,6 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats import recordings, tables
 from jaxalign.data.schema import Behavior, Responses, Stimuli, naming
 from jaxalign.errors import InputError
@@ -38,35 +40,77 @@ _COLUMN = ("subject", "roi", "target")
 _SAMPLE = ("stimulus_id", "time_s", "tr_s", "run", "units")
 
 
-def files(root: pathlib.Path) -> list[pathlib.Path]:
-    """Return the files that are there.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tables(Adapter):
+    """A directory with tables of stimuli, and of responses or reading times."""
 
-    Args:
-      root: the directory.
+    name: str = "of one's own"
 
-    Raises:
-      InputError: if the stimuli are missing, responses and behaviour are, or there are two files
-        of responses.
-    """
-    if not (root / STIMULI).is_file():
-        raise InputError(f"data set {root} must hold {STIMULI}: there is no such file.")
-    found = [root / name for name in (NPZ, PARQUET, BEHAVIOR) if (root / name).is_file()]
-    if not found:
-        raise InputError(
-            f"data set {root} must hold {NPZ}, {PARQUET} or {BEHAVIOR}: there is no such file."
-        )
-    if {root / NPZ, root / PARQUET} <= set(found):
-        raise InputError(f"data set {root} must hold {NPZ} or {PARQUET}, found both.")
-    return [root / STIMULI, *found]
+    def files(self) -> list[pathlib.Path]:
+        """Return the files that are there."""
+        if not (self.root / STIMULI).is_file():
+            raise InputError(f"data set {self.root} must hold {STIMULI}: there is no such file.")
+        names = (NPZ, PARQUET, BEHAVIOR)
+        found = [self.root / name for name in names if (self.root / name).is_file()]
+        if not found:
+            raise InputError(
+                f"data set {self.root} must hold {NPZ}, {PARQUET} or {BEHAVIOR}: there is no such "
+                "file."
+            )
+        if {self.root / NPZ, self.root / PARQUET} <= set(found):
+            raise InputError(f"data set {self.root} must hold {NPZ} or {PARQUET}, found both.")
+        return [self.root / STIMULI, *found]
 
+    def stimuli(self) -> Stimuli:
+        """Read the table of stimuli."""
+        return read_stimuli(self.files()[0])
 
-def stimuli(root: pathlib.Path) -> Stimuli:
-    """Read the table of stimuli.
+    def responses(self) -> Responses:
+        """Read the responses, from either file."""
+        found = self.files()
+        if self.root / NPZ in found:
+            return Responses.load(self.root / NPZ)
+        path = self.root / PARQUET
+        if path not in found:
+            raise InputError(
+                f"data set {self.root} has no responses: it has {STIMULI} and {BEHAVIOR}, and "
+                f"lacks {NPZ} and {PARQUET}."
+            )
+        try:
+            table = pq.read_table(path).to_pandas()
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise InputError(
+                f"{path} must be a whole Parquet file: {recordings.line(error)}."
+            ) from error
+        return _long(path, table) if "value" in table else _wide(path, table)
 
-    Raises:
-      InputError: as `read_stimuli`.
-    """
-    return read_stimuli(files(root)[0])
+    def behavior(self) -> Behavior:
+        """Read the reading times; a participant has one for a word, or none."""
+        path = self.root / BEHAVIOR
+        if path not in self.files():
+            raise InputError(f"data set {self.root} has no behavior: it lacks {BEHAVIOR}.")
+        names = ("stimulus_id", "participant", "reading_time_ms", "word_in_sentence")
+        table = tables.read(path, names)
+        time = tables.numbers(path, table, "reading_time_ms")
+        place = tables.numbers(path, table, "word_in_sentence")
+        words, rows = _distinct(table.filter(["stimulus_id"]))
+        people, columns = _distinct(table.filter(["participant"]))
+        position = np.zeros(len(words))
+        position[rows] = place
+        if len(place) and (position[rows] != place).any() or (place % 1 != 0).any():
+            raise InputError(
+                f"{path}: word_in_sentence must be the same whole number for each row of a "
+                "stimulus_id."
+            )
+        values = _filled(path, time, rows, columns, (len(words), len(people)))
+        with naming(path):
+            return Behavior(
+                stimulus_id=words["stimulus_id"].tolist(),
+                reading_time_ms=values,
+                participant=people["participant"].tolist(),
+                word_in_sentence=[int(x) for x in position],
+                alignment="as given",
+            )
 
 
 def read_stimuli(path: pathlib.Path) -> Stimuli:
@@ -91,63 +135,8 @@ def read_stimuli(path: pathlib.Path) -> Stimuli:
             passage=table["passage"].tolist(),
             run=run,
             unit="word" if times else "sentence",
-            **times,
-        )
-
-
-def responses(root: pathlib.Path) -> Responses:
-    """Read the responses, of either file.
-
-    Raises:
-      InputError: if there are none, or the file is not what it must be.
-    """
-    found = files(root)
-    if root / NPZ in found:
-        return Responses.load(root / NPZ)
-    path = root / PARQUET
-    if path not in found:
-        raise InputError(
-            f"data set {root} has no responses: it has {STIMULI} and {BEHAVIOR}, and lacks {NPZ} "
-            f"and {PARQUET}."
-        )
-    try:
-        table = pq.read_table(path).to_pandas()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} must be a whole Parquet file: {recordings.line(error)}."
-        ) from error
-    return _long(path, table) if "value" in table else _wide(path, table)
-
-
-def behavior(root: pathlib.Path) -> Behavior:
-    """Read the readings.
-
-    Raises:
-      InputError: if there are none, a column is missing, a cell is no number, or a participant
-        has two times for a word.
-    """
-    path = root / BEHAVIOR
-    if path not in files(root):
-        raise InputError(f"data set {root} has no behavior: it lacks {BEHAVIOR}.")
-    table = tables.read(path, ("stimulus_id", "participant", "reading_time_ms", "word_in_sentence"))
-    time = tables.numbers(path, table, "reading_time_ms")
-    place = tables.numbers(path, table, "word_in_sentence")
-    words, rows = _distinct(table.filter(["stimulus_id"]))
-    people, columns = _distinct(table.filter(["participant"]))
-    position = np.zeros(len(words))
-    position[rows] = place
-    if len(place) and (position[rows] != place).any() or (place % 1 != 0).any():
-        raise InputError(
-            f"{path}: word_in_sentence must be the same whole number for each row of a stimulus_id."
-        )
-    values = _filled(path, time, rows, columns, (len(words), len(people)))
-    with naming(path):
-        return Behavior(
-            stimulus_id=words["stimulus_id"].tolist(),
-            reading_time_ms=values,
-            participant=people["participant"].tolist(),
-            word_in_sentence=[int(x) for x in position],
-            alignment="as given",
+            onset_s=times.get("onset_s", np.empty(0)),
+            offset_s=times.get("offset_s", np.empty(0)),
         )
 
 

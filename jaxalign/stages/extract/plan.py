@@ -27,6 +27,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if a model is missing, malformed or too large, or a part does not fit it.
     """
     del upstream
+    job.dataset.check_text("extract")
     stimuli = job.dataset.stimuli
     models = [zoo.find(name, job.data_root, t5_text=config.t5_text) for name in config.models]
     for model in models:

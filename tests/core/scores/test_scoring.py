@@ -56,8 +56,8 @@ def test_folds_without_groups(rng, name, with_runs):
 @pytest.fixture(scope="module")
 def recorded(data_root):
     """Groups and runs of Pereira2018's sentences, Alice's TRs and the words of Natural Stories."""
-    topic = pereira_mean.groups(data_root, verify=False)
-    sentences = pereira_mean.stimuli(data_root, verify=False).stimulus_id
+    topic = pereira_mean.PereiraMean(root=data_root).groups()
+    sentences = pereira_mean.PereiraMean(root=data_root).stimuli().stimulus_id
     words = np.array(natural_stories.load(data_root, "word").passage)
     return [
         (np.array([topic[x] for x in sentences]), None),

@@ -27,7 +27,6 @@ def test_pickles_are_refused_by_their_name(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"never read")
     for read in (
-        lambda: recordings.need("mine", [path]),
         lambda: recordings.npy(path, shape=(None,)),
         lambda: recordings.hdf5(path).__enter__(),
     ):
@@ -54,15 +53,6 @@ def test_a_pickle_under_another_name_is_not_opened(tmp_path):
     with refused(path, "must be a whole .npy of plain values"):
         recordings.npy(path, shape=(None,))
     assert not (tmp_path / "mark").exists()
-
-
-def test_a_missing_file_and_one_that_was_not_fetched_are_told_apart(tmp_path):
-    with refused("data set mine needs", tmp_path / "absent.npy", "missing"):
-        recordings.need("mine", [tmp_path / "absent.npy"])
-    link = tmp_path / "link.hf5"
-    link.symlink_to(tmp_path / "annex/key")
-    with refused("data set mine needs", link, "not fetched", "datalad get"):
-        recordings.need("mine", [link])
 
 
 @pytest.mark.parametrize("shape", [(4,), (5, 1), (4, 2), (None, 2, 1)], ids=str)
@@ -225,12 +215,14 @@ def test_large_values_are_no_overflow():
 def test_subjects_stand_side_by_side(rng):
     one, two = rng.normal(size=(4, 2)), rng.normal(size=(4, 3))
     two[:, 1] = np.nan
-    found = recordings.beside([recording(one), recording(two, "s2")], ["r"] * 4)
+    found = recordings.side_by_side([recording(one), recording(two, "s2")], ["r"] * 4)
     np.testing.assert_array_equal(found["values"], np.c_[one, two[:, [0, 2]]])
     assert found["subject"] == ["s1", "s1", "s2", "s2"]
     assert found["target"] == ["0", "1", "0", "2"]
     with refused("subject 's2' must have 5 samples, found 4"):
-        recordings.beside([recording(rng.normal(size=(5, 1))), recording(two, "s2")], ["r"] * 5)
+        recordings.side_by_side(
+            [recording(rng.normal(size=(5, 1))), recording(two, "s2")], ["r"] * 5
+        )
 
 
 def test_voxels_of_a_subject_are_nobody_elses(rng):

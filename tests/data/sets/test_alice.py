@@ -177,11 +177,11 @@ def test_a_missing_text_grid_is_named(copy):
 
 
 def test_missing_time_courses_are_named(copy):
-    with refused("alice needs", copy.courses.with_name("6mm"), "missing"):
+    with refused("alice-6mm needs", copy.courses.with_name("6mm"), "none is there"):
         datasets.find("alice-6mm", copy.root)
     for path in copy.courses.iterdir():
         path.unlink()
-    with refused("alice needs sNN-timecourses.txt in", copy.courses, "none there"):
+    with refused("alice needs sNN-timecourses.txt in", copy.courses, "none is there"):
         copy.responses()
 
 

@@ -22,6 +22,10 @@ P243 = {"assembly": "Pereira2018.243sentences", "verify": False}
 P384 = {"assembly": "Pereira2018.384sentences", "verify": False}
 
 
+def adapter(root, **options):
+    return brainscore.BrainScore(root=root, **options)
+
+
 def test_every_assembly_is_written_by_the_tests():
     assert set(NAMES) == set(brainscore.ASSEMBLIES)
 
@@ -32,26 +36,26 @@ def test_every_assembly_is_written_by_the_tests():
 )
 def test_pereira_has_those_who_took_part(tmp_path, rng, options, rows, columns, subjects):
     path, data = published.pereira(tmp_path, rng)
-    found = brainscore.responses(tmp_path, **options)
+    found = adapter(tmp_path, **options).responses()
     np.testing.assert_array_equal(found.values, data[rows][:, columns])
     assert set(found.subject) == subjects
     assert set(found.roi) == {"language"}
     # Voxels of two subjects are not the same place: no target may be shared.
     assert len(set(found.target)) == found.values.shape[1]
     assert found.target[0] == "s1.7"
-    stimuli = brainscore.stimuli(tmp_path, **options)
+    stimuli = adapter(tmp_path, **options).stimuli()
     assert list(stimuli.stimulus_id) == list(found.stimulus_id)
-    assert brainscore.files(tmp_path, **options) == [path]
+    assert adapter(tmp_path, **options).files() == [path]
 
 
 def test_pereira_labels(tmp_path, rng):
     published.pereira(tmp_path, rng)
-    stimuli = brainscore.stimuli(tmp_path, **P384)
+    stimuli = adapter(tmp_path, **P384).stimuli()
     assert stimuli.stimulus_id[:2] == ["384sentences.0", "384sentences.1"]
     assert stimuli.text[0] == "Sentence 0 of 384sentences."
     names = ["Apple", "Apple", "Pear", "Pear", "Bed"]
     assert stimuli.passage == [f"384sentences.{x}" for x in names]
-    groups = brainscore.groups(tmp_path, **P384)
+    groups = adapter(tmp_path, **P384).groups()
     assert groups["384sentences.3"] == "384sentences.fruit"
     assert groups["384sentences.4"] == "384sentences.home"
     assert stimuli.unit == "sentence" and not stimuli.is_timed
@@ -64,9 +68,9 @@ def test_presentations_in_another_order_are_put_back(tmp_path, rng):
         shuffled = file.load().isel(presentation=order)
     path.unlink()
     shuffled.to_netcdf(path, engine="h5netcdf")
-    found = brainscore.responses(tmp_path, **P243)
+    found = adapter(tmp_path, **P243).responses()
     np.testing.assert_array_equal(found.values, data[:4, :5])
-    assert brainscore.stimuli(tmp_path, **P243).text[3] == "Sentence 3 of 243sentences."
+    assert adapter(tmp_path, **P243).stimuli().text[3] == "Sentence 3 of 243sentences."
 
 
 def test_data_may_be_transposed(tmp_path, rng):
@@ -75,14 +79,17 @@ def test_data_may_be_transposed(tmp_path, rng):
         turned = file.load().transpose("neuroid", "presentation")
     path.unlink()
     turned.to_netcdf(path, engine="h5netcdf")
-    np.testing.assert_array_equal(brainscore.responses(tmp_path, **P243).values, data[:4, :5])
+    np.testing.assert_array_equal(adapter(tmp_path, **P243).responses().values, data[:4, :5])
 
 
 def test_blank_is_read_in_the_order_of_its_stories(tmp_path, rng):
     _, data, ids, _ = published.blank(tmp_path, rng)
     assert ids[:5] == ["Aqua.0.0", "Aqua.0.1", "Boar.0.0", "Boar.1.0", "Boar.10.0"]
     options = {"assembly": "Blank2014", "verify": False}
-    stimuli, found = (f(tmp_path, **options) for f in (brainscore.stimuli, brainscore.responses))
+    stimuli, found = (
+        adapter(tmp_path, **options).stimuli(),
+        adapter(tmp_path, **options).responses(),
+    )
     order = ["Aqua.0.0", "Aqua.0.1", *(f"Boar.{i}.0" for i in range(11))]
     assert stimuli.stimulus_id == found.stimulus_id == order
     np.testing.assert_array_equal(found.values, data[[ids.index(x) for x in order]])
@@ -97,31 +104,34 @@ def test_blank_is_read_in_the_order_of_its_stories(tmp_path, rng):
 def test_labels_beside_another_id_are_joined_by_id(tmp_path, rng, caplog):
     path, data, ids, text = published.blank(tmp_path, rng, scrambled=True)
     with caplog.at_level(logging.WARNING, logger="absl"):
-        stimuli = brainscore.stimuli(tmp_path, assembly="Blank2014", verify=False)
+        stimuli = adapter(tmp_path, assembly="Blank2014", verify=False).stimuli()
     assert stimuli.text == [f"text of {x.replace('.', ' ')} " for x in stimuli.stimulus_id]
     moved = sum(t != f"text of {x.replace('.', ' ')} " for t, x in zip(text, ids, strict=True))
     assert moved > 0
     assert f"{path}: {moved} of 13 presentations lie beside the text of another" in caplog.text
-    found = brainscore.responses(tmp_path, assembly="Blank2014", verify=False)
+    found = adapter(tmp_path, assembly="Blank2014", verify=False).responses()
     np.testing.assert_array_equal(found.values, data[[ids.index(x) for x in found.stimulus_id]])
 
 
 def test_blank_as_its_rows_lie(tmp_path, rng):
     _, data, ids, text = published.blank(tmp_path, rng, scrambled=True)
     options = {"assembly": "Blank2014.rows", "verify": False}
-    stimuli = brainscore.stimuli(tmp_path, **options)
+    stimuli = adapter(tmp_path, **options).stimuli()
     assert stimuli.stimulus_id == ids and stimuli.text == text
-    np.testing.assert_array_equal(brainscore.responses(tmp_path, **options).values, data)
+    np.testing.assert_array_equal(adapter(tmp_path, **options).responses().values, data)
 
 
 def test_fedorenko_has_words_and_electrodes(tmp_path, rng):
     _, data = published.fedorenko(tmp_path, rng)
     options = {"assembly": "Fedorenko2016", "verify": False}
-    stimuli, found = (f(tmp_path, **options) for f in (brainscore.stimuli, brainscore.responses))
+    stimuli, found = (
+        adapter(tmp_path, **options).stimuli(),
+        adapter(tmp_path, **options).responses(),
+    )
     assert stimuli.unit == "word"
     assert stimuli.stimulus_id[7:9] == ["7", "8"]
     assert stimuli.passage[7:9] == ["0", "1"]
-    assert brainscore.groups(tmp_path, **options)["8"] == "1"
+    assert adapter(tmp_path, **options).groups()["8"] == "1"
     assert found.subject == ["1", "1", "2"]
     assert found.target == ["0", "1", "2"]
     np.testing.assert_array_equal(found.values, data)
@@ -129,7 +139,7 @@ def test_fedorenko_has_words_and_electrodes(tmp_path, rng):
 
 def test_tuckute_has_one_column(tmp_path, rng):
     _, data = published.tuckute(tmp_path, rng)
-    found = brainscore.responses(tmp_path, assembly="Tuckute2024", verify=False)
+    found = adapter(tmp_path, assembly="Tuckute2024", verify=False).responses()
     assert found.subject == ["848-853-865-875-876"] and found.roi == ["lang_LH_netw"]
     np.testing.assert_array_equal(found.values, data)
     assert found.stimulus_id == ["1", "2", "3", "4", "5"]
@@ -139,15 +149,15 @@ def test_tuckute_has_one_column(tmp_path, rng):
 def test_another_file_than_the_published_one_is_refused(tmp_path, rng, name):
     path = NAMES[name](tmp_path, rng)[0]
     with refused(path, "presentations must be", f"as in the published {name}", "another one"):
-        brainscore.responses(tmp_path, assembly=name, verify=True)
+        adapter(tmp_path, assembly=name, verify=True).responses()
 
 
 def test_files_of_the_published_size_are_accepted(tmp_path, rng, caplog):
     published.tuckute(tmp_path, rng, num_sentences=1000)
     path, _ = published.fedorenko(tmp_path, rng, num_sentences=52, electrodes=(47, 8, 9, 15, 18))
     with caplog.at_level(logging.INFO, logger="absl"):
-        assert brainscore.responses(tmp_path, assembly="Tuckute2024", verify=True).tr_s == 0
-        found = brainscore.responses(tmp_path, assembly="Fedorenko2016", verify=True)
+        assert adapter(tmp_path, assembly="Tuckute2024", verify=True).responses().tr_s == 0
+        found = adapter(tmp_path, assembly="Fedorenko2016", verify=True).responses()
     assert found.values.shape == (416, 97)
     assert f"{path} is the published Fedorenko2016: presentations 416, unique" in caplog.text
 
@@ -155,18 +165,18 @@ def test_files_of_the_published_size_are_accepted(tmp_path, rng, caplog):
 def test_a_sum_that_differs_is_refused(tmp_path, rng):
     path, _ = published.tuckute(tmp_path, rng, num_sentences=1000, largest=1.2)
     with refused(path, "largest value must be 1.28 to 1.29", "found 1.2"):
-        brainscore.responses(tmp_path, assembly="Tuckute2024", verify=True)
+        adapter(tmp_path, assembly="Tuckute2024", verify=True).responses()
 
 
 def test_an_unknown_assembly_is_refused(tmp_path):
     with refused("assembly must be one of Pereira2018.243sentences", "'Pereira2019'"):
-        brainscore.files(tmp_path, assembly="Pereira2019", verify=False)
+        adapter(tmp_path, assembly="Pereira2019", verify=False).files()
 
 
 def test_a_missing_file_is_named(tmp_path):
-    for read in (brainscore.files, brainscore.stimuli, brainscore.responses, brainscore.groups):
-        with refused("assy_Pereira2018_language.nc: there is no such file"):
-            read(tmp_path, **P243)
+    for read in ("files", "stimuli", "responses", "groups"):
+        with refused("needs", "assy_Pereira2018_language.nc: it is missing"):
+            getattr(adapter(tmp_path, **P243), read)()
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99])
@@ -174,9 +184,9 @@ def test_a_truncated_file_is_refused(tmp_path, rng, kept):
     path, _ = published.pereira(tmp_path, rng)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    for read in (brainscore.stimuli, brainscore.responses):
+    for read in ("stimuli", "responses"):
         with refused(path, "must be a whole netCDF4 file"):
-            read(tmp_path, **P243)
+            getattr(adapter(tmp_path, **P243), read)()
 
 
 def test_a_damaged_block_is_refused(tmp_path, rng):
@@ -187,7 +197,7 @@ def test_a_damaged_block_is_refused(tmp_path, rng):
     content[start + 2 : start + 12] = bytes(10)
     path.write_bytes(bytes(content))
     with refused(path, "must be a whole netCDF4 file"):
-        brainscore.responses(tmp_path, **P243)
+        adapter(tmp_path, **P243).responses()
 
 
 @pytest.mark.parametrize(
@@ -217,14 +227,14 @@ def test_a_damaged_block_is_refused(tmp_path, rng):
 def test_labels_that_are_missing_or_wrong_are_named(tmp_path, rng, changes, parts):
     path, _ = published.pereira(tmp_path, rng, **changes)
     with refused(path, *parts):
-        brainscore.stimuli(tmp_path, **P243)
-        brainscore.responses(tmp_path, **P243)
+        adapter(tmp_path, **P243).stimuli()
+        adapter(tmp_path, **P243).responses()
 
 
 def test_a_whole_number_beside_missing_ones_is_read(tmp_path, rng):
     """Pandas makes floats of whole numbers once one is missing."""
     published.pereira(tmp_path, rng, stimulus_num=[0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0, 4.0])
-    assert len(brainscore.stimuli(tmp_path, **P243)) == 4
+    assert len(adapter(tmp_path, **P243).stimuli()) == 4
 
 
 def test_a_block_of_nan_is_named(tmp_path, rng):
@@ -233,7 +243,7 @@ def test_a_block_of_nan_is_named(tmp_path, rng):
     path.unlink()
     published.pereira(tmp_path, rng, values=data)
     with refused(path, "neuroid 's2.8' of subject 's2' lacks 2 of 4 values (1 such"):
-        brainscore.responses(tmp_path, **P243)
+        adapter(tmp_path, **P243).responses()
 
 
 def test_copies_of_a_subject_are_refused(tmp_path, rng):
@@ -243,7 +253,7 @@ def test_copies_of_a_subject_are_refused(tmp_path, rng):
     subject = ["s1", "s1", "s2", "s2", "s4", "s3"]
     path, _ = published.pereira(tmp_path, rng, values=data, subject=subject)
     with refused(path, "two subjects must differ: those of 's1' and 's2' are identical"):
-        brainscore.responses(tmp_path, **P243)
+        adapter(tmp_path, **P243).responses()
 
 
 def test_data_of_another_shape_or_type_are_refused(tmp_path, rng):
@@ -252,14 +262,14 @@ def test_data_of_another_shape_or_type_are_refused(tmp_path, rng):
     dims = ("presentation", "neuroid", "time_bin")
     published.pereira(tmp_path, rng, values=data[:, :, np.newaxis], dims=dims)
     with refused(path, "data must have the dimensions ('presentation', 'neuroid')", "time_bin"):
-        brainscore.responses(tmp_path, **P243)
+        adapter(tmp_path, **P243).responses()
     path.unlink()
     published.pereira(tmp_path, rng, values=data.astype(str).astype(object))
     with refused(path, "data must hold numbers, found <U20 of shape (9, 6)"):
-        brainscore.responses(tmp_path, **P243)
+        adapter(tmp_path, **P243).responses()
     with xr.open_dataset(path, engine="h5netcdf") as file:
         renamed = file.load().rename(data="values")
     path.unlink()
     renamed.to_netcdf(path, engine="h5netcdf")
     with refused(path, "must hold the variable 'data'"):
-        brainscore.responses(tmp_path, **P243)
+        adapter(tmp_path, **P243).responses()

@@ -5,36 +5,36 @@ import published_files as published
 import pytest
 from refusals import refused
 
-from jaxalign.data.sets import brainscore_behavior as adapter
 from jaxalign.data.sets import natural_stories
+from jaxalign.data.sets.brainscore_behavior import Futrell2018
 
 
 def test_all_participants_have_a_column(tmp_path, rng):
     path, data = published.futrell(tmp_path, rng)
-    found = adapter.behavior(tmp_path, verify=False)
+    found = Futrell2018(root=tmp_path, verify=False).behavior()
     np.testing.assert_array_equal(found.reading_time_ms, data)
     assert found.participant == ["A1", "A2", "A3"]
     assert found.alignment == "published"
     assert found.word_in_sentence == [1, 2, 3, 4, 5, 6, 1, 2, 3, 1, 2, 3, 4, 1, 2, 3]
     np.testing.assert_allclose(found.mean_ms[-1], data[-1, :2].mean())
-    assert adapter.files(tmp_path, verify=False) == [path]
+    assert Futrell2018(root=tmp_path, verify=False).files() == [path]
 
 
 def test_words_have_the_codes_of_the_corpus(tmp_path, rng):
     published.futrell(tmp_path, rng)
     published.stories(tmp_path)
-    found = adapter.stimuli(tmp_path, verify=False)
+    found = Futrell2018(root=tmp_path, verify=False).stimuli()
     corpus = natural_stories.load(tmp_path, "word")
     assert found.stimulus_id == corpus.stimulus_id
     assert found.text == corpus.text
     assert found.passage == corpus.passage
-    assert adapter.behavior(tmp_path, verify=False).stimulus_id == corpus.stimulus_id
+    assert Futrell2018(root=tmp_path, verify=False).behavior().stimulus_id == corpus.stimulus_id
 
 
 def test_another_file_than_the_published_one_is_refused(tmp_path, rng):
     path, _ = published.futrell(tmp_path, rng)
     with refused(path, "words must be 10256 as in the published Futrell2018, found 16"):
-        adapter.behavior(tmp_path, verify=True)
+        Futrell2018(root=tmp_path, verify=True).behavior()
 
 
 @pytest.mark.parametrize(
@@ -55,15 +55,16 @@ def test_another_file_than_the_published_one_is_refused(tmp_path, rng):
 def test_a_spoiled_file_is_refused(tmp_path, rng, changes, parts):
     path, _ = published.futrell(tmp_path, rng, **changes)
     with refused(path, *parts):
-        adapter.behavior(tmp_path, verify=False)
+        Futrell2018(root=tmp_path, verify=False).behavior()
 
 
 def test_a_truncated_or_missing_file_is_refused(tmp_path, rng):
     path, _ = published.futrell(tmp_path, rng)
     path.write_bytes(path.read_bytes()[:3000])
-    for read in (adapter.stimuli, adapter.behavior):
+    found = Futrell2018(root=tmp_path, verify=False)
+    for read in (found.stimuli, found.behavior):
         with refused(path, "must be a whole netCDF4 file"):
-            read(tmp_path, verify=False)
+            read()
     path.unlink()
-    with refused(path, "there is no such file"):
-        adapter.behavior(tmp_path, verify=False)
+    with refused(path, "it is missing"):
+        found.behavior()

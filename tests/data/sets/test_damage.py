@@ -14,22 +14,22 @@ import recordings
 from own_scans import ATLAS, HEADER, Folder
 
 from jaxalign.data import localizer
+from jaxalign.data.localizer import Localizer
 from jaxalign.data.schema import Responses
-from jaxalign.data.sets import (
-    alice,
-    brainscore,
-    brainscore_behavior,
-    denizens,
-    gallant,
-    lebel2023,
-    natural_stories,
-    nifti,
-    nsd,
-    pereira_mean,
-    pieman,
-    plain,
-    wehbe2014,
-)
+from jaxalign.data.sets import natural_stories
+from jaxalign.data.sets.alice import Alice
+from jaxalign.data.sets.brainscore import BrainScore
+from jaxalign.data.sets.brainscore_behavior import Futrell2018
+from jaxalign.data.sets.denizens import Denizens
+from jaxalign.data.sets.gallant import ShortClips
+from jaxalign.data.sets.lebel2023 import Lebel2023
+from jaxalign.data.sets.natural_stories import NaturalStories
+from jaxalign.data.sets.nifti import Scans
+from jaxalign.data.sets.nsd import Nsd
+from jaxalign.data.sets.pereira_mean import PereiraMean
+from jaxalign.data.sets.pieman import PieMan
+from jaxalign.data.sets.plain import Tables
+from jaxalign.data.sets.wehbe2014 import Wehbe2014
 from jaxalign.errors import InputError
 
 NUM_SPOILED = 4  # copies of each file with a few bytes changed
@@ -42,14 +42,17 @@ class Case(NamedTuple):
     reads: list[Callable[[pathlib.Path], object]]
 
 
+def each(adapter, *kinds, **options):
+    """Return readers of some kinds; a kind may have an argument, as in ("repeats", "01")."""
+    split = [(kind, ()) if isinstance(kind, str) else (kind[0], kind[1:]) for kind in kinds]
+    return [
+        lambda root, kind=kind, given=given: getattr(adapter(root=root, **options), kind)(*given)
+        for kind, given in split
+    ]
+
+
 def assembly(name, write):
-    options = {"assembly": name, "verify": False}
-    both = (brainscore.stimuli, brainscore.responses)
-    return Case(write, [lambda root, read=read: read(root, **options) for read in both])
-
-
-def each(*functions, **options):
-    return [lambda root, f=f: f(root, **options) for f in functions]
+    return Case(write, each(BrainScore, "stimuli", "responses", assembly=name, verify=False))
 
 
 def write_denizens(root, rng):
@@ -115,66 +118,63 @@ def write_items(root, rng):
 NSD = {"subjects": ("subj01",), "num_sessions": 1, "atlas": "prf-visualrois"}
 HEARD = {"subjects": ("01",), "modality": "listening"}
 CASES = {
-    "alice": Case(alice_copy.Copy, each(alice.stimuli, alice.responses, radius_mm=10)),
+    "alice": Case(alice_copy.Copy, each(Alice, "stimuli", "responses", radius_mm=10)),
     "Pereira2018": assembly("Pereira2018.243sentences", published.pereira),
     "Blank2014": assembly("Blank2014", published.blank),
     "Fedorenko2016": assembly("Fedorenko2016", published.fedorenko),
     "Tuckute2024": assembly("Tuckute2024", published.tuckute),
-    "Futrell2018": Case(published.futrell, each(brainscore_behavior.behavior, verify=False)),
+    "Futrell2018": Case(published.futrell, each(Futrell2018, "behavior", verify=False)),
     "wehbe2014": Case(
         recordings.harry_potter,
-        each(wehbe2014.stimuli, wehbe2014.responses, subjects=("F", "H")),
+        each(Wehbe2014, "stimuli", "responses", subjects=("F", "H")),
     ),
     "lebel2023": Case(
         lambda root, rng: recordings.huth_stories(root, rng, {"UTS01": {"wheretheressmoke": 35}}),
-        [
-            *each(lebel2023.stimuli, lebel2023.responses, subjects=("UTS01",)),
-            *each(lebel2023.repeats, subject="UTS01"),
-        ],
+        each(Lebel2023, "stimuli", "responses", ("repeats", "UTS01"), subjects=("UTS01",)),
     ),
-    "denizens": Case(write_denizens, each(denizens.stimuli, denizens.responses, **HEARD)),
+    "denizens": Case(write_denizens, each(Denizens, "stimuli", "responses", **HEARD)),
     "shortclips": Case(
         lambda root, rng: recordings.shortclips(root, rng, subjects=("S01",)),
-        [
-            *each(gallant.responses, subjects=("S01",)),
-            *each(gallant.features, name="wordnet", subjects=("S01",)),
-            *each(gallant.features, name="motion_energy", subjects=("S01",)),
-        ],
+        each(
+            ShortClips,
+            *("responses", ("features", "wordnet"), ("features", "motion_energy")),
+            subjects=("S01",),
+        ),
     ),
     **{
         f"nsd {kind}": Case(
             lambda root, rng, kind=kind: recordings.nsd(
                 root, rng, num_sessions=1, kind=kind, shape=(3, 2, 3)
             ),
-            each(nsd.responses, **NSD),
+            each(Nsd, "responses", **NSD),
         )
         for kind in ("hdf5", "nii.gz")
     },
     "naturalstories": Case(
         lambda root, rng: published.stories(root),
         [
-            *each(natural_stories.behavior, times="corrected", verify=False),
-            *each(natural_stories.behavior, times="participants", verify=False),
-            *each(natural_stories.gpt3_surprisal_bits, stimulus_id=["1.1"]),
+            *each(NaturalStories, "behavior", times="corrected", verify=False),
+            *each(NaturalStories, "behavior", times="participants", verify=False),
+            lambda root: natural_stories.gpt3_surprisal_bits(root, ["1.1"]),
         ],
     ),
     "pereira2018-mean": Case(
         published.language_network,
         [
-            *each(pereira_mean.stimuli, pereira_mean.responses, verify=False),
-            lambda root: pereira_mean.activations(root, "gpt2-layer12", verify=False).read(),
+            *each(PereiraMean, "stimuli", "responses", verify=False),
+            lambda root: PereiraMean(root=root).activations("gpt2-layer12").read(),
         ],
     ),
-    "pieman": Case(published.pie_man, each(pieman.responses, verify=False)),
+    "pieman": Case(published.pie_man, each(PieMan, "responses", verify=False)),
     **{
         kind: Case(
             lambda root, rng, kind=kind: write_scans(root, rng, kind),
-            each(nifti.stimuli, nifti.responses),
+            each(Scans, "stimuli", "responses"),
         )
         for kind in ("NIfTI", "CIFTI", "GIFTI")
     },
-    "own": Case(write_own, each(plain.stimuli, plain.responses, plain.behavior)),
-    "localizer": Case(write_items, each(localizer.stimuli)),
+    "own": Case(write_own, each(Tables, "stimuli", "responses", "behavior")),
+    "localizer": Case(write_items, each(Localizer, "stimuli")),
 }
 # What can end anywhere and still be a text or a table, if a shorter one.
 TEXTS = (".txt", ".csv", ".tsv", ".tok", ".conllx", ".TextGrid", ".json", ".ctab")

@@ -7,7 +7,7 @@ from recordings import SPOKEN, denizens, rewrite_hdf5, text_grid, truncate
 from refusals import refused
 
 from jaxalign.data import datasets
-from jaxalign.data.sets import denizens as adapter
+from jaxalign.data.sets.denizens import Denizens
 
 OPTIONS = {"subjects": ("01", "02"), "modality": "listening"}
 
@@ -27,7 +27,7 @@ def path(folder, part="trn", subject="01"):
 
 
 def responses(folder, **options):
-    return adapter.responses(folder.parent, **(OPTIONS | options))
+    return Denizens(root=folder.parent, **(OPTIONS | options)).responses()
 
 
 def test_the_first_sample_lies_five_trs_before_the_story(copy):
@@ -55,7 +55,7 @@ def test_values_are_those_of_the_files(copy):
 
 
 def test_repeats_are_trimmed_as_the_mean_is(copy):
-    found = adapter.repeats(copy.parent, subject="02", modality="listening", trim=(10, 4))
+    found = Denizens(root=copy.parent, **OPTIONS, trim=(10, 4)).repeats("02")
     mean = responses(copy, subjects=("02",), trim=(10, 4))
     np.testing.assert_allclose(found.values.mean(axis=0), mean.values[-14:], atol=1e-6)
     assert found.run == mean.run[-14:]
@@ -68,11 +68,11 @@ def test_words_are_read_where_text_grids_lie_beside_the_recordings(copy):
     assert list(dict.fromkeys(found.stimuli.run)) == list(dict.fromkeys(found.responses.run))
     (copy / "stimuli/story_02.TextGrid").unlink()
     with refused("denizens needs", "story_02.TextGrid", "times of words", "denizens.md"):
-        adapter.stimuli(copy.parent, **OPTIONS)
+        Denizens(root=copy.parent, **OPTIONS).stimuli()
 
 
 def test_options_are_checked(copy):
-    with refused("modality must be one of reading, listening", "'smelling'"):
+    with refused("modality must be among reading, listening", "'smelling'"):
         responses(copy, modality="smelling")
     with refused("trim must be two numbers >= 0", "(-1, 0)"):
         responses(copy, trim=(-1, 0))
@@ -120,7 +120,7 @@ def test_text_grids_without_words_are_refused(copy):
     pauses = [(0.0, 50.0, "sp")]
     grid.write_text(text_grid({"phone": pauses, "word": pauses}))
     with refused(grid, "must hold words in its second tier"):
-        adapter.stimuli(copy.parent, **OPTIONS)
+        Denizens(root=copy.parent, **OPTIONS).stimuli()
 
 
 def test_a_copy_under_another_subject_is_refused(copy):
@@ -137,5 +137,5 @@ def test_nan_in_one_repeat_is_refused(copy, rng):
     with refused(path(copy, "val"), "'01'", "1 of 84 samples", "run story_11", "cortex/01.2"):
         responses(copy)
     assert responses(copy, subjects=("01",), nan="leave_out").target == ["01.0", "01.1"]
-    found = adapter.repeats(copy.parent, subject="01", modality="listening", nan="leave_out")
+    found = Denizens(root=copy.parent, **OPTIONS, nan="leave_out").repeats("01")
     assert found.target == ["01.0", "01.1"]

@@ -7,7 +7,7 @@ from recordings import rewrite_hdf5, shortclips, truncate
 from refusals import refused
 
 from jaxalign.data import datasets
-from jaxalign.data.sets import gallant
+from jaxalign.data.sets.gallant import ShortClips
 
 BOTH = ("S01", "S02")
 
@@ -22,11 +22,11 @@ def path(folder, subject="S01"):
 
 
 def responses(folder, subjects=BOTH):
-    return gallant.responses(folder.parent, subjects=subjects)
+    return ShortClips(root=folder.parent, subjects=subjects).responses()
 
 
 def features(folder, name="wordnet"):
-    return gallant.features(folder.parent, name, subjects=BOTH)
+    return ShortClips(root=folder.parent, subjects=BOTH).features(name)
 
 
 def test_training_runs_come_first_and_the_mean_over_repeats_last(copy):
@@ -55,7 +55,7 @@ def test_features_lie_on_the_same_samples(copy):
 
 
 def test_repeats_stand_apart(copy):
-    found = gallant.repeats(copy.parent, subject="S02")
+    found = ShortClips(root=copy.parent, subjects=BOTH).repeats("S02")
     with h5py.File(path(copy, "S02")) as file:
         np.testing.assert_array_equal(found.values, file["Y_test"][()])
     same = responses(copy, ("S02",))
@@ -65,7 +65,7 @@ def test_repeats_stand_apart(copy):
 def test_there_is_no_text_to_read(copy):
     found = datasets.find("shortclips-S01", copy.parent)
     assert found.responses.values.shape == (22, 3)
-    with refused("shortclips presents silent clips", "no text", "features"):
+    with refused("shortclips-S01 has no stimuli: silent clips hold no text", "features"):
         _ = found.stimuli
 
 
@@ -141,9 +141,10 @@ def test_voxels_without_a_number_are_left_out_of_means_and_repeats(copy, rng):
     train[:, 1] = test[:, :, 1] = np.nan
     rewrite_hdf5(path(copy), Y_train=train, Y_test=test)
     assert responses(copy).target[:2] == ["S01.0", "S01.2"]
-    assert gallant.repeats(copy.parent, subject="S01").target == ["S01.0", "S01.2"]
+    assert ShortClips(root=copy.parent, subjects=BOTH).repeats("S01").target == ["S01.0", "S01.2"]
     train[7, 0] = np.nan
     rewrite_hdf5(path(copy), Y_train=train)
     with refused(path(copy), "'S01'", "1 targets", "run train-01", "cortex/S01.0"):
         responses(copy)
-    assert gallant.responses(copy.parent, subjects=("S01",), nan="leave_out").target == ["S01.2"]
+    left = ShortClips(root=copy.parent, subjects=("S01",), nan="leave_out").responses()
+    assert left.target == ["S01.2"]

@@ -9,7 +9,7 @@ from recordings import SPOKEN, huth_stories, rewrite_hdf5, text_grid, truncate
 from refusals import refused
 
 from jaxalign.data import datasets, samples
-from jaxalign.data.sets import lebel2023
+from jaxalign.data.sets.lebel2023 import Lebel2023
 
 STORIES = {
     "UTS01": {"life": 41, "souls": 45, "wheretheressmoke": 35},
@@ -30,12 +30,16 @@ def copy(tmp_path, rng):
     return huth_stories(tmp_path, rng, STORIES)
 
 
-def responses(folder, **options):
-    return lebel2023.responses(folder.parents[1], **({"subjects": BOTH} | options))
+def adapter(root, *subjects, **options):
+    return Lebel2023(root=root, subjects=subjects or BOTH, **options)
 
 
-def stimuli(folder, **options):
-    return lebel2023.stimuli(folder.parents[1], **({"subjects": BOTH} | options))
+def responses(folder, *subjects, **options):
+    return adapter(folder.parents[1], *subjects, **options).responses()
+
+
+def stimuli(folder, *subjects, **options):
+    return adapter(folder.parents[1], *subjects, **options).stimuli()
 
 
 def hf5(folder, subject="UTS01", story="souls"):
@@ -43,7 +47,7 @@ def hf5(folder, subject="UTS01", story="souls"):
 
 
 def test_words_come_from_the_second_tier_without_breath_and_noise(whole):
-    found = lebel2023.stimuli(whole, subjects=["UTS01"])
+    found = adapter(whole, "UTS01").stimuli()
     assert found.text == ["so", "there", "we"] * 3
     assert found.passage == ["life"] * 3 + ["souls"] * 3 + ["wheretheressmoke"] * 3
     assert list(found.run) == list(found.passage)
@@ -54,7 +58,7 @@ def test_words_come_from_the_second_tier_without_breath_and_noise(whole):
 
 def test_a_response_lies_ten_seconds_later_than_its_place_says(whole):
     """Simulate the lab's TRs, cut them as its features are cut, and compare the times."""
-    found = lebel2023.responses(whole, subjects=["UTS01"])
+    found = adapter(whole, "UTS01").responses()
     expected = []
     for num_trs in STORIES["UTS01"].values():
         trs = np.arange(num_trs - 5) * 2.0 - 10.0  # relative to the sound, which starts at 10 s
@@ -68,7 +72,7 @@ def test_a_response_lies_ten_seconds_later_than_its_place_says(whole):
 def test_values_are_those_of_the_files(whole):
     import h5py
 
-    found = lebel2023.responses(whole, subjects=BOTH)
+    found = adapter(whole).responses()
     assert found.values.dtype == np.float32
     for i, subject in enumerate(BOTH):
         parts = []
@@ -80,11 +84,11 @@ def test_values_are_those_of_the_files(whole):
 
 
 def test_stories_are_those_that_all_subjects_have_unless_named(whole):
-    assert set(lebel2023.responses(whole, subjects=BOTH).run) == {"souls", "wheretheressmoke"}
-    found = lebel2023.stimuli(whole, subjects=BOTH, stories=["souls"])
+    assert set(adapter(whole).responses().run) == {"souls", "wheretheressmoke"}
+    found = adapter(whole, stories=("souls",)).stimuli()
     assert set(found.run) == {"souls"}
     with refused("UTS04 was not recorded with story 'life'"):
-        lebel2023.responses(whole, subjects=BOTH, stories=["life"])
+        adapter(whole, stories=("life",)).responses()
 
 
 def test_a_row_of_the_table_is_one_subject(whole):
@@ -94,19 +98,19 @@ def test_a_row_of_the_table_is_one_subject(whole):
 
 
 def test_repeats_of_the_test_story_stand_apart(whole):
-    found = lebel2023.repeats(whole, subject="UTS01")
-    mean = lebel2023.responses(whole, subjects=["UTS01"], stories=["wheretheressmoke"])
+    found = adapter(whole).repeats("UTS01")
+    mean = adapter(whole, "UTS01", stories=("wheretheressmoke",)).responses()
     assert found.values.shape == (5, 15, 4)
     np.testing.assert_allclose(found.values.mean(axis=0), mean.values, atol=1e-6)
     assert (found.run, found.target) == (list(mean.run), list(mean.target))
     with refused("souls.hf5 must hold the array 'individual_repeats', found 'data'"):
-        lebel2023.repeats(whole, subject="UTS01", story="souls")
+        adapter(whole).repeats("UTS01", "souls")
 
 
 @pytest.mark.parametrize("kind", ["short", "chronological"])
 def test_text_grids_of_other_kinds_are_read_too(tmp_path, rng, kind):
     huth_stories(tmp_path, rng, {"UTS02": {"souls": 40}}, kind=kind)
-    assert lebel2023.stimuli(tmp_path, subjects=["UTS02"]).text == ["so", "there", "we"]
+    assert adapter(tmp_path, "UTS02").stimuli().text == ["so", "there", "we"]
 
 
 def test_words_that_overlap_the_next_end_with_its_start(copy, caplog):
@@ -114,7 +118,7 @@ def test_words_that_overlap_the_next_end_with_its_start(copy, caplog):
     grid = text_grid({"phone": [(0.0, 90.0, "S")], "word": words})
     (copy / "TextGrids/souls.TextGrid").write_text(grid)
     with caplog.at_level(logging.WARNING):
-        found = stimuli(copy, stories=["souls"])
+        found = stimuli(copy, stories=("souls",))
     np.testing.assert_array_equal(found.onset_s, [0, 1.75])
     np.testing.assert_array_equal(found.offset_s, [1.75, 2.5])
     assert "souls.TextGrid: 1 words overlap the next one" in caplog.text
@@ -122,7 +126,7 @@ def test_words_that_overlap_the_next_end_with_its_start(copy, caplog):
 
 def test_words_before_the_first_sample_reach_it_by_delays(whole):
     """Count words in TRs, five of which lead up to each story's first sample, at 10 s."""
-    words, found = (f(whole, subjects=["UTS01"]) for f in (lebel2023.stimuli, lebel2023.responses))
+    words, found = adapter(whole, "UTS01").stimuli(), adapter(whole, "UTS01").responses()
     counted = samples.from_stimuli(np.ones((len(words), 1)), words, found, method="sum", lead=5)
     for story in STORIES["UTS01"]:
         own = counted.values[np.asarray(counted.run) == story, 0]
@@ -161,13 +165,13 @@ def test_missing_files_are_named(copy, tmp_path):
         stimuli(copy)
     with refused("lebel2023 needs", "UTS01/naked.hf5", "missing"):
         (copy / "TextGrids/naked.TextGrid").touch()
-        responses(copy, stories=["naked"], subjects=["UTS01"])
+        responses(copy, "UTS01", stories=("naked",))
     with refused("lebel2023 needs <story>.hf5 of UTS02", "no story"):
-        responses(copy, subjects=["UTS02"])
+        responses(copy, "UTS02")
     with refused("subjects must be among UTS01", "'UTS09'"):
-        responses(copy, subjects=["UTS09"])
+        responses(copy, "UTS09")
     with refused("lebel2023 needs", tmp_path / "x/ds003020/derivative", "missing"):
-        lebel2023.files(tmp_path / "x", subjects=["UTS01"])
+        adapter(tmp_path / "x").files()
 
 
 def test_a_truncated_story_is_refused(copy):
@@ -193,7 +197,7 @@ def test_an_array_under_another_key_or_of_another_shape_is_refused(copy, rng):
         hf5(copy, story="wheretheressmoke"), individual_repeats=rng.normal(size=(5, 14, 4))
     )
     with refused("'individual_repeats' must be repeats x 15 TRs x 4 voxels", "(5, 14, 4)"):
-        lebel2023.repeats(copy.parents[1], subject="UTS01")
+        adapter(copy.parents[1]).repeats("UTS01")
 
 
 def test_nan_in_a_story_is_refused_and_throughout_left_out(copy, rng):
@@ -207,9 +211,7 @@ def test_nan_in_a_story_is_refused_and_throughout_left_out(copy, rng):
     path = hf5(copy, "UTS01", "wheretheressmoke")
     with refused(path, "'UTS01'", "1 targets", "2 of 40", "run wheretheressmoke", "cortex/UTS01.0"):
         responses(copy)
-    found = responses(
-        copy, subjects=["UTS01"], stories=["souls", "wheretheressmoke"], nan="leave_out"
-    )
+    found = responses(copy, "UTS01", stories=("souls", "wheretheressmoke"), nan="leave_out")
     assert found.target == ["UTS01.1", "UTS01.3"]
     # As the settings of a run say it.
     root = copy.parents[1]

@@ -23,7 +23,7 @@ def root(tmp_path):
 
 
 def read(root, times, verify=False):
-    return adapter.behavior(root, times=times, verify=verify)
+    return adapter.NaturalStories(root=root, times=times, verify=verify).behavior()
 
 
 def edit(root, name, old, new):
@@ -101,7 +101,7 @@ def test_a_token_across_two_words_makes_both_undefined():
 
 
 @pytest.mark.parametrize(
-    "name", [x for x in datasets.DATASETS if datasets.DATASETS[x][0].endswith("natural_stories")]
+    "name", [x for x in datasets.DATASETS if datasets.DATASETS[x][0].endswith(":NaturalStories")]
 )
 def test_rows_of_the_table_want_the_published_file(root, name):
     with refused("words must be", "as in the published Natural Stories", "another one"):
@@ -116,16 +116,16 @@ def test_it_has_no_responses(root):
 @pytest.mark.parametrize("name", [adapter.FILE, adapter.MEANS, adapter.PARSES])
 def test_a_missing_file_is_named(root, name):
     (root / name).unlink()
-    with refused(root / name, "no such file"):
-        adapter.files(root, times="published", verify=False)
-    with refused(root / name, "no such file"):
+    with refused(root / name, "missing"):
+        adapter.NaturalStories(root=root, times="published").files()
+    with refused(root / name, "missing"):
         read(root, "corrected")
 
 
 def test_missing_participants_and_gpt3_are_named(root):
     for name in (adapter.PARTICIPANTS, adapter.GPT3):
         (root / name).unlink()
-    with refused(root / adapter.PARTICIPANTS, "no such file"):
+    with refused(root / adapter.PARTICIPANTS, "missing"):
         read(root, "participants")
     with refused(root / adapter.GPT3, "no such file"):
         adapter.gpt3_surprisal_bits(root, WORDS)

@@ -10,8 +10,8 @@ import pytest
 from recordings import nsd, rewrite_hdf5, truncate, write_hdf5, write_table
 from refusals import refused
 
-from jaxalign.data.sets import nsd as adapter
 from jaxalign.data.sets import nsd_files
+from jaxalign.data.sets.nsd import Nsd
 
 OPTIONS = {"subjects": ("subj01",), "num_sessions": 2}
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session02"
@@ -31,7 +31,7 @@ def copy(tmp_path, rng):
 
 
 def responses(folder, **options):
-    return adapter.responses(folder.parent, **(OPTIONS | options))
+    return Nsd(root=folder.parent, **(OPTIONS | options)).responses()
 
 
 def expected_means(written, subject, mask, shown):
@@ -48,7 +48,7 @@ def expected_means(written, subject, mask, shown):
 
 def test_betas_are_scored_by_session_and_averaged_over_repeats(stored):
     root, written = stored
-    found = adapter.responses(root, **OPTIONS)
+    found = Nsd(root=root, **OPTIONS).responses()
     shown = [int(name.removeprefix("nsd")) for name in found.stimulus_id]
     mask = written["mask"] == 1
     np.testing.assert_allclose(
@@ -62,7 +62,7 @@ def test_betas_are_scored_by_session_and_averaged_over_repeats(stored):
 
 def test_without_z_scores_the_scale_is_percent(stored):
     root, written = stored
-    found = adapter.responses(root, **OPTIONS, zscore=False)
+    found = Nsd(root=root, **OPTIONS, zscore=False).responses()
     shown = [int(name.removeprefix("nsd")) for name in found.stimulus_id]
     percent = written["betas"]["subj01"][written["mask"] == 1].T / 300.0
     trials = written["images"]["subj01"]
@@ -73,26 +73,26 @@ def test_without_z_scores_the_scale_is_percent(stored):
 
 def test_images_of_ones_own_train_and_shared_ones_test(stored):
     root, written = stored
-    found = adapter.responses(root, **OPTIONS)
+    found = Nsd(root=root, **OPTIONS).responses()
     shown = np.array([int(name.removeprefix("nsd")) for name in found.stimulus_id])
     assert sorted(shown.tolist()) == sorted(set(written["images"]["subj01"].tolist()))
     is_test = np.array(found.run) == "test"
     # Of the shared ones, 60 were shown; all others are 1,330.
     assert (is_test.sum(), (~is_test).sum()) == (60, 1330)
     np.testing.assert_array_equal(is_test, np.isin(shown, np.arange(0, 10000, 10)))
-    only = adapter.responses(root, **OPTIONS, images="shared")
+    only = Nsd(root=root, **OPTIONS, images="shared").responses()
     np.testing.assert_array_equal(only.values, found.values[is_test])
     assert set(only.run) == {"test"}
 
 
 def test_every_label_of_an_atlas_is_a_roi_inside_the_mask(stored):
     root, written = stored
-    found = adapter.responses(root, **OPTIONS, atlas="prf-visualrois")
+    found = Nsd(root=root, **OPTIONS, atlas="prf-visualrois").responses()
     mask = (written["mask"] == 1) & (written["atlas"] > 0)
     names = {1: "V1v", 2: "V1d", 3: "V2v"}
     assert found.roi == [names[int(i)] for i in written["atlas"][mask]]
     assert set(found.roi) == set(names.values())
-    whole = adapter.responses(root, **OPTIONS)
+    whole = Nsd(root=root, **OPTIONS).responses()
     place = {name: i for i, name in enumerate(whole.target)}
     columns = [place[name] for name in found.target]
     np.testing.assert_array_equal(found.values, whole.values[:, columns])
@@ -100,8 +100,8 @@ def test_every_label_of_an_atlas_is_a_roi_inside_the_mask(stored):
 
 def test_repeats_average_to_the_responses(stored):
     root, _ = stored
-    found = adapter.repeats(root, **OPTIONS)
-    mean = adapter.responses(root, **OPTIONS, images="shared")
+    found = Nsd(root=root, **OPTIONS).repeats("subj01")
+    mean = Nsd(root=root, **OPTIONS, images="shared").responses()
     assert found.values.shape[:2] == (3, 60)
     seen = (~np.isnan(found.values).any(axis=2)).sum(axis=0)
     assert (seen == 3).sum() == 50 and (seen == 2).sum() == 10
@@ -113,7 +113,7 @@ def test_repeats_average_to_the_responses(stored):
 def test_subjects_share_the_images_that_all_saw(tmp_path, rng):
     written = nsd(tmp_path, rng, subjects=("subj01", "subj05"), num_sessions=1)
     options = {"subjects": ("subj01", "subj05"), "images": "shared", "num_sessions": 1}
-    found = adapter.responses(tmp_path, **options)
+    found = Nsd(root=tmp_path, **options).responses()
     mask = written["mask"] == 1
     shown = [int(name.removeprefix("nsd")) for name in found.stimulus_id]
     assert shown == list(range(0, 600, 10))
@@ -124,9 +124,7 @@ def test_subjects_share_the_images_that_all_saw(tmp_path, rng):
     # The same place in two brains is not the same voxel.
     assert len(set(found.target)) == 2 * mask.sum()
     with refused("images must be 'shared' for several subjects", "'all' for subj01, subj05"):
-        adapter.responses(tmp_path, subjects=("subj01", "subj05"))
-    with refused("repeats must be of one subject"):
-        adapter.repeats(tmp_path, **options)
+        Nsd(root=tmp_path, subjects=("subj01", "subj05"))
 
 
 @pytest.mark.parametrize("kind", ["hdf5", "nii.gz"])
@@ -162,46 +160,46 @@ def test_a_voxel_that_is_constant_in_a_session_is_left_out(copy, caplog):
     assert found.values.shape[1] == len(mask) - 1
     assert f"subj01.{x}-{y}-{z}" not in found.target
     assert f"nsd subj01: 1 of {len(mask)} voxels are constant in a session" in caplog.text
-    assert adapter.repeats(copy.parent, **OPTIONS).target == found.target
+    assert Nsd(root=copy.parent, **OPTIONS).repeats("subj01").target == found.target
 
 
-def test_images_are_no_text_until_they_have_captions(copy):
-    with refused("nsd presents images", "no text", copy / "captions.csv", "nsdId and caption"):
-        adapter.stimuli(copy.parent, **OPTIONS)
-    found = responses(copy)
+def test_stimuli_are_images_with_captions_where_there_are_any(copy):
+    adapter = Nsd(root=copy.parent, **OPTIONS)
+    found, stimuli = responses(copy), adapter.stimuli()
+    assert (stimuli.unit, list(stimuli.text)) == ("image", [])
+    assert (stimuli.stimulus_id, stimuli.run) == (found.stimulus_id, found.run)
+    # No image is context of another.
+    assert len(set(stimuli.passage)) == len(stimuli)
+    before = stimuli.hash
     shown = [int(name.removeprefix("nsd")) for name in found.stimulus_id]
     rows = [[i, f"A dog, number {i}."] for i in shown]
     write_table(copy / "captions.csv", ["nsdId", "caption"], rows)
-    stimuli = adapter.stimuli(copy.parent, **OPTIONS)
-    assert stimuli.stimulus_id == found.stimulus_id
+    stimuli = adapter.stimuli()
     assert stimuli.text[0] == f"A dog, number {shown[0]}."
-    assert stimuli.run == found.run
-    # No image is context of another.
-    assert len(set(stimuli.passage)) == len(stimuli)
+    assert stimuli.hash != before
     write_table(copy / "captions.csv", ["nsdId", "caption"], rows[1:])
     with refused(copy / "captions.csv", "1 of 1390 lack one", f"nsdId {shown[0]}"):
-        adapter.stimuli(copy.parent, **OPTIONS)
+        adapter.stimuli()
     write_table(copy / "captions.csv", ["nsdId", "caption"], [*rows, rows[5]])
     with refused(copy / "captions.csv", "one caption per nsdId", f"'{shown[5]}'"):
-        adapter.stimuli(copy.parent, **OPTIONS)
+        adapter.stimuli()
 
 
 def test_pixels_are_read_by_image(copy, rng):
-    with refused("nsd needs", "nsd_stimuli.hdf5", "missing"):
-        adapter.images(copy.parent, **OPTIONS)
+    pixels = Nsd(root=copy.parent, **OPTIONS).stimuli().pixels
+    with refused("pixels of images must lie in", "nsd_stimuli.hdf5", "missing"):
+        pixels.read([0])
     brick = rng.integers(0, 256, (12000, 2, 2, 3)).astype(np.uint8)
     path = copy / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
     write_hdf5(path, {"imgBrick": brick})
-    found = adapter.images(copy.parent, **OPTIONS)
-    assert found.stimulus_id == responses(copy).stimulus_id
-    np.testing.assert_array_equal(found.pixels([5, 2, 5]), brick[found.row[[5, 2, 5]]])
-    assert found.pixels([]).shape == (0, 2, 2, 3)
+    np.testing.assert_array_equal(pixels.read([5, 2, 5]), brick[pixels.row[[5, 2, 5]]])
+    assert pixels.read([]).shape == (0, 2, 2, 3)
     write_hdf5(path, {"imgBrick": brick[:11]})
     with refused(path, "must hold row", "found 11 rows"):
-        found.pixels([3])
+        pixels.read([3])
     write_hdf5(path, {"imgBrick": brick.astype(float)})
     with refused(path, "of 8 bits", "float64"):
-        found.pixels([3])
+        pixels.read([3])
 
 
 @pytest.mark.parametrize(
@@ -209,7 +207,7 @@ def test_pixels_are_read_by_image(copy, rng):
     [
         ({"subjects": ("subj09",)}, ["subjects must be among subj01", "'subj09'"]),
         ({"subjects": ()}, ["subjects must be among subj01"]),
-        ({"images": "some"}, ["images must be 'all' or 'shared'", "'some'"]),
+        ({"images": "some"}, ["images must be among all, shared", "'some'"]),
         ({"num_sessions": 41}, ["num_sessions must lie in 0..40", "41"]),
         ({"num_sessions": 0}, ["nsd needs", "betas_session03.hdf5", "missing"]),
         ({"atlas": "floc-faces"}, ["nsd needs", "floc-faces.nii.gz", "missing"]),

@@ -45,7 +45,7 @@ def test_they_are_ascii_sentences_without_repetition(demo):
 
 
 def test_nobody_was_recorded(demo):
-    with refused("data set demo has no recorded responses", "simulate"):
+    with refused("data set demo has no responses: nobody was recorded", "simulate"):
         _ = demo.responses
 
 

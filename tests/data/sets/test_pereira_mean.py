@@ -7,7 +7,7 @@ from refusals import refused
 from sklearn import linear_model, model_selection
 
 from jaxalign.data import datasets
-from jaxalign.data.sets import pereira_mean as adapter
+from jaxalign.data.sets import pereira_mean
 
 
 @pytest.fixture
@@ -15,24 +15,28 @@ def written(tmp_path, rng):
     return tmp_path, *published.language_network(tmp_path, rng)
 
 
+def adapter(root):
+    return pereira_mean.PereiraMean(root=root, verify=False)
+
+
 def test_sentences_and_their_responses(written):
     root, responses, _ = written
-    stimuli, found = (f(root, verify=False) for f in (adapter.stimuli, adapter.responses))
+    stimuli, found = adapter(root).stimuli(), adapter(root).responses()
     assert stimuli.stimulus_id == found.stimulus_id
     assert stimuli.stimulus_id[2:4] == ["243sentences.2", "384sentences.0"]
     assert stimuli.text[0] == "Bees, they say, fly."
     assert stimuli.passage[:4] == ["243sentences.1"] * 2 + ["243sentences.2", "384sentences.1"]
     np.testing.assert_array_equal(found.values[:, 0], responses)
-    groups = adapter.groups(root, verify=False)
+    groups = adapter(root).groups()
     assert groups["243sentences.0"] == groups["243sentences.2"] == "243sentences.bee"
 
 
 def activations(root):
     """Return the activations of each sentence, in the order of the file of responses."""
-    found = adapter.activations(root, "gpt2-layer12", verify=False)
+    found = adapter(root).activations("gpt2-layer12")
     assert found.layers == (12,)
     row = {name: i for i, name in enumerate(found.stimulus_id)}
-    ids = adapter.stimuli(root, verify=False).stimulus_id
+    ids = adapter(root).stimuli().stimulus_id
     return found.read()[0][[row[name] for name in ids]]
 
 
@@ -42,7 +46,7 @@ def test_activations_have_ids(written):
 
 
 def test_another_file_is_refused(written):
-    with refused(adapter.RESPONSES, "sentences must be 627", "found 5"):
+    with refused(pereira_mean.RESPONSES, "sentences must be 627", "found 5"):
         _ = datasets.find("pereira2018-mean", written[0]).responses
 
 
@@ -56,28 +60,28 @@ def test_another_file_is_refused(written):
     ],
 )
 def test_a_spoiled_table_is_refused(written, old, new, parts):
-    path = written[0] / adapter.RESPONSES
+    path = written[0] / pereira_mean.RESPONSES
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new.replace("They hum,", "They, hum.,"), 1))
     with refused(path, *parts):
-        adapter.stimuli(written[0], verify=False)
-        adapter.responses(written[0], verify=False)
+        adapter(written[0]).stimuli()
+        adapter(written[0]).responses()
 
 
 @pytest.mark.parametrize("cell,parts", [("nan", ["must be finite"]), ("x", ["response must hold"])])
 def test_a_response_that_is_no_number_is_refused(written, cell, parts):
-    path = written[0] / adapter.RESPONSES
+    path = written[0] / pereira_mean.RESPONSES
     lines = path.read_text().splitlines()
     lines[1] = f"{lines[1].rpartition(',')[0]},{cell}"
     path.write_text("\n".join(lines) + "\n")
     with refused(path, *parts):
-        adapter.responses(written[0], verify=False)
+        adapter(written[0]).responses()
 
 
 def test_spoiled_activations_are_refused(written):
     root, _, values = written
-    path, table = root / adapter.ACTIVATIONS, root / adapter.STIMULI
+    path, table = root / pereira_mean.ACTIVATIONS, root / pereira_mean.STIMULI
     content = path.read_bytes()
     path.write_bytes(content[:-3])
     with refused(path, "must be a whole .npy"):
@@ -101,20 +105,20 @@ def test_spoiled_activations_are_refused(written):
 
 
 def test_missing_activations_are_named(written):
-    (written[0] / adapter.ACTIVATIONS).unlink()
-    with refused(written[0] / adapter.ACTIVATIONS, "it is missing"):
+    (written[0] / pereira_mean.ACTIVATIONS).unlink()
+    with refused(written[0] / pereira_mean.ACTIVATIONS, "it is missing"):
         activations(written[0])
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with refused(tmp_path / adapter.RESPONSES, "it is missing"):
-        adapter.files(tmp_path, verify=False)
+    with refused(tmp_path / pereira_mean.RESPONSES, "it is missing"):
+        adapter(tmp_path).files()
 
 
 def test_the_real_activations_predict_the_real_responses(data_root):
     """Known from a computation apart: r about .37 over folds of whole topics, 0 for other rows."""
-    if not (data_root / adapter.RESPONSES).is_file():
-        pytest.skip(f"{data_root / adapter.RESPONSES} is not there")
+    if not (data_root / pereira_mean.RESPONSES).is_file():
+        pytest.skip(f"{data_root / pereira_mean.RESPONSES} is not there")
     found = datasets.find("pereira2018-mean", data_root)
     ids = found.responses.stimulus_id
     assert len(set(found.stimuli.passage)) == 168

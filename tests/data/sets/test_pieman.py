@@ -7,18 +7,19 @@ import scipy.io
 from refusals import refused
 
 from jaxalign.data import datasets
-from jaxalign.data.sets import pieman as adapter
+from jaxalign.data.sets import pieman
+from jaxalign.data.sets.pieman import PieMan
 
 
 def test_each_subject_has_all_nodes(tmp_path, rng):
     path, tables = published.pie_man(tmp_path, rng)
-    found = adapter.responses(tmp_path, verify=False)
+    found = PieMan(root=tmp_path, verify=False).responses()
     np.testing.assert_array_equal(found.values[:, 4:8], tables[1])
     assert found.subject == ["s01"] * 4 + ["s02"] * 4 + ["s03"] * 4
     assert found.target[4:6] == ["node001", "node002"]
     np.testing.assert_array_equal(found.time_s, [0, 1.5, 3, 4.5, 6, 7.5])
     assert found.tr_s == 1.5
-    assert adapter.files(tmp_path, verify=False) == [path]
+    assert PieMan(root=tmp_path).files() == [path]
 
 
 def test_it_has_no_stimuli(tmp_path, rng):
@@ -39,7 +40,7 @@ def test_a_truncated_file_is_refused(tmp_path, rng, kept):
     content = path.read_bytes()
     path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
     with refused(path, "must be a whole MATLAB file"):
-        adapter.responses(tmp_path, verify=False)
+        PieMan(root=tmp_path, verify=False).responses()
 
 
 @pytest.mark.parametrize(
@@ -50,47 +51,47 @@ def test_a_table_of_another_size_is_named(tmp_path, rng, shape, parts):
     tables = [rng.normal(size=(6, 4)), rng.normal(size=shape)]
     path, _ = published.pie_man(tmp_path, rng, tables=tables)
     with refused(path, "weights{2} must be numbers in TRs x nodes as the first", parts):
-        adapter.responses(tmp_path, verify=False)
+        PieMan(root=tmp_path, verify=False).responses()
 
 
 def test_text_in_the_place_of_a_table_is_refused(tmp_path, rng):
     path, _ = published.pie_man(tmp_path, rng, tables=[np.array(["a", "b"]), rng.normal(size=(2,))])
     with refused(path, "weights{1} must be numbers"):
-        adapter.responses(tmp_path, verify=False)
+        PieMan(root=tmp_path, verify=False).responses()
 
 
 def test_another_variable_is_refused(tmp_path, rng):
     path, tables = published.pie_man(tmp_path, rng)
     scipy.io.savemat(path, {"data": tables[0]})
     with refused(path, "must hold the variable 'weights', found ['data']"):
-        adapter.responses(tmp_path, verify=False)
+        PieMan(root=tmp_path, verify=False).responses()
     scipy.io.savemat(path, {"weights": tables[0]})
     with refused(path, "weights must be a cell array", "float32 of shape (6, 4)"):
-        adapter.responses(tmp_path, verify=False)
+        PieMan(root=tmp_path, verify=False).responses()
 
 
 def test_nan_and_copies_are_named(tmp_path, rng):
     tables = [rng.normal(size=(6, 4)) for _ in range(3)]
     path, _ = published.pie_man(tmp_path, rng, tables=[*tables, tables[1]])
     with refused(path, "two subjects must differ: those of 's02' and 's04' are identical"):
-        adapter.responses(tmp_path, verify=False)
+        PieMan(root=tmp_path, verify=False).responses()
     tables[2][3:, 1] = np.nan
     cells = np.empty((1, 3), dtype=object)
     cells[0, :] = tables
     scipy.io.savemat(path, {"weights": cells})
     with refused(path, "must be finite, found 3", "nan at sample 3 of subject 's03'"):
-        adapter.responses(tmp_path, verify=False)
+        PieMan(root=tmp_path, verify=False).responses()
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with refused(tmp_path / adapter.FILE, "it is missing"):
-        adapter.responses(tmp_path, verify=False)
+    with refused(tmp_path / pieman.FILE, "it is missing"):
+        PieMan(root=tmp_path, verify=False).responses()
 
 
 def test_the_real_file(data_root):
     """People who hear the same story resemble the mean of the others."""
-    if not (data_root / adapter.FILE).is_file():
-        pytest.skip(f"{data_root / adapter.FILE} is not there")
+    if not (data_root / pieman.FILE).is_file():
+        pytest.skip(f"{data_root / pieman.FILE} is not there")
     found = datasets.find("pieman", data_root).responses
     assert found.values.shape == (300, 3600)
     cube = found.values.reshape(300, 36, 100)

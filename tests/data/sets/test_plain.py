@@ -146,7 +146,7 @@ def test_lines_of_another_length_than_the_header_are_refused(make_folder, lines)
 
 def test_a_table_without_stimuli_is_refused(make_folder):
     folder = make_folder("stimulus_id,text,passage\n")
-    with refused(folder / "stimuli.csv", "at least one word or sentence"):
+    with refused(folder / "stimuli.csv", "at least one sentence"):
         _ = read(folder).stimuli
 
 

@@ -23,16 +23,20 @@ def copy(tmp_path, rng):
     return harry_potter(tmp_path, rng)
 
 
+def adapter(root, **options):
+    return wehbe2014.Wehbe2014(root=root, **({"subjects": BOTH} | options))
+
+
 def responses(folder):
-    return wehbe2014.responses(folder.parent, subjects=BOTH)
+    return adapter(folder.parent).responses()
 
 
 def stimuli(folder):
-    return wehbe2014.stimuli(folder.parent, subjects=BOTH)
+    return adapter(folder.parent).stimuli()
 
 
 def test_words_are_read_with_times_and_runs(whole):
-    found = wehbe2014.stimuli(whole, subjects=BOTH)
+    found = adapter(whole).stimuli()
     assert len(found) == 5176
     assert found.text[:2] == ["word0", "word1"]
     assert found.unit == "word"
@@ -45,7 +49,7 @@ def test_words_are_read_with_times_and_runs(whole):
 
 
 def test_samples_keep_the_time_that_they_had_before_trimming(whole):
-    found = wehbe2014.responses(whole, subjects=BOTH)
+    found = adapter(whole).responses()
     assert found.values.shape == (1211, 6)
     lengths = {run: found.run.count(run) for run in dict.fromkeys(found.run)}
     assert lengths == {"run-1": 291, "run-2": 303, "run-3": 302, "run-4": 315}
@@ -62,7 +66,7 @@ def test_samples_keep_the_time_that_they_had_before_trimming(whole):
 
 
 def test_four_words_fall_into_every_sample_while_words_are_shown(whole):
-    words, found = (f(whole, subjects=BOTH) for f in (wehbe2014.stimuli, wehbe2014.responses))
+    words, found = adapter(whole).stimuli(), adapter(whole).responses()
     counted = samples.from_stimuli(np.ones((len(words), 1)), words, found, method="sum", lead=4)
     per_sample = counted.values[counted.recorded, 0]
     # Words end 300 or so TRs after a run's start, some of them before the last sample kept.
@@ -105,7 +109,7 @@ def test_a_missing_and_a_truncated_file_are_named(copy, name):
 
 def test_an_unknown_subject_is_refused(whole):
     with refused("wehbe2014: subjects must be among F, H", "'G'"):
-        wehbe2014.responses(whole, subjects=("G",))
+        adapter(whole, subjects=("G",))
 
 
 @pytest.mark.parametrize(
@@ -203,5 +207,5 @@ def test_nan_is_left_out_throughout_and_refused_in_part(copy):
     write_npy(path, values)
     with refused(path, "subject 'H' must be finite: 1 targets", "run run-2", "brain/H.2"):
         responses(copy)
-    found = wehbe2014.responses(copy.parent, subjects=BOTH, nan="leave_out")
+    found = adapter(copy.parent, nan="leave_out").responses()
     assert found.target == ["F.0", "F.1", "F.2", "H.0"]
