@@ -18,7 +18,9 @@ from jaxalign.io import run_dir
 from jaxalign.literature import properties, property_sources, protocols, published
 from jaxalign.reporting import findings
 from jaxalign.reporting.charts import Chart
+from jaxalign.reporting.page import PAGE, Page
 from jaxalign.reporting.run import build
+from jaxalign.reporting.run.contents import Contents
 
 FILES = "files.json"  # names of what a report has written, which the next one replaces
 
@@ -108,8 +110,8 @@ def report(
     elif compare:
         raise InputError(f"compare needs models, whose properties are known: got {compare} alone.")
     names = [x for x in dict.fromkeys(rows.protocol) if x in protocols.PROTOCOLS]
-    made = build.build(
-        rows,
+    contents = Contents(
+        scores=rows,
         models=known,
         found=found,
         instruction=options.instruction,
@@ -122,6 +124,7 @@ def report(
         },
         provenance=_provenance(rows),
     )
+    made = build.build(contents)
     files = _write(made, rows, folder)
     return WrittenReport(
         title=made.title,
@@ -129,7 +132,7 @@ def report(
         summary=made.summary,
         tables=made.tables,
         charts=made.charts,
-        page=folder / build.PAGE,
+        page=folder / PAGE,
         files=files,
     )
 
@@ -215,7 +218,7 @@ def _provenance(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _write(made: build.Report, rows: pd.DataFrame, folder: pathlib.Path) -> list[str]:
+def _write(made: Page, rows: pd.DataFrame, folder: pathlib.Path) -> list[str]:
     """Write a report, and remove what one before has left there."""
     run_dir.check_writable(folder)
     index = folder / FILES

@@ -15,17 +15,18 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import properties, protocols, published
 from jaxalign.reporting import findings
 from jaxalign.reporting.findings import instructions
+from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.run import brain, build, exports
+from jaxalign.reporting.run.contents import Contents, Instructions
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 12
-SUMMARY = build.SUMMARY
 ROWS = "rows.parquet"  # as the encode and collect stages name them
 PARTITION = "partition.parquet"
 SIGNIFICANCE = "significance.parquet"
 PROPERTIES = "properties.parquet"
 TARGETS = "targets.parquet"  # of the encode stage; only where targets have coordinates
-TOLD = ("targets", "partition")  # tables of the simulation of instructions
+SIMULATED = ("targets", "partition")  # tables of the simulation of instructions
 INSTRUCTIONS = "oota2025/instructions"  # their texts and short names
 MOST_VIEWS = 6  # of brains, half a second each
 
@@ -125,8 +126,8 @@ def _report(config: Config, seed: int, planted: Artefact | None, artefact: Artef
     alignments = [x.facts()["alignment"] for x in encoded]
     names = [x for x in dict.fromkeys(rows.protocol) if x in protocols.PROTOCOLS]
     figures, not_drawn = _brains(encoded)
-    report = build.build(
-        rows,
+    contents = Contents(
+        scores=rows,
         models=models,
         found=found,
         partition=_read(kinds["partition"], PARTITION) if kinds["partition"] else None,
@@ -140,10 +141,10 @@ def _report(config: Config, seed: int, planted: Artefact | None, artefact: Artef
         folds=_folds(encoded[0].settings) if encoded else "outer folds",
         figures=figures,
         not_drawn=not_drawn,
-        told=[*_asked(rows), *_simulated(kinds["instructions"])],
+        instructions=[*_asked(rows), *_simulated(kinds["instructions"])],
         provenance=_provenance(rows, artefact),
     )
-    files = report.write(artefact.path)
+    files = build.build(contents).write(artefact.path)
     done = {"num_rows": len(rows), "files": [*files, "scores.parquet"]}
     if config.track:
         problem = exports.track(
@@ -187,11 +188,11 @@ def _brains(encoded: Sequence[Artefact]) -> tuple[list[tuple[str, bytes]], list[
             if reason := brain.why_not(own):
                 reasons.append(f"{name}: {reason}")
             elif len(drawn) < MOST_VIEWS:
-                told = f" asked {own.instruction.iloc[0]!r}" if own.instruction.iloc[0] else ""
+                asked = f" asked {own.instruction.iloc[0]!r}" if own.instruction.iloc[0] else ""
                 metric = own.metric.iloc[0].replace("_", " ")
                 text = (
                     f"Glass brain from the left, the front, the right and above: {metric} of "
-                    f"{model}{told} for {own.score.notna().sum()} targets of "
+                    f"{model}{asked} for {own.score.notna().sum()} targets of "
                     f"{own.subject.nunique()} subjects on {dataset}, where each lies, the layer "
                     "chosen inside the training data."
                 )
@@ -201,7 +202,7 @@ def _brains(encoded: Sequence[Artefact]) -> tuple[list[tuple[str, bytes]], list[
     return drawn, reasons
 
 
-def _asked(rows: pd.DataFrame) -> list[build.Told]:
+def _asked(rows: pd.DataFrame) -> list[Instructions]:
     """Return what is found of the run's models that were given several instructions, if any."""
     asked, left_out = instructions.asked(rows)
     if asked.empty and not left_out:
@@ -216,7 +217,7 @@ def _asked(rows: pd.DataFrame) -> list[build.Told]:
             "chosen inside the training data.",
             f"Instructions: {_texts(labels)}.",
         ]
-    return [build.Told(instructions.of_run(asked, labels=labels), [*notes, *left_out])]
+    return [Instructions(instructions.of_run(asked, labels=labels), [*notes, *left_out])]
 
 
 def _codes(texts: pd.Series) -> dict[str, str]:
@@ -237,14 +238,14 @@ def _texts(labels: Mapping[str, str]) -> str:
     return "; ".join(f"{code}: {text!r}" for text, code in labels.items())
 
 
-def _simulated(artefacts: Sequence[Artefact]) -> list[build.Told]:
+def _simulated(artefacts: Sequence[Artefact]) -> list[Instructions]:
     """Return what instructions give in the simulation of them, and that it is one."""
     if not artefacts:
         return []
     [simulated] = artefacts
     settings = simulated.settings
     labels = {text: code for code, text in settings["texts"].items()}
-    parts = [rows_lib.read_table(simulated.path / name) for name in TOLD]
+    parts = [rows_lib.read_table(simulated.path / name) for name in SIMULATED]
     found = instructions.of_run(_read([simulated], ROWS), *parts, labels=labels)
     planted = simulated_instructions.describe(*(settings[x] for x in ("rois", "planted", "beside")))
     lead = "This is a SIMULATION: no model was asked anything and no brain was recorded."
@@ -252,7 +253,7 @@ def _simulated(artefacts: Sequence[Artefact]) -> list[build.Told]:
         f"{lead} Responses were planted: {planted}. To find that again shows that the method "
         "works, and nothing about brains."
     )
-    return [build.Told(found, [note, f"Instructions of the simulation: {_texts(labels)}."], lead)]
+    return [Instructions(found, [note, f"Instructions of the simulation: {_texts(labels)}."], lead)]
 
 
 def _folds(settings: Mapping[str, object]) -> str:

@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 from score_rows import NAN, study
 
-from jaxalign.reporting import charts
+from jaxalign.reporting import charts, page
 from jaxalign.reporting.charts import models as charts_models
 from jaxalign.reporting.charts import parts as charts_parts
 from jaxalign.reporting.charts import rois as charts_rois
-from jaxalign.reporting.run import build
 
 MODELS = pd.DataFrame(
     {
@@ -125,10 +124,10 @@ def test_venn_areas_are_the_parts():
 
 def test_latex_is_escaped_and_has_rules():
     table = pd.DataFrame({"best_model": ["a_b & 50%"], "score": [NAN], "n": [3]})
-    text = build.latex(table, "x")
+    text = page.latex(table, "x")
     assert r"a\_b \& 50\%" in text and r"\toprule" in text and "best model" in text
     assert "--" in text and "nan" not in text.lower()
 
 
 def test_files_have_names_that_files_can_have():
-    assert build.file_name("layers_org/model b") == "layers_org_model_b"
+    assert page.file_name("layers_org/model b") == "layers_org_model_b"

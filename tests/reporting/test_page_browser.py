@@ -12,7 +12,9 @@ from score_rows import frame, row
 from jaxalign.literature import properties, published
 from jaxalign.reporting import findings
 from jaxalign.reporting.findings import instructions
+from jaxalign.reporting.page import PAGE
 from jaxalign.reporting.run import build
+from jaxalign.reporting.run.contents import Contents, Instructions
 
 pytestmark = pytest.mark.slow
 CONTROLS = ("untrained", "shifted", "word_rate", "word_length", "length", "position")
@@ -29,9 +31,11 @@ def papers(tmp_path_factory):
     options = findings.Options(paper="aw2024", apart=("GPT2",), num_resamples=99)
     found = findings.of_run(rows, models, options, tables)
     folder = tmp_path_factory.mktemp("papers")
-    report = build.build(rows, models=models, found=found, title="Published", provenance="none")
+    report = build.build(
+        Contents(scores=rows, models=models, found=found, title="Published", provenance="none")
+    )
     report.write(folder)
-    return folder / build.PAGE
+    return folder / PAGE
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +54,9 @@ def encoded(tmp_path_factory):
                         folds = (rng.normal(0.1 + 0.1 * (name == model), 0.05, 6)).tolist()
                         rows.append(row(name, subject, roi, layer, folds, **changes))
     folder = tmp_path_factory.mktemp("encoded")
-    report = build.build(frame(rows), title="Encoded", provenance="none")
+    report = build.build(Contents(scores=frame(rows), title="Encoded", provenance="none"))
     report.write(folder)
-    return folder / build.PAGE
+    return folder / PAGE
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +70,11 @@ def asked(tmp_path_factory):
     ]
     folder = tmp_path_factory.mktemp("asked")
     kept, _ = instructions.asked(frame(rows))
-    told = [build.Told(instructions.of_run(kept), ["net was asked twice.", "Instructions: two."])]
-    build.build(frame(rows), instruction="Count.", title="Asked", told=told).write(folder)
-    return folder / build.PAGE
+    told = [Instructions(instructions.of_run(kept), ["net was asked twice.", "Instructions: two."])]
+    build.build(
+        Contents(scores=frame(rows), instruction="Count.", title="Asked", instructions=told)
+    ).write(folder)
+    return folder / PAGE
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +83,7 @@ def oota(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("oota")
     done = command.call("oota2025_findings.py", workdir)
     assert done.returncode == 0, done.stderr
-    return workdir / "report" / build.PAGE
+    return workdir / "report" / PAGE
 
 
 def cells(view, column: int) -> list[str]:

@@ -7,6 +7,7 @@ from score_rows import NAN, frame, row, study
 
 from jaxalign.reporting.findings import instructions
 from jaxalign.reporting.run import build
+from jaxalign.reporting.run.contents import Contents, Instructions
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def two():
         other[name] = [[*values, values[-1]] for values in other[name]]
     other["score"] += 0.2
     other["fold_scores"] = [[x + 0.2 for x in values] for values in other.fold_scores]
-    return build.build(pd.concat([study(), other]))
+    return build.build(Contents(scores=pd.concat([study(), other])))
 
 
 def test_data_sets_have_charts_of_their_own(two):
@@ -33,17 +34,17 @@ def test_data_sets_have_charts_of_their_own(two):
 
 def test_the_lead_is_of_one_data_set(two):
     assert two.lead.startswith("On toy, net predicts LATL best: mean r over 3 subjects 0.310 [")
-    assert two.page.count("<td>other</td>") > 2  # a table of several says which
+    assert two.html.count("<td>other</td>") > 2  # a table of several says which
 
 
 def test_the_lead_says_nothing_that_is_undefined():
     rows = study(group=False, ceiling=NAN)
-    lead = build.build(rows).lead
+    lead = build.build(Contents(scores=rows)).lead
     assert "ceiling" not in lead and "group" not in lead and "nan" not in lead
     one_fold = [row("net", f"s{i}", "LATL", 0, [0.3], num_layers=0) for i in range(3)]
-    assert "nan" not in build.build(frame(one_fold)).lead
+    assert "nan" not in build.build(Contents(scores=frame(one_fold))).lead
     nothing = study().assign(score=NAN, fold_scores=[np.full(2, NAN)] * len(study()))
-    assert "nan" not in build.build(nothing).lead
+    assert "nan" not in build.build(Contents(scores=nothing)).lead
 
 
 def asked(*models):
@@ -60,8 +61,10 @@ def asked(*models):
 def test_models_that_were_asked_are_told_apart():
     rows, left_out = instructions.asked(asked("net", "net2"))
     assert left_out == [] and set(rows.model) == {"net", "net2"}
-    told = [build.Told(instructions.of_run(rows), ["Both were asked."])]
-    charts = build.build(asked("net", "net2"), instruction="a", told=told).charts
+    told = [Instructions(instructions.of_run(rows), ["Both were asked."])]
+    charts = build.build(
+        Contents(scores=asked("net", "net2"), instruction="a", instructions=told)
+    ).charts
     own = [chart for name, chart in charts.items() if name.startswith("winners")]
     assert [x.title.partition(": ")[2] for x in own] == ["net on toy", "net2 on toy"]
     assert [x.alt.partition(". ")[0] for x in own] == ["net on toy", "net2 on toy"]
@@ -78,5 +81,5 @@ def test_instructions_that_were_scored_otherwise_are_not_compared(name, said):
     assert left_out == [
         f"Instructions of net on toy are not compared, as their scores differ in {said} too."
     ]
-    whole = build.build(rows, instruction="a")
+    whole = build.build(Contents(scores=rows, instruction="a"))
     assert len(whole.tables["rois"]) == 4

@@ -1,15 +1,11 @@
 """Score rows and what is known of models -> a report: tables, charts, one page, a summary."""
 
-import pathlib
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
 import pandas as pd
 
 from jaxalign.io import rows as rows_lib
-from jaxalign.io import run_dir
-from jaxalign.reporting import charts, html, tables
+from jaxalign.reporting import charts, tables
 from jaxalign.reporting.charts import Chart
 from jaxalign.reporting.charts import instructions as charts_instructions
 from jaxalign.reporting.charts import models as charts_models
@@ -17,168 +13,64 @@ from jaxalign.reporting.charts import parts as charts_parts
 from jaxalign.reporting.charts import rois as charts_rois
 from jaxalign.reporting.findings import Found
 from jaxalign.reporting.findings import model_scores as scores_lib
-from jaxalign.reporting.run import comparisons, inference, methods, sections, summary
+from jaxalign.reporting.page import Page, file_name
+from jaxalign.reporting.run import comparisons, inference, sections, summary
+from jaxalign.reporting.run.contents import Contents, Instructions
 
-SUMMARY = "summary.txt"
-PAGE = "index.html"
 # Tables of many rows, which nobody prints.
-_NOT_PRINTED = ("scores", "partition", "permutations", "profiles", "model_scores", "model_rois")
-_LONG_TABLE = 40  # rows, from which a table goes over several pages
+_UNPRINTED = ("scores", "partition", "permutations", "profiles", "model_scores", "model_rois")
 _MOST_NETWORKS = 6  # that have a chart of their layers each
 _MOST_NAMES = 6  # of data sets at the top
 
 
-class Told(NamedTuple):
-    """What was found of models that were given several instructions."""
+def build(contents: Contents) -> Page:
+    """Make the report of a run.
 
-    tables: Mapping[str, pd.DataFrame]  # as `reporting.findings.instructions.of_run` gives them
-    notes: Sequence[str]  # what to know of them; the first before all numbers
-    lead: str = ""  # a sentence before the alternative text of each chart
-
-
-class Report(NamedTuple):
-    """What a run found."""
-
-    title: str
-    lead: str
-    summary: str
-    tables: Mapping[str, pd.DataFrame]  # by the names of their files
-    charts: Mapping[str, Chart]
-    page: str  # HTML
-
-    def write(self, folder: pathlib.Path) -> list[str]:
-        """Write each table as CSV and LaTeX, each chart as SVG and PDF, the page and the summary.
-
-        Each file is seen whole or not at all.
-
-        Args:
-          folder: which exists.
-
-        Returns:
-          Names of the files.
-        """
-        files = {SUMMARY: self.summary.encode(), PAGE: self.page.encode()}
-        for name, table in self.tables.items():
-            files[f"{name}.csv"] = table.to_csv(index=False).encode()
-            if name not in _NOT_PRINTED and len(table):
-                files[f"{name}.tex"] = latex(table, name).encode()
-        for name, chart in self.charts.items():
-            drawn = charts.svg(chart)
-            files[f"{file_name(name)}.svg"] = drawn
-            files[f"{file_name(name)}.pdf"] = charts.pdf(drawn)
-        for name, data in files.items():
-            run_dir.write_atomic(folder / name, data)
-        return list(files)
-
-
-def file_name(name: str) -> str:
-    """Return a name that a file can have; models may be named with a slash."""
-    return re.sub(r"[^\w.+-]", "_", name)
-
-
-def latex(table: pd.DataFrame, label: str) -> str:
-    """Return a table for LaTeX with booktabs, everything in it escaped.
-
-    Args:
-      table: of numbers and text; numbers have three digits.
-      label: for references, after "tab:".
+    Raises:
+      InputError: if a model was scored in several ways.
     """
-    named = html.whole(table).rename(columns=lambda x: str(x).replace("_", " "))
-    return named.to_latex(
-        index=False,
-        escape=True,
-        float_format=html.cell,
-        formatters={name: html.cell for name in named if named[name].dtype == object},
-        na_rep="--",
-        longtable=len(table) > _LONG_TABLE,
-        label=f"tab:{label}",
-    ).replace("–", "--")
-
-
-def build(
-    scores: pd.DataFrame,
-    *,
-    models: pd.DataFrame | None = None,
-    found: Found | None = None,
-    partition: pd.DataFrame | None = None,
-    significance: pd.DataFrame | None = None,
-    alignments: Sequence[Mapping[str, object]] = (),
-    instruction: str = "",
-    title: str = "Brain alignment",
-    left_out: Sequence[str] = (),
-    planted: Mapping[str, Any] | None = None,
-    descriptions: Mapping[str, str] | None = None,
-    folds: str = "outer folds",
-    figures: Sequence[tuple[str, bytes]] = (),
-    not_drawn: Sequence[str] = (),
-    told: Sequence[Told] = (),
-    provenance: str = "",
-) -> Report:
-    """Make a report of score rows, with folds or published, and of what else is there.
-
-    Args:
-      scores: rows in the schema of `io.rows`; none where there are instructions alone.
-      models: properties, one row per model (index `model`), as `literature.properties.wide` gives
-      them. found: findings about them, as `findings.of_run` gives them.
-      partition: rows of what models explain beyond controls.
-      significance: rows of permutation tests.
-      alignments: the one score of the protocol over all subjects, of each model.
-      instruction: whose scores count where a model was given several; see `tables.main_way`.
-      title: of the page.
-      left_out: subjects without a score.
-      planted: settings of a simulation: model, layer, noise_sd.
-      descriptions: sentences for each named protocol.
-      folds: what the outer folds of nested ridge are, for the methods.
-      figures: views of the brain: alternative text, SVG.
-      not_drawn: sentences on views that cannot be.
-      told: what instructions give: of models in `scores`, and of others.
-      provenance: preformatted text.
-    """
+    scores, models, found = contents.scores, contents.models, contents.found
     with_folds = scores[scores.fold_scores.map(len) > 0]
-    folded = tables.main_way(with_folds, instruction=instruction)
-    made = _of_folds(folded) if len(folded) else {}
-    made = {"scores": scores.drop(columns=[*rows_lib.LISTS, "versions"])} | made
-    made |= _of_rows(alignments, partition, significance)
+    folded = tables.main_way(with_folds, instruction=contents.instruction)
+    made = {"scores": scores.drop(columns=[*rows_lib.LISTS, "versions"])}
+    made |= _of_folds(folded) if len(folded) else {}
+    made |= _of_rows(contents)
     made |= _of_models(scores, models, found) if len(scores) else {}
     remarks = summary.of_findings(found) if found is not None else []
-    remarks += summary.remarks(folded, left_out, planted, made["layers"]) if len(folded) else []
+    if len(folded):
+        remarks += summary.remarks(folded, contents.left_out, contents.planted, made["layers"])
     if other := len(with_folds) - len(folded):
-        asked = f"the instruction {instruction!r}" if instruction else "no instruction"
+        asked = f"the instruction {contents.instruction!r}"
         remarks.append(
             "Models that were scored in several ways stand in the tables of regions and layers "
-            f"with {asked} and with all of their units: {other} of {len(with_folds)} scores are "
-            "not there."
+            f"with {asked if contents.instruction else 'no instruction'} and with all of their "
+            f"units: {other} of {len(with_folds)} scores are not there."
         )
     remarks += _remarks(scores, models, found)
     drawn = _charts(folded, made, models)
-    made |= _of_instructions(told)
-    for source in told:
+    made |= _of_instructions(contents.instructions)
+    for source in contents.instructions:
         charted = charts_instructions.of_run(source.tables, lead=source.lead)
         drawn |= {chart.name: chart for chart in charted}
         remarks.append(f"Instructions: {source.notes[0]}")
     lead = summary.lead(folded.dataset.iloc[0], made) if len(folded) else ""
-    lead = lead or (summary.lead_of_models(scores, found) if len(scores) else "")
-    methods_text = methods.paragraphs(
-        scores, descriptions=descriptions or {}, folds=folds, has_findings=found is not None
+    return Page(
+        title=contents.title,
+        lead=lead or (summary.lead_of_models(scores, found) if len(scores) else ""),
+        sections=sections.of_run(contents, made, drawn, remarks),
+        tables=made,
+        summary=summary.text(contents.title, remarks, made),
+        provenance=contents.provenance,
+        tiles=_tiles(scores, made),
+        unprinted=_UNPRINTED,
     )
-    parts = sections.of_run(
-        made,
-        drawn,
-        remarks=remarks,
-        methods=methods_text,
-        figures=figures,
-        not_drawn=not_drawn,
-        told=[source.notes for source in told],
-    )
-    page = html.page(title, lead, parts, provenance, _tiles(scores, made))
-    return Report(title, lead, summary.text(title, remarks, made), made, drawn, page)
 
 
-def _of_instructions(told: Sequence[Told]) -> dict[str, pd.DataFrame]:
+def _of_instructions(sources: Sequence[Instructions]) -> dict[str, pd.DataFrame]:
     """Put the tables of the same name one below the other; each names its data set and model."""
-    names = dict.fromkeys(name for source in told for name in source.tables)
+    names = dict.fromkeys(name for source in sources for name in source.tables)
     return {
-        name: pd.concat([x.tables[name] for x in told if name in x.tables], ignore_index=True)
+        name: pd.concat([x.tables[name] for x in sources if name in x.tables], ignore_index=True)
         for name in names
     }
 
@@ -194,16 +86,16 @@ def _of_folds(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def _of_rows(alignments, partition, significance) -> dict[str, pd.DataFrame]:
+def _of_rows(contents: Contents) -> dict[str, pd.DataFrame]:
     found = {}
-    if alignments:
-        found["alignment"] = pd.DataFrame(list(alignments))
-    if partition is not None:
-        found["partition"] = partition.drop(columns="versions")
-        found["beyond"] = tables.beyond_controls(partition)
-    if significance is not None:
-        found["permutations"] = significance.drop(columns="versions")
-        found["significance"] = inference.significance(significance)
+    if contents.alignments:
+        found["alignment"] = pd.DataFrame(list(contents.alignments))
+    if contents.partition is not None:
+        found["partition"] = contents.partition.drop(columns="versions")
+        found["beyond"] = tables.beyond_controls(contents.partition)
+    if contents.significance is not None:
+        found["permutations"] = contents.significance.drop(columns="versions")
+        found["significance"] = inference.significance(contents.significance)
     return found
 
 
@@ -339,7 +231,7 @@ def _remarks(scores: pd.DataFrame, models: pd.DataFrame | None, found: Found | N
             f"Nothing is known of {len(unknown)} of {len(networks)} models, which are in no "
             f"comparison that needs their properties: {', '.join(unknown)}."
         )
-    published = scores[scores.protocol.str.startswith(methods.PUBLISHED)]
+    published = scores[scores.protocol.str.startswith(rows_lib.PUBLISHED)]
     if len(published):
         names = ", ".join(dict.fromkeys(published.protocol))
         said.append(

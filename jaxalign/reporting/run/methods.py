@@ -1,13 +1,13 @@
 """What was done, in paragraphs that one could put in a paper, with the works that they name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from jaxalign.io import rows as rows_lib
+from jaxalign.reporting.run.contents import Contents
 
 NESTED_RIDGE = "nested-ridge"
-PUBLISHED = rows_lib.PUBLISHED
 
 # Cited as "(key)"; a work is listed where a paragraph names it.
 REFERENCES = {
@@ -54,36 +54,24 @@ _DATASETS = {
 _PAPERS = {"aw2024": "Aw et al., 2023", "oota2025": "Oota et al., 2025"}
 
 
-def paragraphs(
-    rows: pd.DataFrame,
-    *,
-    descriptions: Mapping[str, str],
-    folds: str = "outer folds",
-    has_findings: bool = False,
-) -> list[str]:
-    """Say what was done: a paragraph for each protocol, one for the comparisons, and the works.
-
-    Args:
-      rows: score rows.
-      descriptions: sentences for each named protocol that is in the rows.
-      folds: what the outer folds of nested ridge are.
-      has_findings: whether models are compared.
-    """
+def paragraphs(contents: Contents) -> list[str]:
+    """Say what was done: a paragraph for each protocol, one for the comparisons, and the works."""
+    rows = contents.scores
     found = [_data(rows)]
     for name, own in rows.groupby("protocol", sort=False):
         name = str(name)
-        if name.startswith(PUBLISHED):
-            found.append(_published(name.removeprefix(PUBLISHED), own))
+        if name.startswith(rows_lib.PUBLISHED):
+            found.append(_published(name.removeprefix(rows_lib.PUBLISHED), own))
         elif name == NESTED_RIDGE:
-            found.append(_nested(own, folds))
+            found.append(_nested(own, contents.folds))
         else:
             row = own.iloc[0]
-            said = descriptions.get(name, f"Protocol {name}.")
+            said = contents.descriptions.get(name, f"Protocol {name}.")
             found.append(
                 f"{row.num_samples} samples; context {row.context}, tokens pooled by "
                 f"{row.pooling}. {said} Folds {row.folds_hash}."
             )
-    if has_findings:
+    if contents.found is not None:
         found.append(
             "Models were compared by percent gain of each tuned model over the model it was made "
             "from, with Wilcoxon's signed-rank test (Wilcoxon, 1945) and intervals from resampled "

@@ -8,7 +8,8 @@ from jaxalign.reporting import findings as findings_lib
 from jaxalign.reporting import html
 from jaxalign.reporting.charts import Chart
 from jaxalign.reporting.html import Section
-from jaxalign.reporting.run import comparisons, summary
+from jaxalign.reporting.run import comparisons, methods, summary
+from jaxalign.reporting.run.contents import Contents
 
 _MODELS = (
     "Each model with what is known of it, and its score on each data set: raw, not divided by a "
@@ -33,26 +34,18 @@ _ROWS_CHECKS = (
 
 
 def of_run(
+    contents: Contents,
     tables: Mapping[str, pd.DataFrame],
     charts: Mapping[str, Chart],
-    *,
     remarks: Sequence[str],
-    methods: Sequence[str],
-    figures: Sequence[tuple[str, bytes]] = (),
-    not_drawn: Sequence[str] = (),
-    told: Sequence[Sequence[str]] = (),
 ) -> list[Section]:
     """Return the sections that have something in them.
 
     Args:
+      contents: what the report is made of.
       tables: the report's, by name.
       charts: likewise.
       remarks: what to know first.
-      methods: paragraphs.
-      figures: views of the brain: alternative text, SVG.
-      not_drawn: sentences on views that cannot be.
-      told: what to know of the instructions that models were given: of each source a sentence
-        to read before its numbers, and others.
     """
     pick = lambda *starts: [x for name, x in charts.items() if name.startswith(starts)]
     parts = [
@@ -63,7 +56,7 @@ def of_run(
         _models(tables),
         Section("Alignment and properties of models", charts=pick("scatter_")),
         Section("Instruction tuning", charts=pick("pairs")),
-        Section("Brain views", text=not_drawn, figures=figures),
+        Section("Brain views", text=contents.not_drawn, figures=contents.figures),
         Section(
             "Regions",
             tables=_one(tables, "rois", summary.GROUP_AND_SUBJECTS + _OPTIMISTIC),
@@ -82,8 +75,8 @@ def of_run(
             tables=_one(tables, "beyond", summary.BEYOND),
             charts=pick("beyond"),
         ),
-        _instructions(tables, pick("winners_", "shares_", "instruction_", "venn_"), told),
-        Section("Methods", text=methods),
+        _instructions(tables, pick("winners_", "shares_", "instruction_", "venn_"), contents),
+        Section("Methods", text=methods.paragraphs(contents)),
     ]
     return [x for x in parts if x.text or x.tables or x.figures or x.charts]
 
@@ -180,7 +173,7 @@ def _controls(tables: Mapping[str, pd.DataFrame]) -> Section:
 
 
 def _instructions(
-    tables: Mapping[str, pd.DataFrame], charts: Sequence[Chart], told: Sequence[Sequence[str]]
+    tables: Mapping[str, pd.DataFrame], charts: Sequence[Chart], contents: Contents
 ) -> Section:
     won = tables.get("instruction_winners", pd.DataFrame())
     if len(won):
@@ -192,8 +185,8 @@ def _instructions(
         alike = [x for x in ("dataset", "model") if won[x].nunique() == 1]
         won = won.drop(columns=alike)
     shown = [(_WINNERS, won)] if len(won) else []
-    first = [notes[0] for notes in told]
-    others = [note for notes in told for note in notes[1:]]
+    first = [source.notes[0] for source in contents.instructions]
+    others = [note for source in contents.instructions for note in source.notes[1:]]
     return Section("Instructions", text=first, notes=others, charts=charts, tables=shown)
 
 
