@@ -23,11 +23,12 @@ from jaxalign.core.solver import cv
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
+from jaxalign.reporting import page as page_lib
+from jaxalign.reporting.page import SUMMARY
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
 ROWS = "rows.csv"
-SUMMARY = "summary.txt"
 SEARCHES = ("adaptive", "grid")
 AXES = {"n": "n", "p": "p", "v": "v", "a": "num_alphas", "k": "num_folds"}
 # Two best inner errors closer than this, relative to the best: either penalty will do.
@@ -184,9 +185,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         workdir=job.workdir,
         stage="bench",
         name="summary",
-        settings={"version": VERSION, "names": [*config.cases, *config.sweeps]},
+        settings={
+            "version": VERSION,
+            "page": page_lib.VERSION,
+            "names": [*config.cases, *config.sweeps],
+        },
         inputs=tuple(step.artefact for step in steps),
-        cost="table and figures",
+        cost="tables, charts, page",
         latest_only=True,
     )
     steps.append(Step(artefact=artefact, make=_summarize, shows=SUMMARY))
@@ -409,19 +414,8 @@ def _summarize(artefact: Artefact) -> dict:
     cases = [frame for x, frame in parts if "case" in x.settings]
     sweeps = [frame for x, frame in parts if "sweep" in x.settings]
     machines = {json.dumps(x.settings["machine"]) for x, _ in parts}
-    assert len(machines) <= 1  # all were planned in one process
-    files: dict[str, bytes] = {}
-    text = [tables.heading(json.loads(x)) for x in machines]
-    if cases:
-        rows = pd.concat(cases, ignore_index=True)
-        files["cases.csv"] = rows.to_csv(index=False).encode()
-        text += [tables.cases(rows), *tables.disturbed(rows), *tables.remarks(rows)]
-    for frame in sweeps:
-        name = f"sweep_{frame.name.iloc[0]}"
-        files[f"{name}.csv"] = frame.to_csv(index=False).encode()
-        files[f"{name}.svg"] = tables.scaling(frame)
-        text += [*tables.disturbed(frame), tables.slopes_text(frame)]
-    files[SUMMARY] = ("\n\n".join(text) + "\n").encode()
-    for name, data in files.items():
-        run_dir.write_atomic(artefact.path / name, data)
-    return {"files": list(files)}
+    assert len(machines) == 1  # all were planned in one process
+    rows = pd.concat(cases, ignore_index=True) if cases else None
+    provenance = page_lib.provenance(artefact, run_dir.git_commit())
+    page = tables.page(json.loads(machines.pop()), rows, sweeps, provenance)
+    return {"files": page.write(artefact.path)}

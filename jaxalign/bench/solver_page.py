@@ -1,24 +1,25 @@
-"""Rows of the solver bench -> a table, remarks and figures."""
+"""Rows of the solver bench -> a table, remarks, charts and the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
+import altair as alt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from jaxalign.reporting.pages import plots
+from jaxalign.reporting import charts
+from jaxalign.reporting.charts import Chart, Panels, tip
+from jaxalign.reporting.html import Section
+from jaxalign.reporting.page import Page
 
 OURS = "jaxalign"
 HIMALAYA = ("himalaya_ridge", "himalaya_kernel")
-COLOURS = {
-    OURS: plots.COLOURS["network"],
-    "himalaya_ridge": plots.COLOURS["untrained"],
-    "himalaya_kernel": plots.COLOURS["word_rate"],
-    "sklearn": plots.COLOURS["position"],
-    "numpy": plots.COLOURS["shifted"],
+COLOURS: dict[str, str] = {
+    OURS: charts.COLOURS["network"],
+    "himalaya_ridge": charts.COLOURS["untrained"],
+    "himalaya_kernel": charts.COLOURS["word_rate"],
+    "sklearn": charts.COLOURS["position"],
+    "numpy": charts.COLOURS["shifted"],
 }
 BUSY_CORES = 0.1  # used by other processes: more, and times are not to be trusted
 AXES = {"n": "samples", "p": "features", "v": "targets", "a": "penalties", "k": "outer folds"}
@@ -46,7 +47,11 @@ def heading(machine: Mapping[str, Any]) -> str:
 
 def cases(rows: pd.DataFrame) -> str:
     """Lay the rows of all cases out as text, with a legend."""
-    table = pd.DataFrame(
+    return f"{_LEGEND}\n\n{_shown(rows).to_string(index=False)}"
+
+
+def _shown(rows: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
         {
             "case": rows.name,
             **{x: rows[x].astype(str) for x in ("n", "p", "v", "a", "k", "search", "solver")},
@@ -62,7 +67,6 @@ def cases(rows: pd.DataFrame) -> str:
             "ref_max_dr": _format(rows, "reference_max_dr", "{:.1e}"),
         }
     )
-    return f"{_LEGEND}\n\n{table.to_string(index=False)}"
 
 
 def _format(rows: pd.DataFrame, column: str, form: str) -> pd.Series:
@@ -147,46 +151,111 @@ def slopes_text(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def scaling(rows: pd.DataFrame) -> bytes:
+def scaling(rows: pd.DataFrame) -> Chart:
     """Draw time against each size of a sweep, on logarithmic axes, with the fitted slopes.
 
     Marks are medians, bars reach from the least to the most of the repeats.
 
     Args:
       rows: of one sweep.
-
-    Returns:
-      An SVG.
     """
-    axes_names = list(dict.fromkeys(rows.axis))
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(2.4 * len(axes_names) + 0.6, 2.8), layout="constrained")
-        panels = figure.subplots(1, len(axes_names), sharey=True, squeeze=False)[0]
-        for panel, axis in zip(panels, axes_names, strict=True):
-            _panel(panel, rows[rows.axis == axis])
-            panel.set_xlabel(f"{AXES[axis]} ({axis})")
-        panels[0].set_ylabel("time (s)")
-        return plots.svg(figure)
+    fits = slopes(rows)
+    named = rows.merge(fits, on=["axis", "solver"])
+    named["fitted_s"] = np.exp(named.intercept) * named["size"].astype(float) ** named.slope
+    named["label"] = [f"{x.solver}, slope {x.slope:.2f}" for x in named.itertuples()]
+    columns = ["axis", "label", "solver", "size", "median_s", "min_s", "max_s", "fitted_s"]
+    data = named[columns].sort_values("size", kind="stable")
+    axes = list(dict.fromkeys(rows.axis))
+    panels = [
+        _panel(data[data.axis == axis], [data.min_s.min(), data.max_s.max()]) for axis in axes
+    ]
+    chart = alt.concat(*panels, columns=3, data=charts.DATA).resolve_scale(
+        color="independent", y="shared"
+    )
+    title = f"Time against size: {rows.name.iloc[0]}"
+    text = (
+        "Time of each solver against size, both logarithmic, a panel for each of "
+        f"{', '.join(AXES[x] for x in axes)}: medians, bars from the least to the most of the "
+        "repeats, and lines of least squares with their slopes."
+    )
+    name = f"sweep_{rows.name.iloc[0]}"
+    return charts.finish(name, title, text, chart, data, Panels(len(axes), 200, each=70))
 
 
-def _panel(panel, rows: pd.DataFrame) -> None:
-    for fit in slopes(rows).itertuples():
-        points = rows[rows.solver == fit.solver].sort_values("size")
-        size, colour = points["size"].to_numpy(float), COLOURS[fit.solver]
-        median = points.median_s.to_numpy()
-        reach = [median - points.min_s.to_numpy(), points.max_s.to_numpy() - median]
-        panel.errorbar(size, median, yerr=reach, color=colour, fmt="o", ms=3, lw=1)
-        label = f"{fit.solver}, slope {fit.slope:.2f}"
-        fitted = np.exp(fit.intercept) * size**fit.slope
-        panel.plot(size, fitted, color=colour, lw=1, label=label)
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    # The sizes that were measured, instead of powers of ten.
-    sizes = sorted(set(rows["size"]))
-    panel.set_xticks(sizes, [str(x) for x in sizes], minor=False)
-    panel.set_xticks([], minor=True)
-    # The default writes powers as formulas, which are not parsed here.
-    panel.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    panel.yaxis.set_minor_formatter(NullFormatter())
-    panel.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=7)
+def _panel(own: pd.DataFrame, times: list[float]) -> alt.LayerChart:
+    axis = own.axis.iloc[0]
+    solvers = dict(zip(own.label, own.solver, strict=True))
+    colours = {label: COLOURS[solver] for label, solver in solvers.items()}
+    legend = charts.line_legend(columns=1)
+    base = (
+        alt.Chart()
+        .transform_filter(alt.FieldEqualPredicate(field="axis", equal=axis))
+        .encode(
+            # The sizes that were measured, instead of powers of ten.
+            x=alt.X(
+                "size:Q",
+                title=f"{AXES[axis]} ({axis})",
+                scale=alt.Scale(type="log", nice=False, padding=10),
+                axis=alt.Axis(values=sorted(set(own["size"])), format="d"),
+            ),
+            color=alt.Color("label:N", scale=charts.scale(colours), legend=legend),
+        )
+    )
+    scale = alt.Scale(type="log", domain=times, nice=False)
+    y = alt.Y("median_s:Q", title="time (s)", scale=scale, axis=alt.Axis(tickCount=4))
+    whiskers = base.mark_rule(strokeWidth=1.5, aria=False).encode(
+        y=alt.Y("min_s:Q", title="time (s)"), y2="max_s:Q"
+    )
+    lines = base.mark_line(strokeWidth=1.5, aria=False).encode(y="fitted_s:Q")
+    points = base.mark_point(filled=True, size=40, opacity=1).encode(
+        y=y,
+        tooltip=[
+            tip("label", "solver", ""),
+            tip("size", AXES[axis], "d"),
+            tip("median_s", "median, s", ".3~g"),
+            tip("min_s", "least, s", ".3~g"),
+            tip("max_s", "most, s", ".3~g"),
+        ],
+    )
+    return alt.layer(whiskers, lines, points).properties(height=200)
+
+
+def page(
+    machine: Mapping[str, Any],
+    every: pd.DataFrame | None,
+    sweeps: Sequence[pd.DataFrame],
+    provenance: str,
+) -> Page:
+    """Lay what was timed on a machine out as a page.
+
+    Args:
+      machine: see `heading`.
+      every: rows of all cases, if any.
+      sweeps: rows of each sweep.
+      provenance: preformatted text.
+    """
+    text, sections, tables = [heading(machine)], [], {}
+    if every is not None:
+        said = [*disturbed(every), *remarks(every)]
+        text += [cases(every), *said]
+        tables["cases"] = every
+        sections.append(
+            Section("Cases", text=said, tables=[(_LEGEND.replace("\n", " "), _shown(every))])
+        )
+    for rows in sweeps:
+        chart = scaling(rows)
+        said = disturbed(rows)
+        text += [*said, slopes_text(rows)]
+        tables[chart.name] = rows
+        table = slopes(rows).drop(columns="intercept")
+        caption = "Slope of the logarithm of the median time over that of the size."
+        sections.append(Section(chart.title, text=said, charts=[chart], tables=[(caption, table)]))
+    return Page(
+        title="Times of nested ridge",
+        lead=text[0],
+        sections=sections,
+        tables=tables,
+        summary="\n\n".join(text) + "\n",
+        provenance=provenance,
+        unprinted=tuple(tables),
+    )

@@ -28,13 +28,16 @@
   const fit = (spec, width, meta) => {
     if (Array.isArray(spec)) return spec.map((part) => fit(part, width, meta));
     if (spec.vconcat) return { ...spec, vconcat: fit(spec.vconcat, width, meta) };
-    if (!spec.facet || !spec.spec) return spec;
+    if (!(spec.facet && spec.spec) && !spec.concat) return spec;
     const gap = 22;
     const room = width - meta.left;
     const most = Math.max(1, Math.floor((room + gap) / (meta.panel + meta.each + gap)));
     const rows = Math.ceil(meta.panels / Math.min(spec.columns || 1, most));
     const columns = Math.ceil(meta.panels / rows);
     const panel = Math.max(110, Math.floor(room / columns) - meta.each - gap);
+    if (spec.concat) {
+      return { ...spec, columns, concat: spec.concat.map((part) => ({ ...part, width: panel })) };
+    }
     const inner = spec.spec.width === spec.spec.height && spec.spec.width
       ? spec.spec : { ...spec.spec, width: panel };
     return { ...spec, columns, spec: inner };

@@ -14,6 +14,7 @@ from jaxalign.reporting import charts, html
 from jaxalign.reporting.charts import Chart
 from jaxalign.reporting.html import Section
 
+VERSION = 2  # of what all pages have: changed, pages are made again, and no scores
 SUMMARY = "summary.txt"
 PAGE = "index.html"
 _LONG_TABLE = 40  # rows, from which a table goes over several pages

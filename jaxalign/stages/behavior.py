@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import time
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
@@ -22,14 +21,14 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
-from jaxalign.reporting import html
+from jaxalign.reporting import page as page_lib
+from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import behavior as report
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
 VERSION = 2
 SCORES = "scores"
 STORIES = "stories"
-SUMMARY = "summary.txt"
 PARTICIPANTS = "participants"
 PUBLISHED = "published"
 UNDEFINED = Estimate(np.nan, np.nan, np.nan, 0, 0)
@@ -92,9 +91,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         workdir=job.workdir,
         stage="behavior",
         name="report",
-        settings={"version": VERSION},
+        settings={"version": VERSION, "page": page_lib.VERSION},
         inputs=tuple(step.artefact for step in steps),
-        cost="tables, figures, page",
+        cost="tables, charts, page",
         latest_only=True,
     )
     make = functools.partial(_report, config)
@@ -337,31 +336,14 @@ def _sizes(num_words: int, num_observations: int, num_stories: int) -> dict:
 
 
 def _report(config: Config, artefact: Artefact) -> dict:
-    """Lay out the scores of all data sets as tables, figures and a page."""
+    """Lay out the scores of all data sets as a page."""
     read = lambda name: pd.concat(
         [rows_lib.read_table(x.path / name) for x in artefact.inputs], ignore_index=True
     )
     scores, stories = read(SCORES), read(STORIES)
-    tables = {SCORES: scores, STORIES: stories} | report.tables(scores, stories)
-    for name, table in tables.items():
-        rows_lib.write_table(artefact.path / name, table)
-    figures = report.figures(scores, stories)
-    for name, svg in figures.items():
-        run_dir.write_atomic(artefact.path / f"{name}.svg", svg)
     regression = report.Regression(
         config.baseline, config.spillover, config.log_times, config.sentence_initial
     )
-    text = report.summary(scores, tables, regression)
-    run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
-    provenance = f"commit {scores.git_commit.iloc[0] or 'unknown'}\n"
-    provenance += json.dumps(artefact.describe(), indent=1)
-    page = html.page(
-        "Reading times and surprisal",
-        report.lead(scores, regression),
-        report.sections(scores, tables, figures, regression),
-        provenance,
-    )
-    run_dir.write_atomic(artefact.path / "index.html", page.encode())
-    files = [f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")]
-    files += [*(f"{name}.svg" for name in figures), SUMMARY, "index.html"]
-    return {"num_rows": len(scores), "files": files}
+    provenance = page_lib.provenance(artefact, scores.git_commit.iloc[0])
+    found = report.page(scores, stories, regression, provenance)
+    return {"num_rows": len(scores), "files": found.write(artefact.path, parquet=True)}

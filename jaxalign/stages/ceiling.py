@@ -34,6 +34,8 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
+from jaxalign.reporting import page as page_lib
+from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import ceilings as report
 from jaxalign.results import ceilings, finished, repeats, targets
 from jaxalign.results import curves as ceiling_curves
@@ -42,7 +44,6 @@ from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 3  # rows have schema 3
 ROWS, TABLE, CURVES = "ceilings.parquet", "ceilings.csv", "curves.csv"
-SUMMARY, PAGE = "summary.txt", "index.html"
 PLANTED = "responses.npz"  # as the simulate stage names it
 ISC, LEAVE_ONE_OUT, SPLIT_HALF, EXTRAPOLATION, REPEATS = KINDS = (
     *("isc", "leave_one_out", "split_half", "extrapolation", "repeats"),
@@ -189,26 +190,19 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     table = pd.concat([x for x in tables if len(x)], ignore_index=True)
     rows_lib.write(artefact.path / ROWS, table.to_dict("records"), rows_lib.CEILINGS)
     short = table.drop(columns=["schema_version", "versions"])
-    _write(artefact, TABLE, short.to_csv(index=False, na_rep="nan", lineterminator="\n"))
-    remarks = report.remarks(table, left_out)
+    text = short.to_csv(index=False, na_rep="nan", lineterminator="\n")
+    run_dir.write_atomic(artefact.path / TABLE, text.encode())
     curves = artefact.path / CURVES
-    figures = report.figures(table, pd.read_csv(curves) if curves.is_file() else None)
-    for name, svg in figures.items():
-        run_dir.write_atomic(artefact.path / f"{name}.svg", svg)
-    _write(artefact, SUMMARY, report.summary(table, remarks, config.confidence))
-    text = json.dumps(artefact.describe(), indent=1)
-    versions = f"commit {provenance['git_commit'] or 'unknown'}\n{provenance['versions']}\n{text}"
-    page = report.page(table, remarks, figures, versions, config.confidence)
-    _write(artefact, PAGE, page)
+    curves = pd.read_csv(curves) if curves.is_file() else None
+    found = report.Found(table, curves, left_out, config.confidence)
+    commit, versions = provenance["git_commit"], provenance["versions"]
+    page = report.page(found, page_lib.provenance(artefact, commit, versions))
+    page.write(artefact.path)
     return {
         "left_out": left_out,
         "num_nan": int(table.value.isna().sum()),
         "seconds": round(time.monotonic() - start, 3),
     }
-
-
-def _write(artefact: Artefact, name: str, text: str) -> None:
-    run_dir.write_atomic(artefact.path / name, text.encode())
 
 
 def _parts(

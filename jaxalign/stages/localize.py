@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import io
-import json
 from typing import Annotated
 
 import numpy as np
@@ -17,14 +16,14 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
-from jaxalign.reporting import html
+from jaxalign.reporting import page as page_lib
+from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import localizer as report
 from jaxalign.stages import Job, Step, Upstream, trained, untrained
 
 VERSION = 2
 UNITS = "units.npz"
 TABLE = "layers"
-SUMMARY = "summary.txt"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,9 +70,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         workdir=job.workdir,
         stage="localize",
         name="report",
-        settings={"version": VERSION},
+        settings={"version": VERSION, "page": page_lib.VERSION},
         inputs=tuple(step.artefact for step in steps),
-        cost="tables, figures, page",
+        cost="tables, charts, page",
         latest_only=True,
     )
     return [*steps, Step(artefact=page, make=functools.partial(_report, config), shows=SUMMARY)]
@@ -134,7 +133,7 @@ def _contrast(
 
 
 def _report(config: Config, artefact: Artefact) -> dict:
-    """Lay out the units of all networks as tables, figures and a page."""
+    """Lay out the units of all networks as a page."""
     tables = [rows_lib.read_table(x.path / TABLE) for x in artefact.inputs]
     layers = pd.concat(tables, ignore_index=True)
     networks = {}
@@ -142,24 +141,7 @@ def _report(config: Config, artefact: Artefact) -> dict:
         with np.load(source.path / UNITS) as file:
             name = f"{own.model.iloc[0]} {own.control_of.iloc[0]}".strip()
             networks[name] = report.Units(file["t"], file["language"], file["random"])
-    found = {TABLE: layers, "units": report.sets(layers, networks)}
-    for name, table in found.items():
-        rows_lib.write_table(artefact.path / name, table)
-    figures = {"layers": report.layer_bars(networks), "t": report.histograms(networks)}
-    for name, svg in figures.items():
-        run_dir.write_atomic(artefact.path / f"{name}.svg", svg)
     paths = {name: x.path / UNITS for name, x in zip(networks, artefact.inputs, strict=True)}
-    text = report.summary(layers, found["units"], paths)
-    run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
-    provenance = f"commit {run_dir.git_commit() or 'unknown'}\n"
-    provenance += json.dumps(artefact.describe(), indent=1)
-    page = html.page(
-        "Language-selective units",
-        report.lead(found["units"]),
-        report.sections(found, figures, embedding=config.embedding),
-        provenance,
-    )
-    run_dir.write_atomic(artefact.path / "index.html", page.encode())
-    files = [f"{name}.{kind}" for name in found for kind in ("csv", "parquet")]
-    files += [*(f"{name}.svg" for name in figures), SUMMARY, "index.html"]
-    return {"num_networks": len(networks), "files": files}
+    found = report.Found(layers, networks, paths, config.embedding)
+    page = report.page(found, page_lib.provenance(artefact, run_dir.git_commit()))
+    return {"num_networks": len(networks), "files": page.write(artefact.path, parquet=True)}

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import io
-import json
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
@@ -26,21 +25,19 @@ from jaxalign.core.behavior.next_word import Windows
 from jaxalign.data.text import texts, tokenizer_files
 from jaxalign.data.text.texts import Text, Tokens
 from jaxalign.errors import InputError
-from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import log_probs as score
 from jaxalign.models import zoo
-from jaxalign.reporting import html
+from jaxalign.reporting import page as page_lib
+from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import next_word as report
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
 TOKENS = "tokens.npy"  # of each token that counts: its place among all, and what it is
 TOKEN = np.dtype([("position", np.int64), ("token_id", np.int32), ("num_bytes", np.int32)])
-SCORES = "scores"
-BLOCKS = "blocks"
-SUMMARY = "summary.txt"
+SCORES = "scores"  # a table of the page
 # Passes that are computed while the host takes the results of those before.
 PASSES_IN_FLIGHT = 2
 
@@ -118,9 +115,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         workdir=job.workdir,
         stage="next_word",
         name="report",
-        settings={"version": VERSION, "block_tokens": config.block_tokens},
+        settings={
+            "version": VERSION,
+            "page": page_lib.VERSION,
+            "block_tokens": config.block_tokens,
+        },
         inputs=tuple(step.artefact for step in steps),
-        cost="tables, figures, page",
+        cost="tables, charts, page",
         latest_only=True,
     )
     return [*steps, Step(artefact=page, make=functools.partial(_report, config), shows=SUMMARY)]
@@ -327,7 +328,7 @@ def _forward(network, tokens, mask):
 
 
 def _report(config: Config, artefact: Artefact) -> dict:
-    """Average losses, and lay them out as tables, figures and a page."""
+    """Average losses, and lay them out as a page."""
     rows, blocks, losses = [], [], {}
     for source in artefact.inputs:
         loss, num_bytes = _losses(source)
@@ -345,30 +346,10 @@ def _report(config: Config, artefact: Artefact) -> dict:
         provenance = {"fingerprint": source.fingerprint, "git_commit": run_dir.git_commit()}
         rows.append(common | report.values(loss, num_bytes, block) | provenance)
         blocks += [common | row for row in report.block_values(loss, num_bytes, block)]
-    tables = {
-        SCORES: pd.DataFrame(rows),
-        BLOCKS: pd.DataFrame(blocks),
-        "controls": report.against_controls(losses),
-    }
-    for name, table in tables.items():
-        rows_lib.write_table(artefact.path / name, table)
-    figures = report.figures(tables[SCORES], tables[BLOCKS])
-    for name, svg in figures.items():
-        run_dir.write_atomic(artefact.path / f"{name}.svg", svg)
-    text = report.summary(tables[SCORES], tables["controls"], config.block_tokens)
-    run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
-    provenance = f"commit {run_dir.git_commit() or 'unknown'}\n"
-    provenance += json.dumps(artefact.describe(), indent=1)
-    page = html.page(
-        f"Next-word prediction: {rows[0]['text']}",
-        report.lead(tables[SCORES]),
-        report.sections(tables[SCORES], tables["controls"], figures, config.block_tokens),
-        provenance,
-    )
-    run_dir.write_atomic(artefact.path / "index.html", page.encode())
-    files = [f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")]
-    files += [*(f"{name}.svg" for name in figures), SUMMARY, "index.html"]
-    return {"num_rows": len(rows), "files": files}
+    controls = report.against_controls(losses)
+    found = report.Found(pd.DataFrame(rows), pd.DataFrame(blocks), controls, config.block_tokens)
+    page = report.page(found, page_lib.provenance(artefact, run_dir.git_commit()))
+    return {"num_rows": len(rows), "files": page.write(artefact.path, parquet=True)}
 
 
 def _losses(source: Artefact) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import json
 import pathlib
 import time
 from collections import Counter
@@ -25,7 +24,8 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
-from jaxalign.reporting import html
+from jaxalign.reporting import page as page_lib
+from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import similarity as report
 from jaxalign.results import targets
 from jaxalign.stages import (
@@ -43,7 +43,6 @@ from jaxalign.stages import (
 VERSION = 2
 SCORES = "scores"
 MATRIX = "layer_matrix"
-SUMMARY = "summary.txt"
 PLANTED = "responses.npz"  # as the simulate stage names it
 UNIT_SETS = ("language", "random")
 DOWNSAMPLE = ("mean", "sum", "lanczos")
@@ -136,9 +135,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         workdir=job.workdir,
         stage="similarity",
         name="report",
-        settings={"version": VERSION},
+        settings={"version": VERSION, "page": page_lib.VERSION},
         inputs=tuple(step.artefact for step in steps),
-        cost="tables, figures, page",
+        cost="tables, charts, page",
         latest_only=True,
     )
     return [*steps, Step(artefact=page, make=_report, shows=SUMMARY)]
@@ -305,29 +304,12 @@ def _measure(
 
 
 def _report(artefact: Artefact) -> dict:
-    """Lay out the values of all networks as tables, figures and a page."""
+    """Lay out the values of all networks as a page."""
     read = lambda name: pd.concat(
         [rows_lib.read_table(x.path / name) for x in artefact.inputs], ignore_index=True
     )
     scores, matrix = read(SCORES), read(MATRIX)
     left_out = sorted({s for x in artefact.inputs for s in x.facts()["left_out"]})
-    tables = {SCORES: scores, MATRIX: matrix} | report.tables(scores)
-    for name, table in tables.items():
-        rows_lib.write_table(artefact.path / name, table)
-    figures = report.figures(scores, matrix)
-    for name, svg in figures.items():
-        run_dir.write_atomic(artefact.path / f"{name}.svg", svg)
-    summary = report.summary(scores)
-    run_dir.write_atomic(artefact.path / SUMMARY, summary.encode())
-    provenance = f"commit {scores.git_commit.iloc[0] or 'unknown'}\n"
-    provenance += json.dumps(artefact.describe(), indent=1)
-    page = html.page(
-        f"Similarity without fitting: {scores.dataset.iloc[0]}",
-        report.lead(tables["best"]),
-        report.sections(scores, tables, figures, left_out),
-        provenance,
-    )
-    run_dir.write_atomic(artefact.path / "index.html", page.encode())
-    files = [f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")]
-    files += [*(f"{name}.svg" for name in figures), SUMMARY, "index.html"]
-    return {"num_rows": len(scores), "files": files}
+    provenance = page_lib.provenance(artefact, scores.git_commit.iloc[0])
+    page = report.page(scores, matrix, left_out, provenance)
+    return {"num_rows": len(scores), "files": page.write(artefact.path, parquet=True)}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -9,11 +10,13 @@ import pandas as pd
 import pytest
 from score_rows import NAN, study
 
+from jaxalign.data import controls
 from jaxalign.reporting import charts, page
 from jaxalign.reporting.charts import models as charts_models
 from jaxalign.reporting.charts import parts as charts_parts
 from jaxalign.reporting.charts import rois as charts_rois
 
+SVG = "{http://www.w3.org/2000/svg}"
 MODELS = pd.DataFrame(
     {
         "dataset": "d",
@@ -87,6 +90,55 @@ def test_what_is_undefined_everywhere_has_no_mark():
     without["fold_ceilings"] = [[NAN] * len(x) for x in without.fold_scores]
     drawn = [json.dumps(charts_rois.roi_bars(x).spec["vconcat"]) for x in (with_ceilings, without)]
     assert "ceiling_low" in drawn[0] and "ceiling_low" not in drawn[1]
+
+
+def profile(rows) -> list[str]:
+    """Return all text of the drawn profile, which must be well formed."""
+    root = ET.fromstring(charts.svg(charts_rois.layer_profiles(rows, "net")))
+    assert root.tag == f"{SVG}svg"
+    return ["".join(x.itertext()).strip() for x in root.iter(f"{SVG}text")]
+
+
+def test_features_and_the_ceiling_are_in_the_legend():
+    found = profile(study())
+    assert {"net", "untrained", "word_rate"} <= set(found)
+    assert "model and controls (dotted: noise ceiling)" in found
+    assert "model and controls" in profile(study(ceiling=NAN))
+
+
+def test_drawn_lines_lie_where_the_scores_say():
+    """Of the paths that Vega draws in the network's colour, one has the means over subjects."""
+    rows = study(group=False)
+    rows = rows[rows.roi == "LATL"]
+    root = ET.fromstring(charts.svg(charts_rois.layer_profiles(rows, "net")))
+    lines = [
+        np.array(re.findall(r"[ML]([\d.-]+),([\d.-]+)", path.get("d")), float)
+        for path in root.iter(f"{SVG}path")
+        if path.get("stroke") == charts.COLOURS["network"]
+    ]
+    [drawn] = [-x[:, 1] for x in lines if len(x) == 3 and np.ptp(x[:, 1]) > 0]
+    scores = np.array([0.10, 0.31, 0.22])  # means over the three subjects
+    expected = (scores - scores[0]) / (scores[1] - scores[0])
+    np.testing.assert_allclose((drawn - drawn[0]) / (drawn[1] - drawn[0]), expected, atol=1e-4)
+
+
+def test_one_participant_has_no_interval():
+    rows = study(group=False)
+    for own, has_band in ((rows[rows.subject == "s1"], False), (rows, True)):
+        drawn = charts.svg(charts_rois.layer_profiles(own, "net"))
+        assert (b'opacity="0.18"' in drawn) == has_band
+
+
+@pytest.mark.parametrize("name", ["<script>&", "$x$", r"a$\b$", "50% $"])
+def test_names_are_escaped_and_no_formulas(name):
+    rows = study(rename=lambda x: {"untrained": name}.get(x, x))
+    assert name in profile(rows)
+    assert b"<script" not in charts.svg(charts_rois.layer_profiles(rows, "net"))
+
+
+def test_every_control_has_a_colour_of_its_own():
+    assert {"network", *controls.CONTROLS} <= set(charts.COLOURS)
+    assert len(set(charts.COLOURS.values())) == len(charts.COLOURS)
 
 
 def test_a_drawing_is_the_same_bytes_and_names_are_escaped():

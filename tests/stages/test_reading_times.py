@@ -301,7 +301,7 @@ def test_other_times_of_the_same_words_stand_beside(make_job, other):
         ("second", 1),
     }
     text = (page.path / "index.html").read_text()
-    assert "second" in text and text.count("data:image/svg+xml") == 3
+    assert "second" in text and text.count('<figure class="chart">') == 3
     assert all((page.path / name).is_file() for name in page.facts()["files"])
     # Alone, each is scored as it is beside the other.
     alone = behavior.plan(CONFIG, make_job(), {})[0].artefact

@@ -80,7 +80,7 @@ def check_page(folder, source):
     assert int(best.layer["A", "cka"]) == own.subjects_mean.idxmax()
     assert np.isnan(best.value["B", "rsa_pearson"]) and best.layer["B", "rsa_pearson"] == "–"
     text = (folder / "index.html").read_text()
-    assert text.count("data:image/svg+xml") == 2
+    assert text.count('<figure class="chart">') == 2
     assert "one target is no pattern" in text
 
 

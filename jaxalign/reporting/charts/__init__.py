@@ -1,6 +1,7 @@
 """What all charts share: a Vega-Lite specification with words for it, its colours, its files."""
 
 import functools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -52,6 +53,8 @@ COLOURS = {
     "word_vectors": "#44AA99",
     "oasm": "#AA4499",
 }
+# Networks in turn, where several have a colour each next to those of controls.
+NETWORKS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#44AA99")
 OTHER = "#8A8A8A"  # a control that is not known by name
 INK = "currentColor"  # of the page: charts follow its theme without being drawn again
 
@@ -96,17 +99,23 @@ class Chart(NamedTuple):
         return [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]
 
 
+class Panels(NamedTuple):
+    """How the page divides panels into even rows; widths are in pixels.
+
+    A chart that takes the width there is has no panels.
+    """
+
+    num: int = 1
+    width: int = 0  # least width of a panel
+    left: int = 0  # width for the labels of the first column
+    each: int = 0  # width next to every panel
+
+
+_ALONE = Panels()
+
+
 def finish(
-    name: str,
-    title: str,
-    text: str,
-    chart: Any,
-    table: pd.DataFrame,
-    *,
-    panels: int = 1,
-    panel: int = 0,
-    left: int = 60,
-    each: int = 0,
+    name: str, title: str, text: str, chart: Any, table: pd.DataFrame, panels: Panels = _ALONE
 ) -> Chart:
     """Return a chart with its data.
 
@@ -116,16 +125,27 @@ def finish(
       text: its alternative text.
       chart: of altair, on `DATA`.
       table: the rows; undefined numbers become null.
-      panels: number of panels, which the page divides into as many even rows as it needs.
-      panel: least width of a panel in pixels; 0 of a chart that takes the width there is.
-      left: width beside the panels, for the labels of the first column, in pixels.
-      each: width beside every panel, in pixels.
+      panels: how its panels are divided into rows.
     """
     spec = chart.to_dict()
     spec["description"] = text
     spec["datasets"] = {"table": records(table)}
-    spec["usermeta"] = {"panels": panels, "panel": panel, "left": left, "each": each}
+    num, width, left, each = panels
+    spec["usermeta"] = {"panels": num, "panel": width, "left": left, "each": each}
     return Chart(name, title, text, spec)
+
+
+def facet(
+    chart: Any, field: str, names: Sequence[str], *, title: str | None = None, columns: int = 3
+) -> Any:
+    """Return a panel for each name, at most so many in a row; a name may have several lines."""
+    # As an expression, because a line break in a heading is not one.
+    header = alt.Header(labelExpr="split(datum.label, '\\n')")
+    return chart.facet(
+        facet=alt.Facet(f"{field}:N", title=title, sort=list(names), header=header),
+        columns=min(len(names), columns),
+        data=DATA,
+    )
 
 
 def among_others(chart: Chart, what: str, *, lead: str = "") -> Chart:
@@ -173,7 +193,10 @@ def svg(chart: Chart) -> bytes:
     """Draw a chart for paper, the same bytes for the same chart; text stays text."""
     spec = _widen(dict(chart.spec))
     drawn = vl_convert.vegalite_to_svg(spec, config=_PAPER)
-    return drawn.encode()
+    # Vega numbers clips and gradients from the start of the process on.
+    numbers: dict[str, str] = {}
+    number = lambda x: f"{x[1]}{x[2]}{numbers.setdefault(x[2] + x[3], str(len(numbers)))}"
+    return re.sub(r'(id="|url\(#)(clip|gradient_)(\d+)', number, drawn).encode()
 
 
 def pdf(drawn: bytes) -> bytes:
@@ -219,7 +242,26 @@ def features(names: Sequence[str], network: str) -> alt.Scale:
     return alt.Scale(domain=list(names), range=colours)
 
 
+def networks(names: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each of several networks."""
+    return {name: NETWORKS[i % len(NETWORKS)] for i, name in enumerate(dict.fromkeys(names))}
+
+
+def scale(ranges: Mapping[str, Any]) -> alt.Scale:
+    """Return the scale of names that have a colour, or a dash, each."""
+    return alt.Scale(domain=list(ranges), range=list(ranges.values()))
+
+
+def line_legend(title: str | None = None, **options: Any) -> alt.Legend:
+    """Return a legend whose symbols are strokes, as faint as no band is."""
+    symbol = {"symbolOpacity": 1, "symbolFillColor": None, "symbolType": "stroke"}
+    return alt.Legend(title=title, **symbol, **options)
+
+
 def tip(field: str, title: str = "", digits: str = ".3f") -> alt.Tooltip:
     """Return a line of a tooltip: a number with so many digits, or text where digits are ""."""
     kind = {"type": "quantitative", "format": digits} if digits else {"type": "nominal"}
     return alt.Tooltip(field=field, title=title or field.replace("_", " "), **kind)
+
+
+INTERVAL = (tip("ci_low", "interval from"), tip("ci_high", "interval to"))

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from jaxalign.reporting import charts
-from jaxalign.reporting.charts import Chart, parts, tip
+from jaxalign.reporting.charts import Chart, marks, parts, tip
 from jaxalign.reporting.findings import instructions as tables_lib
 
 _UNITS = {"r2_out_of_sample": "R2 out of sample", "normalized_r": "normalised r"}
@@ -98,8 +98,7 @@ def scores_map(table: pd.DataFrame, winners: pd.DataFrame, *, name: str) -> Char
             tip("instruction", digits=""),
             tip("roi", "region", ""),
             tip("score"),
-            tip("ci_low", "interval from"),
-            tip("ci_high", "interval to"),
+            *charts.INTERVAL,
             tip("winner", digits=""),
         ],
     )
@@ -138,14 +137,16 @@ def shares_map(table: pd.DataFrame, *, name: str) -> Chart | None:
     data = data.rename(columns={"label": "winner"})
     if data.empty:
         return None
-    base = alt.Chart(charts.DATA).encode(x=_x(table.roi), y=_y("winner", data.winner))
-    cells = base.mark_rect(stroke=charts.INK, strokeOpacity=0.15, cornerRadius=2).encode(
-        color=alt.Color(
+    chart = marks.heat_map(
+        _x(table.roi),
+        _y("winner", data.winner),
+        alt.Color(
             "share:Q",
             scale=alt.Scale(scheme="viridis", domain=[0, 1]),
             legend=alt.Legend(title="share of voxels", format=".0%"),
         ),
-        tooltip=[
+        alt.Text("share:Q", format=".0%"),
+        [
             tip("winner", digits=""),
             tip("roi", "region", ""),
             tip("share", digits=".1%"),
@@ -153,10 +154,7 @@ def shares_map(table: pd.DataFrame, *, name: str) -> Chart | None:
             tip("ci_high", "interval to", ".1%"),
             tip("num_targets", "voxels", "d"),
         ],
-    )
-    numbers = base.mark_text(fontSize=12, aria=False).encode(
-        text=alt.Text("share:Q", format=".0%"),
-        color=alt.condition("datum.share > 0.5", alt.value("#111"), alt.value("#fff")),
+        middle=0.5,
     )
     best = data.loc[data.groupby("roi", sort=False).share.idxmax()]
     said = ", ".join(f"{row.roi} {row.winner} ({row.share:.0%})" for row in best.itertuples())
@@ -165,6 +163,6 @@ def shares_map(table: pd.DataFrame, *, name: str) -> Chart | None:
         f"none: no score above 0. Largest share in each region: {said}."
     )
     size = charts.height(data.winner.nunique(), 28)
-    chart = alt.layer(cells, numbers).properties(width="container", height=size)
+    chart = chart.properties(width="container", height=size, data=charts.DATA)
     title = "Share of voxels that each instruction wins"
     return charts.finish(name, title, text, chart, data)

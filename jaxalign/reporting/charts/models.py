@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from jaxalign.reporting import charts
-from jaxalign.reporting.charts import Chart, tip
+from jaxalign.reporting.charts import Chart, Panels, tip
 
 TUNED, VANILLA, UNKNOWN = "instruction-tuned", "vanilla", "not said"
 ALL = "all models shown"
@@ -88,24 +88,16 @@ def scatter(
         .encode()
     )
     order = list(dict.fromkeys(shown.dataset))
-    chart = (
-        alt.layer(pooled, within, points)
-        .facet(
-            facet=alt.Facet("dataset:N", title=None, sort=order),
-            columns=min(len(order), 3),
-            data=charts.DATA,
-        )
-        .resolve_scale(y="independent")
-    )
+    chart = charts.facet(alt.layer(pooled, within, points), "dataset", order)
+    chart = chart.resolve_scale(y="independent")
     text = (
         f"Scatter plot of alignment against {label}, a panel for each of {', '.join(order)}; "
         f"{shown.model.nunique()} models in {shown.family.nunique()} families. Dashed: least "
         "squares over all models shown; lines in colour: within families of three and more. "
         + _slopes(lines, order)
     )
-    return charts.finish(
-        f"scatter_{x}", title, text, chart, data, panels=len(order), panel=250, left=0, each=62
-    )
+    panels = Panels(len(order), 250, each=62)
+    return charts.finish(f"scatter_{x}", title, text, chart, data, panels)
 
 
 def _amount(value: float) -> str:
@@ -202,16 +194,10 @@ def pairs(table: pd.DataFrame) -> Chart | None:
             legend=alt.Legend(title="tuned against vanilla"),
         ),
     )
-    chart = (
-        alt.layer(shafts, tails, heads)
-        .properties(height=charts.height(data.groupby("dataset").model.nunique(), 18))
-        .facet(
-            facet=alt.Facet("dataset:N", title=None, sort=datasets),
-            columns=min(len(datasets), 2),
-            data=charts.DATA,
-        )
-        .resolve_scale(x="independent", y="independent")
-    )
+    size = charts.height(data.groupby("dataset").model.nunique(), 18)
+    chart = charts.facet(
+        alt.layer(shafts, tails, heads).properties(height=size), "dataset", datasets, columns=2
+    ).resolve_scale(x="independent", y="independent")
     means = data.groupby("dataset", sort=False).gain_percent.agg(["mean", "size"])
     said = "; ".join(
         f"{name} {means['mean'][name]:+.1f} % over {means['size'][name]} pairs" for name in datasets
@@ -221,9 +207,8 @@ def pairs(table: pd.DataFrame) -> Chart | None:
         f"(triangle), a panel for each data set. Mean gain: {said}."
     )
     title = "What instruction tuning changes"
-    return charts.finish(
-        "pairs", title, text, chart, data, panels=len(datasets), panel=150, left=0, each=165
-    )
+    panels = Panels(len(datasets), 150, each=165)
+    return charts.finish("pairs", title, text, chart, data, panels)
 
 
 def forest(table: pd.DataFrame) -> Chart | None:
@@ -259,8 +244,7 @@ def forest(table: pd.DataFrame) -> Chart | None:
             tip("subset", digits=""),
             tip("n", "models", "d"),
             tip("value", "correlation"),
-            tip("ci_low", "interval from"),
-            tip("ci_high", "interval to"),
+            *charts.INTERVAL,
             tip("p_adjusted", "adjusted p", ".2~g"),
         ],
     )
@@ -278,22 +262,15 @@ def forest(table: pd.DataFrame) -> Chart | None:
         ),
     )
     zero = alt.Chart().mark_rule(opacity=0.5, aria=False).encode(x=alt.datum(0))
-    chart = (
-        alt.layer(zero, bars, dots)
-        .properties(height=charts.height(data.groupby("relation").label.nunique(), 20))
-        .facet(
-            facet=alt.Facet("relation:N", title=None, sort=relations),
-            columns=min(len(relations), 2),
-            data=charts.DATA,
-        )
-        .resolve_scale(y="independent")
-    )
+    size = charts.height(data.groupby("relation").label.nunique(), 20)
+    chart = charts.facet(
+        alt.layer(zero, bars, dots).properties(height=size), "relation", relations, columns=2
+    ).resolve_scale(y="independent")
     text = (
         f"Pearson correlations of alignment ({outcome}) with {', '.join(relations)}, and 95 % "
         "intervals: over all models of a subset (diamonds), and within each family (circles). "
         "Where these differ, the pooled one speaks of differences between families."
     )
     title = f"Correlations with alignment ({outcome}), pooled and within families"
-    return charts.finish(
-        "correlations", title, text, chart, data, panels=len(relations), panel=130, left=0, each=185
-    )
+    panels = Panels(len(relations), 130, each=185)
+    return charts.finish("correlations", title, text, chart, data, panels)

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import optimize
 
 from jaxalign.reporting import charts
-from jaxalign.reporting.charts import Chart, tip
+from jaxalign.reporting.charts import Chart, Panels, tip
 
 _PARTS = ("unique_first", "shared", "unique_second")
 _PART_COLOURS = ("#0072B2", "#009E73", "#E69F00")
@@ -65,20 +65,15 @@ def partition_bars(table: pd.DataFrame, *, name: str, title: str, unit: str) -> 
             ],
         )
         .properties(height=alt.Step(22))
-        .facet(
-            facet=alt.Facet("panel:N", title=None, sort=panels),
-            columns=min(len(panels), 3),
-            data=charts.DATA,
-        )
     )
+    chart = charts.facet(chart, "panel", panels)
     text = (
         f"Stacked bars, a panel for each of {', '.join(map(str, panels))}: {unit} that only the "
         "first set of features explains, that both do, and that only the second does. "
         + _largest(table)
     )
-    return charts.finish(
-        name, title, text, chart, data, panels=len(panels), panel=170, left=150, each=20
-    )
+    layout = Panels(len(panels), 170, left=150, each=20)
+    return charts.finish(name, title, text, chart, data, layout)
 
 
 def _largest(table: pd.DataFrame) -> str:
@@ -144,15 +139,8 @@ def venn(table: pd.DataFrame, *, name: str, title: str, unit: str) -> Chart | No
         .mark_text(fontSize=12, fontWeight=600)
         .encode(text="_text:N", tooltip=[tip("part", digits=""), tip("value", unit)])
     )
-    chart = (
-        alt.layer(circles, numbers)
-        .properties(width=190, height=190)
-        .facet(
-            facet=alt.Facet("panel:N", title=None, sort=panels),
-            columns=min(len(panels), 4),
-            data=charts.DATA,
-        )
-    )
+    chart = alt.layer(circles, numbers).properties(width=190, height=190)
+    chart = charts.facet(chart, "panel", panels, columns=4)
     negative = int((~drawn).sum())
     alike = table["first"].nunique() == table["second"].nunique() == 1
     names = ("the first", "the second")
@@ -163,9 +151,8 @@ def venn(table: pd.DataFrame, *, name: str, title: str, unit: str) -> Chart | No
         f"{names[0]} (left) and {names[1]} (right), the overlap is what both explain."
         + (f" {negative} have a large negative part, and no circles." if negative else "")
     )
-    return charts.finish(
-        name, title, text, chart, data, panels=len(panels), panel=190, left=0, each=20
-    )
+    layout = Panels(len(panels), 190, each=20)
+    return charts.finish(name, title, text, chart, data, layout)
 
 
 def _named(panels: list) -> str:

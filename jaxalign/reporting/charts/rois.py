@@ -1,4 +1,4 @@
-"""Charts of layers and regions: a model beside its controls and under its ceiling."""
+"""Charts of layers and regions: a model next to its controls and under its ceiling."""
 
 import altair as alt
 import numpy as np
@@ -6,7 +6,7 @@ import pandas as pd
 
 from jaxalign.core.inference import stats
 from jaxalign.reporting import charts, tables
-from jaxalign.reporting.charts import Chart, tip
+from jaxalign.reporting.charts import Chart, Panels, marks, tip
 
 _LEVELS = {"group": "mean response of the group", "subjects": "participants: mean, 95 % interval"}
 
@@ -23,75 +23,79 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> Chart | None:
     """
     own = rows[(rows.model == model) & (rows.control_of == "") | (rows.control_of == model)]
     data = _profiles(own)
-    if not data[data._network]._layered.any():
+    network = data[data._network]
+    if not network._layered.any():
         return None
-    has_ceiling = data[data._network].ceiling.notna().any()
-    names = [model, *(x for x in dict.fromkeys(data.features) if x != model)]
-    rois = list(dict.fromkeys(own.roi))
-    pick = alt.selection_point(fields=["features"], bind="legend", name="features")
-    colour = alt.Color(
-        "features:N",
-        scale=charts.features(names, model),
-        legend=alt.Legend(
-            title=f"model and controls{' (dotted: noise ceiling)' if has_ceiling else ''}",
-            columns=2,
-            symbolOpacity=1,
-            symbolFillColor=None,
-            symbolType="stroke",
-        ),
-    )
-    levels = [level for level in _LEVELS.values() if level in set(data.level)]
-    parts = [_level(data[data.level == level], rois, model, colour, pick) for level in levels]
     best = own[(own.model == model) & own.score.notna()]
     heights = best.groupby(["roi", "layer"]).score.mean().unstack("layer")
     peaks = ", ".join(f"{roi} {layer}" for roi, layer in heights.idxmax(axis=1).items())
     text = (
-        f"Lines: scores of {model} against its layers, a panel for each of {', '.join(rois)}; "
-        "controls with layers as lines, without layers as dashed levels"
-        f"{'; dotted: noise ceiling' if has_ceiling else ''}."
+        f"Lines: scores of {model} against its layers, a panel for each of "
+        f"{', '.join(dict.fromkeys(own.roi))}; controls with layers as lines, without layers as "
+        f"dashed levels{'; dotted: noise ceiling' if network.ceiling.notna().any() else ''}."
     )
     if peaks:
         text += f" Highest mean at layer: {peaks}."
-    chart = alt.vconcat(*parts, data=charts.DATA).resolve_scale(color="shared")
     title = f"Scores against layers: {model}"
-    done = charts.finish(
-        f"layers_{model}", title, text, chart, data, panels=len(rois), panel=190, left=60, each=0
+    return profiles(data, model, f"layers_{model}", title, text)
+
+
+def profiles(
+    data: pd.DataFrame, model: str, name: str, title: str, text: str, *, y: str = "Pearson r"
+) -> Chart:
+    """Draw numbers against layers: a row of panels for each level, a panel for each region.
+
+    Args:
+      data: `level`, `roi`, `features`, `layer`, `score`, `ci_low`, `ci_high`, `ceiling`; whether
+        features have layers (`_layered`), and whether they are the network's (`_network`).
+      model: the network.
+      name: of the chart's files.
+      title: its heading.
+      text: its alternative text.
+      y: title of the axis of scores.
+    """
+    names = [model, *(x for x in dict.fromkeys(data.features) if x != model)]
+    rois, levels = list(dict.fromkeys(data.roi)), list(dict.fromkeys(data.level))
+    has_ceiling = data[data._network].ceiling.notna().any()
+    pick = alt.selection_point(fields=["features"], bind="legend", name="features")
+    colour = alt.Color(
+        "features:N",
+        scale=charts.features(names, model),
+        legend=charts.line_legend(
+            f"model and controls{' (dotted: noise ceiling)' if has_ceiling else ''}", columns=2
+        ),
     )
-    # One legend picks in both rows of panels; altair names no views inside facets for that.
+    base = alt.Chart().encode(
+        x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d", tickCount=6)),
+        y=alt.Y("score:Q", title=y),
+        color=colour,
+    )
+    parts = [_level(data[data.level == level], rois, base, pick) for level in levels]
+    chart = alt.vconcat(*parts, data=charts.DATA).resolve_scale(color="shared")
+    done = charts.finish(name, title, text, chart, data, Panels(len(rois), 190, left=60))
+    # One legend picks in all rows of panels; altair names no views inside facets for that.
     views = [f"points {level}" for level in levels]
     return done._replace(
         spec=dict(done.spec) | {"params": [pick.param.to_dict() | {"views": views}]}
     )
 
 
-def _level(
-    own: pd.DataFrame, rois: list[str], model: str, colour: alt.Color, pick
-) -> alt.FacetChart:
-    """Draw one row of panels; of layers without a mark Vega would warn on the console."""
+def _level(own: pd.DataFrame, rois: list[str], base: alt.Chart, pick) -> alt.FacetChart:
+    """Draw one row of panels."""
     level = own.level.iloc[0]
     tips = [
         tip("features", "model or control", ""),
         tip("roi", "region", ""),
         tip("layer", digits="d"),
         tip("score"),
-        tip("ci_low", "interval from"),
-        tip("ci_high", "interval to"),
+        *charts.INTERVAL,
         tip("ceiling", "noise ceiling"),
     ]
     fade = alt.condition(pick, alt.value(1), alt.value(0.12))
-    base = alt.Chart().encode(
-        x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d", tickCount=6)),
-        y=alt.Y("score:Q", title="Pearson r"),
-        color=colour,
+    *band, lines, points = marks.lines(
+        own[own._network], base.transform_filter("datum._layered"), tips, fade=fade
     )
-    layered = base.transform_filter("datum._layered")
-    band = (
-        layered.transform_filter("datum._network && datum.ci_low != null")
-        .mark_area(opacity=0.18, aria=False)
-        .encode(y=alt.Y("ci_low:Q", title="Pearson r"), y2="ci_high:Q")
-    )
-    lines = layered.mark_line(strokeWidth=2, aria=False).encode(opacity=fade)
-    points = layered.mark_point(filled=True, size=36).encode(opacity=fade, tooltip=tips)
+    band = [x.transform_filter("datum._network") for x in band]
     flat = (
         base.transform_filter("!datum._layered")
         .mark_rule(strokeDash=[6, 3], strokeWidth=1.6)
@@ -103,23 +107,14 @@ def _level(
         .mark_rule(strokeDash=[2, 3], strokeWidth=1.5, color=charts.INK, aria=False)
         .encode(y="mean(ceiling):Q")
     )
-    network = own[own._network]
-    optional = (
-        (band, network.ci_low),
-        (flat, own.score.mask(own._layered)),
-        (ceiling, network.ceiling),
+    below = marks.drawn(
+        (flat, own.score.mask(own._layered)), (ceiling, own.ceiling.where(own._network))
     )
-    drawn = [part for part, values in optional if values.notna().any()]
-    return (
-        alt.layer(*drawn, lines, points.properties(name=f"points {level}"))
-        .properties(height=170)
-        .transform_filter(alt.FieldEqualPredicate(field="level", equal=level))
-        .facet(
-            facet=alt.Facet("roi:N", title=level, sort=rois),
-            columns=min(len(rois), 3),
-            data=charts.DATA,
-        )
+    chart = alt.layer(*band, *below, lines, points.properties(name=f"points {level}"))
+    chart = chart.properties(height=170).transform_filter(
+        alt.FieldEqualPredicate(field="level", equal=level)
     )
+    return charts.facet(chart, "roi", rois, title=level)
 
 
 def _profiles(rows: pd.DataFrame) -> pd.DataFrame:
@@ -184,23 +179,13 @@ def depth(rows: pd.DataFrame) -> Chart | None:
             tip("score"),
         ],
     )
-    chart = (
-        alt.layer(lines, points)
-        .properties(height=170)
-        .facet(
-            facet=alt.Facet("roi:N", title=None, sort=rois),
-            columns=min(len(rois), 3),
-            data=charts.DATA,
-        )
-    )
+    chart = charts.facet(alt.layer(lines, points).properties(height=170), "roi", rois)
     text = (
         f"Lines: mean score over participants of {', '.join(dict.fromkeys(data.model))} against "
         f"relative depth, a panel for each of {', '.join(rois)}."
     )
     title = "Networks of different depth"
-    return charts.finish(
-        "depth", title, text, chart, data, panels=len(rois), panel=190, left=60, each=0
-    )
+    return charts.finish("depth", title, text, chart, data, Panels(len(rois), 190, left=60))
 
 
 def roi_bars(rows: pd.DataFrame) -> Chart:
@@ -218,17 +203,11 @@ def roi_bars(rows: pd.DataFrame) -> Chart:
     rois = list(dict.fromkeys(scores.roi))
     data = _bars(scores, models)
     names = list(dict.fromkeys(data.features))
-    colour = alt.Color(
-        "features:N",
-        scale=alt.Scale(
-            domain=names,
-            range=[
-                charts.COLOURS["network"] if x in models else charts.COLOURS.get(x, charts.OTHER)
-                for x in names
-            ],
-        ),
-        legend=None,
-    )
+    colours = {
+        x: charts.COLOURS["network"] if x in models else charts.COLOURS.get(x, charts.OTHER)
+        for x in names
+    }
+    colour = alt.Color("features:N", scale=charts.scale(colours), legend=None)
     parts = [_bars_of(model, data[data.model == model], rois, colour) for model in models]
     text = (
         f"Bars: mean score over subjects of {', '.join(models)} and of the controls beside each, a "
@@ -242,9 +221,7 @@ def roi_bars(rows: pd.DataFrame) -> Chart:
         text += "; grey bands: intervals of the subjects' noise ceilings, dotted: their mean"
     text += "."
     chart = alt.vconcat(*parts, data=charts.DATA)
-    return charts.finish(
-        "rois", title, text, chart, data, panels=len(rois), panel=150, left=0, each=150
-    )
+    return charts.finish("rois", title, text, chart, data, Panels(len(rois), 150, each=150))
 
 
 def _bars(scores: pd.DataFrame, models: list[str]) -> pd.DataFrame:
@@ -276,52 +253,22 @@ def _bars(scores: pd.DataFrame, models: list[str]) -> pd.DataFrame:
 def _bars_of(model: str, own: pd.DataFrame, rois: list[str], colour: alt.Color) -> alt.FacetChart:
     """Draw the panels of one network."""
     names = list(dict.fromkeys(own.features))
-    y = alt.Y("features:N", sort=names, title=None, axis=alt.Axis(labelLimit=140, ticks=False))
-    base = alt.Chart().encode(y=y)
-    own_rows = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="features", equal=model))
-    band = (
-        own_rows.transform_filter("datum.ceiling_low != null")
-        .mark_rect(opacity=0.13, color=charts.INK, aria=False)
-        .encode(x=alt.X("ceiling_low:Q", title="Pearson r"), x2="ceiling_high:Q")
-    )
-    middle = (
-        own_rows.transform_filter("datum.ceiling != null")
-        .mark_rule(strokeDash=[2, 3], strokeWidth=1.5, aria=False)
-        .encode(x="ceiling:Q")
-    )
-    bars = base.mark_bar(cornerRadiusEnd=2).encode(
-        x=alt.X("score:Q", title="Pearson r", axis=alt.Axis(tickCount=4)),
-        color=colour,
-        tooltip=[
+    chart = marks.bars(
+        own,
+        alt.X("score:Q", title="Pearson r", axis=alt.Axis(tickCount=4)),
+        alt.Y("features:N", sort=names, title=None, axis=alt.Axis(labelLimit=140, ticks=False)),
+        colour,
+        [
             tip("features", "model or control", ""),
             tip("roi", "region", ""),
             tip("score"),
-            tip("ci_low", "interval from"),
-            tip("ci_high", "interval to"),
             tip("num_subjects", "subjects", "d"),
-            tip("ceiling", "noise ceiling"),
         ],
     )
-    whiskers = (
-        base.transform_filter("datum.ci_low != null")
-        .mark_rule(strokeWidth=1.4, aria=False)
-        .encode(x="ci_low:Q", x2="ci_high:Q")
-    )
-    # Of layers without a mark Vega would warn on the console.
-    network = own[own.features == model]
-    optional = ((band, network.ceiling_low), (whiskers, own.ci_low), (middle, network.ceiling))
-    below, between, above = ([x] if values.notna().any() else [] for x, values in optional)
-    return (
-        alt.layer(*below, bars, *between, *above)
-        .properties(height=charts.height(own.groupby("roi").features.nunique(), 15))
-        .transform_filter(alt.FieldEqualPredicate(field="model", equal=model))
-        .facet(
-            facet=alt.Facet("roi:N", title=model, sort=rois),
-            columns=min(len(rois), 3),
-            data=charts.DATA,
-        )
-        .resolve_scale(y="independent")
-    )
+    chart = chart.properties(
+        height=charts.height(own.groupby("roi").features.nunique(), 15)
+    ).transform_filter(alt.FieldEqualPredicate(field="model", equal=model))
+    return charts.facet(chart, "roi", rois, title=model).resolve_scale(y="independent")
 
 
 def roi_matrix(table: pd.DataFrame, name: str, title: str) -> Chart | None:
@@ -338,28 +285,22 @@ def roi_matrix(table: pd.DataFrame, name: str, title: str) -> Chart | None:
     data = table[["model", "roi", "score", "ceiling"]].dropna(subset=["score"])
     if data.model.nunique() < 2 or data.roi.nunique() < 2:
         return None
-    middle = (data.score.min() + data.score.max()) / 2
-    base = alt.Chart(charts.DATA).encode(
-        x=alt.X("roi:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35)),
-        y=alt.Y("model:N", sort=None, title=None),
-    )
-    cells = base.mark_rect(stroke=charts.INK, strokeOpacity=0.15, cornerRadius=2).encode(
-        color=alt.Color("score:Q", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title="r")),
-        tooltip=[
+    chart = marks.heat_map(
+        alt.X("roi:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35)),
+        alt.Y("model:N", sort=None, title=None),
+        alt.Color("score:Q", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title="r")),
+        alt.Text("score:Q", format=".2f"),
+        [
             tip("model", digits=""),
             tip("roi", "region", ""),
             tip("score"),
             tip("ceiling", "noise ceiling"),
         ],
-    )
-    numbers = base.mark_text(fontSize=12, aria=False).encode(
-        text=alt.Text("score:Q", format=".2f"),
-        color=alt.condition(f"datum.score > {middle}", alt.value("#111"), alt.value("#fff")),
+        middle=(data.score.min() + data.score.max()) / 2,
     )
     best = data.loc[data.groupby("roi", sort=False).score.idxmax()]
     said = ", ".join(f"{row.roi} {row.model} ({row.score:.3f})" for row in best.itertuples())
     text = f"Heat map of scores, models by regions. Highest in each region: {said}."
-    chart = alt.layer(cells, numbers).properties(
-        width="container", height=charts.height(data.model.nunique(), 28)
-    )
+    size = charts.height(data.model.nunique(), 28)
+    chart = chart.properties(width="container", height=size, data=charts.DATA)
     return charts.finish(name, title, text, chart, data)

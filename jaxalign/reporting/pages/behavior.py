@@ -1,4 +1,4 @@
-"""Scores of reading times -> tables, figures, what the run prints, and sections of the page."""
+"""Scores of reading times -> tables, what the run prints, and the page."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,9 +7,18 @@ import numpy as np
 import pandas as pd
 
 from jaxalign.core.inference import stats
-from jaxalign.reporting import html
-from jaxalign.reporting.behavior_rows import BASELINE, CORRELATION, GAIN, HELD_OUT, MEAN, name, who
+from jaxalign.reporting.html import Section
+from jaxalign.reporting.page import Page
 from jaxalign.reporting.pages import behavior_plots
+from jaxalign.reporting.pages.behavior_plots import (
+    BASELINE,
+    CORRELATION,
+    GAIN,
+    HELD_OUT,
+    MEAN,
+    name,
+    who,
+)
 
 _CORRELATIONS = (
     "r: Pearson correlation of surprisal in bits with mean reading times over the words of all "
@@ -113,13 +122,27 @@ def _against_controls(scores: pd.DataFrame, stories: pd.DataFrame) -> pd.DataFra
     return pd.DataFrame(found, columns=[*columns, "ci_high", "num_stories"])
 
 
-def figures(scores: pd.DataFrame, stories: pd.DataFrame) -> dict[str, bytes]:
-    """Draw correlations, offsets and gains; see `behavior_plots`."""
-    return {
-        "correlations": behavior_plots.correlations(scores),
-        "offsets": behavior_plots.offsets(scores),
-        "gains": behavior_plots.gains(scores, stories),
-    }
+def page(
+    scores: pd.DataFrame, stories: pd.DataFrame, regression: Regression, provenance: str
+) -> Page:
+    """Lay the scores of all data sets out as a page.
+
+    Args:
+      scores: of the stage behavior, of all data sets.
+      stories: the same, story by story.
+      regression: what times were regressed on.
+      provenance: preformatted text.
+    """
+    found = tables(scores, stories)
+    return Page(
+        title="Reading times and surprisal",
+        lead=lead(scores, regression),
+        sections=_sections(scores, stories, found, regression),
+        tables={"scores": scores, "stories": stories} | found,
+        summary=summary(scores, found, regression),
+        provenance=provenance,
+        unprinted=("scores", "stories"),
+    )
 
 
 def lead(scores: pd.DataFrame, regression: Regression) -> str:
@@ -210,20 +233,12 @@ def _interval(row, factor: float = 1.0, digits: int = 3) -> str:
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def sections(
+def _sections(
     scores: pd.DataFrame,
+    stories: pd.DataFrame,
     found: Mapping[str, pd.DataFrame],
-    drawn: Mapping[str, bytes],
     regression: Regression,
-) -> list[html.Section]:
-    """Return the sections of the page.
-
-    Args:
-      scores: of all data sets.
-      found: from `tables`.
-      drawn: from `figures`.
-      regression: what times were regressed on.
-    """
+) -> list[Section]:
     shown = {key: _names(table) for key, table in found.items()}
     gains, controls = shown["gains"], shown["controls"]
     columns = ["value", "ci_low", "ci_high"]
@@ -233,43 +248,24 @@ def sections(
         controls[column] = controls[column].where(~is_gain, 1000 * controls[column])
     controls["measure"] = np.where(is_gain, "gain", "abs r")
     return [
-        html.Section("What to know first", text=_remarks(scores, regression)),
-        html.Section(
+        Section("What to know first", text=_remarks(scores, regression)),
+        Section(
             "Correlation",
             tables=[(_CORRELATIONS, shown["correlations"])],
-            figures=[
-                (
-                    "Bars: absolute correlation with mean reading times of each model's surprisal "
-                    "and of controls, a panel for each data set, with intervals over stories and "
-                    "the ceiling where it is defined.",
-                    drawn["correlations"],
-                )
-            ],
+            charts=[behavior_plots.correlations(scores)],
         ),
-        html.Section(
+        Section(
             "Which word a time belongs to",
             tables=[(_OFFSETS, _by_offset(found["offsets"]))],
-            figures=[
-                (
-                    "Lines: correlation of reading times with the surprisal of words before and "
-                    "after, a panel for each data set.",
-                    drawn["offsets"],
-                )
-            ],
+            charts=[behavior_plots.offsets(scores)],
         ),
-        html.Section(
+        Section(
             "Gain in log-likelihood",
             tables=[(_GAINS, gains)],
-            figures=[
-                (
-                    "Bars: gain of each model's surprisal over the baseline for held-out stories "
-                    "and in sample, a dot for each held-out story.",
-                    drawn["gains"],
-                )
-            ],
+            charts=[behavior_plots.gains(scores, stories)],
         ),
-        html.Section("Model minus control", tables=[(_CONTROLS, controls)]),
-        html.Section("Methods", text=[_methods(regression)]),
+        Section("Model minus control", tables=[(_CONTROLS, controls)]),
+        Section("Methods", text=[_methods(regression)]),
     ]
 
 

@@ -1,36 +1,39 @@
-"""Scores of reading times -> figures, as SVG."""
+"""Rows of the stage behavior: what they hold, what their sources are called, and their charts."""
 
-import matplotlib
+import altair as alt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from jaxalign.reporting import behavior_rows
-from jaxalign.reporting.pages import plots
+from jaxalign.reporting import charts
+from jaxalign.reporting.charts import Chart, Panels, marks, tip
 
-# Networks in turn; published surprisal and further networks take the later ones.
-_NETWORKS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#332288", "#44AA99")
+CORRELATION = "futrell2018-pearsonr"
+GAIN = "delta_log_likelihood"
+BASELINE = "control"  # in the place of a context: what the regressions' baseline is made of
+MEAN = "mean"
+HELD_OUT = "held_out_story"
 _CONTROLS = {
-    "untrained": plots.COLOURS["untrained"],
-    "length": plots.COLOURS["length"],
-    "log_frequency": plots.COLOURS["frequency"],
-    "position": plots.COLOURS["shifted"],
+    "untrained": charts.COLOURS["untrained"],
+    "length": charts.COLOURS["length"],
+    "log_frequency": charts.COLOURS["frequency"],
+    "position": charts.COLOURS["shifted"],
 }
+# What the marks of gains say, and their shapes: a stroke, and a circle.
+_STORY, _IN_SAMPLE, _WHOLE = "a held-out story", "in sample", "all held-out stories"
+_SHAPES = {_IN_SAMPLE: "M0,-2L0,2", _STORY: "circle"}
 
 
-def _label(row) -> str:
-    return f"{row.model}\nof {row.control_of}" if row.control_of else row.model
+def name(row) -> str:
+    """Return what a row's surprisal is called: an untrained network is one of some model."""
+    if row.control_of:
+        return f"{row.model} {row.control_of}"
+    return row.model
 
 
-def _colours(scores: pd.DataFrame) -> dict[str, str]:
-    """Return the colour of each label, the same in all figures."""
-    rows = scores.drop_duplicates(["model", "control_of", "context"])
-    own = rows[(rows.control_of == "") & (rows.context != behavior_rows.BASELINE)].model
-    networks = dict(zip(own, [_NETWORKS[i % len(_NETWORKS)] for i in range(len(own))], strict=True))
-    return {
-        _label(row): networks[row.model] if row.model in networks else _CONTROLS[row.model]
-        for row in rows.itertuples()
-    }
+def who(row) -> str:
+    """Say whose times they are."""
+    people = f"{row.num_participants} participants" if row.num_participants else "means"
+    return f"{row.alignment} alignment, {people}"
 
 
 def signed(offset: int) -> str:
@@ -38,161 +41,137 @@ def signed(offset: int) -> str:
     return f"{offset:+d}" if offset else "0"
 
 
-def _panels(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Return title and rows of each data set."""
-    return [
-        (f"{dataset}\n{behavior_rows.who(own.iloc[0])}", own)
-        for dataset, own in scores.groupby("dataset", sort=False)
-    ]
+def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add a label for each source, and a title for each data set."""
+    label = rows.model.where(rows.control_of == "", rows.model + " of " + rows.control_of)
+    title = [f"{row.dataset}\n{who(row)}".replace(", ", "\n") for row in rows.itertuples()]
+    return rows.assign(source=label, panel=title)
 
 
-def correlations(scores: pd.DataFrame) -> bytes:
+def _colours(scores: pd.DataFrame) -> dict[str, str]:
+    """Return the colour of each source, the same in all charts."""
+    rows = _labelled(scores).drop_duplicates("source")
+    is_network = (rows.control_of == "") & (rows.context != BASELINE)
+    networks = charts.networks(rows[is_network].model)
+    return {x.source: networks.get(x.model) or _CONTROLS[x.model] for x in rows.itertuples()}
+
+
+def _y(colours: dict[str, str]) -> alt.Y:
+    axis = alt.Axis(labelLimit=155, ticks=False)
+    return alt.Y("source:N", sort=list(colours), title=None, axis=axis)
+
+
+def correlations(scores: pd.DataFrame) -> Chart:
     """Draw |r| of every source of surprisal and of the controls, a panel for each data set.
-
-    Bars have 95 % intervals; the band is the ceiling with its interval, where it is defined.
 
     Args:
       scores: rows of the stage behavior.
-
-    Returns:
-      An SVG.
     """
     colours = _colours(scores)
-    rows = scores[(scores.measure == behavior_rows.CORRELATION) & (scores.offset == 0)]
-    panels = _panels(rows)
-    labels = list(colours)
-    with matplotlib.rc_context(plots.STYLE):
-        size = (2.7 * len(panels) + 1.2, 0.36 * len(labels) + 1.5)
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-        for axis, (title, own) in zip(axes, panels, strict=True):
-            for row in own.itertuples():
-                y, reach = labels.index(_label(row)), [row.value - row.ci_low]
-                reach = [reach, [row.ci_high - row.value]]
-                axis.barh(
-                    y, row.value, 0.7, xerr=reach, color=colours[labels[y]], error_kw={"lw": 0.8}
-                )
-            ceiling = own.iloc[0]
-            if np.isfinite(ceiling.ceiling):
-                axis.axvline(ceiling.ceiling, color=plots.COLOURS["ceiling"], lw=1, ls=":")
-                axis.axvspan(
-                    ceiling.ceiling_low, ceiling.ceiling_high, color="#000000", alpha=0.12, lw=0
-                )
-                axis.annotate(
-                    "ceiling",
-                    (ceiling.ceiling, 1),
-                    xycoords=("data", "axes fraction"),
-                    ha="center",
-                    va="bottom",
-                    fontsize=7,
-                )
-            axis.set_title(title, loc="left", fontsize=8, pad=14)
-            axis.set_xlabel("|r| with mean reading times")
-        axes[0].set_yticks(range(len(labels)), labels)
-        axes[0].invert_yaxis()
-        return plots.svg(figure)
+    data = _labelled(scores[(scores.measure == CORRELATION) & (scores.offset == 0)])
+    data = data.rename(columns={"value": "abs_r"})
+    columns = ["panel", "source", "r", "abs_r", "ci_low", "ci_high", "num_words"]
+    data = data[[*columns, "ceiling", "ceiling_low", "ceiling_high"]]
+    panels = list(dict.fromkeys(data.panel))
+    chart = marks.bars(
+        data,
+        alt.X("abs_r:Q", title="|r| with mean reading times", axis=alt.Axis(tickCount=4)),
+        _y(colours),
+        alt.Color("source:N", scale=charts.scale(colours), legend=None),
+        [tip("source", digits=""), tip("abs_r", "|r|"), tip("r"), tip("num_words", digits="d")],
+    ).properties(height=charts.height(len(colours), 22))
+    chart = charts.facet(chart, "panel", panels)
+    text = (
+        "Bars: absolute correlation with mean reading times of each model's surprisal and of "
+        "controls, a panel for each data set, with intervals over stories and the ceiling where "
+        "it is defined (dotted; grey: its interval)."
+    )
+    layout = Panels(len(panels), 150, left=155)
+    title = "Correlation with reading times"
+    return charts.finish("correlations", title, text, chart, data, layout)
 
 
-def offsets(scores: pd.DataFrame) -> bytes:
+def offsets(scores: pd.DataFrame) -> Chart:
     """Draw r of reading times with the surprisal of words before and after, data set by data set.
 
     Args:
       scores: rows of the stage behavior.
-
-    Returns:
-      An SVG.
     """
-    colours = _colours(scores)
-    rows = scores[
-        (scores.measure == behavior_rows.CORRELATION) & (scores.context != behavior_rows.BASELINE)
-    ]
-    panels = _panels(rows)
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(2.5 * len(panels) + 1.6, 2.7), layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axis, (title, own) in zip(axes, panels, strict=True):
-            for _, line in own.groupby(["model", "control_of"], sort=False):
-                line = line.sort_values("offset")
-                label = _label(line.iloc[0])
-                # The interval of |r|, with the sign of r.
-                ends = [line.ci_low, line.ci_high] * np.sign(line.r).to_numpy()
-                axis.plot(line.offset, line.r, color=colours[label], marker="o", ms=3, label=label)
-                axis.fill_between(line.offset, *ends, color=colours[label], alpha=0.15, lw=0)
-            axis.axhline(0, color="#cccccc", lw=0.8, zorder=0)
-            axis.set_xticks(sorted(set(own.offset)), map(signed, sorted(set(own.offset))))
-            axis.set_xlabel("surprisal of the word at")
-            axis.set_title(title, loc="left", fontsize=8)
-        axes[0].set_ylabel("Pearson r")
-        handles = axes[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside right upper", frameon=False)
-        return plots.svg(figure)
+    rows = scores[(scores.measure == CORRELATION) & (scores.context != BASELINE)]
+    colours = {x: c for x, c in _colours(scores).items() if x in set(_labelled(rows).source)}
+    # The interval of |r|, with the sign of r.
+    ends = [rows.ci_low * np.sign(rows.r), rows.ci_high * np.sign(rows.r)]
+    data = _labelled(rows.assign(ci_low=np.minimum(*ends), ci_high=np.maximum(*ends)))
+    data = data[["panel", "source", "offset", "r", "ci_low", "ci_high", "num_words"]]
+    panels = list(dict.fromkeys(data.panel))
+    axis = alt.Axis(
+        values=sorted(set(data.offset)),
+        labelExpr="datum.value ? format(datum.value, '+d') : '0'",
+        grid=False,
+    )
+    base = alt.Chart().encode(
+        x=alt.X("offset:Q", title="surprisal of the word at", axis=axis),
+        y=alt.Y("r:Q", title="Pearson r"),
+        color=alt.Color("source:N", scale=charts.scale(colours), legend=charts.line_legend()),
+    )
+    tips = [tip("source", digits=""), tip("offset", digits="+d"), tip("r"), *charts.INTERVAL]
+    chart = alt.layer(*marks.lines(data, base, tips)).properties(height=190)
+    chart = charts.facet(chart, "panel", panels)
+    text = (
+        "Lines: correlation of reading times with the surprisal of words before and after, a panel "
+        "for each data set; bands: intervals over stories."
+    )
+    title = "Which word a time belongs to"
+    return charts.finish("offsets", title, text, chart, data, Panels(len(panels), 200, left=60))
 
 
-def gains(scores: pd.DataFrame, stories: pd.DataFrame) -> bytes:
-    """Draw gains in log-likelihood, in nats per 1000 times: held out as bars, in sample as lines.
+def gains(scores: pd.DataFrame, stories: pd.DataFrame) -> Chart:
+    """Draw gains in log-likelihood, in nats per 1000 times: held out, by story, and in sample.
 
-    A panel for each data set, and for the times of single participants; dots are held-out stories.
+    A panel for each data set, and for the times of single participants.
 
     Args:
       scores: rows of the stage behavior.
       stories: the same, story by story.
-
-    Returns:
-      An SVG.
     """
-    colours = _colours(scores)
-    rows = scores[scores.measure == behavior_rows.GAIN]
-    labels = [x for x in colours if x in {_label(row) for row in rows.itertuples()}]
-    panels = [
-        (f"{title}\n{'mean' if times == behavior_rows.MEAN else 'single'} times", own)
-        for title, both in _panels(rows)
-        for times, own in both.groupby("times", sort=False)
-    ]
-    dots = stories[
-        (stories.measure == behavior_rows.GAIN) & (stories.evaluation == behavior_rows.HELD_OUT)
-    ]
-    with matplotlib.rc_context(plots.STYLE):
-        size = (2.4 * len(panels) + 1.2, 0.4 * len(labels) + 1.6)
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axis, (title, own) in zip(axes, panels, strict=True):
-            first = own.iloc[0]
-            beside = dots[(dots.dataset == first.dataset) & (dots.times == first.times)]
-            for row in own.itertuples():
-                y = labels.index(_label(row))
-                if row.evaluation != behavior_rows.HELD_OUT:
-                    ends = [y - 0.4, y + 0.4]
-                    label = "in sample" if y == 0 else None
-                    axis.plot([1000 * row.value] * 2, ends, color="#000000", lw=1.2, label=label)
-                    continue
-                reach = [[row.value - row.ci_low], [row.ci_high - row.value]]
-                axis.barh(
-                    y,
-                    1000 * row.value,
-                    0.7,
-                    xerr=1000 * np.array(reach),
-                    color=colours[labels[y]],
-                    error_kw={"lw": 0.8},
-                )
-                mine = (beside.model == row.model) & (beside.control_of == row.control_of)
-                values = 1000 * beside[mine].value
-                label = "held-out stories (bar: all of them)" if y == 0 else None
-                places = [y + 0.25] * len(values)
-                axis.plot(
-                    values,
-                    places,
-                    "o",
-                    color="#555555",
-                    ms=4,
-                    markeredgecolor="#ffffff",
-                    markeredgewidth=0.5,
-                    label=label,
-                )
-            axis.axvline(0, color="#999999", lw=0.8, zorder=0)
-            axis.set_title(title, loc="left", fontsize=7)
-            axis.set_xlabel("nats per 1000 times")
-        axes[0].set_yticks(range(len(labels)), labels)
-        axes[0].invert_yaxis()
-        handles = axes[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower left", ncols=2, frameon=False, fontsize=7)
-        return plots.svg(figure)
+    rows = scores[scores.measure == GAIN]
+    held_out = stories[(stories.measure == GAIN) & (stories.evaluation == HELD_OUT)]
+    kind = rows.evaluation.map(lambda x: _WHOLE if x == HELD_OUT else _IN_SAMPLE)
+    data = _labelled(pd.concat([rows.assign(of=kind), held_out.assign(of=_STORY)]))
+    is_mean = data.times == MEAN
+    data["panel"] += np.where(is_mean, "\nmean times", "\nsingle times")
+    columns = ["value", "ci_low", "ci_high"]
+    data[columns] *= 1000
+    data = data.rename(columns={"value": "gain"})
+    data = data[["panel", "source", "of", "story", "gain", "ci_low", "ci_high"]]
+    data = data.assign(story=data.story.fillna(""))
+    present = set(data.source)
+    colours = {x: colour for x, colour in _colours(scores).items() if x in present}
+    panels = list(dict.fromkeys(data.panel))
+    tips = [tip("source", digits=""), tip("of", digits=""), tip("gain", digits=".2f")]
+    bars = marks.bars(
+        data[data.of == _WHOLE],
+        alt.X("gain:Q", title="nats per 1000 times", axis=alt.Axis(tickCount=4)),
+        _y(colours),
+        alt.Color("source:N", scale=charts.scale(colours), legend=None),
+        tips,
+    ).transform_filter(alt.FieldEqualPredicate(field="of", equal=_WHOLE))
+    scale = alt.Scale(domain=list(_SHAPES), range=list(_SHAPES.values()))
+    legend = alt.Legend(title="bar: all held-out stories, 95 % interval")
+    points = (
+        alt.Chart()
+        .transform_filter(f"datum.of != '{_WHOLE}'")
+        .mark_point(size=45, opacity=0.9, strokeWidth=1.5, color=charts.INK)
+        .encode(
+            x="gain:Q", y=_y(colours), shape=alt.Shape("of:N", scale=scale, legend=legend),
+            tooltip=[*tips, tip("story", digits="")],
+        )
+    )  # fmt: skip
+    chart = alt.layer(bars, points).properties(height=charts.height(len(colours), 22))
+    chart = charts.facet(chart, "panel", panels)
+    text = (
+        "Bars: gain of each model's surprisal over the baseline for held-out stories, with "
+        "intervals; a circle for each held-out story, a stroke for the gain in sample."
+    )
+    layout = Panels(len(panels), 150, left=155)
+    return charts.finish("gains", "Gain in log-likelihood", text, chart, data, layout)

@@ -1,14 +1,16 @@
-"""Rows of ceilings -> figures, a summary and one HTML page."""
+"""Rows of ceilings -> charts, what the run prints, and the page."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import matplotlib
+import altair as alt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from jaxalign.reporting import html, tables
-from jaxalign.reporting.pages import plots
+from jaxalign.reporting import charts, tables
+from jaxalign.reporting.charts import Chart, Panels, marks, tip
+from jaxalign.reporting.html import Section
+from jaxalign.reporting.page import Page
 
 # What each kind says, and where it stands: kinds over subjects, then those of single subjects.
 KINDS = {
@@ -29,13 +31,13 @@ COLOURS = {
     "isc_pairwise": "#56B4E9",
     "leave_one_subject_out": "#009E73",
     "split_half": "#999999",
-    "split_half_root": "#000000",
+    "split_half_root": charts.INK,
     "extrapolated": "#D55E00",
     "extrapolated_reliability": "#CC79A7",
     "ncsnr": "#E69F00",
-    "noise_ceiling": "#882255",
+    "noise_ceiling": "#B4436C",
     "explainable_variance": "#44AA99",
-    "signal": "#332288",
+    "signal": "#7B6FD0",
 }
 ISC = ("isc_leave_one_out", "isc_pairwise")
 LEVEL = 0.05  # of the false discovery rate, in counts of targets
@@ -136,166 +138,193 @@ def summary(rows: pd.DataFrame, found: Sequence[str], confidence: float) -> str:
     return "\n".join([*lines, "", *found]) + "\n"
 
 
-def figures(rows: pd.DataFrame, curves: pd.DataFrame | None) -> dict[str, bytes]:
-    """Draw all figures that the rows allow.
+def draw(rows: pd.DataFrame, curves: pd.DataFrame | None) -> list[Chart]:
+    """Draw all charts that the rows allow.
 
     Args:
       rows: ceilings.
       curves: of the extrapolation, or None.
-
-    Returns:
-      SVGs by name.
     """
-    found = {"rois": roi_points(rows)}
-    if set(ISC) & set(rows.kind) and (rows.value.notna() & (rows.target != "")).any():
-        found["isc"] = isc_targets(rows)
-    if curves is not None:
-        found["extrapolation"] = extrapolation(rows, curves)
-    return {name: svg for name, svg in found.items() if svg}
+    drawn = [roi_points(rows), isc_targets(rows)]
+    drawn += [extrapolation(rows, curves)] if curves is not None else []
+    return [chart for chart in drawn if chart is not None]
 
 
-def roi_points(rows: pd.DataFrame) -> bytes:
+def _colour(kinds: pd.Series, **options) -> alt.Color:
+    """Return the colours of the kinds that are there, in their order."""
+    colours = {kind: COLOURS[kind] for kind in KINDS if kind in set(kinds)}
+    return alt.Color("kind:N", scale=charts.scale(colours), **options)
+
+
+def roi_points(rows: pd.DataFrame) -> Chart | None:
     """Draw every ceiling on the scale of a correlation for each ROI, with its interval.
 
     Args:
       rows: ceilings.
 
     Returns:
-      An SVG; empty if no kind is on that scale.
+      The chart; None if no kind is on that scale.
     """
     table = of_rois(rows)
     table = table[(table.scale == "r") & table.value.notna()]
     if table.empty:
-        return b""
-    rois, kinds = list(dict.fromkeys(table.roi)), list(dict.fromkeys(table.kind))
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(max(1.4 * len(rois) + 4.6, 6.5), 3.6), layout="constrained")
-        axis = figure.subplots()
-        for i, kind in enumerate(kinds):
-            own = table[table.kind == kind].set_index("roi").reindex(rois)
-            x = np.arange(len(rois)) + 0.7 * ((i + 0.5) / len(kinds) - 0.5)
-            error = np.abs(np.stack([own.value - own.ci_low, own.ci_high - own.value]))
-            axis.errorbar(
-                x, own.value, yerr=error, fmt="o", ms=4, lw=1, color=COLOURS[kind], label=kind
-            )
-        axis.axhline(0, color="#cccccc", lw=0.8, zorder=0)
-        axis.set_xticks(range(len(rois)), rois)
-        axis.set_xlim(-0.6, len(rois) - 0.4)
-        axis.set_ylabel("correlation")
-        axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-        return plots.svg(figure)
+        return None
+    columns = ["kind", "roi", "subject", "value", "ci_low", "ci_high", "interval", "p_adjusted"]
+    data = table[[*columns, "num_subjects", "num_targets"]]
+    rois, kinds = list(dict.fromkeys(data.roi)), [x for x in KINDS if x in set(data.kind)]
+    place = {
+        "y": alt.Y("roi:N", sort=rois, title=None, scale=alt.Scale(paddingInner=0.25)),
+        "yOffset": alt.YOffset("kind:N", sort=kinds),
+        "color": _colour(data.kind, legend=alt.Legend(title=None, columns=2, symbolOpacity=1)),
+    }
+    tips = [
+        tip("roi", "region", ""),
+        tip("kind", digits=""),
+        tip("value"),
+        tip("interval", "interval over", ""),
+        tip("p_adjusted", "adjusted p", ".2~g"),
+        tip("num_subjects", "subjects", "d"),
+        tip("num_targets", "targets", "d"),
+    ]
+    chart = marks.points(data, place, alt.X("value:Q", title="correlation"), tips)
+    size = charts.height(len(rois), max(14 * len(kinds), 24))
+    chart = chart.properties(width="container", height=size, data=charts.DATA)
+    text = (
+        "Points: every ceiling that is a correlation, in each region, with intervals: "
+        f"{', '.join(kinds)}."
+    )
+    return charts.finish("rois", "Ceilings of each region", text, chart, data)
 
 
-def isc_targets(rows: pd.DataFrame) -> bytes:
+def isc_targets(rows: pd.DataFrame) -> Chart | None:
     """Draw the ISC of every target in order of size, with intervals; filled if significant.
 
     Args:
       rows: ceilings.
 
     Returns:
-      An SVG; empty if there is no ISC.
+      The chart; None if there is no ISC.
     """
     own = rows[(rows.kind == ISC[0]) & (rows.subject == tables.GROUP) & (rows.target != "")]
-    own = own[own.value.notna()]
+    own = own[own.value.notna()].sort_values("value", ascending=False, kind="stable")
     if own.empty:
-        return b""
-    rois = list(dict.fromkeys(own.roi))
-    most = own.groupby("roi").size().max()
-    with matplotlib.rc_context(plots.STYLE):
-        width = min(max((0.05 * most + 0.5) * len(rois) + 1.5, 5), 16)
-        figure = Figure(figsize=(width, 3.2), layout="constrained")
-        axes = figure.subplots(1, len(rois), sharey=True, squeeze=False)[0]
-        for axis, roi in zip(axes, rois, strict=True):
-            part = own[own.roi == roi].sort_values("value", ascending=False)
-            x = np.arange(len(part))
-            axis.vlines(x, part.ci_low, part.ci_high, color=COLOURS[ISC[0]], lw=0.8)
-            sure = (part.p_adjusted <= LEVEL).to_numpy()
-            for mark, face in ((sure, COLOURS[ISC[0]]), (~sure, "#ffffff")):
-                axis.plot(
-                    *(x[mark], part.value.to_numpy()[mark], "o"),
-                    ms=3,
-                    color=COLOURS[ISC[0]],
-                    markerfacecolor=face,
-                    lw=0,
-                )
-            axis.axhline(0, color="#cccccc", lw=0.8, zorder=0)
-            axis.set_title(roi)
-            axis.set_xlabel("targets" if len(part) > 1 else "")
-            axis.set_xticks([])
-        axes[0].set_ylabel("ISC (leave one out)")
-        return plots.svg(figure)
+        return None
+    rois = [x for x in dict.fromkeys(rows.roi) if x in set(own.roi)]
+    data = own[["roi", "target", "value", "ci_low", "ci_high", "p_adjusted"]].assign(
+        rank=own.groupby("roi").cumcount() + 1,
+        significant=np.where(own.p_adjusted <= LEVEL, "yes", "no"),
+    )
+    place = {
+        "x": alt.X(
+            "rank:Q",
+            title="targets, in order",
+            scale=alt.Scale(zero=False, nice=False, padding=12),
+            axis=alt.Axis(labels=False, ticks=False, grid=False),
+        ),
+        "color": alt.value(COLOURS[ISC[0]]),
+    }
+    tips = [
+        tip("roi", "region", ""),
+        tip("target", digits=""),
+        tip("value", "ISC"),
+        tip("p_adjusted", "adjusted p", ".2~g"),
+    ]
+    *whiskers, dots = marks.points(data, place, alt.Y("value:Q", title="ISC"), tips).layer
+    hollow = alt.FieldEqualPredicate(field="significant", equal="no")
+    dots = dots.mark_point(size=30, filled=False, strokeWidth=1.5, opacity=1).encode(
+        fill=alt.condition(hollow, alt.value(None), alt.value(COLOURS[ISC[0]]))
+    )
+    zero = alt.Chart().mark_rule(opacity=0.5, aria=False).encode(y=alt.datum(0))
+    chart = alt.layer(zero, *whiskers, dots).properties(height=200)
+    chart = charts.facet(chart, "roi", rois).resolve_scale(x="independent")
+    text = (
+        "Points: correlation with the mean of the others of every target, in order of size; "
+        f"filled where the adjusted p is at most {LEVEL}."
+    )
+    title = "ISC of every target (leave one out)"
+    return charts.finish("isc", title, text, chart, data, Panels(len(rois), 180, left=60))
 
 
-def extrapolation(rows: pd.DataFrame, curves: pd.DataFrame) -> bytes:
+def extrapolation(rows: pd.DataFrame, curves: pd.DataFrame) -> Chart:
     """Draw scores against the number of subjects, fitted curves and where they lead.
 
     Args:
       rows: ceilings.
       curves: columns kind, roi, num_subjects, what ("scores" or "fitted"), r.
-
-    Returns:
-      An SVG, one panel per ROI.
     """
-    rois = list(dict.fromkeys(curves.roi))
     whole = rows[(rows.subject == tables.GROUP) & (rows.target == "")]
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(max(2.2 * len(rois) + 2.6, 5.5), 3.2), layout="constrained")
-        axes = figure.subplots(1, len(rois), sharey=True, squeeze=False)[0]
-        for axis, roi in zip(axes, rois, strict=True):
-            for kind in dict.fromkeys(curves.kind):
-                own = curves[(curves.roi == roi) & (curves.kind == kind)]
-                fitted, scores = (own[own.what == x] for x in ("fitted", "scores"))
-                axis.plot(fitted.num_subjects, fitted.r, color=COLOURS[kind], lw=1.2, label=kind)
-                axis.plot(scores.num_subjects, scores.r, "o", color="#000000", ms=3)
-                end = whole[(whole.kind == kind) & (whole.roi == roi)]
-                for one in end.itertuples():
-                    axis.axhline(one.value, color=COLOURS[kind], lw=0.8, ls=":")
-                    axis.axhspan(one.ci_low, one.ci_high, color=COLOURS[kind], alpha=0.12, lw=0)
-            axis.set_xscale("log")
-            axis.set_title(roi)
-            axis.set_xlabel("subjects")
-            largest = curves.num_subjects.max() / 2
-            ticks = [x for x in (2, 5, 10, 20, 50, 100, 200) if x <= 2 * largest]
-            axis.set_xticks(ticks, [str(x) for x in ticks])
-            axis.minorticks_off()
-        axes[0].set_ylabel("Pearson r, median over targets")
-        axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-        return plots.svg(figure)
+    ends = whole[whole.kind.isin(curves.kind) & whole.roi.isin(curves.roi)]
+    ends = ends[["kind", "roi", "value", "ci_low", "ci_high"]].rename(columns={"value": "r"})
+    data = pd.concat([curves, ends.assign(what="limit")], ignore_index=True)
+    data = data[["kind", "roi", "what", "num_subjects", "r", "ci_low", "ci_high"]]
+    rois = list(dict.fromkeys(curves.roi))
+    largest = curves.num_subjects.max() / 2
+    ticks = [x for x in (2, 5, 10, 20, 50, 100, 200) if x <= 2 * largest]
+    what = lambda name: alt.FieldEqualPredicate(field="what", equal=name)
+    colour = _colour(curves.kind, legend=charts.line_legend())
+    x = alt.X(
+        "num_subjects:Q", title="subjects", scale=alt.Scale(type="log"), axis=alt.Axis(values=ticks)
+    )
+    y = alt.Y("r:Q", title="Pearson r, median over targets")
+    tips = [tip("roi", "region", ""), tip("kind", digits=""), tip("r")]
+    limit = alt.Chart().transform_filter(what("limit")).encode(color=colour)
+    band = limit.mark_rect(opacity=0.13, aria=False).encode(
+        y=alt.Y("ci_low:Q", title=y["title"]), y2="ci_high:Q"
+    )
+    end = limit.mark_rule(strokeDash=[2, 3], strokeWidth=1.5).encode(
+        y=y, tooltip=[*tips, *charts.INTERVAL]
+    )
+    line = (
+        alt.Chart()
+        .transform_filter(what("fitted"))
+        .mark_line(strokeWidth=2, aria=False)
+        .encode(x=x, y=y, color=colour)
+    )
+    dots = (
+        alt.Chart()
+        .transform_filter(what("scores"))
+        .mark_point(filled=True, size=30, opacity=1, color=charts.INK)
+        .encode(x=x, y=y, tooltip=[*tips, tip("num_subjects", "subjects", "d")])
+    )
+    below = marks.drawn((band, ends.ci_low), (end, ends.r))
+    chart = alt.layer(*below, line, dots).properties(height=200)
+    chart = charts.facet(chart, "roi", rois)
+    text = (
+        "Points: how well subjects are predicted from others, against their number. Lines: fitted "
+        "curves. Dotted, with a band: where they lead, and its interval."
+    )
+    title = "Extrapolation to infinitely many subjects"
+    return charts.finish("extrapolation", title, text, chart, data, Panels(len(rois), 180, left=60))
 
 
-def page(
-    rows: pd.DataFrame,
-    found: Sequence[str],
-    drawn: dict[str, bytes],
-    provenance: str,
-    confidence: float,
-) -> str:
-    """Render the page.
+class Found(NamedTuple):
+    """What was found of the ceilings of a data set."""
+
+    rows: pd.DataFrame  # ceilings
+    curves: pd.DataFrame | None  # of the extrapolation
+    left_out: Sequence[str]  # subjects who are constant
+    confidence: float  # of the intervals
+
+
+def page(found: Found, provenance: str) -> Page:
+    """Lay the ceilings of a data set out as a page.
 
     Args:
-      rows: ceilings.
-      found: from `remarks`.
-      drawn: from `figures`.
+      found: all ceilings.
       provenance: preformatted text.
-      confidence: of the intervals.
     """
+    rows = found.rows
     dataset = rows.dataset.iloc[0]
     table = of_rois(rows)
-    texts = {
-        "rois": "Points: every ceiling that is a correlation, in each region, with intervals.",
-        "isc": "Points: correlation with the mean of the others of every target, in order of size; "
-        f"filled where the adjusted p is at most {LEVEL}.",
-        "extrapolation": "Points: how well subjects are predicted from others, against their "
-        "number. Lines: fitted curves. Dotted, with a band: where they lead, and its interval.",
-    }
+    said = remarks(rows, found.left_out)
     sections = [
-        html.Section("What to know first", text=found or ["Nothing is undefined."]),
-        html.Section(
+        Section("What to know first", text=said or ["Nothing is undefined."]),
+        Section(
             "Regions",
-            tables=[(f"Each kind of ceiling. Intervals of {confidence:.0%}.", table)],
-            figures=[(texts[name], svg) for name, svg in drawn.items()],
+            tables=[(f"Each kind of ceiling. Intervals of {found.confidence:.0%}.", table)],
+            charts=draw(rows, found.curves),
         ),
-        html.Section(
+        Section(
             "What each kind means",
             text=[f"{kind}: {KINDS[kind]}." for kind in dict.fromkeys(table.kind)],
         ),
@@ -304,4 +333,11 @@ def page(
         f"{dataset}: {rows.num_samples.iloc[0]} samples, {int(table.num_subjects.max())} subjects. "
         "What any model can reach, given how noisy the responses are; nothing is clipped."
     )
-    return html.page(f"Noise ceilings: {dataset}", lead, sections, provenance)
+    return Page(
+        title=f"Noise ceilings: {dataset}",
+        lead=lead,
+        sections=sections,
+        tables={"regions": table},
+        summary=summary(rows, said, found.confidence),
+        provenance=provenance,
+    )

@@ -1,20 +1,22 @@
-"""Units that a localiser chose -> tables, figures, a summary, and sections of the page."""
+"""Units that a localiser chose -> tables, charts, what the run prints, and the page."""
 
 import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import matplotlib
+import altair as alt
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from jaxalign.reporting import html
-from jaxalign.reporting.pages import plots
+from jaxalign.reporting import charts
+from jaxalign.reporting.charts import Chart, Panels, tip
+from jaxalign.reporting.html import Section
+from jaxalign.reporting.page import Page
 
-COLOURS = {"language": plots.COLOURS["network"], "random": plots.COLOURS["untrained"]}
+COLOURS = {"language": charts.COLOURS["network"], "random": charts.COLOURS["untrained"]}
+_ALL = "all"
+_NUM_BINS = 40
 _SETS = (
     "t: Welch's, of |activation| to sentences against non-words, mean over the units of a set. "
     "Chosen units have a high t on the items that chose them by chance alone, so: units chosen by "
@@ -87,59 +89,104 @@ def sets(layers: pd.DataFrame, networks: Mapping[str, Units]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def layer_bars(networks: Mapping[str, Units]) -> bytes:
+def layer_bars(layers: pd.DataFrame) -> Chart:
     """Draw how many units of each set lie in each layer, a panel for each network.
 
     Args:
-      networks: by name.
-
-    Returns:
-      An SVG.
+      layers: as of `sets`.
     """
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(3 * len(networks) + 1, 2.5), layout="constrained")
-        axes = figure.subplots(1, len(networks), sharey=True, squeeze=False)[0]
-        for axis, (name, units) in zip(axes, networks.items(), strict=True):
-            places = np.arange(len(units.t))
-            for i, (kind, colour) in enumerate(COLOURS.items()):
-                counts = getattr(units, kind).sum(axis=1)
-                axis.bar(places - 0.2 + 0.4 * i, counts, 0.38, color=colour, label=kind)
-            axis.set_title(name, loc="left", fontsize=8)
-            axis.set_xlabel("layer")
-            axis.set_xticks(places[:: max(len(places) // 8, 1)])
-        axes[0].set_ylabel("units")
-        axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-        return plots.svg(figure)
+    data = layers.assign(network=_network(layers))
+    data = data[["network", "units", "layer", "num", "share", "mean_t"]]
+    networks = list(dict.fromkeys(data.network))
+    most = int(data.num.max())
+    counts = list(range(0, most + 1, max(most // 4, 1)))  # Vega's own ticks may be halves
+    legend = alt.Legend(title="units")
+    chart = (
+        alt.Chart()
+        .mark_bar(cornerRadiusEnd=2)
+        .encode(
+            x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            xOffset=alt.XOffset("units:N", sort=list(COLOURS)),
+            y=alt.Y("num:Q", title="units", axis=alt.Axis(values=counts)),
+            color=alt.Color("units:N", scale=charts.scale(COLOURS), legend=legend),
+            tooltip=[
+                tip("network", digits=""),
+                tip("units", digits=""),
+                tip("layer", digits="d"),
+                tip("num", "number", "d"),
+                tip("share", "of the layer", ".1%"),
+                tip("mean_t", "mean t", ".2f"),
+            ],
+        )
+        .properties(height=180)
+    )
+    text = (
+        "Bars: language-selective and random units in each layer, a panel for each of "
+        f"{', '.join(networks)}."
+    )
+    chart = charts.facet(chart, "network", networks)
+    panels = Panels(len(networks), 220, left=60)
+    return charts.finish("layers", "Units in each layer", text, chart, data, panels)
 
 
-def histograms(networks: Mapping[str, Units]) -> bytes:
+def histograms(networks: Mapping[str, Units]) -> Chart:
     """Draw how t is distributed over all units, and over those of each set.
 
     Args:
       networks: by name.
-
-    Returns:
-      An SVG.
     """
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(3 * len(networks) + 1, 2.5), layout="constrained")
-        axes = figure.subplots(1, len(networks), squeeze=False)[0]
-        for axis, (name, units) in zip(axes, networks.items(), strict=True):
-            every = units.t[~np.isnan(units.t)]
-            edges = np.histogram_bin_edges(every, 40)
-            axis.hist(every, edges, density=True, color="#c8c8c8", label="all")
-            for kind, colour in COLOURS.items():
-                own = units.t[getattr(units, kind)]
-                axis.hist(
-                    own, edges, density=True, histtype="step", lw=1.5, color=colour, label=kind
-                )
-            axis.axvline(0, color="#000000", lw=0.8, ls=":")
-            axis.set_title(name, loc="left", fontsize=8)
-            axis.set_xlabel("t, sentences against non-words")
-        axes[0].set_ylabel("density")
-        axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-        return plots.svg(figure)
+    found = []
+    for network, units in networks.items():
+        every = units.t[~np.isnan(units.t)]
+        edges = np.histogram_bin_edges(every, _NUM_BINS)
+        for kind, values in (
+            (_ALL, every),
+            *((x, units.t[getattr(units, x)]) for x in COLOURS),
+        ):
+            heights, _ = np.histogram(values, edges, density=True)
+            found.append(
+                pd.DataFrame(
+                    # The outline goes down to zero where the last bin ends.
+                    {"t_from": edges, "t_to": [*edges[1:], edges[-1]], "density": [*heights, 0.0]}
+                ).assign(network=network, units=kind, _drawn=[*[False] * _NUM_BINS, True])
+            )
+    data = pd.concat(found, ignore_index=True)
+    data = data[["network", "units", "t_from", "t_to", "density", "_drawn"]]
+    colours = {_ALL: charts.COLOURS["shuffled"]} | COLOURS
+    tips = [
+        tip("units", digits=""),
+        tip("t_from", "t from", ".2f"),
+        tip("t_to", "t to", ".2f"),
+        tip("density"),
+    ]
+    base = alt.Chart().encode(
+        x=alt.X("t_from:Q", title="t, sentences against non-words"),
+        y=alt.Y("density:Q", title="density", axis=alt.Axis(tickCount=4)),
+        color=alt.Color("units:N", scale=charts.scale(colours), legend=charts.line_legend("units")),
+    )
+    bars = (
+        base.transform_filter(f"datum.units == '{_ALL}' && !datum._drawn")
+        .mark_rect(opacity=0.55)
+        .encode(x2="t_to:Q", y2=alt.datum(0), tooltip=tips)
+    )
+    outlines = base.transform_filter(f"datum.units != '{_ALL}'").mark_line(
+        interpolate="step-after", strokeWidth=2, aria=False
+    )
+    zero = alt.Chart().mark_rule(strokeDash=[2, 3], aria=False).encode(x=alt.datum(0))
+    chart = alt.layer(bars, outlines, zero).properties(height=190)
+    names = list(networks)
+    text = (
+        "Histograms: t of all units (filled), of language-selective and of random ones (outlines), "
+        f"a panel for each of {', '.join(names)}."
+    )
+    chart = charts.facet(chart, "network", names).resolve_scale(x="independent", y="independent")
+    return charts.finish(
+        "t", "Which t units have", text, chart, data, Panels(len(names), 200, each=60)
+    )
+
+
+def _network(layers: pd.DataFrame) -> pd.Series:
+    return (layers.model + " " + layers.control_of).str.strip()
 
 
 def summary(layers: pd.DataFrame, found: pd.DataFrame, paths: Mapping[str, pathlib.Path]) -> str:
@@ -182,50 +229,47 @@ def lead(found: pd.DataFrame) -> str:
     )
 
 
-def sections(
-    found: Mapping[str, pd.DataFrame], drawn: Mapping[str, bytes], *, embedding: bool
-) -> list[html.Section]:
-    """Return the sections of the page.
+class Found(NamedTuple):
+    """What was found of all networks."""
+
+    layers: pd.DataFrame  # as of `sets`
+    networks: Mapping[str, Units]  # in the same order
+    paths: Mapping[str, pathlib.Path]  # of each network's masks
+    embedding: bool  # whether units of layer 0 could be chosen
+
+
+def page(found: Found, provenance: str) -> Page:
+    """Lay the units of all networks out as a page.
 
     Args:
-      found: `layers` and `units`.
-      drawn: `layers` and `t`.
-      embedding: whether units of layer 0 could be chosen.
+      found: of all networks.
+      provenance: preformatted text.
     """
-    layers = found["layers"].loc[:, lambda x: ~x.columns.str.startswith("half_t")]
-    layers = layers.assign(model=(layers.model + " " + layers.control_of).str.strip())
-    return [
-        html.Section(
-            "Language-selective against random units",
-            tables=[(_SETS, found["units"])],
-            figures=[
-                (
-                    "Histograms: t of all units, of language-selective and of random ones, a "
-                    "panel for each network.",
-                    drawn["t"],
-                )
-            ],
-        ),
-        html.Section(
-            "Layers",
-            tables=[(_LAYERS, layers.drop(columns="control_of"))],
-            figures=[
-                (
-                    "Bars: language-selective and random units in each layer, a panel for each "
-                    "network.",
-                    drawn["layers"],
-                )
-            ],
-        ),
-        html.Section(
-            "Methods",
-            text=[
-                "Welch's t over items of the size of each unit's activation, sentences against "
-                "strings of non-words; the units of the largest t over all layers"
-                f"{'' if embedding else ' above the embedding'} are language-selective, as many "
-                "of the others, drawn at random, are their control (AlKhamissi et al. 2025; items "
-                "in the format of Fedorenko et al. 2010). A network with random weights has such "
-                "units too wherever the two lists differ in their tokens: compare it."
-            ],
-        ),
-    ]
+    compared = sets(found.layers, found.networks)
+    layers = found.layers.loc[:, lambda x: ~x.columns.str.startswith("half_t")]
+    layers = layers.assign(model=_network(layers)).drop(columns="control_of")
+    methods = (
+        "Welch's t over items of the size of each unit's activation, sentences against strings of "
+        "non-words; the units of the largest t over all layers"
+        f"{'' if found.embedding else ' above the embedding'} are language-selective, as many of "
+        "the others, drawn at random, are their control (AlKhamissi et al. 2025; items in the "
+        "format of Fedorenko et al. 2010). A network with random weights has such units too "
+        "wherever the two lists differ in their tokens: compare it."
+    )
+    return Page(
+        title="Language-selective units",
+        lead=lead(compared),
+        sections=[
+            Section(
+                "Language-selective against random units",
+                tables=[(_SETS, compared)],
+                charts=[histograms(found.networks)],
+            ),
+            Section("Layers", tables=[(_LAYERS, layers)], charts=[layer_bars(found.layers)]),
+            Section("Methods", text=[methods]),
+        ],
+        tables={"layers": found.layers, "units": compared},
+        summary=summary(found.layers, compared, found.paths),
+        provenance=provenance,
+        unprinted=("layers",),
+    )

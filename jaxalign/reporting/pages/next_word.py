@@ -1,20 +1,21 @@
-"""Losses of a text's tokens -> tables, figures, what the run prints, and sections of the page."""
+"""Losses of a text's tokens -> tables, charts, what the run prints, and the page."""
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
-import matplotlib
+import altair as alt
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from matplotlib.figure import Figure
 
 from jaxalign.core.behavior import next_word as core
-from jaxalign.reporting import html
-from jaxalign.reporting.pages import plots
+from jaxalign.reporting import charts
+from jaxalign.reporting.charts import Chart, marks, tip
+from jaxalign.reporting.html import Section
+from jaxalign.reporting.page import Page
 
 PROTOCOL = "wikitext2-nwp"
-_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#332288", "#44AA99")
 _SCORES = (
     "Loss: mean cross-entropy of the next token in nats, the score; perplexity is its exponential. "
     "Bits per byte divides the loss of all tokens that count by the bytes of text they stand for. "
@@ -128,68 +129,71 @@ def name(row) -> str:
     return f"{row.model} of {row.control_of}" if row.control_of else row.model
 
 
-def figures(scores: pd.DataFrame, blocks: pd.DataFrame) -> dict[str, bytes]:
-    """Draw losses of all networks, and their course along the text, as SVG.
+def _names(table: pd.DataFrame) -> list[str]:
+    return [name(row) for row in table.itertuples()]
+
+
+def bars(scores: pd.DataFrame) -> Chart:
+    """Draw bits per byte of all networks.
 
     Args:
       scores: a row for each network.
-      blocks: the same, block by block.
     """
-    return {"bits": _bars(scores), "blocks": _course(blocks)}
+    data = scores[["bits_per_byte", "bits_low", "bits_high", "loss_nats", "num_tokens"]]
+    data = data.rename(columns={"bits_low": "ci_low", "bits_high": "ci_high"})
+    data = data.assign(network=_names(scores))
+    own = charts.networks(scores[scores.control_of == ""].model)
+    colours = {name(x): own.get(x.model, charts.COLOURS["untrained"]) for x in scores.itertuples()}
+    chart = marks.bars(
+        data,
+        alt.X("bits_per_byte:Q", title="bits per byte"),
+        alt.Y("network:N", sort=None, title=None, axis=alt.Axis(ticks=False)),
+        alt.Color("network:N", scale=charts.scale(colours), legend=None),
+        [
+            tip("network", digits=""),
+            tip("bits_per_byte"),
+            tip("loss_nats", "nats per token"),
+            tip("num_tokens", "tokens", "d"),
+        ],
+    ).properties(width="container", height=charts.height(len(data), 26), data=charts.DATA)
+    text = "Bars: bits per byte of each network, with 95 % intervals over blocks."
+    return charts.finish("bits", "Bits per byte", text, chart, data)
 
 
-def _colours(table: pd.DataFrame) -> dict[str, str]:
-    """Return the colour of each network; controls are told apart by their lines."""
-    own = [x for x in dict.fromkeys(table.model) if x != "untrained"]
-    found = {x: _COLOURS[i % len(_COLOURS)] for i, x in enumerate(own)}
-    return found | {"untrained": plots.COLOURS["untrained"]}
+def course(blocks: pd.DataFrame) -> Chart:
+    """Draw bits per byte along the text; controls are dashed.
 
-
-def _bars(scores: pd.DataFrame) -> bytes:
-    colours = _colours(scores)
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(5.6, 0.36 * len(scores) + 1.0), layout="constrained")
-        axis = figure.subplots()
-        for y, row in enumerate(scores.itertuples()):
-            reach = [[row.bits_per_byte - row.bits_low], [row.bits_high - row.bits_per_byte]]
-            axis.barh(
-                y,
-                row.bits_per_byte,
-                0.7,
-                xerr=None if np.isnan(row.bits_low) else reach,
-                color=colours[row.model],
-                error_kw={"lw": 0.8},
-            )
-        axis.set_yticks(range(len(scores)), [name(row) for row in scores.itertuples()])
-        axis.invert_yaxis()
-        axis.set_xlabel("bits per byte")
-        return plots.svg(figure)
-
-
-def _course(blocks: pd.DataFrame) -> bytes:
-    colours = _colours(blocks)
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(6.4, 2.7), layout="constrained")
-        axis = figure.subplots()
-        for _, own in blocks.groupby(["model", "control_of"], sort=False):
-            row = own.iloc[0]
-            # Of different tokenizers the same place is another token; bytes are the same.
-            place = (own.num_bytes.cumsum() - own.num_bytes / 2) / 1000
-            axis.plot(
-                place,
-                own.bits_per_byte,
-                color=colours[row.control_of or row.model],
-                ls="--" if row.control_of else "-",
-                marker="o",
-                ms=2.5,
-                lw=1,
-                label=name(row),
-            )
-        axis.set_ylim(bottom=0)
-        axis.set_xlabel("place in the text, 1000 bytes")
-        axis.set_ylabel("bits per byte")
-        figure.legend(loc="outside right upper", frameon=False)
-        return plots.svg(figure)
+    Args:
+      blocks: a row for each network and block.
+    """
+    data = blocks.assign(network=_names(blocks))
+    # Of different tokenizers the same place is another token; bytes are the same.
+    size = data.groupby("network", sort=False).num_bytes
+    data["kilobyte"] = (size.cumsum() - data.num_bytes / 2) / 1000
+    own = charts.networks(data[data.control_of == ""].model)
+    colours = {name(x): own[x.control_of or x.model] for x in data.itertuples()}
+    dashes = {name(x): [5, 4] if x.control_of else [1, 0] for x in data.itertuples()}
+    data = data[["network", "block", "kilobyte", "bits_per_byte", "loss_nats", "num_tokens"]]
+    legend = charts.line_legend()
+    base = alt.Chart().encode(
+        x=alt.X("kilobyte:Q", title="place in the text, 1000 bytes"),
+        y=alt.Y("bits_per_byte:Q", title="bits per byte", scale=alt.Scale(zero=True)),
+        color=alt.Color("network:N", scale=charts.scale(colours), legend=legend),
+    )
+    line = base.mark_line(strokeWidth=1.5, aria=False).encode(
+        strokeDash=alt.StrokeDash("network:N", scale=charts.scale(dashes), legend=legend)
+    )
+    points = base.mark_point(filled=True, size=25, opacity=1).encode(
+        tooltip=[
+            tip("network", digits=""),
+            tip("block", digits="d"),
+            tip("bits_per_byte"),
+            tip("loss_nats", "nats per token"),
+        ]
+    )
+    chart = alt.layer(line, points).properties(width="container", height=240, data=charts.DATA)
+    text = "Lines: bits per byte of each block along the text; dashed: untrained networks."
+    return charts.finish("blocks", "Along the text", text, chart, data)
 
 
 def _interval(value: float, low: float, high: float, digits: int = 3) -> str:
@@ -247,21 +251,37 @@ def lead(scores: pd.DataFrame) -> str:
     )
 
 
-def sections(
-    scores: pd.DataFrame,
-    controls: pd.DataFrame,
-    drawn: Mapping[str, bytes],
-    block_tokens: int,
-) -> list[html.Section]:
-    """Return the sections of the page.
+class Found(NamedTuple):
+    """What was found of a text."""
+
+    scores: pd.DataFrame  # a row for each network
+    blocks: pd.DataFrame  # a row for each network and block
+    controls: pd.DataFrame  # from `against_controls`
+    block_tokens: int  # predicted tokens of a block
+
+
+def page(found: Found, provenance: str) -> Page:
+    """Lay losses out as a page.
 
     Args:
-      scores: a row for each network.
-      controls: from `against_controls`.
-      drawn: from `figures`.
-      block_tokens: predicted tokens of a block.
+      found: of all networks.
+      provenance: preformatted text.
     """
-    shown = scores.assign(model=[name(row) for row in scores.itertuples()]).drop(
+    return Page(
+        title=f"Next-word prediction: {found.scores.text.iloc[0]}",
+        lead=lead(found.scores),
+        sections=sections(found),
+        tables={"scores": found.scores, "blocks": found.blocks, "controls": found.controls},
+        summary=summary(found.scores, found.controls, found.block_tokens),
+        provenance=provenance,
+        unprinted=("scores", "blocks"),
+    )
+
+
+def sections(found: Found) -> list[Section]:
+    """Return the sections of the page."""
+    scores, blocks, controls, block_tokens = found
+    shown = scores.assign(model=_names(scores)).drop(
         columns=["control_of", "text", "text_hash", "fingerprint", "git_commit", "protocol"]
     )
     row = scores.iloc[0]
@@ -276,17 +296,10 @@ def sections(
         "is, and are NaN where there is one block. Blocks of one document are alike: for a text of "
         "few documents give a block the length of a document."
     )
-    found = [
-        html.Section("What to know first", text=[_CAUTION]),
-        html.Section(
-            "Loss",
-            tables=[(_SCORES, shown)],
-            figures=[
-                ("Bars: bits per byte of each network, with intervals over blocks.", drawn["bits"]),
-                ("Lines: bits per byte of each block along the text.", drawn["blocks"]),
-            ],
-        ),
+    parts = [
+        Section("What to know first", text=[_CAUTION]),
+        Section("Loss", tables=[(_SCORES, shown)], charts=[bars(scores), course(blocks)]),
     ]
     if len(controls):
-        found.append(html.Section("Model minus control", tables=[(_CONTROLS, controls)]))
-    return [*found, html.Section("Methods", text=[methods])]
+        parts.append(Section("Model minus control", tables=[(_CONTROLS, controls)]))
+    return [*parts, Section("Methods", text=[methods])]

@@ -1,17 +1,18 @@
-"""Values of CKA and RSA -> tables, figures, what the run prints, and sections of the page."""
+"""Values of CKA and RSA -> tables, charts, what the run prints, and the page."""
 
-import re
 from collections.abc import Mapping, Sequence
 
-import matplotlib
+import altair as alt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from jaxalign.core.inference import stats
-from jaxalign.reporting import html
+from jaxalign.reporting import charts
 from jaxalign.reporting import tables as score_tables
-from jaxalign.reporting.pages import plots
+from jaxalign.reporting.charts import Chart, Panels, marks, tip
+from jaxalign.reporting.charts import rois as charts_rois
+from jaxalign.reporting.html import Section
+from jaxalign.reporting.page import Page
 
 ALL_LAYERS = -1  # in the place of a layer: units chosen from all of them
 MEASURES = {
@@ -26,10 +27,7 @@ _BEST = (
     "subject), a maximum and so optimistic, with a 95 % t interval over subjects; untrained: the "
     "best layer of the same network with random weights."
 )
-_MATRIX = (
-    "Heat map: debiased linear CKA of each layer with each other layer of {}, on the samples that "
-    "are compared with the responses."
-)
+_MOST_NUMBERS = 13  # layers of a matrix whose cells have their number
 
 
 def tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -93,104 +91,110 @@ def _best(profiles: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def figures(scores: pd.DataFrame, matrix: pd.DataFrame) -> dict[str, bytes]:
+def draw(scores: pd.DataFrame, matrix: pd.DataFrame) -> tuple[list[Chart], list[Chart]]:
     """Draw the profile of each model over layers, and its matrix of layers x layers.
 
     Args:
       scores: as of `tables`.
       matrix: one row per network and pair of layers; may be empty.
     """
-    found = {}
+    drawn, matrices = [], []
     for model in dict.fromkeys(scores[scores.control_of == ""].model):
         own = scores[(scores.model == model) & (scores.control_of == "")]
         own = pd.concat([own, scores[scores.control_of == model]])
-        if (own.layer != ALL_LAYERS).all():
-            found[f"profiles_{_file(model)}"] = profiles(own, model)
+        if (own.layer != ALL_LAYERS).all() and own.value.notna().any():
+            drawn.append(profiles(own, model))
         pairs = matrix[(matrix.model == model) | (matrix.control_of == model)]
         if len(pairs):
-            found[f"layers_{_file(model)}"] = layer_matrix(pairs)
-    return found
+            matrices.append(layer_matrix(pairs, model))
+    return drawn, matrices
 
 
-def _file(model: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", model)
-
-
-def profiles(scores: pd.DataFrame, model: str) -> bytes:
-    """Draw similarity against layers: a line of panels per measure, a column per ROI.
+def profiles(scores: pd.DataFrame, model: str) -> Chart:
+    """Draw similarity against layers: a row of panels for each measure, a panel for each ROI.
 
     Means over subjects with 95 % intervals, or the group where there is no subject.
 
     Args:
-      scores: of one network, and of the same untrained.
+      scores: of one network, and of the same untrained; some value is defined.
       model: its name.
-
-    Returns:
-      An SVG.
     """
-    rois, measures = (list(dict.fromkeys(scores[x])) for x in ("roi", "measure"))
     subjects = scores[scores.subject != score_tables.GROUP]
     shown = subjects if len(subjects) else scores
-    shown = shown.rename(columns={"value": "score"}).assign(ceiling=np.nan)
-    with matplotlib.rc_context(plots.STYLE):
-        size = (max(1.8 * len(rois) + 1.8, 4.5), 1.8 * len(measures) + 0.6)
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(len(measures), len(rois), sharex=True, sharey="row", squeeze=False)
-        for axis, roi in zip(axes[0], rois, strict=True):
-            axis.set_title(roi)
-        for line, measure in zip(axes, measures, strict=True):
-            for axis, roi in zip(line, rois, strict=True):
-                frame = shown[(shown.roi == roi) & (shown.measure == measure)]
-                if frame.score.notna().any():
-                    plots.profile(axis, frame, model)
-                else:
-                    axis.text(0.5, 0.5, "undefined", transform=axis.transAxes, ha="center")
-            line[0].set_ylabel(MEASURES[measure].replace(", ", "\n"))
-        for axis in axes[-1]:
-            axis.set_xlabel("layer")
-        entries = {}
-        for axis in axes.flat:
-            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-                entries.setdefault(label, handle)
-        figure.legend(entries.values(), entries.keys(), loc="outside right upper", frameon=False)
-        return plots.svg(figure)
+    keys = ["measure", "roi", "model", "control_of", "layer", "num_layers"]
+    found = []
+    for key, own in shown.groupby(keys, sort=False):
+        measure, roi, features, control_of, layer, num_layers = key
+        interval = stats.mean_interval(own.value.to_numpy(float))
+        found.append(
+            {
+                "level": MEASURES[measure],
+                "roi": roi,
+                "features": features,
+                "layer": layer,
+                "score": interval.mean,
+                "ci_low": interval.low,
+                "ci_high": interval.high,
+                "ceiling": np.nan,
+                "_layered": num_layers > 0,
+                "_network": control_of == "",
+            }
+        )
+    # Of a measure that is undefined everywhere there is nothing to draw.
+    data = pd.DataFrame(found)
+    data = data[data.groupby("level").score.transform(lambda x: x.notna().any())]
+    text = (
+        f"Lines: similarity against layers of {model}, a row of panels for each of "
+        f"{', '.join(dict.fromkeys(data.level))}, a panel for each of "
+        f"{', '.join(dict.fromkeys(data.roi))}; bands: 95 % intervals over subjects."
+    )
+    title = f"Similarity against layers: {model}"
+    return charts_rois.profiles(data, model, f"profiles_{model}", title, text, y="similarity")
 
 
-def layer_matrix(pairs: pd.DataFrame) -> bytes:
+def layer_matrix(pairs: pd.DataFrame, model: str) -> Chart:
     """Draw debiased CKA of layers x layers, of a network and of the same untrained.
 
     Args:
       pairs: one row per network and pair of layers, either way round.
-
-    Returns:
-      An SVG.
+      model: the network.
     """
-    networks = list(pairs.groupby(["model", "control_of"], sort=False))
-    num = pairs.layer.nunique()
-    with matplotlib.rc_context(plots.STYLE):
-        side = min(max(0.36 * num, 2.0), 6.0)
-        figure = Figure(figsize=(side * len(networks) + 1.4, side + 0.7), layout="constrained")
-        axes = figure.subplots(1, len(networks), sharey=True, squeeze=False)[0]
-        for axis, ((model, control_of), own) in zip(axes, networks, strict=True):
-            values = own.pivot(index="layer", columns="other", values="cka_debiased")
-            image = axis.imshow(
-                values.to_numpy(), vmin=min(0.0, values.min().min()), vmax=1, origin="lower"
-            )
-            if num <= 13:
-                for (row, column), value in np.ndenumerate(values.to_numpy()):
-                    colour = "#000000" if value > 0.6 else "#ffffff"
-                    text = f"{value:.2f}".replace("0.", ".", 1)
-                    axis.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
-            step = max(num // 12, 1)
-            ticks = range(0, num, step)
-            axis.set_xticks(ticks, values.columns[::step])
-            axis.set_yticks(ticks, values.index[::step])
-            axis.set_title(f"{model} {control_of}".strip(), loc="left", fontsize=8)
-            axis.set_xlabel("layer")
-            axis.spines[:].set_visible(False)
-        axes[0].set_ylabel("layer")
-        figure.colorbar(image, ax=axes, label="linear CKA, debiased", shrink=0.8)
-        return plots.svg(figure)
+    name = (pairs.model + " " + pairs.control_of).str.strip()
+    data = pairs[["layer", "other", "cka", "cka_debiased"]].assign(network=name)
+    networks, num = list(dict.fromkeys(name)), pairs.layer.nunique()
+    numbers = data.cka_debiased.map(lambda x: "" if x != x else f"{x:.2f}".replace("0.", ".", 1))
+    data["_text"] = numbers if num <= _MOST_NUMBERS else ""
+    low = np.nanmin([0.0, *data.cka_debiased])
+    chart = marks.heat_map(
+        alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+        alt.Y("other:O", title="layer", sort="descending", axis=alt.Axis(labelOverlap=True)),
+        alt.Color(
+            "cka_debiased:Q",
+            scale=alt.Scale(scheme="viridis", domain=[low, 1]),
+            legend=alt.Legend(title="linear CKA, debiased"),
+        ),
+        alt.Text("_text:N"),
+        [
+            tip("network", digits=""),
+            tip("layer", digits="d"),
+            tip("other", "other layer", "d"),
+            tip("cka_debiased", "CKA, debiased"),
+            tip("cka", "CKA"),
+        ],
+        middle=0.6,
+    ).properties(height=charts.height(num, 24))
+    text = (
+        f"Heat map: debiased linear CKA of each layer with each other layer of {model}, on the "
+        f"samples that are compared with the responses; a panel for each of {', '.join(networks)}."
+    )
+    return charts.finish(
+        f"layers_{model}",
+        f"Layers with layers: {model}",
+        text,
+        charts.facet(chart, "network", networks, columns=2),
+        data,
+        Panels(len(networks), 30 * min(num, _MOST_NUMBERS), left=60),
+    )
 
 
 def remarks(table: pd.DataFrame) -> list[str]:
@@ -256,20 +260,35 @@ def lead(best: pd.DataFrame) -> str:
     )
 
 
-def sections(
-    scores: pd.DataFrame,
-    found: Mapping[str, pd.DataFrame],
-    drawn: Mapping[str, bytes],
-    left_out: Sequence[str],
-) -> list[html.Section]:
-    """Return the sections of the page.
+def page(
+    scores: pd.DataFrame, matrix: pd.DataFrame, left_out: Sequence[str], provenance: str
+) -> Page:
+    """Lay the values of all networks out as a page.
 
     Args:
       scores: as of `tables`.
-      found: from `tables`.
-      drawn: from `figures`.
+      matrix: one row per network and pair of layers; may be empty.
       left_out: subjects of whom every target is constant.
+      provenance: preformatted text.
     """
+    found = tables(scores)
+    return Page(
+        title=f"Similarity without fitting: {scores.dataset.iloc[0]}",
+        lead=lead(found["best"]),
+        sections=_sections(scores, matrix, found, left_out),
+        tables={"scores": scores, "layer_matrix": matrix} | found,
+        summary=summary(scores),
+        provenance=provenance,
+        unprinted=("scores", "layer_matrix", "profiles"),
+    )
+
+
+def _sections(
+    scores: pd.DataFrame,
+    matrix: pd.DataFrame,
+    found: Mapping[str, pd.DataFrame],
+    left_out: Sequence[str],
+) -> list[Section]:
     said = [
         f"{f'{model} {of}'.strip()}: {remark}"
         for (model, of), own in scores.groupby(["model", "control_of"], sort=False)
@@ -288,23 +307,11 @@ def sections(
         "(Kriegeskorte et al. 2008). Samples near in time are alike on both sides, whatever the "
         "text: compare with the untrained network."
     )
-    profiles_ = [
-        (f"Lines: similarity against layers of {name.removeprefix('profiles_')}.", svg)
-        for name, svg in drawn.items()
-        if name.startswith("profiles_")
-    ]
-    matrices = [
-        (_MATRIX.format(name.removeprefix("layers_")), svg)
-        for name, svg in drawn.items()
-        if name.startswith("layers_")
-    ]
+    drawn, matrices = draw(scores, matrix)
+    best = [(_BEST, found["best"].drop(columns="dataset"))]
     return [
-        *([html.Section("What to know first", text=said)] if said else []),
-        html.Section(
-            "Model and brain",
-            tables=[(_BEST, found["best"].drop(columns="dataset"))],
-            figures=profiles_,
-        ),
-        *([html.Section("Layers and layers", figures=matrices)] if matrices else []),
-        html.Section("Methods", text=[methods]),
+        *([Section("What to know first", text=said)] if said else []),
+        Section("Model and brain", tables=best, charts=drawn),
+        *([Section("Layers and layers", charts=matrices)] if matrices else []),
+        Section("Methods", text=[methods]),
     ]

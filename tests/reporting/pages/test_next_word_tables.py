@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from jaxalign.core.behavior import next_word as core
+from jaxalign.reporting import charts
 from jaxalign.reporting.pages import next_word as report
 
 
@@ -66,11 +67,17 @@ def test_a_block_without_bytes_is_undefined():
 
 def test_page_and_summary(losses):
     scores, blocks, controls = lay_out(losses)
-    drawn = report.figures(scores, blocks)
+    found = report.Found(scores, blocks, controls, 50)
+    page = report.page(found, "none")
+    drawn = {name: charts.svg(chart) for name, chart in page.charts.items()}
     assert set(drawn) == {"bits", "blocks"} and all(b"<svg" in x for x in drawn.values())
-    assert drawn == report.figures(scores, blocks)
+    again = report.page(found, "none").charts
+    assert drawn == {name: charts.svg(chart) for name, chart in again.items()}
     assert b"b&lt;c" in drawn["bits"]
-    titles = [x.title for x in report.sections(scores, controls, drawn, 50)]
+    assert [row["bits_per_byte"] for row in page.charts["bits"].rows] == pytest.approx(
+        scores.bits_per_byte.tolist(), rel=1e-5
+    )
+    titles = [x.title for x in page.sections]
     assert titles == ["What to know first", "Loss", "Model minus control", "Methods"]
     text = report.summary(scores, controls, 50)
     assert "untrained of b<c" in text and "a - untrained: -1.5" in text
@@ -82,7 +89,8 @@ def test_one_block_has_no_interval(losses):
     scores, blocks, controls = lay_out(one)
     assert scores.loss_low.isna().all() and scores.perplexity_high.isna().all()
     assert "one block: no interval" in report.summary(scores, controls, 50)
-    assert (
-        len(controls) == 0
-        and len(report.sections(scores, controls, report.figures(scores, blocks), 50)) == 3
-    )
+    page = report.page(report.Found(scores, blocks, controls, 50), "none")
+    assert len(controls) == 0 and len(page.sections) == 3
+    # Nothing is drawn of intervals that are undefined.
+    assert "ci_low:Q" not in str(page.charts["bits"].spec)
+    assert "'ci_low'" not in str(page.charts["bits"].spec["layer"][1:])
