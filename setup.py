@@ -29,7 +29,6 @@ setuptools.setup(
         "jax>=0.10.2,<0.13",
         "jaxtyping>=0.3",
         "jinja2>=3.1",
-        "matplotlib>=3.9",
         "ml_collections>=1.0",
         "ml_dtypes>=0.5",
         "numpy>=2.0",
@@ -57,7 +56,7 @@ setuptools.setup(
         # Clients of trackers that a report can be logged to (report.track).
         "track": ["mlflow-skinny>=3", "wandb>=0.19"],
         # Draws scores of targets with coordinates on a glass brain.
-        "brain": ["nibabel>=5.3", "nilearn>=0.12"],
+        "brain": ["matplotlib>=3.9", "nibabel>=5.3", "nilearn>=0.12"],
         # Models for lm-evaluation-harness (`python -m jaxalign.harness`); it needs no torch.
         "harness": ["lm-eval>=0.4.13"],
         "test": [
@@ -66,6 +65,7 @@ setuptools.setup(
             "h5py>=3.11",
             "hypothesis>=6.100",
             "lm-eval>=0.4.13",
+            "matplotlib>=3.9",
             "mlflow-skinny>=3",
             "nibabel>=5.3",
             "nilearn>=0.12",
