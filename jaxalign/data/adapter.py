@@ -27,12 +27,14 @@ class Adapter(abc.ABC):
     Attributes:
       root: folder of published data, or the directory of one's own.
       name: of the data set, for messages.
+      timed: whether samples are the TRs of scans; else they are single stimuli.
       networks: names of networks whose activations come with the data.
       absent: why the data set has no stimuli, responses or behavior, where that needs a reason.
     """
 
     root: pathlib.Path
     name: str
+    timed: ClassVar[bool] = False
     networks: ClassVar[tuple[str, ...]] = ()
     absent: ClassVar[Mapping[str, str]] = {}
 

@@ -193,6 +193,20 @@ def find(name: str, data_root: pathlib.Path | None, *, nan: NaN = "refuse") -> D
     return Dataset(adapter)
 
 
+def is_timed(name: str) -> bool:
+    """Say whether samples of a data set are the TRs of scans; published files are not opened.
+
+    Args:
+      name: as of `find`.
+
+    Raises:
+      InputError: if there is no such data set, or stimuli of one's own are not what they must be.
+    """
+    if name in DATASETS:
+        return _adapter(DATASETS[name][0]).timed
+    return _own(name).stimuli().is_timed
+
+
 def _published(name: str, data_root: pathlib.Path | None) -> Adapter:
     where, options = DATASETS[name]
     if name in EMBEDDED:

@@ -32,6 +32,15 @@ class Table(NamedTuple):
     width: int
 
 
+def files(path: pathlib.Path) -> list[pathlib.Path]:
+    """Return the files that hold a table: vectors in an `.npy` have their words in another one.
+
+    Args:
+      path: as of `read_frequencies` or `read_vectors`.
+    """
+    return [path, *([path.with_suffix(".vocab")] if path.suffix == ".npy" else [])]
+
+
 def words(text: str) -> list[str]:
     """Return the words of a part, without what is neither letter nor digit at either end.
 
@@ -255,7 +264,7 @@ def _vector(path: pathlib.Path, line: int, numbers: list[str]) -> np.ndarray:
 
 
 def _npy(path: pathlib.Path, wanted: set[str]) -> Iterator[tuple[int, str, np.ndarray]]:
-    beside = path.with_suffix(".vocab")
+    vocabulary_path = files(path)[1]
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -266,14 +275,14 @@ def _npy(path: pathlib.Path, wanted: set[str]) -> Iterator[tuple[int, str, np.nd
             f"{values.shape}."
         )
     try:
-        vocabulary = beside.read_text(encoding="utf-8").split("\n")
+        vocabulary = vocabulary_path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{beside} must list the words of {path.name}: {error}.") from error
+        raise InputError(f"{vocabulary_path} must list the words of {path.name}: {error}.") from error
     if vocabulary[-1] == "":
         vocabulary.pop()
     if len(vocabulary) != len(values):
         raise InputError(
-            f"{beside} must hold a word for each row of {path.name} ({len(values)}), found "
+            f"{vocabulary_path} must hold a word for each row of {path.name} ({len(values)}), found "
             f"{len(vocabulary)}."
         )
     for i, word in enumerate(vocabulary):

@@ -221,6 +221,12 @@ def test_arrays_that_are_refused(tmp_path):
         word_tables.read_vectors(path, stimuli)
 
 
+def test_the_words_of_an_array_are_a_file_of_the_table(tmp_path):
+    path = tmp_path / "vectors.npy"
+    assert word_tables.files(path) == [path, tmp_path / "vectors.vocab"]
+    assert word_tables.files(tmp_path / "glove.txt") == [tmp_path / "glove.txt"]
+
+
 def test_the_scale_is_that_of_occurrences_in_a_billion_words(write):
     """A word that is one in a thousand has 6."""
     content = "word,count\nthe,999\n" + "".join(f"w{i},99900\n" for i in range(10))

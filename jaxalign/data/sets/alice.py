@@ -38,6 +38,7 @@ class Alice(Adapter):
     """Words, and the time courses of regions of 6 or 10 mm radius."""
 
     name: str = "alice"
+    timed = True
     radius_mm: int
 
     def files(self) -> list[pathlib.Path]:

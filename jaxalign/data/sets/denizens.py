@@ -45,6 +45,7 @@ class Denizens(Adapter):
     """
 
     name: str = "denizens"
+    timed = True
     subjects: tuple[str, ...]
     modality: str
     trim: tuple[int, int] = (0, 0)

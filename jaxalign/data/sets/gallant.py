@@ -61,6 +61,7 @@ class ShortClips(Adapter):
     """
 
     name: str = "shortclips"
+    timed = True
     subjects: tuple[str, ...]
     nan: NaN = "refuse"
     absent = {

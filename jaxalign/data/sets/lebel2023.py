@@ -50,6 +50,7 @@ class Lebel2023(Adapter):
     """
 
     name: str = "lebel2023"
+    timed = True
     subjects: tuple[str, ...]
     stories: tuple[str, ...] = ()
     nan: NaN = "refuse"

@@ -58,6 +58,7 @@ class Scans(Adapter):
     """A directory with stimuli and a table of scans."""
 
     name: str = "of one's own"
+    timed = True
 
     def files(self) -> list[pathlib.Path]:
         """Return both tables, and the images, atlases and labels that `images.csv` names."""

@@ -42,6 +42,7 @@ class PieMan(Adapter):
     """
 
     name: str = "pieman"
+    timed = True
     verify: bool = True
 
     def files(self) -> list[pathlib.Path]:

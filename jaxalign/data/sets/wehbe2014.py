@@ -48,6 +48,7 @@ class Wehbe2014(Adapter):
     """
 
     name: str = "wehbe2014"
+    timed = True
     subjects: tuple[str, ...] = SUBJECTS
     nan: NaN = "refuse"
 

@@ -21,6 +21,7 @@ from jaxalign.checks import (
 )
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import banded
+from jaxalign.data import word_tables
 from jaxalign.data.controls import CONTROLS, DEFAULT, PARTITION
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
@@ -173,7 +174,8 @@ def options(config: Config, names: Sequence[str]) -> dict:
         found["oasm_sigma"] = config.oasm_sigma
     for control, (setting, path) in files(config).items():
         if control in names:
-            if not pathlib.Path(path).is_file():
-                raise InputError(f"encode.{setting} must name a file, found none at {path!r}.")
-            found[f"{setting}_hash"] = run_dir.hash_file(pathlib.Path(path))
+            paths = word_tables.files(pathlib.Path(path))
+            if lost := [str(x) for x in paths if not x.is_file()]:
+                raise InputError(f"encode.{setting} must name a file, found none at {lost[0]!r}.")
+            found[f"{setting}_hash"] = run_dir.hash_text("".join(map(run_dir.hash_file, paths)))
     return found

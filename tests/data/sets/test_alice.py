@@ -148,6 +148,7 @@ def test_a_copy_is_read(copy):
     assert stimuli.offset_s.tolist() == [20.5, 21.0, 22.25]
     assert stimuli.stimulus_id == ["alice-ch1.0000", "alice-ch1.0001", "alice-ch1.0002"]
     assert copy.responses().subject == ["s18"] * 6 + ["s22"] * 6
+    assert copy.responses().is_timed and alice.Alice.timed
 
 
 def test_subjects_are_named_by_their_number(copy):

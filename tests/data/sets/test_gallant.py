@@ -34,6 +34,7 @@ def test_training_runs_come_first_and_the_mean_over_repeats_last(copy):
     assert found.run == ["train-00"] * 6 + ["train-01"] * 5 + ["train-02"] * 7 + ["test"] * 4
     expected = np.concatenate([2.0 * np.arange(n) for n in (6, 5, 7, 4)])
     np.testing.assert_array_equal(found.time_s, expected)
+    assert found.is_timed and ShortClips.timed
     for i, subject in enumerate(BOTH):
         with h5py.File(path(copy, subject)) as file:
             train, test = file["Y_train"][()], file["Y_test"][()]

@@ -42,6 +42,15 @@ def test_voxels_of_labels(scanned, series):
     assert datasets.find(str(scanned.root), None).stimuli.text == ["The", "end"]
 
 
+def test_the_hash_is_of_tables_scans_atlas_and_labels(scanned):
+    scanned.responses()
+    hashes = [datasets.find(str(scanned.root), None).hash]
+    for name in ("stimuli.csv", "images.csv", "bold.nii.gz", "atlas.nii", "labels.csv"):
+        (scanned.root / name).write_bytes((scanned.root / name).read_bytes() + b"\n")
+        hashes.append(datasets.find(str(scanned.root), None).hash)
+    assert len(set(hashes)) == 6
+
+
 def test_means_of_labels(scanned, series):
     scanned.change("targets", "means")
     found = scanned.responses()

@@ -18,7 +18,7 @@ def test_each_subject_has_all_nodes(tmp_path, rng):
     assert found.subject == ["s01"] * 4 + ["s02"] * 4 + ["s03"] * 4
     assert found.target[4:6] == ["node001", "node002"]
     np.testing.assert_array_equal(found.time_s, [0, 1.5, 3, 4.5, 6, 7.5])
-    assert found.tr_s == 1.5
+    assert found.tr_s == 1.5 and PieMan.timed
     assert PieMan(root=tmp_path).files() == [path]
 
 
