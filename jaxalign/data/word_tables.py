@@ -264,7 +264,7 @@ def _vector(path: pathlib.Path, line: int, numbers: list[str]) -> np.ndarray:
 
 
 def _npy(path: pathlib.Path, wanted: set[str]) -> Iterator[tuple[int, str, np.ndarray]]:
-    vocabulary_path = files(path)[1]
+    listed = files(path)[1]
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -275,14 +275,14 @@ def _npy(path: pathlib.Path, wanted: set[str]) -> Iterator[tuple[int, str, np.nd
             f"{values.shape}."
         )
     try:
-        vocabulary = vocabulary_path.read_text(encoding="utf-8").split("\n")
+        vocabulary = listed.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{vocabulary_path} must list the words of {path.name}: {error}.") from error
+        raise InputError(f"{listed} must list the words of {path.name}: {error}.") from error
     if vocabulary[-1] == "":
         vocabulary.pop()
     if len(vocabulary) != len(values):
         raise InputError(
-            f"{vocabulary_path} must hold a word for each row of {path.name} ({len(values)}), found "
+            f"{listed} must hold a word for each row of {path.name} ({len(values)}), found "
             f"{len(vocabulary)}."
         )
     for i, word in enumerate(vocabulary):
