@@ -3,7 +3,9 @@
 `X` and `Y` may be NumPy or JAX arrays, or PyTorch tensors. Results are NumPy arrays.
 """
 
+import dataclasses
 import warnings
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -17,12 +19,16 @@ from jaxalign.core import folds as folds_lib
 from jaxalign.core.folds import CV, Fold
 from jaxalign.core.solver import banded as banded_lib
 from jaxalign.core.solver import cv as cv_lib
-from jaxalign.core.solver.cv import Method
+from jaxalign.core.solver.method import Execution, Method
 
 # Share of the targets at an end of the grid that is worth a warning.
 EDGE = 0.05
 
 SCORING = {"neg_mean_squared_error": "squared_error", "pearson_r": "correlation"}
+
+
+# Settings as fields, as scikit-learn wants them: stored as they are, and checked when fitted.
+_estimator = dataclasses.dataclass(repr=False, eq=False)
 
 
 class GridEdgeWarning(UserWarning):
@@ -32,17 +38,20 @@ class GridEdgeWarning(UserWarning):
 class _Ridge(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """What all estimators share: how they read arrays, choose penalties and predict."""
 
-    def _method(self, scheme="folds") -> Method:
+    def _method(self, grid, **settings) -> Method:
         if self.scoring not in SCORING:
             raise ValueError(f"scoring must be one of {', '.join(SCORING)}, got {self.scoring!r}.")
         return Method(
+            grid,
             standardize=self.standardize,
-            search=self.search,
             criterion=SCORING[self.scoring],
-            scheme=scheme,
-            form=self.form,
             intercept=self.fit_intercept,
+            **settings,
         )
+
+    @property
+    def _execution(self) -> Execution:
+        return Execution(search=self.search, form=self.form)
 
     def _read(self, X, Y) -> tuple[np.ndarray, Any]:
         """Check both sides; a tensorstore array of targets is left where it is."""
@@ -75,13 +84,17 @@ class _Ridge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """Bring a result [..., v] to the shape of the targets that were given."""
         return x[..., 0] if self._is_row else x
 
-    def _choose(self, choose, constant):
+    def _choose(self, choose: Callable[[np.ndarray], Any], Y) -> Any:
         """Choose penalties; widen the grid while more than a few choices lie at an end of it.
+
+        Constant targets do not count: for them any penalty is as good.
 
         Args:
           choose: takes a grid and returns a result with `alphas`.
-          constant: targets that do not count, since any penalty is as good.
+          Y: targets.
         """
+        constant = _constant(Y)
+        self.num_constant_targets_ = int(constant.sum())
         if self.widen_grid < 0:
             raise ValueError(f"widen_grid must be >= 0, got {self.widen_grid}.")
         grid = np.sort(np.asarray(self.alphas, np.float64).reshape(-1))
@@ -108,20 +121,20 @@ class _Ridge(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _fit_all(self, X, Y, alphas):
         """Fit all samples with a penalty for each target."""
-        fitted = cv_lib.refit(
-            X, Y, alphas, standardize=self.standardize, intercept=self.fit_intercept
-        )
-        self._keep(fitted)
+        self._keep(cv_lib.refit(X, Y, alphas, self._method(self.alphas_)))
 
     def _keep(self, fitted):
         # In scikit-learn targets are rows.
         self.coef_ = fitted.coef[:, 0] if self._is_row else fitted.coef.T
         self.intercept_ = self._shape(fitted.intercept) if self.fit_intercept else 0.0
 
-    def _predict(self, X):
+    def _features(self, X):
+        """Check features that are to be predicted from."""
         check_is_fitted(self, "coef_")
-        X = validate_data(self, _to_numpy(X), dtype=(np.float64, np.float32), reset=False)
-        return X @ self.coef_.T + self.intercept_
+        return validate_data(self, _to_numpy(X), dtype=(np.float64, np.float32), reset=False)
+
+    def _predict(self, X):
+        return self._features(X) @ self.coef_.T + self.intercept_
 
 
 def _to_numpy(x: Any) -> Any:
@@ -143,6 +156,7 @@ def _constant(Y: Any) -> np.ndarray:
     return Y.max(axis=0) == Y.min(axis=0)
 
 
+@_estimator
 class RidgeCV(_Ridge):
     """Ridge regression with the penalty chosen by cross-validation, for each target by default.
 
@@ -162,7 +176,7 @@ class RidgeCV(_Ridge):
       alpha_per_target: True; False for one penalty; or a label for each target, and one penalty
         for each label.
       widen_grid: how often to extend the grid where more than 5 % of the choices lie at an end.
-      form: "primal", "dual", "sums" or "auto" (`jaxalign.core.solver.cv.nested`).
+      form: "primal", "dual", "sums" or "auto" (`jaxalign.core.solver.method`).
 
     Attributes:
       best_alphas_: penalty of each target [v]. Of penalties that do equally well, the largest.
@@ -177,28 +191,16 @@ class RidgeCV(_Ridge):
       num_constant_targets_: targets that do not vary.
     """
 
-    def __init__(
-        self,
-        alphas: Any = (0.1, 1.0, 10.0),
-        *,
-        cv: CV | Literal["gcv"] | None = None,
-        fit_intercept: bool = True,
-        standardize: bool = False,
-        scoring: str = "neg_mean_squared_error",
-        search: str = "grid",
-        alpha_per_target: Any = True,
-        widen_grid: int = 0,
-        form: str = "auto",
-    ):
-        self.alphas = alphas
-        self.cv = cv
-        self.fit_intercept = fit_intercept
-        self.standardize = standardize
-        self.scoring = scoring
-        self.search = search
-        self.alpha_per_target = alpha_per_target
-        self.widen_grid = widen_grid
-        self.form = form
+    alphas: Any = (0.1, 1.0, 10.0)
+    _: dataclasses.KW_ONLY
+    cv: CV | Literal["gcv"] | None = None
+    fit_intercept: bool = True
+    standardize: bool = False
+    scoring: str = "neg_mean_squared_error"
+    search: str = "grid"
+    alpha_per_target: Any = True
+    widen_grid: int = 0
+    form: str = "auto"
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> "RidgeCV":
         """Choose penalties and fit all samples.
@@ -221,16 +223,16 @@ class RidgeCV(_Ridge):
             splits = folds_lib.splits(self.cv, len(X), groups=groups)
         elif self.cv != "gcv":
             raise ValueError(f"cv must be None, 'gcv', a number or a splitter, got {self.cv!r}.")
-        constant = _constant(Y)
-        pool = self._groups(Y.shape[1])
+        settings = {"scheme": scheme, "pool": self._groups(Y.shape[1])}
         result = self._choose(
-            lambda grid: cv_lib.select(X, Y, splits, grid, method=self._method(scheme), pool=pool),
-            constant,
+            lambda grid: cv_lib.select(
+                X, Y, splits, self._method(grid, **settings), execution=self._execution
+            ),
+            Y,
         )
-        self.num_constant_targets_ = int(constant.sum())
         self.best_alphas_ = result.alphas
         self.alpha_ = (
-            result.alphas[0] if self._is_row or self.alpha_per_target is False else (result.alphas)
+            result.alphas[0] if self._is_row or self.alpha_per_target is False else result.alphas
         )
         self.cv_scores_ = result.score
         self.best_score_ = float(result.score.mean())
@@ -246,6 +248,7 @@ def _refits(estimator: "NestedRidgeCV") -> bool:
     return estimator.refit
 
 
+@_estimator
 class NestedRidgeCV(_Ridge):
     """Held-out scores of a ridge whose penalties are chosen inside each training set.
 
@@ -274,32 +277,18 @@ class NestedRidgeCV(_Ridge):
       coef_, intercept_: with `refit`; see `RidgeCV`.
     """
 
-    def __init__(
-        self,
-        alphas: Any = (0.1, 1.0, 10.0),
-        *,
-        outer_cv: CV = 5,
-        inner_cv: CV | None = None,
-        search: str = "adaptive",
-        fit_intercept: bool = True,
-        standardize: bool = False,
-        scoring: str = "neg_mean_squared_error",
-        alpha_per_target: Any = True,
-        widen_grid: int = 0,
-        form: str = "auto",
-        refit: bool = False,
-    ):
-        self.alphas = alphas
-        self.outer_cv = outer_cv
-        self.inner_cv = inner_cv
-        self.search = search
-        self.fit_intercept = fit_intercept
-        self.standardize = standardize
-        self.scoring = scoring
-        self.alpha_per_target = alpha_per_target
-        self.widen_grid = widen_grid
-        self.form = form
-        self.refit = refit
+    alphas: Any = (0.1, 1.0, 10.0)
+    _: dataclasses.KW_ONLY
+    outer_cv: CV = 5
+    inner_cv: CV | None = None
+    search: str = "adaptive"
+    fit_intercept: bool = True
+    standardize: bool = False
+    scoring: str = "neg_mean_squared_error"
+    alpha_per_target: Any = True
+    widen_grid: int = 0
+    form: str = "auto"
+    refit: bool = False
 
     def _folds(self, num_samples, groups) -> tuple[Fold, ...]:
         groups = None if groups is None else np.asarray(groups)
@@ -320,13 +309,13 @@ class NestedRidgeCV(_Ridge):
         """
         X, Y = self._read(X, Y)
         folds = self._folds(len(X), groups)
-        method = self._method()
-        constant = _constant(Y)
-        pool = self._groups(Y.shape[1])
+        pool, execution = self._groups(Y.shape[1]), self._execution
         result = self._choose(
-            lambda grid: cv_lib.nested(X, Y, folds, grid, pool=pool, **method._asdict()), constant
+            lambda grid: cv_lib.nested(
+                X, Y, folds, self._method(grid, pool=pool), execution=execution
+            ),
+            Y,
         )
-        self.num_constant_targets_ = int(constant.sum())
         self.scores_ = result.r
         self.r2_scores_ = result.r2
         self.best_alphas_ = result.alphas
@@ -334,8 +323,8 @@ class NestedRidgeCV(_Ridge):
         self.rank_ = result.rank
         self.condition_ = result.condition
         if self.refit:
-            splits = [fold.outer for fold in folds]
-            chosen = cv_lib.select(X, Y, splits, self.alphas_, method=method, pool=pool)
+            splits, method = [fold.outer for fold in folds], self._method(self.alphas_, pool=pool)
+            chosen = cv_lib.select(X, Y, splits, method, execution=execution)
             self._fit_all(X, Y, chosen.alphas)
         return self
 
@@ -345,6 +334,7 @@ class NestedRidgeCV(_Ridge):
         return self._predict(X)
 
 
+@_estimator
 class BandedRidgeCV(_Ridge):
     """Ridge regression with a penalty for each band of features and each target.
 
@@ -377,34 +367,19 @@ class BandedRidgeCV(_Ridge):
     fit_intercept = True
     alpha_per_target = True
 
-    def __init__(
-        self,
-        alphas: Any = (0.1, 1.0, 10.0),
-        *,
-        bands: Any = None,
-        cv: CV = 5,
-        num_draws: int = 20,
-        concentrations: tuple[float, ...] = (0.1, 1.0),
-        num_rounds: int = 4,
-        search: str = "adaptive",
-        standardize: bool = False,
-        scoring: str = "neg_mean_squared_error",
-        widen_grid: int = 0,
-        form: str = "auto",
-        random_state: int = 0,
-    ):
-        self.alphas = alphas
-        self.bands = bands
-        self.cv = cv
-        self.num_draws = num_draws
-        self.concentrations = concentrations
-        self.num_rounds = num_rounds
-        self.search = search
-        self.standardize = standardize
-        self.scoring = scoring
-        self.widen_grid = widen_grid
-        self.form = form
-        self.random_state = random_state
+    alphas: Any = (0.1, 1.0, 10.0)
+    _: dataclasses.KW_ONLY
+    bands: Any = None
+    cv: CV = 5
+    num_draws: int = 20
+    concentrations: tuple[float, ...] = (0.1, 1.0)
+    num_rounds: int = 4
+    search: str = "adaptive"
+    standardize: bool = False
+    scoring: str = "neg_mean_squared_error"
+    widen_grid: int = 0
+    form: str = "auto"
+    random_state: int = 0
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> "BandedRidgeCV":
         """Choose weights and penalties, and fit all samples.
@@ -426,29 +401,22 @@ class BandedRidgeCV(_Ridge):
         self.band_labels_, bands = np.unique(names, return_inverse=True)
         groups = None if groups is None else np.asarray(groups)
         splits = folds_lib.splits(self.cv, len(X), groups=groups)
-        budget = banded_lib.Budget(self.num_draws, tuple(self.concentrations), self.num_rounds)
-        constant = _constant(Y)
+        budget = banded_lib.Budget(
+            self.random_state, self.num_draws, tuple(self.concentrations), self.num_rounds
+        )
+        features = banded_lib.Features(X, bands)
         result = self._choose(
             lambda grid: banded_lib.search(
-                X,
-                Y,
-                bands,
-                splits,
-                grid,
-                seed=self.random_state,
-                budget=budget,
-                method=self._method(),
+                features, Y, splits, self._method(grid), budget, execution=self._execution
             ),
-            constant,
+            Y,
         )
-        self.num_constant_targets_ = int(constant.sum())
         self.weights_ = self._shape(result.weights)
         self.best_alphas_ = result.alphas
         self.penalties_ = self._shape(result.penalties)
         self.cv_scores_ = result.score
-        fitted = banded_lib.refit(
-            X, Y, bands, result.weights, result.alphas, standardize=self.standardize
-        )
+        method = self._method(self.alphas_)
+        fitted = banded_lib.refit(features, Y, result.weights, result.alphas, method)
         self._bands = bands
         self._keep(fitted)
         return self
@@ -459,7 +427,6 @@ class BandedRidgeCV(_Ridge):
 
     def predict_bands(self, X: Any) -> np.ndarray:
         """Return what each band adds to the prediction [g n v] or [g n]; without the intercept."""
-        check_is_fitted(self, "coef_")
-        X = validate_data(self, _to_numpy(X), dtype=(np.float64, np.float32), reset=False)
+        X = self._features(X)
         coef = self.coef_[:, None] if self._is_row else self.coef_.T
-        return self._shape(banded_lib.predict_bands(X, self._bands, coef))
+        return self._shape(banded_lib.predict_bands(banded_lib.Features(X, self._bands), coef))

@@ -19,6 +19,7 @@ from jaxalign.core.scores import alignment, scoring
 from jaxalign.core.scores.alignment import AlignmentScore, Reference
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import cv
+from jaxalign.core.solver.method import ADAPTIVE
 from jaxalign.errors import InputError
 from jaxalign.literature import protocols
 
@@ -135,7 +136,7 @@ def _encoding(layers, Y, protocol, labels, columns, delays, given, mesh) -> Alig
                 Y,
                 protocol,
                 folds,
-                mesh=mesh,
+                execution=ADAPTIVE._replace(mesh=mesh),
             )
             for X in layers
         ]

@@ -20,6 +20,7 @@ from jaxalign.checks import Count, Rule, among, at_least, build_rows, check, one
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import metrics
 from jaxalign.core.solver import cv
+from jaxalign.core.solver.method import Execution, Method
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
@@ -220,7 +221,8 @@ def _write_inputs(case: Case, seed: int, folder: pathlib.Path) -> None:
 
 
 def _solve(case: Case, X: np.ndarray, Y: Any) -> cv.Nested:
-    return cv.nested(X, Y, _folds(case), _alphas(case), standardize=False, search=case.search)
+    method = Method(_alphas(case), standardize=False)
+    return cv.nested(X, Y, _folds(case), method, execution=Execution(search=case.search))
 
 
 def _time(case: Case, X: np.ndarray, Y: Any) -> dict[str, timing.Timing]:

@@ -28,6 +28,7 @@ from jaxalign.core.folds import Fold
 from jaxalign.core.scores import scoring
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import banded, cv, partition
+from jaxalign.core.solver.method import ADAPTIVE
 from jaxalign.data.schema import Responses
 from jaxalign.data.synthetic import planted_instructions
 from jaxalign.errors import InputError
@@ -261,17 +262,14 @@ def _joint(
     folds: tuple[Fold, ...],
 ) -> banded.Nested:
     """Score two instructions together, each with a penalty of its own."""
+    label = np.repeat([0, 1], features.shape[2])
     return banded.nested(
-        np.concatenate(features, axis=1),
+        banded.Features(np.concatenate(features, axis=1), label),
         goals.Y,
-        np.repeat([0, 1], features.shape[2]),
         folds,
-        np.array(_protocol(config).encoding[1].grid),
-        seed=job.seed,
-        budget=banded.BUDGET._replace(
-            num_draws=config.partition_draws, rounds=config.partition_rounds
-        ),
-        mesh=job.mesh if job.mesh.size > 1 else None,
+        scoring.method_of(_protocol(config)),
+        banded.Budget(job.seed, config.partition_draws, rounds=config.partition_rounds),
+        execution=ADAPTIVE._replace(mesh=job.mesh if job.mesh.size > 1 else None),
     )
 
 

@@ -7,10 +7,12 @@ from sklearn.model_selection import GroupKFold, KFold
 
 from jaxalign.core import folds
 from jaxalign.core.solver import banded, cv, partition
+from jaxalign.core.solver.method import Method
 from jaxalign.data import controls
 from jaxalign.data.schema import Stimuli
 
 ALPHAS = 10.0 ** np.arange(-1, 6)
+PLAIN = Method(ALPHAS, standardize=False)
 
 
 def out_of_sample(result, Y, nested):
@@ -46,7 +48,7 @@ def test_neighbours_predict_shuffled_folds_and_not_whole_passages(autocorrelated
     )
     whole = folds.contiguous_folds(["run"] * len(Y), 5, gap=0, groups=passages)
     # Columns of OASM have one scale; see there.
-    score = lambda features, nested: cv.nested(features, Y, nested, ALPHAS, standardize=False)
+    score = lambda features, nested: cv.nested(features, Y, nested, PLAIN)
     leaking = score(oasm, shuffled)
     assert np.nanmean(leaking.r) > 0.75
     assert out_of_sample(leaking, Y, shuffled).mean() > 0.6
@@ -65,8 +67,8 @@ def test_columns_that_fade_are_not_blown_up(autocorrelated):
     _, Y, _ = autocorrelated
     oasm = controls.oasm(["run"] * len(Y), 1.0)
     nested = folds.contiguous_folds(["run"] * len(Y), 5, gap=0)
-    plain = cv.nested(oasm, Y, nested, ALPHAS, standardize=False)
-    scaled = cv.nested(oasm, Y, nested, ALPHAS, standardize=True)
+    plain = cv.nested(oasm, Y, nested, PLAIN)
+    scaled = cv.nested(oasm, Y, nested, Method(ALPHAS))
     assert (out_of_sample(plain, Y, nested) > -0.1).all()
     assert (out_of_sample(scaled, Y, nested) < -0.5).all()
 
@@ -92,7 +94,7 @@ def test_length_predicts_the_language_network(pereira):
     """Sentence length alone, ten folds of whole stories: r .37 to .41 in the published analysis."""
     stimuli, Y, story, _ = pereira
     nested = folds.nest(GroupKFold(10), GroupKFold(3), len(Y), groups=story)
-    found = cv.nested(controls.sentence_length(stimuli), Y, nested, ALPHAS)
+    found = cv.nested(controls.sentence_length(stimuli), Y, nested, Method(ALPHAS))
     assert found.r.mean() == pytest.approx(0.39, abs=0.02)
 
 
@@ -119,25 +121,17 @@ def test_length_predicts_as_well_as_gpt2_and_something_else(pereira, rng):
     stimuli, Y, story, X = pereira
     nested = folds.nest(GroupKFold(10), GroupKFold(3), len(Y), groups=story)
     splits = [fold.outer for fold in nested]
-    alphas = 10.0 ** np.arange(0, 7)
+    method = Method(10.0 ** np.arange(0, 7))
     length = controls.sentence_length(stimuli)
     both = np.hstack([X, length])
     alone, nuisance, shuffled = (
-        cv.nested(features, Y, nested, alphas) for features in (X, length, rng.permutation(X))
+        cv.nested(features, Y, nested, method) for features in (X, length, rng.permutation(X))
     )
     assert alone.r.mean() == pytest.approx(0.36, abs=0.03)
     assert abs(shuffled.r.mean()) < 0.1
     assert nuisance.r.mean() > alone.r.mean()
-    joint = banded.nested(
-        both,
-        Y,
-        np.repeat([0, 1], [X.shape[1], 1]),
-        nested,
-        alphas,
-        seed=0,
-        method=cv.Method(standardize=True, search="adaptive"),
-        budget=banded.Budget(num_draws=6, rounds=2),
-    )
+    features = banded.Features(both, np.repeat([0, 1], [X.shape[1], 1]))
+    joint = banded.nested(features, Y, nested, method, banded.Budget(0, num_draws=6, rounds=2))
     found = partition.shares(*(out_of_sample(x, Y, nested) for x in (alone, nuisance, joint)))
     gpt2, none = np.full(X.shape[1], 3000.0), np.zeros(1)
     by_hand = partition.shares(

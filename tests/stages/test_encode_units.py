@@ -10,6 +10,7 @@ from refusals import refused
 
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.solver import cv
+from jaxalign.core.solver.method import Method
 from jaxalign.io import rows, store
 from jaxalign.stages import encode, extract
 from jaxalign.stages.encode import inputs
@@ -53,7 +54,7 @@ def test_units_of_a_layer(scored):
     folds = folds_lib.grouped_folds(
         stimuli.passage, 4, gap=0, runs=stimuli.run, items=stimuli.stimulus_id
     )
-    own = cv.nested(X, responses.values, folds, np.array(CONFIG.alphas))
+    own = cv.nested(X, responses.values, folds, Method(CONFIG.alphas))
     subject, roi = np.array(responses.subject), np.array(responses.roi)
     for name in set(subject):
         for region in set(roi):

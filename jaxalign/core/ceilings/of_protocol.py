@@ -21,6 +21,7 @@ from jaxalign.core.inference import resampling
 from jaxalign.core.scores import alignment, scoring
 from jaxalign.core.scores.alignment import Reference
 from jaxalign.core.scores.protocol import Protocol
+from jaxalign.core.solver.method import ADAPTIVE
 
 # Numbers of responses that are correlated between subjects at a time.
 TILE_NUMBERS = 2**24
@@ -124,8 +125,9 @@ def extrapolated(
             protocol,
             folds,
             pool=number,
-            form="dual" if len(own) >= least / 2 else "auto",
-            mesh=mesh,
+            execution=ADAPTIVE._replace(
+                form="dual" if len(own) >= least / 2 else "auto", mesh=mesh
+            ),
         )
         return scoring.scores_of(result, protocol)
 

@@ -22,6 +22,7 @@ from scipy.linalg import get_lapack_funcs
 from jaxalign.core import features, metrics
 from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import cv, ridge
+from jaxalign.core.solver.method import Execution, Method
 from jaxalign.core.solver.problem import each
 
 # All subsets of more subjects than this would take days: a sample of them is to be asked for.
@@ -371,7 +372,8 @@ def _nested(Y, columns, splits, alphas, per_target, cutoff):
         subject[own] = i
     targets = Y.astype(np.float32)
     least = min(len(split.train) for split in splits)
-    group = None if per_target else subject
+    pool = None if per_target else subject
+    method = Method(alphas, standardize=False, scheme="loo", cutoff=cutoff, pool=pool)
 
     def predictors(chunk):
         for pool in chunk:
@@ -379,17 +381,7 @@ def _nested(Y, columns, splits, alphas, per_target, cutoff):
             # The pool's own targets are predicted too, in vain: arrays of one shape for all pools
             # are compiled once. So they are in the dual form, whatever the number of features.
             form = "dual" if len(own) >= least / 2 else "auto"
-            found = cv.nested(
-                Y[:, own],
-                targets,
-                folds,
-                alphas,
-                standardize=False,
-                scheme="loo",
-                pool=group,
-                form=form,
-                cutoff=cutoff,
-            )
+            found = cv.nested(Y[:, own], targets, folds, method, execution=Execution(form=form))
             yield lambda i, r=found.r: r[:, columns[i]]
 
     return predictors

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from jaxalign.core.features import Labels, members
@@ -24,7 +23,8 @@ from jaxalign.core.inference import stats
 from jaxalign.core.inference.stats import Alternative, Significance
 from jaxalign.core.metrics import CONSTANT_TOLERANCE, is_flat
 from jaxalign.core.solver import tiles
-from jaxalign.core.solver.problem import DEFAULT, Method, Problem
+from jaxalign.core.solver.method import GRID, Execution, Method
+from jaxalign.core.solver.problem import Problem
 
 # Where predictions are given: targets at a time at most, and sums over blocks that are held.
 TILE, MAX_SUMS = 512, 2**24
@@ -245,13 +245,10 @@ def permuted_scores(
     X: Any,
     Y: Any,
     folds: Sequence[Fold],
-    alphas: Float[np.ndarray, " a"],
     orders: Int[np.ndarray, "q n"],
+    method: Method,
     *,
-    method: Method = DEFAULT,
-    tile: int | None = None,
-    mesh: Mesh | None = None,
-    progress: Callable[[Sequence], Iterable] = iter,
+    execution: Execution = GRID,
 ) -> Iterator[Float[np.ndarray, "_ _"]]:
     """Score responses as they are, and permuted, all fitted anew.
 
@@ -262,12 +259,9 @@ def permuted_scores(
       X: features [n p].
       Y: responses [n v]; see `cv.nested`.
       folds: see `cv.nested`.
-      alphas: see `cv.nested`.
       orders: see `permuted_correlation`; shifts by way of `shift_orders`.
-      method: see `cv.nested`.
-      tile: see `cv.nested`; here columns of `Permuted`.
-      mesh: see `cv.nested`.
-      progress: wraps the list of tiles.
+      method: penalties, and how they are chosen; without pools.
+      execution: how it is computed; tiles are of columns of `Permuted`.
 
     Returns:
       Iterator of Pearson r averaged over outer folds, [1 + q, t] of some targets each, in the order
@@ -277,16 +271,15 @@ def permuted_scores(
       ValueError: see `cv.nested`; or if an order is no permutation.
     """
     permuted = Permuted(Y, orders)
-    problem = Problem(X, permuted, folds, alphas, method, tile, mesh)
-    chooser = problem.chooser(None, iter)
+    problem = Problem(X, permuted, folds, method, execution)
+    choose = problem.chooser()
     outer = problem.outer()
 
-    def scores(columns):
-        targets = problem.load(columns)
-        r, *_ = problem.score(outer, targets, chooser(targets).place)
-        return np.asarray(r, np.float64)[:, : len(columns)].mean(axis=0)
+    def scores(targets):
+        r, *_ = problem.score(outer, targets, choose(targets).place)
+        return np.asarray(r, np.float64)[:, : len(targets)].mean(axis=0)
 
-    stream = map(scores, progress(problem.columns()))
+    stream = map(scores, problem.load())
     return _regroup(stream, len(permuted.orders))
 
 
@@ -294,8 +287,8 @@ def permuted_fit(
     X: Any,
     Y: Any,
     folds: Sequence[Fold],
-    alphas: Float[np.ndarray, " a"],
     orders: Int[np.ndarray, "q n"],
+    method: Method,
     *,
     alternative: Alternative = "greater",
     **options: Any,
@@ -310,15 +303,15 @@ def permuted_fit(
       X: see `permuted_scores`.
       Y: see `permuted_scores`.
       folds: see `permuted_scores`.
-      alphas: see `permuted_scores`.
       orders: see `permuted_scores`.
+      method: see `permuted_scores`.
       alternative: see `permuted_correlation`.
       **options: of `permuted_scores`.
 
     Raises:
       ValueError: see `permuted_scores`.
     """
-    parts = permuted_scores(X, Y, folds, alphas, orders, **options)
+    parts = permuted_scores(X, Y, folds, orders, method, **options)
     return stats.tally(parts, alternative, SOLVER_ROUNDING)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 from sklearn import model_selection
 
@@ -24,8 +23,7 @@ from jaxalign.core.scores.alignment import (
 )
 from jaxalign.core.scores.protocol import Folds, Protocol
 from jaxalign.core.solver import cv
-from jaxalign.core.solver.problem import Form, Method
-from jaxalign.core.solver.search import Search
+from jaxalign.core.solver.method import ADAPTIVE, Execution, Method
 
 # What takes training samples to the features of all samples [n p].
 Design = Callable[[Int[np.ndarray, " R"]], Float[np.ndarray, "n p"]]
@@ -186,9 +184,7 @@ def evaluate(
     folds: Sequence[Fold],
     *,
     pool: Int[np.ndarray, " v"] | None = None,
-    search: Search = "adaptive",
-    form: Form = "auto",
-    mesh: Mesh | None = None,
+    execution: Execution = ADAPTIVE,
 ) -> cv.Nested:
     """Run the regression of a protocol on one set of features.
 
@@ -200,46 +196,40 @@ def evaluate(
       folds: from `make_folds`.
       pool: a group (0, 1, ...) for each target, of which each chooses one penalty where the
         protocol has one for all; None: all are of one.
-      search: see `cv.nested`; a protocol's result does not depend on it.
-      form: see `cv.nested`; likewise.
-      mesh: see `cv.nested`.
+      execution: how it is computed.
 
     Raises:
       ValueError: see `cv.nested`.
     """
     penalty, scaling = protocol.encoding[1], protocol.scaling
-    alphas, method = penalties(protocol), _method(protocol, search, form)
-    if penalty.per_target:
-        pool = None
-    elif pool is None:
-        pool = np.zeros(Y.shape[1], int)
-    options = method._asdict() | {"pool": pool, "mesh": mesh}
+    method = method_of(protocol)
+    if not penalty.per_target:
+        method = method._replace(pool=np.zeros(Y.shape[1], int) if pool is None else pool)
     each_side = "each_side" in (scaling.features, scaling.responses)
     if not each_side and not scaling.pca:
-        found = cv.nested(design(folds[0].outer.train), Y, folds, alphas, **options)
+        found = cv.nested(design(folds[0].outer.train), Y, folds, method, execution=execution)
     else:
         parts = []
         for fold in folds:
-            X, own = design(fold.outer.train), Y
+            X, responses = design(fold.outer.train), Y
             if scaling.features == "each_side":
                 X = _each_side(X, fold)
             if scaling.responses == "each_side":
-                own = _each_side(Y, fold)
-            parts.append(cv.nested(X, own, [fold], alphas, **options))
+                responses = _each_side(Y, fold)
+            parts.append(cv.nested(X, responses, [fold], method, execution=execution))
         found = cv.Nested(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     grid = np.array(penalty.grid, np.float64)
-    return found._replace(alphas=grid[np.searchsorted(alphas, found.alphas)])
+    return found._replace(alphas=grid[np.searchsorted(penalties(protocol), found.alphas)])
 
 
-def _method(protocol: Protocol, search: Search, form: Form = "auto") -> Method:
-    """Return how the solver chooses a penalty for a protocol."""
+def method_of(protocol: Protocol) -> Method:
+    """Return what the solver is asked for under a protocol of kind "encoding"."""
     penalty, scaling = protocol.encoding[1], protocol.scaling
     return Method(
+        penalties(protocol),
         standardize=scaling.features == "training",
-        search=search,
         criterion=penalty.criterion,
         scheme=penalty.choose if penalty.choose in ("loo", "gcv") else "folds",
-        form=form,
         intercept=scaling.intercept,
     )
 
@@ -265,9 +255,7 @@ def permuted(
     folds: Sequence[Fold],
     orders: Int[np.ndarray, "q n"],
     *,
-    search: Search = "adaptive",
-    mesh: Mesh | None = None,
-    progress: Callable[[Sequence], Iterable] = iter,
+    execution: Execution = ADAPTIVE,
 ) -> Iterable[Float[np.ndarray, "_ _"]]:
     """Score responses as they are, and permuted, by the regression of a protocol.
 
@@ -277,9 +265,7 @@ def permuted(
       protocol: one that `why_not_permuted` allows.
       folds: from `make_folds`.
       orders: of the samples, from `core/inference/orders.py`.
-      search: see `evaluate`.
-      mesh: see `evaluate`.
-      progress: see `permutation.permuted_scores`.
+      execution: how it is computed.
 
     Returns:
       See `permutation.permuted_scores`.
@@ -289,13 +275,11 @@ def permuted(
     """
     if reason := why_not_permuted(protocol):
         raise ValueError(f"Responses cannot be permuted under {protocol.name}: {reason}.")
-    alphas, method = penalties(protocol), _method(protocol, search)
+    method = method_of(protocol)
 
     def scores(folds):
         X = design(folds[0].outer.train)
-        return permutation.permuted_scores(
-            X, Y, folds, alphas, orders, method=method, mesh=mesh, progress=progress
-        )
+        return permutation.permuted_scores(X, Y, folds, orders, method, execution=execution)
 
     if not protocol.scaling.pca:
         return scores(folds)

@@ -11,16 +11,16 @@ for the model and the random search over the simplex.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from jaxalign.core import metrics
 from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import cv, partition, tiles
+from jaxalign.core.solver.method import ADAPTIVE, Execution, Method
 from jaxalign.core.solver.problem import each
 from jaxalign.core.solver.ridge import feature_scale
 
@@ -33,20 +33,32 @@ STEP, FLOOR = np.log(4), 1e-3
 CHUNK = 4096
 
 
+class Features(NamedTuple):
+    """Features, each in one band."""
+
+    X: Float[np.ndarray, "n p"]
+    bands: Int[np.ndarray, " p"]  # label of the band, 0, 1, ..., of each column of X
+
+
+# Weights that are drawn, and rounds that refine them, unless a budget says otherwise.
+NUM_DRAWS, ROUNDS = 20, 4
+
+
 class Budget(NamedTuple):
     """How many weights are tried; each costs the factorisations of all training sets, and a sweep.
 
-    Beside those counted here, equal weights and each band alone are always tried, first. A round of
-    the refinement tries at most `groups` times twice the number of bands.
+    Equal weights and each band alone are always tried first, in addition to those counted here. A
+    round of the refinement tries at most `groups` times twice the number of bands.
 
     With 3 bands (10, 150 and 700 features), 600 samples and 600 targets of mixed bands, the mean
     inner R2 was .2037 without draws or refinement, .2361 with 60 draws and .2375 with 100; with the
     refinement, .2380 after 49 weights in all and .2383 after the 72 of the defaults.
     """
 
-    num_draws: int = 20  # from the Dirichlet distributions
+    seed: int  # of the draws, which are the same for all training sets
+    num_draws: int = NUM_DRAWS  # from the Dirichlet distributions
     concentrations: tuple[float, ...] = (0.1, 1.0)  # of these, in turn; below 1: sparse weights
-    rounds: int = 4  # of the refinement
+    rounds: int = ROUNDS  # of the refinement
     groups: int = 4  # weights that each round moves from, those of the most targets
 
 
@@ -76,23 +88,14 @@ class Nested(NamedTuple):
     inner_score: Float[np.ndarray, "k v"]  # of these there: R2, or mean r
 
 
-METHOD = cv.Method(search="adaptive")
-BUDGET = Budget()
-
-
 def search(
-    X: Float[np.ndarray, "n p"],
+    features: Features,
     Y: Any,
-    bands: Int[np.ndarray, " p"],
     splits: Sequence[Split],
-    alphas: Float[np.ndarray, " a"],
+    method: Method,
+    budget: Budget,
     *,
-    seed: int,
-    budget: Budget = BUDGET,
-    method: cv.Method = METHOD,
-    tile: int | None = None,
-    mesh: Mesh | None = None,
-    progress: Callable[[Sequence], Iterable] = iter,
+    execution: Execution = ADAPTIVE,
 ) -> Banded:
     """Choose weights of the bands and a penalty for each target, by cross-validation.
 
@@ -108,63 +111,54 @@ def search(
     of .2359 where sharing took 49 to .2380.
 
     Args:
-      X: features.
+      features: features and their bands.
       Y: responses [n v], one column per target, without NaN; may be a tensorstore array. All are
         held in memory, in float32.
-      bands: label of the band, 0, 1, ..., of each column of X.
       splits: training and test samples; not looked at if `method.scheme` is not "folds".
-      alphas: penalties to choose from, positive.
-      seed: of the draws.
+      method: penalties, and how they are chosen. Scaling each training set to unit variance would
+        undo the weights, so `standardize` takes scales from all samples, once; they hold no
+        responses.
       budget: how many weights are tried.
-      method: see `cv.nested`. Scaling each training set to unit variance would undo the weights, so
-        `standardize` takes scales from all samples of X, once; they hold no responses.
-      tile: see `cv.nested`.
-      mesh: see `cv.nested`.
-      progress: wraps the list of weights to be tried, at first and in each round.
+      execution: how it is computed; `progress` wraps the list of weights to be tried, at first and
+        in each round.
 
     Raises:
-      ValueError: if X, Y and bands do not fit each other, hold NaN, a band has no column, an alpha
-        or a concentration is not positive, or the budget is negative.
+      ValueError: if features, bands and Y do not fit each other, hold NaN, a band has no column, an
+        alpha or a concentration is not positive, or the budget is negative.
     """
-    num_bands = _check(X, Y, bands, alphas)
+    num_bands = _check(features, Y, method.alphas)
     if method.scheme == "folds" and not splits:
         raise ValueError("splits must hold at least one split, got none.")
-    every = np.arange(len(X))
-    space = _space(X, bands, num_bands, every, standardize=method.standardize)
-    options = {"method": method._replace(standardize=False), "tile": tile, "mesh": mesh}
+    space = _space(features, num_bands, slice(None), standardize=method.standardize)
     return _search(
-        space, _responses(Y), splits, alphas, seed=seed, budget=budget, progress=progress, **options
+        space, _responses(Y), splits, method._replace(standardize=False), budget, execution
     )
 
 
 def refit(
-    X: Float[np.ndarray, "n p"],
+    features: Features,
     Y: Any,
-    bands: Int[np.ndarray, " p"],
     weights: Float[np.ndarray, "g v"],
     alphas: Float[np.ndarray, " v"],
+    method: Method,
     *,
-    standardize: bool = False,
-    tile: int | None = None,
-    progress: Callable[[Sequence], Iterable] = iter,
+    execution: Execution = ADAPTIVE,
 ) -> cv.Fitted:
     """Fit all samples, each target with its weights and penalty.
 
     Args:
-      X: features.
+      features: features and their bands.
       Y: responses [n v]; see `search`.
-      bands: label of the band of each column of X.
       weights: of each band and target, at least 0; `Banded.weights`.
       alphas: penalty of each target, positive; `Banded.alphas`.
-      standardize: penalise coefficients of features of unit variance; those returned are of the
-        features as given.
-      tile: see `cv.nested`.
-      progress: wraps the list of distinct weights, each of which is a factorisation.
+      method: says whether to standardise; coefficients are returned for the features as given.
+      execution: how it is computed; `progress` wraps the list of distinct weights, each of which is
+        a factorisation.
 
     Raises:
       ValueError: see `search`; also if weights are negative or not of these bands and targets.
     """
-    num_bands = _check(X, Y, bands, alphas)
+    num_bands = _check(features, Y, alphas)
     if weights.shape != (num_bands, Y.shape[1]) or alphas.shape != (Y.shape[1],):
         raise ValueError(
             f"weights and alphas must be of {num_bands} bands and {Y.shape[1]} targets, got "
@@ -172,146 +166,89 @@ def refit(
         )
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError("weights must be >= 0 and finite.")
-    space = _space(X, bands, num_bands, np.arange(len(X)), standardize=standardize)
+    space = _space(features, num_bands, slice(None), standardize=method.standardize)
     Y = _load(Y)
-    coef = np.empty((X.shape[1], Y.shape[1]), np.float32)
+    coef = np.empty((len(features.bands), Y.shape[1]), np.float32)
     intercept = np.empty(Y.shape[1])
-    for own, part in _fits(space.Z, space.bands, Y, weights, alphas, tile, progress):
+    for columns, part in _fits(space, Y, weights, alphas, method, execution):
         for b, axes in enumerate(space.axes):
             slopes = part.coef[space.bands == b]
             slopes = slopes if axes is None else axes.astype(np.float32) @ slopes
-            coef[np.ix_(bands == b, own)] = slopes * space.scale[bands == b, None]
+            in_band = features.bands == b
+            coef[np.ix_(in_band, columns)] = slopes * space.scale[in_band, None]
         # Features were moved to a mean of 0, so this is the intercept there.
-        intercept[own] = part.intercept - space.mean @ coef[:, own]
+        intercept[columns] = part.intercept - space.mean @ coef[:, columns]
     return cv.Fitted(coef, intercept)
 
 
-def predict_bands(
-    X: Float[np.ndarray, "n p"], bands: Int[np.ndarray, " p"], coef: Float[np.ndarray, "p v"]
-) -> Float[np.ndarray, "g n v"]:
+def predict_bands(features: Features, coef: Float[np.ndarray, "p v"]) -> Float[np.ndarray, "g n v"]:
     """Return what each band adds to the prediction, X_b coef_b; their sum lacks the intercept.
 
     Args:
-      X: features of any samples.
-      bands: label of the band of each column of X.
+      features: of any samples, and their bands.
       coef: from `refit`.
 
     Raises:
       ValueError: if a band has no column, or labels do not fit X.
     """
+    X, bands = features
     num_bands = _num_bands(bands, X.shape[1])
     mean = X.mean(axis=0, dtype=np.float64)
     parts = np.empty((num_bands, len(X), coef.shape[1]))
     for b in range(num_bands):
-        own = bands == b
+        in_band = bands == b
         # Only deviations are multiplied in float32, in which a large mean would cost digits.
-        deviations = (X[:, own] - mean[own]).astype(np.float32)
-        parts[b] = deviations @ coef[own].astype(np.float32) + mean[own] @ coef[own]
+        deviations = (X[:, in_band] - mean[in_band]).astype(np.float32)
+        parts[b] = deviations @ coef[in_band].astype(np.float32) + mean[in_band] @ coef[in_band]
     return parts
 
 
-def subset_scores(
-    X: Float[np.ndarray, "n p"],
-    Y: Any,
-    bands: Int[np.ndarray, " p"],
-    folds: Sequence[Fold],
-    alphas: Float[np.ndarray, " a"],
-    *,
-    method: cv.Method = METHOD,
-    tile: int | None = None,
-    mesh: Mesh | None = None,
-    progress: Callable[[Sequence], Iterable] = iter,
-) -> dict[frozenset, Float[np.ndarray, "k v"]]:
-    """Return the held-out R2 of an ordinary ridge on every set of bands.
-
-    What `partition.variance_partition` takes. Each is `cv.nested`, with one penalty per target and
-    fold for all bands of the set; 2^bands - 1 of them. Columns of other bands are set to 0 and not
-    left out, so that all sets are of one shape, and compiled once.
-
-    Args:
-      X: features.
-      Y: responses [n v]; see `cv.nested`.
-      bands: label of the band of each column of X.
-      folds: outer and inner splits.
-      alphas: penalties to choose from.
-      method: see `cv.nested`; here `standardize` takes scales from each training set.
-      tile: see `cv.nested`.
-      mesh: see `cv.nested`.
-      progress: wraps the list of sets.
-
-    Raises:
-      ValueError: see `search`.
-    """
-    num_bands = _check(X, Y, bands, alphas)
-    scores = {}
-    for subset in progress(partition.subsets(range(num_bands))):
-        part = np.where(np.isin(bands, list(subset))[None], X, 0)
-        scores[subset] = cv.nested(
-            part, Y, folds, alphas, tile=tile, mesh=mesh, **method._asdict()
-        ).r2
-    return scores
-
-
 def nested(
-    X: Float[np.ndarray, "n p"],
+    features: Features,
     Y: Any,
-    bands: Int[np.ndarray, " p"],
     folds: Sequence[Fold],
-    alphas: Float[np.ndarray, " a"],
+    method: Method,
+    budget: Budget,
     *,
-    seed: int,
-    budget: Budget = BUDGET,
-    method: cv.Method = METHOD,
-    tile: int | None = None,
-    mesh: Mesh | None = None,
-    progress: Callable[[Sequence], Iterable] = iter,
+    execution: Execution = ADAPTIVE,
 ) -> Nested:
     """Score banded ridge on held-out folds; each target and fold chooses its penalties inside.
 
     Args:
-      X: features.
+      features: features and their bands.
       Y: responses [n v]; see `search`.
-      bands: label of the band of each column of X.
       folds: outer and inner splits.
-      alphas: penalties to choose from.
-      seed: of the draws, which are the same in all folds.
-      budget: how many weights are tried in each fold.
       method: see `search`; `standardize` takes scales from the outer training set.
-      tile: see `cv.nested`.
-      mesh: see `cv.nested`.
-      progress: see `search`; once more for each round of each fold.
+      budget: how many weights are tried in each fold.
+      execution: see `search`; `progress` is called once more for each round of each fold.
 
     Raises:
       ValueError: see `search`.
     """
-    num_bands = _check(X, Y, bands, alphas)
+    num_bands = _check(features, Y, method.alphas)
     if not folds:
         raise ValueError("folds must hold at least one fold, got none.")
     if method.scheme == "folds" and not all(fold.inner for fold in folds):
         raise ValueError("Every outer fold must have inner splits.")
     Y = _load(Y)
-    options = {"method": method._replace(standardize=False), "tile": tile, "mesh": mesh}
+    scaled, quiet = method._replace(standardize=False), execution._replace(progress=iter)
     k, v = len(folds), Y.shape[1]
     r, r2, offset, chosen, inner_score = (np.empty((k, v)) for _ in range(5))
     split, weights = np.empty((2, k, num_bands, v))
     for i, (outer, inner) in enumerate(folds):
-        space = _space(X, bands, num_bands, outer.train, standardize=method.standardize)
+        space = _space(features, num_bands, outer.train, standardize=method.standardize)
         Y_train, Y_test = Y[outer.train], Y[outer.test]
+        train = space._replace(Z=space.Z[outer.train])
         if method.scheme == "folds":  # splits count all samples; some may test outside of `outer`
-            within, responses = space, _responses(Y)
+            found = _search(space, _responses(Y), inner, scaled, budget, execution)
         else:
-            within, responses = space._replace(Z=space.Z[outer.train]), _responses(Y_train)
-        found = _search(
-            within, responses, inner, alphas, seed=seed, budget=budget, progress=progress, **options
-        )
+            found = _search(train, _responses(Y_train), inner, scaled, budget, execution)
         weights[i], chosen[i], inner_score[i] = found.weights, found.alphas, found.score
         varies = ~(metrics.is_constant(Y_train) | metrics.is_constant(Y_test))
-        Z_train, Z_test = space.Z[outer.train], space.Z[outer.test]
-        for own, fit in _fits(
-            Z_train, space.bands, Y_train, found.weights, found.alphas, tile, iter
-        ):
-            scores = _score(Z_test, space.bands, fit, Y_test[:, own], varies[own])
-            r[i, own], r2[i, own], offset[i, own], split[i][:, own] = scores
+        test = Features(space.Z[outer.test], space.bands)
+        for columns, fit in _fits(train, Y_train, found.weights, found.alphas, method, quiet):
+            scores = _score(test, fit, Y_test[:, columns], varies[columns])
+            r[i, columns], r2[i, columns], offset[i, columns], split[i][:, columns] = scores
     return Nested(r, r2, split, offset, weights, chosen, inner_score)
 
 
@@ -329,8 +266,8 @@ class _Space(NamedTuple):
     scale: Float[np.ndarray, " p"]
 
 
-def _space(X, bands, num_bands, train, *, standardize):
-    X = np.asarray(X, np.float64)
+def _space(features, num_bands, train, *, standardize):
+    X, bands = np.asarray(features.X, np.float64), features.bands
     mean, variance = X[train].mean(axis=0), X[train].var(axis=0)
     # Without scaling, constant features stay: no target can take anything from them.
     scale = feature_scale(np, mean, variance, standardize) if standardize else np.ones(len(mean))
@@ -348,8 +285,8 @@ def _space(X, bands, num_bands, train, *, standardize):
     return _Space(np.hstack(columns), label, axes, mean, scale)
 
 
-def _search(space, Y, splits, alphas, *, seed, budget, method, tile, mesh, progress):
-    num_bands = len(space.axes)
+def _search(space, Y, splits, method, budget, execution):
+    num_bands, inside = len(space.axes), execution._replace(progress=iter)
     tried: list[np.ndarray] = []
     steps: list[float] = []
     known: set[tuple] = set()
@@ -360,19 +297,19 @@ def _search(space, Y, splits, alphas, *, seed, budget, method, tile, mesh, progr
         """Try weights that are new, and keep them for the targets that gain."""
         nonlocal best
         new = {key: move for key, move in ((_key(m[0]), m) for m in moves) if key not in known}
-        for key, (gamma, step) in progress(list(new.items())):
+        for key, (gamma, step) in execution.progress(list(new.items())):
             known.add(key)
             tried.append(gamma)
             steps.append(step)
             scaled = space.Z * np.sqrt(gamma)[space.bands]
-            result = cv.select(scaled, Y, splits, alphas, method=method, tile=tile, mesh=mesh)
+            result = cv.select(scaled, Y, splits, method, execution=inside)
             result = np.stack([result.cost, result.alphas, result.score])
             gains = result[0] < best[0] - TOLERANCE * np.abs(best[0])
             gains |= len(tried) == 1
             best = np.where(gains[None], result, best)
             place[gains] = len(tried) - 1
 
-    attempt([(gamma, STEP) for gamma in _candidates(num_bands, budget, seed)])
+    attempt([(gamma, STEP) for gamma in _candidates(num_bands, budget)])
     for _ in range(budget.rounds if num_bands > 1 else 0):
         holders = np.bincount(place, minlength=len(tried))
         largest = np.argsort(-holders, kind="stable")[: budget.groups]
@@ -387,7 +324,7 @@ def _search(space, Y, splits, alphas, *, seed, budget, method, tile, mesh, progr
     return Banded(weights, chosen, penalties, cost, score, len(tried))
 
 
-def _candidates(num_bands, budget, seed):
+def _candidates(num_bands, budget):
     """Return equal weights, each band alone, and draws."""
     if min(budget.num_draws, budget.rounds, budget.groups) < 0:
         raise ValueError(f"budget must not be negative, got {budget}.")
@@ -397,7 +334,7 @@ def _candidates(num_bands, budget, seed):
         raise ValueError(
             f"budget.concentrations must be positive, got {list(budget.concentrations)}."
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(budget.seed)
     turns = itertools.islice(itertools.cycle(budget.concentrations), budget.num_draws)
     draws = [rng.dirichlet(np.full(num_bands, c)) for c in turns]
     return [np.full(num_bands, 1 / num_bands), *np.eye(num_bands), *draws]
@@ -420,41 +357,43 @@ def _key(gamma):
     return tuple(np.round(gamma, 9) + 0.0)
 
 
-def _fits(Z, bands, Y, weights, alphas, tile, progress):
-    """Yield targets that share weights, and their fit to all samples, in columns of Z."""
+def _fits(space, Y, weights, alphas, method, execution):
+    """Yield the columns of targets that share weights, and their fit, in columns of Z."""
     distinct, place = np.unique(weights, axis=1, return_inverse=True)
     order = np.argsort(place.reshape(-1), kind="stable")
     members = np.split(order, np.cumsum(np.bincount(place.reshape(-1)))[:-1])
     groups = list(zip(distinct.T, members, strict=True))
+    unscaled, inside = method._replace(standardize=False), Execution(tile=execution.tile)
 
     def fit(group):
-        gamma, own = group
-        root = np.sqrt(gamma)[bands]
+        gamma, columns = group
+        size = len(columns)
+        root = np.sqrt(gamma)[space.bands]
         # Groups of few sizes, each of which is compiled: zeros fill them.
-        size = _padded(len(own))
-        responses = np.zeros((len(Y), size), Y.dtype)
-        responses[:, : len(own)] = Y[:, own]
-        penalties = np.ones(size)
-        penalties[: len(own)] = alphas[own]
-        fitted = cv.refit(Z * root, responses, penalties, tile=tile)
-        coef = fitted.coef[:, : len(own)] * root[:, None].astype(np.float32)
-        return cv.Fitted(coef, fitted.intercept[: len(own)])
+        responses = np.zeros((len(Y), _padded(size)), Y.dtype)
+        responses[:, :size] = Y[:, columns]
+        penalties = np.ones(_padded(size))
+        penalties[:size] = alphas[columns]
+        fitted = cv.refit(space.Z * root, responses, penalties, unscaled, execution=inside)
+        coef = fitted.coef[:, :size] * root[:, None].astype(np.float32)
+        return cv.Fitted(coef, fitted.intercept[:size])
 
-    for (_, own), fitted in zip(groups, each(fit, groups, progress), strict=True):
-        yield own, fitted
+    fits = each(fit, groups, execution.progress)
+    for (_, columns), fitted in zip(groups, fits, strict=True):
+        yield columns, fitted
 
 
 def _padded(size):
     return max(16, 1 << (size - 1).bit_length()) if size <= 1024 else -(-size // 1024) * 1024
 
 
-def _score(Z, bands, fit, Y, varies):
+def _score(features, fit, Y, varies):
     """Return r, R2, what the offset takes off it, and the product measure."""
     parts = []
     for start in range(0, Y.shape[1], CHUNK):
         some = slice(start, start + CHUNK)
         y = Y[:, some].astype(np.float64)
-        contributions = predict_bands(Z, bands, fit.coef[:, some])
+        contributions = predict_bands(features, fit.coef[:, some])
         defined = varies[some]
         split = np.where(defined, partition.product_measure(contributions, y), np.nan)
         r = np.where(defined, partition.correlation_split(contributions, y).sum(axis=0), np.nan)
@@ -481,16 +420,20 @@ def _responses(Y):
     return np.where(constant, 0, Y - mean.astype(Y.dtype)).astype(np.float32)
 
 
-def _check(X, Y, bands, alphas):
+def _check(features, Y, alphas):
     """Return the number of bands."""
+    X, bands = features
     if Y.shape[0] != len(X):
         raise ValueError(
             f"Y must have one row per sample of X: X has {len(X)}, Y has {Y.shape[0]}."
         )
+    if not Y.shape[1]:
+        raise ValueError("Y must have at least one target, got none.")
     if not np.isfinite(X).all():
         raise ValueError("X must be finite: it holds NaN or infinity.")
+    alphas = np.asarray(alphas)
     if not len(alphas) or not (np.isfinite(alphas).all() and (alphas > 0).all()):
-        raise ValueError(f"alphas must be positive and finite, got {np.asarray(alphas).tolist()}.")
+        raise ValueError(f"alphas must be positive and finite, got {alphas.tolist()}.")
     return _num_bands(bands, X.shape[1])
 
 

@@ -1,18 +1,17 @@
 """Cross-validation of the ridge: penalties chosen per target, scores on held-out samples."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import ridge, sweep
-from jaxalign.core.solver.problem import DEFAULT, Form, Method, Problem, Scheme, each
-from jaxalign.core.solver.search import Criterion, Search
+from jaxalign.core.solver.method import GRID, Execution, Method
+from jaxalign.core.solver.problem import Problem, each
 
 
 class Nested(NamedTuple):
@@ -37,8 +36,7 @@ class Selected(NamedTuple):
     alphas: Float[np.ndarray, " v"]
     score: Float[np.ndarray, " v"]  # of that penalty: R2, or mean r over the splits
     cost: Float[np.ndarray, " v"]  # mean squared error in squared units of the target, or -r
-    num_computed: Int[np.ndarray, " v"]
-    curve: Float[np.ndarray, "a v"] | None  # cost of every penalty, where asked for
+    num_computed: Int[np.ndarray, " v"]  # penalties whose cost was computed exactly
 
 
 class Fitted(NamedTuple):
@@ -52,83 +50,56 @@ def nested(
     X: Any,
     Y: Any,
     folds: Sequence[Fold],
-    alphas: Float[np.ndarray, " a"],
+    method: Method,
     *,
-    standardize: bool = True,
-    search: Search = "grid",
-    criterion: Criterion = "squared_error",
-    scheme: Scheme = "folds",
-    pool: Int[np.ndarray, " v"] | None = None,
-    form: Form = "auto",
-    intercept: bool = True,
-    cutoff: float = ridge.CUTOFF,
-    tile: int | None = None,
-    mesh: Mesh | None = None,
-    progress: Callable[[Sequence], Iterable] = iter,
+    execution: Execution = GRID,
 ) -> Nested:
-    """Score a ridge on held-out folds; each target and fold chooses its own penalty inside.
-
-    The penalty is the one with the least cost, averaged over the inner splits; of equal ones the
-    largest. Means and scales come from training rows alone.
+    """Score a ridge on held-out folds; each target and fold chooses its penalty inside.
 
     Args:
       X: features [n p].
       Y: responses [n v], one column per target, without NaN; anything with `shape` and slices, so
         that a tensorstore array is read tile by tile.
-      folds: outer and inner splits; the inner ones are not looked at if `scheme` is not "folds",
-        and are not needed where there is one penalty.
-      alphas: penalties to choose from, positive; a single 0 is least squares.
-      standardize: scale features to unit variance over each training set. Kernels of training sets
-        are then no parts of one kernel, and are computed for each.
-      search: "grid" computes the cost of every penalty, "adaptive" only of those that could be best
-        (`core/solver/search.py`). With a correlation, a pool, no inner splits, or few directions
-        (`MIN_DIRECTIONS`), all are computed.
-      criterion: mean squared error on inner test samples, the same over the variance of the target
-        in each inner test set, or the negative of Pearson r.
-      scheme: "folds" takes the inner splits; "loo" leaves out single samples of each outer training
-        set, in closed form; "gcv" is generalised cross-validation.
-      pool: a group (0, 1, ...) for each target; targets of a group choose one penalty, that of the
-        least average cost, squared errors in the units of Y. None: each target for itself.
-      form: "primal" and "dual" factorise training samples, "sums" works on sums over blocks of
-        samples that train and test together; "auto" takes what should cost least.
-      intercept: leave a constant free of penalty; if not, neither side is centred.
-      cutoff: fraction of the largest eigenvalue below which a direction is dropped.
-      tile: targets at a time on each device; None: what suits the device.
-      mesh: devices that divide the targets among them; None: one device.
-      progress: wraps the list of tiles, `tqdm.tqdm` for instance.
+      folds: outer and inner splits; the inner ones are not looked at if `method.scheme` is not
+        "folds", and are not needed where there is one penalty.
+      method: penalties, and how they are chosen.
+      execution: how it is computed.
 
     Raises:
-      ValueError: if X and Y differ in samples, hold NaN, a penalty is not positive, or the options
+      ValueError: if X and Y differ in samples, hold NaN, a penalty is not positive, or the settings
         do not go together.
     """
-    method = Method(standardize, search, criterion, scheme, form, intercept, cutoff)
-    problem = Problem(X, Y, folds, alphas, method, tile, mesh)
-    chooser = problem.chooser(pool, progress)
+    problem = Problem(X, Y, folds, method, execution)
+    choose = problem.chooser()
     outer = problem.outer()
-    k, v = len(folds), problem.num_targets
-    r, r2, predicted, recorded, chosen, inner_score = (np.empty((k, v)) for _ in range(6))
-    computed = np.empty((k, v), int)
-    for tile_ in progress(problem.columns()):
-        targets = problem.load(tile_)
-        choice = chooser(targets)
+    tiles = []
+    for targets in problem.load():
+        choice = choose(targets)
         scores = problem.score(outer, targets, choice.place)
-        own = slice(tile_.start, tile_.stop)
-        at = np.asarray(choice.place)[:, : len(tile_)]
-        for found, x in zip((r, r2, predicted, recorded), scores, strict=True):
-            found[:, own] = x[:, : len(tile_)]
-        chosen[:, own] = problem.alphas[at]
-        inner_score[:, own] = problem.inner_score(choice)[:, : len(tile_)]
-        computed[:, own] = np.asarray(choice.count)[:, : len(tile_)]
-    varying = [ridge.varying(problem.X, fold.outer.train) for fold in folds]
-    constant = np.array([(~own).sum() for own in varying])
-    for i, (own, fold) in enumerate(zip(varying, folds, strict=True)):
+        alphas = problem.alphas[np.asarray(choice.place)]
+        parts = (*scores, alphas, problem.inner_score(choice), np.asarray(choice.count))
+        tiles.append([part[:, : len(targets)] for part in parts])
+    *parts, computed = (np.concatenate(x, axis=1) for x in zip(*tiles, strict=True))
+    r, r2, predicted, recorded, alphas, inner_score = (x.astype(np.float64) for x in parts)
+    constant = np.zeros(len(folds), int)
+    for i, fold in enumerate(folds):
+        varies = ridge.varying(problem.X, fold.outer.train)
+        constant[i] = (~varies).sum()
         # All test samples are the same to the fit: how predictions vary would be rounding alone.
-        test = np.asarray(problem.X)[fold.outer.test][:, own]
-        if intercept and not (test != test[:1]).any():
+        test = np.asarray(problem.X)[fold.outer.test][:, varies]
+        if method.intercept and not (test != test[:1]).any():
             r[i] = np.nan
-    rank, condition = (np.asarray(x) for x in (outer.design.rank, outer.design.condition))
     return Nested(
-        r, r2, chosen, inner_score, predicted, recorded, computed, constant, rank, condition
+        r=r,
+        r2=r2,
+        alphas=alphas,
+        inner_score=inner_score,
+        predicted_norm=predicted,
+        recorded_norm=recorded,
+        num_computed=computed.astype(int),
+        num_constant=constant,
+        rank=np.asarray(outer.design.rank),
+        condition=np.asarray(outer.design.condition),
     )
 
 
@@ -136,14 +107,9 @@ def select(
     X: Any,
     Y: Any,
     splits: Sequence[Split],
-    alphas: Float[np.ndarray, " a"],
+    method: Method,
     *,
-    method: Method = DEFAULT,
-    pool: Int[np.ndarray, " v"] | None = None,
-    keep_curves: bool = False,
-    tile: int | None = None,
-    mesh: Mesh | None = None,
-    progress: Callable[[Sequence], Iterable] = iter,
+    execution: Execution = GRID,
 ) -> Selected:
     """Choose the penalty of each target by cross-validation over all samples.
 
@@ -151,53 +117,33 @@ def select(
       X: features [n p].
       Y: responses [n v]; see `nested`.
       splits: training and test samples; not looked at if `method.scheme` is not "folds".
-      alphas: penalties to choose from.
-      method: see `nested`.
-      pool: see `nested`.
-      keep_curves: return the cost of every penalty, which computes all of them.
-      tile: see `nested`.
-      mesh: see `nested`.
-      progress: see `nested`.
+      method: penalties, and how they are chosen.
+      execution: how it is computed.
 
     Raises:
       ValueError: see `nested`.
     """
-    every = np.arange(np.shape(X)[0])
-    if keep_curves:
-        method = method._replace(search="grid")
-    problem = Problem(X, Y, (Fold(Split(every, every), tuple(splits)),), alphas, method, tile, mesh)
-    inner = problem.inner()
-    chooser = problem.chooser(pool, progress, inner=inner)
-    v = problem.num_targets
-    place, computed = np.empty((2, v), int)
-    score, cost = np.empty((2, v))
-    curve = np.empty((len(problem.alphas), v)) if keep_curves else None
-    for tile_ in progress(problem.columns()):
-        targets = problem.load(tile_)
-        choice = chooser(targets)
-        own = slice(tile_.start, tile_.stop)
-        place[own], score[own], computed[own] = (
-            np.asarray(x)[0, : len(tile_)]
-            for x in (choice.place, problem.inner_score(choice), choice.count)
-        )
-        cost[own] = (np.asarray(choice.cost)[0] * problem.unit(targets))[: len(tile_)]
-        if curve is not None:
-            costs = np.asarray(problem.curves(inner, targets)[0])[0] * problem.unit(targets)
-            curve[:, own] = costs[:, : len(tile_)]
-    return Selected(problem.alphas[place], score, cost, computed, curve)
+    if method.scheme == "folds" and not splits:
+        raise ValueError("Penalties that are chosen on splits must have inner splits, got none.")
+    problem = Problem(X, Y, (_whole(X, splits),), method, execution)
+    choose = problem.chooser()
+    tiles = []
+    for targets in problem.load():
+        choice = choose(targets)
+        cost = np.asarray(choice.cost) * problem.unit(targets)
+        parts = (choice.place, problem.inner_score(choice), cost, choice.count)
+        tiles.append([np.asarray(part)[0, : len(targets)] for part in parts])
+    place, score, cost, computed = map(np.concatenate, zip(*tiles, strict=True))
+    return Selected(problem.alphas[place], score, cost, computed.astype(int))
 
 
 def refit(
     X: Any,
     Y: Any,
     alphas: Float[np.ndarray, " v"],
+    method: Method,
     *,
-    standardize: bool = False,
-    form: Literal["auto", "primal", "dual"] = "auto",
-    intercept: bool = True,
-    cutoff: float = ridge.CUTOFF,
-    tile: int | None = None,
-    progress: Callable[[Sequence], Iterable] = iter,
+    execution: Execution = GRID,
 ) -> Fitted:
     """Fit all samples, each target with its penalty.
 
@@ -205,40 +151,40 @@ def refit(
       X: features [n p].
       Y: responses [n v]; see `nested`.
       alphas: penalty of each target, positive; 0: least squares of minimum norm.
-      standardize: penalise coefficients of features of unit variance; those returned are of the
-        features as given.
-      form: see `nested`.
-      intercept: see `nested`.
-      cutoff: see `nested`.
-      tile: see `nested`.
-      progress: see `nested`.
+      method: says whether to standardise (coefficients are returned for the features as given) and
+        whether there is an intercept; nothing else of it counts.
+      execution: how it is computed; forms other than "primal" and "dual" count as "auto".
 
     Raises:
       ValueError: if X and Y differ in samples, hold NaN, or a penalty is negative.
     """
-    method = Method(standardize=standardize, form=form, intercept=intercept, cutoff=cutoff)
-    every = np.arange(np.shape(X)[0])
-    problem = Problem(X, Y, (Fold(Split(every, every), ()),), np.ones(1), method, tile, None)
     if not (np.isfinite(alphas).all() and (alphas >= 0).all()):
         raise ValueError("alphas must be >= 0 and finite.")
-    if form == "auto":
-        form = ridge.choose_form(problem.num_samples, problem.num_features)
-    factorize = functools.partial(
-        ridge.factorize_all, standardize=standardize, form=form, intercept=intercept, cutoff=cutoff
-    )
+    form = execution.form
+    if form not in ("primal", "dual"):
+        form = ridge.choose_form(*np.shape(X))
+    single = Method((1.0,), method.standardize, intercept=method.intercept)
+    problem = Problem(X, Y, (_whole(X, ()),), single, execution._replace(form=form))
+    settings = ridge.Settings(method.standardize, False, form, method.intercept, method.cutoff)
+    factorize = functools.partial(ridge.factorize_all, settings=settings)
     [(design, features, center)] = each(factorize, [problem.X])
     coef = np.empty((problem.num_features, problem.num_targets), np.float32)
     constants = np.empty(problem.num_targets)
-    for tile_ in progress(problem.columns()):
-        targets = problem.load(tile_)
-        own = slice(tile_.start, tile_.stop)
-        penalties = np.ones(targets.size)
-        penalties[: len(tile_)] = alphas[own]
-        slopes = sweep.coefficients(design, features, targets.values, jnp.float32(penalties))
-        slopes = np.asarray(slopes)[:, : len(tile_)] * targets.peak[: len(tile_)]
-        coef[:, own] = slopes
-        constants[own] = targets.mean[: len(tile_)] - center @ slopes
+    for targets in problem.load():
+        size, columns = len(targets), slice(targets.columns.start, targets.columns.stop)
+        penalties = np.ones(targets.size, np.float32)
+        penalties[:size] = alphas[columns]
+        slopes = sweep.coefficients(design, features, targets.values, jnp.asarray(penalties))
+        slopes = np.asarray(slopes)[:, :size] * targets.peak[:size]
+        coef[:, columns] = slopes
+        constants[columns] = targets.mean[:size] - center @ slopes
     return Fitted(coef, constants)
+
+
+def _whole(X, splits):
+    """Return a fold that trains on all samples, and tests them."""
+    every = np.arange(np.shape(X)[0])
+    return Fold(Split(every, every), tuple(splits))
 
 
 def held_out(
@@ -246,12 +192,9 @@ def held_out(
     Y: Float[np.ndarray, "n v"],
     folds: Sequence[Fold],
     alphas: Float[np.ndarray, "k v"],
+    method: Method,
     *,
-    standardize: bool = True,
-    form: Literal["auto", "primal", "dual"] = "auto",
-    intercept: bool = True,
-    cutoff: float = ridge.CUTOFF,
-    tile: int | None = None,
+    execution: Execution = GRID,
 ) -> Float[np.ndarray, "n v"]:
     """Predict every sample by the fit of the fold that tests it; NaN where none does.
 
@@ -260,11 +203,8 @@ def held_out(
       Y: responses.
       folds: outer splits that test no sample twice.
       alphas: penalty of each outer fold and target, as `nested` chose them.
-      standardize: see `nested`.
-      form: see `nested`.
-      intercept: see `nested`.
-      cutoff: see `nested`.
-      tile: see `nested`.
+      method: see `refit`.
+      execution: see `refit`.
 
     Raises:
       ValueError: if folds test a sample twice, or as many rows of penalties are not given; see also
@@ -278,9 +218,8 @@ def held_out(
     if len(np.unique(tested)) < len(tested):
         raise ValueError("folds must test no sample twice, for it would have two predictions.")
     predicted = np.full(Y.shape, np.nan)
-    settings: Any = {"form": form, "intercept": intercept, "cutoff": cutoff, "tile": tile}
-    for (train, test), own in zip((fold.outer for fold in folds), alphas, strict=True):
-        fit = refit(X[train], Y[train], own, standardize=standardize, **settings)
+    for (train, test), chosen in zip((fold.outer for fold in folds), alphas, strict=True):
+        fit = refit(X[train], Y[train], chosen, method, execution=execution)
         predicted[test] = X[test] @ fit.coef.astype(np.float64) + fit.intercept
     return predicted
 

@@ -146,8 +146,7 @@ def variance_partition(
     suppresses noise of another. NaN stays NaN.
 
     Args:
-      scores: R2 of the models of every non-empty set of bands, arrays of one shape;
-        `banded.subset_scores` computes them.
+      scores: R2 of the models of every non-empty set of bands, arrays of one shape.
 
     Returns:
       The part of every non-empty set of bands.

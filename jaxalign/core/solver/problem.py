@@ -1,25 +1,22 @@
-"""One cross-validation as data: what is checked, factorised, and made of targets tile by tile."""
+"""One cross-validation: its checks, its factorisations, and what runs on each tile of targets."""
 
 import concurrent.futures
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import threadpoolctl
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import ridge, sweep, tiles
 from jaxalign.core.solver import search as search_lib
-from jaxalign.core.solver.search import Criterion, Search
+from jaxalign.core.solver.method import Execution, Method
 from jaxalign.core.solver.tiles import Tile
-
-Form = Literal["auto", "primal", "dual", "sums"]
-Scheme = Literal["folds", "loo", "gcv"]
 
 # Targets per tile on each device: what training sets rotate stays in the last cache of a CPU.
 # Accelerators want more.
@@ -37,74 +34,23 @@ MAX_WORKERS = 8
 EXPECTED_PRODUCTS, EXPECTED_FUNCTIONS = 1.5, 14
 
 
-class Method(NamedTuple):
-    """How penalties are chosen; `cv.nested` says what each means."""
-
-    standardize: bool = True
-    search: Search = "grid"
-    criterion: Criterion = "squared_error"
-    scheme: Scheme = "folds"
-    form: Form = "auto"
-    intercept: bool = True
-    cutoff: float = ridge.CUTOFF
-
-
-DEFAULT = Method()
-
-
 class Problem:
-    """Checked data, and what is made of them once for all targets."""
+    """Checked data, and what is computed from them once for all targets."""
 
     def __init__(
         self,
         X: Any,
         Y: Any,
         folds: Sequence[Fold],
-        alphas: Float[np.ndarray, " a"],
         method: Method,
-        tile: int | None,
-        mesh: Mesh | None,
+        execution: Execution,
     ):
         """Check everything, and choose a form; see `cv.nested` for what each argument means."""
         X = np.asarray(X)
+        alphas = np.sort(np.asarray(method.alphas, np.float64))
+        _check_data(X, Y, folds, method.scheme)
+        _check_method(alphas, method, execution.form)
         n, p = X.shape
-        if Y.shape[0] != n:
-            raise ValueError(f"Y must have one row per sample of X: X has {n}, Y has {Y.shape[0]}.")
-        if not np.isfinite(X).all():
-            raise ValueError("X must be finite: it holds NaN or infinity.")
-        if not folds:
-            raise ValueError("folds must hold at least one fold, got none.")
-        inner = [] if method.scheme != "folds" else [x for fold in folds for x in fold.inner]
-        for split in (*(fold.outer for fold in folds), *inner):
-            if len(split.train) < 2:
-                raise ValueError(
-                    f"Every split must train on at least 2 samples, got {len(split.train)}."
-                )
-            if not len(split.test):
-                raise ValueError("Every split must have samples to test on, got none.")
-            for side in split:
-                if side.min() < 0 or side.max() >= n:
-                    raise ValueError(
-                        f"Indices of splits must lie in 0..{n - 1}, got {side.min()}..{side.max()}."
-                    )
-        alphas = np.sort(np.asarray(alphas, np.float64))
-        least_squares = len(alphas) == 1 and alphas[0] == 0
-        if not len(alphas) or not (
-            np.isfinite(alphas).all() and ((alphas > 0).all() or least_squares)
-        ):
-            raise ValueError(f"alphas must be positive (or 0 alone), got {alphas.tolist()}.")
-        if method.scheme == "gcv" and method.criterion == "correlation":
-            raise ValueError("scheme 'gcv' is defined for squared errors, not for a correlation.")
-        if method.scheme != "folds" and method.criterion == "relative_error":
-            raise ValueError(
-                "criterion 'relative_error' is of a test set's variance, so it goes with scheme "
-                f"'folds', got {method.scheme!r}."
-            )
-        if method.form == "sums" and (method.scheme != "folds" or not method.intercept):
-            raise ValueError(
-                "form 'sums' goes with scheme 'folds' and an intercept, "
-                f"got {method.scheme!r} and {method.intercept}."
-            )
         self.X = ridge.to_float64(X)
         self.Y = Y
         self.num_samples, self.num_features = n, p
@@ -112,11 +58,10 @@ class Problem:
         self.folds = folds
         self.alphas = alphas
         self.grid = jax.device_put(alphas.astype(np.float32))
-        self.method = method
-        self.mesh = mesh
-        self.width = self._tile(tile)
+        self.method, self.execution = method, execution
+        self.width = self._tile()
         self.blocks = _blocks(n, self._splits())
-        self.form = self._form() if method.form == "auto" else method.form
+        self.form = self._form() if execution.form == "auto" else execution.form
         self.sums = self.layout = self.kernel = self.family = None
         if self.form == "sums":
             self.sums, coordinates = ridge.statistics(
@@ -135,10 +80,10 @@ class Problem:
             inner if self.method.scheme == "folds" else []
         )
 
-    def _tile(self, tile):
+    def _tile(self):
         devices = self._devices
         default = CPU_TILE if jax.default_backend() == "cpu" else TILE
-        width = default if tile is None else tile
+        width = default if self.execution.tile is None else self.execution.tile
         if width < 1:
             raise ValueError(f"tile must be >= 1, got {width}.")
         # Tiles of one size, so that the last is not mostly padding.
@@ -148,7 +93,7 @@ class Problem:
 
     @property
     def _devices(self):
-        return 1 if self.mesh is None else self.mesh.size
+        return 1 if self.execution.mesh is None else self.execution.mesh.size
 
     def _form(self):
         """Return the form with the least arithmetic, float64 at twice the price.
@@ -189,9 +134,9 @@ class Problem:
             else:
                 itself = Split(fold.outer.train, fold.outer.train)
                 uses.setdefault(itself.train.tobytes(), []).append((itself, i, 1.0))
-        flat = [use for own in uses.values() for use in own]
+        flat = [use for same in uses.values() for use in same]
         sets = self._factorize(
-            [(own[0][0].train, [split.test for split, _, _ in own]) for own in uses.values()],
+            [(same[0][0].train, [split.test for split, _, _ in same]) for same in uses.values()],
             center=self.method.criterion == "correlation",
         )
         _, owner, share = zip(*flat, strict=True)
@@ -217,20 +162,24 @@ class Problem:
         )
         by_bound = self.method.criterion == "squared_error" and self.method.scheme == "folds"
         by_bound &= min(longest, self.num_features) >= MIN_DIRECTIONS
-        return by_bound and self.method.search == "adaptive" and len(self.alphas) > 1
+        return by_bound and self.execution.search == "adaptive" and len(self.alphas) > 1
 
     def _factorize(self, sets, *, center):
         """Factorise training sets for their test sets, all of one length for one compilation."""
-        settings = {
-            "standardize": self.method.standardize,
-            "center": center,
-            "cutoff": self.method.cutoff,
-        }
+        settings = ridge.Settings(
+            self.method.standardize,
+            center,
+            intercept=self.method.intercept,
+            cutoff=self.method.cutoff,
+        )
         source = np.repeat(np.arange(len(sets), dtype=np.int32), [len(tests) for _, tests in sets])
         if self.sums is not None and self.layout is not None:
             within = lambda indices: np.array([np.isin(b[0], indices) for b in self.blocks])
-            parts = [(within(train), np.stack([*map(within, tests)])) for train, tests in sets]
-            factorize = functools.partial(ridge.factorize_statistics, self.sums, **settings)
+            parts = [
+                ridge.Members(within(train), np.stack([*map(within, tests)]))
+                for train, tests in sets
+            ]
+            factorize = functools.partial(ridge.factorize_statistics, self.sums, settings=settings)
             train, tests = zip(*parts, strict=True)
             members = tiles.Blocks(
                 jax.device_put(np.float32(np.stack(train))),
@@ -249,36 +198,31 @@ class Problem:
             parts = []
             for train, tests in sets:
                 padded = [_pad(test, longest_test) for test in tests]
-                parts.append(
-                    (*_pad(train, longest_train), *map(np.stack, zip(*padded, strict=True)))
-                )
+                tests = map(np.stack, zip(*padded, strict=True))
+                parts.append(ridge.Rows(*_pad(train, longest_train), *tests))
             factorize = functools.partial(
                 ridge.factorize,
                 self.X,
-                form=form,
+                settings=settings._replace(form=form),
                 shared=self.kernel,
-                intercept=self.method.intercept,
-                **settings,
             )
             train, train_mask, tests, tests_mask = zip(*parts, strict=True)
             members = tiles.Rows(
                 *map(jax.device_put, map(np.stack, (train, train_mask))),
                 *map(jax.device_put, map(np.concatenate, (tests, tests_mask))),
             )
-        designs = list(each(lambda part: factorize(*part), parts))
+        designs = list(each(factorize, parts))
         intercept = jax.device_put(np.float32(self.method.intercept))
         return tiles.Sets(ridge.stack(designs), members, jax.device_put(source), intercept)
 
     # Targets.
 
-    def columns(self) -> list[range]:
-        """Return the columns of each tile."""
+    def load(self) -> Iterator[Tile]:
+        """Read all targets, tile by tile."""
         starts = range(0, self.num_targets, self.width)
-        return [range(a, min(a + self.width, self.num_targets)) for a in starts]
-
-    def load(self, columns: range) -> Tile:
-        """Read the targets of a tile."""
-        return tiles.load(self.Y, columns, self.width, intercept=self.method.intercept)
+        columns = [range(a, min(a + self.width, self.num_targets)) for a in starts]
+        for some in self.execution.progress(columns):
+            yield tiles.load(self.Y, some, self.width, intercept=self.method.intercept)
 
     def unit(self, targets: Tile) -> Float[np.ndarray, " t"]:
         """Return what costs are to be multiplied by, to be in the units of Y."""
@@ -290,7 +234,9 @@ class Problem:
 
         Targets are the last axis of `others` and of each result; `ranks` are those of the results.
         """
-        run = _divided(function, self.mesh, len(others), ranks, tuple(sorted(static.items())))
+        run = _divided(
+            function, self.execution.mesh, len(others), ranks, tuple(sorted(static.items()))
+        )
         return run(self.layout, shared, targets.values, *others)
 
     def curves(self, inner: sweep.Inner, targets: Tile):
@@ -309,20 +255,17 @@ class Problem:
             self.family = jax.device_put(search_lib.family(spectrum, self.alphas))
         return self.family
 
-    def chooser(
-        self, pool, progress, *, inner: sweep.Inner | None = None
-    ) -> Callable[[Tile], sweep.Choice]:
-        """Return what chooses the penalties of a tile; with a pool, all targets are read for it.
+    def chooser(self) -> Callable[[Tile], sweep.Choice]:
+        """Return what chooses the penalties of a tile; with pools, all targets are read for it.
 
-        `inner` saves factorising the inner training sets again. A single penalty needs none.
+        A single penalty needs no inner splits.
         """
-        if inner is None:
-            without = self.method.scheme == "folds" and not any(f.inner for f in self.folds)
-            if without and len(self.alphas) == 1:
-                return self._only()
-            inner = self.inner()
-        if pool is not None:
-            return self._pooled(inner, pool, progress)
+        without = self.method.scheme == "folds" and not any(f.inner for f in self.folds)
+        if without and len(self.alphas) == 1:
+            return self._only()
+        inner = self.inner()
+        if self.method.pool is not None:
+            return self._pooled(inner, np.asarray(self.method.pool))
         if not self._adaptive:
             return lambda targets: sweep.best(*self.curves(inner, targets))
         capacity = max(-(-self.width // self._devices // REFINED), 16)
@@ -335,7 +278,7 @@ class Problem:
             capacity=capacity,
         )
 
-    def _only(self) -> Callable[[Tile], sweep.Choice]:
+    def _only(self):
         """Return what takes the one penalty there is for every target."""
         k = len(self.folds)
 
@@ -346,8 +289,8 @@ class Problem:
 
         return of_tile
 
-    def _pooled(self, inner, pool, progress):
-        pool = np.asarray(pool)
+    def _pooled(self, inner, pool):
+        """Return what takes the penalty of each target's group, found from all targets."""
         if pool.shape != (self.num_targets,) or pool.min() < 0:
             raise ValueError(
                 f"pool must hold a group >= 0 for each of {self.num_targets} targets, got "
@@ -355,13 +298,13 @@ class Problem:
             )
         shape = (pool.max() + 1, len(self.folds), len(self.alphas))
         total, nothing = np.zeros(shape), np.zeros(shape[:2])
-        for columns in progress(self.columns()):
-            targets = self.load(columns)
-            group, own = pool[columns.start : columns.stop], slice(len(columns))
+        for targets in self.load():
+            columns = targets.columns
+            group, filled = pool[columns.start : columns.stop], slice(len(columns))
             costs, null = (np.asarray(x, np.float64) for x in self.curves(inner, targets))
-            unit = self.unit(targets)[own]
-            np.add.at(total, group, np.moveaxis(costs[..., own] * unit, -1, 0))
-            np.add.at(nothing, group, (null[..., own] * unit).T)
+            unit = self.unit(targets)[filled]
+            np.add.at(total, group, np.moveaxis(costs[..., filled] * unit, -1, 0))
+            np.add.at(nothing, group, (null[..., filled] * unit).T)
         sizes = np.maximum(np.bincount(pool, minlength=shape[0]), 1)
         chosen = sweep.best(
             jax.device_put(np.float32(np.moveaxis(total / sizes[:, None, None], 0, -1))),
@@ -395,6 +338,49 @@ class Problem:
         if self.method.criterion == "relative_error":
             return 1 - cost
         return 1 - np.divide(cost, null, out=np.full(cost.shape, np.nan), where=null > 0)
+
+
+def _check_data(X, Y, folds, scheme):
+    n = len(X)
+    if Y.shape[0] != n:
+        raise ValueError(f"Y must have one row per sample of X: X has {n}, Y has {Y.shape[0]}.")
+    if not Y.shape[1]:
+        raise ValueError("Y must have at least one target, got none.")
+    if not np.isfinite(X).all():
+        raise ValueError("X must be finite: it holds NaN or infinity.")
+    if not folds:
+        raise ValueError("folds must hold at least one fold, got none.")
+    inner = [] if scheme != "folds" else [x for fold in folds for x in fold.inner]
+    for split in (*(fold.outer for fold in folds), *inner):
+        if len(split.train) < 2:
+            raise ValueError(
+                f"Every split must train on at least 2 samples, got {len(split.train)}."
+            )
+        if not len(split.test):
+            raise ValueError("Every split must have samples to test on, got none.")
+        for side in split:
+            if side.min() < 0 or side.max() >= n:
+                raise ValueError(
+                    f"Indices of splits must lie in 0..{n - 1}, got {side.min()}..{side.max()}."
+                )
+
+
+def _check_method(alphas, method, form):
+    least_squares = len(alphas) == 1 and alphas[0] == 0
+    if not len(alphas) or not (np.isfinite(alphas).all() and ((alphas > 0).all() or least_squares)):
+        raise ValueError(f"alphas must be positive (or 0 alone), got {alphas.tolist()}.")
+    if method.scheme == "gcv" and method.criterion == "correlation":
+        raise ValueError("scheme 'gcv' is defined for squared errors, not for a correlation.")
+    if method.scheme != "folds" and method.criterion == "relative_error":
+        raise ValueError(
+            "criterion 'relative_error' is of a test set's variance, so it goes with scheme "
+            f"'folds', got {method.scheme!r}."
+        )
+    if form == "sums" and (method.scheme != "folds" or not method.intercept):
+        raise ValueError(
+            "form 'sums' goes with scheme 'folds' and an intercept, "
+            f"got {method.scheme!r} and {method.intercept}."
+        )
 
 
 @functools.cache
@@ -443,7 +429,7 @@ def each(
 
 
 def _blocks(num_samples, splits):
-    """Divide the samples that are used into sets that always train and test together."""
+    """Divide the samples that are used into blocks that always train and test together."""
     sides = {side.tobytes(): side for split in splits for side in split}
     member = np.zeros((num_samples, len(sides)), bool)
     for column, side in enumerate(sides.values()):

@@ -86,11 +86,6 @@ def varying(X: Matrix, train: Int[np.ndarray, " R"]) -> Bool[np.ndarray, " p"]:
     return np.asarray(scale > 0)
 
 
-def num_constant(X: Matrix, train: Int[np.ndarray, " R"]) -> int:
-    """Count the features that do not vary over a training set; see `varying`."""
-    return int((~varying(X, train)).sum())
-
-
 def _on_host() -> bool:
     """Whether to factorise with NumPy.
 
@@ -138,68 +133,61 @@ def _kernel(xp, X, *, intercept):
     return X @ X.T
 
 
-def factorize(
-    X: Matrix,
-    train: Int[np.ndarray, " R"],
-    train_mask: Bool[np.ndarray, " R"],
-    tests: Int[np.ndarray, "m T"],
-    tests_mask: Bool[np.ndarray, "m T"],
-    *,
-    standardize: bool,
-    form: Form,
-    center: bool,
-    intercept: bool = True,
-    shared: Matrix | None = None,
-    cutoff: float = CUTOFF,
-) -> Design:
+class Rows(NamedTuple):
+    """A training set and the m test sets that it predicts, padded to common lengths."""
+
+    train: Int[np.ndarray, " R"]
+    train_mask: Bool[np.ndarray, " R"]  # False for the padding
+    tests: Int[np.ndarray, "m T"]
+    tests_mask: Bool[np.ndarray, "m T"]
+
+
+class Settings(NamedTuple):
+    """How a training set is factorised.
+
+    Attributes:
+      standardize: scale each feature to unit variance over the training set.
+      center: take the mean over each test set out of its loadings, and keep it apart.
+      form: see `choose_form`.
+      intercept: leave a constant free of penalty; if not, features are not centred.
+      cutoff: fraction of the largest eigenvalue below which a direction is dropped.
+    """
+
+    standardize: bool
+    center: bool
+    form: Form = "primal"
+    intercept: bool = True
+    cutoff: float = CUTOFF
+
+
+def factorize(X: Matrix, rows: Rows, settings: Settings, *, shared: Matrix | None = None) -> Design:
     """Centre, scale and rotate the features of one training set, in float64.
 
     Primal: ZᵀZ = Q S Qᵀ, basis = (Z Q)ᵀ, loadings = Z_test Q. Dual: ZZᵀ = Q S Qᵀ, basis = Qᵀ,
-    loadings = Z_test Zᵀ Q. Z holds the training rows, centred by their own mean and, on request,
-    divided by their own standard deviation; no other row is looked at.
+    loadings = Z_test Zᵀ Q. Z holds the training rows, centred by their mean and, on request,
+    divided by their standard deviation; no other row is looked at.
 
     Args:
       X: features of all samples [n p], float64.
-      train: indices of the training samples, padded to a common length.
-      train_mask: False for the padding.
-      tests: indices of the samples of each of m test sets, padded.
-      tests_mask: False for the padding.
-      standardize: scale each feature to unit variance over the training set.
-      form: see `choose_form`.
-      center: take the mean over each test set out of its loadings, and keep it apart.
-      intercept: leave a constant free of penalty; if not, features are not centred.
+      rows: samples to train and to test on.
+      settings: see there.
       shared: what `kernel` returns for X; spares the dual form, unless it standardises, the
         products of features.
-      cutoff: fraction of the largest eigenvalue below which a direction is dropped.
 
     Source: Saunders et al. (1998), Ridge regression in dual variables, section 2.
     """
-    return _factorize(
-        X,
-        shared if form == "dual" and not standardize else None,
-        train,
-        train_mask,
-        tests,
-        tests_mask,
-        standardize=standardize,
-        form=form,
-        center=center,
-        intercept=intercept,
-        cutoff=cutoff,
-    )
+    is_shared = settings.form == "dual" and not settings.standardize
+    return _factorize(X, shared if is_shared else None, rows, settings=settings)
 
 
 def factorize_all(
-    X: Matrix, *, standardize: bool, form: Form, intercept: bool = True, cutoff: float = CUTOFF
+    X: Matrix, settings: Settings
 ) -> tuple[Design, Float[Array, "p r"], Float64[np.ndarray, " p"]]:
     """Factorise all samples, to fit and not to test.
 
     Args:
       X: features [n p], float64.
-      standardize: see `factorize`.
-      form: see `factorize`.
-      intercept: see `factorize`.
-      cutoff: see `factorize`.
+      settings: see there; test sets, of which there are none, need no centring.
 
     Returns:
       The design, whose loadings are of no sample; what takes its directions to features, so that
@@ -207,40 +195,18 @@ def factorize_all(
     """
     X = np.asarray(X)
     n, p = X.shape
-    mean = X.mean(axis=0) if intercept else np.zeros(p)
+    mean = X.mean(axis=0) if settings.intercept else np.zeros(p)
     # A sample that is apart from the mean in one feature alone has its slope for prediction.
-    design = factorize(
-        np.concatenate([X, mean + np.eye(p)]),
-        np.arange(n),
-        np.ones(n, bool),
-        n + np.arange(p)[None],
-        np.ones((1, p), bool),
-        standardize=standardize,
-        form=form,
-        center=False,
-        intercept=intercept,
-        cutoff=cutoff,
-    )
+    rows = Rows(np.arange(n), np.ones(n, bool), n + np.arange(p)[None], np.ones((1, p), bool))
+    design = factorize(np.concatenate([X, mean + np.eye(p)]), rows, settings)
     design = Design(*map(jax.device_put, design))
     return design, design.loadings[0], mean
 
 
-@functools.partial(_float64, static=("standardize", "form", "center", "intercept", "cutoff"))
-def _factorize(
-    xp,
-    X,
-    shared,
-    train,
-    train_mask,
-    tests,
-    tests_mask,
-    *,
-    standardize,
-    form,
-    center,
-    intercept,
-    cutoff,
-):
+@functools.partial(_float64, static=("settings",))
+def _factorize(xp, X, shared, rows, *, settings):
+    train, train_mask, tests, tests_mask = rows
+    standardize, center, form, intercept, cutoff = settings
     keep = train_mask.astype(X.dtype)[:, None]
     count = keep.sum()
     flat = tests.reshape(-1)
@@ -255,12 +221,12 @@ def _factorize(
 
         gram, cross, left = between(train) * keep, between(flat), None
     else:
-        rows = X[train]
-        mean = (rows * keep).sum(axis=0) / count
-        variance = (((rows - mean[None]) * keep) ** 2).sum(axis=0) / count
+        X_train = X[train]
+        mean = (X_train * keep).sum(axis=0) / count
+        variance = (((X_train - mean[None]) * keep) ** 2).sum(axis=0) / count
         scale = feature_scale(xp, mean, variance, standardize, intercept)
         origin = mean if intercept else xp.zeros_like(mean)
-        Z = (rows - origin[None]) * keep * scale[None]
+        Z = (X_train - origin[None]) * keep * scale[None]
         Z_tests = (X[flat] - origin[None]) * scale[None]
         if form == "primal":
             gram, cross, left = Z.T @ Z, Z_tests, Z
@@ -394,45 +360,39 @@ def _pool(xp, members, count, mean, scatter, about=None):
     return center, xp.tensordot(members, scatter, axes=1) + (apart.T * count[None]) @ apart
 
 
-def factorize_statistics(
-    sums: Statistics,
-    train: Bool[np.ndarray, " F"],
-    tests: Bool[np.ndarray, "m F"],
-    *,
-    standardize: bool,
-    center: bool,
-    cutoff: float = CUTOFF,
-) -> Design:
-    """Do what `factorize` does in its primal form, from sums alone.
+class Members(NamedTuple):
+    """Which blocks are trained on, and which make up each of m test sets."""
+
+    train: Bool[np.ndarray, " F"]
+    tests: Bool[np.ndarray, "m F"]
+
+
+def factorize_statistics(sums: Statistics, members: Members, settings: Settings) -> Design:
+    """Do what `factorize` does in its primal form with an intercept, from sums alone.
 
     The basis rotates products of targets with the coordinates of samples, and loadings are Gram
     matrices [r r] of the test sets, so samples do not enter any more.
 
     Args:
       sums: from `statistics`, with the same `standardize`.
-      train: which blocks are trained on.
-      tests: which blocks make up each of m test sets.
-      standardize: see `factorize`.
-      center: see `factorize`.
-      cutoff: see `factorize`.
+      members: see there.
+      settings: see there.
     """
-    return _factorize_statistics(
-        sums, train, tests, standardize=standardize, center=center, cutoff=cutoff
-    )
+    return _factorize_statistics(sums, members, settings=settings)
 
 
-@functools.partial(_float64, static=("standardize", "center", "cutoff"))
-def _factorize_statistics(xp, sums, train, tests, *, standardize, center, cutoff):
+@functools.partial(_float64, static=("settings",))
+def _factorize_statistics(xp, sums, members, *, settings):
     blocks = (sums.count, sums.mean, sums.scatter)
-    origin, gram = _pool(xp, train, *blocks)
-    size = (sums.count * train.astype(sums.count.dtype)).sum()
-    scale = feature_scale(xp, origin, xp.diagonal(gram) / size, standardize)
-    spectrum, Q, kept = _directions(xp, gram * scale[:, None] * scale[None], cutoff)
+    origin, gram = _pool(xp, members.train, *blocks)
+    size = (sums.count * members.train.astype(sums.count.dtype)).sum()
+    scale = feature_scale(xp, origin, xp.diagonal(gram) / size, settings.standardize)
+    spectrum, Q, kept = _directions(xp, gram * scale[:, None] * scale[None], settings.cutoff)
     Q = Q * scale[:, None]
     grams, means = [], []
-    for members in tests:
-        mean, gram = _pool(xp, members, *blocks, None if center else origin)
+    for test in members.tests:
+        mean, gram = _pool(xp, test, *blocks, None if settings.center else origin)
         grams.append(Q.T @ gram @ Q)
-        means.append((mean - origin) @ Q if center else xp.zeros_like(spectrum))
+        means.append((mean - origin) @ Q if settings.center else xp.zeros_like(spectrum))
     basis = (sums.axes @ Q).T
     return _narrow(xp, spectrum, kept, basis, xp.stack(grams), xp.stack(means))

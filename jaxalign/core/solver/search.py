@@ -199,50 +199,52 @@ def last_argmin(x: Float[Array, "*b a"]) -> Int[Array, "*b"]:
     return x.shape[-1] - 1 - jnp.argmin(x[..., ::-1], axis=-1)
 
 
-def propose(
-    belief: Belief, cheap: Float[Array, "k v a"], scale: Float[Array, "k v a"]
-) -> tuple[Int[Array, "k v"], Bool[Array, "k v"]]:
+class Cheap(NamedTuple):
+    """The curve with the diagonal of G in place of G, and what an error of it is scaled by."""
+
+    curve: Float[Array, "*k v a"]
+    scale: Float[Array, "*k v a"]
+
+
+class Observed(NamedTuple):
+    """One exact value for each target."""
+
+    place: Int[Array, "*k v"]  # which penalty was computed
+    value: Float[Array, "*k v"]
+    is_new: Bool[Array, "*k v"]  # False for targets of which there is nothing to learn
+
+
+def propose(belief: Belief, cheap: Cheap) -> tuple[Int[Array, "k v"], Bool[Array, "k v"]]:
     """Return the penalty to compute next for each target, and whether there is any need.
 
     Args:
       belief: what is known, an exact value of each target at least.
-      cheap: the curve with the diagonal of G in place of G.
-      scale: what an error of the process is multiplied by.
+      cheap: the curves that are known of all penalties.
     """
     computed = jnp.isfinite(belief.exact)
     # At most what is remembered: later values do not add to the surprise.
     seen = jnp.minimum(belief.count, belief.factors.shape[2]).astype(jnp.float32)
     spread = jnp.maximum((PRIOR_WEIGHT + belief.surprise) / (PRIOR_WEIGHT + seen), 1.0)
     deviation = jnp.sqrt(jnp.maximum(belief.variance, 0.0) * spread[..., None])
-    low = cheap + scale * (belief.mean - WIDTH * deviation)
+    low = cheap.curve + cheap.scale * (belief.mean - WIDTH * deviation)
     low = jnp.where(computed, belief.exact, low)
     best = belief.exact.min(axis=-1)
     return last_argmin(low), low.min(axis=-1) < best - TOLERANCE * jnp.abs(best)
 
 
-def learn(
-    belief: Belief,
-    prior: Float[Array, "a a"],
-    cheap: Float[Array, "v a"],
-    scale: Float[Array, "v a"],
-    place: Int[Array, " v"],
-    exact: Float[Array, " v"],
-    new: Bool[Array, " v"],
-) -> Belief:
+def learn(belief: Belief, prior: Float[Array, "a a"], cheap: Cheap, observed: Observed) -> Belief:
     """Condition the process of one fold's targets on one exact value of each.
 
     Args:
-      belief: what is known, without the axis of folds.
+      belief: what is known, without the axis of folds, as all else here.
       prior: covariance of the process.
-      cheap: see `propose`.
-      scale: see `propose`.
-      place: which penalty was computed.
-      exact: the value there.
-      new: False for targets of which there is nothing to learn.
+      cheap: the curves that are known of all penalties.
+      observed: what is learnt.
     """
+    place, exact, new = observed
     targets = jnp.arange(len(place))
-    at = scale[targets, place]
-    x = jnp.where(at > 0, (exact - cheap[targets, place]) / jnp.where(at > 0, at, 1.0), 0.0)
+    at = cheap.scale[targets, place]
+    x = jnp.where(at > 0, (exact - cheap.curve[targets, place]) / jnp.where(at > 0, at, 1.0), 0.0)
     weights = jnp.take_along_axis(belief.factors, place[:, None, None], axis=2)  # [v h 1]
     column = prior[place] - (belief.factors * weights).sum(axis=1)
     # A value next to others adds little but rounding, against which a floor.

@@ -100,7 +100,7 @@ def choose(
 
     yy, b, q = jax.lax.map(observe, uses)
     each = search_lib.cost("squared_error", Moments(yy[..., None], b, q), sizes[:, None, None])
-    cheap, scale = (_combine(inner, k, x) for x in each)
+    cheap = search_lib.Cheap(*(_combine(inner, k, x) for x in each))
 
     def exact(place, rows):
         """Exact costs [k c] of some targets of each fold, at one penalty each."""
@@ -120,9 +120,9 @@ def choose(
         return jnp.where(jnp.isfinite(total), total, jnp.finfo(jnp.float32).max)
 
     def refine(state):
-        belief, place, values, new = state
-        belief = jax.vmap(search_lib.learn)(belief, covariance, cheap, scale, place, values, new)
-        place, need = search_lib.propose(belief, cheap, scale)
+        belief, observed = state
+        belief = jax.vmap(search_lib.learn)(belief, covariance, cheap, observed)
+        place, need = search_lib.propose(belief, cheap)
         # Out of range where there are fewer: clipped when read, dropped when written.
         rows = jax.vmap(lambda x: jnp.nonzero(x, size=capacity, fill_value=num_targets)[0])(need)
         fold = jnp.arange(k)[:, None]
@@ -133,15 +133,15 @@ def choose(
             ),
             lambda: jnp.zeros(rows.shape),
         )
-        values = values.at[fold, rows].set(some, mode="drop")
+        values = observed.value.at[fold, rows].set(some, mode="drop")
         new = jnp.zeros_like(need).at[fold, rows].set(True, mode="drop")
-        return belief, place, values, new
+        return belief, search_lib.Observed(place, values, new)
 
     # Where nothing is known yet the bound is lowest where it is widest: begin at the cheap minimum.
-    place = search_lib.last_argmin(cheap)
-    belief = search_lib.believe(covariance, num_targets)
-    state = (belief, place, exact(place, None), jnp.ones(place.shape, bool))
-    belief, *_ = jax.lax.while_loop(lambda state: state[3].any(), refine, state)
+    place = search_lib.last_argmin(cheap.curve)
+    observed = search_lib.Observed(place, exact(place, None), jnp.ones(place.shape, bool))
+    state = (search_lib.believe(covariance, num_targets), observed)
+    belief, _ = jax.lax.while_loop(lambda state: state[1].is_new.any(), refine, state)
     null = _combine(inner, k, yy / sizes[:, None])
     place = search_lib.last_argmin(belief.exact)
     return Choice(place, belief.exact.min(axis=-1), null, belief.count)

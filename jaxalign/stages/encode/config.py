@@ -90,8 +90,8 @@ class Config:
     partition: Annotated[Names, among(PARTITION)] = ()
     # How many weights of these bands are drawn, and rounds that refine them: see
     # core/solver/banded.py.
-    partition_draws: NotNegative = banded.BUDGET.num_draws
-    partition_rounds: NotNegative = banded.BUDGET.rounds
+    partition_draws: NotNegative = banded.NUM_DRAWS
+    partition_rounds: NotNegative = banded.ROUNDS
     # Orders of the responses that each network's scores are tested against, each fitted anew; 0: no
     # test. Time series are "shift"ed circularly in each run, or cut into "block"s of neighbours, of
     # `order_block` samples; "row" is for samples that are independent.

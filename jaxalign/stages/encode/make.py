@@ -13,6 +13,7 @@ from jaxalign.core import folds as folds_lib
 from jaxalign.core.scores import scoring
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import banded, cv, partition
+from jaxalign.core.solver.method import Execution
 from jaxalign.data import controls, samples
 from jaxalign.data.schema import GROUP, Stimuli
 from jaxalign.errors import InputError
@@ -188,9 +189,13 @@ def _nested(
         data.folds,
         # The group's mean has no say in a penalty that all subjects share.
         pool=np.array([subject == GROUP for subject in data.goals.subject], int),
-        search=config.search,
-        mesh=mesh if mesh.size > 1 else None,
+        execution=execution(config, mesh),
     )
+
+
+def execution(config: Config, mesh: Mesh) -> Execution:
+    """Return how the solver is to compute scores."""
+    return Execution(search=config.search, mesh=mesh if mesh.size > 1 else None)
 
 
 def design(config: Config, sampled: samples.Samples, protocol: Protocol) -> scoring.Design:
@@ -259,23 +264,15 @@ def _banded(
         design(config, own, with_pca if pca and own is bands[0] else without) for own in bands
     ]
 
+    method = scoring.method_of(data.protocol)
+    budget = banded.Budget(job.seed, config.partition_draws, rounds=config.partition_rounds)
+
     def score(folds):
         parts = [design(folds[0].outer.train) for design in designs]
-        return banded.nested(
-            np.concatenate(parts, axis=1),
-            data.Y,
-            np.repeat(np.arange(len(parts)), [x.shape[1] for x in parts]),
-            folds,
-            np.array(data.protocol.encoding[1].grid),
-            seed=job.seed,
-            budget=banded.BUDGET._replace(
-                num_draws=config.partition_draws, rounds=config.partition_rounds
-            ),
-            method=cv.Method(
-                standardize=data.protocol.scaling.features == "training", search=config.search
-            ),
-            mesh=job.mesh if job.mesh.size > 1 else None,
-        )
+        label = np.repeat(np.arange(len(parts)), [x.shape[1] for x in parts])
+        features = banded.Features(np.concatenate(parts, axis=1), label)
+        how = execution(config, job.mesh)
+        return banded.nested(features, data.Y, folds, method, budget, execution=how)
 
     # Components are those of each training set.
     apart = [[fold] for fold in data.folds] if pca else [data.folds]

@@ -101,8 +101,6 @@ def _nulls(
         data.protocol,
         data.folds,
         drawn,
-        search=config.search,
-        mesh=job.mesh if job.mesh.size > 1 else None,
-        progress=progress,
+        execution=make.execution(config, job.mesh)._replace(progress=progress),
     )
     return significance.collect(parts, data.goals)

@@ -10,15 +10,18 @@ from scipy import stats as scipy_stats
 from jaxalign.core import folds
 from jaxalign.core.inference import orders, permutation
 from jaxalign.core.inference import stats as stats_lib
-from jaxalign.core.solver import cv, problem
+from jaxalign.core.solver import cv
+from jaxalign.core.solver.method import Execution, Method
 
 RUN = np.repeat(["a", "b"], [17, 23])
 N = len(RUN)
 BLOCKS = np.array_split(np.arange(N), 4)  # the second has samples of both runs
 ALPHAS = np.logspace(-1, 3, 5)
+METHOD, PLAIN = Method(ALPHAS), Method(ALPHAS, standardize=False)
 OUTER = folds.contiguous_folds(RUN, 4, gap=1)
 # One width of tiles for all fits, for one compilation.
 TILE = 16
+IN_TILES = Execution(tile=TILE)
 
 
 def make_pair(rng, v=3):
@@ -223,9 +226,9 @@ SLOW = pytest.mark.slow
 )
 def method(request):
     return {
-        "grid": problem.DEFAULT,
-        "loo": problem.Method(scheme="loo"),
-        "correlation": problem.Method(criterion="correlation", standardize=False),
+        "grid": METHOD,
+        "loo": METHOD._replace(scheme="loo"),
+        "correlation": PLAIN._replace(criterion="correlation"),
     }[request.param]
 
 
@@ -233,11 +236,9 @@ def method(request):
 def test_fitted_nulls_are_what_nested_makes_of_each_order(rng, method):
     X, Y = make_problem(rng, v=2)
     drawn = orders.block_orders(RUN, 3, num=12, rng=rng)
-    found = permutation.permuted_fit(X, Y, OUTER, ALPHAS, drawn, method=method, tile=TILE)
-    options = method._asdict()
+    found = permutation.permuted_fit(X, Y, OUTER, drawn, method, execution=IN_TILES)
     scores = [
-        cv.nested(X, Y[order], OUTER, ALPHAS, **options).r.mean(axis=0)
-        for order in [np.arange(N), *drawn]
+        cv.nested(X, Y[order], OUTER, method).r.mean(axis=0) for order in [np.arange(N), *drawn]
     ]
     assert_agrees(found, scores[0], np.stack(scores[1:]), atol=2e-6)
 
@@ -246,7 +247,7 @@ def test_fitted_nulls_match_float64(rng):
     """Every order is solved anew by NumPy, with the penalty that it chooses itself."""
     X, Y = make_problem(rng, v=1)
     drawn = orders.shift_orders(RUN, orders.draw_shifts(RUN, least=2, num=10, rng=rng))
-    found = permutation.permuted_fit(X, Y, OUTER, ALPHAS, drawn, tile=TILE)
+    found = permutation.permuted_fit(X, Y, OUTER, drawn, METHOD, execution=IN_TILES)
 
     def score(y):
         parts = []
@@ -264,8 +265,10 @@ def test_fitted_nulls_match_float64(rng):
 def test_devices_share_fitted_nulls(rng, mesh):
     X, Y = make_problem(rng)
     drawn = orders.row_orders([0] * N, num=40, rng=rng)
-    one = permutation.permuted_fit(X, Y, OUTER, ALPHAS, drawn, tile=TILE)
-    four = permutation.permuted_fit(X, Y, OUTER, ALPHAS, drawn, mesh=mesh, tile=TILE)
+    one = permutation.permuted_fit(X, Y, OUTER, drawn, METHOD, execution=IN_TILES)
+    four = permutation.permuted_fit(
+        X, Y, OUTER, drawn, METHOD, execution=IN_TILES._replace(mesh=mesh)
+    )
     for a, b in zip(one, four, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6)
 
@@ -274,8 +277,8 @@ def test_constant_targets_are_undefined_in_fits_too(rng):
     X, Y = make_problem(rng)
     Y[:, 1] = 4.0
     drawn = orders.row_orders([0] * N, num=20, rng=rng)
-    found = permutation.permuted_fit(X, Y, OUTER, ALPHAS, drawn, tile=TILE)
-    alone = permutation.permuted_fit(X, Y[:, [0, 2]], OUTER, ALPHAS, drawn, tile=TILE)
+    found = permutation.permuted_fit(X, Y, OUTER, drawn, METHOD, execution=IN_TILES)
+    alone = permutation.permuted_fit(X, Y[:, [0, 2]], OUTER, drawn, METHOD, execution=IN_TILES)
     assert np.isnan([x[1] for x in found[:5]]).all()
     np.testing.assert_allclose(found.p_max[[0, 2]], alone.p_max)
     np.testing.assert_allclose(found.largest, alone.largest, atol=2e-6)
@@ -285,13 +288,13 @@ def test_a_planted_signal_is_found_and_noise_is_not(rng):
     X, Y = make_problem(rng, v=4)
     Y[:, :2] = X @ rng.normal(size=(6, 2)) + 0.5 * rng.normal(size=(N, 2))
     Y[:, 2:] = rng.normal(size=(N, 2))
-    fitted = cv.nested(X, Y, OUTER, ALPHAS)
-    predicted = cv.held_out(X, Y, OUTER, fitted.alphas)
+    fitted = cv.nested(X, Y, OUTER, METHOD)
+    predicted = cv.held_out(X, Y, OUTER, fitted.alphas, METHOD)
     blocks = [fold.outer.test for fold in OUTER]
     drawn = orders.row_orders([0] * N, num=99, rng=rng)
     given = permutation.permuted_correlation(predicted, Y, blocks, drawn)
     np.testing.assert_allclose(given.statistic, fitted.r.mean(axis=0), atol=1e-5)
-    refitted = permutation.permuted_fit(X, Y, OUTER, ALPHAS, drawn, tile=TILE)
+    refitted = permutation.permuted_fit(X, Y, OUTER, drawn, METHOD, execution=IN_TILES)
     for found in (given, refitted):
         assert (found.p_max[:2] == 1 / 100).all()
         assert (found.p_max[2:] > 1 / 100).all()
@@ -323,7 +326,7 @@ def test_what_does_not_fit_together_is_refused(rng):
     with pytest.raises(ValueError, match=r"permutations of 0\.\.39: order 1 is none"):
         permutation.permuted_correlation(p, y, BLOCKS, twice)
     with pytest.raises(ValueError, match="order 1 is none"):
-        permutation.permuted_fit(p, y, OUTER, ALPHAS, twice)
+        permutation.permuted_fit(p, y, OUTER, twice, METHOD)
     with pytest.raises(ValueError, match="blocks must hold at least one, got none"):
         permutation.permuted_correlation(p, y, [], drawn)
     with pytest.raises(ValueError, match="at least 2 samples, 1 has 1"):
@@ -349,7 +352,7 @@ def test_inputs_are_not_changed(rng):
     before = p.copy(), y.copy(), X.copy()
     drawn = orders.row_orders(RUN, num=3, rng=rng)
     permutation.permuted_correlation(p, y, BLOCKS, drawn)
-    permutation.permuted_fit(X, y, OUTER, ALPHAS, drawn, tile=TILE)
+    permutation.permuted_fit(X, y, OUTER, drawn, METHOD, execution=IN_TILES)
     np.testing.assert_array_equal(p, before[0])
     np.testing.assert_array_equal(y, before[1])
     np.testing.assert_array_equal(X, before[2])

@@ -13,10 +13,11 @@ from jaxalign.core.folds import Fold, Split
 from jaxalign.core.inference import bootstrap, orders, permutation
 from jaxalign.core.inference import stats as stats_lib
 from jaxalign.core.solver import cv
+from jaxalign.core.solver.method import Method
 
 pytestmark = pytest.mark.slow
 
-ALPHAS = np.logspace(0, 4, 5)
+METHOD = Method(np.logspace(0, 4, 5))
 NUM_TRS = 300
 RUN = [0] * NUM_TRS
 EVERY = np.arange(NUM_TRS)
@@ -43,7 +44,7 @@ def weights(rng, p, v):
 
 def predict(X, Y, folds):
     """Return held-out predictions of penalties chosen inside."""
-    return cv.held_out(X, Y, folds, cv.nested(X, Y, folds, ALPHAS).alphas)
+    return cv.held_out(X, Y, folds, cv.nested(X, Y, folds, METHOD).alphas, METHOD)
 
 
 def predict_test_run(X, Y):
@@ -101,7 +102,7 @@ def test_cross_validated_scores_need_nulls_that_are_fitted(rng, record_property)
     for X, Y in null_sets(rng, 0.8):
         shifts = orders.draw_shifts(RUN, num=99, rng=rng)
         drawn = orders.shift_orders(RUN, shifts)
-        fitted.append(permutation.permuted_fit(X, Y, without, ALPHAS, drawn))
+        fitted.append(permutation.permuted_fit(X, Y, without, drawn, METHOD))
         predicted = predict(X, Y, with_gap)
         blocks = [fold.outer.test for fold in with_gap]
         given.append(permutation.shifted_correlation(predicted, Y, blocks, RUN, shifts))
@@ -127,7 +128,9 @@ def test_fitted_nulls_keep_the_level_of_a_cross_validation_with_gaps(rng, kind, 
     few = np.array([1.0, 100.0, 10_000.0])
     rates = []
     for X, Y in null_sets(rng, 0.8):
-        rates.append(rejected([permutation.permuted_fit(X, Y, with_gap, few, DRAW[kind](rng))]))
+        rates.append(
+            rejected([permutation.permuted_fit(X, Y, with_gap, DRAW[kind](rng), Method(few))])
+        )
     rate, error = np.mean(rates), np.std(rates, ddof=1) / np.sqrt(len(rates))
     record_property("rejected, standard error over sets of features", (rate, error))
     if kind == "rows":
@@ -188,7 +191,7 @@ def subject_scores(rng, *, shared):
     gain = rng.gamma(4.0, 0.1, size=size[1:])
     Y = gain * (X @ weights(rng, P, NUM_TOGETHER))[..., None] + rng.normal(size=size)
     Y += shared * rng.normal(size=(*size[:2], 1))
-    r = cv.nested(X, Y.reshape(STIMULI, -1), PASSAGE_FOLDS, ALPHAS).r
+    r = cv.nested(X, Y.reshape(STIMULI, -1), PASSAGE_FOLDS, METHOD).r
     return np.moveaxis(r.reshape(-1, *size[1:]), 0, -1)
 
 
@@ -261,7 +264,7 @@ def test_intervals_of_one_subject_cover_the_expected_score(rng, record_property)
     def scores(num):
         X = rng.normal(size=(STIMULI, P))
         Y = 0.4 * X @ weights(rng, P, num) + rng.normal(size=(STIMULI, num))
-        return cv.nested(X, Y, PASSAGE_FOLDS, ALPHAS).r
+        return cv.nested(X, Y, PASSAGE_FOLDS, METHOD).r
 
     truth = np.mean([scores(NUM_TOGETHER) for _ in range(NUM_FRESH)])
     draws = range(NUM_SIMULATIONS // NUM_TOGETHER)

@@ -8,15 +8,17 @@ from sklearn.metrics import r2_score
 
 from jaxalign.core import folds
 from jaxalign.core.solver import banded, cv, partition
+from jaxalign.core.solver.banded import Budget, Features
+from jaxalign.core.solver.method import Execution, Method
 
 N, V = 60, 8
 SIZES = (3, 5, 4)
 BANDS = np.repeat(np.arange(3), SIZES)
 ALPHAS = 10.0 ** np.arange(-1, 5)
-PLAIN = cv.Method(standardize=False)
-SCALED = cv.Method(standardize=True)
-FIXED = banded.Budget(num_draws=0, rounds=0)
-SMALL = banded.Budget(num_draws=4, rounds=2, groups=2)
+PLAIN = Method(ALPHAS, standardize=False)
+SCALED = Method(ALPHAS, standardize=True)
+FIXED = Budget(0, num_draws=0, rounds=0)
+SMALL = Budget(0, num_draws=4, rounds=2, groups=2)
 FOLDS = folds.nest(3, 3, N)
 SPLITS = folds.splits(3, N)
 
@@ -68,8 +70,8 @@ def assert_same(a, b, names=("weights", "alphas", "cost", "score")):
 
 def test_one_band_chooses_as_plain_ridge(rng):
     X, Y, _ = make_problem(rng)
-    found = banded.search(X, Y, np.zeros(12, int), SPLITS, ALPHAS, seed=0, method=PLAIN)
-    plain = cv.select(X, Y, SPLITS, ALPHAS, method=PLAIN)
+    found = banded.search(Features(X, np.zeros(12, int)), Y, SPLITS, PLAIN, Budget(0))
+    plain = cv.select(X, Y, SPLITS, PLAIN)
     assert found.num_tried == 1
     np.testing.assert_array_equal(found.weights, 1)
     np.testing.assert_array_equal(found.alphas, plain.alphas)
@@ -81,14 +83,16 @@ def test_one_band_chooses_as_plain_ridge(rng):
 @pytest.mark.slow
 def test_one_band_scores_as_plain_ridge(rng):
     X, Y, _ = make_problem(rng)
-    ours = banded.nested(X, Y, np.zeros(12, int), FOLDS, ALPHAS, seed=0, method=PLAIN)
-    plain = cv.nested(X, Y, FOLDS, ALPHAS, standardize=False)
+    ours = banded.nested(Features(X, np.zeros(12, int)), Y, FOLDS, PLAIN, Budget(0))
+    plain = cv.nested(X, Y, FOLDS, PLAIN)
     np.testing.assert_array_equal(ours.alphas, plain.alphas)
     np.testing.assert_allclose(ours.r, plain.r, atol=1e-4)
     np.testing.assert_allclose(ours.r2, plain.r2, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(ours.inner_score, plain.inner_score, atol=1e-4)
-    fitted = banded.refit(X, Y, np.zeros(12, int), np.ones((1, V)), plain.alphas[0])
-    expected = cv.refit(X, Y, plain.alphas[0])
+    fitted = banded.refit(
+        Features(X, np.zeros(12, int)), Y, np.ones((1, V)), plain.alphas[0], PLAIN
+    )
+    expected = cv.refit(X, Y, plain.alphas[0], PLAIN)
     scale = np.abs(expected.coef).max(axis=0)
     np.testing.assert_allclose(fitted.coef / scale, expected.coef / scale, atol=1e-5)
 
@@ -100,8 +104,8 @@ def test_one_band_scores_as_plain_ridge(rng):
 @pytest.mark.parametrize("standardize", [True, False])
 def test_choices_match_the_oracle(rng, standardize, criterion):
     X, Y, bands = make_problem(rng)
-    method = cv.Method(standardize=standardize, criterion=criterion)
-    found = banded.search(X, Y, bands, SPLITS, ALPHAS, seed=0, budget=FIXED, method=method)
+    method = Method(ALPHAS, standardize=standardize, criterion=criterion)
+    found = banded.search(Features(X, bands), Y, SPLITS, method, FIXED)
     Z = (X - X.mean(axis=0)) / X.std(axis=0) if standardize else X
     costs = []
     for gamma in candidates(3):
@@ -133,14 +137,16 @@ def test_coefficients_match_the_oracle(rng, sizes, standardize):
     weights = rng.dirichlet([0.3, 0.3, 0.3], size=4).T[:, np.arange(V) % 4]
     weights[:, 2] = [0, 1, 0]
     alphas = rng.choice(ALPHAS, size=V)
-    fitted = banded.refit(X, Y, bands, weights, alphas, standardize=standardize)
+    fitted = banded.refit(
+        Features(X, bands), Y, weights, alphas, PLAIN._replace(standardize=standardize)
+    )
     sd = X.std(axis=0) if standardize else np.ones(X.shape[1])
     coef, intercept = solve(X / sd, Y, bands, weights, alphas)
     coef = coef / sd[:, None]
     unit = Y.std(axis=0)
     np.testing.assert_allclose(fitted.coef / unit, coef / unit, rtol=1e-3, atol=2e-5)
     np.testing.assert_allclose(fitted.intercept / unit, intercept / unit, rtol=1e-4, atol=1e-3)
-    predicted = banded.predict_bands(X, bands, fitted.coef).sum(axis=0) + fitted.intercept
+    predicted = banded.predict_bands(Features(X, bands), fitted.coef).sum(axis=0) + fitted.intercept
     np.testing.assert_allclose(predicted / unit, (X @ coef + intercept) / unit, rtol=0, atol=1e-4)
     assert (fitted.coef[bands != 1][:, 2] == 0).all()
 
@@ -149,8 +155,8 @@ def test_coefficients_match_the_oracle(rng, sizes, standardize):
 @pytest.mark.parametrize("sizes", [SIZES, (3, 90, 4)])
 def test_held_out_scores_match_the_oracle(rng, sizes, standardize):
     X, Y, bands = make_problem(rng, sizes)
-    method = cv.Method(standardize=standardize)
-    result = banded.nested(X, Y, bands, FOLDS, ALPHAS, seed=0, budget=FIXED, method=method)
+    method = Method(ALPHAS, standardize=standardize)
+    result = banded.nested(Features(X, bands), Y, FOLDS, method, FIXED)
     np.testing.assert_allclose(result.weights.sum(axis=1), 1)
     for i, fold in enumerate(FOLDS):
         sd = X[fold.outer.train].std(axis=0) if standardize else 1.0
@@ -191,14 +197,14 @@ def test_matches_himalaya(rng):
             **options,
         )
         budget = FIXED
-        found = banded.search(X, Y, bands, SPLITS, ALPHAS, seed=0, budget=budget, method=PLAIN)
+        found = banded.search(Features(X, bands), Y, SPLITS, PLAIN, budget)
         np.testing.assert_allclose(found.cost, -np.asarray(scores).max(axis=0), rtol=1e-4)
         penalties = np.where(np.exp(-deltas) > 1e8, np.inf, np.exp(-deltas))
         np.testing.assert_allclose(found.penalties, penalties, rtol=1e-5)
-        fitted = banded.refit(X, Y, bands, found.weights, found.alphas)
+        fitted = banded.refit(Features(X, bands), Y, found.weights, found.alphas, PLAIN)
         np.testing.assert_allclose(fitted.coef, coef, atol=1e-4)
 
-        parts = banded.predict_bands(X, bands, fitted.coef)
+        parts = banded.predict_bands(Features(X, bands), fitted.coef)
         parts = parts - parts.mean(axis=1, keepdims=True)
         ours, theirs = partition.product_measure(parts, Y), r2_score_split(Y, parts)
         np.testing.assert_allclose(ours, theirs, atol=1e-8)
@@ -211,7 +217,7 @@ def test_matches_himalaya(rng):
 
 def test_penalties_are_those_of_weights_and_alphas(rng):
     X, Y, bands = make_problem(rng)
-    found = banded.search(X, Y, bands, SPLITS, ALPHAS, seed=0, budget=SMALL, method=PLAIN)
+    found = banded.search(Features(X, bands), Y, SPLITS, PLAIN, SMALL)
     np.testing.assert_allclose(found.weights.sum(axis=0), 1)
     held = found.weights > 0
     expected = np.broadcast_to(found.alphas, held.shape)[held]
@@ -221,10 +227,12 @@ def test_penalties_are_those_of_weights_and_alphas(rng):
 
 def test_the_cost_is_that_of_the_chosen_weights(rng):
     X, Y, bands = make_problem(rng)
-    found = banded.search(X, Y, bands, SPLITS, ALPHAS, seed=0, budget=SMALL, method=PLAIN)
+    found = banded.search(Features(X, bands), Y, SPLITS, PLAIN, SMALL)
     for j in (0, 3):
         scaled = X * np.sqrt(found.weights[bands, j])
-        again = cv.select(scaled, Y[:, j : j + 1], SPLITS, found.alphas[j : j + 1], method=PLAIN)
+        again = cv.select(
+            scaled, Y[:, j : j + 1], SPLITS, PLAIN._replace(alphas=found.alphas[j : j + 1])
+        )
         assert found.cost[j] == pytest.approx(again.cost[0], rel=1e-4)
         assert found.score[j] == pytest.approx(again.score[0], abs=1e-4)
 
@@ -233,8 +241,8 @@ def test_refinement_never_raises_the_cost(rng):
     X, Y, bands = make_problem(rng)
     costs, tried = [], []
     for rounds in (0, 1, 3):
-        budget = banded.Budget(num_draws=2, rounds=rounds, groups=2)
-        found = banded.search(X, Y, bands, SPLITS, ALPHAS, seed=1, budget=budget, method=PLAIN)
+        budget = Budget(1, num_draws=2, rounds=rounds, groups=2)
+        found = banded.search(Features(X, bands), Y, SPLITS, PLAIN, budget)
         costs.append(found.cost)
         tried.append(found.num_tried)
     assert tried[0] == 6 < tried[1] <= 6 + 12 < tried[2] <= 6 + 36
@@ -245,16 +253,7 @@ def test_refinement_never_raises_the_cost(rng):
 def test_adaptive_search_costs_as_the_grid(rng):
     X, Y, bands = make_problem(rng)
     grid, adaptive = (
-        banded.search(
-            X,
-            Y,
-            bands,
-            SPLITS,
-            ALPHAS,
-            seed=0,
-            budget=FIXED,
-            method=cv.Method(standardize=False, search=search),
-        )
+        banded.search(Features(X, bands), Y, SPLITS, PLAIN, FIXED, execution=Execution(search))
         for search in ("grid", "adaptive")
     )
     np.testing.assert_allclose(adaptive.cost, grid.cost, rtol=1e-4)
@@ -262,9 +261,9 @@ def test_adaptive_search_costs_as_the_grid(rng):
 
 def test_the_seed_decides(rng):
     X, Y, bands = make_problem(rng)
-    options = {"budget": banded.Budget(num_draws=6, rounds=1, groups=1), "method": PLAIN}
     first, again, other = (
-        banded.search(X, Y, bands, SPLITS, ALPHAS, seed=seed, **options) for seed in (3, 3, 4)
+        banded.search(Features(X, bands), Y, SPLITS, PLAIN, Budget(seed, 6, rounds=1, groups=1))
+        for seed in (3, 3, 4)
     )
     assert_same(first, again)
     assert (first.weights != other.weights).any()
@@ -272,29 +271,26 @@ def test_the_seed_decides(rng):
 
 def test_targets_do_not_interact_but_by_what_the_refinement_tries(rng):
     X, Y, bands = make_problem(rng)
-    options = {"seed": 0, "method": PLAIN}
-    draws = banded.Budget(num_draws=5, rounds=0)
-    before = banded.search(X, Y, bands, SPLITS, ALPHAS, budget=draws, **options)
+    draws = Budget(0, num_draws=5, rounds=0)
+    before = banded.search(Features(X, bands), Y, SPLITS, PLAIN, draws)
     changed = Y.copy()
     changed[:, 0] = 1e6 * rng.normal(size=N)
     changed[:, 1] = 0.3
-    after = banded.search(X, changed, bands, SPLITS, ALPHAS, budget=draws, **options)
+    after = banded.search(Features(X, bands), changed, SPLITS, PLAIN, draws)
     for name in ("weights", "alphas", "cost", "score"):
         np.testing.assert_array_equal(
             getattr(after, name)[..., 2:], getattr(before, name)[..., 2:], err_msg=name
         )
-    refined = banded.search(
-        X, changed, bands, SPLITS, ALPHAS, budget=draws._replace(rounds=2), **options
-    )
+    more = draws._replace(rounds=2)
+    refined = banded.search(Features(X, bands), changed, SPLITS, PLAIN, more)
     assert (refined.cost[2:] <= before.cost[2:]).all()
 
 
 def test_permuting_targets_permutes_choices(rng):
     X, Y, bands = make_problem(rng)
     order = rng.permutation(V)
-    options = {"seed": 0, "budget": SMALL, "method": PLAIN}
-    plain = banded.search(X, Y, bands, SPLITS, ALPHAS, **options)
-    permuted = banded.search(X, Y[:, order], bands, SPLITS, ALPHAS, **options)
+    plain = banded.search(Features(X, bands), Y, SPLITS, PLAIN, SMALL)
+    permuted = banded.search(Features(X, bands), Y[:, order], SPLITS, PLAIN, SMALL)
     np.testing.assert_array_equal(permuted.weights, plain.weights[:, order])
     np.testing.assert_array_equal(permuted.alphas, plain.alphas[order])
     np.testing.assert_allclose(permuted.cost, plain.cost[order], rtol=1e-5)
@@ -303,12 +299,11 @@ def test_permuting_targets_permutes_choices(rng):
 def test_columns_of_bands_may_be_in_any_order(rng):
     X, Y, bands = make_problem(rng)
     order = rng.permutation(len(bands))
-    options = {"seed": 0, "budget": SMALL, "method": SCALED}
-    plain = banded.search(X, Y, bands, SPLITS, ALPHAS, **options)
-    mixed = banded.search(X[:, order], Y, bands[order], SPLITS, ALPHAS, **options)
+    plain = banded.search(Features(X, bands), Y, SPLITS, SCALED, SMALL)
+    mixed = banded.search(Features(X[:, order], bands[order]), Y, SPLITS, SCALED, SMALL)
     np.testing.assert_allclose(mixed.weights, plain.weights)
     fitted, other = (
-        banded.refit(x, Y, b, plain.weights, plain.alphas, standardize=True)
+        banded.refit(Features(x, b), Y, plain.weights, plain.alphas, SCALED)
         for x, b in ((X, bands), (X[:, order], bands[order]))
     )
     unit = Y.std(axis=0)
@@ -320,20 +315,19 @@ def test_a_band_rotated_within_itself_is_the_same_band(rng):
     rotation, _ = np.linalg.qr(rng.normal(size=(5, 5)))
     turned = X.copy()
     turned[:, bands == 1] = X[:, bands == 1] @ rotation
-    options = {"seed": 0, "budget": FIXED, "method": PLAIN}
-    plain = banded.search(X, Y, bands, SPLITS, ALPHAS, **options)
-    other = banded.search(turned, Y, bands, SPLITS, ALPHAS, **options)
+    plain = banded.search(Features(X, bands), Y, SPLITS, PLAIN, FIXED)
+    other = banded.search(Features(turned, bands), Y, SPLITS, PLAIN, FIXED)
     np.testing.assert_allclose(other.cost, plain.cost, rtol=1e-5)
 
 
 def test_a_constant_target_has_no_score_and_equal_weights(rng):
     X, Y, bands = make_problem(rng)
     Y[:, 3] = 0.1
-    found = banded.search(X, Y, bands, SPLITS, ALPHAS, seed=0, budget=SMALL, method=PLAIN)
+    found = banded.search(Features(X, bands), Y, SPLITS, PLAIN, SMALL)
     assert found.cost[3] == 0 and np.isnan(found.score[3])
     np.testing.assert_allclose(found.weights[:, 3], 1 / 3)
     Y[FOLDS[1].outer.test, 2] = 5.0
-    result = banded.nested(X, Y, bands, FOLDS, ALPHAS, seed=0, budget=FIXED, method=PLAIN)
+    result = banded.nested(Features(X, bands), Y, FOLDS, PLAIN, FIXED)
     expected = np.zeros((3, V), bool)
     expected[:, 3] = expected[1, 2] = True
     for scores in (result.r, result.r2, result.offset, *np.moveaxis(result.product_measure, 1, 0)):
@@ -344,10 +338,10 @@ def test_a_constant_feature_counts_for_nothing(rng):
     X, Y, bands = make_problem(rng)
     X[:, 4] = 0.1
     weights, alphas = np.full((3, V), 1 / 3), np.full(V, 10.0)
-    fitted = banded.refit(X, Y, bands, weights, alphas, standardize=True)
+    fitted = banded.refit(Features(X, bands), Y, weights, alphas, SCALED)
     assert (fitted.coef[4] == 0).all()
     live = np.arange(12) != 4
-    other = banded.refit(X[:, live], Y, bands[live], weights, alphas, standardize=True)
+    other = banded.refit(Features(X[:, live], bands[live]), Y, weights, alphas, SCALED)
     unit = Y.std(axis=0)
     np.testing.assert_allclose(fitted.coef[live] / unit, other.coef / unit, atol=1e-6)
 
@@ -355,25 +349,23 @@ def test_a_constant_feature_counts_for_nothing(rng):
 @pytest.mark.slow
 def test_left_out_single_samples_choose_too(rng):
     X, Y, bands = make_problem(rng)
-    method = cv.Method(standardize=False, scheme="loo")
-    options = {"seed": 0, "budget": FIXED, "method": method}
-    found = banded.search(X, Y, bands, (), ALPHAS, **options)
-    equal = cv.select(X / np.sqrt(3), Y, (), ALPHAS, method=method)
+    method = Method(ALPHAS, standardize=False, scheme="loo")
+    found = banded.search(Features(X, bands), Y, (), method, FIXED)
+    equal = cv.select(X / np.sqrt(3), Y, (), method)
     assert (found.cost <= equal.cost * (1 + 1e-5)).all()
     train = FOLDS[1].outer.train
-    within = banded.search(X[train], Y[train], bands, (), ALPHAS, **options)
-    result = banded.nested(X, Y, bands, FOLDS, ALPHAS, **options)
+    within = banded.search(Features(X[train], bands), Y[train], (), method, FIXED)
+    result = banded.nested(Features(X, bands), Y, FOLDS, method, FIXED)
     np.testing.assert_array_equal(result.weights[1], within.weights)
     np.testing.assert_array_equal(result.alphas[1], within.alphas)
 
 
 def test_held_out_responses_and_features_do_not_choose(rng):
     X, Y, bands = make_problem(rng)
-    options = {"seed": 0, "budget": FIXED, "method": SCALED}
-    before = banded.nested(X, Y, bands, FOLDS, ALPHAS, **options)
+    before = banded.nested(Features(X, bands), Y, FOLDS, SCALED, FIXED)
     test = FOLDS[2].outer.test
     X[test], Y[test] = 7 * X[test], rng.permutation(Y[test])
-    after = banded.nested(X, Y, bands, FOLDS, ALPHAS, **options)
+    after = banded.nested(Features(X, bands), Y, FOLDS, SCALED, FIXED)
     np.testing.assert_array_equal(after.weights[2], before.weights[2])
     np.testing.assert_array_equal(after.alphas[2], before.alphas[2])
     assert (after.weights[0] != before.weights[0]).any() or (
@@ -386,7 +378,7 @@ def test_inputs_are_not_changed(rng, dtype):
     X, Y, bands = make_problem(rng)
     X, Y = X.astype(dtype), Y.astype(dtype)
     before = X.copy(), Y.copy(), bands.copy()
-    banded.nested(X, Y, bands, FOLDS, ALPHAS, seed=0, budget=FIXED, method=SCALED)
+    banded.nested(Features(X, bands), Y, FOLDS, SCALED, FIXED)
     for array, old in zip((X, Y, bands), before, strict=True):
         np.testing.assert_array_equal(array, old)
 
@@ -400,7 +392,7 @@ def test_progress_sees_every_weight(rng):
         return items
 
     found = banded.search(
-        X, Y, bands, SPLITS, ALPHAS, seed=0, budget=SMALL, method=PLAIN, progress=progress
+        Features(X, bands), Y, SPLITS, PLAIN, SMALL, execution=Execution(progress=progress)
     )
     assert len(seen) == 3 and sum(seen) == found.num_tried
 
@@ -419,10 +411,10 @@ def test_planted_bands_are_found_and_banded_beats_plain(rng):
         signal = X[:, bands == b] @ rng.normal(size=(sizes[b], v)) / np.sqrt(sizes[b])
         Y[:, drives] += 1.5 * signal[:, drives]
     outer = folds.nest(3, 3, n)
-    alphas = 10.0 ** np.arange(-1, 6)
-    budget = banded.Budget(num_draws=4, rounds=0)
-    ours = banded.nested(X, Y, bands, outer, alphas, seed=0, budget=budget, method=PLAIN)
-    plain = cv.nested(X, Y, outer, alphas, standardize=False)
+    method = Method(10.0 ** np.arange(-1, 6), standardize=False)
+    budget = Budget(0, num_draws=4, rounds=0)
+    ours = banded.nested(Features(X, bands), Y, outer, method, budget)
+    plain = cv.nested(X, Y, outer, method)
     weight = ours.weights.mean(axis=0)
     assert (weight[0] > weight[1])[own].mean() > 0.95
     assert (weight[1] > weight[0])[~own].mean() > 0.9
@@ -520,25 +512,16 @@ def test_planted_unique_and_shared_parts_are_recovered(rng):
     noise = rng.normal(size=n)
     Y = np.c_[common.sum(axis=1), a.sum(axis=1), (common + a + b).sum(axis=1), 0 * noise]
     Y = Y + noise[:, None]
-    scores = banded.subset_scores(
-        X, Y, bands, folds.nest(3, 3, n), np.array([0.1, 1.0, 10.0]), method=PLAIN
-    )
-    assert set(scores) == {frozenset(s) for s in ((0,), (1,), (0, 1))}
+    method, outer = Method(np.array([0.1, 1.0, 10.0]), standardize=False), folds.nest(3, 3, n)
+    scores = {
+        frozenset(s): cv.nested(X * np.isin(bands, s), Y, outer, method).r2
+        for s in ((0,), (1,), (0, 1))
+    }
     parts = partition.variance_partition(scores)
     found = np.stack([parts[frozenset(s)].mean(axis=0) for s in ((0,), (1,), (0, 1))])
     expected = [[0, 2 / 3, 2 / 7, 0], [0, 0, 2 / 7, 0], [2 / 3, 0, 2 / 7, 0]]
     np.testing.assert_allclose(found, expected, atol=0.1)
     np.testing.assert_allclose(sum(parts.values()), scores[frozenset((0, 1))], atol=1e-12)
-
-
-@pytest.mark.slow
-def test_scores_of_subsets_are_those_of_ridge_on_their_columns(rng):
-    X, Y, bands = make_problem(rng)
-    scores = banded.subset_scores(X, Y, bands, FOLDS, ALPHAS, method=SCALED)
-    assert len(scores) == 7
-    own = np.isin(bands, [0, 2])
-    expected = cv.nested(X[:, own], Y, FOLDS, ALPHAS, standardize=True)
-    np.testing.assert_allclose(scores[frozenset((0, 2))], expected.r2, rtol=1e-4, atol=1e-4)
 
 
 # Refusals.
@@ -568,35 +551,41 @@ def test_unfit_data_are_refused(rng, change, message):
     given = {"X": X, "Y": Y, "bands": bands, "splits": SPLITS, "alphas": ALPHAS}
     given |= {name: function(given[name]) for name, function in change.items()}
     with pytest.raises(ValueError, match=message):
-        banded.search(**given, seed=0, budget=FIXED, method=PLAIN)
+        banded.search(
+            Features(given["X"], given["bands"]),
+            given["Y"],
+            given["splits"],
+            PLAIN._replace(alphas=given["alphas"]),
+            FIXED,
+        )
 
 
 def test_labels_of_other_columns_are_refused(rng, unchecked):
     X, Y, bands = make_problem(rng)
     with pytest.raises(ValueError, match="a label for each column of X: X has 12, bands"):
-        banded.search(X, Y, bands[:-1], SPLITS, ALPHAS, seed=0, method=PLAIN)
+        banded.search(Features(X, bands[:-1]), Y, SPLITS, PLAIN, Budget(0))
     with pytest.raises(ValueError, match="X must have at least one column"):
-        banded.search(X[:, :0], Y, bands[:0], SPLITS, ALPHAS, seed=0, method=PLAIN)
+        banded.search(Features(X[:, :0], bands[:0]), Y, SPLITS, PLAIN, Budget(0))
     with pytest.raises(ValueError, match="bands must be integers"):
-        banded.search(X, Y, bands + 0.5, SPLITS, ALPHAS, seed=0, method=PLAIN)
+        banded.search(Features(X, bands + 0.5), Y, SPLITS, PLAIN, Budget(0))
     with pytest.raises(ValueError, match=r"of 3 bands and 8 targets, got \(2, 8\)"):
-        banded.refit(X, Y, bands, np.ones((2, V)), np.ones(V))
+        banded.refit(Features(X, bands), Y, np.ones((2, V)), np.ones(V), PLAIN)
 
 
 @pytest.mark.parametrize(
     "budget, message",
     [
-        (banded.Budget(num_draws=-1), "budget must not be negative"),
-        (banded.Budget(rounds=-1), "budget must not be negative"),
-        (banded.Budget(concentrations=()), "concentrations must be positive"),
-        (banded.Budget(concentrations=(1.0, 0.0)), "concentrations must be positive"),
-        (banded.Budget(concentrations=(np.nan,)), "concentrations must be positive"),
+        (Budget(0, num_draws=-1), "budget must not be negative"),
+        (Budget(0, rounds=-1), "budget must not be negative"),
+        (Budget(0, concentrations=()), "concentrations must be positive"),
+        (Budget(0, concentrations=(1.0, 0.0)), "concentrations must be positive"),
+        (Budget(0, concentrations=(np.nan,)), "concentrations must be positive"),
     ],
 )
 def test_a_senseless_budget_is_refused(rng, budget, message):
     X, Y, bands = make_problem(rng)
     with pytest.raises(ValueError, match=message):
-        banded.search(X, Y, bands, SPLITS, ALPHAS, seed=0, budget=budget, method=PLAIN)
+        banded.search(Features(X, bands), Y, SPLITS, PLAIN, budget)
 
 
 @pytest.mark.parametrize("value", [-1.0, np.nan])
@@ -604,16 +593,16 @@ def test_negative_weights_are_refused(rng, value):
     X, Y, bands = make_problem(rng)
     weights = edited(np.ones((3, V)), (0, 0), value)
     with pytest.raises(ValueError, match="weights must be >= 0 and finite"):
-        banded.refit(X, Y, bands, weights, np.ones(V))
+        banded.refit(Features(X, bands), Y, weights, np.ones(V), PLAIN)
 
 
 def test_folds_without_inner_splits_are_refused(rng):
     X, Y, bands = make_problem(rng)
     with pytest.raises(ValueError, match="folds must hold at least one fold"):
-        banded.nested(X, Y, bands, (), ALPHAS, seed=0, method=PLAIN)
+        banded.nested(Features(X, bands), Y, (), PLAIN, Budget(0))
     bare = [fold._replace(inner=()) for fold in FOLDS]
     with pytest.raises(ValueError, match="Every outer fold must have inner splits"):
-        banded.nested(X, Y, bands, bare, ALPHAS, seed=0, method=PLAIN)
+        banded.nested(Features(X, bands), Y, bare, PLAIN, Budget(0))
 
 
 def test_an_incomplete_partition_is_refused():

@@ -9,6 +9,7 @@ from sklearn.model_selection import KFold
 
 from jaxalign.core import folds
 from jaxalign.core.solver import banded, cv, partition
+from jaxalign.core.solver.method import Method
 
 N, P, C, V = 90, 30, 2, 5
 ALPHA = 20.0
@@ -46,12 +47,12 @@ def test_omega_is_that_of_scikit_learn(problem, shuffle):
     nested = folds.nest(KFold(5, shuffle=shuffle, random_state=0 if shuffle else None), 3, N)
     splits = [fold.outer for fold in nested]
     both = np.hstack([X, controls])
-    alpha = np.array([ALPHA])
+    method = Method((ALPHA,), standardize=False)
     found, expected = [], []
     # Columns set to 0 explain nothing, and all three are compiled once.
     of_model = np.arange(P + C) < P
     for features in (both * of_model, both * ~of_model, both):
-        r2 = cv.nested(features, Y, nested, alpha, standardize=False).r2
+        r2 = cv.nested(features, Y, nested, method).r2
         found.append(partition.r2_out_of_sample(r2, Y, splits))
         expected.append(out_of_sample(lambda: Ridge(ALPHA), features, Y, splits))
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -78,10 +79,10 @@ def test_bands_of_their_own_penalties_recover_what_is_shared(rng):
     splits = [fold.outer for fold in nested]
     both = np.hstack([X, controls])
     bands = np.repeat([0, 1], [X.shape[1], 1])
-    alphas = 10.0 ** np.arange(-1, 5)
-    method, budget = cv.Method(standardize=False), banded.Budget(num_draws=4, rounds=1)
-    r2 = [cv.nested(both * (bands == b), Y, nested, alphas, standardize=False).r2 for b in (0, 1)]
-    joint = banded.nested(both, Y, bands, nested, alphas, seed=0, method=method, budget=budget)
+    method = Method(10.0 ** np.arange(-1, 5), standardize=False)
+    budget = banded.Budget(0, num_draws=4, rounds=1)
+    r2 = [cv.nested(both * (bands == b), Y, nested, method).r2 for b in (0, 1)]
+    joint = banded.nested(banded.Features(both, bands), Y, nested, method, budget)
     r2.append(joint.r2)
     shares = partition.shares(*(partition.r2_out_of_sample(x, Y, splits) for x in r2))
     # Of the variance, 2.25: 1 of each, and .25 of noise.
@@ -96,7 +97,7 @@ def test_the_training_mean_explains_nothing(problem):
     """Constant features: 0 where the usual R2, about a mean that was not known, is negative."""
     _, _, Y = problem
     nested = folds.nest(3, 3, N)  # of the three blocks
-    result = cv.nested(np.ones((N, 1)), Y, nested, np.ones(1))
+    result = cv.nested(np.ones((N, 1)), Y, nested, Method((1.0,)))
     assert (result.r2 < -0.05).any()
     found = partition.r2_out_of_sample(result.r2, Y, [fold.outer for fold in nested])
     np.testing.assert_allclose(found, 0, atol=1e-6)

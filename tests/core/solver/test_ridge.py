@@ -27,21 +27,16 @@ def make_problem(rng, p, v=V):
     return X, Y
 
 
-def factorize(X, split=SPLIT, *, form, standardize=False, center=False, pad=0, **settings):
+def factorize(
+    X, split=SPLIT, *, form, standardize=False, center=False, pad=0, shared=None, **settings
+):
     """Factorise one training set for one test set."""
     X = np.asarray(X, np.float64)
     train, test = (np.r_[side, np.zeros(pad, int)] for side in split)
     masks = [np.arange(len(side) + pad) < len(side) for side in split]
+    rows = ridge.Rows(train, masks[0], test[None], masks[1][None])
     return ridge.factorize(
-        X,
-        train,
-        masks[0],
-        test[None],
-        masks[1][None],
-        standardize=standardize,
-        form=form,
-        center=center,
-        **settings,
+        X, rows, ridge.Settings(standardize, center, form, **settings), shared=shared
     )
 
 
@@ -54,9 +49,9 @@ def blocks_of(split):
 def factorize_sums(X, split=SPLIT, *, standardize=False, center=False, **settings):
     blocks, train = blocks_of(split)
     sums, coordinates = ridge.statistics(X, blocks, standardize=standardize)
-    design = ridge.factorize_statistics(
-        sums, train, ~train[None], standardize=standardize, center=center, **settings
-    )
+    members = ridge.Members(train, ~train[None])
+    settings = ridge.Settings(standardize, center, **settings)
+    design = ridge.factorize_statistics(sums, members, settings)
     samples = [np.float64(x) + mean for x, mean in zip(coordinates, sums.offset, strict=True)]
     return samples, design
 
@@ -265,7 +260,7 @@ def test_constant_features_are_counted_and_left_out(rng, form, standardize, fill
     # A constant that jumps on the held-out rows cannot have been learnt from.
     X[SPLIT.test, 3] *= 2
     settings = {"standardize": standardize}
-    assert ridge.num_constant(X, SPLIT.train) == 1
+    assert (~ridge.varying(X, SPLIT.train)).sum() == 1
     found = moments(X, Y, 1e-2, form=form, **settings)
     expected = oracle(np.delete(X, 3, axis=1), Y, np.full(V, 1e-2), **settings)
     np.testing.assert_allclose(found, (expected**2).sum(axis=0), rtol=1e-4)
@@ -290,7 +285,7 @@ def test_constant_features_predict_no_deviation_at_all(rng, form, standardize):
     design = (
         factorize_sums(X, **settings)[1] if form == "sums" else factorize(X, form=form, **settings)
     )
-    assert ridge.num_constant(X, SPLIT.train) == 8
+    assert (~ridge.varying(X, SPLIT.train)).sum() == 8
     assert int(design.rank) == 0
     assert np.isnan(design.condition)
     np.testing.assert_array_equal(design.loadings, 0)
@@ -414,19 +409,11 @@ def test_units_of_features_survive_in_sums(rng):
 def test_stacked_training_sets_keep_their_order(rng, form):
     X, Y = make_problem(rng, 8)
     tests = np.arange(30, 40).reshape(2, 5)
-    designs = [
-        ridge.factorize(
-            X,
-            np.arange(start, start + 20),
-            np.ones(20, bool),
-            tests[:m],
-            np.ones((m, 5), bool),
-            standardize=True,
-            form=form,
-            center=True,
-        )
-        for start, m in ((0, 1), (10, 2), (5, 1))
+    rows = [
+        ridge.Rows(np.arange(a, a + 20), np.ones(20, bool), tests[:m], np.ones((m, 5), bool))
+        for a, m in ((0, 1), (10, 2), (5, 1))
     ]
+    designs = [ridge.factorize(X, some, ridge.Settings(True, True, form)) for some in rows]
     stacked = ridge.stack(designs)
     assert stacked.spectrum.shape == (3, 8 if form == "primal" else 20)
     assert stacked.loadings.shape[0] == stacked.mean_loading.shape[0] == 4
@@ -444,7 +431,7 @@ def test_stacked_training_sets_keep_their_order(rng, form):
 def test_all_samples_can_be_fitted(rng, p, form, standardize):
     X, Y = make_problem(rng, p)
     X[:, 2] = 0.1
-    design, features, mean = ridge.factorize_all(X + 3, standardize=standardize, form=form)
+    design, features, mean = ridge.factorize_all(X + 3, ridge.Settings(standardize, False, form))
     w = np.float64(design.basis) @ Y
     z = w / (np.float64(design.spectrum)[:, None] + ALPHAS[:4, None].mean())
     scale = X.std(axis=0) if standardize else np.ones(p)
@@ -489,7 +476,7 @@ def test_without_an_intercept_a_constant_feature_stands_in_for_it(rng):
     X[:, 3] = 1e3
     Y = Y + 5
     design = factorize(X, form="primal", intercept=False)
-    assert ridge.num_constant(X, SPLIT.train) == 1
+    assert (~ridge.varying(X, SPLIT.train)).sum() == 1
     live = np.delete(X, 3, axis=1)
     expected, mean = ridge_oracle.predict(live, Y, SPLIT, np.ones(1))
     np.testing.assert_allclose(slopes(design, Y, np.ones(V)), expected[0] + mean, atol=1e-3)

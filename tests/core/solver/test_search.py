@@ -144,9 +144,8 @@ class Process:
         new = jnp.ones(place.shape, bool) if new is None else new
         self.seen = np.concatenate([self.seen, place[..., None]], axis=2)
         exact = np.take_along_axis(self.truth, place[..., None], axis=2)[..., 0]
-        return learn(
-            belief, prior, cheap, scale, jnp.asarray(place, jnp.int32), *narrow(exact), new
-        )
+        observed = search.Observed(jnp.asarray(place, jnp.int32), *narrow(exact), new)
+        return learn(belief, prior, search.Cheap(cheap, scale), observed)
 
     def posterior(self, f, t, remembered):
         """Return mean, variance and surprise of one target."""
@@ -235,7 +234,7 @@ def test_the_next_penalty_has_the_lowest_bound(rng, number):
     belief = process.start()
     for place in np.argsort(process.cheap, axis=2).transpose(2, 0, 1)[:number]:
         belief = process.observe(belief, place)
-    place, need = propose(belief, *process.arrays()[1:])
+    place, need = propose(belief, search.Cheap(*process.arrays()[1:]))
     low = lower_bounds(process, number)
     best = np.take_along_axis(process.truth, process.seen, axis=2).min(axis=2)
     least = low.min(axis=2)
@@ -267,7 +266,7 @@ def test_the_search_finds_the_least_of_curves_of_the_process(seed):
     process = Process(np.random.default_rng(seed), v=300)
     belief = process.observe(process.start(), process.cheap.argmin(axis=2))
     for _ in range(process.cheap.shape[2]):
-        place, need = propose(belief, *process.arrays()[1:])
+        place, need = propose(belief, search.Cheap(*process.arrays()[1:]))
         belief = process.observe(belief, np.asarray(place), new=need)
     assert not np.asarray(need).any()
     found = np.asarray(search.last_argmin(belief.exact))
@@ -285,16 +284,16 @@ def test_a_value_that_is_known_already_leaves_the_process_finite(rng):
 
 
 def test_a_process_of_no_variance_stops_at_once(rng):
-    _, cheap, scale = Process(rng).arrays()
-    k, v, a = cheap.shape
+    cheap = search.Cheap(*Process(rng).arrays()[1:])
+    k, v, a = cheap.curve.shape
     prior = jnp.zeros((k, a, a))
     belief = search.believe(prior, v)
-    place = search.last_argmin(cheap)
-    exact = jnp.take_along_axis(cheap, place[..., None], axis=2)[..., 0]
-    belief = learn(belief, prior, cheap, scale, place, exact, place >= 0)
-    _, need = propose(belief, cheap, scale)
+    place = search.last_argmin(cheap.curve)
+    exact = jnp.take_along_axis(cheap.curve, place[..., None], axis=2)[..., 0]
+    belief = learn(belief, prior, cheap, search.Observed(place, exact, place >= 0))
+    _, need = propose(belief, cheap)
     assert not np.asarray(need).any()
-    np.testing.assert_array_equal(search.last_argmin(belief.exact), cheap.argmin(axis=2))
+    np.testing.assert_array_equal(search.last_argmin(belief.exact), cheap.curve.argmin(axis=2))
 
 
 @pytest.mark.parametrize(
