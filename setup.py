@@ -25,6 +25,7 @@ setuptools.setup(
         "altair>=6",
         "flax>=0.12.8,!=0.12.9,<0.13",
         "h5netcdf>=1.4",
+        "huggingface_hub>=1.0",  # where its cache lies
         "itables>=2.9",  # for DataTables' script, which pages embed; it requires nothing
         "jax>=0.10.2,<0.13",
         "jaxtyping>=0.3",
@@ -33,6 +34,7 @@ setuptools.setup(
         "ml_dtypes>=0.5",
         "numpy>=2.0",
         "orbax-checkpoint>=0.12.8",
+        "packaging>=23",
         "pandas>=2.2",
         "pooch>=1.8",
         "pyarrow>=17",
