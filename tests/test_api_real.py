@@ -289,8 +289,8 @@ def test_loss_of_a_network_on_natural_stories(data_root, mesh):
     network = zoo.find("stories260K", data_root).load(mesh)
     network = jax.device_put(network, jax.devices()[0])
     tokens = jnp.asarray(ids)[None]
-    output = network(tokens, jnp.ones_like(tokens, bool), with_logits=True)
-    logits = np.asarray(output.logits[0])[:-1]
+    output = network(tokens, jnp.ones_like(tokens, bool))
+    logits = np.asarray(network.logits(output.final[0]))[:-1]
     share = special.softmax(logits.astype(np.float64), axis=1)
     expected = -np.log(share[np.arange(len(logits)), ids[1:]]).mean()
     found = score(logits, ids[1:], protocol="wikitext2-nwp")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxalign.models.families import base, t5
+from jaxalign.models.families import base, encoder_decoder
 
 # Relative positions end nowhere, so that the length of training is no bound on an answer.
 _ENDLESS = 2**31 - 1
@@ -34,7 +34,7 @@ class Decoder:
     mask: Bool[Array, "B S"]
 
     @property
-    def config(self) -> t5.Config:
+    def config(self) -> encoder_decoder.Config:
         """The network's, without a longest row."""
         return dataclasses.replace(self.network.config, max_length=_ENDLESS)
 
@@ -49,26 +49,19 @@ class Decoder:
         """Run the decoder over tokens that begin, or whose cache begins, with the start token.
 
         Raises:
-          ValueError: if taps are asked for: activations are those of `t5.Network`.
+          ValueError: if taps are asked for: activations are those of `encoder_decoder.Network`.
         """
         if taps:
             raise ValueError(f"an answer has no taps: taps must be empty, got {taps}.")
         cached = cache is not None
         cache = cache if cached else self.empty_cache(*tokens.shape)
-        positions = base.next_position(cache) + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+        positions = cache.next_position() + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
         slot = cache.length
-        cache = base.extend(cache, positions, mask)
+        cache = cache.extend(positions, mask)
         distance = cache.positions[:, None, :] - positions[:, :, None]  # [B T S]
-        own = (distance <= 0) & cache.mask[:, None]
-        c, decoder = self.network.config, self.network.decoder
-        bias = decoder.distances(
-            t5.buckets(
-                distance,
-                bidirectional=False,
-                num_buckets=c.num_buckets,
-                max_distance=c.max_distance,
-            )
-        ).transpose(0, 3, 1, 2)  # [B N T S]
+        visible = (distance <= 0) & cache.mask[:, None]
+        decoder = self.network.decoder
+        bias = decoder.bias(distance)
 
         def step(x_BTD, layer):
             block, stored, read = layer
@@ -77,23 +70,15 @@ class Decoder:
                 jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, slot, 0, 0))
                 for old, new in zip(stored, block.attention.project(normed), strict=True)
             )
-            x_BTD = x_BTD + block.attention.attend(normed, *stored, own, bias)
-            x_BTD = x_BTD + block.cross.attend(
-                block.cross_norm(x_BTD), *read, self.mask[:, None], None
-            )
+            x_BTD = x_BTD + block.attention.attend(normed, *stored, visible, bias=bias)
+            x_BTD = x_BTD + block.cross.attend(block.cross_norm(x_BTD), *read, self.mask[:, None])
             return x_BTD + block.mlp(x_BTD), stored
 
         stored, read = (cache.keys, cache.values), (self.keys, self.values)
-        x_BTD, stored = jax.lax.scan(
-            step, self.network.words(tokens), (decoder.blocks, stored, read)
-        )
-        return base.Output(
-            taps={},
-            logits=None,
-            final_norm_applied=c.final_norm_applied,
-            cache=dataclasses.replace(cache, keys=stored[0], values=stored[1]) if cached else None,
-            final=decoder.final_norm(x_BTD),
-        )
+        layers = decoder.blocks, stored, read
+        x_BTD, (keys, values) = jax.lax.scan(step, self.network.words(tokens), layers)
+        cache = dataclasses.replace(cache, keys=keys, values=values) if cached else None
+        return base.Output({}, cache, final=decoder.final_norm(x_BTD))
 
     def logits(self, final: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Predict the next token from `base.Output.final`."""
@@ -103,13 +88,7 @@ class Decoder:
         """Return a cache of `length` slots for `batch` rows."""
         c = self.network.config
         shape = (c.num_decoder_layers, batch, length, c.num_heads, c.head_size)
-        return base.Cache(
-            keys=jnp.zeros(shape, self.keys.dtype),
-            values=jnp.zeros(shape, self.keys.dtype),
-            positions=jnp.zeros((batch, length), jnp.int32),
-            mask=jnp.zeros((batch, length), bool),
-            length=jnp.zeros((), jnp.int32),
-        )
+        return base.Cache.empty(shape, self.keys.dtype)
 
 
 def read(network: nnx.Module, tokens: Int[Array, "B S"], mask: Bool[Array, "B S"]) -> Decoder:
@@ -127,7 +106,7 @@ def read(network: nnx.Module, tokens: Int[Array, "B S"], mask: Bool[Array, "B S"
     """
     if network.config.text == "encoder":
         raise ValueError("network must have a decoder: t5_text must not be 'encoder'.")
-    memory_BSD, _ = network.encoder(network.words(tokens), mask, (), (), lambda x: x)
+    memory_BSD, _ = network.encoder(network.words(tokens), mask, (), base.Keep((), None))
     project = lambda _, block: (None, block.cross.project(memory_BSD))
     _, (keys, values) = jax.lax.scan(project, None, network.decoder.blocks)
     return Decoder(network, keys, values, mask)

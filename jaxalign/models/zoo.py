@@ -7,7 +7,7 @@ import importlib.util
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,34 +19,41 @@ from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Llama2c, Safetensors
 from jaxalign.models import formats, memory, weights
-from jaxalign.models.families import base
+from jaxalign.models.families import base, llama
 from jaxalign.models.table import MODELS, Row
 
-_GPT = "jaxalign.models.families.gpt"
-_LLAMA = "jaxalign.models.families.llama"
 
-# model_type in config.json -> module whose `FAMILIES` holds it.
-DESIGNS = {
-    "bert": "jaxalign.models.families.encoder",
-    "bloom": _GPT,
-    "gemma": _LLAMA,
-    "gemma2": _LLAMA,
-    "gemma3": _LLAMA,
-    "gemma3_text": _LLAMA,
-    "gpt2": _GPT,
-    "gpt_neox": _GPT,
-    "gptj": _GPT,
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "opt": _GPT,
-    "phi3": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "roberta": "jaxalign.models.families.encoder",
-    "t5": "jaxalign.models.families.t5",
+class Reader(NamedTuple):
+    """Who reads the checkpoints of a model_type, and what tables call the family."""
+
+    module: str  # in models/families; its `FAMILIES` holds the model_type
+    title: str  # as of Aw et al. (2023) where they have one
+
+
+# model_type in config.json -> how it is read. A new family is a row here, and an entry of
+# `FAMILIES` in a module of models/families: there a function reads config.json into the `Config`
+# of a network (`decoder`, `encoder`, `encoder_decoder`), and another names the tensors.
+FAMILIES = {
+    "bert": Reader("bert", "BERT"),
+    "bloom": Reader("gpt", "BLOOM"),
+    "gemma": Reader("llama", "Gemma"),
+    "gemma2": Reader("llama", "Gemma 2"),
+    "gemma3": Reader("llama", "Gemma 3"),
+    "gemma3_text": Reader("llama", "Gemma 3"),
+    "gpt2": Reader("gpt", "GPT2"),
+    "gpt_neox": Reader("gpt", "GPT-NeoX"),
+    "gptj": Reader("gpt", "GPT-J"),
+    "llama": Reader("llama", "LLaMA"),
+    "mistral": Reader("llama", "Mistral"),
+    "opt": Reader("gpt", "OPT"),
+    "phi3": Reader("llama", "Phi-3"),
+    "qwen2": Reader("llama", "Qwen 2"),
+    "qwen3": Reader("llama", "Qwen 3"),
+    "roberta": Reader("bert", "RoBERTa"),
+    "t5": Reader("t5", "T5"),
 }
 
-# Parameter of every design that holds a row for each token.
+# Parameter of every network that holds a row for each token.
 WORD_EMBEDDING = "words/table"
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
@@ -57,8 +64,8 @@ class Model:
     """A model that was found, checked against its design, and not yet loaded."""
 
     name: str
-    design: str  # model_type, a key of `DESIGNS`
-    config: Any  # the design's own `Config`; see `base.Config`
+    design: str  # model_type, a key of `FAMILIES`
+    config: Any  # a `base.Config`
     checkpoint: Any  # `io.checkpoint.Checkpoint`, or `io.orbax_tree.Arrays` by parameter
     tokenizer_path: pathlib.Path  # a file, or a directory that holds one; see data/tokenizer_files
     names: Mapping[str, str]  # tensor without prefix -> tensor in the checkpoint
@@ -151,13 +158,14 @@ class Model:
 
 
 def abstract(design: str, config: Any, dtype: str = "float32") -> nnx.Module:
-    """Return a network of a design, a key of `DESIGNS`, with shapes in the place of arrays."""
+    """Return a network of a design, a key of `FAMILIES`, with shapes in the place of arrays."""
     return weights.abstract(family(design).network, config, dtype=jnp.dtype(dtype))
 
 
 def family(model_type: str) -> base.Family:
-    """Return how checkpoints of a model_type of `DESIGNS` are read."""
-    return importlib.import_module(DESIGNS[model_type]).FAMILIES[model_type]
+    """Return how checkpoints of a model_type of `FAMILIES` are read."""
+    module = f"jaxalign.models.families.{FAMILIES[model_type].module}"
+    return importlib.import_module(module).FAMILIES[model_type]
 
 
 def find(name: str, data_root: pathlib.Path | None, *, t5_text: str = "both") -> Model:
@@ -198,7 +206,7 @@ def find(name: str, data_root: pathlib.Path | None, *, t5_text: str = "both") ->
 
 
 def describe(name: str, *, t5_text: str = "both") -> tuple[str, Any]:
-    """Return design (a key of `DESIGNS`) and configuration of a named model, without its weights.
+    """Return design (a key of `FAMILIES`) and configuration of a named model, without its weights.
 
     Raises:
       InputError: if the table does not hold its hyperparameters, or its design is not built.
@@ -210,15 +218,15 @@ def describe(name: str, *, t5_text: str = "both") -> tuple[str, Any]:
 
 
 def configure(hf: dict, *, source: str, t5_text: str = "both") -> tuple[str, Any]:
-    """Return design (a key of `DESIGNS`) and configuration for the content of a `config.json`.
+    """Return design (a key of `FAMILIES`) and configuration for the content of a `config.json`.
 
     Raises:
       InputError: if there is no such design, or it does not build what is asked for.
     """
     model_type = hf["model_type"]
-    if model_type not in DESIGNS:
+    if model_type not in FAMILIES:
         raise InputError(
-            f"{source}: model_type must be one of {', '.join(DESIGNS)}, found {model_type!r}."
+            f"{source}: model_type must be one of {', '.join(FAMILIES)}, found {model_type!r}."
         )
     try:
         options = {"text": t5_text} if model_type == "t5" else {}
@@ -348,7 +356,7 @@ def _from_data(name: str, row: Row, data_root: pathlib.Path | None) -> Model:
     if not file.is_file():
         raise InputError(f"model {name} must lie at {file}: there is no such file.")
     checkpoint = Llama2c(file)
-    config = importlib.import_module(DESIGNS["llama"]).config_from_llama2c(checkpoint.header)
+    config = llama.config_from_llama2c(checkpoint.header)
     return check(name, "llama", config, checkpoint, file.with_name("tok512.bin"))
 
 

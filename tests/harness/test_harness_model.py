@@ -5,7 +5,6 @@ import json
 import pathlib
 import shutil
 
-import jax
 import numpy as np
 import pytest
 import scipy.special
@@ -14,6 +13,7 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install jax
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
+from networks import forward
 from refusals import refused
 
 from jaxalign.harness import model as harness
@@ -81,17 +81,16 @@ def generate(lm, prompts=PROMPTS, **settings):
     return lm.generate_until(requests("generate_until", asked), disable_tqdm=True)
 
 
-@jax.jit
-@jax.default_matmul_precision("highest")
-def _forward(network, tokens):
-    return network(tokens, tokens >= 0, with_logits=True).logits
+def all_logits(lm, ids):
+    """Return the logits at each of 128 tokens, to which a row is padded."""
+    padded = np.zeros((4, 128), np.int32)  # a causal network does not look at what follows
+    padded[:, : len(ids)] = ids
+    return np.asarray(forward(lm.network, padded, padded >= 0).logits)[0]
 
 
 def by_hand(lm, ids, num_scored):
     """Sum log-probabilities of the last tokens of a row, from all of its logits."""
-    padded = np.zeros((4, 128), np.int32)  # a causal network does not look at what follows
-    padded[:, : len(ids)] = ids
-    logits = np.asarray(_forward(lm.network, padded), np.float64)[0, : len(ids) - 1]
+    logits = all_logits(lm, ids)[: len(ids) - 1].astype(np.float64)
     log_probs = scipy.special.log_softmax(logits, axis=-1)
     own = log_probs[np.arange(len(ids) - 1), ids[1:]][-num_scored:]
     greedy = (logits.argmax(axis=-1) == ids[1:])[-num_scored:].all()
@@ -157,9 +156,7 @@ def test_long_contexts_are_cut_from_the_left(make):
     long = generate(lm, [context], max_gen_toks=6, until=[])
     prompt = lm.tok_encode(context)[-10:]
     for token in lm.tokenizer.encode(long[0], add_special_tokens=False):
-        padded = np.zeros((4, 128), np.int32)
-        padded[:, : len(prompt)] = prompt
-        assert np.asarray(_forward(lm.network, padded))[0, len(prompt) - 1].argmax() == token
+        assert all_logits(lm, prompt)[len(prompt) - 1].argmax() == token
         prompt.append(token)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from flax import nnx
+from networks import assert_same, parameters
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
@@ -43,19 +44,8 @@ def write(folder, tensors):
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
 
 
-def values(network):
-    return {path: np.asarray(p[...]) for path, p in nnx.to_flat_state(nnx.state(network))}
-
-
 def load(folder, mesh, **options):
-    return values(zoo.find(str(folder), None).load(mesh, **options))
-
-
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
-    for path, array in expected.items():
-        assert found[path].dtype == array.dtype
-        np.testing.assert_array_equal(found[path], array, err_msg=str(path))
+    return parameters(zoo.find(str(folder), None).load(mesh, **options))
 
 
 def to_bin(folder, torch, shards=1, legacy=False, dtype=None):
@@ -305,7 +295,7 @@ def test_orbax_restores_onto_any_mesh(orbax, golden):
     for mesh in (alone, mesh_lib.make_mesh(2, 2), mesh_lib.make_mesh(1, 4)):
         network = zoo.find(str(orbax), None).load(mesh)
         expected = zoo.find(str(source), None).load(mesh)
-        assert_same(values(network), values(expected))
+        assert_same(network, expected)
         shardings = lambda x: [p.sharding for p in jax.tree.leaves(nnx.state(x))]
         assert shardings(network) == shardings(expected)
 
@@ -335,7 +325,7 @@ def test_orbax_keeps_the_type(copy_golden, tmp_path, mesh):
 def test_encoder_is_read_from_an_orbax_of_both_stacks(golden, tmp_path, mesh):
     convert.convert(golden / "t5_v1_0", tmp_path / "target", output="orbax")
     find = lambda path: zoo.find(str(path), None, t5_text="encoder").load(mesh)
-    assert_same(values(find(tmp_path / "target")), values(find(golden / "t5_v1_0")))
+    assert_same(find(tmp_path / "target"), find(golden / "t5_v1_0"))
 
 
 def test_delta_of_torch_files_to_orbax_at_once(copy_golden, tmp_path, mesh, torch):
@@ -473,12 +463,11 @@ def test_host_memory_is_one_parameter_not_the_model(copy_golden, tmp_path, mesh)
     _, config = zoo.configure(zoo.read_config(folder), source="")
     design = "bert"
     from jaxalign.models import weights
-    from jaxalign.models.families import encoder
 
     rng = np.random.default_rng(0)
     tensors = {}
     for path, struct in weights.parameters(zoo.abstract(design, config)).items():
-        tensor = encoder.TENSORS[path]
+        tensor = zoo.family(design).tensors(config)[path]
         stacked = "{layer}" in tensor.name
         shape = struct.shape[1:] if stacked else struct.shape
         for layer in range(struct.shape[0] if stacked else 1):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+from networks import forward
 
 from jaxalign.models import generate, zoo
 from jaxalign.models.generate import Ending, Sampling
@@ -29,12 +30,6 @@ def sample(network, key, num_new=12, prompts=PROMPTS, mask=MASK, **settings):
     arrays = map(jnp.asarray, (prompts, mask))
     sampling = Sampling(**settings)
     return generate.sample(network, *arrays, Ending(num_new), key=key, sampling=sampling)
-
-
-@jax.jit
-@jax.default_matmul_precision("highest")
-def forward(network, tokens, mask):
-    return network(tokens, mask, with_logits=True)
 
 
 def continue_by_full_passes(network, num_new, pick):

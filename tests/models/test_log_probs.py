@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from networks import forward
 
 from jaxalign.models import log_probs, zoo
+from jaxalign.models.families import base
 
 PROMPTS = np.array([[2, 17, 64, 101], [5, 9, 99, 99], [33, 99, 99, 99]])
 MASK = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], bool)
@@ -20,12 +22,6 @@ def network(golden, mesh):
 
 def arrays(*values):
     return [jnp.asarray(value) for value in values]
-
-
-@jax.jit
-@jax.default_matmul_precision("highest")
-def forward(network, tokens, mask):
-    return network(tokens, mask, with_logits=True)
 
 
 def find(network, tokens, mask, positions=None, **settings):
@@ -108,7 +104,7 @@ def test_predictions_are_those_of_all_logits(network, rng):
 
 
 def test_log_probs_of_other_tokens(network):
-    output = forward(network, PROMPTS, MASK)
+    output = base.Output({}, final=forward(network, PROMPTS, MASK).final)
     with pytest.raises(ValueError, match=r"output must be of these tokens: of \(3, 4\)"):
         log_probs.token_log_probs(
             network, output, jnp.asarray(PROMPTS[:, 1:]), jnp.asarray(MASK[:, 1:])

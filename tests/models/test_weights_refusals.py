@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from flax import nnx
+from networks import assert_same
+from networks import parameters as values
 from refusals import refused
 
 from jaxalign.data.text import tokenizer_files
@@ -45,10 +46,6 @@ def shard(folder):
     return index
 
 
-def values(network):
-    return {path: np.asarray(p[...]) for path, p in nnx.to_flat_state(nnx.state(network))}
-
-
 # What is read.
 
 
@@ -56,10 +53,7 @@ def values(network):
 def test_shards_load_as_one_file(copy_golden, golden, mesh, name):
     folder = copy_golden(name)
     shard(folder)
-    found, expected = values(find(folder).load(mesh)), values(find(golden / name).load(mesh))
-    assert found.keys() == expected.keys()
-    for path in expected:
-        np.testing.assert_array_equal(found[path], expected[path])
+    assert_same(find(folder).load(mesh), find(golden / name).load(mesh))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=["float16", "bfloat16"])

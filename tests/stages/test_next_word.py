@@ -69,7 +69,7 @@ def tables(job):
 @jax.jit
 @jax.default_matmul_precision("highest")
 def forward(network, tokens):
-    return network(tokens, jnp.ones_like(tokens, bool), with_logits=True).logits
+    return network.logits(network(tokens, jnp.ones_like(tokens, bool)).final)
 
 
 def by_hand(model, mesh, path, context, stride):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -27,7 +28,7 @@ class Cache:
       values: [L B S K H].
       positions: [B S] of the token in each slot.
       mask: [B S]; False for padding and for slots that are still empty.
-      length: slots in use, the same of every row.
+      length: slots in use, the same for every row.
     """
 
     keys: Float[Array, "L B S K H"]
@@ -35,6 +36,31 @@ class Cache:
     positions: Int[Array, "B S"]
     mask: Bool[Array, "B S"]
     length: Int[Array, ""]
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int, int, int], dtype: Any) -> "Cache":
+        """Return a cache without tokens, whose keys have this shape."""
+        return cls(
+            keys=jnp.zeros(shape, dtype),
+            values=jnp.zeros(shape, dtype),
+            positions=jnp.zeros(shape[1:3], jnp.int32),
+            mask=jnp.zeros(shape[1:3], bool),
+            length=jnp.zeros((), jnp.int32),
+        )
+
+    def next_position(self) -> Int[Array, "B 1"]:
+        """Return the position after each row's last token."""
+        return jnp.where(self.mask, self.positions + 1, 0).max(axis=1, keepdims=True)
+
+    def extend(self, positions: Int[Array, "b T"], mask: Bool[Array, "B T"]) -> "Cache":
+        """Enter the tokens of a pass in the next free slots; keys and values follow in blocks."""
+        at = (0, self.length)
+        return dataclasses.replace(
+            self,
+            positions=jax.lax.dynamic_update_slice(self.positions, positions, at),
+            mask=jax.lax.dynamic_update_slice(self.mask, mask, at),
+            length=self.length + positions.shape[1],
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -44,20 +70,16 @@ class Output:
 
     Attributes:
       taps: what was asked for. "residual" is [L+1 B T D]: entry 0 is what the first block
-        receives, entry i the residual stream after block i. "attention" and "mlp" are [L B T D]:
-        the sublayer's output as it is added to the residual stream. After a `Pool` they are
-        [. B ... D].
-      logits: [B T V] in float32 if asked for, else None.
-      final_norm_applied: whether the last entry of "residual" has passed the network's final
-        norm, as in Hugging Face's `hidden_states`. False where the design has none.
+        receives, entry i the residual stream after block i, and the last one has passed the
+        network's final norm if it has one, as in Hugging Face's `hidden_states`. "attention" and
+        "mlp" are [L B T D]: the sublayer's output as it is added to the residual stream. After a
+        `Pool` they are [. B ... D].
       cache: the updated cache, if one was given.
-      final: [B T D], what `logits` are computed from, never pooled; None of encoders. It costs
-        nothing where it is not used.
+      final: [B T D], what the network's `logits` are computed from, never pooled; None of encoders.
+        It costs nothing where it is not used.
     """
 
     taps: dict[str, Array]
-    logits: Array | None
-    final_norm_applied: bool = dataclasses.field(metadata={"static": True})
     cache: Cache | None = None
     final: Array | None = None
 
@@ -67,81 +89,49 @@ class Output:
         return self.taps["residual"]
 
 
-class Config(Protocol):
-    """What every design's configuration offers beside its own fields."""
+class Config:
+    """What the configuration of every network offers in addition to its hyperparameters."""
 
-    @property
-    def num_layers(self) -> int:
-        """Blocks; a pass emits one hidden state more."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """Units of the residual stream."""
-        ...
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the embedding."""
-        ...
-
-    @property
-    def max_length(self) -> int:
-        """Most tokens in one row."""
-        ...
-
-    @property
-    def final_norm_applied(self) -> bool:
-        """See `Output`."""
-        ...
-
-    @property
-    def causal(self) -> bool:
-        """Whether a token's states depend on no later token."""
-        ...
-
-    @property
-    def layer_names(self) -> tuple[str, ...]:
-        """What each entry of the residual stream is, where there is more than one stack of blocks.
-
-        Empty where there is one.
-        """
-        ...
+    vocab_size: int  # rows of the embedding
+    num_layers: int  # blocks; a pass returns one hidden state more
+    width: int  # units of the residual stream
+    max_length: int  # most tokens in one row
+    # What each entry of the residual stream is, if there are several stacks of blocks.
+    layer_names: tuple[str, ...] = ()
+    # Whether a token's states depend on no later token.
+    causal: bool = False
+    # Whether the last entry of the residual stream has passed a final norm.
+    final_norm_applied: bool = False
 
 
 class Network(Protocol):
-    """A network built from its configuration."""
+    """A network built from its configuration. One that is causal has more: see `decoder`."""
 
     def __call__(
         self,
         tokens: Int[Array, "B T"],
         mask: Bool[Array, "B T"],
         *,
-        positions: Int[Array, "B T"] | None = None,
         taps: Sequence[str] = ("residual",),
         pool: Pool | None = None,
-        with_logits: bool = False,
-        cache: Cache | None = None,
     ) -> Output:
         """Run all layers.
 
         Args:
           tokens: token ids, padded on the right.
           mask: False for padding.
-          positions: of each token in its text; None: 0, 1, ... A row may hold several texts, one
-            after the other: where positions do not increase, a new text begins, and no token
-            sees another text's.
           taps: what to return of each layer, names of `TAPS`.
           pool: reduces each layer's activations inside the scan, so that the unpooled ones of all
             layers never exist at once.
-          with_logits: whether to compute logits.
-          cache: of the tokens before these, which this pass continues; one text per row.
+
+        Raises:
+          ValueError: if a tap is unknown.
         """
         ...
 
 
 class Family(NamedTuple):
-    """How checkpoints of one model_type are read. A design's module lists them in `FAMILIES`."""
+    """How checkpoints of one model_type are read. The module of a family lists it in `FAMILIES`."""
 
     network: type[nnx.Module]
     config_from_hf: Callable[..., Any]  # of the content of config.json
@@ -153,32 +143,34 @@ class Family(NamedTuple):
     fit_checkpoint: Callable[[Any, Collection[str]], Any] | None = None
 
 
-def check_taps(taps: Sequence[str]) -> None:
-    """Refuse taps that no network has.
+class Keep:
+    """What a pass keeps of each layer."""
 
-    Raises:
-      ValueError: if a name is not one of `TAPS`.
-    """
-    if unknown := [tap for tap in taps if tap not in TAPS]:
-        raise ValueError(f"taps must be of {', '.join(TAPS)}, got {unknown[0]!r}.")
+    def __init__(self, taps: Sequence[str], pool: Pool | None):
+        """Take the arguments of a pass; see `Network`.
 
+        Raises:
+          ValueError: if a tap is unknown.
+        """
+        if unknown := [tap for tap in taps if tap not in TAPS]:
+            raise ValueError(f"taps must be of {', '.join(TAPS)}, got {unknown[0]!r}.")
+        self.taps = tuple(tap for tap in TAPS if tap in taps)
+        self.pool = pool or (lambda x: x)
 
-def stack_layers(first: Float[Array, "..."], rest: Float[Array, "L ..."]) -> Array:
-    """Put layer 0 in front of the scanned layers."""
-    return jax.numpy.concatenate([first[None], rest], axis=0)
+    def of_block(self, residual: Array, attention: Array, mlp: Array) -> dict[str, Array]:
+        """Return what is kept of one block, inside a scan."""
+        values = {"residual": residual, "attention": attention, "mlp": mlp}
+        return {tap: self.pool(values[tap]) for tap in self.taps}
 
+    def with_last(self, kept: dict[str, Array], last: Array) -> dict[str, Array]:
+        """Replace the last entry of the residual stream by what the final norm makes of it."""
+        if "residual" not in kept:
+            return kept
+        return kept | {"residual": kept["residual"].at[-1].set(self.pool(last))}
 
-def next_position(cache: Cache) -> Int[Array, "B 1"]:
-    """Return the position after each row's last token."""
-    return jax.numpy.where(cache.mask, cache.positions + 1, 0).max(axis=1, keepdims=True)
-
-
-def extend(cache: Cache, positions: Int[Array, "b T"], mask: Bool[Array, "B T"]) -> Cache:
-    """Enter the tokens of a pass in the next free slots; keys and values follow in the blocks."""
-    at = (0, cache.length)
-    return dataclasses.replace(
-        cache,
-        positions=jax.lax.dynamic_update_slice(cache.positions, positions, at),
-        mask=jax.lax.dynamic_update_slice(cache.mask, mask, at),
-        length=cache.length + positions.shape[1],
-    )
+    def with_first(self, kept: dict[str, Array], first: Array) -> dict[str, Array]:
+        """Put layer 0, what the first block receives, in front of the residual stream."""
+        if "residual" not in kept:
+            return kept
+        residual = jnp.concatenate([self.pool(first)[None], kept["residual"]])
+        return kept | {"residual": residual}

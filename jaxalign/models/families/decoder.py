@@ -1,22 +1,24 @@
-"""Causal decoder: one block with few switches, from GPT-2 to Gemma 3."""
+"""The causal decoder: one block with few switches, from GPT-2 to Gemma 3."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxalign.models.families import base, layers
+from jaxalign.models.families import attention, base, layers
 
 _FAR = jnp.iinfo(jnp.int32).max
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(base.Config):
     """Hyperparameters. The defaults of the switches are LLaMA's."""
+
+    causal: ClassVar[bool] = True
 
     vocab_size: int
     num_layers: int
@@ -29,7 +31,7 @@ class Config:
     norm_eps: float
     tied_embeddings: bool = False
     # Embedding.
-    embed_width: int = 0  # of the table, if another than `width`: projected to it and back
+    embed_width: int = 0  # of the table, if it differs from `width`: projected to it and back
     embed_scale: float = 1.0
     embed_norm: bool = False
     learned_positions: bool = False
@@ -42,9 +44,9 @@ class Config:
     final_norm: bool = True
     # Attention.
     rope: layers.Rope | None = None
-    local_rope: layers.Rope | None = None  # of layers with a window, if another than `rope`
+    local_rope: layers.Rope | None = None  # of layers with a window, if it differs from `rope`
     alibi: bool = False
-    windows: tuple[int, ...] = ()  # by layer: tokens seen, the own one included; 0, or (): all
+    windows: tuple[int, ...] = ()  # by layer: tokens seen, the query's included; 0, or (): all
     attention_scale: float = 0.0  # of queries times keys; 0: head_size ** -0.5
     attention_cap: float = 0.0  # 0: none
     qk_norm: bool = False
@@ -69,18 +71,8 @@ class Config:
 
     @property
     def final_norm_applied(self) -> bool:
-        """See `base.Output`."""
+        """Whether the last entry of the residual stream has passed a final norm."""
         return self.final_norm
-
-    @property
-    def causal(self) -> bool:
-        """See `base.Config`."""
-        return True
-
-    @property
-    def layer_names(self) -> tuple[str, ...]:
-        """See `base.Config`."""
-        return ()
 
 
 def _norm(config: Config, size: int, init: layers.Init) -> nnx.Module:
@@ -97,12 +89,12 @@ class _Context(NamedTuple):
     distance: Int[Array, "b T S"] | None  # of each key before each query; if layers have windows
     turns: tuple[Array, Array] | None
     local_turns: tuple[Array, Array] | None
-    bias: Float[Array, "b N S"] | None
+    logits: attention.Logits
     slot: Int[Array, ""] | None  # of the cache that the first token goes to
 
 
 class _Layer(NamedTuple):
-    """What one block has of its own beside its parameters."""
+    """What differs between blocks in addition to their parameters."""
 
     index: Int[Array, ""]
     window: Int[Array, ""] | None
@@ -153,9 +145,9 @@ class Block(nnx.Module):
 
     def _attend(self, x_BTD, layer: _Layer, context: _Context, stored):
         c = self.config
-        q = layers.split_heads(self.query(x_BTD), c.num_heads)
-        k = layers.split_heads(self.key(x_BTD), c.num_kv_heads)
-        v = layers.split_heads(self.value(x_BTD), c.num_kv_heads)
+        q = attention.split_heads(self.query(x_BTD), c.num_heads)
+        k = attention.split_heads(self.key(x_BTD), c.num_kv_heads)
+        v = attention.split_heads(self.value(x_BTD), c.num_kv_heads)
         if c.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
         if c.rope is not None:
@@ -175,17 +167,9 @@ class Block(nnx.Module):
         if layer.window is not None:
             reach = jnp.where(layer.window > 0, layer.window, _FAR)
             visible = visible & (context.distance < reach)
-        out = layers.attend_visible(
-            q,
-            k,
-            v,
-            visible,
-            scale=c.attention_scale or c.head_size**-0.5,
-            cap=c.attention_cap,
-            bias=context.bias,
-            # With a cache there are more keys than queries.
-            causal=stored is None,
-        )
+        # With a cache there are more keys than queries.
+        causal = stored is None
+        out = attention.attend(q, k, v, visible, context.logits, causal=causal)
         out = self.attention_out(out)
         return out if self.attention_post_norm is None else self.attention_post_norm(out), stored
 
@@ -228,54 +212,51 @@ class Network(nnx.Module):
         tokens: Int[Array, "B T"],
         mask: Bool[Array, "B T"],
         *,
-        positions: Int[Array, "B T"] | None = None,
         taps: Sequence[str] = ("residual",),
         pool: base.Pool | None = None,
-        with_logits: bool = False,
+        positions: Int[Array, "B T"] | None = None,
         cache: base.Cache | None = None,
     ) -> base.Output:
-        """Run all layers; see `base.Network`.
+        """Run all layers.
+
+        Args:
+          tokens: as of `base.Network`.
+          mask: as of `base.Network`.
+          taps: as of `base.Network`.
+          pool: as of `base.Network`.
+          positions: of each token in its text; None: 0, 1, ... A row may hold several texts, one
+            after the other: where positions do not increase, a new text begins, and no token sees
+            those of another text.
+          cache: of the tokens before these, which this pass continues; one text per row.
 
         Raises:
           ValueError: if a tap is unknown, or a row longer than a table of positions.
         """
-        base.check_taps(taps)
+        keep = base.Keep(taps, pool)
         self._check_length(tokens.shape[1])
-        keep = pool or (lambda x: x)
-        given = positions is not None
-        if not given:
-            start = 0 if cache is None else base.next_position(cache)
+        several_texts = positions is not None and cache is None
+        if positions is None:
+            start = 0 if cache is None else cache.next_position()
             positions = start + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
         if cache is not None:
-            cache = base.extend(cache, positions, mask)
+            cache = cache.extend(positions, mask)
         x_BTD = embedded = self._embed(tokens, positions)
-        context = self._context(positions, mask, cache, several_texts=given)
-        wanted = [tap for tap in base.TAPS if tap in taps]
+        context = self._context(positions, mask, cache, several_texts=several_texts)
 
         def step(carry, block_and_layer):
             x, stored = carry
             block, layer = block_and_layer
             x, attended, mlp, stored = block(x, layer, context, stored)
-            values = {"residual": x, "attention": attended, "mlp": mlp}
-            return (x, stored), {tap: keep(values[tap]) for tap in wanted}
+            return (x, stored), keep.of_block(x, attended, mlp)
 
         stored = None if cache is None else (cache.keys, cache.values)
-        (x_BTD, stored), found = jax.lax.scan(step, (x_BTD, stored), (self.blocks, self._layers()))
+        (x_BTD, stored), kept = jax.lax.scan(step, (x_BTD, stored), (self.blocks, self._layers()))
         if self.final_norm is not None:
             x_BTD = self.final_norm(x_BTD)
-        if "residual" in wanted:
-            # Hugging Face's last hidden state is the normed one.
-            residual = found["residual"].at[-1].set(keep(x_BTD))
-            found["residual"] = base.stack_layers(keep(embedded), residual)
+            kept = keep.with_last(kept, x_BTD)
         if cache is not None:
             cache = dataclasses.replace(cache, keys=stored[0], values=stored[1])
-        return base.Output(
-            taps=found,
-            logits=self.logits(x_BTD) if with_logits else None,
-            final_norm_applied=self.config.final_norm_applied,
-            cache=cache,
-            final=x_BTD,
-        )
+        return base.Output(keep.with_first(kept, embedded), cache, final=x_BTD)
 
     def logits(self, final: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Predict the next token from `base.Output.final`, in float32."""
@@ -298,14 +279,7 @@ class Network(nnx.Module):
         c = self.config
         self._check_length(length)
         shape = (c.num_layers, batch, length, c.num_kv_heads, c.head_size)
-        dtype = self.words.table[...].dtype
-        return base.Cache(
-            keys=jnp.zeros(shape, dtype),
-            values=jnp.zeros(shape, dtype),
-            positions=jnp.zeros((batch, length), jnp.int32),
-            mask=jnp.zeros((batch, length), bool),
-            length=jnp.zeros((), jnp.int32),
-        )
+        return base.Cache.empty(shape, self.words.table[...].dtype)
 
     def _check_length(self, length: int) -> None:
         c = self.config
@@ -333,7 +307,7 @@ class Network(nnx.Module):
         keys = positions if cache is None else cache.positions
         distance = positions[:, :, None] - keys[:, None, :]  # [b T S]
         visible = (distance >= 0) & (mask if cache is None else cache.mask)[:, None]
-        if several_texts and cache is None:
+        if several_texts:
             text = jnp.cumsum(
                 jnp.diff(positions, axis=1, prepend=positions[:, :1] - 1) <= 0, axis=1
             )
@@ -342,13 +316,15 @@ class Network(nnx.Module):
         bias = None
         if c.alibi:
             # The distance to the query would only add the same to all logits of a softmax.
-            slopes = jnp.asarray(layers.alibi_slopes(c.num_heads))[None, :, None]
+            slopes = jnp.asarray(attention.alibi_slopes(c.num_heads))[None, :, None]
             bias = slopes * keys[:, None].astype(jnp.float32)
         return _Context(
             visible=visible,
             distance=distance if any(c.windows) else None,
             turns=turns(c.rope),
             local_turns=turns(c.local_rope),
-            bias=bias,
+            logits=attention.Logits(
+                scale=c.attention_scale or c.head_size**-0.5, cap=c.attention_cap, bias=bias
+            ),
             slot=None if cache is None else cache.length - positions.shape[1],
         )

@@ -1,6 +1,7 @@
 """GPT-2, OPT, GPT-NeoX and Pythia, GPT-J, BLOOM: their configurations and tensors."""
 
 import math
+from typing import Any
 
 from jaxalign.errors import InputError
 from jaxalign.models.families import hf_reading
@@ -8,6 +9,47 @@ from jaxalign.models.families.base import Family
 from jaxalign.models.families.decoder import Config, Network
 from jaxalign.models.families.layers import Rope
 from jaxalign.models.weights import Tensor
+
+# What GPT-2, GPT-J and BLOOM call sizes, and what others do; their own files may have either.
+_OLDER_NAMES = (
+    ("n_embd", "hidden_size"),
+    ("n_embed", "hidden_size"),
+    ("n_layer", "num_hidden_layers"),
+    ("n_head", "num_attention_heads"),
+    ("n_positions", "max_position_embeddings"),
+)
+
+
+def _with_newer_names(hf: dict) -> dict:
+    return hf | {new: hf[old] for old, new in _OLDER_NAMES if hf.get(old) is not None}
+
+
+def _gpt_like(hf: dict, **differs: Any) -> Config:
+    """Read what these families have in common: layer norms, biases, and an MLP without a gate.
+
+    Args:
+      hf: content of config.json.
+      differs: what the family does in another way.
+    """
+    width, heads = hf["hidden_size"], hf["num_attention_heads"]
+    common = {
+        "mlp_size": hf.get("n_inner") or 4 * width,
+        "norm_eps": hf.get("layer_norm_epsilon", 1e-5),
+        "tied_embeddings": hf.get("tie_word_embeddings", True),
+        "norm": "layer",
+        "qkv_bias": True,
+        "attention_out_bias": True,
+        "gated": False,
+        "mlp_bias": True,
+        "init_sd": hf.get("initializer_range", 0.02),
+    }
+    return Config(
+        vocab_size=hf["vocab_size"],
+        num_layers=hf["num_hidden_layers"],
+        width=width,
+        **hf_reading.read_head_sizes(width, heads, heads),
+        **(common | differs),
+    )
 
 
 def _gpt2_config(hf: dict) -> Config:
@@ -17,30 +59,14 @@ def _gpt2_config(hf: dict) -> Config:
         scale_attn_by_inverse_layer_idx=False,
         add_cross_attention=False,
     )
-    width, num_layers = (
-        hf_reading.first_of(hf, "n_embd", "hidden_size"),
-        hf_reading.first_of(hf, "n_layer", "num_hidden_layers"),
-    )
-    init_sd = hf.get("initializer_range", 0.02)
-    heads = hf_reading.first_of(hf, "n_head", "num_attention_heads")
-    return Config(
-        vocab_size=hf["vocab_size"],
-        num_layers=num_layers,
-        width=width,
-        **hf_reading.read_head_sizes(width, heads, heads),
-        mlp_size=hf.get("n_inner") or 4 * width,
-        max_length=hf_reading.first_of(hf, "n_positions", "max_position_embeddings"),
-        norm_eps=hf.get("layer_norm_epsilon", 1e-5),
-        tied_embeddings=hf.get("tie_word_embeddings", True),
+    hf = _with_newer_names(hf)
+    residual_sd = hf.get("initializer_range", 0.02) / math.sqrt(2 * hf["num_hidden_layers"])
+    return _gpt_like(
+        hf,
+        max_length=hf["max_position_embeddings"],
         learned_positions=True,
-        norm="layer",
-        qkv_bias=True,
-        attention_out_bias=True,
         activation=hf_reading.read_activation(hf, "activation_function", "gelu_new"),
-        gated=False,
-        mlp_bias=True,
-        init_sd=init_sd,
-        residual_init_sd=init_sd / math.sqrt(2 * num_layers),
+        residual_init_sd=residual_sd,
     )
 
 
@@ -60,30 +86,21 @@ def _gpt2_tensors(config: Config) -> dict[str, Tensor]:
 
 def _opt_config(hf: dict) -> Config:
     hf_reading.require(hf, enable_bias=True, layer_norm_elementwise_affine=True)
-    width, heads = hf["hidden_size"], hf["num_attention_heads"]
+    width = hf["hidden_size"]
     embed_width = hf.get("word_embed_proj_dim") or width
     before = hf.get("do_layer_norm_before", True)
-    return Config(
-        vocab_size=hf["vocab_size"],
-        num_layers=hf["num_hidden_layers"],
-        width=width,
-        **hf_reading.read_head_sizes(width, heads, heads),
+    return _gpt_like(
+        hf,
         mlp_size=hf["ffn_dim"],
         max_length=hf.get("max_position_embeddings", 2048),
         norm_eps=1e-5,  # not in the configuration
-        tied_embeddings=hf.get("tie_word_embeddings", True),
         embed_width=0 if embed_width == width else embed_width,
         learned_positions=True,
         position_offset=2,
-        norm="layer",
         norm_place="before" if before else "after",
         # Checkpoints of before transformers 4.20 ran without it.
         final_norm=before and not hf.get("_remove_final_layer_norm", False),
-        qkv_bias=True,
-        attention_out_bias=True,
         activation=hf_reading.read_activation(hf, "activation_function", "relu"),
-        gated=False,
-        mlp_bias=True,
         init_sd=hf.get("init_std", 0.02),
         padding_token=hf_reading.read_padding_token(hf, 1),
     )
@@ -115,30 +132,21 @@ def _opt_tensors(config: Config) -> dict[str, Tensor]:
 def _neox_config(hf: dict) -> Config:
     hf_reading.require(hf, attention_bias=True)
     width, heads = hf["hidden_size"], hf["num_attention_heads"]
-    sizes = hf_reading.read_head_sizes(width, heads, heads)
+    head_size = hf_reading.read_head_sizes(width, heads, heads)["head_size"]
     max_length = hf.get("max_position_embeddings", 2048)
     settings = hf_reading.rope_settings(hf)
     share = settings.get("partial_rotary_factor", hf.get("rotary_pct", 0.25))
     theta = hf.get("rotary_emb_base", 10_000.0)
-    rope = hf_reading.read_rope(settings, int(sizes["head_size"] * share), max_length, theta)
-    return Config(
-        vocab_size=hf["vocab_size"],
-        num_layers=hf["num_hidden_layers"],
-        width=width,
-        **sizes,
+    rope = hf_reading.read_rope(settings, int(head_size * share), max_length, theta)
+    return _gpt_like(
+        hf,
         mlp_size=hf["intermediate_size"],
         max_length=hf_reading.exact_length(rope, max_length),
         norm_eps=hf.get("layer_norm_eps", 1e-5),
         tied_embeddings=hf.get("tie_word_embeddings", False),
-        norm="layer",
         rope=rope,
-        qkv_bias=True,
-        attention_out_bias=True,
         activation=hf_reading.read_activation(hf, "hidden_act", "gelu"),
-        gated=False,
-        mlp_bias=True,
         parallel=hf.get("use_parallel_residual", True),
-        init_sd=hf.get("initializer_range", 0.02),
     )
 
 
@@ -156,31 +164,21 @@ def _neox_tensors(config: Config) -> dict[str, Tensor]:
 
 
 def _gptj_config(hf: dict) -> Config:
-    width, heads = (
-        hf_reading.first_of(hf, "n_embd", "hidden_size"),
-        hf_reading.first_of(hf, "n_head", "num_attention_heads"),
-    )
+    hf = _with_newer_names(hf)
     size = hf.get("rotary_dim", 64)
     if not size:
         raise InputError(f"config.json: rotary_dim must be a number, found {size!r}.")
-    return Config(
-        vocab_size=hf["vocab_size"],
-        num_layers=hf_reading.first_of(hf, "n_layer", "num_hidden_layers"),
-        width=width,
-        **hf_reading.read_head_sizes(width, heads, heads),
-        mlp_size=hf.get("n_inner") or 4 * width,
-        max_length=hf_reading.first_of(hf, "n_positions", "max_position_embeddings"),
-        norm_eps=hf.get("layer_norm_epsilon", 1e-5),
+    return _gpt_like(
+        hf,
+        max_length=hf["max_position_embeddings"],
         tied_embeddings=hf.get("tie_word_embeddings", False),
-        norm="layer",
         rope=Rope(size=size, interleaved=True),
+        qkv_bias=False,
+        attention_out_bias=False,
         activation=hf_reading.read_activation(hf, "activation_function", "gelu_new"),
-        gated=False,
-        mlp_bias=True,
         parallel=True,
         shared_norm=True,
         head_bias=True,
-        init_sd=hf.get("initializer_range", 0.02),
     )
 
 
@@ -201,28 +199,14 @@ def _gptj_tensors(config: Config) -> dict[str, Tensor]:
 
 def _bloom_config(hf: dict) -> Config:
     hf_reading.require(hf, apply_residual_connection_post_layernorm=False)
-    width, heads = (
-        hf_reading.first_of(hf, "n_embed", "hidden_size"),
-        hf_reading.first_of(hf, "n_head", "num_attention_heads"),
-    )
-    return Config(
-        vocab_size=hf["vocab_size"],
-        num_layers=hf_reading.first_of(hf, "n_layer", "num_hidden_layers"),
-        width=width,
-        **hf_reading.read_head_sizes(width, heads, heads),
-        mlp_size=4 * width,
+    hf = _with_newer_names(hf)
+    return _gpt_like(
+        hf,
+        mlp_size=4 * hf["hidden_size"],
         max_length=hf.get("seq_length", 2048),  # of training: ALiBi has no table that ends
-        norm_eps=hf.get("layer_norm_epsilon", 1e-5),
-        tied_embeddings=hf.get("tie_word_embeddings", True),
         embed_norm=True,
-        norm="layer",
         alibi=True,
-        qkv_bias=True,
-        attention_out_bias=True,
         activation="gelu_tanh",
-        gated=False,
-        mlp_bias=True,
-        init_sd=hf.get("initializer_range", 0.02),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the readers of Hugging Face's causal decoders share: config.json, and names of tensors.
+"""Reading Hugging Face's config.json, and naming its tensors: what the families share.
 
 A key that is missing from config.json has the value that Hugging Face gives it. Only sizes must be
 there, except Gemma's, whose published files leave some of them out.
@@ -72,18 +72,6 @@ def read_head_sizes(width: int, heads: int, kv_heads: int, head_size: int = 0) -
         )
     head_size = head_size or width // heads
     return {"num_heads": heads, "num_kv_heads": kv_heads, "head_size": head_size}
-
-
-def first_of(hf: dict, *keys: str) -> Any:
-    """Return the value of the first of a setting's names that is there.
-
-    Raises:
-      KeyError: if none is.
-    """
-    for key in keys:
-        if hf.get(key) is not None:
-            return hf[key]
-    raise KeyError(keys[0])
 
 
 def read_rope(settings: dict, size: int, max_length: int, theta: int | float) -> Rope:
@@ -188,7 +176,7 @@ def name_tensors(
     for ours, where, front, untransposed in places:
         theirs, part = (where, None) if isinstance(where, str) else where
         theirs = front + theirs
-        if ours in ("words", "positions"):
+        if ours in ("words", "positions", "segments"):
             tensors[f"{ours}/table"] = Tensor(f"{theirs}.weight")
         elif ours.endswith("norm"):
             tensors[f"{ours}/scale"] = Tensor(f"{theirs}.weight")

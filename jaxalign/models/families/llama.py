@@ -13,14 +13,16 @@ from jaxalign.models.families.layers import Rope
 from jaxalign.models.weights import Tensor
 
 
-def _llama_like(hf: dict, *, kv_heads: int | None = None, head_size: int = 0, **own: Any) -> Config:
+def _llama_like(
+    hf: dict, *, kv_heads: int | None = None, head_size: int = 0, **differs: Any
+) -> Config:
     """Read what LLaMA and its successors have in common.
 
     Args:
       hf: content of config.json.
       kv_heads: what a missing num_key_value_heads means; None: num_attention_heads.
       head_size: what a missing head_dim means; 0: the width is divided.
-      own: what the family does in its own way.
+      differs: what the family does in another way.
     """
     width, heads = hf["hidden_size"], hf["num_attention_heads"]
     sizes = hf_reading.read_head_sizes(
@@ -29,7 +31,7 @@ def _llama_like(hf: dict, *, kv_heads: int | None = None, head_size: int = 0, **
         hf.get("num_key_value_heads", kv_heads) or heads,
         hf.get("head_dim", head_size) or 0,
     )
-    max_length = own.pop("max_length", None) or hf.get("max_position_embeddings", 2048)
+    max_length = differs.pop("max_length", None) or hf.get("max_position_embeddings", 2048)
     settings = hf_reading.rope_settings(hf)
     shared = {
         "norm_eps": hf.get("rms_norm_eps", 1e-6),
@@ -37,9 +39,9 @@ def _llama_like(hf: dict, *, kv_heads: int | None = None, head_size: int = 0, **
         "init_sd": hf.get("initializer_range", 0.02),
         "padding_token": hf_reading.read_padding_token(hf),
     }
-    if "rope" not in own:
-        own["rope"] = hf_reading.read_rope(settings, sizes["head_size"], max_length, 10_000.0)
-    if "activation" not in own:
+    if "rope" not in differs:
+        differs["rope"] = hf_reading.read_rope(settings, sizes["head_size"], max_length, 10_000.0)
+    if "activation" not in differs:
         hf_reading.require(hf, hidden_act="silu")
     return Config(
         vocab_size=hf["vocab_size"],
@@ -47,8 +49,8 @@ def _llama_like(hf: dict, *, kv_heads: int | None = None, head_size: int = 0, **
         width=width,
         **sizes,
         mlp_size=hf["intermediate_size"],
-        max_length=hf_reading.exact_length(own["rope"], max_length),
-        **(shared | own),
+        max_length=hf_reading.exact_length(differs["rope"], max_length),
+        **(shared | differs),
     )
 
 
@@ -110,7 +112,7 @@ def _qwen3_config(hf: dict) -> Config:
     )
 
 
-def _gemma_like(hf: dict, sizes: dict[str, int], **own: Any) -> Config:
+def _gemma_like(hf: dict, sizes: dict[str, int], **differs: Any) -> Config:
     """Read what the Gemmas have in common; `sizes` are Hugging Face's defaults."""
     hf_reading.require(hf, attention_bias=False, use_bidirectional_attention=False)
     hf = sizes | hf
@@ -122,7 +124,7 @@ def _gemma_like(hf: dict, sizes: dict[str, int], **own: Any) -> Config:
             "norm": "centred_rms",
             "padding_token": hf_reading.read_padding_token(hf, 0),
         }
-        | own,
+        | differs,
     )
 
 
@@ -155,7 +157,7 @@ def _gemma_config(hf: dict) -> Config:
     return _gemma_like(hf, _GEMMA_SIZES, activation="gelu_tanh")
 
 
-def _gemma23(hf: dict, sizes: dict[str, int], sliding, **own: Any) -> Config:
+def _gemma23(hf: dict, sizes: dict[str, int], sliding, **differs: Any) -> Config:
     """Read what Gemma 2 and 3 have in common; `sliding` tells it of each layer's index."""
     hf = sizes | hf
     return _gemma_like(
@@ -169,7 +171,7 @@ def _gemma23(hf: dict, sizes: dict[str, int], sliding, **own: Any) -> Config:
             [sliding(i) for i in range(hf["num_hidden_layers"])],
             hf.get("sliding_window", 4096),
         ),
-        **own,
+        **differs,
     )
 
 

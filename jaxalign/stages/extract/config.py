@@ -9,7 +9,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import store
 from jaxalign.models import zoo
 from jaxalign.models.families import base
-from jaxalign.models.families.t5 import TEXTS
+from jaxalign.models.families.encoder_decoder import TEXTS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,10 @@ import pytest
 import scipy.special
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.models.families import layers
+from jaxalign.models.families import attention
 
 B, N, K, H = 2, 4, 2, 8
+PLAIN = attention.Logits(scale=1.0)
 
 
 def inputs(rng, length, *, with_bias=False):
@@ -44,22 +45,21 @@ def expected(q, k, v, visible, bias, *, scale, cap):
 def test_causal_attention_computes_what_is_visible(
     rng, length, cap, with_bias, of_accelerators, monkeypatch
 ):
-    monkeypatch.setattr(layers, "_QUERIES", 16)
+    monkeypatch.setattr(attention, "_QUERIES", 16)
     arrays = inputs(rng, length, with_bias=with_bias)
     settings = {"scale": 0.7, "cap": cap}
-    attend = lambda q, k, v, visible, bias: layers.attend_visible(
-        q, k, v, visible, bias=bias, causal=True, **settings
-    )
+    attend = functools.partial(attention.attend, causal=True)
     if of_accelerators:
-        at_once = functools.partial(layers._attend_at_once, **settings)
-        attend = functools.partial(layers._attend_in_chunks, at_once)
-    found = jax.jit(attend)(*arrays)
+        attend = attention._attend_in_chunks
+    bias = None if arrays[-1] is None else jnp.asarray(arrays[-1])
+    logits = attention.Logits(bias=bias, **settings)
+    found = jax.jit(attend)(*arrays[:-1], logits)
     np.testing.assert_allclose(found, expected(*arrays, **settings), atol=3e-6)
 
 
 def test_causal_attention_never_reads_later_keys(rng):
     q, k, v, visible, _ = inputs(rng, 300)
-    attend = jax.jit(functools.partial(layers.attend_visible, scale=1.0, causal=True))
+    attend = jax.jit(functools.partial(attention.attend, logits=PLAIN, causal=True))
     whole = attend(q, k, v, visible)
     changed = v.copy()
     changed[:, 200:] = np.nan
@@ -72,7 +72,7 @@ def test_causal_attention_on_a_mesh(rng):
     mesh = mesh_lib.make_mesh(2, 2)
     spec = jax.sharding.PartitionSpec
     place = lambda x, *axes: jax.device_put(x, jax.NamedSharding(mesh, spec(*axes)))
-    attend = jax.jit(functools.partial(layers.attend_visible, scale=1.0, causal=True))
+    attend = jax.jit(functools.partial(attention.attend, logits=PLAIN, causal=True))
     heads = [place(x, "data", None, "model", None) for x in (q, k, v)]
     found = attend(*heads, place(visible, "data", None, None))
     np.testing.assert_allclose(
@@ -83,7 +83,7 @@ def test_causal_attention_on_a_mesh(rng):
 def test_one_row_of_visibility_serves_all(rng):
     q, k, v, visible, _ = inputs(rng, 150)
     visible = visible[:1]
-    found = layers.attend_visible(*map(jnp.asarray, (q, k, v, visible)), scale=1.0, causal=True)
+    found = attention.attend(*map(jnp.asarray, (q, k, v, visible)), PLAIN, causal=True)
     np.testing.assert_allclose(
         found, expected(q, k, v, visible, None, scale=1.0, cap=0.0), atol=3e-6
     )

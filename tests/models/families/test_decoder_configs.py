@@ -8,7 +8,7 @@ import pytest
 from refusals import refused
 
 from jaxalign.models import weights, zoo
-from jaxalign.models.families import decoder, layers
+from jaxalign.models.families import attention, decoder, layers
 
 # The keys that shape the network, as the files on the hub write them, and the numbers of
 # parameters that their checkpoints hold.
@@ -148,7 +148,7 @@ def test_published_files_have_the_published_number_of_parameters(name):
 
 
 def test_every_decoder_of_the_zoo_is_published():
-    decoders = {k for k in zoo.DESIGNS if zoo.family(k).network is decoder.Network}
+    decoders = {k for k in zoo.FAMILIES if zoo.family(k).network is decoder.Network}
     assert decoders == {hf["model_type"] for hf, _ in PUBLISHED.values()}
 
 
@@ -224,9 +224,9 @@ def test_llama_3_keeps_fast_turns_and_stretches_slow_ones():
 
 def test_alibi_slopes():
     """Of eight heads 1/2, 1/4, ... 1/256; of twelve with every other of sixteen's between."""
-    np.testing.assert_allclose(layers.alibi_slopes(8), 0.5 ** np.arange(1, 9))
+    np.testing.assert_allclose(attention.alibi_slopes(8), 0.5 ** np.arange(1, 9))
     expected = [*0.5 ** np.arange(1, 9), *0.5 ** np.array([0.5, 1.5, 2.5, 3.5])]
-    np.testing.assert_allclose(layers.alibi_slopes(12), expected, rtol=1e-6)
+    np.testing.assert_allclose(attention.alibi_slopes(12), expected, rtol=1e-6)
 
 
 # Refusals.

@@ -1,30 +1,25 @@
 """Every causal family against Hugging Face's, on tiny checkpoints; see golden/make_decoders.py."""
 
 import dataclasses
+import functools
 import json
 
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 import safetensors.numpy
 from decoder_names import NAMES
-from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import TOLERANCE, assert_layers_close, assert_same, parameters, relative_error
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.models import generate, weights, zoo
 from jaxalign.models.families import base
 
-# As in test_encoder_decoder.py: a few units in the last place of float32 per layer.
-TOLERANCE = 2e-5
-
-
-@jax.jit(static_argnames="taps")
-@jax.default_matmul_precision("highest")
-def forward(network, tokens, mask, positions=None, taps=base.TAPS):
-    return network(tokens, mask, positions=positions, taps=taps, with_logits=True)
+forward = functools.partial(networks.forward, taps=base.TAPS)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -53,15 +48,6 @@ def network(model, mesh):
     return jax.device_put(model.load(mesh), jax.devices()[0])
 
 
-def assert_close(found, expected, mask):
-    """Compare each layer at the tokens that count, relative to the layer's largest value."""
-    found, expected = np.asarray(found)[:, mask], expected[:, mask]
-    assert found.shape == expected.shape
-    scale = np.abs(expected).max(axis=(1, 2))
-    worst = np.abs(found - expected).max(axis=(1, 2)) / scale
-    np.testing.assert_array_less(worst, TOLERANCE)
-
-
 @pytest.mark.parametrize("length", [pytest.param(5, marks=pytest.mark.slow), 11])
 def test_matches_hugging_face(network, expected, length):
     """Every hidden state, what each sublayer adds, and all logits; padded and full rows.
@@ -72,13 +58,13 @@ def test_matches_hugging_face(network, expected, length):
     assert mask.all(axis=1).any() and not mask.all()
     padding = [(0, 0), (0, 11 - length)]
     output = forward(network, np.pad(tokens, padding, constant_values=3), np.pad(mask, padding))
-    assert_close(output.hidden[:, :, :length], expected[f"hidden_{length}"], mask)
-    assert_close(output.logits[None, :, :length], expected[f"logits_{length}"][None], mask)
-    assert output.logits.dtype == jnp.float32 and output.cache is None
+    assert_layers_close(output.hidden[:, :, :length], expected[f"hidden_{length}"], mask)
+    assert_layers_close(output.logits[None, :, :length], expected[f"logits_{length}"][None], mask)
+    assert output.logits.dtype == jnp.float32
     np.testing.assert_array_equal(output.hidden[-1], output.final)
     if length == 11:
         for tap in ("attention", "mlp"):
-            assert_close(output.taps[tap], expected[tap], mask)
+            assert_layers_close(output.taps[tap], expected[tap], mask)
 
 
 @pytest.mark.slow
@@ -87,8 +73,8 @@ def test_positions_may_begin_anywhere(network, expected, name):
         pytest.skip("Hugging Face's BLOOM takes no positions; see the test of packed rows")
     tokens, mask = expected["tokens_11"], expected["mask_11"]
     positions = np.broadcast_to(9 + np.arange(11), tokens.shape)
-    output = forward(network, tokens, mask, positions)
-    assert_close(output.hidden, expected["shifted"], mask)
+    output = forward(network, tokens, mask, positions=positions)
+    assert_layers_close(output.hidden, expected["shifted"], mask)
 
 
 @pytest.mark.slow
@@ -99,10 +85,10 @@ def test_packed_texts_do_not_see_each_other(network, expected):
     positions = np.array([0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5])
     mask = np.arange(11) < 9
     repeat = lambda x: np.repeat(x[None], 3, axis=0)
-    hidden = forward(network, repeat(row), repeat(mask), repeat(positions)).hidden
+    hidden = forward(network, repeat(row), repeat(mask), positions=repeat(positions)).hidden
     whole = np.concatenate([expected["hidden_5"][:, 0], expected["hidden_11"][:, 1, :4]], axis=1)
     for i in range(3):
-        assert_close(hidden[:, i : i + 1, :9], whole[:, None], np.ones((1, 9), bool))
+        assert_layers_close(hidden[:, i : i + 1, :9], whole[:, None], np.ones((1, 9), bool))
 
 
 def test_earlier_states_do_not_depend_on_later_tokens(network, expected):
@@ -126,8 +112,8 @@ def test_cache_continues_what_it_holds(network, expected):
     def one_by_one(network, tokens, mask):
         def step(cache, token_and_mask):
             token, counts = (x[:, None] for x in token_and_mask)
-            output = network(token, counts, cache=cache, with_logits=True)
-            return output.cache, (output.hidden[:, :, 0], output.logits[:, 0])
+            output = network(token, counts, cache=cache)
+            return output.cache, (output.hidden[:, :, 0], network.logits(output.final[:, 0]))
 
         # More slots than tokens: what is empty must not be seen.
         start = network.empty_cache(3, 14)
@@ -137,8 +123,8 @@ def test_cache_continues_what_it_holds(network, expected):
     length, hidden, logits = one_by_one(network, tokens, mask)
     assert length == 11
     mask = np.asarray(mask)
-    assert_close(hidden, expected["hidden_11"], mask)
-    assert_close(logits[None], expected["logits_11"][None], mask)
+    assert_layers_close(hidden, expected["hidden_11"], mask)
+    assert_layers_close(logits[None], expected["logits_11"][None], mask)
 
 
 @pytest.mark.slow
@@ -153,10 +139,7 @@ def test_greedy_tokens_are_those_of_generate(network, expected):
 def test_every_mesh_loads_the_same(model, network):
     """Each device reads its own pieces of fused tensors."""
     divided = model.load(mesh_lib.make_mesh(1, 4))
-    found, expected = parameters(divided), parameters(network)
-    assert found.keys() == expected.keys()
-    for path, values in expected.items():
-        np.testing.assert_array_equal(found[path], values, err_msg=path)
+    assert_same(divided, network)
     query = divided.blocks.query.kernel[...]
     assert query.addressable_shards[0].data.shape[2] == query.shape[2] // 4
 
@@ -166,10 +149,8 @@ def test_parameters_are_all_that_is_stored(model, folder):
     assert model.num_parameters == sum(x.size for x in stored.values())
 
 
-def test_final_norm_is_declared(name, model, expected, network):
+def test_final_norm_is_declared(name, model):
     assert model.final_norm_applied is (name != "opt_post")
-    output = forward(network, expected["tokens_11"], expected["mask_11"])
-    assert output.final_norm_applied is model.final_norm_applied
 
 
 @pytest.mark.slow
@@ -196,14 +177,6 @@ def test_untrained_weights_have_hugging_faces_statistics(name, model, expected, 
             assert abs(np.log(layer.std() / deviation)) < error, path
 
 
-def parameters(network):
-    """Return path -> values on the host."""
-    return {
-        "/".join(map(str, path)): np.asarray(parameter[...])
-        for path, parameter in nnx.to_flat_state(nnx.state(network))
-    }
-
-
 # What need not be seen of every family.
 
 
@@ -218,11 +191,7 @@ def test_bfloat16_is_close_to_float32(golden, mesh, name):
     mask = expected["mask_11"]
     output = forward(network, expected["tokens_11"], mask)
     assert output.hidden.dtype == jnp.bfloat16 and output.logits.dtype == jnp.float32
-    found, reference = (
-        np.asarray(output.hidden, np.float32)[:, mask],
-        expected["hidden_11"][:, mask],
-    )
-    error = np.linalg.norm(found - reference, axis=(1, 2)) / np.linalg.norm(reference, axis=(1, 2))
+    error = relative_error(output.hidden, expected["hidden_11"], mask)
     # Eight bits of mantissa: 2e-3 per rounding, and some ten roundings in a row per block.
     np.testing.assert_array_less(error, 0.03)
     assert (error[1:] > 1e-4).all()
@@ -240,7 +209,7 @@ def test_program_does_not_grow_with_depth(golden, name):
         network = weights.abstract(zoo.family(model.design).network, config, dtype=jnp.float32)
         tokens = jax.ShapeDtypeStruct((2, 8), jnp.int32)
         mask = jax.ShapeDtypeStruct((2, 8), jnp.bool)
-        return len(forward.lower(network, tokens, mask).as_text().splitlines())
+        return len(networks.forward.lower(network, tokens, mask).as_text().splitlines())
 
     assert num_lines(1) == num_lines(8) > 50
 
@@ -314,9 +283,7 @@ def test_older_checkpoints_mean_the_same(golden, copy_golden, mesh, name, rename
     """Without the prefix of the model with a head, and with buffers."""
     folder = copy_golden(f"decoders/{name}")
     renamed(folder, rename, extra)
-    found = parameters(zoo.find(str(folder), None).load(mesh))
-    for path, values in parameters(small(golden, mesh, name)).items():
-        np.testing.assert_array_equal(found[path], values, err_msg=path)
+    assert_same(zoo.find(str(folder), None).load(mesh), small(golden, mesh, name))
 
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
@@ -326,9 +293,7 @@ def test_gemma_3_with_a_vision_tower_is_read_as_text(golden, copy_golden, mesh, 
     (folder / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": text}))
     extra = {"vision_tower.vision_model.x.weight": ONE, "multi_modal_projector.x.weight": ONE}
     renamed(folder, lambda name: prefix + name.removeprefix("model."), extra)
-    found = parameters(zoo.find(str(folder), None).load(mesh))
-    for path, values in parameters(small(golden, mesh, "gemma3")).items():
-        np.testing.assert_array_equal(found[path], values, err_msg=path)
+    assert_same(zoo.find(str(folder), None).load(mesh), small(golden, mesh, "gemma3"))
 
 
 @given(st.integers(0, 5), st.integers(1, 5), st.integers(0, 5), st.integers(0, 20), st.data())

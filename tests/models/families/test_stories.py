@@ -5,6 +5,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -118,13 +119,8 @@ def test_every_layer_matches_float64(folder, network, story):
     """On the story itself, 80 tokens long."""
     ids = story[:80]
 
-    @jax.jit
-    @jax.default_matmul_precision("highest")
-    def forward(network, tokens):
-        output = network(tokens, jnp.ones_like(tokens, bool), with_logits=True)
-        return output.hidden[:, 0], output.logits[0]
-
-    hidden, logits = forward(network, jnp.asarray(ids)[None])
+    output = networks.forward(network, ids[None], np.ones((1, 80), bool))
+    hidden, logits = output.hidden[:, 0], output.logits[0]
     expected_hidden, expected_logits = numpy_forward(read_llama2c(folder / "stories260K.bin"), ids)
     assert hidden.shape == expected_hidden.shape == (6, 80, 64)
     scale = np.abs(expected_hidden).max(axis=(1, 2))

@@ -9,48 +9,26 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import scipy.stats
-from flax import nnx
 from jax.sharding import PartitionSpec
+from networks import (
+    TOLERANCE,
+    assert_layers_close,
+    assert_same,
+    forward,
+    parameters,
+    place,
+    relative_error,
+    run,
+)
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
 from jaxalign.models import weights, zoo
-from jaxalign.models.families import base, t5
+from jaxalign.models.families import base, encoder_decoder, t5
+from jaxalign.models.families.encoder_decoder import TEXTS
 
 NAMES = ("t5_v1_0", "t5_v1_1")
 STACKS = {"t5_v1_0": (2, 3), "t5_v1_1": (3, 2)}  # layers of encoder and decoder
-# As in test_encoder_decoder.py: a few units in the last place per layer.
-TOLERANCE = 2e-5
-
-
-@jax.jit(static_argnames=("taps",))
-@jax.default_matmul_precision("highest")
-def forward(network, tokens, mask, taps=("residual",)):
-    return network(tokens, mask, taps=taps, with_logits=True)
-
-
-def place(x, mesh):
-    return jax.device_put(x, mesh_lib.sharding(mesh, ("batch", None), x.shape))
-
-
-def run(network, tokens, mask, mesh, **options):
-    return forward(network, place(tokens, mesh), place(mask, mesh), **options)
-
-
-def values(network):
-    return {
-        "/".join(map(str, path)): np.asarray(parameter[...])
-        for path, parameter in nnx.to_flat_state(nnx.state(network))
-    }
-
-
-def assert_layers_close(found, expected, mask):
-    """Compare each layer at the tokens that count, relative to the layer's largest value."""
-    found, expected = np.asarray(found)[:, mask], np.asarray(expected)[:, mask]
-    assert found.shape == expected.shape
-    scale = np.abs(expected).max(axis=(1, 2))
-    worst = np.abs(found - expected).max(axis=(1, 2)) / scale
-    np.testing.assert_array_less(worst, TOLERANCE)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -65,7 +43,7 @@ def expected(name, golden):
 
 @pytest.fixture(scope="module")
 def models(name, golden):
-    return {text: zoo.find(str(golden / name), None, t5_text=text) for text in t5.TEXTS}
+    return {text: zoo.find(str(golden / name), None, t5_text=text) for text in TEXTS}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +64,7 @@ def states(expected, text, length):
     return layers, expected[f"{prefix}logits_{length}"][:, 1:]
 
 
-@pytest.mark.parametrize("text", t5.TEXTS)
+@pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("length", [pytest.param(7, marks=pytest.mark.slow), 13])
 def test_matches_hugging_face(networks, expected, mesh, text, length):
     """Every hidden state of both stacks and all logits, of padded and of full rows."""
@@ -102,7 +80,7 @@ def test_matches_hugging_face(networks, expected, mesh, text, length):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", t5.TEXTS)
+@pytest.mark.parametrize("text", TEXTS)
 def test_two_by_two_devices_match_too(models, expected, text):
     mesh = mesh_lib.make_mesh(2, 2)
     network = models[text].load(mesh)
@@ -135,7 +113,7 @@ def test_parts_of_the_encoder_add_up_to_its_residual_stream(name, networks, expe
     np.testing.assert_allclose(residual[:-2] + added[:-1], residual[1:-1], rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("text", t5.TEXTS)
+@pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.slow
 def test_layers_say_which_stack_is_theirs(name, models, networks, expected, mesh, text):
     encoder, decoder = STACKS[name]
@@ -148,7 +126,7 @@ def test_layers_say_which_stack_is_theirs(name, models, networks, expected, mesh
     output = run(networks[text], expected["tokens_7"], expected["mask_7"], mesh)
     assert models[text].layer_names == ("embedding", *names)
     assert len(output.hidden) == models[text].config.num_layers + 1 == len(names) + 1
-    assert output.final_norm_applied is models[text].final_norm_applied is True
+    assert models[text].final_norm_applied is True
 
 
 @pytest.mark.slow
@@ -168,7 +146,7 @@ def test_pooling_inside_the_scan_equals_pooling_outside(networks, expected, mesh
     np.testing.assert_allclose(inside, outside, rtol=0, atol=TOLERANCE * np.abs(outside).max())
 
 
-@pytest.mark.parametrize("text", t5.TEXTS)
+@pytest.mark.parametrize("text", TEXTS)
 def test_padding_is_without_influence(networks, expected, mesh, text):
     tokens, mask = expected["tokens_13"], expected["mask_13"]
     other = np.where(mask, tokens, (tokens + 5) % 128)
@@ -178,7 +156,7 @@ def test_padding_is_without_influence(networks, expected, mesh, text):
     )
 
 
-@pytest.mark.parametrize("text", t5.TEXTS)
+@pytest.mark.parametrize("text", TEXTS)
 def test_only_the_decoder_alone_is_causal(models, networks, expected, mesh, text):
     tokens = expected["tokens_13"]
     mask = np.ones_like(expected["mask_13"])
@@ -195,7 +173,7 @@ def test_only_the_decoder_alone_is_causal(models, networks, expected, mesh, text
 @pytest.mark.parametrize("num_buckets,max_distance", [(32, 128), (8, 10), (12, 40)])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_buckets_are_hugging_faces(expected, num_buckets, max_distance, bidirectional):
-    found = t5.buckets(
+    found = encoder_decoder.buckets(
         jnp.arange(-300, 301),
         bidirectional=bidirectional,
         num_buckets=num_buckets,
@@ -212,9 +190,7 @@ def test_bfloat16_is_close_to_float32(models, expected, mesh):
     network = models["both"].load(mesh, dtype="bfloat16")
     output = run(network, tokens, mask, mesh)
     assert output.hidden.dtype == output.logits.dtype == jnp.bfloat16
-    found = np.asarray(output.hidden, np.float32)[:, mask]
-    reference = states(expected, "both", 13)[0][:, mask]
-    error = np.linalg.norm(found - reference, axis=(1, 2)) / np.linalg.norm(reference, axis=(1, 2))
+    error = relative_error(output.hidden, states(expected, "both", 13)[0], mask)
     # Eight bits of mantissa: 2e-3 per rounding, some twenty roundings per block, five blocks.
     np.testing.assert_array_less(error, 0.06)
     assert (error[1:] > 1e-4).all()
@@ -223,7 +199,7 @@ def test_bfloat16_is_close_to_float32(models, expected, mesh):
 @pytest.mark.slow
 def test_untrained_weights_have_hugging_faces_deviations(models, mesh):
     """The golden configurations ask for a factor of 0.5."""
-    network = values(models["both"].load(mesh, untrained_seed=3))
+    network = parameters(models["both"].load(mesh, untrained_seed=3))
     width, heads_size, head_size, mlp = 24, 20, 10, 40
     deviation = {
         "table": 1.0,
@@ -270,7 +246,7 @@ def test_config_hash_follows_the_way_of_reading(models):
 
 
 def test_encoder_is_loaded_without_the_decoder(models, networks):
-    assert not any(path.startswith(("decoder", "head")) for path in values(networks["encoder"]))
+    assert not any(path.startswith(("decoder", "head")) for path in parameters(networks["encoder"]))
     assert models["encoder"].num_parameters < models["both"].num_parameters
 
 
@@ -282,9 +258,7 @@ def test_checkpoint_of_the_encoder_alone(copy_golden, models, networks, mesh, na
     tensors = {k: v for k, v in tensors.items() if not k.startswith(("decoder.", "lm_head"))}
     tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"]
     safetensors.numpy.save_file(tensors, file)
-    found = values(zoo.find(str(folder), None, t5_text="encoder").load(mesh))
-    for path, array in values(networks["encoder"]).items():
-        np.testing.assert_array_equal(found[path], array, err_msg=path)
+    assert_same(zoo.find(str(folder), None, t5_text="encoder").load(mesh), networks["encoder"])
     with pytest.raises(InputError, match="must hold tensor decoder.* missing"):
         zoo.find(str(folder), None, t5_text="both")
 
@@ -330,16 +304,6 @@ def test_configurations_that_are_refused(copy_golden, changes, message):
 def test_unknown_way_of_reading_is_refused(golden):
     with pytest.raises(InputError, match="t5_text must be one of both, encoder, decoder, got 'x'"):
         zoo.find(str(golden / "t5_v1_0"), None, t5_text="x")
-
-
-@pytest.mark.parametrize("given", ["cache", "positions"])
-def test_parts_of_texts_are_refused(networks, given):
-    positions = jnp.zeros((1, 2), int)
-    empty = jnp.zeros((1, 1, 2, 1, 1))
-    cache = base.Cache(empty, empty, positions, positions > 0, jnp.zeros((), int))
-    options = {"cache": cache} if given == "cache" else {"positions": positions}
-    with pytest.raises(ValueError, match="positions and cache must be None"):
-        networks["both"](jnp.ones((1, 2), int), jnp.ones((1, 2), bool), **options)
 
 
 def test_golden_files_say_what_made_them(expected):
