@@ -5,9 +5,8 @@ import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from jaxalign import config, recipes, runner
@@ -15,11 +14,10 @@ from jaxalign.core.scores import alignment
 from jaxalign.core.scores.alignment import AlignmentScore
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.errors import InputError
-from jaxalign.io import arrays
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import protocols
-from jaxalign.stages import behavior, encode, next_word
+from jaxalign.stages.artefacts import Losses, Page, ReadingTimes, Scores
 
 Path = str | os.PathLike[str]
 
@@ -181,30 +179,23 @@ def _say(line: str) -> None:
 
 
 def _encoded(
-    artefacts: Sequence[Artefact],
+    made: Sequence[Artefact],
 ) -> tuple[Artefact, pd.DataFrame, dict[str, AlignmentScore]]:
     """Read the scores of recordings, the model's first."""
-    scored = [x for x in artefacts if x.facts().get("alignment")]
-    found = {}
-    for source in scored:
-        path = source.path / encode.ALIGNMENT
-        read = arrays.read(path, AlignmentScore)
-        if read is None:
-            raise InputError(f"{path} must hold a score: delete {source.path} and score again.")
-        # Numbers and names come back as arrays without a dimension.
-        values = cast(list[np.ndarray], list(read))
-        parts: list[Any] = [x if x.ndim else x.item() for x in values]
-        found[str(source.settings["model"])] = AlignmentScore(*parts)
-    rows = pd.concat([rows_lib.read(x.path / encode.ROWS) for x in scored], ignore_index=True)
-    return scored[0], rows, found
+    scored = [x for x in artefacts.among(Scores, made) if x.artefact.facts().get("alignment")]
+    found = {str(x.settings["model"]): x.alignment() for x in scored}
+    rows = pd.concat([x.rows() for x in scored], ignore_index=True)
+    return scored[0].artefact, rows, found
 
 
 def _read(
-    artefacts: Sequence[Artefact], dataset: str, rule: Protocol
+    made: Sequence[Artefact], dataset: str, rule: Protocol
 ) -> tuple[Artefact, pd.DataFrame, dict[str, AlignmentScore]]:
     """Read the scores of reading times, the model's first."""
-    (source,) = [x for x in artefacts if x.name == dataset]
-    rows = rows_lib.read_table(source.path / behavior.SCORES)
+    (source,) = [
+        x.artefact for x in artefacts.among(ReadingTimes, made) if x.artefact.name == dataset
+    ]
+    rows = rows_lib.read_table(source.path / ReadingTimes.SCORES)
     found = {}
     own = pd.DataFrame(rows[(rows.measure == rule.name) & (rows.offset == 0)])
     for row in own.to_dict("records"):
@@ -220,15 +211,15 @@ def _read(
 
 
 def _predicted(
-    artefacts: Sequence[Artefact], rule: Protocol
+    made: Sequence[Artefact], rule: Protocol
 ) -> tuple[Artefact, pd.DataFrame, dict[str, AlignmentScore]]:
     """Read the losses on a text, the model's first."""
-    *sources, page = artefacts
-    rows = rows_lib.read_table(page.path / next_word.SCORES)
+    (page,) = artefacts.among(Page, made)
+    rows = rows_lib.read_table(page.artefact.path / Page.SCORES)
     found = {
         row["model"]: alignment.without_fit(
             rule, row["loss_nats"], interval=(row["loss_low"], row["loss_high"])
         )
         for row in rows.to_dict("records")
     }
-    return sources[0], rows, found
+    return artefacts.among(Losses, made)[0].artefact, rows, found

@@ -1,6 +1,7 @@
 """Artefacts of a run: where they lie, what fixes their content, and whether they are finished."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -8,11 +9,19 @@ import os
 import pathlib
 import subprocess
 import tempfile
+import time
+import uuid
 from collections.abc import Mapping
+
+from absl import logging
 
 from jaxalign.errors import InputError
 
 DONE = "done.json"
+# Seconds of hashing after which the log says how much was read; then again after as many.
+LONG_S = 5.0
+# A file that changed less than this before it was hashed may change again without another time.
+SETTLED_S = 2.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,17 +36,19 @@ class Artefact:
 
     workdir: pathlib.Path
     stage: str
+    kind: str = ""  # what is in it: see `stages/artefacts.py`
     name: str  # for people: unique within a stage and a configuration
     settings: Mapping[str, object]  # plain JSON: everything that fixes the content
     inputs: tuple["Artefact", ...] = ()
     cost: str = ""  # what making it takes, for --dry_run; not part of the fingerprint
     latest_only: bool = False  # lies in `<workdir>/<stage>/` itself, and replaces the last one
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits."""
         content = {
             "stage": self.stage,
+            "kind": self.kind,
             "settings": dict(self.settings),
             "inputs": [x.fingerprint for x in self.inputs],
         }
@@ -79,6 +90,7 @@ class Artefact:
         """Return what fixes the content, for people and provenance."""
         return {
             "stage": self.stage,
+            "kind": self.kind,
             "name": self.name,
             "fingerprint": self.fingerprint,
             "settings": dict(self.settings),
@@ -88,27 +100,23 @@ class Artefact:
 
 def write_atomic(path: pathlib.Path, data: bytes) -> None:
     """Write a file so that it is seen whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
-        try:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-            os.chmod(f.name, 0o666 & ~_umask())
-            os.replace(f.name, path)
-        except BaseException:
-            os.unlink(f.name)
-            raise
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    # The kernel takes the umask off this mode, which no thread has to ask for by changing it.
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
 
 
 def write_json(path: pathlib.Path, content: object) -> None:
     """Write JSON atomically."""
     write_atomic(path, json.dumps(content, indent=2, sort_keys=True).encode() + b"\n")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def check_writable(workdir: pathlib.Path) -> None:
@@ -132,9 +140,47 @@ def check_writable(workdir: pathlib.Path) -> None:
 
 
 def hash_file(path: pathlib.Path) -> str:
-    """Return the SHA-256 of a file's content, 16 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    """Return the SHA-256 of a file's content, 16 hexadecimal digits.
+
+    The file is read once in a process, unless it has changed; another process reads it again, for
+    a file's times and size do not prove what it holds.
+    """
+    found = os.stat(path)
+    key = (os.path.realpath(path), found.st_dev, found.st_ino, found.st_size)
+    key += (found.st_mtime_ns, found.st_ctime_ns)
+    if key not in _hashes:
+        start = time.monotonic()
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        _read.add(found.st_size, time.monotonic() - start)
+        if time.time() - max(found.st_mtime, found.st_ctime) < SETTLED_S:
+            return digest
+        _hashes[key] = digest
+    return _hashes[key]
+
+
+@dataclasses.dataclass
+class _Read:
+    """How much this process has hashed; says so when it takes long."""
+
+    size: int = 0
+    seconds: float = 0.0
+    said_at_s: float = 0.0
+
+    def add(self, size: int, seconds: float) -> None:
+        self.size += size
+        self.seconds += seconds
+        if self.seconds - self.said_at_s > LONG_S:
+            self.said_at_s = self.seconds
+            logging.info(
+                "Data and weights are hashed to see what has changed: %.1f GB in %.0f s so far",
+                self.size / 1e9,
+                self.seconds,
+            )
+
+
+_hashes: dict[tuple, str] = {}
+_read = _Read()
 
 
 def hash_text(text: str) -> str:

@@ -22,6 +22,11 @@ SURPRISAL = "surprisal_bits.zarr"  # [stimulus], where it was asked for
 STIMULUS_IDS = "stimulus_ids.json"  # ids along the second axis
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 DIMENSIONS = ("layer", "stimulus", "unit")
+# Whose activations a store holds: kinds of artefacts (`run_dir.Artefact.kind`).
+TRAINED = "activations"
+UNTRAINED = "activations of random weights"
+STATIC = "static embedding"  # rows of the embedding, without position or context
+IMPORTED = "imported activations"  # that were given, of networks that are not here
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

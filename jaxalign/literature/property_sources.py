@@ -13,7 +13,7 @@ from absl import logging
 
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
-from jaxalign.io import run_dir
+from jaxalign.io import run_dir, store
 from jaxalign.literature import properties
 
 RESULTS = "results_*.json"  # as lm-evaluation-harness names them
@@ -294,8 +294,9 @@ def _shape(folder: pathlib.Path, workdir: pathlib.Path) -> list[dict]:
     """Return layers and width of the network whose activations lie in a folder."""
     path = folder / "settings.json"
     try:
-        settings = json.loads(_text(path))["settings"]
-        if settings.get("static") or settings["untrained_seed"] >= 0:
+        made = json.loads(_text(path))
+        settings = made["settings"]
+        if made["kind"] not in (store.TRAINED, store.IMPORTED):
             return []
         return [
             properties.row(settings["model"], x, settings[x], f"run {workdir} extract")

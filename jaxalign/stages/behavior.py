@@ -19,16 +19,16 @@ from jaxalign.data import datasets, words
 from jaxalign.data.schema import MEAN, Behavior
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
-from jaxalign.io import run_dir, store
+from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import behavior as report
-from jaxalign.stages import Job, Step, Upstream, trained, untrained
+from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages.artefacts import Activations, Page, ReadingTimes
 
 VERSION = 2
-SCORES = "scores"
-STORIES = "stories"
+SCORES, STORIES = ReadingTimes.SCORES, ReadingTimes.STORIES
 PARTICIPANTS = "participants"
 PUBLISHED = "published"
 UNDEFINED = Estimate(np.nan, np.nan, np.nan, 0, 0)
@@ -63,7 +63,7 @@ class Source(NamedTuple):
     model: str
     control_of: str  # of an untrained network: the model it stands beside
     context: str  # what words were seen with; "published" where others say so
-    store: Artefact | None  # None: published with the data set
+    store: Activations | None  # None: published with the data set
 
 
 class Reading(NamedTuple):
@@ -90,6 +90,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     artefact = Artefact(
         workdir=job.workdir,
         stage="behavior",
+        kind=Page.kind,
         name="report",
         settings={"version": VERSION, "page": page_lib.VERSION},
         inputs=tuple(step.artefact for step in steps),
@@ -132,9 +133,10 @@ def _plan_scores(config: Config, job: Job, upstream: Upstream) -> Step:
     artefact = Artefact(
         workdir=job.workdir,
         stage="behavior",
+        kind=ReadingTimes.kind,
         name=job.dataset.name,
         settings=settings,
-        inputs=tuple(source.store for source in sources if source.store),
+        inputs=tuple(source.store.artefact for source in sources if source.store),
         cost=f"{len(sources)} x {times} reading times of {stories} stories, "
         f"{len(behavior.participant)} participants",
     )
@@ -143,16 +145,12 @@ def _plan_scores(config: Config, job: Job, upstream: Upstream) -> Step:
 
 def _sources(config: Config, job: Job, upstream: Upstream) -> list[Source]:
     found = []
-    networks = (trained(upstream), untrained(upstream)) if "extract" in upstream else ({}, {})
-    for stores in networks:
-        for model, artefact in stores.items():
-            if not artefact.settings["surprisal"]:
+    every = artefacts.among(Activations, upstream.get("extract", ()))
+    for kind in (Activations.TRAINED, Activations.UNTRAINED):
+        for store in (x for x in every if x.artefact.kind == kind):
+            if not store.settings["surprisal"]:
                 raise InputError("extract.surprisal must be True for the stage behavior.")
-            own = stores is networks[0]
-            context = artefact.settings["context"]
-            found.append(
-                Source(model if own else "untrained", "" if own else model, context, artefact)
-            )
+            found.append(Source(**store.names, context=store.reading["context"], store=store))
     if config.published:
         published = job.dataset.word_facts.surprisal_bits
         if repeated := {source.model for source in found} & set(published):
@@ -188,9 +186,7 @@ def _bits(source: Source, job: Job) -> Float[np.ndarray, " m"]:
         return words.align(
             facts.surprisal_bits[source.model], facts.stimulus_id, job.dataset.stimuli
         )
-    beside = store.open_artefact(source.store)
-    values = store.open_vector(source.store.path / store.SURPRISAL, beside).read().result()
-    return words.align(values, store.stimulus_ids(source.store), job.dataset.stimuli)
+    return words.align(*source.store.surprisal(), job.dataset.stimuli)
 
 
 def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefact) -> dict:

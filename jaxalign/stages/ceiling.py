@@ -39,11 +39,11 @@ from jaxalign.reporting.pages import ceilings as report
 from jaxalign.results import ceilings, finished, repeats, targets
 from jaxalign.results import curves as ceiling_curves
 from jaxalign.results.ceilings import Setting, Shared
-from jaxalign.stages import Job, Step, Upstream
+from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages.artefacts import Ceilings, PlantedResponses
 
 VERSION = 3  # rows have schema 3
-ROWS, TABLE, CURVES = "ceilings.parquet", "ceilings.csv", "curves.csv"
-PLANTED = "responses.npz"  # as the simulate stage names it
+TABLE, CURVES = "ceilings.csv", "curves.csv"
 ISC, LEAVE_ONE_OUT, SPLIT_HALF, EXTRAPOLATION, REPEATS = KINDS = (
     *("isc", "leave_one_out", "split_half", "extrapolation", "repeats"),
 )
@@ -97,7 +97,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if responses are missing or malformed, an ROI is not there, samples do not suffice
         for the blocks, or there is neither a second subject nor a repeat.
     """
-    simulated = tuple(upstream.get("simulate", ()))
+    simulated = tuple(
+        x.artefact for x in artefacts.among(PlantedResponses, upstream.get("simulate", ()))
+    )
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
     settings["responses_hash"] = "" if simulated else job.dataset.hash
     if simulated:
@@ -121,6 +123,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     artefact = Artefact(
         workdir=job.workdir,
         stage="ceiling",
+        kind=Ceilings.kind,
         name=job.dataset.name,
         settings=settings,
         inputs=simulated,
@@ -171,9 +174,7 @@ def _splits(config: Config, run: Sequence[str], passages: Sequence[str], n: int)
 
 def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     start = time.monotonic()
-    recorded = job.dataset.responses if not artefact.inputs else None
-    if recorded is None:
-        recorded = Responses.load(artefact.inputs[0].path / PLANTED)
+    recorded = artefacts.responses(job, artefact)
     responses, left_out = _select(config, recorded)
     parts = _parts(config, job, responses, artefact)
     provenance = {
@@ -187,7 +188,7 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
             finished.write(path, part(), provenance, rows_lib.CEILINGS)
         tables.append(rows_lib.read(path))
     table = pd.concat([x for x in tables if len(x)], ignore_index=True)
-    rows_lib.write(artefact.path / ROWS, table.to_dict("records"), rows_lib.CEILINGS)
+    rows_lib.write(artefact.path / Ceilings.ROWS, table.to_dict("records"), rows_lib.CEILINGS)
     short = table.drop(columns=["schema_version", "versions"])
     text = short.to_csv(index=False, na_rep="nan", lineterminator="\n")
     run_dir.write_atomic(artefact.path / TABLE, text.encode())

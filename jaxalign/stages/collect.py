@@ -14,9 +14,9 @@ from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import published as published_lib
 from jaxalign.stages import Job, Step, Upstream
+from jaxalign.stages.artefacts import CollectedScores, Scores
 
 VERSION = 1
-ROWS = "rows.parquet"
 # What tells two scores apart; of one metric, one instruction, and as many units.
 KEYS = ("dataset", "model", "control_of", "layer", "subject", "roi", "protocol")
 KEYS += ("metric", "instruction", "num_units")
@@ -60,6 +60,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     artefact = Artefact(
         workdir=job.workdir,
         stage="collect",
+        kind=CollectedScores.kind,
         name="",
         settings={"version": VERSION, "published": list(config.published), "hashes": hashes},
         cost=f"{len(rows)} rows of {rows.model.nunique()} models",
@@ -76,13 +77,13 @@ def _files(workdir: pathlib.Path) -> list[pathlib.Path]:
         return [report]
     found = [
         x
-        for x in sorted(workdir.glob("encode/*/rows.parquet"))
+        for x in sorted(workdir.glob(f"encode/*/{Scores.ROWS}"))
         if (x.parent / run_dir.DONE).is_file()
     ]
     if not found:
         raise InputError(
             f"collect.runs: {workdir} must hold score rows: neither report/scores.parquet nor "
-            "encode/*/rows.parquet is there and finished."
+            f"encode/*/{Scores.ROWS} is there and finished."
         )
     return found
 
@@ -105,5 +106,5 @@ def _together(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _write(rows: pd.DataFrame, artefact: Artefact) -> dict:
-    rows_lib.write(artefact.path / ROWS, rows.to_dict("records"))
+    rows_lib.write(artefact.path / CollectedScores.ROWS, rows.to_dict("records"))
     return {"num_rows": len(rows), "num_models": int(rows.model.nunique())}

@@ -15,7 +15,8 @@ from jaxalign.data.formats import tables
 from jaxalign.errors import InputError
 from jaxalign.io import activation_files, run_dir, store
 from jaxalign.io.run_dir import Artefact
-from jaxalign.stages import Job, Step, Upstream, trained
+from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages.artefacts import Activations
 
 VERSION = 1
 STIMULI = "stimuli"  # as `rows`: those of the data set, in its order
@@ -54,7 +55,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if a file is missing or malformed, its rows are not known or are not the data
         set's stimuli, or two networks have the same name.
     """
-    taken = set(trained(upstream) if "extract" in upstream else ())
+    taken = set(artefacts.trained(upstream) if "extract" in upstream else ())
     steps = []
     for name in config.models:
         model, given = _find(config, job, name)
@@ -69,6 +70,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         artefact = Artefact(
             workdir=job.workdir,
             stage="imported",
+            kind=Activations.IMPORTED,
             name=model,
             settings=_settings(job, model, given),
             cost=_cost(given),

@@ -14,16 +14,15 @@ from jaxalign.core import localizer as core
 from jaxalign.data import localizer
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
-from jaxalign.io import run_dir, store
+from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import localizer as report
-from jaxalign.stages import Job, Step, Upstream, trained, untrained
+from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages.artefacts import Activations, Masks, Page
 
 VERSION = 2
-UNITS = "units.npz"
-TABLE = "layers"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     """
     localizer.conditions(job.dataset.stimuli.stimulus_id)
     steps = []
-    for stores in (trained(upstream), untrained(upstream)):
+    for stores in (artefacts.trained(upstream), artefacts.untrained(upstream)):
         for model, source in stores.items():
             num, size = _num_units(config, source), _size(config, source)
             if not 1 <= num <= size // 2:
@@ -55,20 +54,21 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                     f"localize must choose between 1 and {size // 2} units of {model}, half of "
                     f"its {size}, got {num}: see localize.percent and localize.num_units."
                 )
-            random = source.settings["untrained_seed"] >= 0
             artefact = Artefact(
                 workdir=job.workdir,
                 stage="localize",
-                name=model + (" untrained" if random else ""),
+                kind=Masks.kind,
+                name=source.artefact.name,
                 settings={"version": VERSION, "seed": job.seed} | dataclasses.asdict(config),
-                inputs=(source,),
+                inputs=(source.artefact,),
                 cost=f"{num} of {size} units",
             )
-            make = functools.partial(_localize, config, job)
+            make = functools.partial(_localize, config, job, source)
             steps.append(Step(artefact=artefact, make=make))
     page = Artefact(
         workdir=job.workdir,
         stage="localize",
+        kind=Page.kind,
         name="report",
         settings={"version": VERSION, "page": page_lib.VERSION},
         inputs=tuple(step.artefact for step in steps),
@@ -78,17 +78,16 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     return [*steps, Step(artefact=page, make=functools.partial(_report, config), shows=SUMMARY)]
 
 
-def _size(config: Config, source: Artefact) -> int:
+def _size(config: Config, source: Activations) -> int:
     """Units that can be chosen."""
-    return source.settings["width"] * (source.settings["num_layers"] + config.embedding)
+    return source.width * (source.num_layers + config.embedding)
 
 
-def _num_units(config: Config, source: Artefact) -> int:
+def _num_units(config: Config, source: Activations) -> int:
     return config.num_units or int(_size(config, source) * config.percent / 100)
 
 
-def _localize(config: Config, job: Job, artefact: Artefact) -> dict:
-    (source,) = artefact.inputs
+def _localize(config: Config, job: Job, source: Activations, artefact: Artefact) -> dict:
     t, halves = _contrast(config, source)
     num = _num_units(config, source)
     try:
@@ -99,28 +98,25 @@ def _localize(config: Config, job: Job, artefact: Artefact) -> dict:
         raise InputError(f"localize {artefact.name}: {error}") from error
     buffer = io.BytesIO()
     np.savez(buffer, language=language, random=control, t=t)
-    run_dir.write_atomic(artefact.path / UNITS, buffer.getvalue())
-    settings = source.settings
-    random = settings["untrained_seed"] >= 0
-    common = {
-        "model": "untrained" if random else settings["model"],
-        "control_of": settings["model"] if random else "",
-    }
+    run_dir.write_atomic(artefact.path / Masks.UNITS, buffer.getvalue())
+    common = source.names
     rows = report.by_layer({"language": language, "random": control}, t)
     rows = rows.assign(**common, **{f"half_t_{x}": value for x, value in half._asdict().items()})
-    rows_lib.write_table(artefact.path / TABLE, rows[[*common, *rows.columns.drop(list(common))]])
+    rows_lib.write_table(
+        artefact.path / Masks.TABLE, rows[[*common, *rows.columns.drop(list(common))]]
+    )
     return {"num_units": num, "num_undefined": int(np.isnan(t).sum())}
 
 
 def _contrast(
-    config: Config, source: Artefact
+    config: Config, source: Activations
 ) -> tuple[Float[np.ndarray, "L u"], Float[np.ndarray, "2 L u"] | None]:
     """Return t of each unit over all items, and over every second one and the rest.
 
     The latter is None where there are fewer than four items of a condition.
     """
-    opened = store.open_artefact(source)
-    kind = np.array(localizer.conditions(store.stimulus_ids(source)))
+    opened = source.open()
+    kind = np.array(localizer.conditions(source.stimulus_ids()))
     items = [np.flatnonzero(kind == x) for x in (localizer.CONDITION, localizer.CONTROL)]
     t = np.full((opened.shape[0], opened.shape[2]), np.nan)
     halves = None if min(map(len, items)) < 4 else np.full((2, *t.shape), np.nan)
@@ -134,14 +130,14 @@ def _contrast(
 
 def _report(config: Config, artefact: Artefact) -> dict:
     """Lay out the units of all networks as a page."""
-    tables = [rows_lib.read_table(x.path / TABLE) for x in artefact.inputs]
+    tables = [rows_lib.read_table(x.path / Masks.TABLE) for x in artefact.inputs]
     layers = pd.concat(tables, ignore_index=True)
     networks = {}
     for source, own in zip(artefact.inputs, tables, strict=True):
-        with np.load(source.path / UNITS) as file:
+        with np.load(source.path / Masks.UNITS) as file:
             name = f"{own.model.iloc[0]} {own.control_of.iloc[0]}".strip()
             networks[name] = report.Units(file["t"], file["language"], file["random"])
-    paths = {name: x.path / UNITS for name, x in zip(networks, artefact.inputs, strict=True)}
+    paths = {name: x.path / Masks.UNITS for name, x in zip(networks, artefact.inputs, strict=True)}
     found = report.Found(layers, networks, paths, config.embedding)
     page = report.page(found, page_lib.provenance(artefact, run_dir.git_commit()))
     return {"num_networks": len(networks), "files": page.write(artefact.path, parquet=True)}

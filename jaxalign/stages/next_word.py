@@ -32,12 +32,11 @@ from jaxalign.models import zoo
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import next_word as report
-from jaxalign.stages import Job, Step, Upstream
+from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages.artefacts import Losses, Page
 
 VERSION = 1
-TOKENS = "tokens.npy"  # of each token that counts: its place among all, and what it is
 TOKEN = np.dtype([("position", np.int64), ("token_id", np.int32), ("num_bytes", np.int32)])
-SCORES = "scores"  # a table of the page
 # Passes that are computed while the host takes the results of those before.
 PASSES_IN_FLIGHT = 2
 
@@ -103,6 +102,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             artefact = Artefact(
                 workdir=job.workdir,
                 stage="next_word",
+                kind=Losses.kind,
                 name=model.name + ("" if seed < 0 else " untrained"),
                 settings=_settings(config, model, text, reading, seed),
                 cost=_cost(model, reading),
@@ -114,6 +114,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     page = Artefact(
         workdir=job.workdir,
         stage="next_word",
+        kind=Page.kind,
         name="report",
         settings={
             "version": VERSION,
@@ -202,7 +203,7 @@ def _read_text(config: Config, job: Job, model: zoo.Model, reading: Reading, art
     tokens["position"] = position
     tokens["token_id"] = reading.tokens.ids[position]
     tokens["num_bytes"] = reading.tokens.num_bytes[position]
-    _save(artefact.path / TOKENS, tokens)
+    _save(artefact.path / Losses.TOKENS, tokens)
     shards = _shards(len(cut.start), config.shard_windows)
     missing = [x for x in shards if not _is_there(_shard_path(artefact, x), cut, x)]
     if len(missing) < len(shards):
@@ -356,7 +357,7 @@ def _losses(source: Artefact) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, 
     """Read losses in nats, and bytes, of the tokens that count."""
     shards = _shards(source.settings["num_windows"], source.settings["shard_windows"])
     loss = np.concatenate([_load(_shard_path(source, x)) for x in shards]).astype(np.float64)
-    num_bytes = _load(source.path / TOKENS)["num_bytes"]
+    num_bytes = _load(source.path / Losses.TOKENS)["num_bytes"]
     if loss.shape != num_bytes.shape:
         raise InputError(
             f"{source.path} must hold the losses of {len(num_bytes)} tokens, found {len(loss)}: "

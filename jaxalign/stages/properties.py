@@ -19,10 +19,9 @@ from jaxalign.literature import property_sources, published
 from jaxalign.models import catalogue
 from jaxalign.results import finished
 from jaxalign.stages import Job, Step, Upstream
+from jaxalign.stages.artefacts import Properties
 
 VERSION = 1
-ROWS = "properties.parquet"  # one row per model and property
-TABLE = "properties.csv"  # one row per model
 OWN = "run"
 # Stages of this run that say something of models.
 READ = ("extract", "imported", "behavior", "next_word")
@@ -74,6 +73,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     artefact = Artefact(
         workdir=job.workdir,
         stage="properties",
+        kind=Properties.kind,
         name="",
         settings={
             "version": VERSION,
@@ -156,11 +156,11 @@ def _join(config: Config, frames: Mapping[str, pd.DataFrame | None], artefact: A
             "properties: %d of %d values override those of an earlier source; %s says which",
             overridden,
             len(joined),
-            artefact.path / ROWS,
+            artefact.path / Properties.ROWS,
         )
     rows = joined.to_dict("records")
     shared = finished.provenance(artefact.fingerprint)
-    finished.write(artefact.path / ROWS, rows, shared, rows_lib.PROPERTIES)
+    finished.write(artefact.path / Properties.ROWS, rows, shared, rows_lib.PROPERTIES)
     models = lib.wide(joined)
-    run_dir.write_atomic(artefact.path / TABLE, lib.to_csv(models).encode())
+    run_dir.write_atomic(artefact.path / Properties.TABLE, lib.to_csv(models).encode())
     return {"num_models": len(models), "num_rows": len(rows), "num_overridden": overridden}

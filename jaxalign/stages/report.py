@@ -18,15 +18,20 @@ from jaxalign.reporting.findings import instructions
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.run import brain, build, exports
 from jaxalign.reporting.run.contents import Contents, Instructions
-from jaxalign.stages import Job, Step, Upstream
+from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages.artefacts import (
+    CollectedScores,
+    Page,
+    Partition,
+    PlantedResponses,
+    Properties,
+    Rows,
+    Scores,
+    Significance,
+    SimulatedInstructions,
+)
 
 VERSION = 12
-ROWS = "rows.parquet"  # as the encode and collect stages name them
-PARTITION = "partition.parquet"
-SIGNIFICANCE = "significance.parquet"
-PROPERTIES = "properties.parquet"
-TARGETS = "targets.parquet"  # of the encode stage; only where targets have coordinates
-SIMULATED = ("targets", "partition")  # tables of the simulation of instructions
 INSTRUCTIONS = "oota2025/instructions"  # their texts and short names
 MOST_VIEWS = 6  # of brains, half a second each
 
@@ -91,20 +96,21 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     artefact = Artefact(
         workdir=job.workdir,
         stage="report",
+        kind=Page.kind,
         name="",
         settings=settings,
         inputs=(*sources, *known),
         cost="tables, charts, page",
         latest_only=True,
     )
-    planted = upstream["simulate"][0] if "simulate" in upstream else None
-    make = functools.partial(_report, config, job.seed, planted)
+    planted = artefacts.among(PlantedResponses, upstream.get("simulate", ()))
+    make = functools.partial(_report, config, job.seed, planted[0].settings if planted else None)
     return [Step(artefact=artefact, make=make, shows=SUMMARY)]
 
 
 def _may_have_figures(paper: str, sources: Sequence[Artefact]) -> bool:
     """Whether scores of a paper are collected, or those of runs, which may have them."""
-    collected = [x.settings for x in sources if x.stage == "collect"]
+    collected = [x.settings for x in artefacts.among(CollectedScores, sources)]
     return any(
         len(x["hashes"]) > len(x["published"])
         or any(name.partition("-")[0] == paper for name in x["published"])
@@ -112,36 +118,39 @@ def _may_have_figures(paper: str, sources: Sequence[Artefact]) -> bool:
     )
 
 
-def _report(config: Config, seed: int, planted: Artefact | None, artefact: Artefact) -> dict:
-    kinds = _by_kind(artefact.inputs)
-    rows = _read(kinds["rows"], ROWS)
+def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefact) -> dict:
+    encoded = artefacts.among(Scores, artefact.inputs)
+    simulated = artefacts.among(SimulatedInstructions, artefact.inputs)
+    rows = _read([*encoded, *artefacts.among(CollectedScores, artefact.inputs)])
+    if rows is None:  # of a run with a simulation alone
+        rows = rows_lib.frame([])
+    known = _read(artefacts.among(Properties, artefact.inputs))
     rows_lib.write(artefact.path / "scores.parquet", rows.to_dict("records"))
     models = found = None
-    if kinds["properties"]:
-        models = properties.wide(_read(kinds["properties"], PROPERTIES))
+    if known is not None:
+        models = properties.wide(known)
         if rows[rows.control_of == ""].model.nunique() > 1:
             tables = published.tables_behind(rows.protocol.unique())
             found = findings.of_run(rows, models, _options(config, seed), tables)
-    encoded = [x for x in kinds["rows"] if x.stage == "encode"]
-    alignments = [x.facts()["alignment"] for x in encoded]
+    alignments = [x.artefact.facts()["alignment"] for x in encoded]
     names = [x for x in dict.fromkeys(rows.protocol) if x in protocols.PROTOCOLS]
     figures, not_drawn = _brains(encoded)
     contents = Contents(
         scores=rows,
         models=models,
         found=found,
-        partition=_read(kinds["partition"], PARTITION) if kinds["partition"] else None,
-        significance=_read(kinds["permutations"], SIGNIFICANCE) if kinds["permutations"] else None,
+        partition=_read(artefacts.among(Partition, artefact.inputs)),
+        significance=_read(artefacts.among(Significance, artefact.inputs)),
         alignments=[x for x in alignments if x is not None],
         instruction=config.instruction,
         title=config.title,
         left_out=sorted({s for x in artefact.inputs for s in x.facts().get("left_out", ())}),
-        planted=None if planted is None else planted.settings,
+        planted=planted,
         descriptions={name: protocols.describe(protocols.find(name)) for name in names},
         folds=_folds(encoded[0].settings) if encoded else "outer folds",
         figures=figures,
         not_drawn=not_drawn,
-        instructions=[*_asked(rows), *_simulated(kinds["instructions"])],
+        instructions=[*_asked(rows), *_simulated(simulated)],
         provenance=_provenance(rows, artefact),
     )
     files = build.build(contents).write(artefact.path)
@@ -159,30 +168,19 @@ def _report(config: Config, seed: int, planted: Artefact | None, artefact: Artef
     return done
 
 
-def _by_kind(inputs: Sequence[Artefact]) -> dict[str, list[Artefact]]:
-    """Sort what earlier stages have made by what is in it."""
-    names = ("rows", "partition", "permutations", "ceiling", "properties", "instructions")
-    kinds = {name: [] for name in names}
-    for x in inputs:
-        marks = [name for name in ("partition", "permutations", "ceiling") if x.settings.get(name)]
-        if x.stage != "encode":
-            marks = [x.stage] if x.stage in kinds else []
-        kinds[marks[0] if marks else "rows"].append(x)
-    return kinds
+def _read(sources: Sequence[Rows]) -> pd.DataFrame | None:
+    """Read the rows of all artefacts of a kind; None if there are none."""
+    if not sources:
+        return None
+    return pd.concat([x.rows() for x in sources], ignore_index=True)
 
 
-def _read(artefacts: Sequence[Artefact], name: str) -> pd.DataFrame:
-    if not artefacts:  # of a run with a simulation alone
-        return rows_lib.frame([])
-    rows = pd.concat([rows_lib.read(x.path / name) for x in artefacts])
-    return rows.reset_index(drop=True)
-
-
-def _brains(encoded: Sequence[Artefact]) -> tuple[list[tuple[str, bytes]], list[str]]:
+def _brains(encoded: Sequence[Scores]) -> tuple[list[tuple[str, bytes]], list[str]]:
     """Draw the scores of targets that lie somewhere, and say of the others why they are not."""
-    files = [x.path / TARGETS for x in encoded]
     drawn, reasons = [], []
-    for targets in (rows_lib.read(x) for x in files if x.exists()):
+    for targets in (x.targets() for x in encoded):
+        if targets is None:
+            continue
         for (dataset, model, _), own in targets.groupby(["dataset", "model", "instruction"]):
             name = f"{model} on {dataset}"
             if reason := brain.why_not(own):
@@ -238,15 +236,14 @@ def _texts(labels: Mapping[str, str]) -> str:
     return "; ".join(f"{code}: {text!r}" for text, code in labels.items())
 
 
-def _simulated(artefacts: Sequence[Artefact]) -> list[Instructions]:
+def _simulated(made: Sequence[SimulatedInstructions]) -> list[Instructions]:
     """Return what instructions give in the simulation of them, and that it is one."""
-    if not artefacts:
+    if not made:
         return []
-    [simulated] = artefacts
+    [simulated] = made
     settings = simulated.settings
     labels = {text: code for code, text in settings["texts"].items()}
-    parts = [rows_lib.read_table(simulated.path / name) for name in SIMULATED]
-    found = instructions.of_run(_read([simulated], ROWS), *parts, labels=labels)
+    found = instructions.of_run(simulated.rows(), *simulated.tables(), labels=labels)
     planted = simulated_instructions.describe(*(settings[x] for x in ("rois", "planted", "beside")))
     lead = "This is a SIMULATION: no model was asked anything and no brain was recorded."
     note = (

@@ -18,32 +18,21 @@ from tqdm import tqdm
 from jaxalign.checks import Names, Rule, among, check, differ, one_of, some
 from jaxalign.core import features
 from jaxalign.core import similarity as core
-from jaxalign.data import localizer, samples
+from jaxalign.data import localizer
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
-from jaxalign.io import run_dir, store
+from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import similarity as report
 from jaxalign.results import targets
-from jaxalign.stages import (
-    Job,
-    Step,
-    Upstream,
-    check_layers,
-    given,
-    layer_numbers,
-    networks,
-    read_layer,
-    untrained,
-)
+from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages.artefacts import Activations, Page, Placement, PlantedResponses, Similarity
 
 VERSION = 2
-SCORES = "scores"
-MATRIX = "layer_matrix"
-PLANTED = "responses.npz"  # as the simulate stage names it
+SCORES, MATRIX = Similarity.SCORES, Similarity.MATRIX
 UNIT_SETS = ("language", "random")
 DOWNSAMPLE = ("mean", "sum", "lanczos")
 CKA = ("cka", "cka_debiased")
@@ -95,7 +84,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     Raises:
       InputError: if responses are missing or malformed, or a layer or ROI is not there.
     """
-    simulated = upstream.get("simulate", ())
+    simulated = [
+        x.artefact for x in artefacts.among(PlantedResponses, upstream.get("simulate", ()))
+    ]
     if simulated:
         if config.rois:
             raise InputError(
@@ -110,30 +101,31 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         raise InputError(f"similarity.units must name a file, found {config.units!r}.")
     settings["units_hash"] = run_dir.hash_file(pathlib.Path(config.units)) if config.units else ""
     steps = []
-    if config.units and given(upstream):
+    if config.units and artefacts.imported(upstream):
         raise InputError(
             "similarity.units must be '' with imported activations, which no localiser has read: "
             f"got {config.units!r}."
         )
-    for stores in (networks(upstream), untrained(upstream)):
-        for model, source in stores.items():
-            check_layers("similarity", config.layers, source)
+    for stores in (artefacts.networks(upstream), artefacts.untrained(upstream)):
+        for source in stores.values():
+            source.check_layers("similarity", config.layers)
             _mask(config, source)
-            random = source.settings["untrained_seed"] >= 0
-            layers = 1 if config.units else len(config.layers or layer_numbers(source))
+            layers = 1 if config.units else len(config.layers or source.layers)
             artefact = Artefact(
                 workdir=job.workdir,
                 stage="similarity",
-                name=model + (" untrained" if random else ""),
+                kind=Similarity.kind,
+                name=source.artefact.name,
                 settings=settings,
-                inputs=(source, *simulated),
+                inputs=(source.artefact, *simulated),
                 cost=f"{layers} layers, {n} samples, {n * (n - 1) // 2} pairs",
             )
-            make = functools.partial(_compare, config, job)
+            make = functools.partial(_compare, config, job, source)
             steps.append(Step(artefact=artefact, make=make))
     page = Artefact(
         workdir=job.workdir,
         stage="similarity",
+        kind=Page.kind,
         name="report",
         settings={"version": VERSION, "page": page_lib.VERSION},
         inputs=tuple(step.artefact for step in steps),
@@ -143,21 +135,12 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     return [*steps, Step(artefact=page, make=_report, shows=SUMMARY)]
 
 
-def _mask(config: Config, source: Artefact) -> Bool[np.ndarray, "L u"] | None:
+def _mask(config: Config, source: Activations) -> Bool[np.ndarray, "L u"] | None:
     """Read which units are compared; None: all, layer by layer."""
     if not config.units:
         return None
-    shape = (source.settings["num_layers"] + 1, source.settings["width"])
+    shape = (source.num_layers + 1, source.width)
     return localizer.read_units(pathlib.Path(config.units), config.unit_set, shape)
-
-
-def _read(source: Artefact, layer: int, mask) -> Float[np.ndarray, "m u"]:
-    """Read a layer, or the chosen units of all."""
-    if mask is None:
-        return read_layer(source, layer)
-    opened = store.open_artefact(source)
-    chosen = [opened.read_layer(i)[:, units] for i, units in enumerate(mask) if units.any()]
-    return np.concatenate(chosen, axis=1)
 
 
 def _checked(config: Config, job: Job) -> Responses:
@@ -180,20 +163,17 @@ def _checked(config: Config, job: Job) -> Responses:
     return responses
 
 
-def _compare(config: Config, job: Job, artefact: Artefact) -> dict:
+def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) -> dict:
     start = time.monotonic()
-    source, *simulated = artefact.inputs
-    responses = Responses.load(simulated[0].path / PLANTED) if simulated else job.dataset.responses
+    responses = artefacts.responses(job, artefact)
     responses, left_out = targets.select(responses, config.rois)
     goals = _goals(config, job, responses)
-    random = source.settings["untrained_seed"] >= 0
     common = {
         "dataset": job.dataset.name,
-        "model": "untrained" if random else source.settings["model"],
-        "control_of": source.settings["model"] if random else "",
-        "num_layers": source.settings["num_layers"],
-        "context": source.settings["context"],
-        "pooling": source.settings["pooling"],
+        **source.names,
+        "num_layers": source.num_layers,
+        "context": source.reading["context"],
+        "pooling": source.reading["pooling"],
         "units": config.unit_set if config.units else "all",
         "num_samples": len(responses.run),
         "fingerprint": artefact.fingerprint,
@@ -201,10 +181,12 @@ def _compare(config: Config, job: Job, artefact: Artefact) -> dict:
     }
     rows, compared = [], {}
     mask = _mask(config, source)
-    layers = config.layers or layer_numbers(source)
+    onto = Placement(job.dataset.stimuli, responses, config.downsample, max(config.delays))
+    layers = config.layers or source.layers
     layers = layers if mask is None else [report.ALL_LAYERS]
     for layer in tqdm(layers, desc=f"similarity {artefact.name}", unit=" layers", mininterval=1.0):
-        X = _features(config, job, source, responses, _read(source, layer, mask))
+        values = source.read_layer(layer) if mask is None else source.read_units(mask)
+        X = _features(config, source, values, onto)
         centred = core.centre(X)
         if config.layer_matrix and mask is None:
             compared[layer] = centred
@@ -279,13 +261,9 @@ def _comparable(config: Config, measure: str, patterns) -> Float[np.ndarray, " m
     return core.comparable(core.rdm(patterns, distance), config.comparison)
 
 
-def _features(config: Config, job: Job, source: Artefact, responses: Responses, values):
+def _features(config: Config, source: Activations, values, onto: Placement):
     """Bring one layer to the responses' samples, as encode does."""
-    stimuli = job.dataset.stimuli
-    row = {name: i for i, name in enumerate(store.stimulus_ids(source))}
-    values = values.astype(np.float64)[[row[name] for name in stimuli.stimulus_id]]
-    lead = max(config.delays)
-    found = samples.from_stimuli(values, stimuli, responses, method=config.downsample, lead=lead)
+    found = source.samples(values, onto)
     X = features.delay(found.values, found.run, config.delays)[found.recorded]
     return features.standardize(X, [""] * len(X)) if config.standardize else X
 

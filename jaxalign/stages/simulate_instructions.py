@@ -40,15 +40,15 @@ from jaxalign.reporting import html
 from jaxalign.reporting.findings import instructions as report
 from jaxalign.results import finished, targets
 from jaxalign.results import scores as score_rows
-from jaxalign.stages import Job, Step, Upstream
+from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages.artefacts import SimulatedInstructions
 
 VERSION = 2
 TABLE = "oota2025/instructions"
 DATASET, MODEL = "simulated-instructions", "simulated"
-ROWS = "rows.parquet"
-# Tables, each as CSV and as Parquet. `TARGETS` and `PARTITION` are of single subjects.
-TARGETS, PARTITION = "targets", "partition"
-SUMMARY = "summary.txt"
+# Tables of single subjects.
+TARGETS, PARTITION = SimulatedInstructions.TARGETS, SimulatedInstructions.PARTITION
+SUMMARY = artefacts.SUMMARY
 R2, NORMALIZED = "r2_out_of_sample", "normalized_r"
 COLUMNS = ("dataset", "model", "first", "second", "measure", *planted_instructions.PARTITION)
 
@@ -128,6 +128,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     artefact = Artefact(
         workdir=job.workdir,
         stage="instructions",
+        kind=SimulatedInstructions.kind,
         name="simulation",
         settings=settings,
         cost=f"{len(texts)} instructions, {len(config.first)} pairs, {voxels} voxels, "
@@ -189,7 +190,7 @@ def _make(config: Config, job: Job, texts: Mapping[str, str], artefact: Artefact
         design = scoring.design(values, protocol)
         scored[code] = scoring.evaluate(design, goals.Y, protocol, folds)
     rows = _rows(config, texts, scored, goals, artefact)
-    rows_lib.write(artefact.path / ROWS, rows)
+    rows_lib.write(artefact.path / SimulatedInstructions.ROWS, rows)
     place = {"dataset": DATASET, "model": MODEL}
     by_target = _targets(texts, scored, simulated.responses).assign(**place)
     parts = []
@@ -203,7 +204,9 @@ def _make(config: Config, job: Job, texts: Mapping[str, str], artefact: Artefact
     tables = {TARGETS: by_target, PARTITION: pd.DataFrame(parts, columns=COLUMNS)}
     for name, table in tables.items():
         rows_lib.write_table(artefact.path / name, table.assign(fingerprint=artefact.fingerprint))
-    text = _summary(config, texts, rows_lib.read(artefact.path / ROWS), tables)
+    text = _summary(
+        config, texts, rows_lib.read(artefact.path / SimulatedInstructions.ROWS), tables
+    )
     run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
     return {"left_out": [], "seconds": round(time.monotonic() - start, 3)}
 

@@ -10,12 +10,12 @@ from jaxalign.checks import Count, NotNegative, above_zero, at_least, check
 from jaxalign.data.schema import Responses
 from jaxalign.data.synthetic import planted
 from jaxalign.errors import InputError
-from jaxalign.io import run_dir, store
+from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.stages import Job, Step, Upstream, trained
+from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages.artefacts import Activations, PlantedResponses
 
 VERSION = 1
-RESPONSES = "responses.npz"
 ROI = "planted"
 
 
@@ -40,16 +40,16 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     Raises:
       InputError: if the model was not extracted, or has no such layer.
     """
-    stores = trained(upstream)
+    stores = artefacts.trained(upstream)
     if config.model not in stores:
         raise InputError(
             f"simulate.model must be one of the extracted models ({', '.join(stores)}), "
             f"got {config.model!r}."
         )
     source = stores[config.model]
-    if config.layer > source.settings["num_layers"]:
+    if config.layer > source.num_layers:
         raise InputError(
-            f"simulate.layer must be at most {source.settings['num_layers']} for {config.model}, "
+            f"simulate.layer must be at most {source.num_layers} for {config.model}, "
             f"got {config.layer}."
         )
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
@@ -57,20 +57,19 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     artefact = Artefact(
         workdir=job.workdir,
         stage="simulate",
+        kind=PlantedResponses.kind,
         name=f"{config.model} layer {config.layer}",
         settings=settings,
-        inputs=(source,),
+        inputs=(source.artefact,),
         cost=f"{config.num_subjects} participants x {config.num_targets} targets, "
         f"{8 * samples / 1e6:.1f} MB",
     )
-    return [Step(artefact=artefact, make=functools.partial(_simulate, config, job))]
+    return [Step(artefact=artefact, make=functools.partial(_simulate, config, job, source))]
 
 
-def _simulate(config: Config, job: Job, artefact: Artefact) -> dict:
-    (source,) = artefact.inputs
-    activations = store.open_artefact(source)
+def _simulate(config: Config, job: Job, source: Activations, artefact: Artefact) -> dict:
     values, signal = planted.plant(
-        activations.read_layer(config.layer).astype(np.float64),
+        source.read_layer(config.layer).astype(np.float64),
         num_subjects=config.num_subjects,
         num_targets=config.num_targets,
         noise_sd=config.noise_sd,
@@ -84,8 +83,8 @@ def _simulate(config: Config, job: Job, artefact: Artefact) -> dict:
         roi=[ROI] * (s * v),
         target=[f"t{j:03d}" for _ in range(s) for j in range(v)],
         units="standard deviations of the signal",
-        stimulus_id=store.stimulus_ids(source),
+        stimulus_id=source.stimulus_ids(),
         signal=np.tile(signal, (1, s)),
     )
-    run_dir.write_atomic(artefact.path / RESPONSES, responses.to_bytes())
+    run_dir.write_atomic(artefact.path / PlantedResponses.RESPONSES, responses.to_bytes())
     return {}

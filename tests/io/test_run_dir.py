@@ -1,5 +1,6 @@
 """Artefacts: what moves a fingerprint, what a done-marker means, and files that are whole."""
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
@@ -59,6 +60,10 @@ def test_stage_changes_the_fingerprint(artefact):
     assert dataclasses.replace(artefact, stage="extract").fingerprint != artefact.fingerprint
 
 
+def test_kind_changes_the_fingerprint(artefact):
+    assert dataclasses.replace(artefact, kind="scores").fingerprint != artefact.fingerprint
+
+
 def test_inputs_change_the_fingerprint(tmp_path, artefact):
     one, two = (make(tmp_path, settings={"seed": seed}) for seed in (1, 2))
     given = ((), (one,), (two,), (one, two), (two, one))
@@ -90,9 +95,10 @@ def test_what_does_not_fix_the_content_does_not_change_the_fingerprint(tmp_path,
 def test_fingerprint_is_stable(tmp_path):
     """Artefacts of earlier runs must be found again: what is hashed is an interface."""
     settings = {"a": 1, "b": [0.5, "ü"]}
-    text = '{"inputs": [], "settings": {"a": 1, "b": [0.5, "\\u00fc"]}, "stage": "encode"}'
+    text = '{"inputs": [], "kind": "scores", "settings": {"a": 1, "b": [0.5, "\\u00fc"]}, '
+    text += '"stage": "encode"}'
     expected = hashlib.sha256(text.encode()).hexdigest()[:16]
-    assert make(tmp_path, settings=settings).fingerprint == expected
+    assert make(tmp_path, kind="scores", settings=settings).fingerprint == expected
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -286,6 +292,72 @@ def test_large_file_is_hashed_whole(tmp_path):
     (tmp_path / "b").write_bytes(content[:-1] + b"\1")
     hashes = {run_dir.hash_file(tmp_path / name) for name in "ab"}
     assert len(hashes) == 2 and hashlib.sha256(content).hexdigest()[:16] in hashes
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Return the paths of files that are hashed, when this process has hashed none."""
+    found, digest = [], hashlib.file_digest
+
+    def file_digest(file, name):
+        found.append(os.path.basename(file.name))
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", file_digest)
+    monkeypatch.setattr(run_dir, "_hashes", {})
+    return found
+
+
+def test_file_is_read_once_unless_it_changes(tmp_path, reads, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    monkeypatch.setattr(run_dir, "SETTLED_S", -1.0)  # it is old enough
+    first = run_dir.hash_file(path)
+    assert run_dir.hash_file(path) == first and reads == ["a"]
+    os.replace(path, tmp_path / "b")
+    assert run_dir.hash_file(tmp_path / "b") == first  # other files may lie at a path
+    path.write_bytes(b"two")  # of the same length
+    assert run_dir.hash_file(path) != first
+    path.write_bytes(b"three")
+    assert run_dir.hash_file(path) == hashlib.sha256(b"three").hexdigest()[:16]
+    os.utime(path, ns=(0, 0))
+    run_dir.hash_file(path)
+    assert reads == ["a", "b", "a", "a", "a"]
+
+
+def test_file_that_was_just_written_is_read_again(tmp_path, reads):
+    """It may be written once more within one tick of the clock that its times are read from."""
+    path = tmp_path / "a"
+    for content in (b"one", b"two", b"six"):
+        path.write_bytes(content)
+        times = path.stat()
+        os.utime(path, ns=(times.st_atime_ns, 10**9 * int(times.st_mtime)))
+        assert run_dir.hash_file(path) == hashlib.sha256(content).hexdigest()[:16]
+    assert len(reads) == 3
+
+
+def test_long_hashing_is_said(tmp_path, reads, monkeypatch, caplog):
+    (tmp_path / "a").write_bytes(bytes(2_000_000))
+    monkeypatch.setattr(run_dir, "_read", run_dir._Read())
+    with caplog.at_level("INFO", logger="absl"):
+        run_dir.hash_file(tmp_path / "a")
+        assert not caplog.records
+        clock = iter([0.0, 7.0])
+        monkeypatch.setattr(run_dir.time, "monotonic", lambda: next(clock))
+        run_dir.hash_file(tmp_path / "a")
+    (record,) = caplog.records
+    assert "are hashed to see what has changed: 0.0 GB in 7 s so far" in record.getMessage()
+
+
+def test_files_are_whole_and_open_to_the_group_from_many_threads(tmp_path):
+    """Nobody changes the process's umask meanwhile, which is one for all threads."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        paths = [tmp_path / f"{i}" for i in range(64)]
+        list(pool.map(lambda path: run_dir.write_atomic(path, path.name.encode()), paths))
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o666 & ~mask}
+    assert all(path.read_text() == path.name for path in paths)
 
 
 def test_commit_is_a_commit_or_nothing():

@@ -16,7 +16,8 @@ from jaxalign.data.schema import Responses
 from jaxalign.data.sets import gallant
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
-from jaxalign.stages import Job, ceiling, simulate_responses
+from jaxalign.stages import Job, ceiling
+from jaxalign.stages.artefacts import Ceilings, PlantedResponses
 
 QUICK = {
     "num_resamples": 50,
@@ -30,7 +31,7 @@ QUICK = {
 
 def measure(job, upstream=None, **settings):
     (artefact,) = tiny.make(ceiling.plan(ceiling.Config(**QUICK | settings), job, upstream or {}))
-    table = rows_lib.read(artefact.path / ceiling.ROWS)
+    table = rows_lib.read(artefact.path / Ceilings.ROWS)
     return artefact, table.set_index(["kind", "subject", "roi", "target"]).sort_index()
 
 
@@ -251,7 +252,7 @@ def test_simulated_listeners_have_their_true_ceilings(make_job, sentences, rng):
         settings={"num_subjects": 5, "num_targets": 8},
     )
     source.start()
-    (source.path / simulate_responses.RESPONSES).write_bytes(responses.to_bytes())
+    (source.path / PlantedResponses.RESPONSES).write_bytes(responses.to_bytes())
     source.finish()
     _, table = measure(job, {"simulate": [source]}, groups="passage")
     true = table.loc["signal"].value.mean()

@@ -14,6 +14,7 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.literature import published
 from jaxalign.stages import Job, collect, report
+from jaxalign.stages.artefacts import CollectedScores
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def plan(job, **settings):
 
 def make(job, **settings):
     (artefact,) = tiny.make([plan(job, **settings)])
-    return rows_lib.read(artefact.path / collect.ROWS)
+    return rows_lib.read(artefact.path / CollectedScores.ROWS)
 
 
 def write(folder, rows, *, name="scores.parquet", done=True):

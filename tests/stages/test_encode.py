@@ -17,6 +17,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import store
 from jaxalign.stages import encode, extract
+from jaxalign.stages.artefacts import Scores
 from jaxalign.stages.encode import config as settings
 from jaxalign.stages.encode import inputs
 
@@ -26,7 +27,7 @@ SENTENCES = encode.Config(alphas=ALPHAS, num_folds=4, groups="passage")
 
 
 def read(artefacts):
-    return pd.concat([rows_lib.read(x.path / encode.ROWS) for x in artefacts])
+    return pd.concat([rows_lib.read(x.path / Scores.ROWS) for x in artefacts])
 
 
 def responses_of(root):
@@ -167,14 +168,14 @@ def test_finished_layers_are_not_scored_again(make_job, sentences):
     (step,) = encode.plan(config, job, {"extract": stores})
     step.artefact.start()
     step.make(step.artefact)
-    first = (step.artefact.path / encode.ROWS).read_bytes()
+    first = (step.artefact.path / Scores.ROWS).read_bytes()
     layers = sorted(step.artefact.path.glob("layer_*.npz"))
     layers[-1].unlink()
-    (step.artefact.path / encode.ROWS).unlink()
+    (step.artefact.path / Scores.ROWS).unlink()
     kept = [path.stat().st_mtime_ns for path in layers[:-1]]
     tiny.make([step])
     assert [path.stat().st_mtime_ns for path in layers[:-1]] == kept
-    assert (step.artefact.path / encode.ROWS).read_bytes() == first
+    assert (step.artefact.path / Scores.ROWS).read_bytes() == first
 
 
 @pytest.mark.slow
@@ -370,14 +371,14 @@ def test_damaged_store_is_not_scored(make_job, sentences):
 def test_damaged_scores_of_a_layer_are_made_again(make_job, sentences, caplog):
     config = dataclasses.replace(SENTENCES, controls=(), layers=(0, 1))
     _, (artefact,) = tiny.run(make_job(sentences), tiny.bert(untrained_seed=-1), config)
-    expected = (artefact.path / encode.ROWS).read_bytes()
+    expected = (artefact.path / Scores.ROWS).read_bytes()
     part = artefact.path / "layer_001.npz"
     part.write_bytes(part.read_bytes()[:-50])
     (artefact.path / "done.json").unlink()
     with caplog.at_level("WARNING", logger="absl"):
         tiny.run(make_job(sentences), tiny.bert(untrained_seed=-1), config)
     assert "layer_001.npz is damaged" in caplog.text
-    assert (artefact.path / encode.ROWS).read_bytes() == expected
+    assert (artefact.path / Scores.ROWS).read_bytes() == expected
 
 
 def test_repeated_stimuli_do_not_leak(make_job, sentences, rng):

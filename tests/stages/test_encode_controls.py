@@ -14,6 +14,7 @@ from jaxalign.data import controls
 from jaxalign.data.schema import Responses
 from jaxalign.io import arrays, rows, store
 from jaxalign.stages import encode, extract, report
+from jaxalign.stages.artefacts import Partition, Scores
 
 ALPHAS = (1.0, 100.0, 10_000.0)
 TIMED = encode.Config(alphas=ALPHAS, num_folds=4, gap=2, delays=(1, 2), controls=())
@@ -22,7 +23,7 @@ BERT = tiny.bert(untrained_seed=-1)
 
 
 def read(artefacts):
-    return pd.concat([rows.read(x.path / encode.ROWS) for x in artefacts])
+    return pd.concat([rows.read(x.path / Scores.ROWS) for x in artefacts])
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ JOINED = dataclasses.replace(
 def parts(job, stores, config=JOINED):
     """Run the stage; the artefact of the network, of the partition, and the rows of that."""
     alone, joined = tiny.make(encode.plan(config, job, {"extract": stores}))
-    return alone, joined, rows.read(joined.path / encode.PARTITION)
+    return alone, joined, rows.read(joined.path / Partition.ROWS)
 
 
 def ridge(X, Y, split, penalty):
@@ -263,14 +264,14 @@ def test_what_is_finished_is_not_joined_again(mixed):
     job, stores, _, _ = mixed
     config = dataclasses.replace(JOINED, partition=("sentence_length",))
     _, joined, _ = parts(job, stores, config)
-    first = (joined.path / encode.PARTITION).read_bytes()
+    first = (joined.path / Partition.ROWS).read_bytes()
     kept = joined.path / "controls.npz"
     time_ns = kept.stat().st_mtime_ns
-    for name in ("layer_002.npz", encode.PARTITION, "done.json"):
+    for name in ("layer_002.npz", Partition.ROWS, "done.json"):
         (joined.path / name).unlink()
     parts(job, stores, config)
     assert kept.stat().st_mtime_ns == time_ns
-    assert (joined.path / encode.PARTITION).read_bytes() == first
+    assert (joined.path / Partition.ROWS).read_bytes() == first
 
 
 def test_scores_of_the_network_must_be_there(mixed):

@@ -12,6 +12,7 @@ from jaxalign.core.inference import orders
 from jaxalign.io import rows
 from jaxalign.reporting.run import inference
 from jaxalign.stages import encode, extract, report
+from jaxalign.stages.artefacts import Scores, Significance
 
 CONFIG = encode.Config(
     alphas=(1.0, 100.0, 10_000.0),
@@ -27,7 +28,7 @@ BERT = tiny.bert(untrained_seed=-1)
 
 
 def read(artefact):
-    return rows.read(artefact.path / encode.SIGNIFICANCE)
+    return rows.read(artefact.path / Significance.ROWS)
 
 
 def make(make_job, data, config):
@@ -40,7 +41,7 @@ def make(make_job, data, config):
 def test_nulls_are_scores_of_shifted_responses(make_job, timed):
     job, stores, (alone, permuted) = make(make_job, timed, CONFIG)
     found = read(permuted)
-    scores = rows.read(alone.path / encode.ROWS)
+    scores = rows.read(alone.path / Scores.ROWS)
     merged = found.merge(scores, on=["layer", "subject", "roi"], suffixes=("", "_alone"))
     # Two layers, three subjects and the group, two ROIs; and the mean and the best layer.
     assert len(merged) == 16 and len(found) == 3 * 10
@@ -59,7 +60,7 @@ def test_nulls_are_scores_of_shifted_responses(make_job, timed):
     other = make_job(timed)
     plain = dataclasses.replace(CONFIG, permutations=0)
     (again,) = tiny.make(encode.plan(plain, other, {"extract": stores}))
-    expected = rows.read(again.path / encode.ROWS)
+    expected = rows.read(again.path / Scores.ROWS)
     expected = expected[(expected.layer == 2) & (expected.subject != "group")].score
     np.testing.assert_allclose(permute["rows"][5, : len(expected)], expected, atol=1e-5)
 
@@ -67,12 +68,12 @@ def test_nulls_are_scores_of_shifted_responses(make_job, timed):
 @pytest.mark.slow
 def test_an_interrupted_test_goes_on(make_job, timed):
     job, stores, (_, permuted) = make(make_job, timed, CONFIG)
-    first = (permuted.path / encode.SIGNIFICANCE).read_bytes()
+    first = (permuted.path / Significance.ROWS).read_bytes()
     kept = (permuted.path / "nulls_001.npz").stat().st_mtime_ns
-    for name in ("nulls_002.npz", encode.SIGNIFICANCE, "done.json"):
+    for name in ("nulls_002.npz", Significance.ROWS, "done.json"):
         (permuted.path / name).unlink()
     _, again = tiny.make(encode.plan(CONFIG, job, {"extract": stores}))
-    assert (again.path / encode.SIGNIFICANCE).read_bytes() == first
+    assert (again.path / Significance.ROWS).read_bytes() == first
     assert (again.path / "nulls_001.npz").stat().st_mtime_ns == kept
 
 

@@ -14,6 +14,7 @@ from jaxalign.data.schema import Responses
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import store
 from jaxalign.stages import encode, extract
+from jaxalign.stages.artefacts import Scores
 
 PLAIN = encode.Config(controls=())
 EXTRACTION = tiny.bert(untrained_seed=-1)
@@ -22,7 +23,7 @@ EXTRACTION = tiny.bert(untrained_seed=-1)
 def encoded(job, config):
     # Where a ceiling is found, it comes first.
     _, (*_, artefact) = tiny.run(job, EXTRACTION, config)
-    return rows_lib.read(artefact.path / encode.ROWS), artefact.facts()["alignment"]
+    return rows_lib.read(artefact.path / Scores.ROWS), artefact.facts()["alignment"]
 
 
 def arrays(job):

@@ -13,6 +13,7 @@ from jaxalign.io import rows
 from jaxalign.reporting import tables
 from jaxalign.reporting.run import brain
 from jaxalign.stages import encode
+from jaxalign.stages.artefacts import Scores
 
 CONFIG = encode.Config(
     alphas=(1.0, 100.0), num_folds=4, groups="passage", controls=("shifted",), layers=(0, 1, 3)
@@ -36,14 +37,14 @@ def test_scores_of_targets_are_written_where_they_lie(make_job, placed):
     job = make_job(data)
     _, encoded = tiny.run(job, tiny.bert(untrained_seed=-1), CONFIG)
     network, control = encoded
-    assert not (control.path / encode.TARGETS).exists()
-    found = rows.read(network.path / encode.TARGETS)
-    assert pq.read_schema(network.path / encode.TARGETS).names == rows.TARGETS.names
+    assert not (control.path / Scores.TARGETS).exists()
+    found = rows.read(network.path / Scores.TARGETS)
+    assert pq.read_schema(network.path / Scores.TARGETS).names == rows.TARGETS.names
     responses = job.dataset.responses
     assert found.target.tolist() == responses.target and set(found.model) == {"bert"}
     np.testing.assert_array_equal(found[["x", "y", "z"]], xyz)
     # Their means are what the report gives of subjects and regions.
-    nested = tables.nested_layer(rows.read(network.path / encode.ROWS))
+    nested = tables.nested_layer(rows.read(network.path / Scores.ROWS))
     nested = nested[nested.subject != "group"].set_index(["subject", "roi"])
     assert nested.layers.map(set).map(len).max() > 1
     means = found.groupby(["subject", "roi"]).score.mean()
@@ -54,4 +55,4 @@ def test_scores_of_targets_are_written_where_they_lie(make_job, placed):
 def test_without_coordinates_there_is_no_such_file(make_job, sentences):
     config = dataclasses.replace(CONFIG, controls=(), layers=(1,))
     _, [network] = tiny.run(make_job(sentences), tiny.bert(untrained_seed=-1), config)
-    assert not (network.path / encode.TARGETS).exists()
+    assert not (network.path / Scores.TARGETS).exists()

@@ -13,6 +13,7 @@ from jaxalign.core.solver import cv
 from jaxalign.core.solver.method import Method
 from jaxalign.io import rows, store
 from jaxalign.stages import encode, extract
+from jaxalign.stages.artefacts import Scores
 from jaxalign.stages.encode import inputs
 
 CONFIG = encode.Config(alphas=(1.0, 100.0), num_folds=4, groups="passage", controls=())
@@ -20,7 +21,7 @@ KEYS = ["model", "layer", "subject", "roi"]
 
 
 def read(artefacts):
-    return pd.concat([rows.read(x.path / encode.ROWS) for x in artefacts]).set_index(KEYS)
+    return pd.concat([rows.read(x.path / Scores.ROWS) for x in artefacts]).set_index(KEYS)
 
 
 @pytest.fixture

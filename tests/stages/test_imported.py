@@ -12,7 +12,8 @@ from refusals import refused
 
 from jaxalign.data import datasets
 from jaxalign.io import rows, store
-from jaxalign.stages import encode, extract, imported, localize, read_layer, report, similarity
+from jaxalign.stages import encode, extract, imported, localize, report, similarity
+from jaxalign.stages.artefacts import Activations, Partition, Scores
 
 SCORED = encode.Config(
     alphas=(1.0, 100.0, 10_000.0),
@@ -35,7 +36,7 @@ def given(path, source, rng, *, layers=LAYERS, **changes):
     """Write the layers of a store to an .npz, rows in another order."""
     ids = np.array(store.stimulus_ids(source))
     order = rng.permutation(len(ids))
-    content = {f"layer_{i}": read_layer(source, i)[order] for i in layers}
+    content = {f"layer_{i}": Activations(source).read_layer(i)[order] for i in layers}
     np.savez(path, **(content | {"stimulus_id": ids[order]} | changes))
     return imported.Config(models=(str(path),))
 
@@ -55,11 +56,11 @@ def test_the_same_scores_as_extracted(extracted, tmp_path, rng):
     wanted = tiny.make(encode.plan(config, job, {"extract": stores}))
     assert len(wanted) == len(found) == 4
     for one, other in zip(wanted, found, strict=True):
-        name = encode.PARTITION if one.settings.get("partition") else encode.ROWS
+        name = Partition.ROWS if one.kind == Partition.kind else Scores.ROWS
         a, b = rows.read(one.path / name), rows.read(other.path / name)
         own = [*a.columns[a.columns.str.contains("fingerprint|context|pooling|git")], "model"]
-        own += ["control_of"] if name == encode.ROWS else []
-        if name == encode.ROWS and b.num_layers.max():
+        own += ["control_of"] if name == Scores.ROWS else []
+        if name == Scores.ROWS and b.num_layers.max():
             assert (b.layer.unique() == layers).all() and (b.num_layers == 3).all()
         pd.testing.assert_frame_equal(a.drop(columns=own), b.drop(columns=own))
         assert set(b.context) == {"unknown"}
@@ -97,7 +98,7 @@ def test_npy_whose_rows_are_stated(extracted, tmp_path, rng, rows_are):
     job, stores = extracted
     ids = np.array(store.stimulus_ids(stores[0]))
     order = np.arange(len(ids)) if rows_are == "stimuli" else rng.permutation(len(ids))
-    values = read_layer(stores[0], 2)[order]
+    values = Activations(stores[0]).read_layer(2)[order]
     np.save(tmp_path / "net.npy", values)
     table = tmp_path / "rows.csv"
     pd.DataFrame({"stimulus_id": ids[order], "text": "x"}).to_csv(table, index=False)
@@ -109,10 +110,10 @@ def test_npy_whose_rows_are_stated(extracted, tmp_path, rng, rows_are):
         pooling="last",
     )
     (found,) = tiny.make(plan(job, config))
-    np.testing.assert_array_equal(read_layer(found, 2), values)
+    np.testing.assert_array_equal(Activations(found).read_layer(2), values)
     assert store.stimulus_ids(found) == ids[order].tolist()
     with pytest.raises(ValueError):
-        read_layer(found, 0)
+        Activations(found).read_layer(0)
     attributes = store.open_artefact(found).attributes
     assert attributes.layer_names == ["layer 2"]
     assert attributes.reading == {"context": "window:10", "pooling": "last"}
@@ -127,7 +128,7 @@ def test_another_file_or_other_ids_are_another_artefact(extracted, tmp_path, rng
     (other,) = plan(job, given(path, stores[0], rng))  # another order of rows
     assert first.artefact.fingerprint != other.artefact.fingerprint
     ids = job.dataset.stimuli.stimulus_id
-    np.save(tmp_path / "net.npy", read_layer(stores[0], 1))
+    np.save(tmp_path / "net.npy", Activations(stores[0]).read_layer(1))
     prints = []
     for order in (ids, ids[::-1]):
         pd.DataFrame({"stimulus_id": order}).to_csv(tmp_path / "rows.csv", index=False)
@@ -141,18 +142,18 @@ def test_another_file_or_other_ids_are_another_artefact(extracted, tmp_path, rng
 def test_half_precision_stays(extracted, tmp_path, rng):
     job, stores = extracted
     for dtype, kept in (("float16", "float16"), ("float64", "float32")):
-        values = read_layer(stores[0], 1).astype(dtype)
+        values = Activations(stores[0]).read_layer(1).astype(dtype)
         np.savez(tmp_path / "net.npz", stimulus_id=store.stimulus_ids(stores[0]), layer_1=values)
         (found,) = tiny.make(plan(job, imported.Config(models=(str(tmp_path / "net.npz"),))))
         assert store.open_artefact(found).dtype == kept
-        np.testing.assert_array_equal(read_layer(found, 1), values.astype(kept))
+        np.testing.assert_array_equal(Activations(found).read_layer(1), values.astype(kept))
 
 
 def test_ids_that_are_not_the_stimuli(extracted, tmp_path, rng):
     job, stores = extracted
     path = tmp_path / "net.npz"
     ids = store.stimulus_ids(stores[0])
-    values = read_layer(stores[0], 1)
+    values = Activations(stores[0]).read_layer(1)
     np.savez(path, stimulus_id=ids[1:], layer_1=values[1:])
     with refused(path, "every stimulus must have a row, found none", repr(ids[0]), "(1 such)"):
         plan(job, imported.Config(models=(str(path),)))
@@ -165,7 +166,7 @@ def test_values_are_checked(extracted, tmp_path):
     job, stores = extracted
     path = tmp_path / "net.npz"
     ids = store.stimulus_ids(stores[0])
-    values = read_layer(stores[0], 1).astype(np.float64)
+    values = Activations(stores[0]).read_layer(1).astype(np.float64)
     for bad, message in ((np.nan, "must be finite, found nan"), (1e300, "must fit float32")):
         values[3, 2] = bad
         np.savez(path, stimulus_id=ids, layer_1=values)
@@ -179,7 +180,7 @@ def test_values_are_checked(extracted, tmp_path):
 def test_rows_that_are_not_known(extracted, tmp_path, rng):
     job, stores = extracted
     path = tmp_path / "net.npy"
-    np.save(path, read_layer(stores[0], 1))
+    np.save(path, Activations(stores[0]).read_layer(1))
     config = imported.Config(models=(str(path),))
     for given_rows in ("", "nowhere.csv"):
         with refused("imported.rows must say what the rows of", path, repr(given_rows)):
@@ -188,7 +189,7 @@ def test_rows_that_are_not_known(extracted, tmp_path, rng):
     table.write_text("id\na\n")
     with refused(table, "must have column 'stimulus_id'"):
         plan(job, dataclasses.replace(config, rows=str(table)))
-    np.save(path, read_layer(stores[0], 1)[1:])
+    np.save(path, Activations(stores[0]).read_layer(1)[1:])
     with refused(path, "a row for each stimulus_id (60), found shape (59, "):
         plan(job, dataclasses.replace(config, rows="stimuli"))
 
@@ -299,7 +300,7 @@ def test_one_subject_alone(make_job, tmp_path, rng):
     assert "predicts B best: r " in page or "predicts A best: r " in page
     assert "outer folds of whole passages, drawn with seed 3" in page
     table = pd.read_csv(made.path / "beyond.csv")
-    found = rows.read(upstream["encode"][-1].path / encode.PARTITION)
+    found = rows.read(upstream["encode"][-1].path / Partition.ROWS)
     np.testing.assert_allclose(table.subjects_joint, found.r2_joint)
     np.testing.assert_allclose(table.subjects_shared, found.shared)
     np.testing.assert_allclose(table.subjects_omega, found.omega)
@@ -322,7 +323,7 @@ def test_from_the_command_line(extracted, sentences, tmp_path, rng):
     own = table[table.control_of == ""]
     assert set(own.model) == {"net"} and set(own.layer) == set(LAYERS)
     assert "untrained" not in set(table.model) and "length" in set(table.model)
-    spoiled = read_layer(stores[0], 1)
+    spoiled = Activations(stores[0]).read_layer(1)
     spoiled[0, 0] = np.inf
     np.savez(path, stimulus_id=store.stimulus_ids(stores[0]), layer_1=spoiled)
     result = call(tmp_path / "cli", f"{sentences},{path}")

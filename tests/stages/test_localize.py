@@ -10,6 +10,7 @@ from scipy import stats
 from jaxalign.data import localizer
 from jaxalign.io import store
 from jaxalign.stages import extract, localize
+from jaxalign.stages.artefacts import Masks
 
 CONFIG = localize.Config(percent=10.0)
 BERT = tiny.bert(pooling="last", untrained_seed=-1)
@@ -34,7 +35,7 @@ def run(job, config=CONFIG, extraction=BERT):
 
 
 def load(artefact):
-    with np.load(artefact.path / localize.UNITS) as file:
+    with np.load(artefact.path / Masks.UNITS) as file:
         return dict(file)
 
 

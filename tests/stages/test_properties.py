@@ -13,6 +13,7 @@ from refusals import refused
 from jaxalign.io import rows as rows_lib
 from jaxalign.models.table import MODELS
 from jaxalign.stages import Job, behavior, extract, next_word, properties
+from jaxalign.stages.artefacts import Properties
 
 HARNESS = tiny.GOLDEN / "harness"
 
@@ -31,8 +32,8 @@ def plan(job, *sources, upstream=None, rename=()):
 def make(job, *sources, **options):
     """Return the wide table by pandas, and the rows."""
     (artefact,) = tiny.make([plan(job, *sources, **options)])
-    table = pd.read_csv(artefact.path / properties.TABLE, index_col="model")
-    return table, rows_lib.read(artefact.path / properties.ROWS)
+    table = pd.read_csv(artefact.path / Properties.TABLE, index_col="model")
+    return table, rows_lib.read(artefact.path / Properties.ROWS)
 
 
 def write(folder, text, name="models.csv"):

@@ -11,6 +11,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import store
 from jaxalign.stages import encode, extract, simulate_responses
+from jaxalign.stages.artefacts import PlantedResponses, Scores
 
 CONFIG = simulate_responses.Config(model="bert", layer=2, num_subjects=3, num_targets=5)
 ENCODE = encode.Config(alphas=(1.0, 10.0, 100.0), num_folds=4, groups="passage", controls=())
@@ -20,7 +21,7 @@ def test_responses_are_made_of_the_layer_asked_for(make_job, sentences):
     job = make_job(sentences)
     stores = tiny.make(extract.plan(tiny.bert(untrained_seed=-1), job, {}))
     (planted,) = tiny.make(simulate_responses.plan(CONFIG, job, {"extract": stores}))
-    found = Responses.load(planted.path / simulate_responses.RESPONSES)
+    found = Responses.load(planted.path / PlantedResponses.RESPONSES)
     features = store.open_artefact(stores[0]).read_layer(2).astype(np.float64)
     values, signal = toy.plant(
         features, num_subjects=3, num_targets=5, noise_sd=1.2, rng=np.random.default_rng(0)
@@ -39,7 +40,7 @@ def test_encode_scores_what_was_planted(make_job, sentences):
     planted = tiny.make(simulate_responses.plan(config, job, {"extract": stores}))
     upstream = {"extract": stores, "simulate": planted}
     encoded = tiny.make(encode.plan(ENCODE, job, upstream))
-    rows = pd.concat([rows_lib.read(x.path / encode.ROWS) for x in encoded])
+    rows = pd.concat([rows_lib.read(x.path / Scores.ROWS) for x in encoded])
     subjects = rows[rows.subject != "group"]
     np.testing.assert_allclose(subjects.signal_ceiling, 1 / np.sqrt(1.01), atol=0.01)
     assert subjects.groupby("layer").score.mean().idxmax() == 2

@@ -165,6 +165,11 @@ def protocol(config: Config) -> Protocol:
     )
 
 
+def tables(config: Config, names: Sequence[str]) -> dict[str, pathlib.Path]:
+    """Return the files that some controls read, by control."""
+    return {x: pathlib.Path(path) for x, (_, path) in files(config).items() if x in names}
+
+
 def options(config: Config, names: Sequence[str]) -> dict:
     """Return the settings that only some controls have, of those that are named."""
     found: dict[str, object] = {"shift": config.shift if "shifted" in names else 0}

@@ -12,58 +12,96 @@ from jaxalign.core.scores import scoring
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.data import controls, samples
 from jaxalign.data.datasets import Dataset
-from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
-from jaxalign.io import run_dir, store
+from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.results import targets
-from jaxalign.stages import Job, layer_numbers, read_layer
+from jaxalign.stages import Job, artefacts
+from jaxalign.stages.artefacts import Activations, Placement
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode.config import Config
 
-PLANTED = "responses.npz"  # as the simulate stage names it
-
-
-class FeatureSet(NamedTuple):
-    """What is scored: a network, or a control."""
-
-    model: str  # of a control: its kind
-    control_of: str
-    source: Artefact  # the network's store, whose context and pooling the rows name
-
-    @property
-    def num_layers(self) -> int:
-        """Blocks of the network; 0 for features without layers, or of the embedding alone."""
-        has_layers = self.model not in controls.WITHOUT_LAYERS
-        return self.source.settings["num_layers"] if has_layers else 0
-
-    def num_units(self, config: Config, protocol: Protocol) -> int:
-        """Return how many features of a layer enter, before delays; 0 of a control of stimuli."""
-        if self.model in controls.STIMULUS_CONTROLS:
-            return 0
-        return protocol.scaling.pca or config.units or self.source.settings["width"]
-
-    def layers(self, config: Config) -> Sequence[int]:
-        """Return the layers that are scored."""
-        return (config.layers or layer_numbers(self.source)) if self.num_layers else (0,)
-
 
 class Prepared(NamedTuple):
-    """What all feature sets of a data set are scored on."""
+    """What all features of a data set are scored on, and how."""
 
+    config: Config
+    job: Job
     protocol: Protocol
-    stimuli: Stimuli
     responses: Responses
     left_out: list[str]  # subjects
     folds: tuple[folds_lib.Fold, ...]
     goals: targets.Targets
     Y: Float[np.ndarray, "n v"]  # the targets as the protocol takes them
+    lexicon: controls.Lexicon  # of those controls that look up words
+
+    @property
+    def onto(self) -> Placement:
+        """Where features of stimuli go."""
+        lead = max(self.config.delays)
+        return Placement(self.job.dataset.stimuli, self.responses, self.config.downsample, lead)
 
 
-def prepare(config: Config, job: Job, artefact: Artefact) -> Prepared:
-    """Read responses, and make folds and targets of them."""
-    stimuli = job.dataset.stimuli
-    responses, left_out = targets.select(_responses(job, artefact), config.rois)
+class Features(NamedTuple):
+    """What is scored: a network, or a control."""
+
+    model: str  # of a control: its kind
+    control_of: str
+    source: Activations  # the network's store, whose context and pooling the rows name
+
+    @property
+    def num_layers(self) -> int:
+        """Blocks of the network; 0 for features without layers, or of the embedding alone."""
+        return 0 if self.model in controls.WITHOUT_LAYERS else self.source.num_layers
+
+    def num_units(self, config: Config, protocol: Protocol) -> int:
+        """Return how many features of a layer enter, before delays; 0 of a control of stimuli."""
+        if self.model in controls.STIMULUS_CONTROLS:
+            return 0
+        return protocol.scaling.pca or config.units or self.source.width
+
+    def layers(self, config: Config) -> Sequence[int]:
+        """Return the layers that are scored."""
+        return (config.layers or self.source.layers) if self.num_layers else (0,)
+
+    def samples(self, layer: int, data: Prepared) -> samples.Samples:
+        """Read or compute the features of one layer, on the samples of the responses."""
+        config, name, onto = data.config, self.model, data.onto
+        if name in controls.STIMULUS_CONTROLS:
+            return samples.of_control(
+                name,
+                onto.stimuli,
+                onto.responses,
+                method=onto.downsample,
+                lead=onto.lead,
+                lexicon=data.lexicon,
+                oasm_sigma=config.oasm_sigma,
+            )
+        values, seed = self.source.read_layer(layer), data.job.seed
+        if config.units:
+            drawn = draw_units(self.source.model, layer, values.shape[1], config.units, seed)
+            values = values[:, drawn]
+        found = self.source.samples(values, onto)
+        if name == "shifted":
+            return found._replace(values=features.shift(found.values, found.run, config.shift))
+        if name == "shuffled":
+            blocks = found.run if config.shuffle == "run" else np.zeros(len(found.values))
+            rng = np.random.default_rng(seed)
+            return found._replace(values=features.shuffle(found.values, blocks, rng))
+        return found
+
+
+def prepare(config: Config, job: Job, artefact: Artefact, names: Sequence[str] = ()) -> Prepared:
+    """Read responses, and make folds and targets of them.
+
+    Args:
+      config: settings.
+      job: as every stage has it.
+      artefact: what is made.
+      names: of controls, whose tables of words are read.
+    """
+    responses, left_out = targets.select(artefacts.responses(job, artefact), config.rois)
     protocol = config_lib.protocol(config)
     folds = make_folds(config, protocol, responses, groups(config, responses, job.dataset))
     goals = targets.assemble(
@@ -76,15 +114,9 @@ def prepare(config: Config, job: Job, artefact: Artefact) -> Prepared:
     if protocol.scaling.within_runs == "none":  # the group's mean is of standardised ones always
         recorded = responses.values
         Y = np.c_[recorded, goals.Y[:, recorded.shape[1] :]]
-    return Prepared(protocol, stimuli, responses, left_out, folds, goals, Y)
-
-
-def _responses(job: Job, artefact: Artefact) -> Responses:
-    """Return the planted responses if the artefact is made from some, else the recorded ones."""
-    for source in artefact.inputs:
-        if source.stage == "simulate":
-            return Responses.load(source.path / PLANTED)
-    return job.dataset.responses
+    paths = config_lib.tables(config, names)
+    lexicon = controls.read_lexicon(paths, job.dataset.stimuli)
+    return Prepared(config, job, protocol, responses, left_out, folds, goals, Y, lexicon)
 
 
 def make_folds(
@@ -139,38 +171,6 @@ def groups(config: Config, responses: Responses, dataset: Dataset) -> list[str] 
     if config.protocol or config.groups == "dataset":
         return [dataset.groups[name] for name in responses.stimulus_id]
     return samples.passages(dataset.stimuli, responses) if config.groups == "passage" else None
-
-
-def read_samples(
-    config: Config,
-    job: Job,
-    features_of: FeatureSet,
-    data: Prepared,
-    lexicon: controls.Lexicon,
-    layer: int,
-) -> samples.Samples:
-    """Read or compute features of one layer, and bring them to the responses' samples."""
-    name, stimuli = features_of.model, data.stimuli
-    place = {"method": config.downsample, "lead": max(config.delays)}
-    if name in controls.STIMULUS_CONTROLS:
-        sigma = config.oasm_sigma
-        return samples.of_control(
-            name, stimuli, data.responses, lexicon=lexicon, oasm_sigma=sigma, **place
-        )
-    row = {name: i for i, name in enumerate(store.stimulus_ids(features_of.source))}
-    values = read_layer(features_of.source, layer).astype(np.float64)
-    if config.units:
-        model = features_of.source.settings["model"]
-        values = values[:, draw_units(model, layer, values.shape[1], config.units, job.seed)]
-    values = values[[row[name] for name in stimuli.stimulus_id]]
-    found = samples.from_stimuli(values, stimuli, data.responses, **place)
-    if name == "shifted":
-        return found._replace(values=features.shift(found.values, found.run, config.shift))
-    if name == "shuffled":
-        blocks = found.run if config.shuffle == "run" else np.zeros(len(found.values))
-        rng = np.random.default_rng(job.seed)
-        return found._replace(values=features.shuffle(found.values, blocks, rng))
-    return found
 
 
 def draw_units(model: str, layer: int, width: int, num: int, seed: int) -> Int[np.ndarray, " u"]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from absl import logging
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxalign.core import folds as folds_lib
@@ -15,38 +14,33 @@ from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import banded, cv, partition
 from jaxalign.core.solver.method import Execution
 from jaxalign.data import controls, samples
-from jaxalign.data.schema import GROUP, Stimuli
+from jaxalign.data.schema import GROUP
 from jaxalign.errors import InputError
 from jaxalign.io import arrays
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
 from jaxalign.results import finished, scores
 from jaxalign.results import partition as partition_rows
-from jaxalign.stages import Job
+from jaxalign.stages import Job, artefacts
+from jaxalign.stages.artefacts import Partition, ProtocolCeiling, Scores
 from jaxalign.stages.encode import config as config_lib
-from jaxalign.stages.encode import inputs, reference
+from jaxalign.stages.encode import inputs
 from jaxalign.stages.encode.config import Config
-from jaxalign.stages.encode.inputs import FeatureSet, Prepared
+from jaxalign.stages.encode.inputs import Features, Prepared
 
-ROWS = "rows.parquet"
-PARTITION = "partition.parquet"
-ALIGNMENT = "alignment.npz"  # under a protocol by name, its one score: an `AlignmentScore`
-TARGETS = "targets.parquet"  # only where targets have coordinates
 EDGE = 0.25  # share of choices at an end of the grid that is worth a warning; noise goes there too
 
 
-def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact) -> dict:
+def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> dict:
     """Score layer by layer; a layer that an interrupted run has scored is not scored again."""
     start = time.monotonic()
-    data = inputs.prepare(config, job, artefact)
-    lexicon, unknown = _lexicon(config, (features_of.model,), data.stimuli, artefact)
-    scored = _score_layers(config, job, features_of, data, lexicon, artefact, "layer")
-    shared = common(job, data, artefact) | {
-        "model": features_of.model,
-        "control_of": features_of.control_of,
-        "num_layers": features_of.num_layers,
-        "instruction": features_of.source.settings.get("prompt", ""),  # imported ones name none
-        "num_units": features_of.num_units(config, data.protocol),
+    data = inputs.prepare(config, job, artefact, (features.model,))
+    unknown = _unknown_words(data, artefact)
+    scored = _score_layers(features, data, artefact, "layer")
+    shared = common(data, features, artefact) | {
+        "num_layers": features.num_layers,
+        "instruction": features.source.reading["instruction"],
+        "num_units": features.num_units(config, data.protocol),
         "protocol": data.protocol.name,
         "metric": data.protocol.metric,
     }
@@ -55,17 +49,15 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
         for layer, result in scored.items()
         for row in scores.by_subject_and_roi(result, data.goals, data.protocol)
     ]
-    finished.write(artefact.path / ROWS, rows, shared)
-    if data.responses.space and not features_of.control_of:
+    finished.write(artefact.path / Scores.ROWS, rows, shared)
+    if data.responses.space and not features.control_of:
         found = scores.by_target(scored, data.responses, data.protocol)
-        finished.write(artefact.path / TARGETS, found, shared, rows_lib.TARGETS)
+        finished.write(artefact.path / Scores.TARGETS, found, shared, rows_lib.TARGETS)
     _warn_of_edges(scored, data, artefact)
     undefined = sum(row["num_nan"] for row in rows)
     if undefined:
         logging.warning("encode %s: %d fold scores are undefined", artefact.name, undefined)
-    alignment = None
-    if config.protocol:
-        alignment = _alignment(config, job, features_of, data, lexicon, scored, artefact)
+    alignment = _alignment(features, data, scored, artefact) if config.protocol else None
     return {
         "left_out": data.left_out,
         "num_nan": undefined,
@@ -75,35 +67,29 @@ def encode(config: Config, job: Job, features_of: FeatureSet, artefact: Artefact
     }
 
 
-def common(job: Job, data: Prepared, artefact: Artefact) -> dict:
+def common(data: Prepared, features: Features, artefact: Artefact) -> dict:
     """Return the columns that are the same in all rows of an artefact."""
-    settings = artefact.inputs[0].settings
     return {
-        "dataset": job.dataset.name,
+        "dataset": data.job.dataset.name,
+        "model": features.model,
+        "control_of": features.control_of,
         "folds_hash": folds_lib.folds_hash(data.folds),
-        "context": settings["context"],
-        "pooling": settings["pooling"],
+        "context": features.source.reading["context"],
+        "pooling": features.source.reading["pooling"],
         "num_samples": len(data.responses.run),
     } | finished.provenance(artefact.fingerprint, "jax", "jaxlib", "numpy")
 
 
 def _score_layers(
-    config: Config,
-    job: Job,
-    features_of: FeatureSet,
-    data: Prepared,
-    lexicon: controls.Lexicon,
-    artefact: Artefact,
-    name: str,
+    features: Features, data: Prepared, artefact: Artefact, name: str
 ) -> dict[int, cv.Nested]:
     """Score every layer, and keep each in a file of its own."""
     scored = {}
-    for layer in _progress(features_of.layers(config), artefact):
+    for layer in _progress(features.layers(data.config), artefact):
         path = _layer_path(artefact, layer, name)
         result = arrays.read(path, cv.Nested)
         if result is None:
-            sampled = inputs.read_samples(config, job, features_of, data, lexicon, layer)
-            result = _nested(config, features_of, sampled, data, job.mesh)
+            result = _nested(features, layer, data)
             arrays.write(path, result)
         scored[layer] = result
     return scored
@@ -124,41 +110,37 @@ def _warn_of_edges(scored: dict[int, cv.Nested], data: Prepared, artefact: Artef
 
 
 def _alignment(
-    config: Config,
-    job: Job,
-    features_of: FeatureSet,
-    data: Prepared,
-    lexicon: controls.Lexicon,
-    scored: dict[int, cv.Nested],
-    artefact: Artefact,
+    features: Features, data: Prepared, scored: dict[int, cv.Nested], artefact: Artefact
 ) -> dict:
     """Return the one score of a protocol over all subjects, and what belongs to it."""
+    config = data.config
     protocol = data.protocol
     contiguous = float("nan")
     if protocol.is_shuffled:
-        kept = inputs.groups(config, data.responses, job.dataset)
+        kept = inputs.groups(config, data.responses, data.job.dataset)
         if kept is not None and len(set(kept)) < 3:  # which are too few to be blocks
             kept = None
         num_groups = None if kept is None else len(set(kept))
         other = scoring.unshuffled(protocol, num_groups=num_groups)
         folds = inputs.make_folds(config, other, data.responses, kept)
         blocks = data._replace(protocol=other, folds=folds)
-        results = _score_layers(config, job, features_of, blocks, lexicon, artefact, "contiguous")
+        results = _score_layers(features, blocks, artefact, "contiguous")
         contiguous = scores.whole(results, data.goals, other, folds).raw
+    known = [x.read() for x in artefacts.among(ProtocolCeiling, artefact.inputs)]
     found = scores.whole(
         scored,
         data.goals,
         protocol,
         data.folds,
-        known_ceiling=reference.read(artefact) or config.protocol_ceiling or np.nan,
+        known_ceiling=known[0] if known else config.protocol_ceiling or np.nan,
         contiguous=contiguous,
     )
-    arrays.write(artefact.path / ALIGNMENT, found)
+    arrays.write(artefact.path / Scores.ALIGNMENT, found)
     if protocol.is_shuffled:
         logging.warning("encode %s: %s", artefact.name, scoring.caution(found))
     return {
-        "model": features_of.model,
-        "control_of": features_of.control_of,
+        "model": features.model,
+        "control_of": features.control_of,
         "layers": sorted(set(found.layers.ravel().tolist())),
     } | {
         name: getattr(found, name)
@@ -170,20 +152,15 @@ def _alignment(
     }
 
 
-def _nested(
-    config: Config,
-    features_of: FeatureSet,
-    sampled: samples.Samples,
-    data: Prepared,
-    mesh: Mesh,
-) -> cv.Nested:
+def _nested(features: Features, layer: int, data: Prepared) -> cv.Nested:
     """Score the features of one layer; all devices divide the targets among them."""
+    config, mesh = data.config, data.job.mesh
     protocol = data.protocol
-    if features_of.model in controls.STIMULUS_CONTROLS:
+    if features.model in controls.STIMULUS_CONTROLS:
         # All columns of `oasm` have one scale; see there.
-        protocol = scoring.without_pca(protocol, scale=features_of.model != "oasm")
+        protocol = scoring.without_pca(protocol, scale=features.model != "oasm")
     return scoring.evaluate(
-        design(config, sampled, protocol),
+        design(config, features.samples(layer, data), protocol),
         data.Y,
         protocol,
         data.folds,
@@ -212,42 +189,41 @@ def design(config: Config, sampled: samples.Samples, protocol: Protocol) -> scor
 def join(
     config: Config,
     job: Job,
-    own: FeatureSet,
-    beside: Sequence[FeatureSet],
+    network: Features,
+    beside: Sequence[Features],
     alone: Artefact,
     artefact: Artefact,
 ) -> dict:
     """Join each layer with all controls; what it explains alone is read from its own scores."""
     start = time.monotonic()
-    data = inputs.prepare(config, job, artefact)
-    lexicon, unknown = _lexicon(config, config.partition, data.stimuli, artefact)
-    bands = [inputs.read_samples(config, job, x, data, lexicon, 0) for x in beside]
+    data = inputs.prepare(config, job, artefact, config.partition)
+    unknown = _unknown_words(data, artefact)
+    bands = [x.samples(0, data) for x in beside]
     outer = [fold.outer for fold in data.folds]
-    shared = common(job, data, artefact)
-    shared |= {"model": own.model, "controls": " + ".join(config.partition)}
+    shared = common(data, network, artefact) | {"controls": " + ".join(config.partition)}
     has_pca = data.protocol.scaling.pca > 0
     r2 = lambda result: partition.r2_out_of_sample(result.r2, data.Y, outer)
 
     def joined(name, bands, pca):
         result = arrays.read(artefact.path / name, banded.Nested)
         if result is None:
-            result = _banded(config, job, bands, pca, data)
+            result = _banded(data, bands, pca)
             arrays.write(artefact.path / name, result)
         return r2(result)
 
     of_controls = joined("controls.npz", bands, False)
     rows = []
-    for layer in _progress(own.layers(config), artefact):
+    for layer in _progress(network.layers(config), artefact):
         path = _layer_path(alone, layer)
         of_model = arrays.read(path, cv.Nested)
         if of_model is None:
             raise InputError(f"{path} must hold scores: delete {alone.path} and run again.")
-        sampled = inputs.read_samples(config, job, own, data, lexicon, layer)
+        sampled = network.samples(layer, data)
         joint = joined(_layer_path(artefact, layer).name, [sampled, *bands], has_pca)
         found = np.stack([r2(of_model), of_controls, joint])
         for row in partition_rows.by_subject_and_roi(found, data.goals):
             rows.append({"layer": layer} | row)
-    finished.write(artefact.path / PARTITION, rows, shared, rows_lib.PARTITION)
+    finished.write(artefact.path / Partition.ROWS, rows, shared, rows_lib.PARTITION)
     return {
         "left_out": data.left_out,
         "unknown_words": unknown,
@@ -255,10 +231,9 @@ def join(
     }
 
 
-def _banded(
-    config: Config, job: Job, bands: Sequence[samples.Samples], pca: bool, data: Prepared
-) -> banded.Nested:
+def _banded(data: Prepared, bands: Sequence[samples.Samples], pca: bool) -> banded.Nested:
     """Score feature sets together, each with a penalty of its own; PCA is of the first."""
+    config, job = data.config, data.job
     with_pca, without = data.protocol, scoring.without_pca(data.protocol)
     designs = [
         design(config, own, with_pca if pca and own is bands[0] else without) for own in bands
@@ -280,21 +255,16 @@ def _banded(
     return banded.Nested(*map(np.concatenate, found))
 
 
-def _lexicon(
-    config: Config, names: Sequence[str], stimuli: Stimuli, artefact: Artefact
-) -> tuple[controls.Lexicon, dict[str, int]]:
-    """Read the tables that some controls need, and count the words that they do not list."""
-    paths = {
-        name: pathlib.Path(x) for name, (_, x) in config_lib.files(config).items() if name in names
-    }
-    lexicon = controls.read_lexicon(paths, stimuli)
-    unknown = {}
-    for control, path in paths.items():
-        table = getattr(lexicon, control)
-        unknown[control], clause = controls.report_unknown(table, stimuli)
-        level = logging.WARNING if unknown[control] else logging.INFO
-        logging.log(level, "encode %s: %s in %s", artefact.name, clause, path)
-    return lexicon, unknown
+def _unknown_words(data: Prepared, artefact: Artefact) -> dict[str, int]:
+    """Count the words that the tables of some controls do not list, and say which."""
+    unknown, stimuli = {}, data.job.dataset.stimuli
+    for control, table in data.lexicon._asdict().items():
+        if table is not None:
+            unknown[control], clause = controls.report_unknown(table, stimuli)
+            level = logging.WARNING if unknown[control] else logging.INFO
+            _, path = config_lib.files(data.config)[control]
+            logging.log(level, "encode %s: %s in %s", artefact.name, clause, path)
+    return unknown
 
 
 def _progress(layers: Sequence[int], artefact: Artefact) -> Iterable[int]:

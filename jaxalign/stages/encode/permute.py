@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from jaxalign.core.inference import orders
 from jaxalign.core.scores import scoring
-from jaxalign.data import controls
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import arrays
@@ -18,12 +17,11 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.results import finished, significance
 from jaxalign.results.significance import Nulls
 from jaxalign.stages import Job
+from jaxalign.stages.artefacts import Significance
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode import inputs, make
 from jaxalign.stages.encode.config import Config
-from jaxalign.stages.encode.inputs import FeatureSet
-
-SIGNIFICANCE = "significance.parquet"
+from jaxalign.stages.encode.inputs import Features
 
 
 def check(config: Config, responses: Responses) -> int:
@@ -55,48 +53,44 @@ def draw(config: Config, responses: Responses, *, seed: int) -> Int[np.ndarray, 
     return orders.shift_orders(run, shifts)
 
 
-def test(config: Config, job: Job, own: FeatureSet, artefact: Artefact) -> dict:
+def test(config: Config, job: Job, network: Features, artefact: Artefact) -> dict:
     """Test layer by layer; a layer that an interrupted run has tested is not tested again."""
     start = time.monotonic()
     data = inputs.prepare(config, job, artefact)
     drawn = draw(config, data.responses, seed=job.seed)
     nulls = {}
-    for layer in own.layers(config):
+    for layer in network.layers(config):
         path = artefact.path / f"nulls_{layer:03d}.npz"
         found = arrays.read(path, Nulls)
         if found is None:
-            found = _nulls(config, job, own, data, drawn, artefact, layer)
+            found = _nulls(network, layer, data, drawn, artefact)
             arrays.write(path, found)
         nulls[layer] = found
-    common = make.common(job, data, artefact) | {
-        "model": own.model,
-        "control_of": own.control_of,
+    common = make.common(data, network, artefact) | {
         "protocol": data.protocol.name,
         "orders": config.orders,
         "num_orders": len(drawn),
     }
     rows = significance.by_subject_and_roi(nulls, data.goals)
-    finished.write(artefact.path / SIGNIFICANCE, rows, common, rows_lib.SIGNIFICANCE)
+    finished.write(artefact.path / Significance.ROWS, rows, common, rows_lib.SIGNIFICANCE)
     return {"left_out": data.left_out, "seconds": round(time.monotonic() - start, 3)}
 
 
 def _nulls(
-    config: Config,
-    job: Job,
-    own: FeatureSet,
+    network: Features,
+    layer: int,
     data: inputs.Prepared,
     drawn: Int[np.ndarray, "q n"],
     artefact: Artefact,
-    layer: int,
 ) -> Nulls:
-    sampled = inputs.read_samples(config, job, own, data, controls.Lexicon(), layer)
+    config, job = data.config, data.job
 
     def progress(tiles: Sequence):
         what = f"encode {artefact.name}, layer {layer}"
         return tqdm(tiles, desc=what, unit=" tiles", mininterval=1.0)
 
     parts = scoring.permuted(
-        make.design(config, sampled, data.protocol),
+        make.design(config, network.samples(layer, data), data.protocol),
         data.Y,
         data.protocol,
         data.folds,

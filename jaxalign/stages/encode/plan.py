@@ -15,20 +15,18 @@ from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io.run_dir import Artefact
 from jaxalign.results import targets
-from jaxalign.stages import (
-    Job,
-    Step,
-    Upstream,
-    check_layers,
-    given,
-    networks,
-    static,
-    untrained,
+from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages.artefacts import (
+    Activations,
+    Partition,
+    PlantedResponses,
+    Scores,
+    Significance,
 )
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode import inputs, make, permute, reference
 from jaxalign.stages.encode.config import Config
-from jaxalign.stages.encode.inputs import FeatureSet
+from jaxalign.stages.encode.inputs import Features
 
 VERSION = 12
 
@@ -39,8 +37,10 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     Raises:
       InputError: if responses are missing or malformed, or a layer, ROI or control is not there.
     """
-    stores = networks(upstream)
-    simulated = upstream.get("simulate", ())
+    stores = artefacts.networks(upstream)
+    simulated = [
+        x.artefact for x in artefacts.among(PlantedResponses, upstream.get("simulate", ()))
+    ]
     if simulated:
         if config.rois:
             raise InputError(f"encode.rois must be () for simulated responses, got {config.rois}.")
@@ -73,7 +73,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     for name, source in stores.items():
         _check_network(config, name, source, shortest)
         set_of = functools.partial(_feature_set, upstream, source)
-        own = FeatureSet(name, "", source)
+        own = Features(name, "", source)
         first = len(steps)
         beside = tuple(set_of("partition", x) for x in config.partition)
         alone = (own, *(set_of("controls", x) for x in config.controls))
@@ -83,11 +83,12 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             artefact = Artefact(
                 workdir=job.workdir,
                 stage="encode",
+                kind=Scores.kind,
                 name=name + (f" {features_of.model}" if features_of.control_of else ""),
                 settings=shared
                 | {"model": features_of.model, "control_of": features_of.control_of}
                 | config_lib.options(config, (features_of.model,)),
-                inputs=(features_of.source, *simulated, *ceilings),
+                inputs=(features_of.source.artefact, *simulated, *ceilings),
                 cost=_cost(config, features_of, len(planned.run), len(folds)),
             )
             run = functools.partial(make.encode, config, job, features_of)
@@ -102,14 +103,15 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
 def _joined(
     config: Config,
     job: Job,
-    own: FeatureSet,
-    beside: Sequence[FeatureSet],
+    own: Features,
+    beside: Sequence[Features],
     alone: Step,
 ) -> Step:
     """Plan a network with all controls of the partition; `alone` is the step of its own scores."""
     artefact = Artefact(
         workdir=job.workdir,
         stage="encode",
+        kind=Partition.kind,
         name=f"{own.model} with {' + '.join(config.partition)}",
         settings=dict(alone.artefact.settings)
         | config_lib.options(config, config.partition)
@@ -118,14 +120,14 @@ def _joined(
             "partition_draws": config.partition_draws,
             "partition_rounds": config.partition_rounds,
         },
-        inputs=(*alone.artefact.inputs, alone.artefact, *(x.source for x in beside)),
+        inputs=(*alone.artefact.inputs, alone.artefact, *(x.source.artefact for x in beside)),
         cost=f"{alone.artefact.cost}, for each weight of the bands",
     )
     run = functools.partial(make.join, config, job, own, beside, alone.artefact)
     return Step(artefact=artefact, make=run)
 
 
-def _permuted(config: Config, job: Job, own: FeatureSet, alone: Step, num_orders: int) -> Step:
+def _permuted(config: Config, job: Job, own: Features, alone: Step, num_orders: int) -> Step:
     """Plan the tests of a network; `alone` is the step of its own scores."""
     options = {"permutations": num_orders, "orders": config.orders}
     if config.orders == "block":
@@ -133,6 +135,7 @@ def _permuted(config: Config, job: Job, own: FeatureSet, alone: Step, num_orders
     artefact = Artefact(
         workdir=job.workdir,
         stage="encode",
+        kind=Significance.kind,
         name=f"{own.model} permuted",
         settings=dict(alone.artefact.settings) | options,
         inputs=alone.artefact.inputs,
@@ -142,23 +145,23 @@ def _permuted(config: Config, job: Job, own: FeatureSet, alone: Step, num_orders
     return Step(artefact=artefact, make=run)
 
 
-def _feature_set(upstream: Upstream, source: Artefact, where: str, control: str) -> FeatureSet:
+def _feature_set(upstream: Upstream, source: Activations, where: str, control: str) -> Features:
     """Return what a control beside the network of `source` is made of."""
-    name = source.settings["model"]
+    name = source.model
     stores, needed = {name: source}, ""
     needs_network = (*controls.UNTRAINED_CONTROLS, "static_embedding")
-    if control in needs_network and name in given(upstream):
+    if control in needs_network and name in artefacts.imported(upstream):
         raise InputError(
             f"encode.{where} must not have {control!r}, which needs the network itself: of {name} "
             "there are only activations that were imported."
         )
     if control in controls.UNTRAINED_CONTROLS:
-        stores, needed = untrained(upstream), "untrained_seed must be >= 0"
+        stores, needed = artefacts.untrained(upstream), "untrained_seed must be >= 0"
     elif control == "static_embedding":
-        stores, needed = static(upstream), "static_embedding must be True"
+        stores, needed = artefacts.static(upstream), "static_embedding must be True"
     if name not in stores:
         raise InputError(f"encode.{where} has {control!r}, so extract.{needed}.")
-    return FeatureSet(control, name, stores[name])
+    return Features(control, name, stores[name])
 
 
 def _settings(config: Config, job: Job, simulated: bool) -> dict:
@@ -174,20 +177,20 @@ def _settings(config: Config, job: Job, simulated: bool) -> dict:
     return settings
 
 
-def _check_network(config: Config, name: str, source: Artefact, shortest: int) -> None:
+def _check_network(config: Config, name: str, source: Activations, shortest: int) -> None:
     """Refuse settings that do not fit a network."""
-    width = source.settings["width"]
+    width = source.width
     if config.pca > min(width, shortest - 1):
         raise InputError(
             f"encode.pca must be at most {min(width, shortest - 1)} for {name} ({width} units, "
             f"{shortest} training samples), got {config.pca}."
         )
-    check_layers("encode", config.layers, source)
+    source.check_layers("encode", config.layers)
 
 
-def _check_units(config: Config, features_of: FeatureSet) -> None:
+def _check_units(config: Config, features_of: Features) -> None:
     """Refuse to draw more units than there are."""
-    width = features_of.source.settings["width"]
+    width = features_of.source.width
     if features_of.model not in controls.STIMULUS_CONTROLS and config.units > width:
         of = f"{features_of.model} of " if features_of.control_of else ""
         name = features_of.control_of or features_of.model
@@ -248,7 +251,7 @@ def _checked_folds(
         raise InputError(f"encode: {error}") from error
 
 
-def _cost(config: Config, features_of: FeatureSet, n: int, k: int) -> str:
+def _cost(config: Config, features_of: Features, n: int, k: int) -> str:
     layers = len(features_of.layers(config))
     units = features_of.num_units(config, config_lib.protocol(config))
     if features_of.model in controls.STIMULUS_CONTROLS:

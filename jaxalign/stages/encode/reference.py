@@ -7,17 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxalign.core.ceilings import of_protocol
-from jaxalign.core.scores.alignment import Reference
 from jaxalign.data.schema import GROUP, Responses
 from jaxalign.errors import InputError
 from jaxalign.io import arrays
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Step
+from jaxalign.stages.artefacts import ProtocolCeiling
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode import inputs
 from jaxalign.stages.encode.config import Config
-
-FILE = "ceiling.npz"
 
 
 def plan(
@@ -54,6 +52,7 @@ def plan(
     artefact = Artefact(
         workdir=job.workdir,
         stage="encode",
+        kind=ProtocolCeiling.kind,
         name=f"ceiling of {config.protocol}",
         settings={name: settings[name] for name in names}
         | {"ceiling": kind, "max_subsets": config.max_subsets},
@@ -66,17 +65,6 @@ def plan(
         ),
     )
     return [Step(artefact=artefact, make=functools.partial(_make, config, job))]
-
-
-def read(artefact: Artefact) -> Reference | None:
-    """Return the ceiling among an artefact's inputs; None if there is none."""
-    for source in artefact.inputs:
-        if source.settings.get("ceiling"):
-            found = arrays.read(source.path / FILE, Reference)
-            if found is None:
-                raise InputError(f"{source.path / FILE} must hold a ceiling: delete {source.path}.")
-            return Reference(*(float(x) for x in found[:3]), found.per_target)
-    return None
 
 
 def _make(config: Config, job: Job, artefact: Artefact) -> dict:
@@ -100,5 +88,5 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
             max_subsets=config.max_subsets,
             mesh=job.mesh if job.mesh.size > 1 else None,
         )
-    arrays.write(artefact.path / FILE, found)
+    arrays.write(artefact.path / ProtocolCeiling.CEILING, found)
     return {"left_out": data.left_out, "seconds": round(time.monotonic() - start, 3)}

@@ -10,6 +10,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
+from jaxalign.stages.artefacts import Activations
 from jaxalign.stages.extract import forward
 from jaxalign.stages.extract import reading as reading_lib
 from jaxalign.stages.extract.config import READING, Config
@@ -78,7 +79,7 @@ def embed(config, model, reading: Reading, stimulus_ids, artefact) -> dict:
 
 def _open(config: Config, model: zoo.Model, artefact: Artefact) -> store.Store:
     settings = artefact.settings
-    static = settings.get("static", False)
+    static = artefact.kind == Activations.STATIC
     return store.create(
         artefact.path / store.ARRAY,
         shape=(settings["num_layers"] + 1, settings["num_stimuli"], settings["width"]),

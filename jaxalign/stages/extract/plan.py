@@ -12,6 +12,7 @@ from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
 from jaxalign.stages import Job, Step, Upstream
+from jaxalign.stages.artefacts import Activations
 from jaxalign.stages.extract import make
 from jaxalign.stages.extract import reading as reading_lib
 from jaxalign.stages.extract.config import READING, Config
@@ -44,6 +45,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             artefact = Artefact(
                 workdir=job.workdir,
                 stage="extract",
+                kind=Activations.TRAINED if seed < 0 else Activations.UNTRAINED,
                 name=model.name + ("" if seed < 0 else " untrained"),
                 settings=_settings(config, job, model, seed),
                 cost=_cost(config, model, reading.passes),
@@ -64,10 +66,10 @@ def _static_step(config: Config, job: Job, model: zoo.Model, reading: Reading) -
     artefact = Artefact(
         workdir=job.workdir,
         stage="extract",
+        kind=Activations.STATIC,
         name=f"{model.name} static",
         settings=_settings(config, job, model, -1)
         | {
-            "static": True,
             "num_layers": 0,
             "width": model.word_embedding_shape[1],
             "pooling": "mean",
