@@ -10,6 +10,7 @@ from jaxalign.data.synthetic import planted_instructions as data
 from jaxalign.io import rows as rows_lib
 from jaxalign.reporting.findings import instructions as report
 from jaxalign.stages import Job, simulate_instructions
+from jaxalign.stages.artefacts import SimulatedInstructions
 
 PLANTED = {"early": "IU1", "bodies": "IC", "noise": ""}
 SMALL = simulate_instructions.Config(
@@ -64,7 +65,7 @@ def simulated():
 def test_planted_winners_are_found(made):
     """In every ROI, in every subject and in nearly every voxel."""
     texts = simulate_instructions._texts()
-    rows = rows_lib.read(made.path / simulate_instructions.ROWS)
+    rows = rows_lib.read(made.path / SimulatedInstructions.ROWS)
     assert set(rows.instruction) == set(texts.values()) and len(texts) == 10
     assert (rows.num_units == 10).all()
     won = report.winners(rows).set_index("roi")
@@ -78,7 +79,7 @@ def test_planted_winners_are_found(made):
 
 
 def test_rows_are_means_of_voxels(made):
-    rows = rows_lib.read(made.path / simulate_instructions.ROWS)
+    rows = rows_lib.read(made.path / SimulatedInstructions.ROWS)
     targets = rows_lib.read_table(made.path / simulate_instructions.TARGETS)
     keys = ["subject", "roi", "instruction"]
     expected = targets.groupby(keys).score.mean()
@@ -189,7 +190,7 @@ def test_noise_has_no_winner_beyond_chance(mesh, tmp_path):
     (step,) = simulate_instructions.plan(config, job, {})
     step.artefact.start()
     step.make(step.artefact)
-    rows = rows_lib.read(step.artefact.path / simulate_instructions.ROWS)
+    rows = rows_lib.read(step.artefact.path / SimulatedInstructions.ROWS)
     targets = rows_lib.read_table(step.artefact.path / simulate_instructions.TARGETS)
     share = report.shares(targets)
     won = share[share.outcome == report.WINNER].groupby("instruction").num_targets.sum()
