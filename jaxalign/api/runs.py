@@ -17,6 +17,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import protocols
+from jaxalign.stages import artefacts
 from jaxalign.stages.artefacts import Losses, Page, ReadingTimes, Scores
 
 Path = str | os.PathLike[str]

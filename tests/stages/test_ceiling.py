@@ -248,6 +248,7 @@ def test_simulated_listeners_have_their_true_ceilings(make_job, sentences, rng):
     source = Artefact(
         workdir=job.workdir,
         stage="simulate",
+        kind=PlantedResponses.kind,
         name="planted",
         settings={"num_subjects": 5, "num_targets": 8},
     )

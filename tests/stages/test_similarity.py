@@ -229,9 +229,11 @@ def test_settings_that_do_not_fit_are_found_before_anything_runs(
     stores = [x.artefact for x in extract.plan(tiny.bert(untrained_seed=-1), job, {})]
     with refused(*parts):
         similarity.plan(dataclasses.replace(CONFIG, **settings), job, {"extract": stores})
+    planting = simulate_responses.Config(model="bert", layer=2)
+    planted = [x.artefact for x in simulate_responses.plan(planting, job, {"extract": stores})]
     with refused("similarity.rois must be () for simulated responses"):
         similarity.plan(
-            dataclasses.replace(CONFIG, rois=("A",)), job, {"extract": stores, "simulate": stores}
+            dataclasses.replace(CONFIG, rois=("A",)), job, {"extract": stores, "simulate": planted}
         )
 
 
