@@ -19,9 +19,6 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Upstream
 
-# What reads like a page of results, of any stage that has one.
-SUMMARY = "summary.txt"
-
 
 @dataclasses.dataclass(frozen=True)
 class Kind:

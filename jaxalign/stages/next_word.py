@@ -32,7 +32,7 @@ from jaxalign.models import zoo
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import next_word as report
-from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages import Job, Step, Upstream
 from jaxalign.stages.artefacts import Losses, Page
 
 VERSION = 1

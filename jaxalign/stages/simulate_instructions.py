@@ -38,9 +38,10 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import protocols, published
 from jaxalign.reporting import html
 from jaxalign.reporting.findings import instructions as report
+from jaxalign.reporting.page import SUMMARY
 from jaxalign.results import finished, targets
 from jaxalign.results import scores as score_rows
-from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages import Job, Step, Upstream
 from jaxalign.stages.artefacts import SimulatedInstructions
 
 VERSION = 2
@@ -48,7 +49,6 @@ TABLE = "oota2025/instructions"
 DATASET, MODEL = "simulated-instructions", "simulated"
 # Tables of single subjects.
 TARGETS, PARTITION = SimulatedInstructions.TARGETS, SimulatedInstructions.PARTITION
-SUMMARY = artefacts.SUMMARY
 R2, NORMALIZED = "r2_out_of_sample", "normalized_r"
 COLUMNS = ("dataset", "model", "first", "second", "measure", *planted_instructions.PARTITION)
 
