@@ -154,35 +154,35 @@ def _alignment(
 
 def _nested(features: Features, layer: int, data: Prepared) -> cv.Nested:
     """Score the features of one layer; all devices divide the targets among them."""
-    config, mesh = data.config, data.job.mesh
     protocol = data.protocol
     if features.model in controls.STIMULUS_CONTROLS:
         # All columns of `oasm` have one scale; see there.
         protocol = scoring.without_pca(protocol, scale=features.model != "oasm")
     return scoring.evaluate(
-        design(config, features.samples(layer, data), protocol),
+        design(data, features.samples(layer, data), protocol),
         data.Y,
         protocol,
         data.folds,
         # The group's mean has no say in a penalty that all subjects share.
         pool=np.array([subject == GROUP for subject in data.goals.subject], int),
-        execution=execution(config, mesh),
+        execution=execution(data),
     )
 
 
-def execution(config: Config, mesh: Mesh) -> Execution:
+def execution(data: Prepared) -> Execution:
     """Return how the solver is to compute scores."""
-    return Execution(search=config.search, mesh=mesh if mesh.size > 1 else None)
+    mesh = data.job.mesh
+    return Execution(search=data.config.search, mesh=mesh if mesh.size > 1 else None)
 
 
-def design(config: Config, sampled: samples.Samples, protocol: Protocol) -> scoring.Design:
+def design(data: Prepared, sampled: samples.Samples, protocol: Protocol) -> scoring.Design:
     """Return what makes features of samples, delayed; see `scoring.design`."""
     return scoring.design(
         sampled.values,
         protocol,
         run=sampled.run,
         recorded=sampled.recorded,
-        delays=config.delays,
+        delays=data.config.delays,
     )
 
 
@@ -235,9 +235,7 @@ def _banded(data: Prepared, bands: Sequence[samples.Samples], pca: bool) -> band
     """Score feature sets together, each with a penalty of its own; PCA is of the first."""
     config, job = data.config, data.job
     with_pca, without = data.protocol, scoring.without_pca(data.protocol)
-    designs = [
-        design(config, own, with_pca if pca and own is bands[0] else without) for own in bands
-    ]
+    designs = [design(data, own, with_pca if pca and own is bands[0] else without) for own in bands]
 
     method = scoring.method_of(data.protocol)
     budget = banded.Budget(job.seed, config.partition_draws, rounds=config.partition_rounds)
@@ -246,7 +244,7 @@ def _banded(data: Prepared, bands: Sequence[samples.Samples], pca: bool) -> band
         parts = [design(folds[0].outer.train) for design in designs]
         label = np.repeat(np.arange(len(parts)), [x.shape[1] for x in parts])
         features = banded.Features(np.concatenate(parts, axis=1), label)
-        how = execution(config, job.mesh)
+        how = execution(data)
         return banded.nested(features, data.Y, folds, method, budget, execution=how)
 
     # Components are those of each training set.

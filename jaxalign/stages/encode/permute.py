@@ -83,18 +83,16 @@ def _nulls(
     drawn: Int[np.ndarray, "q n"],
     artefact: Artefact,
 ) -> Nulls:
-    config, job = data.config, data.job
-
     def progress(tiles: Sequence):
         what = f"encode {artefact.name}, layer {layer}"
         return tqdm(tiles, desc=what, unit=" tiles", mininterval=1.0)
 
     parts = scoring.permuted(
-        make.design(config, network.samples(layer, data), data.protocol),
+        make.design(data, network.samples(layer, data), data.protocol),
         data.Y,
         data.protocol,
         data.folds,
         drawn,
-        execution=make.execution(config, job.mesh)._replace(progress=progress),
+        execution=make.execution(data)._replace(progress=progress),
     )
     return significance.collect(parts, data.goals)
