@@ -101,22 +101,3 @@ def pearson_r(
     a, b = a / a_peak[None], b / b_peak[None]
     r = (a * b).sum(axis=0) / jnp.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
     return jnp.where(a_varies & b_varies, r, jnp.nan)
-
-
-@jax.jit
-def r2(
-    predicted: Float[Array, "n v"], recorded: Float[Array, "n v"], weight: Float[Array, " n"]
-) -> Float[Array, " v"]:
-    """Coefficient of determination, 1 - SSE/SST, column by column; NaN for a constant response.
-
-    SST is about the mean of the rows given, as in scikit-learn's `r2_score`.
-
-    Args:
-      predicted: predictions.
-      recorded: responses.
-      weight: 1 for the rows that count, 0 for padding.
-    """
-    centred, peak, varies = _centre(recorded, weight)
-    total = ((centred / peak[None]) ** 2).sum(axis=0)
-    error = (((predicted - recorded) / peak[None]) ** 2 * weight[:, None]).sum(axis=0)
-    return jnp.where(varies, 1 - error / total, jnp.nan)

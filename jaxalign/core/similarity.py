@@ -257,30 +257,3 @@ def comparable(values: Float[np.ndarray, " m"], comparison: Comparison) -> Float
     if comparison not in COMPARISONS:
         raise ValueError(f"comparison must be one of {', '.join(COMPARISONS)}, got {comparison!r}.")
     return standard_ranks(values) if comparison == "spearman" else _standard(values)
-
-
-def rsa(
-    X: Float[np.ndarray, "n p"],
-    Y: Float[np.ndarray, "n v"],
-    *,
-    distance: Distance = "pearson",
-    comparison: Comparison = "spearman",
-) -> float:
-    """Representational similarity: the correlation of two sets' dissimilarities of samples.
-
-    Args:
-      X: features.
-      Y: responses to the same samples.
-      distance: of samples; see `rdm`.
-      comparison: of the two matrices; see `comparable`.
-
-    Returns:
-      NaN where either matrix has an undefined entry or does not vary.
-
-    Raises:
-      ValueError: if samples do not match, or an argument is unknown.
-    """
-    if len(X) != len(Y):
-        raise ValueError(f"Y must have one row per sample of X: {len(X)}, got {len(Y)}.")
-    a, b = (comparable(rdm(x, distance), comparison) for x in (X, Y))
-    return float(a @ b) if len(a) else float("nan")

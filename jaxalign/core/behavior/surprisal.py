@@ -8,7 +8,7 @@ time.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jaxalign.core import features, metrics
 from jaxalign.core.inference import resampling
@@ -22,30 +22,6 @@ class Estimate(NamedTuple):
     high: float
     num: int  # observations
     num_groups: int
-
-
-def word_bits(
-    log_probs: Float[np.ndarray, " t"], word: Int[np.ndarray, " t"], num_words: int
-) -> Float[np.ndarray, " m"]:
-    """Sum the surprisal of tokens over the words they belong to.
-
-    Args:
-      log_probs: of each token given all before it, natural logarithms; NaN where undefined.
-      word: of each token, from 0.
-      num_words: how many there are.
-
-    Returns:
-      Bits. NaN for a word with an undefined token, or with none.
-
-    Raises:
-      ValueError: if a log-probability is positive, or a word is not among them.
-    """
-    if (log_probs > 0).any():
-        raise ValueError(f"log_probs must not be positive, got {np.nanmax(log_probs)}.")
-    if len(word) and not 0 <= word.min() <= word.max() < num_words:
-        raise ValueError(f"word must lie in 0..{num_words - 1}, got {word.min()}..{word.max()}.")
-    bits = np.bincount(word, weights=-log_probs / np.log(2), minlength=num_words)
-    return np.where(np.bincount(word, minlength=num_words) > 0, bits, np.nan)
 
 
 def mean_over_participants(

@@ -168,32 +168,6 @@ def half_correlations(
     return total / num_splits
 
 
-def group_reliability(
-    Y: Float[np.ndarray, "s v n"],
-    blocks: Sequence[Int[np.ndarray, " _"]],
-    *,
-    rng: np.random.Generator,
-    num_splits: int = 100,
-) -> Float[np.ndarray, " v"]:
-    """Ceiling of the mean over subjects: root of the Spearman-Brown split-half reliability.
-
-    With r the mean over blocks of `half_correlations`, the reliability of the whole group's mean is
-    2r / (1 + r), and no prediction can be expected to correlate with it above the square root (see
-    `spearman_brown`). A negative ceiling by itself means nothing but that there is none.
-
-    Args:
-      Y: see `half_correlations`.
-      blocks: see `half_correlations`.
-      rng: see `half_correlations`.
-      num_splits: see `half_correlations`.
-
-    Raises:
-      ValueError: with fewer than two subjects.
-    """
-    r = half_correlations(Y, blocks, rng=rng, num_splits=num_splits).mean(axis=0)
-    return spearman_brown(r, root=True)
-
-
 def over_subjects(
     values: Float[np.ndarray, "s *v"],
     left_out: Float[np.ndarray, "s s *v"],

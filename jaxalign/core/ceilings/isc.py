@@ -1,30 +1,12 @@
 """Inter-subject correlation (ISC): how alike the responses of subjects to one stimulus are."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jaxalign.core import metrics
 from jaxalign.core.ceilings import ceiling
 from jaxalign.core.ceilings.ceiling import Ceiling
 from jaxalign.core.inference import resampling
-
-
-def sliding(num_samples: int, width: int, *, step: int = 1) -> list[Int[np.ndarray, " w"]]:
-    """Return the samples of each window; what is left at the end makes no window.
-
-    Args:
-      num_samples: of the recording.
-      width: samples of a window, at least 2.
-      step: samples from the start of one window to that of the next.
-
-    Raises:
-      ValueError: if a window does not fit, or a number is out of its range.
-    """
-    if not 2 <= width <= num_samples:
-        raise ValueError(f"width must lie in 2..{num_samples} samples, got {width}.")
-    if step < 1:
-        raise ValueError(f"step must be >= 1, got {step}.")
-    return [np.arange(a, a + width) for a in range(0, num_samples - width + 1, step)]
 
 
 def leave_one_out(Y: Float[np.ndarray, "s v n"]) -> Float[np.ndarray, "s v"]:
@@ -65,43 +47,6 @@ def pairwise(Y: Float[np.ndarray, "s v n"]) -> Float[np.ndarray, "p v"]:
     z = z.transpose(1, 0, 2)
     first, second = np.triu_indices(len(Y), 1)
     return (z @ z.transpose(0, 2, 1))[:, first, second].T
-
-
-def isc(
-    Y: Float[np.ndarray, "s v n"],
-    *,
-    pairs: bool = False,
-    windows: list[Int[np.ndarray, " w"]] | None = None,
-    confidence: float = 0.95,
-) -> Ceiling:
-    """Average ISC over subjects or pairs of them, with a jackknife interval over subjects.
-
-    See `ceiling.over_subjects` and `over_pairs`, which say how often the interval covers.
-
-    Args:
-      Y: see `leave_one_out`.
-      pairs: correlate pairs of subjects, not each with the mean of the others.
-      windows: samples of each window, from `sliding`; None: the whole time.
-      confidence: coverage of the interval.
-
-    Returns:
-      One ISC per target [v], or per window and target [w v]; NaN ends with fewer than three
-      subjects.
-
-    Raises:
-      ValueError: with fewer than two subjects, NaN, or a number out of its range.
-    """
-    parts = [Y] if windows is None else [Y[:, :, window] for window in windows]
-    found = [_isc(part, pairs, confidence) for part in parts]
-    return found[0] if windows is None else Ceiling(*map(np.stack, zip(*found, strict=True)))
-
-
-def _isc(Y, pairs, confidence):
-    if pairs:
-        return over_pairs(pairwise(Y), len(Y), confidence=confidence)
-    values = leave_one_out(Y)
-    left_out = ceiling.without_each_subject(Y, [np.arange(Y.shape[2])])
-    return ceiling.over_subjects(values, left_out, confidence=confidence)
 
 
 def _check(Y):

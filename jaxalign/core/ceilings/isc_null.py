@@ -37,7 +37,7 @@ def draw(
     runs that are stationary and join end to end, and for samples that are exchangeable; else it is
     approximate, by one seam per run. "phase" gives each frequency of each run a random phase, which
     keeps the power spectrum, and makes of any series a Gaussian one. Compare what is drawn with
-    `isc.isc` by `stats.compare`.
+    the average of `isc.leave_one_out` or `isc.pairwise` by `stats.compare`.
 
     Args:
       Y: responses of subjects who share targets, without NaN; see `isc.leave_one_out`.

@@ -50,8 +50,10 @@ def leave_one_subject_out(
       three subjects.
 
     Raises:
-      ValueError: if a subject has a target twice.
+      ValueError: if there are no targets, or a subject has one twice.
     """
+    if not Y.shape[1]:
+        raise ValueError("Y must have at least one target, got none.")
     standard = features.standardize(Y, np.zeros(len(Y), int) if runs is None else runs)
     blocks = [fold.outer.test for fold in folds]
     found = shared_targets.find(subjects, targets)

@@ -1,16 +1,20 @@
 """How much higher scores of models are than those of the models they were made of."""
 
 import functools
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
+from scipy import stats as scipy_stats
 
-from jaxalign.core.inference import bootstrap, stats
+from jaxalign.core.inference import stats
 from jaxalign.core.inference.association import Association
-from jaxalign.core.inference.resampling import check_confidence
+from jaxalign.core.inference.resampling import check
+from jaxalign.core.metrics import is_constant
 
-# Differences of scores below this are ties; scores themselves are far larger.
+# Scores, and their resampled means, that differ only beyond these decimals are ties.
 _TIE_DECIMALS = 10
 
 
@@ -53,30 +57,32 @@ def percent_gain(
     Raises:
       ValueError: if shapes differ, or `num_resamples` or `confidence` is out of range.
 
-    Source: `bootstrap.interval` and `stats.paired`; Davison and Hinkley (1997), Bootstrap Methods
-    and their Application, section 3.8, for clusters.
+    Source: SciPy's `bootstrap`, and `stats.paired`; Efron (1987), J. Am. Stat. Assoc. 82, for BCa;
+    Davison and Hinkley (1997), Bootstrap Methods and their Application, section 3.8, for clusters.
     """
     if not len(tuned) == len(base) == len(bases):
         raise ValueError(
             f"Pairs must have a score, a base's score and a base: {len(tuned)}, {len(base)} and "
             f"{len(bases)}."
         )
-    check_confidence(confidence)
+    check(confidence, num_resamples)
     positive = np.where(base > 0, base, np.nan)
     percent = 100 * (tuned / positive - 1)
     known = ~np.isnan(percent)
-    own, n = percent[known], int(known.sum())
+    defined, n = percent[known], int(known.sum())
     # Scores are published to few digits: differences that tie must not be told apart by rounding.
     difference = np.round(tuned[known] - base[known], _TIE_DECIMALS)
     test = stats.paired(difference, np.zeros_like(difference), confidence=confidence)
-    mean = float(own.mean()) if n else np.nan
+    mean = float(defined.mean()) if n else np.nan
     names, cluster = np.unique(bases[known], return_inverse=True)
-    draw = functools.partial(bootstrap.interval, num=num_resamples, rng=rng, confidence=confidence)
+    draw = functools.partial(_bootstrap, num=num_resamples, rng=rng, confidence=confidence)
     over_pairs, over_bases = (np.nan, np.nan), (np.nan, np.nan)
     if n > 1:
-        over_pairs = _ends(draw(bootstrap.mean_over(own[:, None]), (n,)))
+        over_pairs = draw(np.mean, defined)
     if len(names) > 1:
-        over_bases = _ends(draw(_mean_of_clusters(own, cluster), (len(names),), kind="percentile"))
+        totals = np.bincount(cluster, weights=defined)
+        mean_of_drawn = lambda total, size, axis: total.sum(axis=axis) / size.sum(axis=axis)
+        over_bases = draw(mean_of_drawn, totals, np.bincount(cluster), method="percentile")
     return Gain(
         percent,
         Association(mean, *over_pairs, test.p_wilcoxon, n),
@@ -87,13 +93,22 @@ def percent_gain(
     )
 
 
-def _mean_of_clusters(
-    values: Float[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]
-) -> bootstrap.Statistic:
-    totals = np.bincount(cluster, weights=values)
-    sizes = np.bincount(cluster).astype(np.float64)
-    return lambda counts: ((counts @ totals) / (counts @ sizes))[:, None]
-
-
-def _ends(found: bootstrap.Estimate) -> tuple[float, float]:
-    return float(found.low[0]), float(found.high[0])
+def _bootstrap(
+    statistic: Callable[..., Float[np.ndarray, "..."]],
+    *data: Shaped[np.ndarray, " u"],
+    num: int,
+    rng: np.random.Generator,
+    confidence: float,
+    method: Literal["BCa", "percentile"] = "BCa",
+) -> tuple[float, float]:
+    """Return the bootstrap interval of a statistic of units; by BCa a point if all are equal."""
+    if method == "BCa" and is_constant(data[0]):
+        return (float(statistic(*data, axis=0)),) * 2
+    # A resample of every unit once is equal to the statistic but for rounding, and BCa counts ties.
+    rounded = lambda *x, axis: np.round(statistic(*x, axis=axis), _TIE_DECIMALS)
+    options: Any = {"paired": len(data) > 1, "method": method, "rng": rng, "n_resamples": num}
+    with warnings.catch_warnings():
+        # Where all resamples lie on one side there is no BCa interval: NaN, without a warning.
+        warnings.simplefilter("ignore", scipy_stats.DegenerateDataWarning)
+        found = scipy_stats.bootstrap(data, rounded, confidence_level=confidence, **options)
+    return tuple(map(float, found.confidence_interval))

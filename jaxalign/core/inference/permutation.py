@@ -1,216 +1,25 @@
-"""Permutation tests of held-out scores: null distributions of all targets at once.
+"""Permutation tests of held-out scores: nulls of all targets at once, every one fitted anew.
 
 A null score is the score of responses whose samples were put into another order, while features
-and predictions keep theirs. What orders are allowed says what is assumed
-(`core/inference/orders.py`). Either every null is fitted anew (`permuted_fit`), as scores of a
-cross-validation ask for, or predictions are taken as given (`permuted_correlation`,
-`shifted_correlation`), which is for predictions of what was fitted to other data.
+keep theirs. Which orders are allowed says what is assumed (`core/inference/orders.py`).
 """
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from jaxalign.core.features import Labels, members
 from jaxalign.core.folds import Fold
 from jaxalign.core.inference import orders as orders_lib
 from jaxalign.core.inference import stats
 from jaxalign.core.inference.stats import Alternative, Significance
-from jaxalign.core.metrics import CONSTANT_TOLERANCE, is_flat
 from jaxalign.core.solver import tiles
 from jaxalign.core.solver.method import GRID, Execution, Method
 from jaxalign.core.solver.problem import Problem
 
-# Where predictions are given: targets at a time at most, and sums over blocks that are held.
-TILE, MAX_SUMS = 512, 2**24
-# Scores that differ by less are tied: float64 sums, and scores of the float32 solver.
-ROUNDING, SOLVER_ROUNDING = 1e-10, 1e-5
-
-
-# Nulls of given predictions.
-
-
-def permuted_correlation(
-    predicted: Float[np.ndarray, "n v"],
-    recorded: Float[np.ndarray, "n v"],
-    blocks: Sequence[Int[np.ndarray, " _"]],
-    orders: Int[np.ndarray, "q n"],
-    *,
-    alternative: Alternative = "greater",
-    progress: Callable[[Sequence], Iterable] = iter,
-) -> Significance:
-    """Test the correlation of held-out predictions with responses against permuted responses.
-
-    The statistic is Pearson r within each block, averaged over blocks. The test is for predictions
-    that were made without these responses: fitted to another run, session or subject. Those of a
-    cross-validation were not, as what predicts one fold was fitted to the others: two samples that
-    predict each other count twice, scores spread more than these nulls, and at a level of 5 % the
-    test rejected 10 % of responses without any signal (5 folds with a gap; 13 % without one).
-    `permuted_fit` is for these.
-
-    Args:
-      predicted: predictions.
-      recorded: responses.
-      blocks: runs or the like, disjoint, within which to correlate.
-      orders: permutations of all samples, from `row_orders`, `block_orders` or `shift_orders`.
-      alternative: "greater", or "two-sided" in the absolute value.
-      progress: wraps the list of tiles of targets.
-
-    Raises:
-      ValueError: if shapes differ, blocks share a sample, or an order is no permutation.
-    """
-    n = len(predicted)
-    orders_lib.check_samples(predicted, recorded, range(n))
-    label, sizes = _label_blocks(n, blocks)
-    orders_lib.check_orders(orders, n)
-    everything = np.vstack([np.arange(n), orders]).astype(np.int32)
-
-    def scores(columns):
-        p, y, smallest = _prepare(predicted, recorded, label, len(sizes), columns)
-        with jax.enable_x64(True):
-            return np.asarray(_permuted(p, y, smallest, label, sizes, everything))
-
-    columns = _columns(predicted.shape[1], len(sizes) * len(everything))
-    return stats.tally(map(scores, progress(columns)), alternative, ROUNDING)
-
-
-def shifted_correlation(
-    predicted: Float[np.ndarray, "n v"],
-    recorded: Float[np.ndarray, "n v"],
-    blocks: Sequence[Int[np.ndarray, " _"]],
-    run: Labels,
-    shifts: Int[np.ndarray, "q r"],
-    *,
-    alternative: Alternative = "greater",
-    progress: Callable[[Sequence], Iterable] = iter,
-) -> Significance:
-    """Do what `permuted_correlation` does with circular shifts, all at once by Fourier transforms.
-
-    Blocks stay where they are, and responses move through them. With w 1 inside a block and p the
-    predictions, centred there, all that r needs at shift l is sum_t p(t) y(t-l), sum_t w(t) y(t-l)
-    and sum_t w(t) y(t-l)^2: circular correlations, of which those of several runs add up.
-
-    Args:
-      predicted: see `permuted_correlation`.
-      recorded: see `permuted_correlation`.
-      blocks: see `permuted_correlation`.
-      run: run of each sample; samples of a run are in order of time.
-      shifts: from `draw_shifts`.
-      alternative: see `permuted_correlation`.
-      progress: see `permuted_correlation`.
-
-    Raises:
-      ValueError: if shapes differ, blocks share a sample, or columns of shifts are not runs.
-    """
-    orders_lib.check_samples(predicted, recorded, run)
-    label, sizes = _label_blocks(len(predicted), blocks)
-    runs = members(run)
-    orders_lib.check_shifts(runs, shifts)
-    lengths = np.array([len(own) for own in runs.values()])
-    everything = np.vstack([np.zeros_like(shifts[:1]), shifts]) % lengths
-
-    def scores(columns):
-        p, y, smallest = _prepare(predicted, recorded, label, len(sizes), columns)
-        sums = np.zeros((3, len(sizes), len(everything), len(columns)))
-        for own, lags in zip(runs.values(), everything.T, strict=True):
-            here = np.unique(label[own][label[own] >= 0])
-            window = (label[own][None] == here[:, None]).astype(np.float64)
-            with _fourier():
-                sums[:, here] += np.asarray(_shifted(p[own], y[own], window, lags))
-        return _mean_r(np, sums, sizes[:, None, None], smallest)
-
-    columns = _columns(predicted.shape[1], len(sizes) * len(everything))
-    return stats.tally(map(scores, progress(columns)), alternative, ROUNDING)
-
-
-@jax.jit
-def _permuted(
-    p: Float[Array, "n t"],
-    y: Float[Array, "n t"],
-    smallest: Float[Array, " t"],
-    label: Int[Array, " n"],
-    sizes: Float[Array, " b"],
-    orders: Int[Array, "q n"],
-) -> Float[Array, "q t"]:
-    # Samples of no block are counted in one more, which is dropped.
-    total = lambda x: jax.ops.segment_sum(
-        x, jnp.where(label < 0, len(sizes), label), len(sizes) + 1
-    )
-
-    def one(order):
-        moved = y[order]
-        sums = [total(x)[:-1] for x in (p * moved, moved, moved**2)]
-        return _mean_r(jnp, sums, sizes[:, None], smallest[None])
-
-    return jax.lax.map(one, orders)
-
-
-@jax.jit
-def _shifted(
-    p: Float[Array, "m t"],
-    y: Float[Array, "m t"],
-    window: Float[Array, "b m"],
-    lags: Int[Array, " q"],
-) -> Float[Array, "3 b q t"]:
-    m = len(p)
-    forward = lambda x: jnp.fft.rfft(x, axis=-2)
-
-    def back(x):
-        # sum_t a(t) y(t - l) for every l.
-        return jnp.fft.irfft(x, m, axis=-2)[:, lags]
-
-    inside, windows = forward(p[None] * window[..., None]), forward(window[..., None])
-    y1, y2 = (jnp.conj(forward(x))[None] for x in (y, y**2))
-    return jnp.stack([back(inside * y1), back(windows * y1), back(windows * y2)])
-
-
-def _mean_r(xp, sums, sizes, smallest):
-    """Return r from three sums over blocks [b ... t], averaged; predictions have norm 1 in each."""
-    products, total, squares = sums
-    variance = squares / sizes - (total / sizes) ** 2
-    varies = variance > smallest**2
-    r = products / xp.sqrt(xp.where(varies, variance * sizes, 1.0))
-    return xp.where(varies, r, xp.nan).mean(axis=0)
-
-
-@contextlib.contextmanager
-def _fourier():
-    """Run in float64, on the host where the device has no Fourier transform of it."""
-    device = jax.devices("cpu")[0] if jax.default_backend() == "tpu" else None
-    with jax.enable_x64(True), jax.default_device(device):
-        yield
-
-
-def _prepare(predicted, recorded, label, num_blocks, columns):
-    """Return predictions of mean 0 and norm 1 in each block, and centred responses.
-
-    And the standard deviation of responses at and below which they count as constant.
-    """
-    own = slice(columns.start, columns.stop)
-    p = np.zeros((len(label), len(columns)))
-    for block in range(num_blocks):
-        inside = label == block
-        values = predicted[inside, own]
-        apart = values - values.mean(axis=0, dtype=np.float64)
-        constant = is_flat(values)
-        norm = np.sqrt((apart**2).sum(axis=0))
-        p[inside] = np.where(constant, np.nan, apart / np.where(constant, 1.0, norm))
-    y = recorded[:, own].astype(np.float64)
-    smallest = CONSTANT_TOLERANCE * np.abs(y).max(axis=0)
-    return p, y - y.mean(axis=0), smallest
-
-
-def _columns(num_targets, sums_per_target):
-    width = min(max(MAX_SUMS // sums_per_target, 1), TILE)
-    return [range(a, min(a + width, num_targets)) for a in range(0, num_targets, width)]
-
-
-# Nulls that are fitted.
+# Scores of the float32 solver that differ by less are tied.
+SOLVER_ROUNDING = 1e-5
 
 
 class Permuted:
@@ -259,7 +68,7 @@ def permuted_scores(
       X: features [n p].
       Y: responses [n v]; see `cv.nested`.
       folds: see `cv.nested`.
-      orders: see `permuted_correlation`; shifts by way of `shift_orders`.
+      orders: permutations of all samples, from `core/inference/orders.py`.
       method: penalties, and how they are chosen; without pools.
       execution: how it is computed; tiles are of columns of `Permuted`.
 
@@ -305,7 +114,7 @@ def permuted_fit(
       folds: see `permuted_scores`.
       orders: see `permuted_scores`.
       method: see `permuted_scores`.
-      alternative: see `permuted_correlation`.
+      alternative: "greater", or "two-sided" in the absolute value.
       **options: of `permuted_scores`.
 
     Raises:
@@ -325,19 +134,3 @@ def _regroup(stream: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
             yield left[:whole].reshape(-1, size).T
             left = left[whole:]
     assert not len(left)
-
-
-def _label_blocks(n, blocks):
-    """Return the block of each sample, -1 without one, and the samples in each block."""
-    if not len(blocks):
-        raise ValueError("blocks must hold at least one, got none.")
-    label = np.full(n, -1, np.int32)
-    for number, block in enumerate(blocks):
-        if len(block) < 2:
-            raise ValueError(
-                f"Every block must have at least 2 samples, {number} has {len(block)}."
-            )
-        if len(np.unique(block)) < len(block) or (label[block] >= 0).any():
-            raise ValueError(f"blocks must hold each sample once: {number} repeats one.")
-        label[block] = number
-    return label, np.array([len(block) for block in blocks], np.float64)

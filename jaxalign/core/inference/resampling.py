@@ -103,6 +103,8 @@ def percentiles(
     tail = 50 * (1 - confidence)
     # Without a number to take the place, a target without any would warn.
     resampled = np.where(undefined, 0.0, resampled)
+    if not undefined.size:  # no targets
+        return np.empty(undefined.shape), np.empty(undefined.shape)
     low, high = np.nanpercentile(resampled, [tail, 100 - tail], axis=0)
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
 

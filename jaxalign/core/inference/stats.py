@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from jaxalign.core.metrics import is_constant
+from jaxalign.core.metrics import is_constant, mean_defined
 
 Alternative = Literal["greater", "two-sided"]
 
@@ -192,28 +192,6 @@ def benjamini_hochberg(p: Float[np.ndarray, "*v"]) -> Float[np.ndarray, "*v"]:
     return adjusted
 
 
-def holm(p: Float[np.ndarray, "*v"]) -> Float[np.ndarray, "*v"]:
-    """Return p-values adjusted to control the probability of any false rejection.
-
-    Under every dependence of tests; where there are nulls of all targets in the same orders,
-    `Significance.p_max` is the more powerful one. NaN stay NaN and are not counted.
-
-    Args:
-      p: of targets, ROIs or pairs of models.
-
-    Source: Holm (1979), Scand. J. Stat. 6.
-    """
-    defined = ~np.isnan(p)
-    own = p[defined]
-    order = np.argsort(own)
-    raised = np.minimum(np.maximum.accumulate(own[order] * np.arange(len(own), 0, -1)), 1.0)
-    adjusted = np.full(p.shape, np.nan)
-    back = np.empty_like(own)
-    back[order] = raised
-    adjusted[defined] = back
-    return adjusted
-
-
 class Significance(NamedTuple):
     """Scores and what they are among their nulls; NaN where a score is undefined."""
 
@@ -275,11 +253,10 @@ def tally(
         undefined = np.isnan(nulls)
         known = ~undefined & ~np.isnan(score)[None]
         at_least = (undefined | (null_size >= size - rounding)).sum(axis=0)
-        top = np.where(known, null_size, -np.inf).max(axis=1)
+        top = np.where(known, null_size, -np.inf).max(axis=1, initial=-np.inf)
         largest = np.maximum(largest, top) if len(largest) else top
-        count = np.maximum(known.sum(axis=0), 1)
-        mean = np.where(known, nulls, 0.0).sum(axis=0) / count
-        spread = np.sqrt((np.where(known, nulls - mean, 0.0) ** 2).sum(axis=0) / count)
+        mean = mean_defined(nulls, axis=0)
+        spread = np.sqrt(mean_defined((nulls - mean) ** 2, axis=0))
         columns.append((score, size, at_least, mean, spread, undefined.sum(axis=0)))
     score, size, at_least, mean, spread, undefined = map(np.concatenate, zip(*columns, strict=True))
     q = len(largest)

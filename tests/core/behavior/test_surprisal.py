@@ -7,30 +7,6 @@ from jaxalign.core.behavior import surprisal
 STORIES = ["a"] * 30 + ["b"] * 20 + ["c"] * 25
 
 
-def test_bits_of_a_word_are_those_of_its_tokens():
-    """Probabilities of 1/2, 1/4 and 1/8: a word of two tokens has 1 + 2 bits."""
-    log_probs = np.log([0.5, 0.25, 0.125])
-    bits = surprisal.word_bits(log_probs, np.array([0, 0, 1]), 2)
-    np.testing.assert_allclose(bits, [3, 3])
-
-
-def test_undefined_tokens_leave_their_word_undefined_and_no_other():
-    bits = surprisal.word_bits(np.log([np.nan, 0.5, 0.25]), np.array([0, 0, 2]), 4)
-    np.testing.assert_allclose(bits, [np.nan, np.nan, 2, np.nan])
-
-
-@pytest.mark.parametrize(
-    "log_probs,word,message",
-    [
-        ([-1.0, 0.1], [0, 1], "log_probs must not be positive, got 0.1"),
-        ([-1.0, -1.0], [0, 2], r"word must lie in 0\.\.1, got 0\.\.2"),
-    ],
-)
-def test_bits_of_what_are_no_log_probabilities(log_probs, word, message):
-    with pytest.raises(ValueError, match=message):
-        surprisal.word_bits(np.array(log_probs), np.array(word), 2)
-
-
 def test_mean_is_over_those_who_have_a_time():
     times = np.array([[1.0, 3.0, np.nan], [np.nan, 5.0, np.nan], [np.nan] * 3])
     np.testing.assert_array_equal(surprisal.mean_over_participants(times), [2, 5, np.nan])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import io, stats
 
-from jaxalign.core.ceilings import isc
+from jaxalign.core.ceilings import ceiling, isc
 
 
 def simulate(rng, *, s=6, v=5, n=200, noise_sd=1.0):
@@ -33,6 +33,14 @@ def loop_pairwise(Y):
     )
 
 
+def average(Y, *, pairs=False, confidence=0.95):
+    """Average over subjects or pairs, as the stage does."""
+    if pairs:
+        return isc.over_pairs(isc.pairwise(Y), len(Y), confidence=confidence)
+    left_out = ceiling.without_each_subject(Y, [np.arange(Y.shape[2])])
+    return ceiling.over_subjects(isc.leave_one_out(Y), left_out, confidence=confidence)
+
+
 def test_matches_loops(rng):
     Y = simulate(rng) + 40
     np.testing.assert_allclose(isc.leave_one_out(Y), loop_leave_one_out(Y), atol=1e-12)
@@ -40,32 +48,17 @@ def test_matches_loops(rng):
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-def test_windows_are_parts_of_the_time(rng, pairs):
-    Y = simulate(rng, n=50)
-    windows = isc.sliding(50, 20, step=7)
-    assert [(w[0], w[-1]) for w in windows] == [(0, 19), (7, 26), (14, 33), (21, 40), (28, 47)]
-    found = isc.isc(Y, pairs=pairs, windows=windows)
-    loop = loop_pairwise if pairs else loop_leave_one_out
-    expected = [loop(Y[:, :, window]).mean(axis=0) for window in windows]
-    np.testing.assert_allclose(found.value, expected, atol=1e-12)
-    assert found.low.shape == found.num.shape == (5, 5)
-    whole = isc.isc(Y, pairs=pairs, windows=[np.arange(50)])
-    plain = isc.isc(Y, pairs=pairs)
-    np.testing.assert_allclose(whole.value[0], plain.value, atol=1e-14)
-
-
-@pytest.mark.parametrize("pairs", [False, True])
 def test_subjects_are_left_out_in_turn(rng, pairs):
     """Each with all that depends on it, on the scale of Fisher's z."""
     Y = simulate(rng, s=5, v=2)
-    found = isc.isc(Y, pairs=pairs)
+    found = average(Y, pairs=pairs)
     loop = loop_pairwise if pairs else loop_leave_one_out
     left_out = np.arctanh([loop(np.delete(Y, j, axis=0)).mean(axis=0) for j in range(5)])
     half = stats.t.ppf(0.975, 4) * np.sqrt(4 * left_out.var(axis=0))
     middle = np.arctanh(loop(Y).mean(axis=0))
     np.testing.assert_allclose([found.low, found.high], np.tanh([middle - half, middle + half]))
     np.testing.assert_array_equal(found.num, 5)
-    assert np.isnan(isc.isc(Y[:2], pairs=pairs).low).all()
+    assert np.isnan(average(Y[:2], pairs=pairs).low).all()
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -73,7 +66,7 @@ def test_intervals_cover_what_was_planted(rng, pairs):
     """The expected correlation at noise variance 1, over subjects: about 95 % of 300 targets."""
     s = 20
     Y = simulate(rng, s=s, v=300, n=300)
-    found = isc.isc(Y, pairs=pairs)
+    found = average(Y, pairs=pairs)
     truth = 0.5 if pairs else 1 / np.sqrt(2 * (1 + 1 / (s - 1)))
     np.testing.assert_allclose(found.value.mean(), truth, atol=0.005)
     covered = np.mean((found.low < truth) & (truth < found.high))
@@ -84,7 +77,7 @@ def test_intervals_cover_what_was_planted(rng, pairs):
 def test_a_constant_subject_is_left_out_of_the_average(rng, pairs):
     Y = simulate(rng)
     Y[2, 1] = 0.1
-    found = isc.isc(Y, pairs=pairs)
+    found = average(Y, pairs=pairs)
     assert np.isfinite(found.value).all()
     one = (isc.pairwise if pairs else isc.leave_one_out)(Y)[:, 1]
     assert np.isnan(one).sum() == (5 if pairs else 1)
@@ -95,7 +88,7 @@ def test_a_constant_subject_is_left_out_of_the_average(rng, pairs):
 def test_constant_targets_are_undefined(rng, pairs):
     Y = simulate(rng)
     Y[:, 1] = 0.1
-    found = isc.isc(Y, pairs=pairs)
+    found = average(Y, pairs=pairs)
     for part in found[:3]:
         np.testing.assert_array_equal(np.isnan(part), [False, True, False, False, False])
 
@@ -103,7 +96,7 @@ def test_constant_targets_are_undefined(rng, pairs):
 def test_identical_subjects_correlate_to_one(rng):
     Y = np.repeat(rng.normal(size=(1, 3, 40)), 4, axis=0)
     for pairs in (False, True):
-        found = isc.isc(Y, pairs=pairs)
+        found = average(Y, pairs=pairs)
         np.testing.assert_allclose(found[:3], 1)
 
 
@@ -116,14 +109,9 @@ def test_refusals(rng):
         bad[1, 2, 3] = np.nan
         with pytest.raises(ValueError, match="Y must be finite: it holds NaN"):
             function(bad)
-    for width, message in ((1, "got 1"), (201, "got 201")):
-        with pytest.raises(ValueError, match=f"width must lie in 2..200 samples, {message}"):
-            isc.sliding(200, width)
-    with pytest.raises(ValueError, match="step must be >= 1, got 0"):
-        isc.sliding(200, 10, step=0)
     for pairs in (False, True):
         with pytest.raises(ValueError, match="confidence must lie in"):
-            isc.isc(Y, pairs=pairs, confidence=95.0)
+            average(Y, pairs=pairs, confidence=95.0)
 
 
 def test_pie_man(data_root):
@@ -132,7 +120,7 @@ def test_pie_man(data_root):
     assert Y.shape == (36, 100, 300)
     np.testing.assert_allclose(isc.leave_one_out(Y), loop_leave_one_out(Y), atol=1e-10)
     np.testing.assert_allclose(isc.pairwise(Y[:, :9]), loop_pairwise(Y[:, :9]), atol=1e-10)
-    found = isc.isc(Y)
+    found = average(Y)
     # Listeners to a story agree, in some nodes much and in some hardly.
     assert (found.low > 0).mean() > 0.5
     assert found.value.max() > 0.3

@@ -54,6 +54,12 @@ def test_percent_gain_of_pairs_is_scipys_bootstrap(rng):
     np.testing.assert_allclose((found.low, found.high), theirs, atol=0.05 * width)
 
 
+def test_the_interval_of_equal_gains_is_a_point(rng):
+    found = gain.percent_gain(np.full(5, 1.25), np.ones(5), np.array(list("aabbc")), rng=rng)
+    np.testing.assert_allclose(found.mean[:3], 25)
+    np.testing.assert_allclose(found.by_base[:3], 25)
+
+
 def test_shared_bases_widen_the_interval(rng):
     effect = np.repeat(rng.standard_normal(8), 4)  # of the base, in all of its pairs
     tuned = 1 + (effect + 0.1 * rng.standard_normal(32)) / 100

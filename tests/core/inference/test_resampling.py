@@ -41,3 +41,8 @@ def test_groups_without_a_share_do_not_count(rng):
 def test_one_group_or_none_has_no_interval():
     for g in (0, 1):
         assert np.isnan(resampling.jackknife(np.array(0.5), np.zeros(g))).all()
+
+
+def test_no_targets_have_no_ends():
+    low, high = resampling.percentiles(np.empty((9, 0)), np.empty(0), 0.95)
+    assert low.shape == high.shape == (0,)

@@ -33,15 +33,15 @@ def experiments(rng, s):
     return (Y - Y.mean(axis=-1, keepdims=True)) / Y.std(axis=-1, keepdims=True)
 
 
-def of_ceilings(Y):
-    values = ceiling.leave_one_subject_out(Y, BLOCKS)
-    return ceiling.over_subjects(values, ceiling.without_each_subject(Y, BLOCKS))
+def over_subjects(Y, blocks):
+    values = ceiling.leave_one_subject_out(Y, blocks)
+    return ceiling.over_subjects(values, ceiling.without_each_subject(Y, blocks))
 
 
 INTERVALS = {
-    "leave one subject out": of_ceilings,
-    "isc": isc.isc,
-    "isc of pairs": lambda Y: isc.isc(Y, pairs=True),
+    "leave one subject out": lambda Y: over_subjects(Y, BLOCKS),
+    "isc": lambda Y: over_subjects(Y, [np.arange(NUM_SAMPLES)]),
+    "isc of pairs": lambda Y: isc.over_pairs(isc.pairwise(Y), len(Y)),
 }
 
 
