@@ -103,7 +103,8 @@ def _bootstrap(
 ) -> tuple[float, float]:
     """Return the bootstrap interval of a statistic of units; by BCa a point if all are equal."""
     if method == "BCa" and is_constant(data[0]):
-        return (float(statistic(*data, axis=0)),) * 2
+        value = float(statistic(*data, axis=0))
+        return value, value
     # A resample of every unit once is equal to the statistic but for rounding, and BCa counts ties.
     rounded = lambda *x, axis: np.round(statistic(*x, axis=axis), _TIE_DECIMALS)
     options: Any = {"paired": len(data) > 1, "method": method, "rng": rng, "n_resamples": num}
@@ -111,4 +112,5 @@ def _bootstrap(
         # Where all resamples lie on one side there is no BCa interval: NaN, without a warning.
         warnings.simplefilter("ignore", scipy_stats.DegenerateDataWarning)
         found = scipy_stats.bootstrap(data, rounded, confidence_level=confidence, **options)
-    return tuple(map(float, found.confidence_interval))
+    low, high = found.confidence_interval
+    return float(low), float(high)
