@@ -3,17 +3,38 @@
 torch and transformers may be absent, and are imported when they are asked for.
 """
 
+import dataclasses
 import importlib.util
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tokenizers
 from jaxtyping import Bool, Float, Int
 
+from jaxalign.checks import Count, at_least, check, one_of
+from jaxalign.errors import InputError
+
 FAMILIES = ("gpt2", "llama")
 NEEDS = ("torch", "transformers")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """Sizes of a random network with GPT-2's vocabulary."""
+
+    family: Annotated[str, one_of(FAMILIES)] = "gpt2"
+    num_layers: Count = 12
+    width: Count = 768
+    num_heads: Count = 12
+    mlp_size: Count = 3072
+    max_length: Annotated[int, at_least(16)] = 1024
+
+    def __post_init__(self):
+        check(self)
+        if self.width % self.num_heads:
+            raise InputError(f"num_heads must divide width, got {self.num_heads} and {self.width}.")
 
 
 def missing() -> list[str]:
@@ -25,12 +46,7 @@ def write(
     folder: pathlib.Path,
     tokenizer: tokenizers.Tokenizer,
     *,
-    family: str,
-    num_layers: int,
-    width: int,
-    num_heads: int,
-    mlp_size: int,
-    max_length: int,
+    sizes: Network,
     seed: int,
 ) -> None:
     """Let transformers draw a network and save it, with a `tokenizer.json` beside it.
@@ -38,12 +54,7 @@ def write(
     Args:
       folder: is made.
       tokenizer: its vocabulary is embedded; the head is tied to the embedding.
-      family: one of `FAMILIES`.
-      num_layers: blocks.
-      width: of the residual stream.
-      num_heads: of attention, each with keys and values of its own.
-      mlp_size: hidden units of the MLP.
-      max_length: most tokens of a row.
+      sizes: of the network; each head of attention has keys and values of its own.
       seed: of the weights.
     """
     import torch
@@ -51,26 +62,26 @@ def write(
 
     transformers.utils.logging.disable_progress_bar()
     vocab_size = tokenizer.get_vocab_size()
-    if family == "gpt2":
+    if sizes.family == "gpt2":
         config = transformers.GPT2Config(
             vocab_size=vocab_size,
-            n_layer=num_layers,
-            n_embd=width,
-            n_head=num_heads,
-            n_inner=mlp_size,
-            n_positions=max_length,
+            n_layer=sizes.num_layers,
+            n_embd=sizes.width,
+            n_head=sizes.num_heads,
+            n_inner=sizes.mlp_size,
+            n_positions=sizes.max_length,
             bos_token_id=None,  # the defaults are of GPT-2's vocabulary
             eos_token_id=None,
         )
     else:
         config = transformers.LlamaConfig(
             vocab_size=vocab_size,
-            num_hidden_layers=num_layers,
-            hidden_size=width,
-            num_attention_heads=num_heads,
-            num_key_value_heads=num_heads,
-            intermediate_size=mlp_size,
-            max_position_embeddings=max_length,
+            num_hidden_layers=sizes.num_layers,
+            hidden_size=sizes.width,
+            num_attention_heads=sizes.num_heads,
+            num_key_value_heads=sizes.num_heads,
+            intermediate_size=sizes.mlp_size,
+            max_position_embeddings=sizes.max_length,
             tie_word_embeddings=True,
         )
     with torch.random.fork_rng():

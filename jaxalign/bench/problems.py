@@ -1,13 +1,31 @@
 """Seeded features and targets of any size, in memory or on disk."""
 
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore as ts
 from jaxtyping import Float, Int
 
 TILE = 1024  # targets that are drawn, and stored, at a time
+
+
+class Problem(NamedTuple):
+    """What fixes features and targets.
+
+    Attributes:
+      n: samples.
+      p: features.
+      v: targets.
+      decay: see `features`.
+      seed: of all draws.
+    """
+
+    n: int
+    p: int
+    v: int
+    decay: float
+    seed: int
 
 
 def features(n: int, p: int, *, decay: float, seed: int) -> Float[np.ndarray, "n p"]:
@@ -50,20 +68,15 @@ def tiles(v: int) -> list[range]:
     return [range(a, min(a + TILE, v)) for a in range(0, v, TILE)]
 
 
-def write(
-    folder: pathlib.Path, *, n: int, p: int, v: int, decay: float, seed: int, on_disk: bool
-) -> None:
+def write(folder: pathlib.Path, problem: Problem, *, on_disk: bool) -> None:
     """Draw a problem and put it into a folder; with `on_disk` it is never in memory whole.
 
     Args:
       folder: an empty one.
-      n: samples.
-      p: features.
-      v: targets.
-      decay: see `features`.
-      seed: of all draws.
+      problem: what is drawn.
       on_disk: store the targets as a zarr3 array, which `read` opens without reading it.
     """
+    n, p, v, decay, seed = problem
     X = features(n, p, decay=decay, seed=seed)
     np.save(folder / "X.npy", X)
     if not on_disk:

@@ -216,8 +216,8 @@ def _folds(case: Case) -> tuple[folds_lib.Fold, ...]:
 
 
 def _write_inputs(case: Case, seed: int, folder: pathlib.Path) -> None:
-    sizes = {"n": case.n, "p": case.p, "v": case.v}
-    problems.write(folder, **sizes, decay=case.decay, seed=seed, on_disk=case.on_disk)
+    problem = problems.Problem(case.n, case.p, case.v, case.decay, seed)
+    problems.write(folder, problem, on_disk=case.on_disk)
 
 
 def _solve(case: Case, X: np.ndarray, Y: Any) -> cv.Nested:

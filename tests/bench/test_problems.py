@@ -9,7 +9,7 @@ SIZES = {"n": 400, "p": 30, "v": 1100, "decay": 1.0, "seed": 3}
 def test_disk_and_memory_hold_the_same_problem(tmp_path):
     for name, on_disk in (("memory", False), ("disk", True)):
         (tmp_path / name).mkdir()
-        problems.write(tmp_path / name, **SIZES, on_disk=on_disk)
+        problems.write(tmp_path / name, problems.Problem(**SIZES), on_disk=on_disk)
     X, Y = problems.read(tmp_path / "memory")
     X_disk, stored = problems.read(tmp_path / "disk")
     assert (X.dtype, Y.dtype, Y.shape) == (np.float32, np.float32, (400, 1100))

@@ -4,29 +4,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from jaxalign.bench import networks
-from jaxalign.checks import Count, NotNegative, Rule, at_least, build_rows, check, one_of
+from jaxalign.bench.networks import Network
+from jaxalign.checks import Count, NotNegative, Rule, build_rows, check, one_of
 from jaxalign.data.text import contexts
 from jaxalign.errors import InputError
 
 UNITS = ("word", "sentence")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Network:
-    """Sizes of a random network with GPT-2's vocabulary."""
-
-    family: Annotated[str, one_of(networks.FAMILIES)] = "gpt2"  # of bench/networks.py
-    num_layers: Count = 12
-    width: Count = 768
-    num_heads: Count = 12
-    mlp_size: Count = 3072
-    max_length: Annotated[int, at_least(16)] = 1024
-
-    def __post_init__(self):
-        check(self)
-        if self.width % self.num_heads:
-            raise InputError(f"num_heads must divide width, got {self.num_heads} and {self.width}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """What the measurements share: a checkpoint, and the row of a timing."""
 
 import contextlib
-import dataclasses
 import json
 import pathlib
 import tempfile
@@ -26,7 +25,7 @@ def checkpoint(network: Network, job: Job, artefact: Artefact) -> Iterator[pathl
     with tempfile.TemporaryDirectory(dir=artefact.path, prefix="inputs.") as name:
         folder = pathlib.Path(name) / "network"
         tokenizer = tokenizer_files.load(job.data_root / TOKENIZER)
-        networks.write(folder, tokenizer, **dataclasses.asdict(network), seed=job.seed)
+        networks.write(folder, tokenizer, sizes=network, seed=job.seed)
         yield folder
 
 
