@@ -17,7 +17,14 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["jaxalign", "jaxalign.*"]),
-    package_data={"jaxalign": ["py.typed", "data/sets/demo_passages.txt", "reporting/page.*"]},
+    package_data={
+        "jaxalign": [
+            "py.typed",
+            "data/sets/demo_passages.txt",
+            "reporting/page.*",
+            "reporting/findings/*.csv",
+        ]
+    },
     # A range serves Python 3.11 (jax 0.10.2 with flax 0.12.8) and 3.12 (jax 0.12 with
     # flax 0.12.12); jaxalign/__init__.py refuses the pairs inside it that do not import.
     install_requires=[

@@ -9,7 +9,14 @@ import pandas as pd
 
 from jaxalign.checks import Count, check, open_unit
 from jaxalign.errors import InputError
-from jaxalign.reporting.findings import aw2024, correlations, depth, gains, oota2025
+from jaxalign.reporting.findings import (
+    aw2024,
+    correlations,
+    depth,
+    gains,
+    oota2025,
+    published_checks,
+)
 from jaxalign.reporting.findings import model_scores as model_scores_lib
 from jaxalign.reporting.findings import rows as finding_rows
 from jaxalign.reporting.findings.model_scores import AVERAGE, BEHAVIORAL
@@ -56,7 +63,7 @@ class Found(NamedTuple):
 
     findings: pd.DataFrame  # `COLUMNS`
     remarks: pd.DataFrame  # `finding_rows.REMARKS`: why a number is undefined
-    checks: pd.DataFrame  # `aw2024.CHECK_COLUMNS`: published numbers beside these
+    checks: pd.DataFrame  # `published_checks.COLUMNS`: published numbers beside these
     model_scores: pd.DataFrame  # `model_scores.COLUMNS`
     rois: pd.DataFrame  # the same, for each region
     pairs: pd.DataFrame  # `gains.PAIRS`: each tuned model beside its base
@@ -94,7 +101,7 @@ def of_run(
     return Found(
         findings=rows,
         remarks=finding_rows.remarks(found),
-        checks=checks(options.paper, rows) if options.paper else aw2024.no_checks(),
+        checks=checks(options.paper, rows) if options.paper else published_checks.table([]),
         model_scores=summary,
         rois=model_scores_lib.model_scores(scores, by_roi=True),
         pairs=gains.pairs(_outcomes(summary, options), _joined(summary, models)),
@@ -130,8 +137,8 @@ def checks(name: str, findings: pd.DataFrame) -> pd.DataFrame:
       findings: rows with `COLUMNS`.
 
     Returns:
-      Rows with `aw2024.CHECK_COLUMNS`: the quantity, what was published, what was found, how far
-      rounding lets them differ, whether they agree, and a remark.
+      Rows with `published_checks.COLUMNS`: the quantity, what was published, what was found, how
+      far rounding lets them differ, whether they agree, and a remark.
 
     Raises:
       InputError: if the name is not known, or a finding is not there.

@@ -23,22 +23,6 @@ class Check(NamedTuple):
     remark: str = ""
 
 
-def hold(checks: list[Check], findings: pd.DataFrame) -> pd.DataFrame:
-    """Hold published numbers against findings.
-
-    Args:
-      checks: what was published.
-      findings: rows with `finding_rows.COLUMNS`.
-
-    Returns:
-      Rows with `COLUMNS`; `follows` is True or False, and missing where nothing was published.
-
-    Raises:
-      InputError: if a finding is not there, or there are several.
-    """
-    return table([row(check, float(find(findings, check.key)[check.column])) for check in checks])
-
-
 def find(findings: pd.DataFrame, key: tuple[str, str, str, str, str]) -> pd.Series:
     """Return the one finding with this analysis, subset, predictor, outcome and statistic.
 
@@ -59,24 +43,17 @@ def find(findings: pd.DataFrame, key: tuple[str, str, str, str, str]) -> pd.Seri
 
 
 def row(check: Check, found: float) -> tuple:
-    """Return a row of the table.
+    """Return a row of the table; whether it follows is missing where one of both is not known.
 
     Args:
       check: what was published.
       found: what was found.
     """
     follows = pd.NA
-    if not np.isnan(check.published):
+    if not np.isnan([check.published, found]).any():
         # A digit of rounding in the comparison itself must not decide.
         follows = bool(abs(found - check.published) <= check.tolerance + 1e-9)
-    return (
-        check.quantity,
-        check.published,
-        found,
-        check.tolerance,
-        follows,
-        check.remark,
-    )
+    return check.quantity, check.published, found, check.tolerance, follows, check.remark
 
 
 def table(rows: list[tuple]) -> pd.DataFrame:
