@@ -169,13 +169,13 @@ def _properties(models: pd.DataFrame | Path) -> pd.DataFrame:
     """Return what is known of models, checked, in the layout of `literature.properties.wide`."""
     if isinstance(models, pd.DataFrame):
         table = models if "model" in models else models.reset_index(names="model")
-        own = [
+        part = [
             properties.row(row["model"], name, value, "given")
             for row in table.to_dict("records")
             for name, value in row.items()
             if name != "model" and value is not None and value == value and value != ""
         ]
-        rows = properties.table(own, where="models")
+        rows = properties.table(part, where="models")
     elif str(models).startswith(rows_lib.PUBLISHED):
         rows = published.properties(str(models).removeprefix(rows_lib.PUBLISHED))
     else:
@@ -196,25 +196,25 @@ def _options(compare: Mapping[str, Any]) -> findings.Options:
 def _whole(score: BenchmarkScore) -> list[dict]:
     """Return the one score of the protocol of a model and of its controls, as tables have them."""
     every = {(score.model, ""): score.alignment}
-    every |= {(name, score.model): own for name, own in score.controls.items()}
+    every |= {(name, score.model): part for name, part in score.controls.items()}
     names = ("protocol", "folds_hash", "score", "raw", "raw_low", "raw_high")
     names += ("ceiling", "ceiling_low", "ceiling_high", "contiguous", "num_nan")
     return [
         {
             "model": model,
             "control_of": control_of,
-            "layers": sorted(set(own.layers.ravel().tolist())),
+            "layers": sorted(set(part.layers.ravel().tolist())),
         }
-        | {name: getattr(own, name) for name in names}
-        for (model, control_of), own in every.items()
+        | {name: getattr(part, name) for name in names}
+        for (model, control_of), part in every.items()
     ]
 
 
 def _provenance(rows: pd.DataFrame) -> str:
     lines = []
     for name in ("git_commit", "versions", "fingerprint"):
-        own = [x or "unknown" for x in dict.fromkeys(rows[name])]
-        lines.append(f"{name.replace('_', ' ')} {', '.join(own)}")
+        part = [x or "unknown" for x in dict.fromkeys(rows[name])]
+        lines.append(f"{name.replace('_', ' ')} {', '.join(part)}")
     return "\n".join(lines)
 
 

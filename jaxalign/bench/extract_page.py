@@ -47,9 +47,12 @@ def sections(rows: pd.DataFrame) -> list[str]:
         ("depths", _DEPTHS, ("network", "num_layers")),
         ("loadings", _LOADINGS, ("network", "weights_mb", "peak_mb")),
     ):
-        own = rows[rows.kind == kind]
-        if len(own):
-            found += [f"{legend}\n\n{_table(own, columns, kind != 'loadings')}", *_bars(own, kind)]
+        part = rows[rows.kind == kind]
+        if len(part):
+            found += [
+                f"{legend}\n\n{_table(part, columns, kind != 'loadings')}",
+                *_bars(part, kind),
+            ]
     return found + disturbed(rows)
 
 

@@ -182,9 +182,9 @@ def scaling(rows: pd.DataFrame) -> Chart:
     return charts.finish(name, title, text, chart, data, Panels(len(axes), 200, each=70))
 
 
-def _panel(own: pd.DataFrame, times: list[float]) -> alt.LayerChart:
-    axis = own.axis.iloc[0]
-    solvers = dict(zip(own.label, own.solver, strict=True))
+def _panel(part: pd.DataFrame, times: list[float]) -> alt.LayerChart:
+    axis = part.axis.iloc[0]
+    solvers = dict(zip(part.label, part.solver, strict=True))
     colours = {label: COLOURS[solver] for label, solver in solvers.items()}
     legend = charts.line_legend(columns=1)
     base = (
@@ -196,7 +196,7 @@ def _panel(own: pd.DataFrame, times: list[float]) -> alt.LayerChart:
                 "size:Q",
                 title=f"{AXES[axis]} ({axis})",
                 scale=alt.Scale(type="log", nice=False, padding=10),
-                axis=alt.Axis(values=sorted(set(own["size"])), format="d"),
+                axis=alt.Axis(values=sorted(set(part["size"])), format="d"),
             ),
             color=alt.Color("label:N", scale=charts.scale(colours), legend=legend),
         )

@@ -181,20 +181,20 @@ def _brains(encoded: Sequence[Scores]) -> tuple[list[tuple[str, bytes]], list[st
     for targets in (x.targets() for x in encoded):
         if targets is None:
             continue
-        for (dataset, model, _), own in targets.groupby(["dataset", "model", "instruction"]):
+        for (dataset, model, _), part in targets.groupby(["dataset", "model", "instruction"]):
             name = f"{model} on {dataset}"
-            if reason := brain.why_not(own):
+            if reason := brain.why_not(part):
                 reasons.append(f"{name}: {reason}")
             elif len(drawn) < MOST_VIEWS:
-                asked = f" asked {own.instruction.iloc[0]!r}" if own.instruction.iloc[0] else ""
-                metric = own.metric.iloc[0].replace("_", " ")
+                asked = f" asked {part.instruction.iloc[0]!r}" if part.instruction.iloc[0] else ""
+                metric = part.metric.iloc[0].replace("_", " ")
                 text = (
                     f"Glass brain from the left, the front, the right and above: {metric} of "
-                    f"{model}{asked} for {own.score.notna().sum()} targets of "
-                    f"{own.subject.nunique()} subjects on {dataset}, where each lies, the layer "
+                    f"{model}{asked} for {part.score.notna().sum()} targets of "
+                    f"{part.subject.nunique()} subjects on {dataset}, where each lies, the layer "
                     "chosen inside the training data."
                 )
-                drawn.append((text, brain.glass_brain(own)))
+                drawn.append((text, brain.glass_brain(part)))
             else:
                 reasons.append(f"{name}: not drawn, as {MOST_VIEWS} others are.")
     return drawn, reasons

@@ -185,7 +185,7 @@ def test_a_page_of_numbers_that_are_undefined_everywhere(asked, tmp_path):
     browser.check_page(asked, tmp_path)
     text = asked.read_text()
     assert "ceiling" not in re.search(r'<p class="lead">(.*?)</p>', text)[1]
-    [alt] = re.findall(r"<h3>Regions: models beside their controls</h3>\n<p>(.*?)</p>", text)
+    [alt] = re.findall(r"<h3>Regions: models and their controls</h3>\n<p>(.*?)</p>", text)
     assert "ceiling" not in alt and "intervals" in alt
 
 
@@ -228,7 +228,7 @@ def test_regions_and_layers_are_drawn(encoded):
     with browser.browser() as started:
         view = browser.View(started, encoded)
         assert view.draw_all() >= 5
-        bars = view.page.locator("figure", has_text="Regions: models beside").first
+        bars = view.page.locator("figure", has_text="Regions: models and").first
         # 2 models with 6 controls, in 6 regions.
         assert bars.locator("path[aria-roledescription='bar']").count() == 2 * 7 * 6
         for roi in ROIS:

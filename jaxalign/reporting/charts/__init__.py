@@ -149,7 +149,7 @@ def facet(
 
 
 def among_others(chart: Chart, what: str, *, lead: str = "") -> Chart:
-    """Say what a chart is of, where others of its kind stand beside it.
+    """Say what a chart is of, where there are others of its kind.
 
     Args:
       chart: from `finish`.

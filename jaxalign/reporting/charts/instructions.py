@@ -30,24 +30,24 @@ def of_run(tables: Mapping[str, pd.DataFrame], *, lead: str = "") -> list[Chart]
     """
     found = []
     groups = tables["instruction_map"].groupby(["dataset", "model"], sort=False)
-    for (dataset, model), own in groups:
+    for (dataset, model), part in groups:
         of_pair = {
             name: table[(table.dataset == dataset) & (table.model == model)]
             for name, table in tables.items()
         }
         what = f"{model} on {dataset}" if groups.ngroups > 1 else ""
-        drawn = _of_pair(own, of_pair, f"{dataset}_{model}")
+        drawn = _of_pair(part, of_pair, f"{dataset}_{model}")
         found += [charts.among_others(x, what, lead=lead) for x in drawn if x is not None]
     return found
 
 
 def _of_pair(
-    own: pd.DataFrame, tables: Mapping[str, pd.DataFrame], name: str
+    part: pd.DataFrame, tables: Mapping[str, pd.DataFrame], name: str
 ) -> Iterator[Chart | None]:
     """Draw what there is of one data set and model."""
-    yield scores_map(own, tables["instruction_winners"], name=f"winners_{name}")
+    yield scores_map(part, tables["instruction_winners"], name=f"winners_{name}")
     if "instruction_shares" in tables:
-        order = list(dict.fromkeys(own.roi))
+        order = list(dict.fromkeys(part.roi))
         shares = tables["instruction_shares"].sort_values(
             "roi", key=lambda x: x.map(order.index), kind="stable"
         )

@@ -17,12 +17,12 @@ def drawn(*layers: tuple[Any, pd.Series]) -> list[Any]:
     return [layer for layer, values in layers if values.notna().any()]
 
 
-def bars(own: pd.DataFrame, x: alt.X, y: alt.Y, colour: alt.Color, tips: Sequence) -> Any:
+def bars(rows: pd.DataFrame, x: alt.X, y: alt.Y, colour: alt.Color, tips: Sequence) -> Any:
     """Draw a bar for each row, with its interval, over the ceiling where there is one.
 
     Args:
-      own: with `ci_low` and `ci_high`, and maybe `ceiling`, `ceiling_low` and `ceiling_high`, which
-        are the same in all rows of a panel.
+      rows: with `ci_low` and `ci_high`, and maybe `ceiling`, `ceiling_low` and `ceiling_high`,
+        which are the same in all rows of a panel.
       x: the numbers.
       y: the names.
       colour: of the bars.
@@ -31,7 +31,7 @@ def bars(own: pd.DataFrame, x: alt.X, y: alt.Y, colour: alt.Color, tips: Sequenc
     base = alt.Chart().encode(y=y)
     lines = [*tips, *charts.INTERVAL]
     below, above = [], []
-    if "ceiling" in own:
+    if "ceiling" in rows:
         lines.append(tip("ceiling", "noise ceiling"))
         band = (
             alt.Chart()
@@ -45,21 +45,21 @@ def bars(own: pd.DataFrame, x: alt.X, y: alt.Y, colour: alt.Color, tips: Sequenc
             .mark_rule(strokeDash=[2, 3], strokeWidth=1.5, aria=False)
             .encode(x="mean(ceiling):Q")
         )
-        below, above = drawn((band, own.ceiling_low)), drawn((middle, own.ceiling))
+        below, above = drawn((band, rows.ceiling_low)), drawn((middle, rows.ceiling))
     filled = base.mark_bar(cornerRadiusEnd=2).encode(x=x, color=colour, tooltip=lines)
     whiskers = (
         base.transform_filter("datum.ci_low != null")
         .mark_rule(strokeWidth=1.4, aria=False)
         .encode(x="ci_low:Q", x2="ci_high:Q")
     )
-    return alt.layer(*below, filled, *drawn((whiskers, own.ci_low)), *above)
+    return alt.layer(*below, filled, *drawn((whiskers, rows.ci_low)), *above)
 
 
-def points(own: pd.DataFrame, place: dict[str, Any], value: Any, tips: Sequence) -> Any:
+def points(rows: pd.DataFrame, place: dict[str, Any], value: Any, tips: Sequence) -> Any:
     """Draw a point for each row with its interval; intervals run along the axis of the value.
 
     Args:
-      own: with `ci_low` and `ci_high`.
+      rows: with `ci_low` and `ci_high`.
       place: encodings of all marks, colours among them.
       value: the encoding of the numbers, `alt.X` or `alt.Y`.
       tips: lines of the tooltip; the interval comes last.
@@ -75,14 +75,14 @@ def points(own: pd.DataFrame, place: dict[str, Any], value: Any, tips: Sequence)
     dots = base.mark_point(filled=True, size=45, opacity=1).encode(
         **{axis: value}, tooltip=[*tips, *charts.INTERVAL]
     )
-    return alt.layer(*drawn((whiskers, own.ci_low)), dots)
+    return alt.layer(*drawn((whiskers, rows.ci_low)), dots)
 
 
-def lines(own: pd.DataFrame, base: alt.Chart, tips: Sequence, *, fade: Any = None) -> Any:
+def lines(rows: pd.DataFrame, base: alt.Chart, tips: Sequence, *, fade: Any = None) -> Any:
     """Draw lines through points, with a band where there are intervals.
 
     Args:
-      own: with `ci_low` and `ci_high`.
+      rows: with `ci_low` and `ci_high`.
       base: with x, y and colour.
       tips: lines of the tooltip.
       fade: opacity of lines and points, where a legend can pick some; or None.
@@ -96,7 +96,7 @@ def lines(own: pd.DataFrame, base: alt.Chart, tips: Sequence, *, fade: Any = Non
     dots = base.mark_point(filled=True, size=36, opacity=1).encode(tooltip=list(tips))
     if fade is not None:
         line, dots = line.encode(opacity=fade), dots.encode(opacity=fade)
-    return [*drawn((band, own.ci_low)), line, dots]
+    return [*drawn((band, rows.ci_low)), line, dots]
 
 
 def heat_map(

@@ -111,10 +111,10 @@ def _amount(value: float) -> str:
 def _trends(shown: pd.DataFrame, x: str, log: bool) -> pd.DataFrame:
     """Return the ends of the lines of least squares, over all models and within families."""
     found = []
-    for dataset, own in shown.groupby("dataset", sort=False):
-        groups = dict(list(own.groupby("family", sort=True)))
+    for dataset, part in shown.groupby("dataset", sort=False):
+        groups = dict(list(part.groupby("family", sort=True)))
         if len(groups) > 1:
-            groups = {ALL: own} | groups
+            groups = {ALL: part} | groups
         for family, of_group in groups.items():
             at = np.log10(of_group[x]) if log else of_group[x]
             if at.nunique() < _LEAST:
@@ -129,8 +129,8 @@ def _trends(shown: pd.DataFrame, x: str, log: bool) -> pd.DataFrame:
 
 def _slopes(lines: pd.DataFrame, datasets: list[str]) -> str:
     """Say which lines rise and which fall, on the first data set."""
-    own = lines[lines.dataset == datasets[0]]
-    ends = own.groupby("family", sort=False).score.agg(["first", "last"])
+    part = lines[lines.dataset == datasets[0]]
+    ends = part.groupby("family", sort=False).score.agg(["first", "last"])
     said = [
         f"{family} {'rises' if row['last'] > row['first'] else 'falls'}"
         for family, row in ends.iterrows()
@@ -139,7 +139,7 @@ def _slopes(lines: pd.DataFrame, datasets: list[str]) -> str:
 
 
 def pairs(table: pd.DataFrame) -> Chart | None:
-    """Draw each tuned model beside the model it was made from, joined by an arrow.
+    """Draw each tuned model and the model it was made from, joined by an arrow.
 
     Args:
       table: `model`, `base`, `dataset`, `score`, `family`, `tuned`; a base that has no score on the
@@ -152,19 +152,19 @@ def pairs(table: pd.DataFrame) -> Chart | None:
     # Whether a model is tuned may be unknown, which is neither.
     tuned = table[table.tuned.map(lambda x: x is True) & (table.base != "")]
     at = pd.MultiIndex.from_frame(tuned[["dataset", "base"]])
-    own = tuned.assign(vanilla_score=scores.reindex(at).to_numpy())
-    own = own.dropna(subset=["score", "vanilla_score"])
-    if own.empty:
+    part = tuned.assign(vanilla_score=scores.reindex(at).to_numpy())
+    part = part.dropna(subset=["score", "vanilla_score"])
+    if part.empty:
         return None
-    own = own.rename(columns={"score": "tuned_score"})
-    own["gain_percent"] = 100 * (own.tuned_score / own.vanilla_score - 1)
-    own["change"] = np.where(own.tuned_score >= own.vanilla_score, "gain", "loss")
+    part = part.rename(columns={"score": "tuned_score"})
+    part["gain_percent"] = 100 * (part.tuned_score / part.vanilla_score - 1)
+    part["change"] = np.where(part.tuned_score >= part.vanilla_score, "gain", "loss")
     # From the least base to the best of a family, as on the first data set.
     first = table[table.dataset == table.dataset.iloc[0]].set_index("model").score
-    own["_rank"] = own.base.map(first).fillna(np.inf)
-    own = own.sort_values(["family", "_rank", "base", "model"], kind="stable")
+    part["_rank"] = part.base.map(first).fillna(np.inf)
+    part = part.sort_values(["family", "_rank", "base", "model"], kind="stable")
     columns = ["dataset", "family", "model", "base", "vanilla_score", "tuned_score", "gain_percent"]
-    data = own[[*columns, "change"]]
+    data = part[[*columns, "change"]]
     names = list(dict.fromkeys(data.model))
     datasets = [x for x in dict.fromkeys(table.dataset) if x in set(data.dataset)]
     base = alt.Chart().encode(
@@ -212,7 +212,7 @@ def pairs(table: pd.DataFrame) -> Chart | None:
 
 
 def forest(table: pd.DataFrame) -> Chart | None:
-    """Draw correlations with their intervals: over all models beside those within families.
+    """Draw correlations with their intervals: over all models and within families.
 
     Args:
       table: rows of findings whose statistic is Pearson's r: `subset`, `predictor`, `outcome`,

@@ -87,7 +87,8 @@ def venn(table: pd.DataFrame, *, name: str, title: str, unit: str) -> Chart | No
     Args:
       table: `panel`, `first`, `second`, `unique_first`, `shared`, `unique_second`. No area is
         negative: a row with a negative part has no circles, unless the part is below a twentieth of
-        the union, too little to be seen. Numbers are written as they are, beside what has no area.
+        the union, too little to be seen. Numbers are written as they are, with or
+        without an area.
       name: of the chart's files.
       title: its heading.
       unit: of the parts.
@@ -173,16 +174,16 @@ def _circles(row: pd.Series, total: float) -> list[dict]:
 
 
 def _spots(row: pd.Series, total: float) -> tuple[float, float, float]:
-    """Return where the numbers stand: in the middle of the three parts, or beside the circles."""
+    """Return where the numbers stand: in the middle of the three parts, or next to the circles."""
     areas, (left, right) = _layout(row, total)
     r = np.sqrt(areas / np.pi)
     edges = (left - r[0], right - r[1], left + r[0], right + r[1])
     spots = [(edges[0] + edges[1]) / 2, (edges[1] + edges[2]) / 2, (edges[2] + edges[3]) / 2]
-    beside = 0.16  # half a number
-    if edges[1] - edges[0] < beside:
-        spots[0] = min(edges[:2]) - beside
-    if edges[3] - edges[2] < beside:
-        spots[2] = max(edges[2:]) + beside
+    gap = 0.16  # half a number
+    if edges[1] - edges[0] < gap:
+        spots[0] = min(edges[:2]) - gap
+    if edges[3] - edges[2] < gap:
+        spots[2] = max(edges[2:]) + gap
     return tuple(1.6 * float(x) for x in spots)
 
 

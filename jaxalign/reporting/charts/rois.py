@@ -21,17 +21,17 @@ def layer_profiles(rows: pd.DataFrame, model: str) -> Chart | None:
     Returns:
       The chart; None of a model without layers.
     """
-    own = rows[(rows.model == model) & (rows.control_of == "") | (rows.control_of == model)]
-    data = _profiles(own)
+    part = rows[(rows.model == model) & (rows.control_of == "") | (rows.control_of == model)]
+    data = _profiles(part)
     network = data[data._network]
     if not network._layered.any():
         return None
-    best = own[(own.model == model) & own.score.notna()]
+    best = part[(part.model == model) & part.score.notna()]
     heights = best.groupby(["roi", "layer"]).score.mean().unstack("layer")
     peaks = ", ".join(f"{roi} {layer}" for roi, layer in heights.idxmax(axis=1).items())
     text = (
         f"Lines: scores of {model} against its layers, a panel for each of "
-        f"{', '.join(dict.fromkeys(own.roi))}; controls with layers as lines, without layers as "
+        f"{', '.join(dict.fromkeys(part.roi))}; controls with layers as lines, without layers as "
         f"dashed levels{'; dotted: noise ceiling' if network.ceiling.notna().any() else ''}."
     )
     if peaks:
@@ -80,9 +80,9 @@ def profiles(
     )
 
 
-def _level(own: pd.DataFrame, rois: list[str], base: alt.Chart, pick) -> alt.FacetChart:
+def _level(part: pd.DataFrame, rois: list[str], base: alt.Chart, pick) -> alt.FacetChart:
     """Draw one row of panels."""
-    level = own.level.iloc[0]
+    level = part.level.iloc[0]
     tips = [
         tip("features", "model or control", ""),
         tip("roi", "region", ""),
@@ -93,7 +93,7 @@ def _level(own: pd.DataFrame, rois: list[str], base: alt.Chart, pick) -> alt.Fac
     ]
     fade = alt.condition(pick, alt.value(1), alt.value(0.12))
     *band, lines, points = marks.lines(
-        own[own._network], base.transform_filter("datum._layered"), tips, fade=fade
+        part[part._network], base.transform_filter("datum._layered"), tips, fade=fade
     )
     band = [x.transform_filter("datum._network") for x in band]
     flat = (
@@ -108,7 +108,7 @@ def _level(own: pd.DataFrame, rois: list[str], base: alt.Chart, pick) -> alt.Fac
         .encode(y="mean(ceiling):Q")
     )
     below = marks.drawn(
-        (flat, own.score.mask(own._layered)), (ceiling, own.ceiling.where(own._network))
+        (flat, part.score.mask(part._layered)), (ceiling, part.ceiling.where(part._network))
     )
     chart = alt.layer(*band, *below, lines, points.properties(name=f"points {level}"))
     chart = chart.properties(height=170).transform_filter(
@@ -124,9 +124,9 @@ def _profiles(rows: pd.DataFrame) -> pd.DataFrame:
     levels["subjects"] = rows[rows.subject != tables.GROUP]
     for level, frame in levels.items():
         keys = ["roi", "model", "control_of", "layer"]
-        for (roi, name, control_of, layer), own in frame.groupby(keys, sort=False):
-            interval = tables.interval(own.fold_scores)
-            alone = len(own) < 2  # folds alone: of the group, and of a single subject
+        for (roi, name, control_of, layer), part in frame.groupby(keys, sort=False):
+            interval = tables.interval(part.fold_scores)
+            alone = len(part) < 2  # folds alone: of the group, and of a single subject
             found.append(
                 {
                     "level": _LEVELS[level],
@@ -136,8 +136,8 @@ def _profiles(rows: pd.DataFrame) -> pd.DataFrame:
                     "score": interval.mean,
                     "ci_low": np.nan if alone else interval.low,
                     "ci_high": np.nan if alone else interval.high,
-                    "ceiling": own.ceiling.mean(),
-                    "_layered": int(own.num_layers.max()) > 0,
+                    "ceiling": part.ceiling.mean(),
+                    "_layered": int(part.num_layers.max()) > 0,
                     "_network": control_of == "",
                 }
             )
@@ -153,13 +153,13 @@ def depth(rows: pd.DataFrame) -> Chart | None:
     Returns:
       The chart; None unless two networks have layers.
     """
-    own = rows[(rows.control_of == "") & (rows.num_layers > 0) & (rows.layer >= 0)]
-    if own.model.nunique() < 2:
+    part = rows[(rows.control_of == "") & (rows.num_layers > 0) & (rows.layer >= 0)]
+    if part.model.nunique() < 2:
         return None
-    people = own[own.subject != tables.GROUP]
-    own = people if len(people) else own
+    people = part[part.subject != tables.GROUP]
+    part = people if len(people) else part
     keys = ["roi", "model", "layer", "num_layers"]
-    data = own.groupby(keys, sort=False).score.mean().reset_index()
+    data = part.groupby(keys, sort=False).score.mean().reset_index()
     data["relative_depth"] = data.layer / data.num_layers
     rois = list(dict.fromkeys(data.roi))
     colours, shapes = charts.families(data.model)
@@ -189,7 +189,7 @@ def depth(rows: pd.DataFrame) -> Chart | None:
 
 
 def roi_bars(rows: pd.DataFrame) -> Chart:
-    """Draw each network beside its controls, region by region, layers chosen inside the training.
+    """Draw each network and its controls in each region, layers chosen inside the training data.
 
     Bars are means over subjects with 95 % intervals; the band is the interval of the subjects'
     ceilings.
@@ -210,12 +210,12 @@ def roi_bars(rows: pd.DataFrame) -> Chart:
     colour = alt.Color("features:N", scale=charts.scale(colours), legend=None)
     parts = [_bars_of(model, data[data.model == model], rois, colour) for model in models]
     text = (
-        f"Bars: mean score over subjects of {', '.join(models)} and of the controls beside each, a "
+        f"Bars: mean score over subjects of {', '.join(models)} and of the controls of each, a "
         f"panel for each of {', '.join(rois)}"
     )
     if data.ci_low.notna().any():
         text += ", with 95 % intervals"
-    title = "Regions: models beside their controls"
+    title = "Regions: models and their controls"
     if data.ceiling.notna().any():
         title += ", under their ceilings"
         text += "; grey bands: intervals of the subjects' noise ceilings, dotted: their mean"
@@ -227,10 +227,10 @@ def roi_bars(rows: pd.DataFrame) -> Chart:
 def _bars(scores: pd.DataFrame, models: list[str]) -> pd.DataFrame:
     found = []
     for model in models:
-        own = scores[(scores.model == model) & (scores.control_of == "")]
-        ceilings = {roi: tables.interval(x.fold_ceilings) for roi, x in own.groupby("roi")}
-        beside = pd.concat([own, scores[scores.control_of == model]])
-        for (name, roi), x in beside.groupby(["model", "roi"], sort=False):
+        part = scores[(scores.model == model) & (scores.control_of == "")]
+        ceilings = {roi: tables.interval(x.fold_ceilings) for roi, x in part.groupby("roi")}
+        both = pd.concat([part, scores[scores.control_of == model]])
+        for (name, roi), x in both.groupby(["model", "roi"], sort=False):
             interval = tables.interval(x.fold_scores)
             band = ceilings.get(roi, stats.Interval(np.nan, np.nan, np.nan, 0))
             found.append(
@@ -250,11 +250,11 @@ def _bars(scores: pd.DataFrame, models: list[str]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _bars_of(model: str, own: pd.DataFrame, rois: list[str], colour: alt.Color) -> alt.FacetChart:
+def _bars_of(model: str, part: pd.DataFrame, rois: list[str], colour: alt.Color) -> alt.FacetChart:
     """Draw the panels of one network."""
-    names = list(dict.fromkeys(own.features))
+    names = list(dict.fromkeys(part.features))
     chart = marks.bars(
-        own,
+        part,
         alt.X("score:Q", title="Pearson r", axis=alt.Axis(tickCount=4)),
         alt.Y("features:N", sort=names, title=None, axis=alt.Axis(labelLimit=140, ticks=False)),
         colour,
@@ -266,7 +266,7 @@ def _bars_of(model: str, own: pd.DataFrame, rois: list[str], colour: alt.Color) 
         ],
     )
     chart = chart.properties(
-        height=charts.height(own.groupby("roi").features.nunique(), 15)
+        height=charts.height(part.groupby("roi").features.nunique(), 15)
     ).transform_filter(alt.FieldEqualPredicate(field="model", equal=model))
     return charts.facet(chart, "roi", rois, title=model).resolve_scale(y="independent")
 

@@ -1,13 +1,11 @@
 """Scores and properties of many models -> tidy findings: gains, correlations, layers, regions."""
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from jaxalign.checks import Count, check, open_unit
 from jaxalign.errors import InputError
 from jaxalign.reporting.findings import (
     aw2024,
@@ -20,6 +18,7 @@ from jaxalign.reporting.findings import (
 from jaxalign.reporting.findings import model_scores as model_scores_lib
 from jaxalign.reporting.findings import rows as finding_rows
 from jaxalign.reporting.findings.model_scores import AVERAGE, BEHAVIORAL
+from jaxalign.reporting.findings.options import Options
 
 COLUMNS = finding_rows.COLUMNS
 PRINTED = "average as printed"  # by a paper: rounded from numbers with more digits than its table's
@@ -40,33 +39,15 @@ LEGENDS = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """How models are compared."""
-
-    apart: tuple[str, ...] = ()  # families that no pooled row holds but those that name them
-    predictors: tuple[str, ...] = ()  # properties; (): all that vary
-    instruction: str = ""  # whose scores count where a model was given several
-    paper: str = ""  # whose published numbers are held against these: one of `CHECKS`, or none
-    num_resamples: Count = 9999
-    seed: int = 0
-    confidence: Annotated[float, open_unit] = 0.95
-
-    def __post_init__(self):
-        check(self)
-        if self.paper and self.paper not in CHECKS:
-            raise InputError(f"paper must be one of {', '.join(CHECKS)}, or '': {self.paper!r}.")
-
-
 class Found(NamedTuple):
     """Tidy tables; those without rows have their columns."""
 
     findings: pd.DataFrame  # `COLUMNS`
     remarks: pd.DataFrame  # `finding_rows.REMARKS`: why a number is undefined
-    checks: pd.DataFrame  # `published_checks.COLUMNS`: published numbers beside these
+    checks: pd.DataFrame  # `published_checks.COLUMNS`: published numbers next to these
     model_scores: pd.DataFrame  # `model_scores.COLUMNS`
     rois: pd.DataFrame  # the same, for each region
-    pairs: pd.DataFrame  # `gains.PAIRS`: each tuned model beside its base
+    pairs: pd.DataFrame  # `gains.PAIRS`: each tuned model and its base
     profiles: pd.DataFrame  # `depth.PROFILES`: layers of each model
     published: pd.DataFrame  # `aw2024.PUBLISHED`: the correlation table that was published
 
@@ -82,7 +63,8 @@ def of_run(
     Args:
       scores: score rows in the schema of `io.rows`.
       models: properties, one row per model (index `model`), as `literature.properties.wide` gives
-      them. options: how.
+        them.
+      options: how models are compared.
       tables: figures of a paper as `literature.published.table` gives them, by name
         ("aw2024/correlations"); what is not there is left out.
 
@@ -93,7 +75,7 @@ def of_run(
     summary = model_scores_lib.model_scores(scores)
     summary = pd.concat([summary, *_printed(summary, tables)], ignore_index=True)
     compared = _compare(summary, models, options)
-    found = [*compared, *depth.findings(summary, models, confidence=options.confidence)]
+    found = [*compared, *depth.findings(summary, models, options)]
     if "aw2024/correlations" in tables:
         found += aw2024.correlations(tables["aw2024/correlations"], confidence=options.confidence)
     found += oota2025.contrasts(tables, confidence=options.confidence)
@@ -158,22 +140,9 @@ def _compare(summary, models, options) -> list[finding_rows.Finding]:
         )
     outcomes = _outcomes(summary, options)
     return [
-        *gains.findings(
-            outcomes,
-            joined,
-            apart=options.apart,
-            num_resamples=options.num_resamples,
-            rng=np.random.default_rng(options.seed),
-            confidence=options.confidence,
-        ),
-        *correlations.findings(
-            outcomes,
-            joined,
-            predictors=options.predictors,
-            apart=options.apart,
-            confidence=options.confidence,
-        ),
-        *correlations.by_units(summary, joined, apart=options.apart, confidence=options.confidence),
+        *gains.findings(outcomes, joined, options),
+        *correlations.findings(outcomes, joined, options),
+        *correlations.by_units(summary, joined, options),
         *_ceilings(outcomes),
     ]
 
@@ -195,51 +164,51 @@ def _joined(summary: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
 
 def _outcomes(summary: pd.DataFrame, options: Options) -> pd.DataFrame:
     """Return one score per outcome and model, with all of its units."""
-    own = summary[summary.units == model_scores_lib.ALL_UNITS]
-    several = own.groupby(["dataset", "metric", "model"]).instruction.transform("nunique") > 1
-    own = own[~several | (own.instruction == options.instruction)]
-    if several.any() and not (own.instruction == options.instruction).any():
+    part = summary[summary.units == model_scores_lib.ALL_UNITS]
+    several = part.groupby(["dataset", "metric", "model"]).instruction.transform("nunique") > 1
+    part = part[~several | (part.instruction == options.instruction)]
+    if several.any() and not (part.instruction == options.instruction).any():
         raise InputError(
             f"instruction must be one that models were given: {options.instruction!r} is not among "
             f"{sorted(set(summary.instruction))}."
         )
-    twice = own[own.duplicated(["dataset", "metric", "model"])]
+    twice = part[part.duplicated(["dataset", "metric", "model"])]
     if len(twice):
         row = twice.iloc[0]
-        protocols = own[(own.model == row.model) & (own.dataset == row.dataset)].protocol
+        protocols = part[(part.model == row.model) & (part.dataset == row.dataset)].protocol
         raise InputError(
             f"scores must have one row per model and data set: {row.model} has several on "
             f"{row.dataset} ({row.metric}; protocols {', '.join(sorted(set(protocols)))})."
         )
-    metrics = own.groupby("dataset").metric.transform("nunique")
-    names = own.dataset.where(metrics == 1, own.dataset + " (" + own.metric + ")")
-    return own.assign(
+    metrics = part.groupby("dataset").metric.transform("nunique")
+    names = part.dataset.where(metrics == 1, part.dataset + " (" + part.metric + ")")
+    return part.assign(
         outcome=names,
-        is_behavioral=own.metric == BEHAVIORAL,
-        is_average=own.dataset.isin((AVERAGE, PRINTED)),
+        is_behavioral=part.metric == BEHAVIORAL,
+        is_average=part.dataset.isin((AVERAGE, PRINTED)),
     )
 
 
 def _ceilings(outcomes: pd.DataFrame) -> list[finding_rows.Finding]:
     """Report ceilings that are the same for all models, which published ones are."""
     found = []
-    for name, own in outcomes.groupby("outcome", sort=False):
+    for name, part in outcomes.groupby("outcome", sort=False):
         # Scores that were printed divided by their ceiling have one of 1, which says nothing.
-        if own.ceiling.notna().all() and own.ceiling.nunique() == 1 and own.ceiling.iloc[0] != 1:
-            value = finding_rows.number(float(own.ceiling.iloc[0]), n=len(own))
+        if part.ceiling.notna().all() and part.ceiling.nunique() == 1 and part.ceiling.iloc[0] != 1:
+            value = finding_rows.number(float(part.ceiling.iloc[0]), n=len(part))
             found.append(finding_rows.Finding("ceiling", "all", "", str(name), "ceiling", value))
     return found
 
 
 def _printed(summary: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[pd.DataFrame]:
-    """Add the average that a paper printed as an outcome beside that of the data sets' figures."""
-    own = summary[(summary.dataset == AVERAGE) & (summary.protocol == "published:aw2024")]
-    if "aw2024/models" not in tables or not len(own):
+    """Add the average that a paper printed, as an outcome of its own."""
+    part = summary[(summary.dataset == AVERAGE) & (summary.protocol == "published:aw2024")]
+    if "aw2024/models" not in tables or not len(part):
         return []
-    printed = tables["aw2024/models"].set_index("model").average.reindex(own.model)
+    printed = tables["aw2024/models"].set_index("model").average.reindex(part.model)
     ceilings = tables.get("aw2024/noise_ceilings")
     ceiling = np.nan
     if ceilings is not None:
         ceiling = float(ceilings.set_index("dataset").ceiling["average"])
     scores = printed.to_numpy(float)
-    return [own.assign(dataset=PRINTED, score=scores, best_score=scores, ceiling=ceiling)]
+    return [part.assign(dataset=PRINTED, score=scores, best_score=scores, ceiling=ceiling)]

@@ -68,10 +68,10 @@ def published(table: pd.DataFrame | None, findings: pd.DataFrame) -> pd.DataFram
     """
     if table is None:
         return pd.DataFrame(columns=PUBLISHED)
-    own = findings[findings.analysis == "published_correlation"].set_index("predictor")
-    own = own.loc[table.benchmark + ": " + table.category].reset_index(drop=True)
+    part = findings[findings.analysis == "published_correlation"].set_index("predictor")
+    part = part.loc[table.benchmark + ": " + table.category].reset_index(drop=True)
     table = table.rename(columns={"p_adjusted": "p_adjusted_published"}).reset_index(drop=True)
-    return pd.concat([table, own[["ci_low", "ci_high", "p", "p_adjusted"]]], axis=1)[[*PUBLISHED]]
+    return pd.concat([table, part[["ci_low", "ci_high", "p", "p_adjusted"]]], axis=1)[[*PUBLISHED]]
 
 
 def checks(findings: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from jaxalign.core.inference import association
 from jaxalign.errors import InputError
+from jaxalign.reporting.findings.options import Options
 from jaxalign.reporting.findings.rows import Finding
 
 LEGEND = (
@@ -17,7 +18,7 @@ LEGEND = (
     "families as random intercepts, both variables standardised, Wald's interval and p: rough, as "
     "there are few families. Models of "
     "a family are not independent, and families differ in much else: a pooled correlation can be "
-    "one between families, so it stands beside those within each family ('tuned, T5') and those "
+    "one between families, so it stands next to those within each family ('tuned, T5') and those "
     "without each ('tuned, without T5'). A subset whose models with both numbers are those of a "
     "narrower one is not repeated: where tuned models alone have a property, 'tuned' stands for "
     "'all'. p_adjusted: Benjamini-Hochberg over the predictors of one subset, outcome and "
@@ -51,23 +52,14 @@ class Subset(NamedTuple):
     is_pooled: bool  # over several families
 
 
-def findings(
-    outcomes: pd.DataFrame,
-    models: pd.DataFrame,
-    *,
-    predictors: Sequence[str],
-    apart: Sequence[str],
-    confidence: float,
-) -> list[Finding]:
+def findings(outcomes: pd.DataFrame, models: pd.DataFrame, options: Options) -> list[Finding]:
     """Correlate scores with properties, and behavioural with brain scores.
 
     Args:
       outcomes: scores with the columns of `model_scores`, `outcome` and `is_behavioral`, one per
         outcome and model.
       models: properties of the models, index `model`.
-      predictors: properties; none: all numbers that at least 3 models have.
-      apart: families that are in no pooled subset but those that name them.
-      confidence: of intervals.
+      options: how models are compared; without predictors, all numbers that at least 3 models have.
 
     Returns:
       For each subset, predictor and outcome all statistics; once, under the name of the narrowest
@@ -76,7 +68,7 @@ def findings(
     Raises:
       InputError: if a predictor is no numeric property, or is not known of any model.
     """
-    numbers = properties(models, predictors)
+    numbers = properties(models, options.predictors)
     scores = outcomes.pivot(index="model", columns="outcome", values="score").reindex(models.index)
     scores = scores[list(dict.fromkeys(outcomes.outcome))]
     behavioral = list(dict.fromkeys(outcomes[outcomes.is_behavioral].outcome))
@@ -93,8 +85,8 @@ def findings(
         if name not in behavioral
     ]
     found, seen = [], set()
-    for subset in subsets(models, apart):
-        at = _At(subset, models.reindex(subset.models), tuple(apart), confidence)
+    for subset in subsets(models, options.apart):
+        at = _At(subset, models.reindex(subset.models), options)
         for analysis, name, x, outcome in asked:
             both = (x.notna() & scores[outcome].notna()).reindex(subset.models)
             # Where only tuned models have a property, all models are the tuned ones over again.
@@ -167,9 +159,9 @@ def subsets(models: pd.DataFrame, apart: Sequence[str]) -> list[Subset]:
     found = []
     for name, chosen in pools.items():
         main, added = chosen & ~kept_out, chosen & kept_out
-        own = [x for x in dict.fromkeys(families[main]) if x]
-        found.append(Subset(name, list(models.index[main]), len(own) > 1))
-        for family in dict.fromkeys([*(own if len(own) > 1 else []), *families[added]]):
+        kept = [x for x in dict.fromkeys(families[main]) if x]
+        found.append(Subset(name, list(models.index[main]), len(kept) > 1))
+        for family in dict.fromkeys([*(kept if len(kept) > 1 else []), *families[added]]):
             inside = chosen & (families == family)
             found.append(Subset(f"{name}, {family}", list(models.index[inside]), False))
         if main.any() and added.any():
@@ -182,14 +174,13 @@ class _At(NamedTuple):
 
     subset: Subset
     models: pd.DataFrame
-    apart: tuple[str, ...]
-    confidence: float
+    options: Options
 
     def associate(
         self, analysis: str, predictor: str, x: pd.Series, outcome: str, y: pd.Series
     ) -> Iterator[Finding]:
         """Yield all statistics of one predictor and one outcome."""
-        names = self.models.index
+        names, confidence = self.models.index, self.options.confidence
         x, y = x.reindex(names).to_numpy(float), y.reindex(names).to_numpy(float)
 
         def finding(statistic, value, subset=self.subset.name):
@@ -197,7 +188,7 @@ class _At(NamedTuple):
             return Finding(analysis, subset, predictor, outcome, statistic, value, family)
 
         for statistic, measure in _MEASURES.items():
-            yield finding(statistic, measure(x, y, confidence=self.confidence))
+            yield finding(statistic, measure(x, y, confidence=confidence))
         if not self.subset.is_pooled:
             return
         families = self.models.family.to_numpy(str)
@@ -206,34 +197,31 @@ class _At(NamedTuple):
         x_known, y_known, groups = x[known], y[known], families[known]
         for statistic, measure in _MEASURES.items():
             without = association.leave_one_group_out(
-                x_known, y_known, groups, measure=measure, confidence=self.confidence
+                x_known, y_known, groups, measure=measure, confidence=confidence
             )
             for family, value in without.items():
                 # Without those that were only added, it is the subset that they were added to.
-                if family not in self.apart:
+                if family not in self.options.apart:
                     yield finding(statistic, value, f"{self.subset.name}, without {family}")
         sizes = log_sizes(self.models)
         if predictor != SIZE and sizes.notna().any():
             size = sizes.to_numpy()[:, None]
-            partial = association.partial(x, y, size, confidence=self.confidence)
+            partial = association.partial(x, y, size, confidence=confidence)
             yield finding("partial_given_size", partial)
         coded = association.indicators(groups)
-        partial = association.partial(x_known, y_known, coded, confidence=self.confidence)
+        partial = association.partial(x_known, y_known, coded, confidence=confidence)
         yield finding("partial_given_family", partial)
-        slope = association.mixed_slope(x_known, y_known, groups, confidence=self.confidence)
+        slope = association.mixed_slope(x_known, y_known, groups, confidence=confidence)
         yield finding("mixed_slope", slope)
 
 
-def by_units(
-    summary: pd.DataFrame, models: pd.DataFrame, *, apart: Sequence[str], confidence: float
-) -> list[Finding]:
+def by_units(summary: pd.DataFrame, models: pd.DataFrame, options: Options) -> list[Finding]:
     """Compare the correlation with size of all units and of equally many in all models.
 
     Args:
       summary: rows of `model_scores`.
       models: properties, index `model`.
-      apart: families that are left out.
-      confidence: of intervals.
+      options: how models are compared; families apart are left out.
 
     Returns:
       For each number of units that at least 3 models were scored with, of which some have more.
@@ -242,12 +230,12 @@ def by_units(
     if not sizes.notna().any():
         return []
     families = models.family if "family" in models else pd.Series("", index=models.index)
-    main = summary[summary.model.map(~families.isin(apart)) & (summary.num_units > 0)]
+    main = summary[summary.model.map(~families.isin(options.apart)) & (summary.num_units > 0)]
     found = []
-    for (dataset, metric), own in main.groupby(["dataset", "metric"], sort=False):
-        whole = own[own.units == "all"].set_index("model")
-        for units in sorted(set(own[own.units != "all"].num_units)):
-            equal = own[own.num_units == units].drop_duplicates("model").set_index("model")
+    for (dataset, metric), kept in main.groupby(["dataset", "metric"], sort=False):
+        whole = kept[kept.units == "all"].set_index("model")
+        for units in sorted(set(kept[kept.units != "all"].num_units)):
+            equal = kept[kept.num_units == units].drop_duplicates("model").set_index("model")
             both = equal.index.intersection(whole.index)
             if len(both) < _FEWEST:
                 continue
@@ -260,7 +248,9 @@ def by_units(
                 subset = f"{subset} ({len(both)} models, {metric})"
                 for predictor, x in logs.items():
                     for statistic, measure in _MEASURES.items():
-                        value = measure(x, part.score.to_numpy(float), confidence=confidence)
+                        value = measure(
+                            x, part.score.to_numpy(float), confidence=options.confidence
+                        )
                         family = f"{subset}/{dataset}/{statistic}"
                         found.append(
                             Finding(

@@ -7,6 +7,7 @@ from jaxalign.core.inference import association, stats
 from jaxalign.reporting import tables
 from jaxalign.reporting.findings import correlations
 from jaxalign.reporting.findings import model_scores as model_scores_lib
+from jaxalign.reporting.findings.options import Options
 from jaxalign.reporting.findings.rows import Finding
 
 LEGEND = (
@@ -43,13 +44,13 @@ def profiles(rows: pd.DataFrame) -> pd.DataFrame:
     """
     networks = rows[(rows.control_of == "") & (rows.layer >= 0) & (rows.num_layers > 0)]
     found = []
-    for key, own in model_scores_lib.with_units(networks).groupby(
+    for key, kept in model_scores_lib.with_units(networks).groupby(
         model_scores_lib.KEYS, sort=False
     ):
-        if own.layer.nunique() < 2:
+        if kept.layer.nunique() < 2:
             continue
-        people = own[own.subject != tables.GROUP]
-        for layer, part in (people if len(people) else own).groupby("layer"):
+        people = kept[kept.subject != tables.GROUP]
+        for layer, part in (people if len(people) else kept).groupby("layer"):
             value = stats.Interval(part.score.mean(skipna=False), np.nan, np.nan, 0)
             if part.fold_scores.map(len).all():
                 value = tables.interval(model_scores_lib.over_rois(part, "fold_scores"))
@@ -58,18 +59,18 @@ def profiles(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=PROFILES)
 
 
-def findings(summary: pd.DataFrame, models: pd.DataFrame, *, confidence: float) -> list[Finding]:
+def findings(summary: pd.DataFrame, models: pd.DataFrame, options: Options) -> list[Finding]:
     """Correlate size with the depth of the best layer, and average what choosing it there adds.
 
     Args:
       summary: rows of `model_scores`.
       models: properties, index `model`.
-      confidence: of intervals.
+      options: how models are compared.
     """
-    own = summary[(summary.units == model_scores_lib.ALL_UNITS) & (summary.best_layer >= 0)]
-    own = own[(own.num_layers > 0) & (own.selection != model_scores_lib.SINGLE)]
+    kept = summary[(summary.units == model_scores_lib.ALL_UNITS) & (summary.best_layer >= 0)]
+    kept = kept[(kept.num_layers > 0) & (kept.selection != model_scores_lib.SINGLE)]
     found = []
-    for (dataset, metric), part in own.groupby(["dataset", "metric"], sort=False):
+    for (dataset, metric), part in kept.groupby(["dataset", "metric"], sort=False):
         subset = f"all ({metric})"
         sizes = correlations.log_sizes(models).reindex(part.model).to_numpy()
         if np.isfinite(sizes).any():
@@ -78,13 +79,13 @@ def findings(summary: pd.DataFrame, models: pd.DataFrame, *, confidence: float) 
                 ("pearson", association.pearson),
                 ("spearman", association.spearman),
             ):
-                value = measure(sizes, depth, confidence=confidence)
+                value = measure(sizes, depth, confidence=options.confidence)
                 outcome = f"relative depth, {dataset}"
                 found.append(
                     Finding("depth", subset, correlations.SIZE, outcome, name, value, name)
                 )
         if part.optimism.notna().any():
-            mean = stats.mean_interval(part.optimism.to_numpy(float), confidence=confidence)
+            mean = stats.mean_interval(part.optimism.to_numpy(float), confidence=options.confidence)
             value = association.Association(*mean[:3], np.nan, mean.n)
             found.append(
                 Finding("layer_selection", subset, "layer", str(dataset), "optimism", value)

@@ -1,4 +1,4 @@
-"""What instruction tuning adds: tuned models beside the models they were made of."""
+"""What instruction tuning adds: tuned models against the models they were made from."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +10,7 @@ from jaxalign.core.inference.association import Association
 from jaxalign.core.inference.gain import Gain
 from jaxalign.errors import InputError
 from jaxalign.reporting.findings.model_scores import AVERAGE
+from jaxalign.reporting.findings.options import Options
 from jaxalign.reporting.findings.rows import Finding, number
 
 LEGEND = (
@@ -37,7 +38,7 @@ PAIRS = (
 
 
 def pairs(outcomes: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """Put each tuned model beside its base.
+    """Pair each tuned model with its base.
 
     Args:
       outcomes: scores with the columns of `model_scores` and `outcome`, one per outcome and model.
@@ -60,8 +61,8 @@ def pairs(outcomes: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
                 f"the base of a tuned model must have scores too: that of {row.Index}, "
                 f"{row.base}, has none."
             )
-    for outcome, own in outcomes.groupby("outcome", sort=False):
-        score = own.set_index("model").score
+    for outcome, rows in outcomes.groupby("outcome", sort=False):
+        score = rows.set_index("model").score
         if not any(name in score.index for name in tuned.index):
             continue
         table = pd.DataFrame(
@@ -81,28 +82,18 @@ def pairs(outcomes: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(found, columns=PAIRS)
 
 
-def findings(
-    outcomes: pd.DataFrame,
-    models: pd.DataFrame,
-    *,
-    apart: Sequence[str],
-    num_resamples: int,
-    rng: np.random.Generator,
-    confidence: float,
-) -> list[Finding]:
+def findings(outcomes: pd.DataFrame, models: pd.DataFrame, options: Options) -> list[Finding]:
     """Average gains over all pairs, and over those of each family.
 
     Args:
       outcomes: see `pairs`.
       models: see `pairs`.
-      apart: families that are in no pooled subset but the one that names them.
-      num_resamples: of each bootstrap.
-      rng: source of all draws.
-      confidence: of intervals.
+      options: how models are compared.
 
     Raises:
       InputError: as `pairs`.
     """
+    rng = np.random.default_rng(options.seed)
     table = pairs(outcomes, models)
     if not len(table):
         return []
@@ -112,15 +103,15 @@ def findings(
         Finding("gain", row.model, PREDICTOR, row.outcome, "percent", number(row.percent, n=1))
         for row in table.itertuples()
     ]
-    for subset, own in _subsets(table, apart):
-        for outcome, part in own.groupby("outcome", sort=False):
+    for subset, rows in _subsets(table, options.apart):
+        for outcome, part in rows.groupby("outcome", sort=False):
             gain = gain_lib.percent_gain(
                 part.tuned_score.to_numpy(float),
                 part.base_score.to_numpy(float),
                 part.base.to_numpy(str),
-                num_resamples=num_resamples,
+                num_resamples=options.num_resamples,
                 rng=rng,
-                confidence=confidence,
+                confidence=options.confidence,
             )
             alone = outcome in averages or outcome == MEAN_OF_DATASETS
             for statistic, value in _statistics(gain, is_percent=outcome == MEAN_OF_DATASETS):
@@ -149,8 +140,8 @@ def _mean_of_datasets(table: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFra
     averaged = outcomes[outcomes.dataset == AVERAGE]
     if averaged.metric.nunique() != 1:
         return table.iloc[:0]
-    own = outcomes[(outcomes.metric == averaged.metric.iloc[0]) & ~outcomes.is_average]
-    percent = table[table.outcome.isin(set(own.outcome))].pivot(
+    rows = outcomes[(outcomes.metric == averaged.metric.iloc[0]) & ~outcomes.is_average]
+    percent = table[table.outcome.isin(set(rows.outcome))].pivot(
         index=["model", "base", "family"], columns="outcome", values="percent"
     )
     mean = percent.mean(axis=1, skipna=False).rename("percent").reset_index()

@@ -33,9 +33,11 @@ def winner_map(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -
       without ceilings; `rank` is 1 for the highest score of the ROI, and equal ones have the same.
     """
     found = []
-    for (*place, instruction), own in _nested(rows).groupby([*_PLACE, "instruction"], sort=False):
-        scores = tables.interval(own.fold_scores)
-        ratio = own.score / own.ceiling.where(own.ceiling > 0)
+    for (*place, instruction), region in _nested(rows).groupby(
+        [*_PLACE, "instruction"], sort=False
+    ):
+        scores = tables.interval(region.fold_scores)
+        ratio = region.score / region.ceiling.where(region.ceiling > 0)
         found.append(
             dict(zip(_PLACE, place, strict=True))
             | {
@@ -75,15 +77,15 @@ def winners(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> p
       `num_agree`, the subjects in whom it is best; otherwise empty, NaN and False.
     """
     found = []
-    for place, own in _nested(rows).groupby(_PLACE, sort=False):
-        scores = own.pivot(index="subject", columns="instruction", values="score")
-        scores = scores[own.instruction.unique()].dropna(axis=1, how="all").dropna()
+    for place, region in _nested(rows).groupby(_PLACE, sort=False):
+        scores = region.pivot(index="subject", columns="instruction", values="score")
+        scores = scores[region.instruction.unique()].dropna(axis=1, how="all").dropna()
         row = dict(zip(_PLACE, place, strict=True)) | {
             "outcome": UNDEFINED,
             "num_subjects": len(scores) if scores.shape[1] else 0,
         }
         if scores.shape[1] > 1 and len(scores):
-            row |= _winner(scores, own.set_index(["instruction", "subject"]).fold_scores)
+            row |= _winner(scores, region.set_index(["instruction", "subject"]).fold_scores)
         found.append(row)
     columns = [*_PLACE, "outcome", "winner", "score", "second", "second_score", "margin"]
     columns += ["ci_low", "ci_high", "num_agree", "num_subjects"]
@@ -164,10 +166,10 @@ def shares(targets: pd.DataFrame, *, labels: Mapping[str, str] | None = None) ->
     every = targets.instruction.unique().tolist()
     kinds = [(WINNER, x) for x in every] + [(x, "") for x in (TIE, NONE, UNDEFINED)]
     found = []
-    for place, own in target_winners(targets).groupby(_PLACE, sort=False):
+    for place, region in target_winners(targets).groupby(_PLACE, sort=False):
         for outcome, instruction in kinds:
-            hit = (own.outcome == outcome) & (own.instruction == instruction)
-            each = hit.groupby(own.subject, sort=False).mean()
+            hit = (region.outcome == outcome) & (region.instruction == instruction)
+            each = hit.groupby(region.subject, sort=False).mean()
             share = stats.mean_interval(each.to_numpy(float))
             found.append(
                 dict(zip(_PLACE, place, strict=True))
@@ -202,8 +204,8 @@ def partitions(table: pd.DataFrame, *, labels: Mapping[str, str] | None = None) 
     """
     found = []
     keys = [*_PLACE, "measure", "first", "second"]
-    for key, own in table.groupby(keys, sort=False):
-        means = {part: stats.mean_interval(own[part].to_numpy(float)) for part in PARTS}
+    for key, region in table.groupby(keys, sort=False):
+        means = {part: stats.mean_interval(region[part].to_numpy(float)) for part in PARTS}
         sizes = {frozenset({part}): np.array(means[part].mean) for part in PARTS}
         percent = partition_lib.percentages(sizes)
         for part, mean in means.items():
@@ -262,13 +264,13 @@ def asked(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
       which are left out.
     """
     kept, left_out = [_used(rows).iloc[:0]], []
-    for (dataset, model), own in _used(rows).groupby(["dataset", "model"], sort=False):
-        if own.instruction.nunique() < 2:
+    for (dataset, model), of_model in _used(rows).groupby(["dataset", "model"], sort=False):
+        if of_model.instruction.nunique() < 2:
             continue
-        each = own.groupby("instruction", sort=False)
-        own = pd.concat([tables.main_way(x, instruction=str(name)) for name, x in each])
-        ways = [name for name in _WAYS if own[name].nunique() > 1]
-        if own.groupby(["subject", "roi"]).folds_hash.nunique().max() > 1:
+        each = of_model.groupby("instruction", sort=False)
+        of_model = pd.concat([tables.main_way(x, instruction=str(name)) for name, x in each])
+        ways = [name for name in _WAYS if of_model[name].nunique() > 1]
+        if of_model.groupby(["subject", "roi"]).folds_hash.nunique().max() > 1:
             ways.append("folds")
         if ways:
             left_out.append(
@@ -276,7 +278,7 @@ def asked(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
                 f"in {', '.join(ways)} too."
             )
         else:
-            kept.append(own)
+            kept.append(of_model)
     return pd.concat(kept), left_out
 
 
@@ -309,8 +311,8 @@ def of_run(
 def _nested(rows: pd.DataFrame) -> pd.DataFrame:
     """Choose layers inside the training data, for each instruction by itself."""
     parts = [
-        tables.nested_layer(own).assign(instruction=name)
-        for name, own in _used(rows).groupby("instruction", sort=False)
+        tables.nested_layer(part).assign(instruction=name)
+        for name, part in _used(rows).groupby("instruction", sort=False)
     ]
     columns = [*_PLACE, "instruction", "subject", "score", "fold_scores", "ceiling"]
     return pd.concat(parts) if parts else pd.DataFrame(columns=columns)

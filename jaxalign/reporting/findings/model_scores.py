@@ -63,8 +63,8 @@ def model_scores(rows: pd.DataFrame, *, by_roi: bool = False) -> pd.DataFrame:
         raise InputError("score rows must hold a network, found none.")
     networks = _unique(with_units(networks))
     found = []
-    for key, own in networks.groupby(KEYS, sort=False):
-        parts = own.groupby("roi", sort=False) if by_roi else [(_roi(own), own)]
+    for key, kept in networks.groupby(KEYS, sort=False):
+        parts = kept.groupby("roi", sort=False) if by_roi else [(_roi(kept), kept)]
         found += [
             dict(zip(KEYS, key, strict=True)) | {"roi": roi} | _of_one(part) for roi, part in parts
         ]
@@ -103,31 +103,31 @@ def _unique(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _roi(own: pd.DataFrame) -> str:
-    return own.roi.iloc[0] if own.roi.nunique() == 1 else ALL_ROIS
+def _roi(kept: pd.DataFrame) -> str:
+    return kept.roi.iloc[0] if kept.roi.nunique() == 1 else ALL_ROIS
 
 
-def _of_one(own: pd.DataFrame) -> dict:
+def _of_one(kept: pd.DataFrame) -> dict:
     """Summarise the rows of one model on one data set."""
-    people = own[own.subject != tables.GROUP]
-    own = people if len(people) else own
-    facts = {"num_units": int(own.num_units.max()), "num_layers": int(own.num_layers.max())}
-    num_folds = own.fold_scores.map(len)
+    people = kept[kept.subject != tables.GROUP]
+    kept = people if len(people) else kept
+    facts = {"num_units": int(kept.num_units.max()), "num_layers": int(kept.num_layers.max())}
+    num_folds = kept.fold_scores.map(len)
     if not num_folds.any():
-        return facts | _published(own)
+        return facts | _published(kept)
     if num_folds.nunique() > 1:
-        row = own.iloc[0]
+        row = kept.iloc[0]
         raise InputError(
             f"rows of {row.model} on {row.dataset} must have equally many folds, found "
             f"{sorted(set(num_folds))}."
         )
-    best_layer, best = _best_on_test(own)
-    inner = np.array(own.fold_inner_r2.tolist(), float)
-    if own.layer.nunique() > 1 and not np.isfinite(inner).any():
-        selection, chosen = ON_TEST, own[own.layer == best_layer]
+    best_layer, best = _best_on_test(kept)
+    inner = np.array(kept.fold_inner_r2.tolist(), float)
+    if kept.layer.nunique() > 1 and not np.isfinite(inner).any():
+        selection, chosen = ON_TEST, kept[kept.layer == best_layer]
     else:
-        selection = NESTED if own.layer.nunique() > 1 else SINGLE
-        chosen = tables.nested_layer(own)
+        selection = NESTED if kept.layer.nunique() > 1 else SINGLE
+        chosen = tables.nested_layer(kept)
     found = tables.interval(over_rois(chosen, "fold_scores"))
     ceilings = over_rois(chosen, "fold_ceilings").map(np.mean)
     return facts | {
@@ -143,14 +143,14 @@ def _of_one(own: pd.DataFrame) -> dict:
     }
 
 
-def _published(own: pd.DataFrame) -> dict:
-    layers = own.groupby("layer").score.agg(lambda x: x.mean(skipna=False))
+def _published(kept: pd.DataFrame) -> dict:
+    layers = kept.groupby("layer").score.agg(lambda x: x.mean(skipna=False))
     single = len(layers) == 1
     return {
         "score": layers.iloc[0] if single else layers.max(),
         "ci_low": np.nan,
         "ci_high": np.nan,
-        "ceiling": own.ceiling.mean(),
+        "ceiling": kept.ceiling.mean(),
         "num_subjects": 0,  # not known
         "selection": PUBLISHED if layers.index[0] < 0 else SINGLE if single else ON_TEST,
         "best_layer": int(layers.idxmax()) if layers.notna().any() else -1,
@@ -170,15 +170,15 @@ def over_rois(chosen: pd.DataFrame, column: str) -> pd.Series:
       An array over folds for each subject.
     """
     num_rois = chosen.roi.nunique()
-    whole = chosen.groupby("subject").filter(lambda own: len(own) == num_rois)
+    whole = chosen.groupby("subject").filter(lambda kept: len(kept) == num_rois)
     if not len(whole):
         return pd.Series(dtype=object)
     return whole.groupby("subject")[column].agg(lambda x: np.array(x.tolist(), float).mean(axis=0))
 
 
-def _best_on_test(own: pd.DataFrame) -> tuple[int, float]:
+def _best_on_test(kept: pd.DataFrame) -> tuple[int, float]:
     """Find the layer with the highest mean over the subjects and regions that all layers have."""
-    wide = own.pivot(index=["subject", "roi"], columns="layer", values="score")
+    wide = kept.pivot(index=["subject", "roi"], columns="layer", values="score")
     means = wide.dropna(axis=1, how="all").dropna().mean()
     if not means.notna().any():
         return -1, np.nan
@@ -190,11 +190,11 @@ def _averages(found: list[dict]) -> list[dict]:
     brains = [row for row in found if row["metric"] != BEHAVIORAL]
     averages = []
     alike = ["metric", "instruction", "units", "roi"]
-    for key, own in pd.DataFrame(brains, columns=COLUMNS).groupby(alike, sort=False):
-        num_datasets = own.dataset.nunique()
+    for key, kept in pd.DataFrame(brains, columns=COLUMNS).groupby(alike, sort=False):
+        num_datasets = kept.dataset.nunique()
         if num_datasets < 2:
             continue
-        for model, rows in own.groupby("model", sort=False):
+        for model, rows in kept.groupby("model", sort=False):
             if rows.dataset.nunique() < num_datasets or len(rows) > num_datasets:
                 continue
             averages.append(

@@ -60,8 +60,8 @@ def _feature_sets(table: pd.DataFrame) -> pd.Series:
 
 def _of_figure(table: pd.DataFrame) -> list[Finding]:
     found = []
-    for roi, own in table.groupby("roi", sort=False):
-        tuned, others = own[own.kind == TUNED], own[own.kind != TUNED]
+    for roi, part in table.groupby("roi", sort=False):
+        tuned, others = part[part.kind == TUNED], part[part.kind != TUNED]
         for other in others.itertuples():
             for model in tuned.itertuples():
                 value = model.normalised_alignment - other.normalised_alignment
@@ -89,8 +89,8 @@ def _of_rois(table: pd.DataFrame, confidence: float) -> list[Finding]:
     quantile = float(stats.t.ppf((1 + confidence) / 2, NUM_SUBJECTS - 1))
     found = []
     table = table.assign(name=_feature_sets(table))
-    for (metric, roi), own in table.groupby(["metric", "roi"], sort=False):
-        tuned, others = own[own.kind == TUNED], own[own.kind == VISION]
+    for (metric, roi), part in table.groupby(["metric", "roi"], sort=False):
+        tuned, others = part[part.kind == TUNED], part[part.kind == VISION]
         for other in others.itertuples():
             for model in tuned.itertuples():
                 value = model.mean - other.mean
@@ -126,8 +126,8 @@ def checks(findings: pd.DataFrame) -> pd.DataFrame:
         for bar, name in _SETS.items():
             key = ("figure_contrast", printed, bar, "normalised alignment minus ViT-H")
             figure = published_checks.find(findings, (*key, "difference"))
-            own = ("roi_contrast", roi, name, f"pearson_r minus {_VIT}", "difference")
-            raw = published_checks.find(findings, own)
+            part = ("roi_contrast", roi, name, f"pearson_r minus {_VIT}", "difference")
+            raw = published_checks.find(findings, part)
             same = bool(np.sign(figure.value) == np.sign(raw.value))
             remark = (
                 "The figure is divided by ceilings, the repository's scores are raw: only signs "

@@ -33,13 +33,13 @@ def find(findings: pd.DataFrame, key: tuple[str, str, str, str, str]) -> pd.Seri
     Raises:
       InputError: if it is not there, or there are several.
     """
-    own = findings[(findings[_KEY] == list(key)).all(axis=1)]
-    if len(own) != 1:
+    part = findings[(findings[_KEY] == list(key)).all(axis=1)]
+    if len(part) != 1:
         raise InputError(
-            f"findings must hold {' / '.join(key)} once, found it {len(own)} times; scores, "
+            f"findings must hold {' / '.join(key)} once, found it {len(part)} times; scores, "
             "properties and tables of the paper must all be there, of that paper alone."
         )
-    return own.iloc[0]
+    return part.iloc[0]
 
 
 def row(check: Check, found: float) -> tuple:

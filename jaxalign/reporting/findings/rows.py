@@ -53,8 +53,8 @@ def table(found: Iterable[Finding]) -> pd.DataFrame:
     numbers = ["value", "ci_low", "ci_high", "p", "p_adjusted"]
     rows = rows.astype({"n": int} | dict.fromkeys(numbers, float))
     families = pd.Series([f"{x.analysis}/{x.family}" if x.family else "" for x in found], dtype=str)
-    for _, own in rows[families != ""].groupby(families):
-        rows.loc[own.index, "p_adjusted"] = stats.benjamini_hochberg(own.p.to_numpy())
+    for _, part in rows[families != ""].groupby(families):
+        rows.loc[part.index, "p_adjusted"] = stats.benjamini_hochberg(part.p.to_numpy())
     return rows
 
 

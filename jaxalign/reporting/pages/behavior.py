@@ -68,18 +68,18 @@ def tables(scores: pd.DataFrame, stories: pd.DataFrame) -> dict[str, pd.DataFram
       stories: the same, story by story.
 
     Returns:
-      `correlations` [data set x model], `offsets`, `gains`, and `controls`: each model minus what
-      it stands beside.
+      `correlations` [data set x model], `offsets`, `gains`, and `controls`: each model minus
+      its controls.
     """
     found = scores[scores.measure == CORRELATION].rename(columns={"value": "abs_r"})
-    own = ["dataset", "alignment", "num_participants", "model", "control_of", "context"]
+    part = ["dataset", "alignment", "num_participants", "model", "control_of", "context"]
     interval = ["ci_low", "ci_high"]
-    correlations = [*own, "r", "abs_r", *interval, "ceiling", "ceiling_low", "ceiling_high"]
-    gains = [*own, "times", "evaluation", "value", *interval, "num_observations", "num_words"]
+    correlations = [*part, "r", "abs_r", *interval, "ceiling", "ceiling_low", "ceiling_high"]
+    gains = [*part, "times", "evaluation", "value", *interval, "num_observations", "num_words"]
     return {
         "correlations": found[found.offset == 0][[*correlations, "num_words", "num_stories"]],
         "offsets": found[found.context != BASELINE][
-            [*own, "offset", "r", "abs_r", *interval, "num_words"]
+            [*part, "offset", "r", "abs_r", *interval, "num_words"]
         ],
         "gains": scores[scores.measure == GAIN][[*gains, "num_stories"]],
         "controls": _against_controls(scores, stories),
@@ -91,20 +91,20 @@ def _against_controls(scores: pd.DataFrame, stories: pd.DataFrame) -> pd.DataFra
     signs = signs.set_index(["dataset", "model", "control_of"]).r.map(np.sign)
     kept = stories[(stories.offset == 0) & stories.evaluation.isin(["all_words", HELD_OUT])]
     values = {}
-    for key, own in kept.groupby(
+    for key, part in kept.groupby(
         ["dataset", "measure", "times", "model", "control_of", "context"], sort=False
     ):
         sign = signs[key[0], key[3], key[4]] if key[1] == CORRELATION else 1.0
-        values[key] = own.set_index("story").value * sign
+        values[key] = part.set_index("story").value * sign
     found = []
-    for (dataset, measure, times, model, control_of, context), own in values.items():
+    for (dataset, measure, times, model, control_of, context), part in values.items():
         if control_of or context == BASELINE:
             continue
         for other, theirs in values.items():
             is_control = other[4] == model or other[5] == BASELINE
             if other[:3] != (dataset, measure, times) or not is_control:
                 continue
-            difference = stats.mean_interval((own - theirs).to_numpy(float))
+            difference = stats.mean_interval((part - theirs).to_numpy(float))
             found.append(
                 {
                     "dataset": dataset,
@@ -147,16 +147,16 @@ def page(
 
 def lead(scores: pd.DataFrame, regression: Regression) -> str:
     """Say what was found for the first model on the first data set."""
-    own = scores[scores.dataset == scores.dataset.iloc[0]]
-    model = own.model.iloc[0]
-    correlations = own[(own.measure == CORRELATION) & (own.offset == 0)]
+    part = scores[scores.dataset == scores.dataset.iloc[0]]
+    model = part.model.iloc[0]
+    correlations = part[(part.measure == CORRELATION) & (part.offset == 0)]
     first = correlations.iloc[0]
     others = [
         f"{name(row)} {row.value:.3f}"
         for row in correlations.iloc[1:].itertuples()
         if row.control_of == model or row.context == BASELINE
     ]
-    gain = own[(own.measure == GAIN) & (own.evaluation == HELD_OUT)].iloc[0]
+    gain = part[(part.measure == GAIN) & (part.evaluation == HELD_OUT)].iloc[0]
     return (
         f"On {first.dataset} ({first.alignment} alignment), the surprisal of {model} correlates "
         f"with mean reading times at |r| {_interval(first)}"
@@ -181,10 +181,10 @@ def summary(scores: pd.DataFrame, found: Mapping[str, pd.DataFrame], regression:
         "stories (jackknife).",
         regression.describe(),
     ]
-    for dataset, own in scores.groupby("dataset", sort=False):
-        lines += ["", f"Reading times of {dataset} ({who(own.iloc[0])})", _ceiling(own.iloc[0])]
+    for dataset, part in scores.groupby("dataset", sort=False):
+        lines += ["", f"Reading times of {dataset} ({who(part.iloc[0])})", _ceiling(part.iloc[0])]
         cells = []
-        for (model, control_of, context), rows in own.groupby(
+        for (model, control_of, context), rows in part.groupby(
             ["model", "control_of", "context"], sort=False
         ):
             row = {"": _label(model, control_of, context)}
@@ -196,14 +196,14 @@ def summary(scores: pd.DataFrame, found: Mapping[str, pd.DataFrame], regression:
                     row["undefined"] = str(x.num_undefined)
             cells.append(row)
         lines.append(pd.DataFrame(cells).fillna("").to_string(index=False))
-    own = found["controls"]
-    if len(own):
+    part = found["controls"]
+    if len(part):
         lines += ["", "Model minus control, paired by story (mean, 95 % t interval):"]
         lines += [
             f"  {row.dataset}, {'|r|' if row.measure == CORRELATION else f'gain, {row.times}'}: "
             f"{row.model} - {row.control} {row.difference:+.4f} [{row.ci_low:.4f}, "
             f"{row.ci_high:.4f}], {row.num_stories} stories"
-            for row in own.itertuples()
+            for row in part.itertuples()
         ]
     return "\n".join(lines) + "\n"
 
@@ -285,9 +285,9 @@ def _by_offset(table: pd.DataFrame) -> pd.DataFrame:
 
 def _remarks(scores: pd.DataFrame, regression: Regression) -> list[str]:
     found = [regression.describe()]
-    for dataset, own in scores.groupby("dataset", sort=False):
-        row = own.iloc[0]
-        lacking = own[(own.num_undefined > 0) & (own.context != BASELINE)]
+    for dataset, part in scores.groupby("dataset", sort=False):
+        row = part.iloc[0]
+        lacking = part[(part.num_undefined > 0) & (part.context != BASELINE)]
         lacking = lacking.drop_duplicates(["model", "control_of"])
         text = f"{dataset}: {who(row)}; {_ceiling(row)}."
         for x in lacking.itertuples():

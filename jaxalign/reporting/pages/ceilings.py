@@ -58,12 +58,12 @@ def of_rois(rows: pd.DataFrame) -> pd.DataFrame:
     whole = rows[rows.target == ""]
     found = []
     for kind in [x for x in KINDS if x in set(whole.kind)]:
-        own = whole[whole.kind == kind]
-        group = own[own.subject == tables.GROUP]
+        kept = whole[whole.kind == kind]
+        group = kept[kept.subject == tables.GROUP]
         if len(group):
             found.append(group)
             continue
-        for _, part in own.groupby("roi", sort=False):
+        for _, part in kept.groupby("roi", sort=False):
             one = part.iloc[:1].copy()
             if len(part) > 1:
                 one["subject"] = f"mean of {len(part)}"
@@ -91,18 +91,18 @@ def remarks(rows: pd.DataFrame, left_out: Sequence[str]) -> list[str]:
             f"{', '.join(left_out)}."
         )
     for kind in [x for x in ISC if x in set(rows.kind)]:
-        own = rows[(rows.kind == kind) & (rows.subject == tables.GROUP) & (rows.target != "")]
-        own = own[own.p_adjusted.notna()]
-        if len(own):
-            below = int((own.p_adjusted <= LEVEL).sum())
+        kept = rows[(rows.kind == kind) & (rows.subject == tables.GROUP) & (rows.target != "")]
+        kept = kept[kept.p_adjusted.notna()]
+        if len(kept):
+            below = int((kept.p_adjusted <= LEVEL).sum())
             found.append(
-                f"{kind}: {below} of {len(own)} targets at a false discovery rate of {LEVEL} "
-                f"(Benjamini-Hochberg); from {own.value.min():.3f} to {own.value.max():.3f}."
+                f"{kind}: {below} of {len(kept)} targets at a false discovery rate of {LEVEL} "
+                f"(Benjamini-Hochberg); from {kept.value.min():.3f} to {kept.value.max():.3f}."
             )
     undefined = rows[rows.value.isna()]
-    for (kind, reason), own in undefined.groupby(["kind", "remark"], sort=False):
-        what = "ROIs" if (own.target == "").all() else "values"
-        found.append(f"{kind}: {len(own)} {what} undefined, {reason or 'of unknown cause'}.")
+    for (kind, reason), kept in undefined.groupby(["kind", "remark"], sort=False):
+        what = "ROIs" if (kept.target == "").all() else "values"
+        found.append(f"{kind}: {len(kept)} {what} undefined, {reason or 'of unknown cause'}.")
     partial = rows[rows.value.notna() & (rows.remark != "") & (rows.subject == tables.GROUP)]
     for one in partial.itertuples():
         found.append(f"{one.kind} in {one.roi}: {one.remark}.")
@@ -123,9 +123,9 @@ def summary(rows: pd.DataFrame, found: Sequence[str], confidence: float) -> str:
         f"Ceilings of {rows.dataset.iloc[0]}: {rows.num_samples.iloc[0]} samples. In brackets: "
         f"{confidence:.0%} intervals.",
     ]
-    for kind, own in table.groupby("kind", sort=False):
+    for kind, kept in table.groupby("kind", sort=False):
         lines += ["", f"{kind}: {KINDS[str(kind)]}"]
-        for one in own.itertuples():
+        for one in kept.itertuples():
             text = f"  {one.roi:12} undefined"
             if not np.isnan(one.value):
                 text = f"  {one.roi:12} {one.value:.3f}"
@@ -205,14 +205,14 @@ def isc_targets(rows: pd.DataFrame) -> Chart | None:
     Returns:
       The chart; None if there is no ISC.
     """
-    own = rows[(rows.kind == ISC[0]) & (rows.subject == tables.GROUP) & (rows.target != "")]
-    own = own[own.value.notna()].sort_values("value", ascending=False, kind="stable")
-    if own.empty:
+    kept = rows[(rows.kind == ISC[0]) & (rows.subject == tables.GROUP) & (rows.target != "")]
+    kept = kept[kept.value.notna()].sort_values("value", ascending=False, kind="stable")
+    if kept.empty:
         return None
-    rois = [x for x in dict.fromkeys(rows.roi) if x in set(own.roi)]
-    data = own[["roi", "target", "value", "ci_low", "ci_high", "p_adjusted"]].assign(
-        rank=own.groupby("roi").cumcount() + 1,
-        significant=np.where(own.p_adjusted <= LEVEL, "yes", "no"),
+    rois = [x for x in dict.fromkeys(rows.roi) if x in set(kept.roi)]
+    data = kept[["roi", "target", "value", "ci_low", "ci_high", "p_adjusted"]].assign(
+        rank=kept.groupby("roi").cumcount() + 1,
+        significant=np.where(kept.p_adjusted <= LEVEL, "yes", "no"),
     )
     place = {
         "x": alt.X(

@@ -21,7 +21,7 @@ _SETS = (
     "t: Welch's, of |activation| to sentences against non-words, mean over the units of a set. "
     "Chosen units have a high t on the items that chose them by chance alone, so: units chosen by "
     "every second item (or the rest), their t on those items (half t) and on the others (held out "
-    "half t), beside which stands that of all units that were not chosen. Half the items make t "
+    "half t), compared with that of all units that were not chosen. Half the items make t "
     "smaller by about sqrt(2)."
 )
 _LAYERS = "Units of each layer: how many were chosen, their share of the layer, their mean t."
@@ -49,12 +49,12 @@ def by_layer(
             {
                 "units": name,
                 "layer": layer,
-                "num": int(own.sum()),
-                "share": float(own.mean()),
-                "mean_t": float(t[layer, own].mean()) if own.any() else np.nan,
+                "num": int(part.sum()),
+                "share": float(part.mean()),
+                "mean_t": float(t[layer, part].mean()) if part.any() else np.nan,
             }
             for name, mask in masks.items()
-            for layer, own in enumerate(mask)
+            for layer, part in enumerate(mask)
         ]
     )
 
@@ -67,9 +67,9 @@ def sets(layers: pd.DataFrame, networks: Mapping[str, Units]) -> pd.DataFrame:
         `core.localizer.HalfT`), network after network.
       networks: the same networks in their order.
     """
-    own = layers.drop_duplicates(["model", "control_of"])
+    part = layers.drop_duplicates(["model", "control_of"])
     found = []
-    for row, (name, units) in zip(own.itertuples(), networks.items(), strict=True):
+    for row, (name, units) in zip(part.itertuples(), networks.items(), strict=True):
         for kind in COLOURS:
             t = units.t[getattr(units, kind)]
             found.append(
@@ -198,12 +198,12 @@ def summary(layers: pd.DataFrame, found: pd.DataFrame, paths: Mapping[str, pathl
       paths: of each network's masks.
     """
     lines = []
-    for (name, path), (_, own) in zip(
+    for (name, path), (_, part) in zip(
         paths.items(), layers.groupby(["model", "control_of"], sort=False), strict=True
     ):
         language, random = (found[(found.model == name) & (found.units == x)] for x in COLOURS)
         language, random = language.iloc[0], random.iloc[0]
-        counts = own[own.units == "language"]
+        counts = part[part.units == "language"]
         counts = ", ".join(f"{row.layer}: {row.num}" for row in counts.itertuples())
         lines += [
             "",

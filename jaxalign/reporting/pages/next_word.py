@@ -96,7 +96,7 @@ def against_controls(losses: Mapping[tuple[str, str], Losses]) -> pd.DataFrame:
 
     Args:
       losses: by model and what it is a control of: loss, bytes and block of each token. Networks
-        that stand beside each other have the same tokens.
+        that are compared have the same tokens.
     """
     rows = []
     for (control, model), (loss, num_bytes, block) in losses.items():
@@ -142,8 +142,8 @@ def bars(scores: pd.DataFrame) -> Chart:
     data = scores[["bits_per_byte", "bits_low", "bits_high", "loss_nats", "num_tokens"]]
     data = data.rename(columns={"bits_low": "ci_low", "bits_high": "ci_high"})
     data = data.assign(network=_names(scores))
-    own = charts.networks(scores[scores.control_of == ""].model)
-    colours = {name(x): own.get(x.model, charts.COLOURS["untrained"]) for x in scores.itertuples()}
+    part = charts.networks(scores[scores.control_of == ""].model)
+    colours = {name(x): part.get(x.model, charts.COLOURS["untrained"]) for x in scores.itertuples()}
     chart = marks.bars(
         data,
         alt.X("bits_per_byte:Q", title="bits per byte"),
@@ -170,8 +170,8 @@ def course(blocks: pd.DataFrame) -> Chart:
     # Of different tokenizers the same place is another token; bytes are the same.
     size = data.groupby("network", sort=False).num_bytes
     data["kilobyte"] = (size.cumsum() - data.num_bytes / 2) / 1000
-    own = charts.networks(data[data.control_of == ""].model)
-    colours = {name(x): own[x.control_of or x.model] for x in data.itertuples()}
+    part = charts.networks(data[data.control_of == ""].model)
+    colours = {name(x): part[x.control_of or x.model] for x in data.itertuples()}
     dashes = {name(x): [5, 4] if x.control_of else [1, 0] for x in data.itertuples()}
     data = data[["network", "block", "kilobyte", "bits_per_byte", "loss_nats", "num_tokens"]]
     legend = charts.line_legend()
@@ -242,8 +242,8 @@ def summary(scores: pd.DataFrame, controls: pd.DataFrame, block_tokens: int) -> 
 def lead(scores: pd.DataFrame) -> str:
     """Say what was found for the first model."""
     row = scores.iloc[0]
-    beside = scores[scores.control_of == row.model]
-    control = f" (untrained {beside.loss_nats.iloc[0]:.3f})" if len(beside) else ""
+    untrained = scores[scores.control_of == row.model]
+    control = f" (untrained {untrained.loss_nats.iloc[0]:.3f})" if len(untrained) else ""
     return (
         f"On {row.text}, {row.model} has a loss of "
         f"{_interval(row.loss_nats, row.loss_low, row.loss_high)} nats per token{control}, "

@@ -38,12 +38,12 @@ def tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     Returns:
       `profiles`: for each model, ROI, measure and layer the group's value, and the mean over
-      subjects with its interval; `best`: their best layers, beside those of untrained networks.
+      subjects with its interval; `best`: their best layers, and those of untrained networks.
     """
     found = []
-    for key, own in scores.groupby([*_KEYS, "roi", "measure", "layer"], sort=False):
-        subjects = own[own.subject != score_tables.GROUP].value.to_numpy(float)
-        group = own[own.subject == score_tables.GROUP].value.to_numpy(float)
+    for key, kept in scores.groupby([*_KEYS, "roi", "measure", "layer"], sort=False):
+        subjects = kept[kept.subject != score_tables.GROUP].value.to_numpy(float)
+        group = kept[kept.subject == score_tables.GROUP].value.to_numpy(float)
         interval = stats.mean_interval(subjects)
         found.append(
             dict(zip([*_KEYS, "roi", "measure", "layer"], key, strict=True))
@@ -62,15 +62,15 @@ def tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _best(profiles: pd.DataFrame) -> pd.DataFrame:
     values = profiles.subjects_mean.where(profiles.subjects_mean.notna(), profiles.group)
     best = {}
-    for key, own in profiles.assign(value=values).groupby([*_KEYS, "roi", "measure"], sort=False):
-        own = own.dropna(subset="value")
-        best[key] = own.loc[own.value.idxmax()] if len(own) else None
+    for key, kept in profiles.assign(value=values).groupby([*_KEYS, "roi", "measure"], sort=False):
+        kept = kept.dropna(subset="value")
+        best[key] = kept.loc[kept.value.idxmax()] if len(kept) else None
     found = []
     for key, row in best.items():
         dataset, model, control_of, units, roi, measure = key
         if control_of:
             continue
-        beside = best.get((dataset, "untrained", model, units, roi, measure))
+        untrained = best.get((dataset, "untrained", model, units, roi, measure))
         defined = row is not None
         found.append(
             {
@@ -84,7 +84,7 @@ def _best(profiles: pd.DataFrame) -> pd.DataFrame:
                     name: float(row[name]) if defined else np.nan
                     for name in ("value", "ci_low", "ci_high", "group")
                 },
-                "untrained": np.nan if beside is None else float(beside.value),
+                "untrained": np.nan if untrained is None else float(untrained.value),
                 "num_subjects": int(row.num_subjects) if defined else 0,
             }
         )
@@ -100,10 +100,10 @@ def draw(scores: pd.DataFrame, matrix: pd.DataFrame) -> tuple[list[Chart], list[
     """
     drawn, matrices = [], []
     for model in dict.fromkeys(scores[scores.control_of == ""].model):
-        own = scores[(scores.model == model) & (scores.control_of == "")]
-        own = pd.concat([own, scores[scores.control_of == model]])
-        if (own.layer != ALL_LAYERS).all() and own.value.notna().any():
-            drawn.append(profiles(own, model))
+        kept = scores[(scores.model == model) & (scores.control_of == "")]
+        kept = pd.concat([kept, scores[scores.control_of == model]])
+        if (kept.layer != ALL_LAYERS).all() and kept.value.notna().any():
+            drawn.append(profiles(kept, model))
         pairs = matrix[(matrix.model == model) | (matrix.control_of == model)]
         if len(pairs):
             matrices.append(layer_matrix(pairs, model))
@@ -123,9 +123,9 @@ def profiles(scores: pd.DataFrame, model: str) -> Chart:
     shown = subjects if len(subjects) else scores
     keys = ["measure", "roi", "model", "control_of", "layer", "num_layers"]
     found = []
-    for key, own in shown.groupby(keys, sort=False):
+    for key, kept in shown.groupby(keys, sort=False):
         measure, roi, features, control_of, layer, num_layers = key
-        interval = stats.mean_interval(own.value.to_numpy(float))
+        interval = stats.mean_interval(kept.value.to_numpy(float))
         found.append(
             {
                 "level": MEASURES[measure],
@@ -219,7 +219,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
 def summary(scores: pd.DataFrame) -> str:
     """Name the best layer of each network, ROI and measure, of the group or of subjects."""
     networks = scores.groupby(["model", "control_of"], sort=False)
-    return "".join(_summary(f"{m} {of}".strip(), own) for (m, of), own in networks)
+    return "".join(_summary(f"{m} {of}".strip(), kept) for (m, of), kept in networks)
 
 
 def _summary(name: str, table: pd.DataFrame) -> str:
@@ -227,11 +227,11 @@ def _summary(name: str, table: pd.DataFrame) -> str:
     chosen = units != "all"
     what = f"{units} units" if chosen else "best layers"
     lines = ["", f"Similarity of {name} with {table.dataset.iloc[0]}, {what}:"]
-    own = table[table.subject == score_tables.GROUP]
+    kept = table[table.subject == score_tables.GROUP]
     who = "the group's mean response"
-    if own.value.isna().all():
-        own, who = table[table.subject != score_tables.GROUP], "mean over subjects"
-    layers = own.groupby(["roi", "measure", "layer"], sort=False).value.mean().reset_index()
+    if kept.value.isna().all():
+        kept, who = table[table.subject != score_tables.GROUP], "mean over subjects"
+    layers = kept.groupby(["roi", "measure", "layer"], sort=False).value.mean().reset_index()
     for roi, part in layers.groupby("roi", sort=False):
         cells = []
         for measure in dict.fromkeys(table.measure):
@@ -250,13 +250,13 @@ def lead(best: pd.DataFrame) -> str:
     defined = best.dropna(subset="value")
     if defined.empty:
         return "No value is defined."
-    own = defined[defined.measure == defined.measure.iloc[0]]
-    row = own.loc[own.value.idxmax()]
+    kept = defined[defined.measure == defined.measure.iloc[0]]
+    row = kept.loc[kept.value.idxmax()]
     where = f"layer {row.layer}" if row.units == "all" else f"its {row.units} units"
-    beside = "" if np.isnan(row.untrained) else f" (untrained {row.untrained:.3f})"
+    untrained = "" if np.isnan(row.untrained) else f" (untrained {row.untrained:.3f})"
     return (
         f"On {row.dataset}, {row.model} is most alike {row.roi} by {MEASURES[row.measure]}: "
-        f"{row.value:.3f}{beside} at {where}."
+        f"{row.value:.3f}{untrained} at {where}."
     )
 
 
@@ -291,8 +291,8 @@ def _sections(
 ) -> list[Section]:
     said = [
         f"{f'{model} {of}'.strip()}: {remark}"
-        for (model, of), own in scores.groupby(["model", "control_of"], sort=False)
-        for remark in remarks(own)
+        for (model, of), kept in scores.groupby(["model", "control_of"], sort=False)
+        for remark in remarks(kept)
     ]
     if left_out:
         said.insert(0, f"Left out, because every target is constant: {', '.join(left_out)}.")

@@ -136,11 +136,11 @@ def _charts(folded, made: Mapping[str, pd.DataFrame], models) -> dict[str, Chart
         if len(points):
             drawn.append(charts_models.pairs(points))
         if "findings" in made and len(points):
-            own = comparisons.correlations(made["findings"], points.dataset.iloc[0])
-            if len(own):  # where there is a property to correlate with
-                drawn.append(charts_models.forest(own))
-    for dataset, own in folded.groupby("dataset", sort=False):
-        of_set = _of_data_set(own)
+            part = comparisons.correlations(made["findings"], points.dataset.iloc[0])
+            if len(part):  # where there is a property to correlate with
+                drawn.append(charts_models.forest(part))
+    for dataset, part in folded.groupby("dataset", sort=False):
+        of_set = _of_data_set(part)
         if folded.dataset.nunique() > 1:
             of_set = [
                 charts.among_others(x, dataset)._replace(name=f"{x.name}_{dataset}") for x in of_set
@@ -168,18 +168,18 @@ def _of_data_set(rows: pd.DataFrame) -> list[Chart]:
 def _matrices(by_roi: pd.DataFrame) -> list[Chart | None]:
     named = comparisons.outcomes(by_roi)
     found = []
-    for name, own in named.groupby("outcome", sort=False):
-        own = own[own.dataset != scores_lib.AVERAGE]
-        if not own.duplicated(["model", "roi"]).any() and len(own):
+    for name, part in named.groupby("outcome", sort=False):
+        part = part[part.dataset != scores_lib.AVERAGE]
+        if not part.duplicated(["model", "roi"]).any() and len(part):
             title = f"Models by regions: {name}"
-            found.append(charts_rois.roi_matrix(own, file_name(f"matrix_{name}"), title))
+            found.append(charts_rois.roi_matrix(part, file_name(f"matrix_{name}"), title))
     return found
 
 
 def _beyond(table: pd.DataFrame) -> Chart | None:
     group = table.group_unique.notna().any()
     kind = "group" if group else "subjects"
-    own = pd.DataFrame(
+    part = pd.DataFrame(
         {
             "label": table.model,
             "panel": table.roi,
@@ -191,7 +191,7 @@ def _beyond(table: pd.DataFrame) -> Chart | None:
         }
     )
     title = f"What models explain beyond {table.controls.iloc[0]}"
-    return charts_parts.partition_bars(own, name="beyond", title=title, unit="R2 out of sample")
+    return charts_parts.partition_bars(part, name="beyond", title=title, unit="R2 out of sample")
 
 
 def _tiles(scores: pd.DataFrame, made: Mapping[str, pd.DataFrame]) -> list[tuple[str, str]]:

@@ -35,13 +35,15 @@ def outcomes(scores: pd.DataFrame) -> pd.DataFrame:
     Args:
       scores: as `model_scores.model_scores` gives them.
     """
-    own = scores[(scores.units == scores_lib.ALL_UNITS)]
-    metrics = own.groupby("dataset").metric.transform("nunique") > 1
-    name = own.dataset.where(~metrics, own.dataset + " (" + own.metric + ")")
-    told = own.groupby(["dataset", "metric", "model"]).instruction.transform("nunique") > 1
-    name = name.where(~told, name + ": " + own.instruction)
-    several = own.groupby(["dataset", "metric", "model"]).protocol.transform("nunique") > 1
-    return own.assign(outcome=name.where(~several, name + ", " + own.protocol))
+    part = scores[(scores.units == scores_lib.ALL_UNITS)]
+    metrics = part.groupby("dataset").metric.transform("nunique") > 1
+    name = part.dataset.where(~metrics, part.dataset + " (" + part.metric + ")")
+    several_instructions = (
+        part.groupby(["dataset", "metric", "model"]).instruction.transform("nunique") > 1
+    )
+    name = name.where(~several_instructions, name + ": " + part.instruction)
+    several = part.groupby(["dataset", "metric", "model"]).protocol.transform("nunique") > 1
+    return part.assign(outcome=name.where(~several, name + ", " + part.protocol))
 
 
 def models_table(scores: pd.DataFrame, models: pd.DataFrame | None) -> pd.DataFrame:
@@ -71,7 +73,7 @@ def models_table(scores: pd.DataFrame, models: pd.DataFrame | None) -> pd.DataFr
 
 
 def points(scores: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """Return what scatter plots and pairs show: brain scores beside the properties of their models.
+    """Return what scatter plots and pairs show: brain scores with the properties of their models.
 
     Args:
       scores: as `model_scores.model_scores` gives them.
@@ -80,18 +82,18 @@ def points(scores: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     Returns:
       One row per data set and model: `dataset` (the outcome), `model`, `score`, and the properties.
       The average comes first; reading times, which are a property here, and what a paper printed
-      beside its own figures are left out.
+      in addition to its own figures are left out.
     """
-    own = outcomes(scores)
-    own = own[(own.metric != scores_lib.BEHAVIORAL) & (own.dataset != findings_lib.PRINTED)]
-    order = list(dict.fromkeys(own.outcome))
+    part = outcomes(scores)
+    part = part[(part.metric != scores_lib.BEHAVIORAL) & (part.dataset != findings_lib.PRINTED)]
+    order = list(dict.fromkeys(part.outcome))
     order = sorted(order, key=lambda x: not x.startswith(scores_lib.AVERAGE))[:_MOST_PANELS]
-    own = own[own.outcome.isin(order)].sort_values(
+    part = part[part.outcome.isin(order)].sort_values(
         "outcome", key=lambda x: x.map(order.index), kind="stable"
     )
-    own = own[["outcome", "model", "score", "ceiling"]].rename(columns={"outcome": "dataset"})
+    part = part[["outcome", "model", "score", "ceiling"]].rename(columns={"outcome": "dataset"})
     known = models.drop(columns=["score", "ceiling", "dataset"], errors="ignore")
-    return own.merge(known, left_on="model", right_index=True, how="left").assign(
+    return part.merge(known, left_on="model", right_index=True, how="left").assign(
         family=lambda x: x.family.fillna(""), base=lambda x: x.base.fillna("")
     )
 
@@ -103,7 +105,7 @@ def label(predictor: str) -> str:
 
 
 def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
-    """Return Pearson correlations of an outcome, pooled ones beside those within families.
+    """Return Pearson correlations of an outcome, pooled and within families.
 
     Args:
       findings: rows with `findings.COLUMNS`.
@@ -113,23 +115,23 @@ def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
       The rows, `scope`, and `relation`, what the predictor is called; predictor by predictor, the
       pooled one of each set of models first.
     """
-    own = findings[
+    part = findings[
         (findings.analysis == "correlation")
         & (findings.statistic == "pearson")
         & (findings.outcome == outcome)
         & findings.value.notna()
     ]
-    head = own.subset.str.split(", ").str[0]
-    rest = own.subset.str.split(", ", n=1).str[1].fillna("")
+    head = part.subset.str.split(", ").str[0]
+    rest = part.subset.str.split(", ", n=1).str[1].fillna("")
     # Sets of models with one family more or less are in the file, and too many for a chart.
-    own = own[head.isin(_SUBSETS) & ~rest.str.contains("with", regex=False)]
-    scope = np.where(own.subset.isin(_SUBSETS), POOLED, WITHIN)
-    rank = own.subset.str.split(", ").str[0].map(_SUBSETS.index)
-    predictors = list(dict.fromkeys(own.predictor))
-    own = own.assign(scope=scope, _p=own.predictor.map(predictors.index), _rank=rank)
-    own["relation"] = own.predictor.map(label)
+    part = part[head.isin(_SUBSETS) & ~rest.str.contains("with", regex=False)]
+    scope = np.where(part.subset.isin(_SUBSETS), POOLED, WITHIN)
+    rank = part.subset.str.split(", ").str[0].map(_SUBSETS.index)
+    predictors = list(dict.fromkeys(part.predictor))
+    part = part.assign(scope=scope, _p=part.predictor.map(predictors.index), _rank=rank)
+    part["relation"] = part.predictor.map(label)
     order = ["_p", "_rank", "scope"]
-    return own.sort_values(order, kind="stable").drop(columns=["_p", "_rank"])
+    return part.sort_values(order, kind="stable").drop(columns=["_p", "_rank"])
 
 
 def headline(findings: pd.DataFrame) -> pd.DataFrame:
@@ -142,13 +144,13 @@ def headline(findings: pd.DataFrame) -> pd.DataFrame:
         return findings
     head = findings.subset.str.partition(", ")
     first = next((x for x in _SUBSETS if x in set(head[0])), "")
-    own = (head[0] == first) & ~head[2].str.contains("with", regex=False)
+    part = (head[0] == first) & ~head[2].str.contains("with", regex=False)
     correlations = ["correlation", "brain_behavior"]
     kept = np.select(
         [findings.analysis == "gain", findings.analysis.isin(correlations)],
         [
             findings.statistic.isin(_GAINS) & ~head[2].str.contains("with", regex=False),
-            (findings.statistic == "pearson") & (own | (findings.subset == "all")),
+            (findings.statistic == "pearson") & (part | (findings.subset == "all")),
         ],
         True,
     )
@@ -160,16 +162,16 @@ def gain(findings: pd.DataFrame) -> pd.Series | None:
 
     Of a single data set it is its own; None where nothing was tuned.
     """
-    own = findings[
+    part = findings[
         (findings.analysis == "gain")
         & (findings.subset == "all")
         & (findings.statistic == "mean_percent")
         & findings.value.notna()
     ]
-    if own.empty:
+    if part.empty:
         return None
-    mean = own[own.outcome == MEAN_OF_DATASETS]
-    return (mean if len(mean) else own).iloc[0]
+    mean = part[part.outcome == MEAN_OF_DATASETS]
+    return (mean if len(mean) else part).iloc[0]
 
 
 def brief(findings: pd.DataFrame) -> pd.DataFrame:

@@ -50,26 +50,26 @@ def to_score(rows: pd.DataFrame, *, model: str, dataset: str) -> xr.DataArray:
     Raises:
       InputError: if there are no such rows, or rows of several settings.
     """
-    own = rows[(rows.model == model) & (rows.dataset == dataset) & (rows.control_of == "")]
-    if not len(own):
+    kept = rows[(rows.model == model) & (rows.dataset == dataset) & (rows.control_of == "")]
+    if not len(kept):
         raise InputError(f"scores must have rows of model {model!r} on {dataset!r}, found none.")
-    if varying := _variants(own):
-        values = own[varying[0]].drop_duplicates().tolist()[:2]
+    if varying := _variants(kept):
+        values = kept[varying[0]].drop_duplicates().tolist()[:2]
         raise InputError(
             f"scores of {model} on {dataset} must be of one {varying[0]}, found "
             f"{values[0]!r} and {values[1]!r}: keep the rows of one."
         )
-    own = _people(own)
-    chosen = _chosen(own)
+    kept = _people(kept)
+    chosen = _chosen(kept)
     wide = lambda column: xr.DataArray(
         chosen.pivot(index="subject", columns="roi", values=column)
-        .reindex(index=own.subject.unique(), columns=own.roi.unique())
+        .reindex(index=kept.subject.unique(), columns=kept.roi.unique())
         .to_numpy(float),
-        coords={"subject": own.subject.unique(), "roi": own.roi.unique()},
+        coords={"subject": kept.subject.unique(), "roi": kept.roi.unique()},
         dims=("subject", "roi"),
     )
     raw, ceiling = wide("score"), wide("ceiling")
-    layers = own.groupby(["layer", "roi"]).score.mean().groupby("layer").mean()
+    layers = kept.groupby(["layer", "roi"]).score.mean().groupby("layer").mean()
     whole = float(ceiling.mean("subject").mean())
     value = float(raw.mean("subject").mean()) / whole if whole > 0 else np.nan
     return xr.DataArray(
@@ -81,7 +81,7 @@ def to_score(rows: pd.DataFrame, *, model: str, dataset: str) -> xr.DataArray:
                 layers.to_numpy(), coords={"layer": layers.index.to_numpy()}, dims="layer"
             ),
             "model_identifier": model,
-            "benchmark_identifier": f"{dataset}-{own.protocol.iloc[0]}",
+            "benchmark_identifier": f"{dataset}-{kept.protocol.iloc[0]}",
         },
     )
 
@@ -195,11 +195,11 @@ def metrics(rows: pd.DataFrame, findings: pd.DataFrame | None = None) -> dict[st
     """
     found = {}
     varying = _variants(rows)
-    for key, own in rows.groupby([*_FEATURES, *varying], sort=False):
+    for key, kept in rows.groupby([*_FEATURES, *varying], sort=False):
         dataset, model, control_of, *variant = key
-        beside = [f"of {control_of}"] if control_of else []
-        for roi, score in _chosen(_people(own)).groupby("roi", sort=False).score:
-            name = _name("scores", dataset, model, *beside, *map(str, variant), roi)
+        control = [f"of {control_of}"] if control_of else []
+        for roi, score in _chosen(_people(kept)).groupby("roi", sort=False).score:
+            name = _name("scores", dataset, model, *control, *map(str, variant), roi)
             found[name] = float(score.mean())
     for row in [] if findings is None else findings.to_dict("records"):
         texts = [row[x] for x in ("analysis", "subset", "predictor", "outcome", "statistic")]

@@ -34,16 +34,16 @@ def significance(rows: pd.DataFrame) -> pd.DataFrame:
     several = rows.groupby(keys).layer.transform("min") == ANY
     rows = rows[~several | (rows.layer == ANY)]
     found = []
-    for key, own in rows.groupby(["dataset", "model", "roi"], sort=False):
+    for key, part in rows.groupby(["dataset", "model", "roi"], sort=False):
         columns = dict(zip(("dataset", "model", "roi"), key, strict=True))
         for name in (GROUP, MEAN):
-            at = own[own.subject == name]
+            at = part[part.subject == name]
             for column in ("score", "p", "p_adjusted"):
                 columns[f"{name}_{column}"] = at[column].iloc[0] if len(at) else np.nan
-        people = own[~own.subject.isin((GROUP, MEAN))]
+        people = part[~part.subject.isin((GROUP, MEAN))]
         columns["num_significant"] = int((people.p_adjusted <= LEVEL).sum())
         columns["num_subjects"] = int(people.p.notna().sum())
-        columns["num_orders"] = int(own.num_orders.iloc[0])
+        columns["num_orders"] = int(part.num_orders.iloc[0])
         found.append(columns)
     return pd.DataFrame(found)
 
@@ -68,13 +68,13 @@ def between_models(rows: pd.DataFrame) -> pd.DataFrame:
     nested = tables.nested_layer(rows[(rows.control_of == "") & (rows.subject != GROUP)])
     keys = ["dataset", "model", "roi"]
     folds = {
-        key: own.set_index("subject").fold_scores for key, own in nested.groupby(keys, sort=False)
+        key: part.set_index("subject").fold_scores for key, part in nested.groupby(keys, sort=False)
     }
     found = []
-    for dataset, own in nested.groupby("dataset", sort=False):
-        for first, second in itertools.combinations(own.model.unique(), 2):
+    for dataset, part in nested.groupby("dataset", sort=False):
+        for first, second in itertools.combinations(part.model.unique(), 2):
             pair = []
-            for roi in own.roi.unique():
+            for roi in part.roi.unique():
                 if (dataset, first, roi) not in folds or (dataset, second, roi) not in folds:
                     continue
                 both = (folds[dataset, first, roi] - folds[dataset, second, roi]).dropna()

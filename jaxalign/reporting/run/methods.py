@@ -58,14 +58,14 @@ def paragraphs(contents: Contents) -> list[str]:
     """Say what was done: a paragraph for each protocol, one for the comparisons, and the works."""
     rows = contents.scores
     found = [_data(rows)]
-    for name, own in rows.groupby("protocol", sort=False):
+    for name, part in rows.groupby("protocol", sort=False):
         name = str(name)
         if name.startswith(rows_lib.PUBLISHED):
-            found.append(_published(name.removeprefix(rows_lib.PUBLISHED), own))
+            found.append(_published(name.removeprefix(rows_lib.PUBLISHED), part))
         elif name == NESTED_RIDGE:
-            found.append(_nested(own, contents.folds))
+            found.append(_nested(part, contents.folds))
         else:
-            row = own.iloc[0]
+            row = part.iloc[0]
             said = contents.descriptions.get(name, f"Protocol {name}.")
             found.append(
                 f"{row.num_samples} samples; context {row.context}, tokens pooled by "
@@ -106,7 +106,7 @@ def _published(paper: str, rows: pd.DataFrame) -> str:
         f"Scores of {rows.model.nunique()} models are those that were published ({key}), taken "
         "from its tables or figures and not computed here: there are no folds and no subjects, and "
         "each is of the layer that is best on the data it is scored on, which is optimistic. "
-        "Ceilings are those that were published beside them; where they were extrapolated to "
+        "Ceilings are those that were published with them; where they were extrapolated to "
         "infinitely many subjects, the method is that of Schrimpf et al. (Schrimpf et al., 2021)."
     )
 

@@ -28,7 +28,7 @@ _WINNERS = (
     "agree: subjects in whom it is best too."
 )
 _ROWS_CHECKS = (
-    "Published numbers beside what the published tables give, with the difference that rounding "
+    "Published numbers and what the published tables give, with the difference that rounding "
     "allows."
 )
 

@@ -38,7 +38,7 @@ ORDERS = {
     "shift": "Orders: responses shifted circularly within each run, which keeps their "
     "autocorrelation. Exact for stationary runs.",
     "block": "Orders: blocks of neighbouring samples permuted within each run. What crosses the "
-    "edge of a block is lost, so blocks must be long beside the autocorrelation.",
+    "edge of a block is lost, so blocks must be long compared with the autocorrelation.",
     "row": "Orders: samples permuted within each run, as if they were independent. For time series "
     "such tests reject far too often.",
 }
@@ -122,11 +122,11 @@ def _planted(rows: pd.DataFrame, settings: Mapping[str, Any], layers: pd.DataFra
             "signal."
         )
     # Ceilings are the responses' own: any row of a participant has them.
-    own = rows[rows.subject != tables.GROUP].drop_duplicates(["subject", "roi"])
+    part = rows[rows.subject != tables.GROUP].drop_duplicates(["subject", "roi"])
     remarks.append(
-        f"Planted ceiling (noiseless signal against responses): {own.signal_ceiling.mean():.3f}; "
-        f"leave-one-subject-out ceilings of the participants: {own.ceiling.mean():.3f}, from "
-        f"{own.ceiling.min():.3f} to {own.ceiling.max():.3f}."
+        f"Planted ceiling (noiseless signal against responses): {part.signal_ceiling.mean():.3f}; "
+        f"leave-one-subject-out ceilings of the participants: {part.ceiling.mean():.3f}, from "
+        f"{part.ceiling.min():.3f} to {part.ceiling.max():.3f}."
     )
     return remarks
 
@@ -147,18 +147,16 @@ def text(title: str, remarks: Sequence[str], found: Mapping[str, pd.DataFrame]) 
         *(["", ALIGNMENT, show(found["alignment"])] if "alignment" in found else []),
         "",
     ]
-    if "rois" in found:
-        parts += [GROUP_AND_SUBJECTS, show(shown(found["rois"])), ""]
-    if len(found.get("layers", ())):
-        parts += [MARGINS, show(shown(found["layers"])), ""]
-    if len(found.get("controls", ())):
-        parts += [f"Model minus control. {CONTROLS}", show(shown(found["controls"])), ""]
-    if "models" in found:
-        parts += [f"Between models. {MODELS}", show(shown(found["models"])), ""]
-    if "significance" in found:
-        parts += [f"Permutations. {SIGNIFICANCE}", show(shown(found["significance"])), ""]
-    if "beyond" in found:
-        parts += [f"Beyond controls. {BEYOND}", show(shown(found["beyond"])), ""]
+    for name, heading, caption in (
+        ("rois", "", GROUP_AND_SUBJECTS),
+        ("layers", "", MARGINS),
+        ("controls", "Model minus control. ", CONTROLS),
+        ("models", "Between models. ", MODELS),
+        ("significance", "Permutations. ", SIGNIFICANCE),
+        ("beyond", "Beyond controls. ", BEYOND),
+    ):
+        if len(found.get(name, ())):
+            parts += [f"{heading}{caption}", show(shown(found[name])), ""]
     if "findings" in found:
         pooled = comparisons.brief(found["findings"])
         parts += ["Findings, pooled over families; all are in findings.csv.", show(pooled), ""]
@@ -184,13 +182,13 @@ def lead(dataset: str, found: Mapping[str, pd.DataFrame]) -> str:
     if rois.empty:
         return ""
     best = rois.sort_values("subjects_score", ascending=False).iloc[0]
-    own = found["controls"]
-    own = own[(own.dataset == dataset) & (own.model == best.model) & (own.roi == best.roi)]
-    own = own[own.control_score.notna()]
+    part = found["controls"]
+    part = part[(part.dataset == dataset) & (part.model == best.model) & (part.roi == best.roi)]
+    part = part[part.control_score.notna()]
     if best.num_subjects == 1:
-        return _lead_of_one(dataset, best, own)
-    ahead = [row.control for row in own.itertuples() if row.ci_low > 0]
-    close = [row.control for row in own.itertuples() if row.ci_low <= 0]
+        return _lead_of_one(dataset, best, part)
+    ahead = [row.control for row in part.itertuples() if row.ci_low > 0]
+    close = [row.control for row in part.itertuples() if row.ci_low <= 0]
     text = (
         f"On {dataset}, {best.model} predicts {best.roi} best: mean r over {best.num_subjects} "
         f"subjects {best.subjects_score:.3f}"
@@ -239,11 +237,11 @@ def lead_of_models(scores: pd.DataFrame, found: Found | None) -> str:
             f"{row.n} pairs)."
         )
     best = networks.loc[networks.groupby("dataset", sort=False).score.idxmax()]
-    for kind, own in (
+    for kind, part in (
         ("Best aligned with brains", best[best.metric != BEHAVIORAL]),
         ("With behaviour", best[best.metric == BEHAVIORAL]),
     ):
-        each = [f"{x.model} on {x.dataset} ({x.score:.3f})" for x in own.itertuples()]
+        each = [f"{x.model} on {x.dataset} ({x.score:.3f})" for x in part.itertuples()]
         said += [f"{kind}: {', '.join(each)}."] if each else []
     return " ".join(said)
 
@@ -259,19 +257,19 @@ def of_findings(found: Found) -> list[str]:
 
 
 def _behavioral(found: Found) -> set[str]:
-    own = found.model_scores
-    return set(own[own.metric == BEHAVIORAL].dataset)
+    part = found.model_scores
+    return set(part[part.metric == BEHAVIORAL].dataset)
 
 
 def _gains(rows: pd.DataFrame, behavioral: set[str]) -> list[str]:
     first = comparisons.gain(rows)
     if first is None:
         return []
-    own = rows[(rows.analysis == "gain") & (rows.subset == "all")]
-    own = own.set_index(["outcome", "statistic"])
-    means = own.xs("mean_percent", level="statistic")
-    by_base = own.loc[(first.outcome, "mean_percent_by_base")]
-    ahead = own.loc[(first.outcome, "num_higher")]
+    part = rows[(rows.analysis == "gain") & (rows.subset == "all")]
+    part = part.set_index(["outcome", "statistic"])
+    means = part.xs("mean_percent", level="statistic")
+    by_base = part.loc[(first.outcome, "mean_percent_by_base")]
+    ahead = part.loc[(first.outcome, "num_higher")]
     text = (
         f"Instruction tuning changes brain alignment by {first.value:+.1f} % ({first.outcome}; "
         f"95 % interval over base models {by_base.ci_low:.1f} to {by_base.ci_high:.1f} %): "
@@ -296,14 +294,14 @@ def _gains(rows: pd.DataFrame, behavioral: set[str]) -> list[str]:
 
 def _size(rows: pd.DataFrame) -> list[str]:
     """Put the pooled correlation with size next to those within families."""
-    own = rows[(rows.analysis == "correlation") & (rows.predictor == "log10_num_parameters")]
-    pooled = comparisons.brief(own)
+    part = rows[(rows.analysis == "correlation") & (rows.predictor == "log10_num_parameters")]
+    pooled = comparisons.brief(part)
     if pooled.empty:
         return []
     outcome = pooled.outcome.iloc[0]
-    own = comparisons.correlations(own, outcome)
-    first = own[own.scope == comparisons.POOLED].iloc[0]
-    within = own[own.subset.str.startswith(f"{first.subset}, ")]
+    part = comparisons.correlations(part, outcome)
+    first = part[part.scope == comparisons.POOLED].iloc[0]
+    within = part[part.subset.str.startswith(f"{first.subset}, ")]
     text = (
         f"Over {first.n} {'models' if first.subset == 'all' else first.subset + ' models'}, "
         f"alignment ({outcome}) goes with size: r = {first.value:.3f} [{first.ci_low:.3f}, "
