@@ -18,16 +18,14 @@ them, a small `tokenizer.json`, and `expected.npz`:
 
 import json
 import pathlib
-import platform
 import sys
 import tempfile
 
 import numpy as np
 import safetensors.torch
-import tokenizers
 import torch
 import transformers
-from make_models import HERE, make_tokenizer
+from saved import HERE, Arrays, batches, make_tokenizer, save, stack
 from transformers.pytorch_utils import Conv1D
 
 FOLDER = HERE / "decoders"
@@ -185,7 +183,7 @@ def redraw(model: torch.nn.Module, generator: torch.Generator) -> None:
                 module.weight.copy_(draw(module.weight))
 
 
-def run(model: torch.nn.Module, tokens, mask, **extra) -> dict[str, np.ndarray]:
+def run(model: torch.nn.Module, tokens, mask, **extra) -> Arrays:
     """Return hidden states, logits and what each sublayer adds."""
     found = {"attention": [], "mlp": []}
     last_block = []
@@ -219,33 +217,25 @@ def run(model: torch.nn.Module, tokens, mask, **extra) -> dict[str, np.ndarray]:
     assert len(hidden) == LAYERS + 1
     assert all(len(values) == LAYERS for values in found.values())
     return {
-        "hidden": np.stack([layer.numpy() for layer in hidden]),
+        "hidden": stack(hidden),
         "logits": output.logits.numpy(),
     } | {tap: np.stack(values) for tap, values in found.items()}
 
 
-def expected(model: torch.nn.Module, generator: torch.Generator) -> dict[str, np.ndarray]:
-    """Run the network on padded and unpadded rows; what stands in the padding is random too."""
+def expected(model: torch.nn.Module, generator: torch.Generator) -> Arrays:
+    """Run the network on padded and unpadded rows."""
     arrays = {}
     draw = lambda *shape: torch.randint(1, VOCABULARY, shape, generator=generator)
-    for length, num_valid in NUM_VALID.items():
-        tokens = draw(len(num_valid), length)
-        mask = torch.arange(length)[None] < torch.tensor(num_valid)[:, None]
+    for length, tokens, mask, given in batches(NUM_VALID, draw):
         found = run(model, tokens, mask)
-        arrays |= {
-            f"tokens_{length}": tokens.numpy().astype(np.int32),
-            f"mask_{length}": mask.numpy(),
-            f"hidden_{length}": found["hidden"],
-            f"logits_{length}": found["logits"],
-        }
+        arrays |= given | {f"{key}_{length}": found[key] for key in ("hidden", "logits")}
         if length == max(NUM_VALID) and model.config.model_type != "bloom":
-            positions = SHIFT + torch.arange(length)[None].expand(len(num_valid), -1)
-            shifted = run(model, tokens, mask, position_ids=positions)
-            arrays["shifted"] = shifted["hidden"]
+            positions = SHIFT + torch.arange(length)[None].expand(len(tokens), -1)
+            arrays["shifted"] = run(model, tokens, mask, position_ids=positions)["hidden"]
     return arrays | {tap: found[tap] for tap in ("attention", "mlp")} | greedy(model, draw)
 
 
-def greedy(model: torch.nn.Module, draw) -> dict[str, np.ndarray]:
+def greedy(model: torch.nn.Module, draw) -> Arrays:
     """Continue each prompt alone, without padding."""
     prompts = draw(len(PROMPT_LENGTHS), max(PROMPT_LENGTHS))
     mask = torch.arange(max(PROMPT_LENGTHS))[None] < torch.tensor(PROMPT_LENGTHS)[:, None]
@@ -277,34 +267,19 @@ def init_statistics(make) -> str:
     return json.dumps({name: describe(x) for name, x in tensors.items()}, sort_keys=True)
 
 
-def save(name: str, seed: int) -> None:
+def make(name: str, seed: int) -> None:
     """Write one folder."""
     kind, settings = MODELS[name]
     config = getattr(transformers, kind)(**settings)
-    make = lambda: transformers.AutoModelForCausalLM.from_config(
+    build = lambda: transformers.AutoModelForCausalLM.from_config(
         config, attn_implementation="eager"
     ).float()
-    init = init_statistics(make)
+    init = {"init": np.array(init_statistics(build))}
     generator = torch.Generator().manual_seed(seed)
-    model = make().eval()
+    model = build().eval()
     redraw(model, generator)
-    folder = FOLDER / name
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    (folder / "model.safetensors").chmod(0o644)  # written for the owner alone
-    tokenizer = make_tokenizer(("<pad>", "<unk>", "<s>", "</s>"), "<s> $A", size=VOCABULARY - 1)
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    versions = {
-        library.__name__: library.__version__
-        for library in (torch, transformers, safetensors, tokenizers, np)
-    } | {"python": platform.python_version()}
-    np.savez_compressed(
-        folder / "expected.npz",
-        versions=np.array(json.dumps(versions, sort_keys=True)),
-        init=np.array(init),
-        **expected(model, generator),
-    )
+    tokenizer = make_tokenizer(("<pad>", "<unk>", "<s>", "</s>"), "<s> $A", VOCABULARY - 1)
+    save(FOLDER / name, model, tokenizer, init | expected(model, generator))
 
 
 def save_warpers() -> None:
@@ -332,7 +307,7 @@ def main() -> None:
     """Make the folders that are named, or all and the warpers' file."""
     for seed, name in enumerate(MODELS):
         if name in (sys.argv[1:] or MODELS):
-            save(name, 100 + seed)
+            make(name, 100 + seed)
     if not sys.argv[1:]:
         save_warpers()
 

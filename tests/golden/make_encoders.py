@@ -16,15 +16,13 @@ and `attention_T`, `mlp_T`: what those parts of every block add, the encoder's b
 `buckets_*`: buckets of relative positions -300 ... 300, with settings in the name.
 """
 
-import json
-import platform
+import functools
 
 import make_models
 import numpy as np
-import safetensors
-import tokenizers
 import torch
 import transformers
+from saved import HERE, Arrays, batches, make_tokenizer, save, stack
 from transformers.models.t5 import modeling_t5
 
 END, START = 2, 3
@@ -49,40 +47,29 @@ class Recorder:
         return values
 
 
-def batches(vocabulary: int, low: int, generator: torch.Generator):
-    """Yield length, tokens and mask; what stands in the padding is random too."""
-    for length, num_valid in make_models.NUM_VALID.items():
-        shape = (len(num_valid), length)
-        tokens = torch.randint(low, vocabulary, shape, generator=generator)
-        yield length, tokens, torch.arange(length)[None] < torch.tensor(num_valid)[:, None]
+def draw(model, low: int, generator: torch.Generator):
+    """Return what draws tokens of a shape, from `low` on."""
+    some = functools.partial(torch.randint, low, model.config.vocab_size, generator=generator)
+    return lambda *shape: some(shape)
 
 
-def common(length: int, tokens: torch.Tensor, mask: torch.Tensor) -> dict[str, np.ndarray]:
-    """Return the arrays that every golden file holds."""
-    return {f"tokens_{length}": tokens.numpy().astype(np.int32), f"mask_{length}": mask.numpy()}
-
-
-def stack(layers) -> np.ndarray:
-    """Return layers as one array."""
-    return np.stack([layer.numpy() for layer in layers])
-
-
-def own(values: list[np.ndarray], length: int) -> np.ndarray:
+def without_start(values: list[np.ndarray], length: int) -> np.ndarray:
     """Return layers as one array, without the decoder's start token."""
     return np.stack([x[:, -length:] for x in values])
 
 
-def expected_roberta(model, generator: torch.Generator) -> dict[str, np.ndarray]:
+def expected_roberta(model, generator: torch.Generator) -> Arrays:
     """Run the encoder. No token is the padding token, at which RoBERTa's positions would halt."""
     arrays = {}
     blocks = model.roberta.encoder.layer
     attention = Recorder(block.attention.output.dense for block in blocks)
     mlp = Recorder(block.output.dense for block in blocks)
-    for length, tokens, mask in batches(model.config.vocab_size, 2, generator):
+    drawn = draw(model, 2, generator)
+    for length, tokens, mask, given in batches(make_models.NUM_VALID, drawn):
         output = model.roberta(
             input_ids=tokens, attention_mask=mask.long(), output_hidden_states=True
         )
-        arrays |= common(length, tokens, mask) | {
+        arrays |= given | {
             f"hidden_{length}": stack(output.hidden_states),
             f"attention_{length}": np.stack(attention.take()),
             f"mlp_{length}": np.stack(mlp.take()),
@@ -90,13 +77,14 @@ def expected_roberta(model, generator: torch.Generator) -> dict[str, np.ndarray]
     return arrays
 
 
-def expected_t5(model, generator: torch.Generator) -> dict[str, np.ndarray]:
+def expected_t5(model, generator: torch.Generator) -> Arrays:
     """Run both stacks, in both ways."""
     arrays = {}
     blocks = [*model.encoder.block, *model.decoder.block]
     attention = Recorder(block.layer[0].SelfAttention for block in blocks)
     mlp = Recorder(block.layer[-1].DenseReluDense for block in blocks)
-    for length, tokens, mask in batches(model.config.vocab_size, 0, generator):
+    drawn = draw(model, 0, generator)
+    for length, tokens, mask, given in batches(make_models.NUM_VALID, drawn):
         batch = len(tokens)
         read = {
             "decoder_input_ids": torch.cat([torch.full((batch, 1), START), tokens], dim=1),
@@ -104,12 +92,12 @@ def expected_t5(model, generator: torch.Generator) -> dict[str, np.ndarray]:
             "output_hidden_states": True,
         }
         output = model(input_ids=tokens, attention_mask=mask.long(), **read)
-        arrays |= common(length, tokens, mask) | {
+        arrays |= given | {
             f"encoder_{length}": stack(output.encoder_hidden_states),
             f"decoder_{length}": stack(output.decoder_hidden_states),
             f"logits_{length}": output.logits.numpy(),
-            f"attention_{length}": own(attention.take(), length),
-            f"mlp_{length}": own(mlp.take(), length),
+            f"attention_{length}": without_start(attention.take(), length),
+            f"mlp_{length}": without_start(mlp.take(), length),
         }
         output = model(input_ids=torch.full((batch, 1), END), **read)
         attention.take(), mlp.take()
@@ -129,7 +117,7 @@ def expected_t5(model, generator: torch.Generator) -> dict[str, np.ndarray]:
 
 
 @torch.no_grad()
-def save(name, model, tokenizer, seed, expected) -> None:
+def make(name, model, tokenizer, seed, expected) -> None:
     """Write one folder."""
     generator = torch.Generator().manual_seed(seed)
     model = model.float().eval()
@@ -139,21 +127,7 @@ def save(name, model, tokenizer, seed, expected) -> None:
         # all or nothing, and float32 itself would be a coarse measure.
         if key.endswith("Attention.q.weight"):
             parameter.mul_(0.4)
-    folder = make_models.HERE / name
-    folder.mkdir(exist_ok=True)
-    model.save_pretrained(folder)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    (folder / "model.safetensors").chmod(0o644)  # written for the owner alone
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    versions = {
-        library.__name__: library.__version__
-        for library in (torch, transformers, safetensors, tokenizers, np)
-    } | {"python": platform.python_version()}
-    np.savez_compressed(
-        folder / "expected.npz",
-        versions=np.array(json.dumps(versions, sort_keys=True)),
-        **expected(model, generator),
-    )
+    save(HERE / name, model, tokenizer, expected(model, generator))
 
 
 def make_t5(*, tied: bool, **settings) -> transformers.T5ForConditionalGeneration:
@@ -196,13 +170,14 @@ def main() -> None:
         initializer_range=0.03,
         attn_implementation="eager",
     )
-    one_ended = make_models.make_tokenizer(("<pad>", "<unk>", "</s>"), "$A </s>")
-    two_ended = make_models.make_tokenizer(("<s>", "<pad>", "</s>", "<unk>"), "<s> $A </s>")
-    save("roberta", transformers.RobertaForMaskedLM(roberta), two_ended, 4, expected_roberta)
+    size = make_models.VOCABULARY - 1
+    one_ended = make_tokenizer(("<pad>", "<unk>", "</s>"), "$A </s>", size)
+    two_ended = make_tokenizer(("<s>", "<pad>", "</s>", "<unk>"), "<s> $A </s>", size)
+    make("roberta", transformers.RobertaForMaskedLM(roberta), two_ended, 4, expected_roberta)
     first = make_t5(tied=True, num_layers=2, num_decoder_layers=3, feed_forward_proj="relu")
-    save("t5_v1_0", first, one_ended, 5, expected_t5)
+    make("t5_v1_0", first, one_ended, 5, expected_t5)
     second = make_t5(tied=False, num_layers=3, num_decoder_layers=2, feed_forward_proj="gated-gelu")
-    save("t5_v1_1", second, one_ended, 6, expected_t5)
+    make("t5_v1_1", second, one_ended, 6, expected_t5)
 
 
 if __name__ == "__main__":

@@ -10,46 +10,15 @@ Each folder holds `config.json` and `model.safetensors` as `save_pretrained` wri
 `hidden_T` [L+1 B T D] and, of causal models, `logits_T` [B T V]; and `versions`, a JSON text.
 """
 
-import json
-import pathlib
-import platform
+import functools
 
-import numpy as np
-import safetensors
-import tokenizers
 import torch
 import transformers
-from tokenizers import normalizers, pre_tokenizers, processors, trainers
+from saved import HERE, Arrays, batches, make_tokenizer, save, stack
 
-HERE = pathlib.Path(__file__).resolve().parent
 # Tokens that count in each row of a batch, by the batch's length: the longest fills its row.
 NUM_VALID = {7: (7, 1, 4, 7), 13: (9, 13, 2, 12)}
 VOCABULARY = 128
-TEXT = """
-Once upon a time there was a little girl who had a red ball. She loved to play with it in the
-park, and every morning she asked her mother for the key to the garden. One day the ball rolled
-under the old wooden gate, and nobody could find it again until the following spring.
-"""
-
-
-def make_tokenizer(
-    special: tuple[str, ...], template: str, size: int = VOCABULARY - 1
-) -> tokenizers.Tokenizer:
-    """Train a small BPE; its characters are those of printable ASCII in lower case."""
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=special[1]))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,  # by default the smallest vocabulary of a model below
-        special_tokens=list(special),
-        initial_alphabet=[chr(c) for c in range(33, 127) if not chr(c).isupper()],
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(TEXT.splitlines(), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=template, special_tokens=[(name, i) for i, name in enumerate(special)]
-    )
-    return tokenizer
 
 
 def redraw(model: torch.nn.Module, generator: torch.Generator) -> None:
@@ -71,49 +40,28 @@ def redraw(model: torch.nn.Module, generator: torch.Generator) -> None:
                 parameter.copy_(1.2 * draw(parameter) / parameter.shape[1] ** 0.5)
 
 
-def expected(model: torch.nn.Module, generator: torch.Generator) -> dict[str, np.ndarray]:
-    """Run the network on padded and unpadded rows; what stands in the padding is random too."""
+def expected(model: torch.nn.Module, generator: torch.Generator) -> Arrays:
+    """Run the network on padded and unpadded rows."""
     arrays = {}
     base = getattr(model, "bert", model)
-    for length, num_valid in NUM_VALID.items():
-        tokens = torch.randint(
-            1, model.config.vocab_size, (len(num_valid), length), generator=generator
-        )
-        mask = torch.arange(length)[None] < torch.tensor(num_valid)[:, None]
+    draw = functools.partial(torch.randint, 1, model.config.vocab_size, generator=generator)
+    for length, tokens, mask, given in batches(NUM_VALID, lambda *shape: draw(shape)):
         with torch.no_grad():
             output = base(
                 input_ids=tokens, attention_mask=mask.to(torch.int64), output_hidden_states=True
             )
-        arrays |= {
-            f"tokens_{length}": tokens.numpy().astype(np.int32),
-            f"mask_{length}": mask.numpy(),
-            f"hidden_{length}": np.stack([layer.numpy() for layer in output.hidden_states]),
-        }
+        arrays |= given | {f"hidden_{length}": stack(output.hidden_states)}
         if "logits" in output:
             arrays[f"logits_{length}"] = output.logits.numpy()
     return arrays
 
 
-def save(name: str, model: torch.nn.Module, tokenizer: tokenizers.Tokenizer, seed: int) -> None:
+def make(name: str, model: torch.nn.Module, tokenizer, seed: int) -> None:
     """Write one folder."""
     generator = torch.Generator().manual_seed(seed)
     model = model.float().eval()
     redraw(model, generator)
-    folder = HERE / name
-    folder.mkdir(exist_ok=True)
-    model.save_pretrained(folder)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    (folder / "model.safetensors").chmod(0o644)  # written for the owner alone
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    versions = {
-        library.__name__: library.__version__
-        for library in (torch, transformers, safetensors, tokenizers, np)
-    } | {"python": platform.python_version()}
-    np.savez_compressed(
-        folder / "expected.npz",
-        versions=np.array(json.dumps(versions, sort_keys=True)),
-        **expected(model, generator),
-    )
+    save(HERE / name, model, tokenizer, expected(model, generator))
 
 
 def main() -> None:
@@ -154,12 +102,14 @@ def main() -> None:
         head_dim=12,
         **llama,
     )
-    two_ended = make_tokenizer(("[PAD]", "[UNK]", "[CLS]", "[SEP]"), "[CLS] $A [SEP]")
-    one_ended = make_tokenizer(("<pad>", "<unk>", "<s>", "</s>"), "<s> $A")
+    # Of the smallest vocabulary above.
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+    two_ended = make_tokenizer(special, "[CLS] $A [SEP]", VOCABULARY - 1)
+    one_ended = make_tokenizer(("<pad>", "<unk>", "<s>", "</s>"), "<s> $A", VOCABULARY - 1)
     # With heads on top: the checkpoint has the prefix `bert.`, a pooler and `cls.` tensors.
-    save("bert", transformers.BertForPreTraining(bert), two_ended, seed=1)
-    save("llama", transformers.LlamaForCausalLM(untied), one_ended, seed=2)
-    save("llama_tied", transformers.LlamaForCausalLM(tied), one_ended, seed=3)
+    make("bert", transformers.BertForPreTraining(bert), two_ended, seed=1)
+    make("llama", transformers.LlamaForCausalLM(untied), one_ended, seed=2)
+    make("llama_tied", transformers.LlamaForCausalLM(tied), one_ended, seed=3)
 
 
 if __name__ == "__main__":

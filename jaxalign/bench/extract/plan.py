@@ -84,10 +84,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
 
 def _code() -> str:
     """Hash the sources of what is timed, so that it is measured again when they change."""
-    here = pathlib.Path(__file__).parent
-    package = here.parents[1]
-    folders = (here, here.with_name("extract"), *(package / x for x in ("bench", "data", "models")))
-    sources = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    package = pathlib.Path(__file__).parents[2]
+    folders = [package / name for name in ("bench", "data", "models", "stages/extract")]
+    sources = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     return run_dir.hash_text("".join(path.name + run_dir.hash_file(path) for path in sources))
 
 
