@@ -106,7 +106,7 @@ def alice(data_root):
         [text.lower().count(x) for x in "abcdefghijklmnopqrstuvwxyz"] for text in stimuli.text
     ]
     values = np.c_[np.array(letters, float), controls.word_rate(stimuli)]
-    found = samples.from_stimuli(values, stimuli, responses, method="sum", lead=0)
+    found = samples.from_stimuli(values, samples.Placement(stimuli, responses, "sum", 0))
     keep = ~responses.constant
     rois = np.array(responses.roi)
     standard = oracle.zscore(responses.values)

@@ -3,16 +3,15 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from jaxalign.core import features
 from jaxalign.core.scores.alignment import AlignmentScore, Reference
 from jaxalign.data import samples
-from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import arrays, store
 from jaxalign.io import rows as rows_lib
@@ -64,15 +63,6 @@ class Rows(Kind):
           InputError: if the file cannot be read, or has another schema version.
         """
         return rows_lib.read(self.artefact.path / self.ROWS)
-
-
-class Placement(NamedTuple):
-    """How features of stimuli come to the samples of responses; see `samples.from_stimuli`."""
-
-    stimuli: Stimuli
-    responses: Responses
-    downsample: features.Downsample
-    lead: int  # TRs to add before each run
 
 
 class Activations(Kind):
@@ -180,7 +170,7 @@ class Activations(Kind):
         path = self.artefact.path / store.SURPRISAL
         return store.open_vector(path, self.open()).read().result(), self.stimulus_ids()
 
-    def samples(self, values: Float[np.ndarray, "m _"], onto: Placement) -> samples.Samples:
+    def samples(self, values: Float[np.ndarray, "m _"], onto: samples.Placement) -> samples.Samples:
         """Bring what was read of this store to the samples of responses, joined by stimulus_id.
 
         Args:
@@ -192,9 +182,7 @@ class Activations(Kind):
         """
         row = {name: i for i, name in enumerate(self.stimulus_ids())}
         ordered = values.astype(np.float64)[[row[name] for name in onto.stimuli.stimulus_id]]
-        return samples.from_stimuli(
-            ordered, onto.stimuli, onto.responses, method=onto.downsample, lead=onto.lead
-        )
+        return samples.from_stimuli(ordered, onto)
 
 
 def _by_model(upstream: Upstream, *kinds: str) -> dict[str, Activations]:

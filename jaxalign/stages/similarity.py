@@ -19,6 +19,7 @@ from jaxalign.checks import Names, Rule, among, check, differ, one_of, some
 from jaxalign.core import features
 from jaxalign.core import similarity as core
 from jaxalign.data import localizer
+from jaxalign.data.samples import Placement
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -29,7 +30,7 @@ from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import similarity as report
 from jaxalign.results import targets
 from jaxalign.stages import Job, Step, Upstream, artefacts
-from jaxalign.stages.artefacts import Activations, Page, Placement, PlantedResponses, Similarity
+from jaxalign.stages.artefacts import Activations, Page, PlantedResponses, Similarity
 
 VERSION = 2
 SCORES, MATRIX = Similarity.SCORES, Similarity.MATRIX

@@ -162,20 +162,21 @@ def _folds(config: Config) -> tuple[Fold, ...]:
 def _make(config: Config, job: Job, texts: Mapping[str, str], artefact: Artefact) -> dict:
     start = time.monotonic()
     codes = list(texts)
-    simulated = planted_instructions.simulate(
-        len(texts),
-        config.rois,
-        *(
-            [codes.index(x) if x else planted_instructions.NONE for x in chosen]
-            for chosen in (config.planted, config.beside)
-        ),
+    index = dict(zip(codes, range(len(codes)), strict=True)) | {"": planted_instructions.NONE}
+    chosen = zip(config.rois, config.planted, config.beside, strict=True)
+    setting = planted_instructions.Setting(
         num_subjects=config.num_subjects,
         num_voxels=config.num_voxels,
         num_samples=config.num_samples,
         num_units=config.num_units,
         common=config.common,
-        beside_share=config.beside_share,
+        second_share=config.beside_share,
         noise_sd=config.noise_sd,
+    )
+    simulated = planted_instructions.simulate(
+        len(texts),
+        [planted_instructions.Roi(roi, index[x], index[y]) for roi, x, y in chosen],
+        setting,
         rng=np.random.default_rng(job.seed),
     )
     protocol, folds = _protocol(config), _folds(config)

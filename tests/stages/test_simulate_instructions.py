@@ -45,18 +45,12 @@ def made(tmp_path_factory, mesh):
 @pytest.fixture(scope="module")
 def simulated():
     codes = list(simulate_instructions._texts())
+    planted = [codes.index(x) if x else data.NONE for x in SMALL.planted]
+    setting = data.Setting(3, 20, 201, 5, SMALL.common, SMALL.beside_share, SMALL.noise_sd)
     return data.simulate(
         10,
-        SMALL.rois,
-        [codes.index(x) if x else data.NONE for x in SMALL.planted],
-        [data.NONE] * 3,
-        num_subjects=3,
-        num_voxels=20,
-        num_samples=201,
-        num_units=5,
-        common=SMALL.common,
-        beside_share=SMALL.beside_share,
-        noise_sd=SMALL.noise_sd,
+        [data.Roi(*pair) for pair in zip(SMALL.rois, planted, strict=True)],
+        setting,
         rng=np.random.default_rng(0),
     )
 
@@ -211,20 +205,16 @@ def test_summary_says_that_it_is_a_simulation(made):
 @pytest.mark.parametrize("share", [0.0, 0.25])
 def test_in_large_samples_parts_are_as_planted(rng, share):
     """Least squares on many samples finds the shares that the docstring promises."""
-    found = data.simulate(
-        3,
-        ["x"],
-        [1],
-        [2 if share else data.NONE],
+    setting = data.Setting(
         num_subjects=2,
         num_voxels=10,
         num_samples=20_000,
         num_units=4,
         common=0.3,
-        beside_share=0.25,
+        second_share=0.25,
         noise_sd=0.5,
-        rng=rng,
     )
+    found = data.simulate(3, [data.Roi("x", 1, 2 if share else data.NONE)], setting, rng=rng)
     Y = found.responses.values
 
     def r2(*index):
@@ -266,23 +256,12 @@ def test_bad_settings_are_refused(mesh, tmp_path):
     ):
         with refused(*words):
             simulate_instructions.Config(**changes)
-    with pytest.raises(ValueError, match="planted must have an entry for each of 2 ROIs"):
-        data.simulate(3, ["a", "b"], [0], [0, 0], **_SIZES)
-    with pytest.raises(ValueError, match="planted must be -1..2, got 3"):
-        data.simulate(3, ["a"], [3], [-1], **_SIZES)
-    with pytest.raises(ValueError, match="beside must be -1..2, got 3"):
-        data.simulate(3, ["a"], [0], [3], **_SIZES)
-    with pytest.raises(ValueError, match="beside must be NONE where planted is"):
-        data.simulate(3, ["a"], [-1], [0], **_SIZES)
-
-
-_SIZES = {
-    "num_subjects": 2,
-    "num_voxels": 1,
-    "num_samples": 5,
-    "num_units": 1,
-    "common": 0.5,
-    "beside_share": 0.5,
-    "noise_sd": 1.0,
-    "rng": np.random.default_rng(0),
-}
+    setting = data.Setting(2, 1, 5, 1, 0.5, 0.5, 1.0)
+    for planted, second, message in (
+        (3, -1, "planted must be -1..2, got 3"),
+        (0, 3, "second must be -1..2, got 3"),
+        (-1, 0, "second must be NONE where planted is"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rng = np.random.default_rng(0)
+            data.simulate(3, [data.Roi("a", planted, second)], setting, rng=rng)

@@ -26,8 +26,10 @@ class Folder:
     def named(self, labels):
         write_table(self.root / "labels.csv", ["label", "roi"], [[i, f"A{i}"] for i in labels])
 
-    def add(self, image, atlas, *, subject="s1", run="r1", targets="voxels", labels="", side=""):
-        self.rows.append([subject, run, image, atlas, targets, TR_S, 0.5, labels, side])
+    def add(self, image, atlas, **cells):
+        row = {"subject": "s1", "run": "r1", "image": image, "atlas": atlas, "targets": "voxels"}
+        row |= {"tr_s": TR_S, "start_s": 0.5, "labels": "", "hemisphere": ""} | cells
+        self.rows.append([row[name] for name in HEADER])
 
     def change(self, name, value, row=-1):
         self.rows[row][HEADER.index(name)] = value

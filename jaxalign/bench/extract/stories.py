@@ -52,8 +52,8 @@ def _extract(config, model: zoo.Model, network, mesh, stimuli: Stimuli, every: i
 
 
 def _sample(
-    reading: reading_lib.Reading, every: int
-) -> tuple[reading_lib.Reading, Int[np.ndarray, " c"], float]:
+    reading: readouts.Reading, every: int
+) -> tuple[readouts.Reading, Int[np.ndarray, " c"], float]:
     """Leave out parts with a pass of their own, but for each `every`-th part.
 
     Returns:
@@ -70,7 +70,7 @@ def _sample(
     }
     fewer = passes._replace(rows=[passes.rows[i] for i in rows], row=row, **parts)
     scale = sum(map(len, passes.rows)) / sum(map(len, fewer.rows))
-    return reading_lib.Reading(fewer, readouts.pool(fewer, "mean"), None), chosen, scale
+    return readouts.Reading(fewer, readouts.pool(fewer, "mean")), chosen, scale
 
 
 def _encode_prefixes(peer, tokenizer, stimuli: Stimuli, which, max_length: int):

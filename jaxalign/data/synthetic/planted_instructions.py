@@ -25,20 +25,38 @@ class Simulated(NamedTuple):
     planted: Int[np.ndarray, " v"]  # index of the first instruction, or `NONE`
 
 
+class Roi(NamedTuple):
+    """A region, and which instructions its voxels follow: indices, or `NONE`."""
+
+    name: str
+    planted: int
+    second: int = NONE
+
+
+class Setting(NamedTuple):
+    """Sizes and shares of a simulation.
+
+    Attributes:
+      num_subjects: who share features and stimuli, and nothing else.
+      num_voxels: of each subject in each ROI.
+      num_samples: n, stimuli.
+      num_units: of either component; p is twice as many.
+      common: share of the signal's variance that the common component has, within 0..1.
+      second_share: q, within 0..1; below a half the first instruction wins.
+      noise_sd: in units of the signal's standard deviation; of voxels of noise alone, too.
+    """
+
+    num_subjects: int
+    num_voxels: int
+    num_samples: int
+    num_units: int
+    common: float
+    second_share: float
+    noise_sd: float
+
+
 def simulate(
-    num_instructions: int,
-    rois: Sequence[str],
-    planted: Sequence[int],
-    beside: Sequence[int],
-    *,
-    num_subjects: int,
-    num_voxels: int,
-    num_samples: int,
-    num_units: int,
-    common: float,
-    beside_share: float,
-    noise_sd: float,
-    rng: np.random.Generator,
+    num_instructions: int, rois: Sequence[Roi], setting: Setting, *, rng: np.random.Generator
 ) -> Simulated:
     """Draw features that instructions share in part, and voxels that follow one or two of them.
 
@@ -49,83 +67,75 @@ def simulate(
     unit variance, with weights w and u of its own, and noise that is its own too. So with R the
     share of its variance that the signal has, 1 / (1 + noise_sd^2), and in large samples:
     instruction i explains R, any other one common R, the two together R, of which common R is
-    shared, (1 - common) R is of i alone, and nothing is of the other alone. Where there is an
-    instruction j beside i, it has the share q = beside_share of what is not common: i alone
-    explains (1 - common) (1 - q) R, j alone (1 - common) q R.
+    shared, (1 - common) R is of i alone, and nothing is of the other alone. Where there is a second
+    instruction j, it has the share q of what is not common: i alone explains
+    (1 - common) (1 - q) R, j alone (1 - common) q R.
 
     Args:
       num_instructions: i.
-      rois: names.
-      planted: index of the instruction that each ROI follows, or `NONE` for noise alone.
-      beside: index of a second one that it follows too, or `NONE`.
-      num_subjects: who share features and stimuli, and nothing else.
-      num_voxels: of each subject in each ROI.
-      num_samples: n, stimuli.
-      num_units: of either component; p is twice as many.
-      common: share of the signal's variance that the common component has, within 0..1.
-      beside_share: q, within 0..1; below a half the first one wins.
-      noise_sd: in units of the signal's standard deviation; of voxels of noise alone, too.
+      rois: at least one.
+      setting: sizes and shares.
       rng: source of all draws.
 
     Raises:
-      ValueError: if there is not one index for each ROI, one is of no instruction, or there is one
-        beside noise alone.
+      ValueError: if an index is of no instruction, or there is a second one without a first.
     """
-    for argument, given in (("planted", planted), ("beside", beside)):
-        if len(rois) != len(given):
-            raise ValueError(
-                f"{argument} must have an entry for each of {len(rois)} ROIs, got {len(given)}."
-            )
-        if wrong := [x for x in given if not NONE <= x < num_instructions]:
-            raise ValueError(f"{argument} must be {NONE}..{num_instructions - 1}, got {wrong[0]}.")
-    if any(i == NONE != j for i, j in zip(planted, beside, strict=True)):
-        raise ValueError("beside must be NONE where planted is.")
-    shared = rng.standard_normal((num_samples, num_units))
-    own = rng.standard_normal((num_instructions, num_samples, num_units))
-    features = np.stack([np.hstack([shared, part]) @ _rotation(rng, 2 * num_units) for part in own])
-    subject, roi, target, sources, signals = [], [], [], [], []
-    for s in range(num_subjects):
-        for name, source, other in zip(rois, planted, beside, strict=True):
-            signal = np.zeros((num_samples, num_voxels))
-            share = beside_share if other != NONE else 0.0
-            for part, index in ((1 - share, source), (share, other)):
+    for roi in rois:
+        for argument, index in (("planted", roi.planted), ("second", roi.second)):
+            if not NONE <= index < num_instructions:
+                raise ValueError(f"{argument} must be {NONE}..{num_instructions - 1}, got {index}.")
+        if roi.planted == NONE != roi.second:
+            raise ValueError("second must be NONE where planted is.")
+    n, num_voxels = setting.num_samples, setting.num_voxels
+    common, noise_sd = setting.common, setting.noise_sd
+    shared = rng.standard_normal((n, setting.num_units))
+    single = rng.standard_normal((num_instructions, n, setting.num_units))
+    features = np.stack(
+        [np.hstack([shared, part]) @ _rotation(rng, 2 * setting.num_units) for part in single]
+    )
+    subject, names, target, sources, signals = [], [], [], [], []
+    for s in range(setting.num_subjects):
+        for roi in rois:
+            signal = np.zeros((n, num_voxels))
+            share = setting.second_share if roi.second != NONE else 0.0
+            for part, index in ((1 - share, roi.planted), (share, roi.second)):
                 if index != NONE:
                     weight = np.sqrt((1 - common) * part)
-                    signal += weight * _projections(rng, own[index], num_voxels)
-            if source != NONE:
+                    signal += weight * _projections(rng, single[index], num_voxels)
+            if roi.planted != NONE:
                 signal += np.sqrt(common) * _projections(rng, shared, num_voxels)
             signals.append(signal)
             subject += [f"s{s + 1:02d}"] * num_voxels
-            roi += [name] * num_voxels
+            names += [roi.name] * num_voxels
             # Voxels have weights of their own, so no two subjects have one in common.
             target += [f"s{s + 1:02d}.{i:04d}" for i in range(num_voxels)]
-            sources += [source] * num_voxels
+            sources += [roi.planted] * num_voxels
     signal = np.hstack(signals)
     values = signal + noise_sd * rng.standard_normal(signal.shape)
     responses = Responses(
         values=values,
-        run=["simulated"] * num_samples,
+        run=["simulated"] * n,
         subject=subject,
-        roi=roi,
+        roi=names,
         target=target,
         units="standard deviations of the signal",
-        stimulus_id=[f"image{i:05d}" for i in range(num_samples)],
+        stimulus_id=[f"image{i:05d}" for i in range(n)],
         signal=signal,
     )
     return Simulated(features, responses, np.array(sources))
 
 
-def describe(rois: Sequence[str], planted: Sequence[str], beside: Sequence[str]) -> str:
+def describe(rois: Sequence[str], planted: Sequence[str], second: Sequence[str]) -> str:
     """Say which instructions each ROI follows.
 
     Args:
       rois: names.
       planted: name of the instruction of each; "": noise alone.
-      beside: name of a second one; "": none.
+      second: name of a second one; "": none.
     """
     found = []
-    for roi, first, second in zip(rois, planted, beside, strict=True):
-        both = f"{first} and less {second}" if second else first or "noise alone"
+    for roi, first, other in zip(rois, planted, second, strict=True):
+        both = f"{first} and less {other}" if other else first or "noise alone"
         found.append(f"{roi} from {both}")
     return ", ".join(found)
 
@@ -168,8 +178,8 @@ def partition_by_roi(
     pairs = np.array(list(zip(responses.subject, responses.roi, strict=True)))
     rows = []
     for subject, roi in dict.fromkeys(map(tuple, pairs.tolist())):
-        own = (pairs == (subject, roi)).all(axis=1)
-        used = scores[:, own & known]
+        inside = (pairs == (subject, roi)).all(axis=1)
+        used = scores[:, inside & known]
         a, b, both = map(np.asarray, used.mean(axis=1) if used.size else np.full(3, np.nan))
         one, other = frozenset({1}), frozenset({2})
         parts = partition.variance_partition({one: a, other: b, one | other: both})
@@ -183,8 +193,8 @@ def partition_by_roi(
                 "unique_first": float(parts[one]),
                 "shared": float(parts[one | other]),
                 "unique_second": float(parts[other]),
-                "num_targets": int(own.sum()),
-                "num_undefined": int((own & ~known).sum()),
+                "num_targets": int(inside.sum()),
+                "num_undefined": int((inside & ~known).sum()),
             }
         )
     return rows

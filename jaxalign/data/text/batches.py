@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxalign.data.text.contexts import Passes
-from jaxalign.data.text.readouts import Surprisal, Weights
+from jaxalign.data.text.readouts import Reading, Weights
 
 # Rows of a window are sorted by length, to share batches with little padding. A window has this
 # many batches' worth of tokens or more, and at least as many parts as a shard.
@@ -117,9 +117,7 @@ def _windows(lengths, parts, num_tokens, num_parts) -> Iterator[Int[np.ndarray, 
 
 
 def pad(
-    passes: Passes,
-    pooled: Weights,
-    predicted: Surprisal | None,
+    reading: Reading,
     rows: Int[np.ndarray, " b"],
     length: int,
     *,
@@ -129,14 +127,13 @@ def pad(
     """Pad the rows of one batch.
 
     Args:
-      passes: the plan.
-      pooled: from `readouts.pool`.
-      predicted: from `readouts.surprisal`, if that is asked for.
+      reading: the plan, and what is read.
       rows: of the batch.
       length: that they are padded to.
       batch_tokens: see `group`.
       num_shares: see `group`.
     """
+    passes, pooled, predicted = reading
     # The last batch of a length is smaller: as few more shapes as there are powers of two.
     most = -(-max(batch_tokens // length, 1) // num_shares) * num_shares
     size = min(_power(-(-len(rows) // num_shares)) * num_shares, most)
@@ -144,13 +141,13 @@ def pad(
     mask = np.zeros((size, length), bool)
     mask[:, 0] = True
     for b, row in enumerate(rows):
-        own = passes.rows[row]
-        tokens[b, : len(own)] = own
-        mask[b, : len(own)] = True
+        ids = passes.rows[row]
+        tokens[b, : len(ids)] = ids
+        mask[b, : len(ids)] = True
     parts = [np.unique(_of_row(pooled, row).part) for row in rows]
     part = np.full((size, _power(max(map(len, parts)))), -1)
-    for b, own in enumerate(parts):
-        part[b, : len(own)] = own
+    for b, present in enumerate(parts):
+        part[b, : len(present)] = present
     return Batch(
         tokens=tokens,
         mask=mask,
@@ -163,19 +160,19 @@ def pad(
 
 def _reads(weights: Weights, rows, parts: Sequence[np.ndarray], size: int) -> Reads:
     entries = [_of_row(weights, row) for row in rows]
-    shape = (size, _power(max(len(own.part) for own in entries)))
+    shape = (size, _power(max(len(x.part) for x in entries)))
     token, slot = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     weight = np.zeros(shape, np.float32)
-    for b, (own, present) in enumerate(zip(entries, parts, strict=True)):
-        num = len(own.part)
-        token[b, :num], weight[b, :num] = own.token, own.weight
-        slot[b, :num] = np.searchsorted(present, own.part)
+    for b, (read, present) in enumerate(zip(entries, parts, strict=True)):
+        num = len(read.part)
+        token[b, :num], weight[b, :num] = read.token, read.weight
+        slot[b, :num] = np.searchsorted(present, read.part)
     return Reads(token, weight, slot)
 
 
 def _of_row(weights: Weights, row) -> Weights:
-    own = slice(weights.indptr[row], weights.indptr[row + 1])
-    return Weights(weights.indptr, weights.part[own], weights.token[own], weights.weight[own])
+    of_row = slice(weights.indptr[row], weights.indptr[row + 1])
+    return Weights(weights.indptr, *(column[of_row] for column in weights[1:]))
 
 
 def _power(number: int) -> int:

@@ -9,7 +9,7 @@ import tokenizers
 from jaxtyping import Bool, Int
 
 from jaxalign.data.schema import Stimuli
-from jaxalign.data.text import spans as alignment
+from jaxalign.data.text import spans
 from jaxalign.data.text.prompts import BARE, Frame
 from jaxalign.data.text.spans import Encoded
 from jaxalign.errors import InputError
@@ -135,14 +135,12 @@ def plan(
     max_length: int,
     causal: bool,
     frame: Frame = BARE,
-    bos: str = "",
-    joining: str = "text",
 ) -> Passes:
     """Plan the forward passes that show every part in its context.
 
     Parts of a causal model share a row where their contexts begin at the same token and the
     tokens of the shorter are proven to begin those of the longer; see
-    `alignment.find_prefixes`. Every other part has a row of its own.
+    `spans.find_prefixes`. Every other part has a row of its own.
 
     Args:
       tokenizer: from `tokenizer_files.load`.
@@ -150,28 +148,24 @@ def plan(
       rule: see `parse`.
       max_length: most tokens the model takes.
       causal: whether states depend on earlier tokens only.
-      frame: text around every part and its context; it is never cut.
-      bos: token to begin every row with, of tokenizers that add none; empty: none. With one, the
-        first part of a text has a surprisal.
-      joining: see `alignment.join`.
+      frame: what stands around every part and its context, and between parts.
 
     Raises:
       InputError: naming the part, if it has no token or does not fit.
     """
     parsed = parse(rule)
-    if joining not in alignment.JOININGS:
+    if frame.joining not in spans.JOININGS:
         raise InputError(
-            f"joining must be one of {', '.join(alignment.JOININGS)}, got {joining!r}."
+            f"joining must be one of {', '.join(spans.JOININGS)}, got {frame.joining!r}."
         )
-    left, right = _around(tokenizer, frame, bos, stimuli.text[0])
+    left, right = _around(tokenizer, frame, stimuli.text[0])
     setting = _Setting(
         tokenizer=tokenizer,
         frame=frame,
         rule=parsed,
-        joining=joining,
         max_length=max_length,
         room=max_length - len(left) - len(right),
-        cuttable=parsed != parse("none") and alignment.cuts_at_spaces(tokenizer),
+        cuttable=parsed != parse("none") and spans.cuts_at_spaces(tokenizer),
     )
     views, num_texts, num_searched = [], 0, 0
     for first, last in _texts(stimuli):
@@ -203,9 +197,8 @@ class _Setting(NamedTuple):
     tokenizer: tokenizers.Tokenizer
     frame: Frame
     rule: Rule
-    joining: str
     max_length: int
-    room: int  # tokens that a row may have beside special ones
+    room: int  # tokens that a row may have in addition to special ones
     cuttable: bool
 
 
@@ -229,39 +222,39 @@ class _View(NamedTuple):
     changed: bool = False
 
 
-def _around(tokenizer, frame: Frame, bos: str, text: str):
+def _around(tokenizer, frame: Frame, text: str):
     """Return the tokens before and after every row."""
     left = right = np.zeros(0, np.int32)
     if frame.special_tokens:
-        left, right = alignment.special_tokens(tokenizer, text)
-    if not bos:
+        left, right = spans.special_tokens(tokenizer, text)
+    if not frame.bos:
         return left, right
-    token = tokenizer.token_to_id(bos)
+    token = tokenizer.token_to_id(frame.bos)
     if token is None:
-        raise InputError(f"bos must be a token of the tokenizer, got {bos!r}.")
+        raise InputError(f"bos must be a token of the tokenizer, got {frame.bos!r}.")
     if len(left) and left[0] == token:
-        raise InputError(f"bos must be empty, got {bos!r}: the tokenizer adds it already.")
+        raise InputError(f"bos must be empty, got {frame.bos!r}: the tokenizer adds it already.")
     return np.concatenate([np.array([token], np.int32), left]), right
 
 
 def _see_prefixes(setting: _Setting, parts: list[str]) -> tuple[list[_View], bool]:
     """Return what parts see of the text that they make, and whether all was tokenised again."""
-    before, after, _ = setting.frame
-    joined = alignment.join(parts, setting.joining)
-    prefixes = alignment.find_prefixes(
+    before, after, *_ = setting.frame
+    joined = spans.join(parts, setting.frame.joining)
+    prefixes = spans.find_prefixes(
         setting.tokenizer, before, joined, after, cuttable=setting.cuttable
     )
-    spans = joined.start + len(before), joined.stop + len(before)
-    head, start, stop, lead = _locate(prefixes.whole, *spans, len(before))
+    starts, stops = joined.start + len(before), joined.stop + len(before)
+    head, start, stop, lead = _locate(prefixes.whole, starts, stops, len(before))
     held = (prefixes.count >= stop) & (stop > start)
     views = []
-    own = zip(start.tolist(), stop.tolist(), lead.tolist(), prefixes.count.tolist(), strict=True)
-    for (a, b, c, d), tail in zip(own, prefixes.tail, strict=True):
+    places = zip(start.tolist(), stop.tolist(), lead.tolist(), prefixes.count.tolist(), strict=True)
+    for (a, b, c, d), tail in zip(places, prefixes.tail, strict=True):
         views.append(_View(prefixes.whole.ids, head, head, a, b, c, d, tail, False, shared=True))
     changed = np.flatnonzero(~held)
     texts = (before + joined.text[: joined.stop[i]] + after for i in changed)
-    for i, encoded in zip(changed, alignment.encode(setting.tokenizer, texts), strict=True):
-        alone = _view_alone(encoded, spans[0][: i + 1], spans[1][: i + 1], len(before))
+    for i, encoded in zip(changed, spans.encode(setting.tokenizer, texts), strict=True):
+        alone = _view_alone(encoded, starts[: i + 1], stops[: i + 1], len(before))
         views[i] = alone._replace(changed=True)
     begins = _begins(setting, views, lead)
     views = [v._replace(begin=b, cut=b > head) for v, b in zip(views, begins, strict=True)]
@@ -270,13 +263,13 @@ def _see_prefixes(setting: _Setting, parts: list[str]) -> tuple[list[_View], boo
 
 def _see_windows(setting: _Setting, parts: list[str], which: range) -> Iterator[_View]:
     """Yield what parts see of windows that are texts of their own."""
-    before, after, _ = setting.frame
+    before, after, *_ = setting.frame
     windows = [
-        alignment.join(parts[max(0, i - setting.rule.size + 1) : i + 1], setting.joining)
+        spans.join(parts[max(0, i - setting.rule.size + 1) : i + 1], setting.frame.joining)
         for i in which
     ]
     texts = (before + window.text + after for window in windows)
-    encodings = alignment.encode(setting.tokenizer, texts)
+    encodings = spans.encode(setting.tokenizer, texts)
     n = len(before)
     for i, window, encoded in zip(which, windows, encodings, strict=True):
         view = _view_alone(encoded, window.start + n, window.stop + n, n)
@@ -286,7 +279,7 @@ def _see_windows(setting: _Setting, parts: list[str], which: range) -> Iterator[
 def _view_alone(encoded: Encoded, starts, stops, num_before: int) -> _View:
     """Return what the last of some parts sees of a text that ends with it."""
     head, start, stop, lead = _locate(encoded, starts[-2:], stops[-2:], num_before)
-    count = max(alignment.count_until(encoded, stops[-1:])[0], stop[-1])
+    count = max(spans.count_until(encoded, stops[-1:])[0], stop[-1])
     return _View(
         ids=encoded.ids,
         head=head,
@@ -302,8 +295,8 @@ def _view_alone(encoded: Encoded, starts, stops, num_before: int) -> _View:
 
 def _locate(encoded: Encoded, starts, stops, num_before: int):
     """Return how many tokens come before the text, and of each part start, stop and lead."""
-    head = int(alignment.count_until(encoded, np.array([num_before]))[0])
-    start, stop = alignment.own_tokens(encoded, starts, stops)
+    head = int(spans.count_until(encoded, np.array([num_before]))[0])
+    start, stop = spans.own_tokens(encoded, starts, stops)
     lead = np.minimum(start, np.append(head, stop[:-1]))
     return head, start, stop, lead
 

@@ -1,4 +1,4 @@
-"""What is put around a part and its context: a prompt, or a turn of a chat."""
+"""What is put around a part and its context, and between parts: a prompt, a turn of a chat."""
 
 import importlib.util
 import pathlib
@@ -12,17 +12,22 @@ _MARK = "JAXALIGNxTEXTxHERE"
 
 
 class Frame(NamedTuple):
-    """Text around a part and its context.
+    """What stands around a part and its context, and between parts.
 
     Attributes:
-      before, after: joined to the text as they are.
+      before, after: joined to the text as they are; they are never cut.
       special_tokens: whether the tokenizer adds its special tokens; a chat template writes them
         itself.
+      bos: token to begin every row with, of tokenizers that add none; empty: none. With one, the
+        first part of a text has a surprisal.
+      joining: how parts become a text; see `spans.join`.
     """
 
     before: str = ""
     after: str = ""
     special_tokens: bool = True
+    bos: str = ""
+    joining: str = "text"
 
 
 BARE = Frame()

@@ -43,6 +43,20 @@ class Surprisal(NamedTuple):
     defined: Bool[np.ndarray, " m"]
 
 
+class Reading(NamedTuple):
+    """How a model reads stimuli: its passes, and which tokens make up the values of each part.
+
+    Attributes:
+      passes: from `contexts.plan`.
+      pooled: from `pool`.
+      predicted: from `surprisal`, if that is asked for.
+    """
+
+    passes: Passes
+    pooled: Weights
+    predicted: Surprisal | None = None
+
+
 def pool(passes: Passes, pooling: Pooling) -> Weights:
     """Return what represents each part.
 

@@ -18,7 +18,7 @@ from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.results import targets
 from jaxalign.stages import Job, artefacts
-from jaxalign.stages.artefacts import Activations, Placement
+from jaxalign.stages.artefacts import Activations
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode.config import Config
 
@@ -37,10 +37,12 @@ class Prepared(NamedTuple):
     lexicon: controls.Lexicon  # of those controls that look up words
 
     @property
-    def onto(self) -> Placement:
+    def onto(self) -> samples.Placement:
         """Where features of stimuli go."""
         lead = max(self.config.delays)
-        return Placement(self.job.dataset.stimuli, self.responses, self.config.downsample, lead)
+        return samples.Placement(
+            self.job.dataset.stimuli, self.responses, self.config.downsample, lead
+        )
 
 
 class Features(NamedTuple):
@@ -70,13 +72,7 @@ class Features(NamedTuple):
         config, name, onto = data.config, self.model, data.onto
         if name in controls.STIMULUS_CONTROLS:
             return samples.of_control(
-                name,
-                onto.stimuli,
-                onto.responses,
-                method=onto.downsample,
-                lead=onto.lead,
-                lexicon=data.lexicon,
-                oasm_sigma=config.oasm_sigma,
+                name, onto, lexicon=data.lexicon, oasm_sigma=config.oasm_sigma
             )
         values, seed = self.source.read_layer(layer), data.job.seed
         if config.units:

@@ -6,6 +6,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from jaxalign.data.text.readouts import Reading
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
@@ -14,7 +15,6 @@ from jaxalign.stages.artefacts import Activations
 from jaxalign.stages.extract import forward
 from jaxalign.stages.extract import reading as reading_lib
 from jaxalign.stages.extract.config import READING, Config
-from jaxalign.stages.extract.reading import Reading
 from jaxalign.stages.extract.shards import Shards, not_finite
 
 

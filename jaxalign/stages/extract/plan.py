@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxalign.data import controls
 from jaxalign.data.text import contexts, tokenizer_files
+from jaxalign.data.text.readouts import Reading
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
@@ -16,7 +17,6 @@ from jaxalign.stages.artefacts import Activations
 from jaxalign.stages.extract import make
 from jaxalign.stages.extract import reading as reading_lib
 from jaxalign.stages.extract.config import READING, Config
-from jaxalign.stages.extract.reading import Reading
 
 VERSION = 4
 

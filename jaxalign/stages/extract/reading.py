@@ -2,25 +2,17 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from jax.sharding import Mesh
 
 from jaxalign.data.text import batches, contexts, prompts, readouts, tokenizer_files
 from jaxalign.data.text.batches import Batch
+from jaxalign.data.text.readouts import Reading
 from jaxalign.errors import InputError
 from jaxalign.models import zoo
 from jaxalign.stages.extract.config import Config
 
 STREAM = "all"  # the one passage of `one_stream`
-
-
-class Reading(NamedTuple):
-    """How a model reads the stimuli."""
-
-    passes: contexts.Passes
-    pooled: readouts.Weights
-    predicted: readouts.Surprisal | None
 
 
 def read(config: Config, model: zoo.Model, stimuli) -> Reading:
@@ -53,9 +45,7 @@ def read(config: Config, model: zoo.Model, stimuli) -> Reading:
         config.context,
         max_length=model.config.max_length,
         causal=model.causal,
-        frame=frame,
-        bos=config.bos,
-        joining=config.joining,
+        frame=frame._replace(bos=config.bos, joining=config.joining),
     )
     predicted = readouts.surprisal(passes) if config.surprisal else None
     return Reading(passes, readouts.pool(passes, config.pooling), predicted)
@@ -73,7 +63,7 @@ def batched(config: Config, model: zoo.Model, mesh: Mesh, reading: Reading) -> I
     )
     for rows, length in zip(*groups, strict=True):
         yield batches.pad(
-            *reading,
+            reading,
             rows,
             length,
             batch_tokens=config.batch_tokens,

@@ -124,7 +124,7 @@ def surfaces(folder, rng):
         folder.surface(f"{side}.func.gii", folder.series[side])
         labels = ATLAS.astype(np.int32)
         folder.surface(f"{side}.label.gii", labels, names=NAMES, intent="NIFTI_INTENT_LABEL")
-        folder.add(f"{side}.func.gii", f"{side}.label.gii", side=side)
+        folder.add(f"{side}.func.gii", f"{side}.label.gii", hemisphere=side)
     return folder
 
 
@@ -182,6 +182,6 @@ def test_a_hemisphere_must_be_named_and_in_every_run(surfaces):
     with refused("hemisphere must be L or R for GIFTI", "''", "row 1"):
         surfaces.responses()
     surfaces.change("hemisphere", "L", 0)
-    surfaces.add("L.func.gii", "L.label.gii", run="r2", side="L")
+    surfaces.add("L.func.gii", "L.label.gii", run="r2", hemisphere="L")
     with refused("every hemisphere in every run of subject 's1'"):
         surfaces.responses()

@@ -77,7 +77,7 @@ def write_scans(root, rng, kind):
         folder.surface(
             "left.label.gii", ATLAS.astype(np.int32), names=names, intent="NIFTI_INTENT_LABEL"
         )
-        folder.add("left.func.gii", "left.label.gii", side="L")
+        folder.add("left.func.gii", "left.label.gii", hemisphere="L")
     else:
         models = nib.cifti2.BrainModelAxis.from_mask(np.ones(8, bool), "CortexLeft")
         time = nib.cifti2.SeriesAxis(0, 1.5, 40)

@@ -127,7 +127,8 @@ def test_words_that_overlap_the_next_end_with_its_start(copy, caplog):
 def test_words_before_the_first_sample_reach_it_by_delays(whole):
     """Count words in TRs, five of which lead up to each story's first sample, at 10 s."""
     words, found = adapter(whole, "UTS01").stimuli(), adapter(whole, "UTS01").responses()
-    counted = samples.from_stimuli(np.ones((len(words), 1)), words, found, method="sum", lead=5)
+    onto = samples.Placement(words, found, "sum", 5)
+    counted = samples.from_stimuli(np.ones((len(words), 1)), onto)
     for story in STORIES["UTS01"]:
         own = counted.values[np.asarray(counted.run) == story, 0]
         # "so" and "there" begin in the first 2 s of the story, "we" at 2 s.

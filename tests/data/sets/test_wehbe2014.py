@@ -67,7 +67,8 @@ def test_samples_keep_the_time_that_they_had_before_trimming(whole):
 
 def test_four_words_fall_into_every_sample_while_words_are_shown(whole):
     words, found = adapter(whole).stimuli(), adapter(whole).responses()
-    counted = samples.from_stimuli(np.ones((len(words), 1)), words, found, method="sum", lead=4)
+    onto = samples.Placement(words, found, "sum", 4)
+    counted = samples.from_stimuli(np.ones((len(words), 1)), onto)
     per_sample = counted.values[counted.recorded, 0]
     # Words end 300 or so TRs after a run's start, some of them before the last sample kept.
     assert (per_sample[:280] == 4).all()

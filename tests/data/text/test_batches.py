@@ -35,9 +35,9 @@ plans = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=12), min_size=
 def all_batches(passes, pooling, batch_tokens, shard_stimuli, num_shares):
     options = {"batch_tokens": batch_tokens, "num_shares": num_shares}
     groups = batches.group(passes, shard_stimuli=shard_stimuli, longest=120, **options)
-    pooled, predicted = readouts.pool(passes, pooling), readouts.surprisal(passes)
+    reading = readouts.Reading(passes, readouts.pool(passes, pooling), readouts.surprisal(passes))
     for rows, length in zip(*groups, strict=True):
-        yield rows, batches.pad(passes, pooled, predicted, rows, length, **options)
+        yield rows, batches.pad(reading, rows, length, **options)
 
 
 def apply(reads, values, b):

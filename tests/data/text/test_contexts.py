@@ -171,7 +171,7 @@ def test_restart_by_what_it_promises(gpt2, sizes, max_length, bos):
         "accumulate:restart",
         max_length=max_length,
         causal=True,
-        bos="<|endoftext|>" if bos else "",
+        frame=Frame(bos="<|endoftext|>" if bos else ""),
     )
     end = np.cumsum(sizes)
     begin = end - (found.stop - bos)  # first token of the text in the row of each part
@@ -285,13 +285,15 @@ def test_a_frame_is_around_every_row_and_pooled_by_none(request, name, rule):
 def test_bos_begins_every_row(gpt2, llama2c):
     stimuli = words("we", "saw", "it")
     for rule in ("none", "accumulate"):
-        found = contexts.plan(gpt2, stimuli, rule, max_length=9, causal=True, bos="<|endoftext|>")
+        found = contexts.plan(
+            gpt2, stimuli, rule, max_length=9, causal=True, frame=Frame(bos="<|endoftext|>")
+        )
         assert all(row[0] == 50256 for row in found.rows)
         assert found.predictable.all()
     with refused("bos must be a token of the tokenizer", "'<s>'"):
-        contexts.plan(gpt2, stimuli, "none", max_length=9, causal=True, bos="<s>")
+        contexts.plan(gpt2, stimuli, "none", max_length=9, causal=True, frame=Frame(bos="<s>"))
     with refused("bos must be empty", "adds it already"):
-        contexts.plan(llama2c, stimuli, "none", max_length=9, causal=True, bos="<s>")
+        contexts.plan(llama2c, stimuli, "none", max_length=9, causal=True, frame=Frame(bos="<s>"))
 
 
 # Names and refusals
@@ -328,7 +330,9 @@ def test_another_context_rule_is_refused(rule):
 
 def test_another_joining_is_refused(gpt2):
     with refused("joining must be one of text, brainscore, space, got 'lines'"):
-        contexts.plan(gpt2, words("a"), "none", max_length=9, causal=True, joining="lines")
+        contexts.plan(
+            gpt2, words("a"), "none", max_length=9, causal=True, frame=Frame(joining="lines")
+        )
 
 
 @pytest.mark.parametrize(

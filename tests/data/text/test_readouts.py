@@ -104,7 +104,7 @@ def test_a_word_alone_needs_something_before_it(gpt2, llama2c):
     )
     assert not readouts.surprisal(plan(gpt2)).defined.any()
     assert len(readouts.surprisal(plan(gpt2)).weights.token) == 0
-    assert readouts.surprisal(plan(gpt2, bos="<|endoftext|>")).defined.all()
+    assert readouts.surprisal(plan(gpt2, frame=Frame(bos="<|endoftext|>"))).defined.all()
     assert readouts.surprisal(plan(gpt2, frame=Frame("Say: "))).defined.all()
     assert readouts.surprisal(plan(llama2c)).defined.all()
 
