@@ -10,6 +10,7 @@ from jaxalign.data.datasets import Dataset
 from jaxalign.data.sets.nsd import Nsd
 from jaxalign.io import rows
 from jaxalign.stages import Job, encode, extract, imported
+from jaxalign.stages.artefacts import Scores
 
 SCORED = encode.Config(alphas=(100.0,), num_folds=3, controls=("position",))
 
@@ -48,5 +49,5 @@ def test_controls_that_are_made_of_text_refuse_images(job, upstream, control):
 
 def test_activations_of_images_are_scored(job, upstream):
     scored = tiny.make(encode.plan(SCORED, job, upstream))
-    found = rows.read(scored[0].path / encode.ROWS)
+    found = rows.read(scored[0].path / Scores.ROWS)
     assert set(found.dataset) == {"scenes"} and np.isfinite(found.score).any()
