@@ -1,8 +1,8 @@
 """Findings of Aw et al. (2024) from the figures that they printed: 33 models, no data, no network.
 
 Gains by instruction tuning, correlations of brain alignment with size and knowledge, pooled and
-within families, and every number of the paper beside what its tables give. GPT-2, whose knowledge
-is near chance and which the paper keeps apart, is apart here too. On a laptop in under a minute;
+within families, and every number of the paper compared with what its tables give. GPT-2, whose
+knowledge is near chance, is kept apart as in the paper. On a laptop in under a minute;
 <workdir>/report/findings.csv has a mean gain of 6.32 % over the three data sets, r(size) .946 over
 17 tuned models, and .219 within LLaMA.
 

@@ -1,4 +1,4 @@
-"""Times of extraction beside transformers + torch, on random networks and Natural Stories.
+"""Times of extraction compared with transformers + torch, on random networks and Natural Stories.
 
     pip install -e .[bench]
     python -m jaxalign.main --config=configs/bench_extract.py --data_root=DATA

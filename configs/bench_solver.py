@@ -1,4 +1,4 @@
-"""Times of the nested ridge beside himalaya's, and how they grow with each size.
+"""Times of the nested ridge compared with himalaya's, and how they grow with each size.
 
     pip install -e .[bench]
     python -m jaxalign.main --config=configs/bench_solver.py             # everything

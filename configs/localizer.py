@@ -4,7 +4,7 @@
 
 Sentences and non-words are drawn with a seed; `--config.dataset=DIRECTORY` takes those of
 sentences.txt and nonwords.txt. The page is `<workdir>/localize/index.html`; the same network with
-random weights stands beside.
+random weights is shown too.
 """
 
 from jaxalign import config

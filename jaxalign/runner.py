@@ -100,7 +100,7 @@ def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
 
     Args:
       plan: from `plan`.
-      say: is told in a line what is made, what it takes and took.
+      say: is called with a line about what is made, what it will take and what it took.
 
     Returns:
       How many artefacts were made.

@@ -49,7 +49,7 @@ def write(
     sizes: Network,
     seed: int,
 ) -> None:
-    """Let transformers draw a network and save it, with a `tokenizer.json` beside it.
+    """Let transformers draw a network and save it, with a `tokenizer.json` next to it.
 
     Args:
       folder: is made.

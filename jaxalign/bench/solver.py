@@ -1,4 +1,4 @@
-"""Seeded problems -> times, agreement and memory of the nested ridge beside other packages."""
+"""Seeded problems -> times, agreement and memory of the nested ridge and other packages."""
 
 import dataclasses
 import functools
@@ -148,7 +148,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     until one of them changes; another --workdir measures again.
 
     Raises:
-      InputError: if a package that a case is held against is not installed.
+      InputError: if a package that a case is compared with is not installed.
     """
     for field, rows in (("cases", config.cases), ("sweeps", config.sweeps)):
         for name, row in rows.items():

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 
 PACKAGES = ("jax", "jaxlib", "numpy", "torch", "transformers", "himalaya", "scikit-learn")
-PRODUCT = 2000  # rows and columns of the matrix product that FLOP/s are held against
+PRODUCT = 2000  # rows and columns of the matrix product that FLOP/s are compared with
 
 
 class Timing(NamedTuple):

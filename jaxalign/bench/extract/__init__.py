@@ -1,4 +1,4 @@
-"""Random checkpoints and Natural Stories -> times of extraction beside transformers + torch."""
+"""Times of extraction from random checkpoints, compared with transformers + torch."""
 
 from jaxalign.bench.extract.config import (
     KINDS,

@@ -1,4 +1,4 @@
-"""Times of texts in growing context, beside a loop over prefixes."""
+"""Times of texts in growing context, compared with a loop over prefixes."""
 
 import functools
 import pathlib

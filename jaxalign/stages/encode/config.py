@@ -122,7 +122,7 @@ class Config:
         if self.units and num_components:
             raise InputError(
                 f"encode.units must be 0 where there are components instead of units: got "
-                f"{self.units} beside a PCA to {num_components}."
+                f"{self.units} and a PCA to {num_components}."
             )
         for control, (setting, path) in files(self).items():
             if control in (*self.controls, *self.partition) and not path:

@@ -54,7 +54,7 @@ class Config:
             raise InputError("extract.system must be empty unless extract.chat is set.")
 
 
-# What the content of a store depends on beside the model and the stimuli.
+# What the content of a store depends on, in addition to the model and the stimuli.
 READING = (
     "context",
     "one_stream",
