@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from jaxalign import config
+from jaxalign.core.scores.protocol import READING
 from jaxalign.data import controls, datasets
 from jaxalign.data.text import texts
 from jaxalign.errors import InputError
@@ -143,7 +144,7 @@ def on_benchmark(
             extract=extract.Config(
                 models=(model,),
                 context=reading.context,
-                one_stream=True,
+                one_stream=reading.one_stream,
                 surprisal=True,
                 untrained_seed=0 if "untrained" in (beside or ()) else -1,
             ),
@@ -152,12 +153,11 @@ def on_benchmark(
     stages, usual = networks(
         (model,),
         untrained=beside is None or bool(set(beside) & set(controls.UNTRAINED_CONTROLS)),
-        context=reading.context,
-        pooling=reading.pooling,
+        **{name: getattr(reading, name) for name in READING},
         static_embedding="static_embedding" in (beside or ()),
     )
     stages["encode"] = encode.Config(
-        protocol=benchmark.protocol,
+        protocol=benchmark.scored_under.name,
         protocol_ceiling=benchmark.ceiling,
         downsample=reading.downsample,
         delays=reading.delays,

@@ -65,7 +65,8 @@ def score_arrays(
         subjects: allows a leave-one-subject-out ceiling.
       test: mask of the test samples, for protocols whose test set comes with the data.
       delays: of features, in samples, after components are taken (which are those of samples: of
-        TRs, not of words, where a sample is a TR).
+        TRs, not of words, where a sample is a TR). They are the caller's, as is all that made X:
+        what a protocol fixes about reading and samples (docs/protocols.md) is not checked here.
       ceiling: of the whole, or of each target [v]; or a `core.ceilings.ceiling.Ceiling`, which has
         an interval. None: the protocol's own is computed, where that is possible. A
         leave-one-subject-out ceiling needs `subjects` and `targets`; an extrapolated one three

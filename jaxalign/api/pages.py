@@ -109,7 +109,6 @@ def report(
         found = findings.of_run(rows, known, options, printed)
     elif compare:
         raise InputError(f"compare needs models, whose properties are known: got {compare} alone.")
-    names = [x for x in dict.fromkeys(rows.protocol) if x in protocols.PROTOCOLS]
     contents = Contents(
         scores=rows,
         models=known,
@@ -117,11 +116,7 @@ def report(
         instruction=options.instruction,
         alignments=[row for x in given if isinstance(x, BenchmarkScore) for row in _whole(x)],
         title=title,
-        descriptions={
-            name: protocols.describe(protocols.find(name))
-            for name in names
-            if protocols.find(name).kind == "encoding"
-        },
+        descriptions=protocols.descriptions(rows.protocol),
         provenance=_provenance(rows),
     )
     made = build.build(contents)

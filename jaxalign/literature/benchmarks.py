@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxalign.core.scores.protocol import Extraction
+from jaxalign.core.scores.protocol import Extraction, Protocol
 from jaxalign.errors import InputError
 from jaxalign.literature import protocols
 
@@ -16,9 +16,10 @@ class Benchmark:
 
     Attributes:
       dataset: name of a data set; under a protocol of kind "next_word", of a text
-      (data/text/texts.py). protocol: name of a protocol of kind "encoding", "reading_time" or
-      "next_word". is_timed: whether responses are TRs of timed words; features are then delayed.
-      extraction: in place of the protocol's.
+        (data/text/texts.py).
+      protocol: name of a protocol of kind "encoding", "reading_time" or "next_word".
+      is_timed: whether responses are TRs of timed words; features are then delayed.
+      extraction: in place of the protocol's; see `scored_under`.
       ceiling: published for this protocol; 0: none is.
     """
 
@@ -33,6 +34,14 @@ class Benchmark:
         """How the model reads the stimuli."""
         chosen = self.extraction or protocols.find(self.protocol).extraction
         return chosen if self.is_timed else dataclasses.replace(chosen, delays=(0,))
+
+    @property
+    def scored_under(self) -> Protocol:
+        """The protocol; where it fixes another reading than this one, its own-reading form."""
+        found = protocols.find(self.protocol)
+        chosen = self.extraction or found.extraction
+        differs = any(getattr(chosen, x) != y for x, y in found.extraction.fixed.items())
+        return protocols.own_reading(found) if differs else found
 
 
 # Constants of Brain-Score, for its linear benchmarks.

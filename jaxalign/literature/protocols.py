@@ -1,18 +1,35 @@
 """One table of protocols by name, each with all that fixes its scores."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from jaxalign.core.scores.protocol import Aggregation, Extraction, Folds, Penalty, Protocol, Scaling
+from jaxalign.core.scores.protocol import (
+    READING,
+    SAMPLING,
+    Aggregation,
+    Extraction,
+    Folds,
+    Penalty,
+    Protocol,
+    Scaling,
+)
 from jaxalign.errors import InputError
 
 NESTED_RIDGE = "nested-ridge"  # not of the table: what the encoding stage does without a name
 _BRAINSCORE = "brain-score/language, metrics/linear_predictivity"
 _AW = "Aw et al. (2023), arXiv 2312.00575"
 _HUTH = "ridge_utils of the Huth lab (alexhuth/ridge), bootstrap_ridge"
+# In the name of a protocol whose stimuli are read, or brought to samples, otherwise than it says.
+OWN_READING = "-own-reading"
 _OLS = Penalty(grid=(0.0,))
+_ALL_FREE = Extraction(free=READING + SAMPLING)
+# The last token of each part, after all that came before; what is recorded has no TRs.
+_PARTS = Extraction(free=SAMPLING)
+# The lab's script of encoding models; features come from any model.
+_LANCZOS = Extraction(downsample="lanczos", free=READING)
 # One median over the targets of all subjects for each split, then the mean over splits.
 _MEDIAN = Aggregation(
     first="targets", targets="median", subjects="pooled", undefined="skip", layers="maximum"
@@ -35,6 +52,7 @@ _BOOTSTRAP = {
 _RIDGE = Protocol(
     name="brainscore-ridge",
     source=f"{_BRAINSCORE} at 272041b, the benchmarks called ridge",
+    extraction=_PARTS,
     folds=Folds(rule="shuffled_groups", num=10, seed=1234),
     penalty=Penalty(grid=_logspace(-3, 3, 7), choose="loo", per_target=False),
     epsilon=1e-8,
@@ -47,7 +65,7 @@ _ALL = (
     Protocol(
         name="jaxalign",
         source="this project: nothing of a test block enters a choice, and no neighbour of it",
-        extraction=Extraction(pooling="mean"),
+        extraction=Extraction(pooling="mean", free=("context", "pooling")),
         folds=Folds(rule="blocks", num=6, gap=6),
         scaling=Scaling(features="training", within_runs="responses"),
         penalty=Penalty(grid=tuple(10.0 ** (k / 2) for k in range(-2, 15)), choose="blocks"),
@@ -56,6 +74,7 @@ _ALL = (
     Protocol(
         name="brainscore-linear-2023",
         source=f"{_BRAINSCORE} of 2023 (scipy's pearsonr), and {_AW}, appendix F",
+        extraction=_PARTS,
         folds=_SHUFFLED,
         penalty=_OLS,
         aggregation=_MEDIAN,
@@ -65,6 +84,7 @@ _ALL = (
     Protocol(
         name="brainscore-linear-2026",
         source=f"{_BRAINSCORE} at 272041b, the benchmarks called linear-shuffle",
+        extraction=_PARTS,
         folds=_SHUFFLED,
         penalty=_OLS,
         epsilon=1e-8,
@@ -85,7 +105,7 @@ _ALL = (
     Protocol(
         name="wehbe2014",
         source=f"mtoneva/brain_language_nlp at 0f6677c, and {_AW}, appendix C.1",
-        extraction=Extraction(context="window:20", pooling="mean", delays=(1, 2, 3, 4)),
+        extraction=Extraction(context="window:20", pooling="mean"),
         folds=Folds(rule="trimmed", num=4, gap=5),
         scaling=Scaling(
             pca=10,
@@ -106,6 +126,7 @@ _ALL = (
         name="himalaya",
         source="himalaya 0.4.11, RidgeCV as it is without settings, on the penalties of "
         "gallantlab/voxelwise_tutorials",
+        extraction=_ALL_FREE,
         folds=Folds(rule="kfold", num=5),
         scaling=Scaling(intercept=False),
         penalty=Penalty(grid=_logspace(1, 20, 20), choose="kfold", num=5),
@@ -115,7 +136,7 @@ _ALL = (
     Protocol(
         name="huth",
         source=f"{_HUTH}: a penalty for each target",
-        extraction=Extraction(downsample="lanczos"),
+        extraction=_LANCZOS,
         folds=Folds(rule="test_set"),
         scaling=Scaling(intercept=False),
         penalty=Penalty(**_BOOTSTRAP),
@@ -124,7 +145,7 @@ _ALL = (
     Protocol(
         name="huth-single-alpha",
         source=f"{_HUTH}, single_alpha",
-        extraction=Extraction(downsample="lanczos"),
+        extraction=_LANCZOS,
         folds=Folds(rule="test_set"),
         scaling=Scaling(intercept=False),
         penalty=Penalty(**_BOOTSTRAP, per_target=False),
@@ -133,7 +154,10 @@ _ALL = (
     Protocol(
         name="oota2025",
         source="Oota et al. (2025), arXiv 2505.20029, and its authors' code",
-        extraction=Extraction(context="none", pooling="mean_all", delays=(0,)),
+        # Responses to single images, which have no words to bring to TRs.
+        extraction=Extraction(
+            context="none", pooling="mean_all", delays=(0,), free=("downsample",)
+        ),
         folds=Folds(rule="test_set"),
         scaling=Scaling(features="each_side", responses="each_side", intercept=False),
         penalty=Penalty(grid=_logspace(1, 4, 60), choose="kfold", num=5),
@@ -144,6 +168,8 @@ _ALL = (
     Protocol(
         name="futrell2018-pearsonr",
         source="brain-score/language, benchmarks/futrell2018 at 1c2379e",
+        # Rows of the stage behavior say how stories were read.
+        extraction=Extraction(one_stream=True, free=READING + SAMPLING),
         kind="reading_time",
         metric="abs_pearson_r",
         ceiling="split_half",
@@ -152,12 +178,14 @@ _ALL = (
     Protocol(
         name="wikitext2-nwp",
         source=f"{_AW}, appendix H: mean cross-entropy of the next token, in nats",
+        extraction=_ALL_FREE,  # the stage next_word has windows, and no activations
         kind="next_word",
         metric="cross_entropy",
     ),
     Protocol(
         name="aw2024-average",
         source=f"{_AW}, section 4: the unweighted mean over data sets",
+        extraction=_ALL_FREE,  # its parts fix it
         kind="average",
         parts=(
             (("Pereira2018.243sentences", "Pereira2018.384sentences"), "brainscore-linear-2023"),
@@ -169,15 +197,51 @@ _ALL = (
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
+def own_reading(protocol: Protocol) -> Protocol:
+    """Return a protocol that leaves open how stimuli are read, under a name that says so."""
+    source = f"{protocol.source}; how stimuli are read is not that of the source"
+    return dataclasses.replace(
+        protocol,
+        name=f"{protocol.name}{OWN_READING}",
+        source=source,
+        extraction=dataclasses.replace(protocol.extraction, free=READING + SAMPLING),
+    )
+
+
+_OWN = {x.name: x for x in map(own_reading, _ALL) if x.kind == "encoding"}
+
+
 def find(name: str) -> Protocol:
-    """Return a protocol of the table.
+    """Return a protocol of the table, or one with its name and "-own-reading".
 
     Raises:
       InputError: if there is none of that name.
     """
-    if name not in PROTOCOLS:
-        raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}.")
-    return PROTOCOLS[name]
+    if name not in PROTOCOLS | _OWN:
+        raise InputError(
+            f"protocol must be one of {', '.join(PROTOCOLS)}, or of them one that fits responses "
+            f"with {OWN_READING!r} added, got {name!r}."
+        )
+    return (PROTOCOLS | _OWN)[name]
+
+
+def refuse_other_readings(protocol: Protocol, settings: Mapping[str, Any], stage: str) -> None:
+    """Refuse settings that are not those that a protocol fixes.
+
+    Args:
+      protocol: as it was asked for.
+      settings: how stimuli were read, or are brought to samples.
+      stage: whose settings they are.
+
+    Raises:
+      InputError: if one differs.
+    """
+    for name, fixed in protocol.extraction.fixed.items():
+        if name in settings and settings[name] != fixed:
+            raise InputError(
+                f"{stage}.{name} must be {fixed!r} under protocol {protocol.name}, got "
+                f"{settings[name]!r}: under {protocol.name}{OWN_READING} it may be anything."
+            )
 
 
 def nested_ridge(
@@ -196,6 +260,7 @@ def nested_ridge(
     return Protocol(
         name=NESTED_RIDGE,
         source="settings of the encoding stage",
+        extraction=_ALL_FREE,
         folds=folds,
         scaling=Scaling(
             pca=pca,
@@ -224,11 +289,33 @@ _CHOICES = {
     "blocks": "chosen on inner folds, the other outer blocks",
     "chunks": "chosen on {num} random draws of {num_chunks} chunks of {chunk} samples",
 }
+_READINGS = {
+    "context": "context {}",
+    "pooling": "tokens pooled by {}",
+    "downsample": "words brought to TRs by {}",
+    "delays": "delays of {} TRs where responses are timed",
+}
 _LAYERS = {
     "maximum": "of several layers the best is reported, on the data it is scored on",
     "mean": "layers are averaged",
     "nested": "the layer is chosen inside the training data",
 }
+
+
+def descriptions(names: Iterable[str]) -> dict[str, str]:
+    """Describe the encoding protocols among some names, of which others are no protocols."""
+    known = {name: (PROTOCOLS | _OWN).get(name) for name in dict.fromkeys(names)}
+    return {name: describe(x) for name, x in known.items() if x and x.kind == "encoding"}
+
+
+def _reading(extraction: Extraction) -> str:
+    """Say what is fixed of an extraction."""
+    fixed = {x: y for x, y in extraction.fixed.items() if x in _READINGS}
+    if not fixed:
+        return "How stimuli are read is left open."
+    if "delays" in fixed:
+        fixed["delays"] = ", ".join(map(str, fixed["delays"]))
+    return f"Reading: {', '.join(_READINGS[x].format(y) for x, y in fixed.items())}."
 
 
 def describe(protocol: Protocol) -> str:
@@ -250,6 +337,7 @@ def describe(protocol: Protocol) -> str:
     order = order[::-1] if rule.first == "targets" else order
     parts = [
         f"Protocol {protocol.name} ({protocol.source}).",
+        _reading(protocol.extraction),
         f"Folds: {_FOLDS[folds.rule].format(**vars(folds))}.",
         f"Regression: {regression}, {'with' if scaling.intercept else 'without'} an intercept.",
         f"Features scaled: {scaling.features.replace('_', ' ')}; responses: "

@@ -133,7 +133,6 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
             tables = published.tables_behind(rows.protocol.unique())
             found = findings.of_run(rows, models, _options(config, seed), tables)
     alignments = [x.artefact.facts()["alignment"] for x in encoded]
-    names = [x for x in dict.fromkeys(rows.protocol) if x in protocols.PROTOCOLS]
     figures, not_drawn = _brains(encoded)
     contents = Contents(
         scores=rows,
@@ -146,7 +145,7 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
         title=config.title,
         left_out=sorted({s for x in artefact.inputs for s in x.facts().get("left_out", ())}),
         planted=planted,
-        descriptions={name: protocols.describe(protocols.find(name)) for name in names},
+        descriptions=protocols.descriptions(rows.protocol),
         folds=_folds(encoded[0].settings) if encoded else "outer folds",
         figures=figures,
         not_drawn=not_drawn,

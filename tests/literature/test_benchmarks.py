@@ -5,6 +5,7 @@ import pytest
 from refusals import refused
 
 from jaxalign import config
+from jaxalign.core.scores.protocol import READING
 from jaxalign.data.text import texts
 from jaxalign.literature import benchmarks, protocols
 
@@ -35,8 +36,22 @@ def test_every_benchmark_makes_a_configuration(name):
         )
         return
     assert protocol.kind == "encoding" and protocol.encoding[0].rule != "test_set"
-    assert stages["encode"].protocol == protocol.name
+    assert stages["encode"].protocol == benchmark.scored_under.name
+    # What the configuration reads is what its protocol allows.
+    reading = {x: getattr(stages["extract"], x) for x in READING}
+    protocols.refuse_other_readings(protocols.find(stages["encode"].protocol), reading, "extract")
     assert (stages["encode"].delays == (0,)) == (not benchmark.is_timed)
+
+
+def test_names_say_where_stimuli_are_read_otherwise():
+    """Alice is read with ten words, which two of its protocols do not say."""
+    found = {name: benchmarks.find(f"alice-{name}") for name in ("jaxalign", "himalaya")}
+    assert {x.scored_under.name for x in found.values()} == set(found)
+    for name in ("brainscore-linear-2026", "wehbe2014"):
+        chosen = benchmarks.find(f"alice-{name.removeprefix('brainscore-')}")
+        assert chosen.scored_under.name == f"{name}-own-reading"
+    others = [x for x in benchmarks.BENCHMARKS.values() if x.dataset != "alice"]
+    assert all(x.scored_under.name == x.protocol for x in others)
 
 
 def test_published_ceilings():

@@ -10,19 +10,41 @@ import tiny
 from refusals import refused
 
 import jaxalign
+from jaxalign.core.scores.protocol import READING, SAMPLING
 from jaxalign.data.schema import Responses
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import store
+from jaxalign.literature import protocols
 from jaxalign.stages import encode, extract
 from jaxalign.stages.artefacts import Scores
+from jaxalign.stages.encode import config as config_lib
+from jaxalign.stages.encode.config import FIXED
 
 PLAIN = encode.Config(controls=())
-EXTRACTION = tiny.bert(untrained_seed=-1)
+# As Brain-Score reads, which fixes it; `jaxalign` and `himalaya` leave it open.
+EXTRACTION = tiny.bert(untrained_seed=-1, context="accumulate:slide", pooling="last")
+NAMES = [name for name, x in protocols.PROTOCOLS.items() if x.kind == "encoding"]
+CHANGED = {
+    "alphas": (1.0,),
+    "num_folds": 7,
+    "gap": 2,
+    "groups": "passage",
+    "group_seed": 3,
+    "standardize": False,
+    "pca": 3,
+    "units": 5,
+    "downsample": "sum",
+    "delays": (2,),
+    "context": "window:3",
+    "one_stream": True,
+    "pooling": "sum",
+    "tap": "mlp",
+}
 
 
-def encoded(job, config):
+def encoded(job, config, extraction=EXTRACTION):
     # Where a ceiling is found, it comes first.
-    _, (*_, artefact) = tiny.run(job, EXTRACTION, config)
+    _, (*_, artefact) = tiny.run(job, extraction, config)
     return rows_lib.read(artefact.path / Scores.ROWS), artefact.facts()["alignment"]
 
 
@@ -40,8 +62,8 @@ def arrays(job):
 def test_default_settings_are_the_default_protocol(make_job, timed):
     """On words with times, six folds and a gap of six are what `jaxalign` means."""
     job = make_job(timed)
-    settings = dataclasses.replace(PLAIN, delays=(1, 2), gap=6)
-    named = dataclasses.replace(PLAIN, delays=(1, 2), protocol="jaxalign")
+    settings = dataclasses.replace(PLAIN, delays=(1, 2, 3, 4), gap=6)
+    named = dataclasses.replace(PLAIN, protocol="jaxalign")
     expected, nothing = encoded(job, settings)
     found, alignment = encoded(job, named)
     assert nothing is None and set(expected.protocol) == {"nested-ridge"}
@@ -96,8 +118,9 @@ def test_shuffled_protocols_are_warned_of(make_job, sentences, caplog):
 def test_harry_potter_on_timed_words(make_job, timed):
     """Components are fitted in training, then delayed; two runs are standardised apart."""
     job = make_job(timed)
-    config = dataclasses.replace(PLAIN, delays=(1, 2), protocol="wehbe2014", layers=(3,))
-    rows, alignment = encoded(job, config)
+    config = dataclasses.replace(PLAIN, protocol="wehbe2014", layers=(3,))
+    extraction = tiny.bert(untrained_seed=-1, context="window:20", pooling="mean")
+    rows, alignment = encoded(job, config, extraction)
     assert alignment["layers"] == [3] and len(rows.fold_scores[0]) == 4
     own = rows[rows.subject != "group"]
     np.testing.assert_allclose(own.groupby("subject").score.mean().mean(), alignment["raw"])
@@ -106,8 +129,9 @@ def test_harry_potter_on_timed_words(make_job, timed):
 @pytest.mark.slow
 def test_runs_as_the_test_set(make_job, timed):
     job = make_job(timed)
-    config = dataclasses.replace(PLAIN, delays=(1,), protocol="oota2025", test_runs=("run1",))
-    rows, alignment = encoded(job, config)
+    config = dataclasses.replace(PLAIN, protocol="oota2025", test_runs=("run1",))
+    extraction = tiny.bert(untrained_seed=-1, context="none", pooling="mean_all")
+    rows, alignment = encoded(job, config, extraction)
     assert all(len(x) == 1 for x in rows.fold_scores)
     assert alignment["layers"] == [-1]
 
@@ -120,19 +144,78 @@ def test_runs_as_the_test_set(make_job, timed):
             {"protocol": "wikitext2-nwp"},
             "encode.protocol must be of kind 'encoding', but wikitext2-nwp is of 'next_word'",
         ),
-        ({"protocol": "jaxalign", "gap": 2}, "encode.gap must be left as it is, for protocol jaxa"),
-        ({"protocol": "huth", "alphas": (1.0,)}, "encode.alphas must be left as it is"),
+        (
+            {"protocol": "wikitext2-nwp-own-reading"},
+            "one that fits responses with '-own-reading' added, got 'wikitext2-nwp-own-reading'",
+        ),
     ],
 )
-def test_settings_that_a_protocol_fixes(settings, message):
+def test_protocols_that_encode_nothing_are_refused(settings, message):
     with refused(*message.split(".*")):
         encode.Config(**settings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_that_a_protocol_fixes_is_refused_otherwise(name):
+    protocol = protocols.find(name)
+    for setting in FIXED:
+        with refused(f"encode.{setting} must be left as it is, for protocol {name} fixes it"):
+            encode.Config(protocol=name, **{setting: CHANGED[setting]})
+    own = f"{name}-own-reading"
+    for setting in SAMPLING:
+        changed = {setting: CHANGED[setting]}
+        if setting in protocol.extraction.fixed:
+            fixed = getattr(protocol.extraction, setting)
+            with refused(f"encode.{setting} must be {fixed!r} under protocol {name}", own):
+                encode.Config(protocol=name, **changed)
+            assert encode.Config(protocol=name, **{setting: fixed}).protocol == name
+        else:
+            encode.Config(protocol=name, **changed)
+        encode.Config(protocol=own, **changed)
+    for setting in READING:
+        changed = {setting: CHANGED[setting]}
+        if setting in protocol.extraction.fixed:
+            with refused(f"extract.{setting} must be", f"under protocol {name}", own):
+                protocols.refuse_other_readings(protocol, changed, "extract")
+        else:
+            protocols.refuse_other_readings(protocol, changed, "extract")
+        protocols.refuse_other_readings(protocols.find(own), changed, "extract")
+
+
+def test_defaults_are_what_the_protocol_fixes(make_job, timed, sentences):
+    """Of timed responses alone: others have neither TRs nor delays."""
+    huth = encode.Config(protocol="huth")
+    found = config_lib.resolved(huth, is_timed=True)
+    assert (found.downsample, found.delays) == ("lanczos", (1, 2, 3, 4))
+    assert config_lib.resolved(huth, is_timed=False) == huth
+    explicit = encode.Config(protocol="huth", downsample="lanczos", delays=(1, 2, 3, 4))
+    assert config_lib.resolved(explicit, is_timed=True) == found
+    # What is left open stays as it is set.
+    own = encode.Config(protocol="huth-own-reading", downsample="sum", delays=(2,))
+    assert config_lib.resolved(own, is_timed=True) == own
+    # Artefacts name what was resolved.
+    for data, delays in ((timed, (1, 2, 3, 4)), (sentences, (0,))):
+        job = make_job(data)
+        upstream = {"extract": [s.artefact for s in extract.plan(EXTRACTION, job, {})]}
+        (*_, step) = encode.plan(dataclasses.replace(PLAIN, protocol="jaxalign"), job, upstream)
+        assert tuple(step.artefact.settings["delays"]) == delays
+
+
+def test_networks_that_were_read_otherwise_are_refused(make_job, sentences):
+    job = make_job(sentences)
+    reading = tiny.bert(untrained_seed=-1, context="window:3", pooling="last")
+    upstream = {"extract": [s.artefact for s in extract.plan(reading, job, {})]}
+    config = dataclasses.replace(PLAIN, protocol="brainscore-ridge")
+    with refused("extract.context must be 'accumulate:slide'", "got 'window:3'"):
+        encode.plan(config, job, upstream)
+    own = dataclasses.replace(config, protocol="brainscore-ridge-own-reading")
+    assert encode.plan(own, job, upstream)
 
 
 def test_test_runs_are_refused(make_job, timed):
     job = make_job(timed)
     upstream = {"extract": [s.artefact for s in extract.plan(EXTRACTION, job, {})]}
-    config = dataclasses.replace(PLAIN, delays=(1,), protocol="oota2025")
+    config = dataclasses.replace(PLAIN, protocol="oota2025")
     with refused("encode.test_runs must name the runs that are the test set of protocol oota2025"):
         encode.plan(config, job, upstream)
     unknown = dataclasses.replace(config, test_runs=("run7",))

@@ -88,5 +88,3 @@ def test_bad_numbers_of_units_are_refused(make_job, sentences):
         dataclasses.replace(CONFIG, units=-1)
     with refused("encode.units must be 0", "5", "PCA to 3"):
         dataclasses.replace(CONFIG, units=5, pca=3)
-    with refused("encode.units must be 0", "5", "PCA to 10"):
-        encode.Config(protocol="wehbe2014", units=5)

@@ -25,7 +25,7 @@ def test_model_on_benchmark(timed, tmp_path):
     assert result.returncode == 0, result.stderr
     report = tmp_path / "work/report"
     rows = pd.read_csv(report / "scores.csv", keep_default_na=False)
-    assert set(rows.protocol) == {"brainscore-linear-2026"}
+    assert set(rows.protocol) == {"brainscore-linear-2026-own-reading"}
     assert set(rows.context) == {"window:10"} and set(rows.pooling) == {"mean_all"}
     table = pd.read_csv(report / "alignment.csv")
     assert table.model.tolist() == ["bert", "word_length"]

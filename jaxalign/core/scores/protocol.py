@@ -1,7 +1,7 @@
 """What fixes a score: a protocol as data, checked when built."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -13,6 +13,8 @@ Choice = Literal["none", "loo", "gcv", "kfold", "blocks", "chunks"]
 Sides = Literal["as_given", "training", "each_side"]
 Metric = Literal["pearson_r", "abs_pearson_r", "r2", "cross_entropy"]
 Ceiling = Literal["none", "leave_one_subject_out", "split_half", "extrapolated"]
+# Settings of an extraction: of the stage extract, and of what brings features to the samples.
+READING, SAMPLING = ("context", "one_stream", "pooling", "tap"), ("downsample", "delays")
 
 # What belongs to each kind: metrics, and ceilings.
 _METRICS = {
@@ -34,12 +36,35 @@ def _check_choice(name: str, value: object, kind) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """How a model reads the stimuli, and how its activations come to the samples."""
+    """How a model reads the stimuli, and how its activations come to the samples.
 
-    context: str = "accumulate:slide"  # what a part is read with, as extract.context
-    pooling: str = "last"  # which tokens stand for it, as extract.pooling
-    downsample: str = "mean"  # words to TRs
-    delays: tuple[int, ...] = (1, 2, 3, 4)  # in TRs; of timed responses alone
+    Attributes:
+      context, one_stream, pooling, tap: settings of these names of the stage extract.
+      downsample: words to TRs, of timed responses alone.
+      delays: in TRs, of timed responses alone.
+      free: which of these the protocol leaves open. Its source says nothing about them, or leaves
+        them to the model; what stands here is then what is taken where nobody says otherwise.
+    """
+
+    context: str = "accumulate:slide"
+    one_stream: bool = False
+    pooling: str = "last"
+    tap: str = "residual"
+    downsample: str = "mean"
+    delays: tuple[int, ...] = (1, 2, 3, 4)
+    free: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if unknown := set(self.free) - set(READING + SAMPLING):
+            raise ValueError(
+                f"extraction.free must be among {', '.join(READING + SAMPLING)}, got "
+                f"{min(unknown)!r}."
+            )
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What the protocol fixes, by setting."""
+        return {x: getattr(self, x) for x in READING + SAMPLING if x not in self.free}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,7 +231,7 @@ class Protocol:
       source: where it is written down.
       kind: "encoding" predicts responses from features; "reading_time" correlates surprisal with
         reading times; "next_word" is a model's loss; "average" is the mean over data sets.
-      extraction: what is asked of the model.
+      extraction: how the model reads the stimuli.
       folds, scaling, penalty: of "encoding" alone.
       metric: what is reported of each fold and target.
       epsilon: added to either norm of a correlation.

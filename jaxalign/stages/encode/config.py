@@ -19,7 +19,7 @@ from jaxalign.checks import (
     one_of,
     positive,
 )
-from jaxalign.core.scores.protocol import Protocol
+from jaxalign.core.scores.protocol import SAMPLING, Protocol
 from jaxalign.core.solver import banded
 from jaxalign.data import word_tables
 from jaxalign.data.controls import CONTROLS, DEFAULT, PARTITION
@@ -27,8 +27,8 @@ from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.literature import protocols
 
-# What a protocol by name fixes.
-FIXED = ("alphas", "num_folds", "gap", "groups", "group_seed", "standardize", "pca")
+# What every protocol by name fixes; what it says of reading and samples is in its `extraction`.
+FIXED = ("alphas", "num_folds", "gap", "groups", "group_seed", "standardize", "pca", "units")
 DOWNSAMPLE = ("mean", "sum", "lanczos")
 GROUPS = ("none", "passage", "dataset")
 SEARCH = ("adaptive", "grid")
@@ -40,8 +40,8 @@ ORDERS = ("shift", "block", "row")
 class Config:
     """Settings of the encoding stage."""
 
-    # A protocol by name (literature/protocols.py), which fixes what `FIXED` lists; "": the
-    # settings.
+    # A protocol by name (literature/protocols.py), which fixes what `FIXED` lists and, unless its
+    # name ends in "-own-reading", how stimuli are read and brought to samples; "": the settings.
     protocol: str = ""
     test_runs: tuple[str, ...] = ()  # of protocols that need a test set
     # Published for the protocol on these data; 0: none is known.
@@ -60,7 +60,8 @@ class Config:
     # Draws which groups make a fold, as scikit-learn's GroupKFold does; -1: those that follow each
     # other, which are of one experiment each where a data set has one after another.
     group_seed: Annotated[int, at_least(-1)] = -1
-    # Words to TRs: "mean" or "sum" within the TR, or "lanczos".
+    # Words to TRs: "mean" or "sum" within the TR, or "lanczos". Left as it is, or `delays`: what
+    # the protocol fixes, if it does.
     downsample: Annotated[str, one_of(DOWNSAMPLE)] = "mean"
     # In TRs; responses to single stimuli take (0,).
     delays: Annotated[
@@ -134,13 +135,18 @@ class Config:
             raise InputError(
                 f"encode.protocol must be of kind 'encoding', but {self.protocol} is of {kind!r}."
             )
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        changed = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
         for name in FIXED:
-            if getattr(self, name) != defaults[name]:
+            if name in changed:
                 raise InputError(
                     f"encode.{name} must be left as it is, for protocol {self.protocol} fixes it: "
-                    f"got {getattr(self, name)}."
+                    f"got {changed[name]}."
                 )
+        protocols.refuse_other_readings(protocol(self), changed, "encode")
 
 
 def files(config: Config) -> dict[str, tuple[str, str]]:
@@ -168,6 +174,14 @@ def protocol(config: Config) -> Protocol:
 def tables(config: Config, names: Sequence[str]) -> dict[str, pathlib.Path]:
     """Return the files that some controls read, by control."""
     return {x: pathlib.Path(path) for x, (_, path) in files(config).items() if x in names}
+
+
+def resolved(config: Config, *, is_timed: bool) -> Config:
+    """Return settings with what the protocol fixes about samples in place of defaults."""
+    if not is_timed:  # there are no TRs
+        return config
+    fixed = protocol(config).extraction.fixed
+    return dataclasses.replace(config, **{x: fixed[x] for x in SAMPLING if x in fixed})
 
 
 def options(config: Config, names: Sequence[str]) -> dict:

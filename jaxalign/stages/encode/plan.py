@@ -9,11 +9,13 @@ from absl import logging
 
 from jaxalign.core import features
 from jaxalign.core import folds as folds_lib
+from jaxalign.core.scores.protocol import READING
 from jaxalign.data import controls
 from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io.run_dir import Artefact
+from jaxalign.literature import protocols
 from jaxalign.results import targets
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import (
@@ -62,6 +64,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 len(left_out),
                 len(set(planned.subject)),
             )
+    config = config_lib.resolved(config, is_timed=planned.is_timed)
     folds = _checked_folds(config, planned, job.dataset)
     shortest = min(len(fold.outer.train) for fold in folds)
     for control in (*config.controls, *config.partition):
@@ -178,7 +181,13 @@ def _settings(config: Config, job: Job, simulated: bool) -> dict:
 
 
 def _check_network(config: Config, name: str, source: Activations, shortest: int) -> None:
-    """Refuse settings that do not fit a network."""
+    """Refuse settings that do not fit a network, and a reading that the protocol does not allow.
+
+    Activations that were imported were read by others, who say how (docs/datasets/own.md).
+    """
+    if source.artefact.kind != Activations.IMPORTED:
+        reading = {name: source.settings[name] for name in READING}
+        protocols.refuse_other_readings(config_lib.protocol(config), reading, "extract")
     width = source.width
     if config.pca > min(width, shortest - 1):
         raise InputError(
