@@ -31,7 +31,7 @@ from jaxalign.stages.artefacts import (
     SimulatedInstructions,
 )
 
-VERSION = 12
+VERSION = 13
 INSTRUCTIONS = "oota2025/instructions"  # their texts and short names
 MOST_VIEWS = 6  # of brains, half a second each
 

@@ -69,13 +69,14 @@ def of_run(
         ("aw2024/correlations"); what is not there is left out.
 
     Raises:
-      InputError: as `of_models` does; or if a table that `options.paper` needs is not there.
+      InputError: if there is one model only, a model has two rows of properties or two scores on a
+        data set, a property that is asked for is not there, the base of a tuned model is not, or a
+        table that `options.paper` needs is not.
     """
     options, tables = options or Options(), tables or {}
     summary = model_scores_lib.model_scores(scores)
     summary = pd.concat([summary, *_printed(summary, tables)], ignore_index=True)
-    compared = _compare(summary, models, options)
-    found = [*compared, *depth.findings(summary, models, options)]
+    found = _compare(summary, models, options)
     if "aw2024/correlations" in tables:
         found += aw2024.correlations(tables["aw2024/correlations"], confidence=options.confidence)
     found += oota2025.contrasts(tables, confidence=options.confidence)
@@ -90,25 +91,6 @@ def of_run(
         profiles=depth.profiles(scores),
         published=aw2024.published(tables.get("aw2024/correlations"), rows),
     )
-
-
-def of_models(scores: pd.DataFrame, models: pd.DataFrame, **options) -> pd.DataFrame:
-    """Compare models: gains by instruction tuning, correlations with properties, numbers of units.
-
-    Args:
-      scores: score rows in the schema of `io.rows`.
-      models: properties, one row per model (index `model`).
-      options: fields of `Options`.
-
-    Returns:
-      Rows with `COLUMNS`. What each analysis does is in `LEGENDS`.
-
-    Raises:
-      InputError: if there is one model only, a model has two rows of properties or two scores on a
-        data set, a property that is asked for is not there, or the base of a tuned model is not.
-    """
-    summary = model_scores_lib.model_scores(scores)
-    return finding_rows.table(_compare(summary, models, Options(**options)))
 
 
 def checks(name: str, findings: pd.DataFrame) -> pd.DataFrame:
@@ -144,6 +126,7 @@ def _compare(summary, models, options) -> list[finding_rows.Finding]:
         *correlations.findings(outcomes, joined, options),
         *correlations.by_units(summary, joined, options),
         *_ceilings(outcomes),
+        *depth.findings(outcomes, models, options),
     ]
 
 

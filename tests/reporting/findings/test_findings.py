@@ -10,7 +10,13 @@ from scipy import stats
 from jaxalign.reporting import findings
 from jaxalign.reporting.findings import correlations, gains, published_checks
 
+
 # Family, base, parameters, a property of tasks, and the score of the best layer.
+def compare(scores, models, **options):
+    """Return the findings of a comparison with options."""
+    return findings.of_run(scores, models, findings.Options(**options)).findings
+
+
 MODELS = {
     "a": ("A", "", 1e6, 0.30, 0.10),
     "a-tuned": ("A", "a", 1e6, 0.35, 0.12),
@@ -118,9 +124,7 @@ def test_depth_of_the_best_layer_and_what_choosing_it_adds(found):
 
 def test_tables_are_joined_by_name(found):
     rows, models = _scores(num_units=64), _properties()
-    shuffled = findings.of_models(
-        rows.sample(frac=1, random_state=1), models.iloc[::-1], num_resamples=99
-    )
+    shuffled = compare(rows.sample(frac=1, random_state=1), models.iloc[::-1], num_resamples=99)
     keys = ["analysis", "subset", "predictor", "outcome", "statistic"]
     one, other = (
         x.set_index(keys).sort_index()[["n", "value", "p"]] for x in (found.findings, shuffled)
@@ -131,7 +135,7 @@ def test_tables_are_joined_by_name(found):
 def test_models_without_properties_or_family_are_left_out_where_they_matter():
     models = _properties()
     models.loc["d", ["family", "mmlu"]] = ["", np.nan]
-    rows = findings.of_models(
+    rows = compare(
         _scores(), models.drop("c-tuned"), num_resamples=99, predictors=("mmlu",)
     ).set_index(["subset", "statistic"])
     rows = rows[rows.analysis == "correlation"]
@@ -140,7 +144,7 @@ def test_models_without_properties_or_family_are_left_out_where_they_matter():
 
 
 def test_families_apart_are_in_no_pooled_row():
-    rows = findings.of_models(_scores(), _properties(), apart=("A",), num_resamples=99)
+    rows = compare(_scores(), _properties(), apart=("A",), num_resamples=99)
     own = rows[(rows.predictor == correlations.SIZE) & (rows.statistic == "pearson")]
     n = own.set_index("subset").n
     assert (n["all"], n["all, A"], n["all, with A"]) == (4, 4, 8)
@@ -156,7 +160,7 @@ def test_equal_units_take_the_effect_of_width_away():
         own = [0.1, width / 400]
         rows += score_rows.layers(model, "s1", "LATL", own, num_units=width)
         rows += score_rows.layers(model, "s1", "LATL", [0.1, 0.3 + noise[model]], num_units=64)
-    found = findings.of_models(score_rows.frame(rows), _properties(), num_resamples=99)
+    found = compare(score_rows.frame(rows), _properties(), num_resamples=99)
     units = found[(found.analysis == "units") & (found.statistic == "pearson")]
     r = units.set_index(["subset", "predictor"]).value
     np.testing.assert_allclose(r["all units (8 models, pearson_r)", correlations.SIZE], 1)
@@ -176,9 +180,9 @@ def test_the_instruction_that_is_asked_for_counts():
     two["fold_scores"] = two.fold_scores.map(lambda x: x + 0.5)
     rows = pd.concat([_scores(instruction="one"), two])
     with refused("instruction must be one that models were given: ''", "['one', 'two']"):
-        findings.of_models(rows, _properties())
-    one = findings.of_models(rows, _properties(), instruction="one", num_resamples=99)
-    alone = findings.of_models(_scores(), _properties(), num_resamples=99)
+        compare(rows, _properties())
+    one = compare(rows, _properties(), instruction="one", num_resamples=99)
+    alone = compare(_scores(), _properties(), num_resamples=99)
     pd.testing.assert_frame_equal(one, alone)
 
 
@@ -211,22 +215,22 @@ def test_every_analysis_has_a_legend(found):
 def test_bad_tables_are_refused():
     rows, models = _scores(), _properties()
     with refused("findings are about several models: scores have only a"):
-        findings.of_models(rows[rows.model == "a"], models)
+        compare(rows[rows.model == "a"], models)
     with refused("properties must have one row per model: a has two"):
-        findings.of_models(rows, pd.concat([models, models.head(1)]))
+        compare(rows, pd.concat([models, models.head(1)]))
     with refused("scores must have one row per model, layer, subject and ROI: a has two on toy"):
-        findings.of_models(pd.concat([rows, rows[rows.model == "a"]]), models)
+        compare(pd.concat([rows, rows[rows.model == "a"]]), models)
     other = rows[rows.model == "b"].assign(protocol="linear-shuffle")
     with refused("one row per model and data set: b has several on toy", "linear-shuffle, nested"):
-        findings.of_models(pd.concat([rows, other]), models)
+        compare(pd.concat([rows, other]), models)
     with refused("the base of a tuned model must have scores too: that of b-tuned, b, has none"):
-        findings.of_models(rows[rows.model != "b"], models)
+        compare(rows[rows.model != "b"], models)
     with refused("predictors must be numeric properties of models", "mmlu", "got 'mmlu_stem'"):
-        findings.of_models(rows, models, predictors=("mmlu", "mmlu_stem"))
+        compare(rows, models, predictors=("mmlu", "mmlu_stem"))
     with refused("predictors must be known of a model with scores", "'nwp_loss' is of none"):
-        findings.of_models(rows, models.assign(nwp_loss=np.nan), predictors=("nwp_loss",))
+        compare(rows, models.assign(nwp_loss=np.nan), predictors=("nwp_loss",))
     with refused("predictors must be numeric", "got 'family'"):
-        findings.of_models(rows, models, predictors=("family",))
+        compare(rows, models, predictors=("family",))
 
 
 @pytest.mark.parametrize(
@@ -240,4 +244,4 @@ def test_bad_tables_are_refused():
 )
 def test_bad_options_are_refused(options, words):
     with refused(words):
-        findings.of_models(_scores(), _properties(), **options)
+        compare(_scores(), _properties(), **options)

@@ -10,6 +10,12 @@ from jaxalign.literature import properties, published
 from jaxalign.reporting import findings
 from jaxalign.reporting.findings import published_checks
 
+
+def compare(scores, models, **options):
+    """Return the findings of a comparison with options."""
+    return findings.of_run(scores, models, findings.Options(**options)).findings
+
+
 PRINTED = "average as printed"
 SIZE = "log10_num_parameters"
 
@@ -301,7 +307,7 @@ def test_rounding_of_the_table_leaves_r_the_room_that_is_stated(table):
 def test_of_models_is_the_same_without_tables(aw2024):
     rows = published.score_rows("aw2024")
     names = ["t5-small", "flan-t5-small", "t5-base", "flan-t5-base", "llama-7b", "alpaca-7b"]
-    few = findings.of_models(rows[rows.model.isin(names)], _models("aw2024"), num_resamples=99)
+    few = compare(rows[rows.model.isin(names)], _models("aw2024"), num_resamples=99)
     assert tuple(few.columns) == findings.COLUMNS
     own = few[(few.analysis == "gain") & (few.subset == "flan-t5-small")].set_index("outcome")
     np.testing.assert_allclose(own.value["pereira2018"], 100 * (0.202 / 0.166 - 1))
