@@ -92,7 +92,7 @@ def _is_number(value: object) -> bool:
 
 
 def whole(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose columns of whole numbers are integers, undefined ones aside.
+    """Turn columns of whole numbers into integers; undefined numbers stay as they are.
 
     Counts that may be undefined are floats in a frame, and need no decimals.
     """
@@ -105,7 +105,7 @@ def whole(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def integers(column: pd.Series) -> pd.Series:
-    """Return numbers as integers, and the undefined ones as they are."""
+    """Turn numbers into integers; undefined numbers stay as they are."""
     return pd.Series([x if x != x else int(x) for x in column], column.index, dtype=object)
 
 

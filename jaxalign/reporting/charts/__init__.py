@@ -1,4 +1,4 @@
-"""What all charts share: a Vega-Lite specification with words for it, its colours, its files."""
+"""What all charts share: the Vega-Lite specification, alternative text, colours, SVG and PDF."""
 
 import functools
 import re
@@ -81,10 +81,10 @@ _PAPER_WIDTH = 560
 
 
 class Chart(NamedTuple):
-    """A chart, and what says the same to those who do not see it.
+    """A chart with its title and alternative text.
 
     `spec` is Vega-Lite whose named data set "table" holds the rows. Columns that begin with an
-    underscore, and rows where `_drawn` is true, are there to be drawn and not to be read.
+    underscore, and rows where `_drawn` is true, only serve the drawing and are not listed.
     """
 
     name: str  # of its files, and its anchor on the page
@@ -94,7 +94,7 @@ class Chart(NamedTuple):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows to read: what is shown, without what only helps to draw it."""
+        """The rows that are shown, without what only serves the drawing."""
         rows = [row for row in self.spec["datasets"]["table"] if not row.get("_drawn")]
         return [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]
 
@@ -138,7 +138,7 @@ def finish(
 def facet(
     chart: Any, field: str, names: Sequence[str], *, title: str | None = None, columns: int = 3
 ) -> Any:
-    """Return a panel for each name, at most so many in a row; a name may have several lines."""
+    """Lay a chart out in panels, one for each name; a name may have several lines."""
     # As an expression, because a line break in a heading is not one.
     header = alt.Header(labelExpr="split(datum.label, '\\n')")
     return chart.facet(
@@ -202,13 +202,13 @@ def svg(chart: Chart) -> bytes:
 def pdf(drawn: bytes) -> bytes:
     """Make a PDF of a drawn chart, in vectors.
 
-    The page is the same for the same chart, and the order of the objects in the file is not.
+    The page looks the same each time; the order of the objects in the file may differ.
     """
     return vl_convert.svg_to_pdf(drawn.decode())
 
 
 def _widen(spec: Any) -> Any:
-    """Give a width to what has that of the page, where there is no page."""
+    """Replace the width of the page, which paper does not have, by a fixed one."""
     if isinstance(spec, list):
         return [_widen(x) for x in spec]
     if not isinstance(spec, dict):
@@ -228,7 +228,7 @@ def bundle() -> str:
 def families(names: Iterable[str]) -> tuple[alt.Scale, alt.Scale]:
     """Return the scales of colours and of shapes of model families.
 
-    The families have the same whatever else is drawn, as long as the same are there.
+    Charts of the same families agree in them, whatever else they draw.
     """
     domain = sorted(set(names))
     colours = [FAMILY_COLOURS[i % len(FAMILY_COLOURS)] for i in range(len(domain))]
@@ -253,7 +253,7 @@ def scale(ranges: Mapping[str, Any]) -> alt.Scale:
 
 
 def line_legend(title: str | None = None, **options: Any) -> alt.Legend:
-    """Return a legend whose symbols are strokes, as faint as no band is."""
+    """Return a legend whose symbols are opaque strokes, though bands are faint."""
     symbol = {"symbolOpacity": 1, "symbolFillColor": None, "symbolType": "stroke"}
     return alt.Legend(title=title, **symbol, **options)
 

@@ -13,7 +13,7 @@ _LEAST = 3  # models of a trend
 
 
 def kind(tuned: pd.Series) -> pd.Series:
-    """Return in words whether models are tuned: of a column of true, false and undefined."""
+    """Put into words whether models are tuned, from true, false and undefined."""
     return tuned.map({True: TUNED, False: VANILLA}).fillna(UNKNOWN)
 
 
@@ -23,7 +23,7 @@ def scatter(
     """Draw scores against a property of models, one panel per data set, with least-squares lines.
 
     The dashed line is over all models shown and the others are within families, so that a relation
-    between families shows as one.
+    that holds only between families can be seen.
 
     Args:
       table: `model`, `dataset`, `score`, `family`, `tuned` and the property; one row per model and

@@ -40,12 +40,12 @@ _MEASURES = {"pearson": association.pearson, "spearman": association.spearman}
 _FEWEST = 3
 # In this order; then tasks of the evaluation harness.
 _PREDICTORS = (SIZE, "mmlu", "bbh", "nwp_loss", "behavior")
-# Told of a model, but no property whose correlation is asked for by default.
+# Properties of models whose correlation is not computed unless it is asked for.
 _NO_PREDICTORS = ("tuned", "num_parameters", "num_layers", "width", "training_tokens")
 
 
 class Subset(NamedTuple):
-    """Models that are correlated over."""
+    """Models over which correlations are computed."""
 
     name: str
     models: list[str]
@@ -98,7 +98,7 @@ def findings(outcomes: pd.DataFrame, models: pd.DataFrame, options: Options) -> 
 
 
 def properties(models: pd.DataFrame, predictors: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the numbers that scores are correlated with, of each model.
+    """Return the properties of each model that scores are correlated with.
 
     Args:
       models: properties, index `model`.
@@ -141,7 +141,7 @@ def log_sizes(models: pd.DataFrame) -> pd.Series:
 
 
 def subsets(models: pd.DataFrame, apart: Sequence[str]) -> list[Subset]:
-    """List what is correlated over: tuned, vanilla and all models, and each family of these.
+    """List the sets of models: tuned, vanilla and all models, and each family of these.
 
     Args:
       models: properties, index `model`.
@@ -170,7 +170,7 @@ def subsets(models: pd.DataFrame, apart: Sequence[str]) -> list[Subset]:
 
 
 class _At(NamedTuple):
-    """A subset, and what is known of its models."""
+    """A subset of models with their properties."""
 
     subset: Subset
     models: pd.DataFrame
@@ -216,7 +216,7 @@ class _At(NamedTuple):
 
 
 def by_units(summary: pd.DataFrame, models: pd.DataFrame, options: Options) -> list[Finding]:
-    """Compare the correlation with size of all units and of equally many in all models.
+    """Compare correlations with size: with all units, and with equally many in all models.
 
     Args:
       summary: rows of `model_scores`.

@@ -136,7 +136,7 @@ def _subsets(table: pd.DataFrame, apart: Sequence[str]) -> Iterator[tuple[str, p
 
 
 def _mean_of_datasets(table: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Average each pair's percent over the data sets of the average, as if of bases of 1."""
+    """Average each pair's percent over data sets; scores are those of a base that scores 1."""
     averaged = outcomes[outcomes.dataset == AVERAGE]
     if averaged.metric.nunique() != 1:
         return table.iloc[:0]

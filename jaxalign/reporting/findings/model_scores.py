@@ -85,8 +85,8 @@ def with_units(networks: pd.DataFrame) -> pd.DataFrame:
 def _unique(rows: pd.DataFrame) -> pd.DataFrame:
     """Refuse what was scored twice.
 
-    All units of a layer, once as they are and once drawn, are the same: of two runs of which one
-    draws as many units as the narrowest network has, that network's rows are kept once.
+    Where one of two runs draws as many units as the narrowest network has, that network has the
+    same score in both, with all of its units; its rows are kept once.
     """
     keys = [*KEYS, "layer", "subject", "roi"]
     first = rows.groupby(keys)[["fingerprint", "score"]].transform("first")
@@ -160,7 +160,7 @@ def _published(kept: pd.DataFrame) -> dict:
 
 
 def over_rois(chosen: pd.DataFrame, column: str) -> pd.Series:
-    """Average each subject's folds over regions; without subjects who lack a region.
+    """Average each subject's folds over regions; subjects who lack a region are left out.
 
     Args:
       chosen: one row per subject and region.

@@ -37,7 +37,7 @@ _ROIS = {"pRF-Visual ROIs": "prf-visualrois", "FLOC-PLACES": "floc-places"}
 
 
 def contrasts(tables: Mapping[str, pd.DataFrame], *, confidence: float = 0.95) -> list[Finding]:
-    """Subtract what is no instruction-tuned multimodal model from those that are.
+    """Subtract all other feature sets from instruction-tuned multimodal models.
 
     Args:
       tables: of `published.table`, by name; those of other papers are passed over.

@@ -1,4 +1,4 @@
-"""What a finding is: one row of numbers, and the reason where a number is undefined."""
+"""A finding: one statistic with its interval and p, and the reason where it is undefined."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -26,7 +26,7 @@ REMARKS = ("analysis", "subset", "predictor", "outcome", "statistic", "remark")
 
 
 class Finding(NamedTuple):
-    """One number: what it is of, its interval and p, and why it is undefined if it is."""
+    """One statistic, with its interval, its p, and the reason if it is undefined."""
 
     analysis: str
     subset: str
@@ -69,7 +69,7 @@ def remarks(found: Iterable[Finding]) -> pd.DataFrame:
 
 
 def number(value: float, *, n: int, low: float = np.nan, high: float = np.nan) -> Association:
-    """Return a number that no test was made of.
+    """Return a number without a test.
 
     Args:
       value: the number.

@@ -50,7 +50,7 @@ class Regression(NamedTuple):
     sentence_initial: bool
 
     def describe(self) -> str:
-        """Say it in one line."""
+        """Describe the regressions in one line."""
         terms = " and ".join(self.baseline) or "an intercept alone"
         times = "logarithms of times" if self.log_times else "times"
         initial = "kept" if self.sentence_initial else "left out"
@@ -61,7 +61,7 @@ class Regression(NamedTuple):
 
 
 def tables(scores: pd.DataFrame, stories: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Lay the scores out by what they say; gains stay in nats per reading time.
+    """Divide the scores into tables by measure; gains stay in nats per reading time.
 
     Args:
       scores: of the stage behavior, one row per data set, model and measure.

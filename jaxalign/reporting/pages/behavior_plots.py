@@ -1,4 +1,4 @@
-"""Rows of the stage behavior: what they hold, what their sources are called, and their charts."""
+"""Names in the rows of the behaviour stage, and charts of these rows."""
 
 import altair as alt
 import numpy as np
@@ -24,14 +24,14 @@ _SHAPES = {_IN_SAMPLE: "M0,-2L0,2", _STORY: "circle"}
 
 
 def name(row) -> str:
-    """Return what a row's surprisal is called: an untrained network is one of some model."""
+    """Name the source of a row's surprisal; an untrained network has the name of its model too."""
     if row.control_of:
         return f"{row.model} {row.control_of}"
     return row.model
 
 
 def who(row) -> str:
-    """Say whose times they are."""
+    """Say how times were aligned, and how many participants they are of."""
     people = f"{row.num_participants} participants" if row.num_participants else "means"
     return f"{row.alignment} alignment, {people}"
 

@@ -12,7 +12,7 @@ from jaxalign.reporting.charts import Chart, Panels, marks, tip
 from jaxalign.reporting.html import Section
 from jaxalign.reporting.page import Page
 
-# What each kind says, and where it stands: kinds over subjects, then those of single subjects.
+# What each kind means, in the order of tables: kinds over subjects, then of single subjects.
 KINDS = {
     "isc_leave_one_out": "ISC, each subject with the mean of the others",
     "isc_pairwise": "ISC, pairs of subjects",
@@ -46,7 +46,7 @@ COLUMNS += ("p_adjusted", "num_subjects", "num_targets", "num_undefined")
 
 
 def of_rois(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per kind and ROI: over subjects, or means over subjects of what each has.
+    """Return one row per kind and ROI: the value over subjects, or the mean of single subjects.
 
     Args:
       rows: in the schema of `io.rows.CEILINGS`.
@@ -78,7 +78,7 @@ def of_rois(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def remarks(rows: pd.DataFrame, left_out: Sequence[str]) -> list[str]:
-    """Say what is undefined and why, and how many targets listeners agree in.
+    """Say what is undefined and why, and in how many targets subjects agree.
 
     Args:
       rows: ceilings.

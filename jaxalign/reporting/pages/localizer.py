@@ -28,7 +28,7 @@ _LAYERS = "Units of each layer: how many were chosen, their share of the layer, 
 
 
 class Units(NamedTuple):
-    """Of one network, layer by layer; layer 0 is the embedding."""
+    """The units of one network, layer by layer; layer 0 is the embedding."""
 
     t: Float[np.ndarray, "L u"]  # NaN: undefined, or not compared
     language: Bool[np.ndarray, "L u"]

@@ -92,7 +92,7 @@ def block_values(
 
 
 def against_controls(losses: Mapping[tuple[str, str], Losses]) -> pd.DataFrame:
-    """Compare each network with itself untrained, token by token.
+    """Compare each network with its untrained counterpart, token by token.
 
     Args:
       losses: by model and what it is a control of: loss, bytes and block of each token. Networks

@@ -153,7 +153,7 @@ def profiles(scores: pd.DataFrame, model: str) -> Chart:
 
 
 def layer_matrix(pairs: pd.DataFrame, model: str) -> Chart:
-    """Draw debiased CKA of layers x layers, of a network and of the same untrained.
+    """Draw debiased CKA of layers x layers, of a network and its untrained counterpart.
 
     Args:
       pairs: one row per network and pair of layers, either way round.
@@ -246,7 +246,7 @@ def _summary(name: str, table: pd.DataFrame) -> str:
 
 
 def lead(best: pd.DataFrame) -> str:
-    """Say where the first measure that is defined is highest."""
+    """Say where the first defined measure is highest."""
     defined = best.dropna(subset="value")
     if defined.empty:
         return "No value is defined."

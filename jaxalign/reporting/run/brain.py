@@ -1,4 +1,4 @@
-"""Scores of targets on a glass brain, where it is known where targets lie."""
+"""Scores of targets on a glass brain, for targets with coordinates."""
 
 import importlib.util
 import io
@@ -42,7 +42,7 @@ def why_not(targets: pd.DataFrame) -> str:
 
 
 def places(targets: pd.DataFrame) -> pd.DataFrame:
-    """Average scores at the same place, over subjects: those of a target, or of a cell of the grid.
+    """Average the scores of all subjects at a place: at a target, or in a cell of the grid.
 
     Args:
       targets: see `why_not`; of one model and data set.

@@ -100,7 +100,7 @@ def _of_rows(contents: Contents) -> dict[str, pd.DataFrame]:
 
 
 def _of_models(scores, models, found) -> dict[str, pd.DataFrame]:
-    """Return the tables about models; those of findings where there are any."""
+    """Return the tables about models, and those of findings if there are any."""
     of_model = scores_lib.model_scores(scores) if found is None else found.model_scores
     by_roi = scores_lib.model_scores(scores, by_roi=True) if found is None else found.rois
     made = {
@@ -222,7 +222,7 @@ def _tiles(scores: pd.DataFrame, made: Mapping[str, pd.DataFrame]) -> list[tuple
 
 
 def _remarks(scores: pd.DataFrame, models: pd.DataFrame | None, found: Found | None) -> list[str]:
-    """Say what holds of published scores and of unknown models, and what the checks found."""
+    """Warn of published scores and unknown models, and say what the checks found."""
     said = []
     networks = scores[scores.control_of == ""].model.unique()
     unknown = [] if models is None else [x for x in networks if x not in models.index]

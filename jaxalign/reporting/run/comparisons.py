@@ -8,7 +8,7 @@ from jaxalign.reporting.findings import model_scores as scores_lib
 from jaxalign.reporting.findings.gains import MEAN_OF_DATASETS
 
 POOLED, WITHIN = "pooled", "within a family"
-_SUBSETS = ("tuned", "all", "vanilla")  # the paper's own first
+_SUBSETS = ("tuned", "all", "vanilla")  # the paper's comes first
 # Numbers of models that a chart shows, with the label of the axis and whether it is logarithmic.
 PROPERTIES = {
     "num_parameters": ("parameters", True),
@@ -18,7 +18,7 @@ PROPERTIES = {
     "nwp_loss": ("loss of next-word prediction, nats", False),
     "training_tokens": ("training tokens", True),
 }
-# Names of predictors that are not properties' own.
+# Names of predictors that are computed from properties.
 _LABELS = {
     "log10_num_parameters": "log10 of parameters",
     "log10_num_units": "log10 of units per layer",
@@ -73,7 +73,7 @@ def models_table(scores: pd.DataFrame, models: pd.DataFrame | None) -> pd.DataFr
 
 
 def points(scores: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """Return what scatter plots and pairs show: brain scores with the properties of their models.
+    """Return brain scores with the properties of their models, for scatter plots and pairs.
 
     Args:
       scores: as `model_scores.model_scores` gives them.
@@ -99,7 +99,7 @@ def points(scores: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
 
 
 def label(predictor: str) -> str:
-    """Return what charts and sentences call a predictor, as the axes of scatter plots do."""
+    """Name a predictor for charts and sentences, as on the axes of scatter plots."""
     known = PROPERTIES.get(predictor, (predictor.replace("_", " "), False))[0]
     return _LABELS.get(predictor, known)
 
@@ -158,9 +158,9 @@ def headline(findings: pd.DataFrame) -> pd.DataFrame:
 
 
 def gain(findings: pd.DataFrame) -> pd.Series | None:
-    """Return the mean gain by tuning that papers head with: the mean of the brain data sets' means.
+    """Return the mean gain by tuning that papers report first: the mean of the data sets' means.
 
-    Of a single data set it is its own; None where nothing was tuned.
+    With a single data set it is the gain there; None where nothing was tuned.
     """
     part = findings[
         (findings.analysis == "gain")
@@ -197,5 +197,5 @@ def _first_outcome(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def failed(checks: pd.DataFrame) -> pd.DataFrame:
-    """Return the published numbers that do not follow; not those of which nothing is known."""
+    """Return the published numbers that do not follow; unknown ones are left out."""
     return checks[[x is not pd.NA and not pd.isna(x) and not x for x in checks.follows]]

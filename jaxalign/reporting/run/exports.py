@@ -213,13 +213,13 @@ def _name(*parts: str) -> str:
 
 
 def _variants(rows: pd.DataFrame) -> list[str]:
-    """Return the columns in which rows differ that are of the same model and place otherwise."""
+    """Return the columns in which rows of the same model and place differ."""
     place = rows.groupby([*_FEATURES, "layer", "subject", "roi"], sort=False)
     return [name for name in _VARIANTS if (place[name].nunique() > 1).any()]
 
 
 def _people(rows: pd.DataFrame) -> pd.DataFrame:
-    """Leave the group's mean out, unless there is nothing else."""
+    """Leave the group's mean response out, unless there are no subjects."""
     people = rows[rows.subject != tables.GROUP]
     return people if len(people) else rows
 

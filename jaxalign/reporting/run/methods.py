@@ -1,4 +1,4 @@
-"""What was done, in paragraphs that one could put in a paper, with the works that they name."""
+"""Methods of a report, in paragraphs fit for a paper, with references."""
 
 from collections.abc import Sequence
 
@@ -55,7 +55,7 @@ _PAPERS = {"aw2024": "Aw et al., 2023", "oota2025": "Oota et al., 2025"}
 
 
 def paragraphs(contents: Contents) -> list[str]:
-    """Say what was done: a paragraph for each protocol, one for the comparisons, and the works."""
+    """Describe the methods: a paragraph for each protocol, one for comparisons, and references."""
     rows = contents.scores
     found = [_data(rows)]
     for name, part in rows.groupby("protocol", sort=False):

@@ -149,7 +149,7 @@ def _checks(tables: Mapping[str, pd.DataFrame]) -> Section:
 
 
 def _mixed(column: pd.Series, counts: pd.Series) -> pd.Series:
-    """Return numbers of which some are counts, those as integers."""
+    """Turn those numbers of a column that are counts into integers."""
     return column.astype(object).mask(counts, html.integers(column.where(counts)))
 
 

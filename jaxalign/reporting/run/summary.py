@@ -1,4 +1,4 @@
-"""What a report says in words: remarks, captions, the summary as text, the first sentence."""
+"""The words of a report: remarks, captions, the summary as text, the first sentence."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,7 +61,7 @@ def remarks(
     planted: Mapping[str, Any] | None,
     layers: pd.DataFrame,
 ) -> list[str]:
-    """Say in sentences what the tables of an encoding run do not show by themselves.
+    """Say in sentences what the tables of an encoding run do not show.
 
     Args:
       rows: its score rows.
@@ -121,7 +121,7 @@ def _planted(rows: pd.DataFrame, settings: Mapping[str, Any], layers: pd.DataFra
             f"[{best.ci_low:.3f}, {best.ci_high:.3f}] over folds and participants, who share the "
             "signal."
         )
-    # Ceilings are the responses' own: any row of a participant has them.
+    # Ceilings are properties of the responses: any row of a participant has them.
     part = rows[rows.subject != tables.GROUP].drop_duplicates(["subject", "roi"])
     remarks.append(
         f"Planted ceiling (noiseless signal against responses): {part.signal_ceiling.mean():.3f}; "
@@ -176,7 +176,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def lead(dataset: str, found: Mapping[str, pd.DataFrame]) -> str:
-    """Say what was found: the region predicted best, and which controls stay behind there."""
+    """Name the region that is predicted best, and the controls that score lower there."""
     rois = found["rois"]
     rois = rois[(rois.dataset == dataset) & rois.subjects_score.notna()]
     if rois.empty:
@@ -212,7 +212,7 @@ def _under(ceiling: float) -> str:
 
 
 def _lead_of_one(dataset: str, best, controls: pd.DataFrame) -> str:
-    """Say the same of a single subject, who stands for no others."""
+    """Name the best region of a single subject, without claims about others."""
     text = f"On {dataset}, {best.model} predicts {best.roi} best: r {best.subjects_score:.3f}."
     if len(controls):
         each = ", ".join(f"{row.control} {row.control_score:.3f}" for row in controls.itertuples())
@@ -221,7 +221,7 @@ def _lead_of_one(dataset: str, best, controls: pd.DataFrame) -> str:
 
 
 def lead_of_models(scores: pd.DataFrame, found: Found | None) -> str:
-    """Say of published scores what tuning changes, and which model is best where.
+    """Say what tuning changes, and which model is best on each data set.
 
     Args:
       scores: score rows, at least one.
