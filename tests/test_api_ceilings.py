@@ -181,7 +181,7 @@ def test_subsets_take_a_regression_from_elsewhere(rng):
     regress = lambda columns: protocol_oracle.shuffled(Y[:, columns], Y)
     splits = [fold.outer for fold in folds]
     expected = subsets.score(Y, subjects, splits)
-    found = subsets.score(Y, subjects, splits, regress=regress)
+    found = subsets.score_by(regress, subjects, len(splits))
 
     def spread(columns):
         """Standard deviations of predictions, in those of responses, over each test set."""
@@ -190,7 +190,7 @@ def test_subsets_take_a_regression_from_elsewhere(rng):
         pairs = zip(predicted, splits, strict=True)
         return np.array([p[x.test].std(axis=0) / Y[x.test].std(axis=0) for p, x in pairs])
 
-    spreads = subsets.score(Y, subjects, splits, regress=spread)
+    spreads = subsets.score_by(spread, subjects, len(splits))
     for a, b, own in zip(found.r, expected.r, spreads.r, strict=True):
         # Products are float32: predictions that hardly vary beside what is predicted lose digits.
         assert (np.abs(a - b) <= 1e-6 + np.finfo(np.float32).eps / own).all()

@@ -6,6 +6,7 @@ import pytest
 import jaxalign
 from jaxalign.core import folds
 from jaxalign.core.ceilings import of_protocol, repeats
+from jaxalign.core.inference.resampling import Bootstrap
 from jaxalign.core.solver import banded, cv
 from jaxalign.core.solver.method import Method
 from jaxalign.errors import InputError
@@ -33,10 +34,12 @@ def test_regressions_refuse_responses_without_targets(rng):
     with pytest.raises(ValueError, match=NO_TARGETS):
         banded.nested(bands, Y, FOLDS, Method(alphas), banded.Budget(seed=0))
     with pytest.raises(ValueError, match=NO_TARGETS):
-        of_protocol.leave_one_subject_out(Y, FOLDS, protocols.PROTOCOLS["jaxalign"], [], [])
+        of_protocol.leave_one_subject_out(
+            of_protocol.Recorded(Y, [], []), FOLDS, protocols.PROTOCOLS["jaxalign"]
+        )
 
 
 def test_ceilings_of_no_targets_are_none(rng):
     Y = np.empty((3, 0, N))
     for function in (repeats.ncsnr, repeats.noise_ceiling, repeats.explainable_variance):
-        assert all(part.shape == (0,) for part in function(Y, rng=rng))
+        assert all(part.shape == (0,) for part in function(Y, Bootstrap(rng)))

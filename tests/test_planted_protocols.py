@@ -15,6 +15,7 @@ from jaxalign.core import features
 from jaxalign.core.ceilings import ceiling as ceiling_lib
 from jaxalign.core.ceilings import of_protocol
 from jaxalign.core.inference import stats
+from jaxalign.core.inference.resampling import Bootstrap
 from jaxalign.core.scores import scoring
 from jaxalign.literature import protocols
 
@@ -136,7 +137,7 @@ def ceilings(Y, protocol):
     """Return leave-one-subject-out ceilings as `score_arrays` has them, fold by fold [s k]."""
     own = scoring.make_folds(protocol, len(Y), **planted.labels(protocol, len(Y)))
     of_fold = lambda fold: of_protocol.leave_one_subject_out(
-        Y, [fold], protocol, planted.SUBJECTS, planted.TARGETS
+        of_protocol.Recorded(Y, planted.SUBJECTS, planted.TARGETS), [fold], protocol
     )
     found = [of_fold(x).per_target for x in own]
     return np.stack(found, axis=1).reshape(planted.NUM_SUBJECTS, -1, len(own)).mean(axis=1)
@@ -174,9 +175,8 @@ def test_planted_reading_times_are_recovered(rng, record_property):
     reliability = signal / (signal + noise_ms**2 / num_participants)
     sentences = np.arange(num_words) // 10
     kept = np.flatnonzero(np.arange(num_words) % 10)
-    known = ceiling_lib.split_half(
-        times[kept].T[:, None], rng=rng, confidence=SURE, num_resamples=4000, num_splits=20
-    )
+    halves = ceiling_lib.random_halves(num_participants, 20, rng)
+    known = ceiling_lib.split_half(times[kept].T[:, None], halves, Bootstrap(rng, SURE, 4000))
     found = score(
         surprisal,
         times,

@@ -171,11 +171,12 @@ def _reference(Y, protocol, folds, columns, runs, given, mesh) -> Reference:
         return _given(given["ceiling"], v, protocol, subjects)
     if subjects is None:
         return alignment.reference(np.nan, v, protocol.aggregation)
+    recorded = of_protocol.Recorded(Y, subjects, targets, runs)
     if protocol.ceiling == "leave_one_subject_out" and targets is not None:
-        return of_protocol.leave_one_subject_out(Y, folds, protocol, subjects, targets, runs)
+        return of_protocol.leave_one_subject_out(recorded, folds, protocol)
     if protocol.ceiling == "extrapolated" and len(set(subjects.tolist())) >= 3:
-        options = {"runs": runs, "max_subsets": given["max_subsets"], "mesh": mesh}
-        return of_protocol.extrapolated(Y, folds, protocol, subjects, **options)
+        options = {"max_subsets": given["max_subsets"], "mesh": mesh}
+        return of_protocol.extrapolated(recorded, folds, protocol, **options)
     return alignment.reference(np.nan, v, protocol.aggregation)
 
 

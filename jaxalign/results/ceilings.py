@@ -1,6 +1,6 @@
 """Ceilings of arrays -> rows in the schema of `io.rows.CEILINGS`, by target and by ROI."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,13 +30,29 @@ class Shared(NamedTuple):
     target: list[str]
     left_out: dict[str, int]  # targets of each ROI that some subject lacks, or fewer than two vary
 
+    @property
+    def whose(self) -> "Whose":
+        """Return the group and its targets."""
+        names = list(zip(self.roi, self.target, strict=True))
+        return Whose(GROUP, names, len(self.subject), self.left_out)
 
-class Setting(NamedTuple):
-    """How intervals are found."""
 
-    rng: np.random.Generator
-    confidence: float
-    num_resamples: int
+class Whose(NamedTuple):
+    """A subject or the group, and the targets that its ceilings are of."""
+
+    subject: str
+    names: Sequence[tuple[str, str]]  # ROI and target of each
+    num_subjects: int = 1  # behind the ceilings of ROIs
+    left_out: Mapping[str, int] = {}  # further targets of each ROI that have no ceiling
+
+
+class Kind(NamedTuple):
+    """A kind of ceiling, as its rows say it."""
+
+    name: str
+    scale: str = "r"  # what the values are
+    interval: str = OVER_BLOCKS  # what the interval resamples; "": there is none
+    remark: str = "constant, or no variance is left"  # why the ceiling of a target is undefined
 
 
 def runs_of(responses: Responses) -> list[str]:
@@ -82,12 +98,11 @@ def shared(responses: Responses) -> Shared:
     )
 
 
-def row(kind: str, scale: str, subject: str, roi: str, target: str, **others) -> dict:
+def row(kind: Kind, subject: str, roi: str, target: str, **others) -> dict:
     """Return one row without its provenance; what is not given is undefined, or empty.
 
     Args:
       kind: of ceiling.
-      scale: what the value is.
       subject: or the group.
       roi: region.
       target: "": all of the ROI's.
@@ -96,16 +111,21 @@ def row(kind: str, scale: str, subject: str, roi: str, target: str, **others) ->
     undefined = dict.fromkeys(("value", "ci_low", "ci_high", "p", "p_adjusted"), float("nan"))
     texts = dict.fromkeys(("average", "interval", "remark"), "")
     counts = {"num_subjects": 0, "num_targets": 0, "num_undefined": 0}
-    keys = {"kind": kind, "scale": scale, "subject": subject, "roi": roi, "target": target}
+    keys = {
+        "kind": kind.name,
+        "scale": kind.scale,
+        "subject": subject,
+        "roi": roi,
+        "target": target,
+    }
     return keys | texts | undefined | counts | others
 
 
-def undefined_rois(kind: str, scale: str, data: Shared, remark: str) -> list[dict]:
+def undefined_rois(kind: Kind, data: Shared, remark: str) -> list[dict]:
     """Return a row per ROI in which a ceiling is undefined.
 
     Args:
       kind: of ceiling.
-      scale: what it would be.
       data: whose ROIs; all of them, with or without shared targets.
       remark: why.
     """
@@ -113,47 +133,47 @@ def undefined_rois(kind: str, scale: str, data: Shared, remark: str) -> list[dic
     for roi, missing in data.left_out.items():
         num = missing + data.roi.count(roi)
         counts = {"num_undefined": num, "num_subjects": len(data.subject)}
-        rows.append(row(kind, scale, GROUP, roi, "", average="mean", remark=remark, **counts))
+        rows.append(row(kind, GROUP, roi, "", average="mean", remark=remark, **counts))
     return rows
 
 
 def over_subjects(
-    kind: str,
+    kind: Kind,
     values: Float[np.ndarray, "s v"],
     left_out: Float[np.ndarray, "s s v"],
     data: Shared,
-    how: Setting,
+    confidence: float,
 ) -> list[dict]:
     """Rows of correlations of subjects: of each target and ROI, and their means over subjects.
 
     Args:
-      kind: of ceiling.
+      kind: of ceiling, whose intervals are of a jackknife over subjects.
       values: of each subject and shared target; NaN where undefined.
       left_out: the same without each subject, from `ceiling.without_each_subject`.
       data: whose they are.
-      how: the coverage of intervals, which are of a jackknife over subjects.
+      confidence: coverage of the intervals.
     """
     rows = []
-    of_each = ceiling.over_subjects(values, left_out, confidence=how.confidence)
+    of_each = ceiling.over_subjects(values, left_out, confidence=confidence)
     means, counts = by_roi(values, data.roi)
     s, v = values.shape
     means_left, _ = by_roi(left_out.reshape(s * s, v), data.roi)
     means_left = means_left.reshape(s, s, -1)
-    rois = ceiling.over_subjects(means, means_left, confidence=how.confidence)
+    rois = ceiling.over_subjects(means, means_left, confidence=confidence)
     for roi in data.left_out:
         of_roi = np.flatnonzero([x == roi for x in data.roi])
-        common = {"average": "mean", "interval": OVER_SUBJECTS}
+        common = {"average": "mean", "interval": kind.interval}
         if roi not in counts:
             remark = _nothing_shared(data.left_out[roi])
             rows.append(
-                row(kind, "r", GROUP, roi, "", num_undefined=data.left_out[roi], remark=remark)
+                row(kind, GROUP, roi, "", num_undefined=data.left_out[roi], remark=remark)
                 | {"average": "mean"}
             )
             continue
         place = list(counts).index(roi)
         undefined = int(np.isnan(values[:, of_roi]).all(axis=0).sum()) + data.left_out[roi]
         rows.append(
-            row(kind, "r", GROUP, roi, "", num_targets=len(of_roi) + data.left_out[roi] - undefined)
+            row(kind, GROUP, roi, "", num_targets=len(of_roi) + data.left_out[roi] - undefined)
             | common
             | _numbers(rois, place)
             | {"num_undefined": undefined}
@@ -162,85 +182,67 @@ def over_subjects(
         for s, subject in enumerate(data.subject):
             num = int(np.isnan(values[s, of_roi]).sum())
             rows.append(
-                row(kind, "r", subject, roi, "", average="mean", value=float(means[s, place]))
+                row(kind, subject, roi, "", average="mean", value=float(means[s, place]))
                 | {"num_subjects": 1, "num_targets": len(of_roi) - num, "num_undefined": num}
                 | ({"remark": _constant(num, len(of_roi))} if num else {})
             )
         for v in of_roi.tolist():
             own = {"num_targets": 1, "num_undefined": int(np.isnan(values[:, v]).sum())}
             rows.append(
-                row(kind, "r", GROUP, roi, data.target[v], interval=OVER_SUBJECTS)
+                row(kind, GROUP, roi, data.target[v], interval=kind.interval)
                 | _numbers(of_each, v)
                 | own
-                | ({"remark": FEW_SUBJECTS} if np.isnan(of_each.value[v]) else {})
+                | ({"remark": kind.remark} if np.isnan(of_each.value[v]) else {})
             )
             for s, subject in enumerate(data.subject):
                 value = float(values[s, v])
                 remark = "constant in a block of samples, or throughout" if value != value else ""
                 rows.append(
-                    row(kind, "r", subject, roi, data.target[v], value=value, remark=remark)
+                    row(kind, subject, roi, data.target[v], value=value, remark=remark)
                     | {"num_subjects": 1, "num_targets": 1, "num_undefined": int(value != value)}
                 )
     return rows
 
 
 def of_targets(
-    kind: str,
-    scale: str,
-    found: Ceiling,
-    subject: str,
-    names: Sequence[tuple[str, str]],
-    *,
-    rois: Ceiling | None = None,
-    interval: str = OVER_BLOCKS,
-    num_subjects: int = 1,
-    left_out: dict[str, int] | None = None,
-    remark: str = "constant, or no variance is left",
+    kind: Kind, found: Ceiling, whose: Whose, *, rois: Ceiling | None = None
 ) -> list[dict]:
     """Rows of each target, and of each ROI's mean over targets.
 
     Args:
       kind: of ceiling.
-      scale: what the values are.
       found: of each target, `num` the subjects behind it.
-      subject: whose, or the group.
-      names: ROI and target of each.
+      whose: subject or group, and its targets.
       rois: of each ROI in order; None: means of values and of ends of intervals over targets.
-      interval: what it resamples.
-      num_subjects: behind the ROIs' values.
-      left_out: further targets of each ROI that have no ceiling.
-      remark: why an undefined one is.
     """
     rows = []
-    roi_of = [roi for roi, _ in names]
-    is_mean_of_ends = rois is None and interval != ""
+    roi_of = [roi for roi, _ in whose.names]
+    places = features.members(roi_of)
+    is_mean_of_ends = rois is None and kind.interval != ""
     if rois is None:
         value, low, high = by_roi(np.stack(found[:3]), roi_of)[0]
         rois = Ceiling(value, low, high, np.zeros(len(value), int))
-    missing = left_out or {}
-    every = dict.fromkeys([*roi_of, *missing])
-    order = list(dict.fromkeys(roi_of))
-    for roi in every:
-        own = [i for i, x in enumerate(roi_of) if x == roi]
-        undefined = int(np.isnan(found.value[own]).sum()) + missing.get(roi, 0)
-        note = "" if not undefined else _partly(undefined) if own else _nothing_shared(undefined)
-        numbers = _numbers(rois, order.index(roi)) if own else {}
-        ends = ENDS if is_mean_of_ends and len(own) > 1 else ""
-        counts = {
-            "num_subjects": num_subjects,
-            "num_targets": len(own) + missing.get(roi, 0) - undefined,
-            "num_undefined": undefined,
-        }
+    order = list(places)
+    for roi in dict.fromkeys([*roi_of, *whose.left_out]):
+        own = places.get(roi, np.empty(0, int))
+        left_out = whose.left_out.get(roi, 0)
+        undefined = int(np.isnan(found.value[own]).sum()) + left_out
+        note = _partly(undefined) if len(own) else _nothing_shared(undefined)
         rows.append(
-            row(kind, scale, subject, roi, "", average="mean", interval=interval + ends)
-            | numbers
-            | counts
-            | {"remark": note}
+            row(kind, whose.subject, roi, "", average="mean", remark=note if undefined else "")
+            | (_numbers(rois, order.index(roi)) if len(own) else {})
+            | {
+                "interval": kind.interval + (ENDS if is_mean_of_ends and len(own) > 1 else ""),
+                "num_subjects": whose.num_subjects,
+                "num_targets": len(own) + left_out - undefined,
+                "num_undefined": undefined,
+            }
         )
-        for i in own:
-            note = remark if np.isnan(found.value[i]) else ""
+        for i in own.tolist():
+            note = kind.remark if np.isnan(found.value[i]) else ""
+            name = whose.names[i][1]
             rows.append(
-                row(kind, scale, subject, roi, names[i][1], interval=interval, remark=note)
+                row(kind, whose.subject, roi, name, interval=kind.interval, remark=note)
                 | _numbers(found, i)
                 | {"num_targets": 1, "num_undefined": int(note != "")}
             )

@@ -10,23 +10,36 @@ from jaxtyping import Bool, Float
 
 from jaxalign.core import features, folds, metrics
 from jaxalign.core.ceilings import extrapolation, subsets
+from jaxalign.core.ceilings.ceiling import Ceiling
 from jaxalign.core.ceilings.saturation import Family
 from jaxalign.core.ceilings.subsets import SubsetScores
+from jaxalign.core.inference.resampling import Bootstrap
 from jaxalign.data.schema import GROUP, Responses
 from jaxalign.io import arrays, run_dir
 from jaxalign.results import ceilings
-from jaxalign.results.ceilings import Setting, row
+from jaxalign.results.ceilings import Kind, row
 
-KINDS: dict[str, Family] = {
-    "extrapolated": "exponential",
-    "extrapolated_reliability": "reliability",
-}
 OVER_SCORES = "scores of subsets"
+_REMARK = "fewer than two sizes of subsets have a score"
+KINDS: dict[Kind, Family] = {
+    Kind("extrapolated", interval=OVER_SCORES, remark=_REMARK): "exponential",
+    Kind("extrapolated_reliability", interval=OVER_SCORES, remark=_REMARK): "reliability",
+}
 JACKKNIFE = "subjects, each left out"
 PREDICTED = "subjects predicted"
 SCORES = "subset_scores.npz"
+CURVES = "curves.csv"  # averages and fitted curves, by ROI and number of subjects
 # Numbers of subjects at which fitted curves are drawn, up to this multiple of those there are.
 NUM_POINTS, BEYOND = 60, 2.0
+
+
+class Extrapolate(NamedTuple):
+    """How ceilings are extrapolated."""
+
+    alphas: Sequence[float]  # penalties; see `subsets.score`
+    subsets_per_subject: int  # see `subsets.balanced_members`
+    num_sizes: int  # likewise
+    num_curves: int  # bootstraps of each target's curve
 
 
 class Saved(NamedTuple):
@@ -39,14 +52,10 @@ class Saved(NamedTuple):
 def rows(
     responses: Responses,
     splits: Sequence[folds.Split],
-    how: Setting,
+    how: Bootstrap,
+    extrapolate: Extrapolate,
     *,
-    alphas: Sequence[float],
-    subsets_per_subject: int,
-    num_sizes: int,
-    num_curves: int,
     folder: pathlib.Path,
-    curves: str,
     progress: Callable[[Sequence], Iterable],
 ) -> list[dict]:
     """Predict subjects from others, and extrapolate to infinitely many.
@@ -58,13 +67,9 @@ def rows(
     Args:
       responses: of all subjects.
       splits: training and test samples.
-      how: intervals.
-      alphas: see `subsets.score`; several are chosen from for each subject.
-      subsets_per_subject: see `subsets.balanced_members`.
-      num_sizes: likewise.
-      num_curves: bootstraps of each target's curve.
-      folder: where scores are kept, for a run that was interrupted.
-      curves: file of averages and fitted curves by ROI and number of subjects.
+      how: intervals over subjects are found.
+      extrapolate: how ceilings are.
+      folder: where scores are kept, for a run that was interrupted, and `CURVES` are written.
       progress: wraps the list of chunks of subsets.
     """
     subjects = list(dict.fromkeys(responses.subject))
@@ -74,25 +79,30 @@ def rows(
         return [
             one | {"average": "median"}
             for kind in KINDS
-            for one in ceilings.undefined_rois(kind, "r", data, remark)
+            for one in ceilings.undefined_rois(kind, data, remark)
         ]
     chosen = subsets.balanced_members(
-        len(subjects), per_subject=subsets_per_subject, num_sizes=num_sizes, rng=how.rng
+        len(subjects),
+        per_subject=extrapolate.subsets_per_subject,
+        num_sizes=extrapolate.num_sizes,
+        rng=how.rng,
     )
-    scores = _scores(responses, splits, chosen, alphas, folder / SCORES, progress)
+    scores = _scores(responses, splits, chosen, extrapolate.alphas, folder / SCORES, progress)
     rows, drawn = [], []
     for kind, family in KINDS.items():
-        for roi in dict.fromkeys(responses.roi):
-            keep = np.array([x == roi for x in responses.roi])
+        for roi, columns in features.members(responses.roi).items():
+            keep = np.isin(np.arange(len(responses.roi)), columns)
             own = extrapolation.of_targets(scores, keep)
             found = extrapolation.extrapolate(
-                own, family=family, num_resamples=num_curves, confidence=how.confidence
+                own, family=family, num_resamples=extrapolate.num_curves, confidence=how.confidence
             )
-            rows += _of_roi(kind, family, roi, keep, responses, own, found, how)
-            drawn.append(_curve(kind, family, roi, own, found))
+            over, interval = _over_subjects(own, found.targets.value, family, how)
+            rows += _of_roi(kind, responses, columns, found, over, interval)
+            drawn.append(_curve(family, own, found).assign(kind=kind.name, roi=roi))
     table = pd.concat(drawn, ignore_index=True)
+    table = table[["kind", "roi", *table.columns.drop(["kind", "roi"])]]
     text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
-    run_dir.write_atomic(folder / curves, text.encode())
+    run_dir.write_atomic(folder / CURVES, text.encode())
     return rows
 
 
@@ -115,51 +125,42 @@ def _scores(responses, splits, chosen, alphas, path, progress) -> SubsetScores:
     return scores
 
 
-def _of_roi(kind, family, roi, keep, responses, scores, found, how: Setting) -> list[dict]:
-    value = found.targets.value
-    undefined = int(np.isnan(value).sum())
-    common = {
-        "average": "median",
-        "num_subjects": len(scores.subjects),
-        "num_targets": len(value) - undefined,
-        "num_undefined": undefined,
-    }
-    if undefined:
-        common["remark"] = f"{undefined} targets are undefined and in no median"
+def _over_subjects(scores, values, family, how: Bootstrap) -> tuple[Ceiling, str]:
+    """Return the ROI's ceiling with an interval over subjects, and what the interval is over."""
     sizes = scores.subsets.sum(axis=1)
     every = 2 ** len(scores.subjects) - len(scores.subjects) - 1
     if len(sizes) == every and len(scores.subjects) > 3:
         over = extrapolation.leave_subjects_out(scores, family=family, confidence=how.confidence)
-        interval = JACKKNIFE
-    else:
-        over = extrapolation.resample_subjects(
-            value,
-            scores.columns,
-            rng=how.rng,
-            confidence=how.confidence,
-            num_resamples=how.num_resamples,
-        )
-        interval = PREDICTED
-    ends = {"ci_low": float(over.low), "ci_high": float(over.high), "interval": interval}
-    rows = [row(kind, "r", GROUP, roi, "", value=float(found.ceiling.value)) | ends | common]
-    columns = np.flatnonzero(keep)
+        return over, JACKKNIFE
+    options = {"confidence": how.confidence, "num_resamples": how.num_resamples}
+    over = extrapolation.resample_subjects(values, scores.columns, rng=how.rng, **options)
+    return over, PREDICTED
+
+
+def _of_roi(kind: Kind, responses, columns, found, over, interval) -> list[dict]:
+    value = found.targets.value
+    undefined = int(np.isnan(value).sum())
+    num_subjects = len(set(responses.subject))
+    roi = responses.roi[columns[0]]
+    note = f"{undefined} targets are undefined and in no median" if undefined else ""
+    rows = [
+        row(kind, GROUP, roi, "", average="median", remark=note, interval=interval)
+        | {"ci_low": float(over.low), "ci_high": float(over.high)}
+        | {"value": float(found.ceiling.value), "num_targets": len(value) - undefined}
+        | {"num_subjects": num_subjects, "num_undefined": undefined}
+    ]
     for place, column in enumerate(columns.tolist()):
-        one = {
-            name: float(part[place])
-            for name, part in zip(("value", "ci_low", "ci_high"), found.targets, strict=False)
-        }
-        missing = np.isnan(value[place])
+        one, low, high, _ = (float(part[place]) for part in found.targets)
+        note = kind.remark if np.isnan(one) else ""
         rows.append(
-            row(kind, "r", responses.subject[column], roi, responses.target[column])
-            | one
-            | {"interval": OVER_SCORES, "num_subjects": len(scores.subjects), "num_targets": 1}
-            | {"num_undefined": int(missing)}
-            | ({"remark": "fewer than two sizes of subsets have a score"} if missing else {})
+            row(kind, responses.subject[column], roi, responses.target[column], remark=note)
+            | {"value": one, "ci_low": low, "ci_high": high, "interval": kind.interval}
+            | {"num_subjects": num_subjects, "num_targets": 1, "num_undefined": int(note != "")}
         )
     return rows
 
 
-def _curve(kind, family, roi, scores, found) -> pd.DataFrame:
+def _curve(family, scores, found) -> pd.DataFrame:
     """Median over targets, at each number of subjects: of average scores, and of fitted curves."""
     sizes = np.unique(scores.subsets.sum(axis=1))
     measured = pd.DataFrame(
@@ -181,7 +182,4 @@ def _curve(kind, family, roi, scores, found) -> pd.DataFrame:
         y = np.where(v0 == 0, 0.0, v0 * height)
         fitted.append(float(metrics.median_defined(np.median(y, axis=0))))
     curve = pd.DataFrame({"num_subjects": ahead, "what": "fitted", "r": fitted})
-    both = pd.concat([measured, curve], ignore_index=True)
-    both.insert(0, "roi", roi)
-    both.insert(0, "kind", kind)
-    return both
+    return pd.concat([measured, curve], ignore_index=True)

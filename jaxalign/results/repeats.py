@@ -7,10 +7,11 @@ from jaxtyping import Float, Int
 
 from jaxalign.core import features
 from jaxalign.core.ceilings import ceiling, repeats
+from jaxalign.core.inference.resampling import Bootstrap
 from jaxalign.data.presentations import Repeats
 from jaxalign.data.schema import Responses
 from jaxalign.results import ceilings
-from jaxalign.results.ceilings import Setting
+from jaxalign.results.ceilings import Kind, Whose
 
 NO_REPEATS = "no stimulus has two repeats, or no variance is left"
 UNEVEN = "stimuli differ in number of repeats, or no variance is left"
@@ -28,7 +29,7 @@ def blocks(runs: Sequence[str], size: int) -> Int[np.ndarray, " n"]:
     return np.cumsum(place % size == 0)
 
 
-def rows(found: Repeats, block: int, how: Setting, *, rois: Sequence[str] = ()) -> list[dict]:
+def rows(found: Repeats, block: int, how: Bootstrap, *, rois: Sequence[str] = ()) -> list[dict]:
     """Give ncsnr, noise ceiling and explainable variance of each target of one subject.
 
     Time courses are standardised within each repeat, for a scanner's unit differs from run to run;
@@ -37,7 +38,7 @@ def rows(found: Repeats, block: int, how: Setting, *, rois: Sequence[str] = ()) 
     Args:
       found: of one subject.
       block: samples of time courses that are resampled together; single stimuli are by themselves.
-      how: intervals.
+      how: intervals are found, but for blocks.
       rois: those to keep; none means all.
     """
     keep = np.array([not rois or roi in rois for roi in found.roi], bool)
@@ -50,25 +51,23 @@ def rows(found: Repeats, block: int, how: Setting, *, rois: Sequence[str] = ()) 
     Y = values.transpose(0, 2, 1)
     index = np.flatnonzero(keep)
     names = [(found.roi[i], found.target[i]) for i in index.tolist()]
-    options = {
-        "blocks": labels,
-        "confidence": how.confidence,
-        "num_resamples": how.num_resamples,
-    }
+    how = how._replace(blocks=labels)
     twice = ((~np.isnan(Y)).sum(axis=0) >= 2).any(axis=1)
     whole = twice & np.isfinite(Y).all(axis=(0, 2))
     made = []
-    for kind, scale, function, able, remark in (
-        ("ncsnr", "ratio", repeats.ncsnr, twice, NO_REPEATS),
-        ("noise_ceiling", "variance", repeats.noise_ceiling, twice, NO_REPEATS),
-        ("explainable_variance", "variance", repeats.explainable_variance, whole, UNEVEN),
+    whose = Whose(found.subject[0], names)
+    kind = lambda name, scale, remark: Kind(name, scale, remark=remark)
+    for named, function, able in (
+        (kind("ncsnr", "ratio", NO_REPEATS), repeats.ncsnr, twice),
+        (kind("noise_ceiling", "variance", NO_REPEATS), repeats.noise_ceiling, twice),
+        (kind("explainable_variance", "variance", UNEVEN), repeats.explainable_variance, whole),
     ):
         estimates = np.full((3, len(names)), np.nan)
         if able.any():
-            estimates[:, able] = function(Y[:, able], rng=how.rng, **options)[:3]
+            estimates[:, able] = function(Y[:, able], how)[:3]
         value, low, high = estimates
         own = ceiling.Ceiling(value, low, high, np.ones(len(names), int))
-        made += ceilings.of_targets(kind, scale, own, found.subject[0], names, remark=remark)
+        made += ceilings.of_targets(named, own, whose)
     return made
 
 
@@ -86,5 +85,5 @@ def of_signal(responses: Responses, tests: Sequence[Int[np.ndarray, " _"]]) -> l
         names = [(str(responses.roi[i]), str(responses.target[i])) for i in own.tolist()]
         num = np.ones(len(own), int)
         part = ceiling.Ceiling(r[own], nothing[own], nothing[own], num)
-        made += ceilings.of_targets("signal", "r", part, subject, names, interval="")
+        made += ceilings.of_targets(Kind("signal", interval=""), part, Whose(subject, names))
     return made

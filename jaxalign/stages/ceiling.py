@@ -27,8 +27,9 @@ from jaxalign.checks import (
 )
 from jaxalign.core import folds
 from jaxalign.core.ceilings import ceiling, isc, isc_null, shared_targets
+from jaxalign.core.inference.resampling import Bootstrap
 from jaxalign.data import samples
-from jaxalign.data.schema import GROUP, Responses, Stimuli
+from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
@@ -38,12 +39,12 @@ from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import ceilings as report
 from jaxalign.results import ceilings, finished, repeats, targets
 from jaxalign.results import curves as ceiling_curves
-from jaxalign.results.ceilings import Setting, Shared
+from jaxalign.results.ceilings import Kind, Shared
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Ceilings, PlantedResponses
 
 VERSION = 3  # rows have schema 3
-TABLE, CURVES = "ceilings.csv", "curves.csv"
+TABLE = "ceilings.csv"
 ISC, LEAVE_ONE_OUT, SPLIT_HALF, EXTRAPOLATION, REPEATS = KINDS = (
     *("isc", "leave_one_out", "split_half", "extrapolation", "repeats"),
 )
@@ -192,7 +193,7 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     short = table.drop(columns=["schema_version", "versions"])
     text = short.to_csv(index=False, na_rep="nan", lineterminator="\n")
     run_dir.write_atomic(artefact.path / TABLE, text.encode())
-    curves = artefact.path / CURVES
+    curves = artefact.path / ceiling_curves.CURVES
     curves = pd.read_csv(curves) if curves.is_file() else None
     found = report.Found(table, curves, left_out, config.confidence)
     commit, versions = provenance["git_commit"], provenance["versions"]
@@ -211,7 +212,7 @@ def _parts(
     """Return what makes the rows of each kind; draws do not depend on which kinds are asked for."""
     data = ceilings.shared(responses)
     runs = ceilings.runs_of(responses)
-    setting = lambda kind: Setting(
+    bootstrap = lambda kind: Bootstrap(
         np.random.default_rng([job.seed, KINDS.index(kind)]),
         config.confidence,
         config.num_resamples,
@@ -222,21 +223,21 @@ def _parts(
         ceiling_curves.rows,
         responses,
         splits,
-        setting(EXTRAPOLATION),
-        alphas=config.alphas,
-        subsets_per_subject=config.subsets_per_subject,
-        num_sizes=config.num_sizes,
-        num_curves=config.num_curves,
+        bootstrap(EXTRAPOLATION),
+        ceiling_curves.Extrapolate(
+            config.alphas, config.subsets_per_subject, config.num_sizes, config.num_curves
+        ),
         folder=artefact.path,
-        curves=CURVES,
         progress=functools.partial(tqdm, desc="subsets", unit=" chunks", mininterval=1.0),
     )
     every: dict[str, Callable[[], list[dict]]] = {
-        ISC: lambda: _isc(config, data, runs, setting(ISC)),
-        LEAVE_ONE_OUT: lambda: _leave_one_out(data, splits, setting(LEAVE_ONE_OUT)),
-        SPLIT_HALF: lambda: _split_half(config, data, runs, setting(SPLIT_HALF)),
+        ISC: lambda: _isc(config, data, runs, bootstrap(ISC)),
+        LEAVE_ONE_OUT: lambda: _leave_one_out(config, data, splits),
+        SPLIT_HALF: lambda: _split_half(config, data, runs, bootstrap(SPLIT_HALF)),
         EXTRAPOLATION: extrapolated,
-        REPEATS: lambda: _repeats(config, job, responses, bool(artefact.inputs), setting(REPEATS)),
+        REPEATS: lambda: _repeats(
+            config, job, responses, bool(artefact.inputs), bootstrap(REPEATS)
+        ),
     }
     parts = {kind: every[kind] for kind in config.kinds}
     if responses.signal.size:
@@ -244,39 +245,25 @@ def _parts(
     return parts
 
 
-def _isc(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> list[dict]:
-    names = ("isc_leave_one_out", "isc_pairwise")
+def _isc(config: Config, data: Shared, runs: Sequence[str], how: Bootstrap) -> list[dict]:
+    kinds = [_over_subjects("isc_leave_one_out"), _over_subjects("isc_pairwise")]
     if len(data.subject) < 2:
-        return [x for name in names for x in _alone(name, "r", data)]
+        return [x for kind in kinds for x in _alone(kind, data)]
     values = isc.leave_one_out(data.Y)
     left_out = ceiling.without_each_subject(data.Y, [np.arange(data.Y.shape[2])])
-    rows = [ceilings.over_subjects(names[0], values, left_out, data, how)]
+    rows = [ceilings.over_subjects(kinds[0], values, left_out, data, how.confidence)]
     pairs = isc.pairwise(data.Y)
     found = isc.over_pairs(pairs, len(data.subject), confidence=how.confidence)
     means, _ = ceilings.by_roi(pairs, data.roi)
-    rows.append(
-        ceilings.of_targets(
-            names[1],
-            "r",
-            found,
-            GROUP,
-            list(zip(data.roi, data.target, strict=True)),
-            rois=isc.over_pairs(means, len(data.subject), confidence=how.confidence),
-            interval=ceilings.OVER_SUBJECTS,
-            num_subjects=len(data.subject),
-            left_out=data.left_out,
-            remark=ceilings.FEW_SUBJECTS,
-        )
-    )
+    rois = isc.over_pairs(means, len(data.subject), confidence=how.confidence)
+    rows.append(ceilings.of_targets(kinds[1], found, data.whose, rois=rois))
     if not data.roi:
         return rows[0] + rows[1]
     for own, is_pairs in zip(rows, (False, True), strict=True):
         nulls = isc_null.draw(
             data.Y,
             runs,
-            null=config.null,
-            num=config.num_nulls,
-            rng=how.rng,
+            isc_null.Moves(config.null, config.num_nulls, how.rng),
             pairs=is_pairs,
             progress=functools.partial(tqdm, desc="nulls of ISC", unit=" draws", mininterval=1.0),
         )
@@ -287,55 +274,49 @@ def _isc(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> lis
     return rows[0] + rows[1]
 
 
-def _alone(kind: str, scale: str, data: Shared) -> list[dict]:
-    return ceilings.undefined_rois(kind, scale, data, ONE_SUBJECT)
+def _over_subjects(name: str) -> Kind:
+    return Kind(name, interval=ceilings.OVER_SUBJECTS, remark=ceilings.FEW_SUBJECTS)
 
 
-def _leave_one_out(data: Shared, splits: Sequence[folds.Split], how: Setting) -> list[dict]:
-    kind = "leave_one_subject_out"
+def _alone(kind: Kind, data: Shared) -> list[dict]:
+    return ceilings.undefined_rois(kind, data, ONE_SUBJECT)
+
+
+def _leave_one_out(config: Config, data: Shared, splits: Sequence[folds.Split]) -> list[dict]:
+    kind = _over_subjects("leave_one_subject_out")
     if len(data.subject) < 2:
-        return _alone(kind, "r", data)
+        return _alone(kind, data)
     blocks = [split.test for split in splits]
     values = ceiling.leave_one_subject_out(data.Y, blocks)
     left_out = ceiling.without_each_subject(data.Y, blocks)
-    return ceilings.over_subjects(kind, values, left_out, data, how)
+    return ceilings.over_subjects(kind, values, left_out, data, config.confidence)
 
 
-def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Setting) -> list[dict]:
-    scales = {"split_half": "reliability", "split_half_root": "r"}
+def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Bootstrap) -> list[dict]:
+    kinds = [Kind("split_half", "reliability"), Kind("split_half_root")]
     if len(data.subject) < 2:
-        return [x for kind, scale in scales.items() for x in _alone(kind, scale, data)]
+        return [x for kind in kinds for x in _alone(kind, data)]
     seed = how.rng.integers(2**63)
     rows = []
-    for kind, scale in scales.items():
+    for kind in kinds:
         estimates = np.full((3, len(data.roi)), np.nan)
         # Halves are of the subjects in whom a target varies: mostly all, and so once.
         for own, people in shared_targets.divide(data.varies.T):
+            rng = np.random.default_rng(seed)  # the same resamples of all targets and scales
             estimates[:, own] = ceiling.split_half(
                 data.Y[np.ix_(people, own)],
-                rng=np.random.default_rng(seed),  # the same resamples of all targets and scales
-                num_splits=config.num_splits,
-                root=kind == "split_half_root",
-                blocks=repeats.blocks(runs, config.block),
-                confidence=how.confidence,
-                num_resamples=how.num_resamples,
+                ceiling.random_halves(len(people), config.num_splits, rng),
+                how._replace(rng=rng, blocks=repeats.blocks(runs, config.block)),
+                root=kind.scale == "r",
             )[:3]
         value, low, high = estimates
         found = ceiling.Ceiling(value, low, high, data.varies.sum(axis=0))
-        rows += ceilings.of_targets(
-            kind,
-            scale,
-            found,
-            GROUP,
-            list(zip(data.roi, data.target, strict=True)),
-            num_subjects=len(data.subject),
-            left_out=data.left_out,
-        )
+        rows += ceilings.of_targets(kind, found, data.whose)
     return rows
 
 
 def _repeats(
-    config: Config, job: Job, responses: Responses, is_simulated: bool, how: Setting
+    config: Config, job: Job, responses: Responses, is_simulated: bool, how: Bootstrap
 ) -> list[dict]:
     """Ceilings of each subject's own repeats; no rows where a data set does not have them apart."""
     if is_simulated or not job.dataset.has_repeats:

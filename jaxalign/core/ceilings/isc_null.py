@@ -8,7 +8,7 @@ the others or all pairs are.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Complex, Float
@@ -21,13 +21,19 @@ Null = Literal["shift", "phase"]
 TILE_NUMBERS = 2**22
 
 
+class Moves(NamedTuple):
+    """How series are moved apart, and how often."""
+
+    null: Null
+    num: int
+    rng: np.random.Generator  # source of all draws; the same for all targets
+
+
 def draw(
     Y: Float[np.ndarray, "s v n"],
     run: Labels,
+    moves: Moves,
     *,
-    null: Null,
-    num: int,
-    rng: np.random.Generator,
     pairs: bool = False,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> Float[np.ndarray, "q v"]:
@@ -42,9 +48,7 @@ def draw(
     Args:
       Y: responses of subjects who share targets, without NaN; see `isc.leave_one_out`.
       run: run of each sample, in order of time.
-      null: "shift" or "phase".
-      num: draws.
-      rng: source of all draws; the same for all targets.
+      moves: "shift" or "phase", and how often.
       pairs: average over pairs of subjects, not over each with the mean of the others.
       progress: wraps the list of tiles of targets and draws.
 
@@ -63,6 +67,7 @@ def draw(
         raise ValueError("Y must be finite: it holds NaN or infinity.")
     if len(run) != n:
         raise ValueError(f"run must label all {n} samples, got {len(run)} labels.")
+    null, num, rng = moves
     if num < 1:
         raise ValueError(f"num must be >= 1, got {num}.")
     runs = list(members(run).values())

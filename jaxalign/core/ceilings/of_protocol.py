@@ -7,6 +7,7 @@ independent of one another, and an interval that takes them to be is too narrow:
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -27,31 +28,37 @@ from jaxalign.core.solver.method import ADAPTIVE
 TILE_NUMBERS = 2**24
 
 
+class Recorded(NamedTuple):
+    """Responses of several subjects, and what their columns and samples are."""
+
+    Y: Float[np.ndarray, "n v"]
+    subjects: Labels  # of each column
+    # Name of each column; columns of the same name are the same target in different subjects.
+    targets: Labels | None = None
+    runs: Labels | None = None  # of each sample; None: all are of one
+
+
 def leave_one_subject_out(
-    Y: Float[np.ndarray, "n v"],
-    folds: Sequence[Fold],
-    protocol: Protocol,
-    subjects: Labels,
-    targets: Labels,
-    runs: Labels | None = None,
+    recorded: Recorded, folds: Sequence[Fold], protocol: Protocol
 ) -> Reference:
     """Correlate each subject's targets with the mean of the other subjects, on the test sets.
 
     Args:
-      Y: responses.
+      recorded: responses with names of targets. They are standardised within runs before they are
+        averaged.
       folds: whose test sets count.
       protocol: says how targets and subjects are summarised.
-      subjects: of each column.
-      targets: name of each column; those of the same name are comparable between subjects.
-      runs: within which responses are standardised before they are averaged; None: over all.
 
     Returns:
       The ceiling, NaN for columns whose target fewer than two subjects have. Its interval needs
       three subjects.
 
     Raises:
-      ValueError: if there are no targets, or a subject has one twice.
+      ValueError: if there are no targets, they have no names, or a subject has one twice.
     """
+    Y, subjects, targets, runs = recorded
+    if targets is None:
+        raise ValueError("targets must be named, to be compared between subjects.")
     if not Y.shape[1]:
         raise ValueError("Y must have at least one target, got none.")
     standard = features.standardize(Y, np.zeros(len(Y), int) if runs is None else runs)
@@ -78,21 +85,11 @@ def leave_one_subject_out(
     return Reference(summary[0], float(low), float(high), values[0])
 
 
-def _numbers(subjects):
-    """Return the number of each column's subject."""
-    number = np.empty(len(subjects), int)
-    for i, own in enumerate(features.members(subjects).values()):
-        number[own] = i
-    return number
-
-
 def extrapolated(
-    Y: Float[np.ndarray, "n v"],
+    recorded: Recorded,
     folds: Sequence[Fold],
     protocol: Protocol,
-    subjects: Labels,
     *,
-    runs: Labels | None = None,
     max_subsets: int | None = None,
     mesh: Mesh | None = None,
 ) -> Reference:
@@ -102,11 +99,10 @@ def extrapolated(
     predict. What a target can reach is the level of the curve over numbers of subjects.
 
     Args:
-      Y: responses, standardised within runs already where that belongs to the protocol.
+      recorded: responses of at least 3 subjects, standardised within runs already where that
+        belongs to the protocol; an interval needs 4 subjects.
       folds: from `scoring.make_folds`.
       protocol: of kind "encoding".
-      subjects: of each column, at least 3; an interval needs 4.
-      runs: see `scoring.design`.
       max_subsets: subsets of subjects to draw of each size (seed 0), if there are more; None: every
         subset.
       mesh: devices that divide the targets among them.
@@ -116,7 +112,8 @@ def extrapolated(
 
     Source: Schrimpf et al. (2021), PNAS 118(45), Methods, on the estimation of the ceiling.
     """
-    number = _numbers(subjects)
+    Y, subjects, _, runs = recorded
+    number = np.unique(np.asarray(subjects), return_inverse=True)[1]
     least = min(len(fold.outer.train) for fold in folds)
 
     def regress(own):
@@ -133,16 +130,14 @@ def extrapolated(
         )
         return scoring.scores_of(result, protocol)
 
-    plain = _is_plain(protocol)
-    scores = subsets.score(
-        Y,
-        subjects,
-        [fold.outer for fold in folds],
-        alphas=scoring.penalties(protocol).tolist() if plain else (0.0,),
-        regress=None if plain else regress,
-        max_subsets=max_subsets,
-        rng=None if max_subsets is None else np.random.default_rng(0),
+    chosen = subsets.members_of(
+        len(set(number.tolist())), max_subsets=max_subsets, rng=np.random.default_rng(0)
     )
+    if _is_plain(protocol):
+        splits, alphas = [fold.outer for fold in folds], scoring.penalties(protocol).tolist()
+        scores = subsets.score(Y, subjects, splits, alphas=alphas, chosen=chosen)
+    else:
+        scores = subsets.score_by(regress, subjects, len(folds), chosen=chosen)
     rule = protocol.aggregation
     undefined = "zero" if rule.undefined == "zero" else "omit"
     found = extrapolation.extrapolate(scores, undefined=undefined).targets.value

@@ -1,126 +1,82 @@
 """Noise ceilings from repeats: the share of a response that the stimulus decides."""
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from jaxalign.core import metrics
 from jaxalign.core.ceilings.ceiling import Ceiling
 from jaxalign.core.inference import resampling
+from jaxalign.core.inference.resampling import Bootstrap
 
 # Numbers of a tile of targets that are resampled at a time.
 TILE_NUMBERS = 2**22
 
 
-def ncsnr(
-    Y: Float[np.ndarray, "u v n"],
-    *,
-    rng: np.random.Generator,
-    rectify: bool = False,
-    blocks: Shaped[np.ndarray, " n"] | None = None,
-    confidence: float = 0.95,
-    num_resamples: int = 1000,
-) -> Ceiling:
+def ncsnr(Y: Float[np.ndarray, "u v n"], bootstrap: Bootstrap) -> Ceiling:
     """Ratio of the standard deviations of signal and noise (noise-ceiling SNR).
 
     The variance of the noise is that between repeats of a stimulus, pooled over stimuli; that of
     the signal is what is left of the variance of all responses. Where nothing is left, by chance,
-    the ratio keeps the sign: -sqrt(-signal / noise).
+    the ratio keeps the sign: -sqrt(-signal / noise), which NSD has as 0.
 
     Args:
       Y: responses to repeats of each stimulus; NaN where there was no such repeat, so that stimuli
         may differ in number of repeats. NSD standardises them within each session before.
-      rng: draws the resamples.
-      rectify: 0 where the signal's variance is negative, as NSD has it.
-      blocks: label of the block of each stimulus, see `ceiling.split_half`.
-      confidence: coverage of the percentile interval over stimuli.
-      num_resamples: bootstraps.
+      bootstrap: how the interval over stimuli is found.
 
     Raises:
-      ValueError: if no stimulus has two repeats, there are fewer than two stimuli or blocks, or a
-        number is out of its range.
+      ValueError: if a target has no stimulus with two repeats, a value is infinite, or as
+        `resampling.draw`.
 
     Source: Allen et al. (2022), Nature Neuroscience 25, Methods, Noise ceiling estimation.
     """
-    signal, noise, num_blocks = _variances(Y, rng, rectify, blocks, confidence, num_resamples)
+    signal, noise, num_blocks = _variances(Y, bootstrap)
     ratio = metrics.divide(signal, noise)
-    return _interval(np.sign(ratio) * np.sqrt(np.abs(ratio)), num_blocks, confidence)
+    return _interval(np.sign(ratio) * np.sqrt(np.abs(ratio)), num_blocks, bootstrap.confidence)
 
 
-def noise_ceiling(
-    Y: Float[np.ndarray, "u v n"],
-    *,
-    rng: np.random.Generator,
-    num_averaged: int | None = None,
-    rectify: bool = False,
-    blocks: Shaped[np.ndarray, " n"] | None = None,
-    confidence: float = 0.95,
-    num_resamples: int = 1000,
-) -> Ceiling:
+def noise_ceiling(Y: Float[np.ndarray, "u v n"], bootstrap: Bootstrap) -> Ceiling:
     """Share of the variance of averaged responses that the stimulus explains.
 
     signal / (signal + noise / m) = ncsnr² / (ncsnr² + 1 / m), where m repeats are averaged; a
-    hundred times it is NSD's noise ceiling in percent, and its root that of a correlation.
+    hundred times it is NSD's noise ceiling in percent, and its root that of a correlation. Where
+    stimuli differ in number of repeats, 1 / m is the mean of theirs, over stimuli that have any.
 
     Args:
       Y: see `ncsnr`.
-      rng: draws the resamples.
-      num_averaged: m; None: the repeats that are there. Where stimuli differ in number, 1 / m is
-        the mean of theirs, over stimuli that have any.
-      rectify: see `ncsnr`.
-      blocks: see `ncsnr`.
-      confidence: see `ncsnr`.
-      num_resamples: see `ncsnr`.
+      bootstrap: see `ncsnr`.
 
     Raises:
-      ValueError: see `ncsnr`; or num_averaged is below 1.
+      ValueError: see `ncsnr`.
 
     Source: Allen et al. (2022), Nature Neuroscience 25, Methods, Noise ceiling estimation.
     """
-    if num_averaged is not None and num_averaged < 1:
-        raise ValueError(f"num_averaged must be >= 1, got {num_averaged}.")
-    signal, noise, num_blocks = _variances(Y, rng, rectify, blocks, confidence, num_resamples)
-    if num_averaged is None:
-        repeats = (~np.isnan(Y)).sum(axis=0)  # [v n]
-        inverse = np.divide(1.0, repeats, out=np.zeros(repeats.shape), where=repeats > 0)
-        share = inverse.sum(axis=1) / np.maximum((repeats > 0).sum(axis=1), 1)
-    else:
-        share = np.full(Y.shape[1], 1 / num_averaged)
+    signal, noise, num_blocks = _variances(Y, bootstrap)
+    repeats = (~np.isnan(Y)).sum(axis=0)  # [v n]
+    share = metrics.mean_defined(metrics.divide(np.ones(()), repeats), axis=1)
     found = metrics.divide(signal, signal + noise * share[None])
-    return _interval(found, num_blocks, confidence)
+    return _interval(found, num_blocks, bootstrap.confidence)
 
 
-def explainable_variance(
-    Y: Float[np.ndarray, "u v n"],
-    *,
-    rng: np.random.Generator,
-    correct_bias: bool = True,
-    standardize: bool = True,
-    blocks: Shaped[np.ndarray, " n"] | None = None,
-    confidence: float = 0.95,
-    num_resamples: int = 1000,
-) -> Ceiling:
+def explainable_variance(Y: Float[np.ndarray, "u v n"], bootstrap: Bootstrap) -> Ceiling:
     """Share of the variance of single repeats that their mean explains (Gallant lab).
 
-    With V the variance over samples, EV = V(mean over repeats) / mean over repeats of V. Noise that
-    is left in the mean of u repeats biases this upwards; corrected, EV - (1 - EV) / (u - 1).
+    Each repeat is brought to mean 0 and variance 1. With V the variance over samples, EV = V(mean
+    over repeats) / mean over repeats of V. The noise that is left in the mean of u repeats biases
+    this upwards; corrected, EV - (1 - EV) / (u - 1), which may be below 0.
 
     Args:
       Y: time courses of repeats of one stimulus, without NaN.
-      rng: draws the resamples.
-      correct_bias: take the bias out; values below 0 are then possible.
-      standardize: bring each repeat to mean 0 and variance 1 first.
-      blocks: label of the block of each sample. Blocks are resampled as a whole, as time series
-        need; None: each sample by itself. Means and scales stay those of the whole repeat.
-      confidence: coverage of the percentile interval over blocks.
-      num_resamples: bootstraps.
+      bootstrap: how the interval over blocks is found. Means and scales stay those of the whole
+        repeat.
 
     Raises:
-      ValueError: with fewer than two repeats, NaN, fewer than two blocks, or a number out of range.
+      ValueError: with fewer than two repeats or values that are not finite, or as
+        `resampling.draw`.
 
     Source: Sahani and Linden (2002), NeurIPS 15; Schoppe et al. (2016), Front Comput Neurosci 10;
     as in Dupré la Tour et al. (2022), voxelwise encoding tutorials.
     """
-    resampling.check(confidence, num_resamples)
     u, v, n = Y.shape
     if u < 2:
         raise ValueError(f"Explainable variance needs at least 2 repeats, got {u}.")
@@ -129,8 +85,7 @@ def explainable_variance(
             "Y must be finite: it holds NaN or infinity. Where stimuli differ in repeats, use "
             "`noise_ceiling`."
         )
-    block, num_blocks = resampling.label_blocks(blocks, n)
-    counts = resampling.draw_blocks(rng, num_resamples, num_blocks)
+    block, counts = resampling.draw(bootstrap, n)
     size = counts @ np.bincount(block)
     found = np.empty((len(counts), v))
     tile = _tile(len(counts) * (u + 1))
@@ -138,22 +93,19 @@ def explainable_variance(
         part = Y[:, start : start + tile].astype(np.float64)
         varies = np.expand_dims(~metrics.is_constant(part, axis=2), 2)  # [u t 1]
         part = part - part.mean(axis=2, keepdims=True)
-        if standardize:
-            part = part / np.where(varies, part.std(axis=2, keepdims=True), 1.0)
+        part = part / np.where(varies, part.std(axis=2, keepdims=True), 1.0)
         part = np.where(varies, part, 0.0)
         series = np.concatenate([part, part.mean(axis=0, keepdims=True)])
         total, square = (resampling.block_sums(x, block) @ counts.T for x in (series, series**2))
         variance = (square - total**2 / size) / np.maximum(size - 1, 1)  # [u+1 v q]
         each = np.where(varies.all(axis=0), variance[:-1].mean(axis=0), 0.0)
         found[:, start : start + tile] = metrics.divide(variance[-1], each).T
-    if correct_bias:
-        found -= (1 - found) / (u - 1)
-    return _interval(found, num_blocks, confidence)
+    found -= (1 - found) / (u - 1)
+    return _interval(found, counts.shape[1], bootstrap.confidence)
 
 
-def _variances(Y, rng, rectify, blocks, confidence, num_resamples):
+def _variances(Y, bootstrap: Bootstrap):
     """Return the variances of signal and noise, of the data and of each resample [1+q v]."""
-    resampling.check(confidence, num_resamples)
     u, v, n = Y.shape
     if u < 2:
         raise ValueError(f"Repeats must be at least 2, got {u}.")
@@ -165,8 +117,7 @@ def _variances(Y, rng, rectify, blocks, confidence, num_resamples):
             f"Every target must have a stimulus with 2 repeats: {len(single)} have none, the first "
             f"of them target {single[0]}."
         )
-    block, num_blocks = resampling.label_blocks(blocks, n)
-    counts = resampling.draw_blocks(rng, num_resamples, num_blocks)
+    block, counts = resampling.draw(bootstrap, n)
     signal, noise = np.empty((2, len(counts), v))
     tile = _tile(len(counts))
     for start in range(0, v, tile):
@@ -187,11 +138,9 @@ def _variances(Y, rng, rectify, blocks, confidence, num_resamples):
         m, degrees, error, total, square = sums  # [v q]
         own_noise = metrics.divide(error, degrees)
         whole = metrics.divide(square - metrics.divide(total**2, m), m - 1)
-        left = whole - own_noise
-        left = np.where(constant[:, None], np.nan, left)
-        signal[:, own] = (np.maximum(left, 0.0) if rectify else left).T
+        signal[:, own] = np.where(constant[:, None], np.nan, whole - own_noise).T
         noise[:, own] = own_noise.T
-    return signal, noise, num_blocks
+    return signal, noise, counts.shape[1]
 
 
 def _tile(numbers):

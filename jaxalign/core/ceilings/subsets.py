@@ -50,12 +50,7 @@ def score(
     splits: Sequence[Split],
     *,
     alphas: Sequence[float] = (0.0,),
-    alpha_per_target: bool = False,
     chosen: Bool[np.ndarray, "c s"] | None = None,
-    max_subsets: int | None = None,
-    rng: np.random.Generator | None = None,
-    regress: Callable[[Int[np.ndarray, " p"]], Float[np.ndarray, "k v"]] | None = None,
-    cutoff: float = ridge.CUTOFF,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> SubsetScores:
     """Predict each subject from the others, in subsets of 2 subjects, of 3, and so on.
@@ -68,29 +63,61 @@ def score(
       subjects: subject of each column; subjects may differ in number of targets.
       splits: training and test samples.
       alphas: a single penalty (0: least squares, of minimum norm where there are more features
-        than samples), or several, of which each training set chooses one by leaving out single
-        samples.
-      alpha_per_target: choose a penalty for each target, not one for all targets of a subject.
-      chosen: members of each subset, from `balanced_members` for instance; None: every subset, or
-        a sample of them.
-      max_subsets: subsets to draw of each size, if there are more; None: every subset.
-      rng: draws them.
-      regress: from columns whose targets predict to the scores of all targets on each split, in
-        place of the regression above (`alphas`, `alpha_per_target` and `cutoff` then have no say).
-      cutoff: fraction of the largest eigenvalue below which a direction of the features is dropped.
+        than samples), or several, of which each training set chooses one for all targets of a
+        subject by leaving out single samples.
+      chosen: members of each subset, from `members_of` or `balanced_members`; None: every subset.
       progress: wraps the list of chunks of pools, `tqdm.tqdm` for instance.
 
     Raises:
       ValueError: with fewer than 3 subjects, NaN, shapes or splits that do not fit, a negative
-        penalty, more subsets than can be gone through, or a sample of them without `rng`.
+        penalty, or more subsets than can be gone through.
 
     Source: Schrimpf et al. (2021), PNAS 118(45), Methods, on the estimation of the ceiling.
     """
     Y = _checked(Y, subjects, splits, alphas)
+    columns = tuple(features.members(subjects).values())
+    if len(alphas) == 1:
+        predictors = _shared(Y, columns, splits, float(alphas[0]))
+    else:
+        regress = _choose_penalty(Y, columns, splits, np.asarray(alphas, float))
+        predictors = _given(regress, columns)
+    most = max(len(split.test) for split in splits)
+    size = max(1, CHUNK_BYTES // (4 * len(splits) * most * len(Y)))
+    run = lambda pools: progress([pools[a : a + size] for a in range(0, len(pools), size)])
+    return _collect(predictors, subjects, len(splits), chosen, run)
+
+
+def score_by(
+    regress: Callable[[Int[np.ndarray, " p"]], Float[np.ndarray, "k v"]],
+    subjects: features.Labels,
+    num_splits: int,
+    *,
+    chosen: Bool[np.ndarray, "c s"] | None = None,
+) -> SubsetScores:
+    """Do what `score` does, by another regression.
+
+    Args:
+      regress: from the columns of the targets that predict to the scores of all targets on each
+        split.
+      subjects: subject of each column.
+      num_splits: k.
+      chosen: see `score`.
+
+    Raises:
+      ValueError: with fewer than 3 subjects, or more subsets than can be gone through.
+    """
+    predictors = _given(regress, features.members(subjects).values())
+    return _collect(
+        predictors, subjects, num_splits, chosen, lambda pools: [[pool] for pool in pools]
+    )
+
+
+def _collect(predictors, subjects, num_splits, chosen, chunks) -> SubsetScores:
+    """Score each subject by each pool of others that, with the subject, is a subset."""
     members = features.members(subjects)
     columns = tuple(members.values())
     if chosen is None:
-        chosen = members_of(len(columns), max_subsets=max_subsets, rng=rng)
+        chosen = members_of(len(columns))
     elif chosen.shape[1:] != (len(columns),) or not len(chosen) or chosen.sum(axis=1).min() < 2:
         raise ValueError(
             f"chosen must hold subsets of at least 2 of {len(columns)} subjects, got shape "
@@ -103,21 +130,10 @@ def score(
         for subject in held.tolist():
             uses[tuple(held[held != subject].tolist())].append((subject, row[c, subject]))
     r = [
-        np.full((chosen[:, i].sum(), len(splits), len(own)), np.nan, np.float32)
+        np.full((chosen[:, i].sum(), num_splits, len(own)), np.nan, np.float32)
         for i, own in enumerate(columns)
     ]
-    if regress is not None:
-        predictors = _given(regress, columns)
-    elif len(alphas) == 1:
-        predictors = _shared(Y, columns, splits, float(alphas[0]), cutoff)
-    else:
-        predictors = _nested(
-            Y, columns, splits, np.asarray(alphas, float), alpha_per_target, cutoff
-        )
-    most = max(len(split.test) for split in splits)
-    size = max(1, CHUNK_BYTES // (4 * len(splits) * most * len(Y)))
-    pools = list(uses)
-    for chunk in progress([pools[a : a + size] for a in range(0, len(pools), size)]):
+    for chunk in chunks(list(uses)):
         found = []
         for pool, predict in zip(chunk, predictors(chunk), strict=True):
             # Nothing is fetched from the device until all of the chunk is on its way.
@@ -256,7 +272,8 @@ def _checked(Y, subjects, splits, alphas):
 
 
 def _given(regress, columns):
-    """Return what scores the pools of a chunk by a regression from elsewhere."""
+    """Return what scores the pools of a chunk, pool by pool, by a regression of all targets."""
+    columns = tuple(columns)
 
     def predictors(chunk):
         for pool in chunk:
@@ -266,7 +283,7 @@ def _given(regress, columns):
     return predictors
 
 
-def _shared(Y, columns, splits, alpha, cutoff):
+def _shared(Y, columns, splits, alpha):
     """Return what scores the pools of a chunk, with one matrix per pool and split for all."""
     n = len(Y)
     peak = np.abs(Y).max(axis=0)
@@ -291,7 +308,7 @@ def _shared(Y, columns, splits, alpha, cutoff):
             smoother = functools.partial(_primal, Y[:, own])
         M = np.zeros((len(splits), most, n), np.float32)
         for number, split in enumerate(splits):
-            part = smoother(split, alpha, cutoff)
+            part = smoother(split, alpha)
             M[number, : len(split.test), split.train] = part.T
         return M
 
@@ -316,17 +333,17 @@ def _held_out_r(
     return jax.vmap(metrics.pearson_r)(predicted, Y[tests], weight)
 
 
-def _primal(X, split, alpha, cutoff):
+def _primal(X, split, alpha):
     """Return what takes training responses to the predictions of the test samples [T R]."""
     rows, center = X[split.train], X[split.train].mean(axis=0)
     Z, Z_test = rows - center, X[split.test] - center
     gram = Z.T @ Z
     if _is_rounding(np.trace(gram), (rows**2).sum()):
         return np.zeros((len(Z_test), len(Z)))
-    return Z_test @ _solve(gram, Z.T, alpha, cutoff)
+    return Z_test @ _solve(gram, Z.T, alpha)
 
 
-def _dual(kernel, split, alpha, cutoff):
+def _dual(kernel, split, alpha):
     """Do what `_primal` does, from the kernel of all samples."""
     train, test = split
     products = kernel[train[:, None], train]
@@ -340,7 +357,7 @@ def _dual(kernel, split, alpha, cutoff):
     # Centred rows have no component along the constant direction: whatever eigenvalue it is given
     # (the mean of the others) leaves the solution as it is, and makes the matrix regular.
     gram += spread / (len(train) - 1) / len(train)
-    return _solve(gram, cross.T, alpha, cutoff).T
+    return _solve(gram, cross.T, alpha).T
 
 
 def _is_rounding(spread, level):
@@ -348,7 +365,7 @@ def _is_rounding(spread, level):
     return spread <= metrics.CONSTANT_TOLERANCE**2 * level
 
 
-def _solve(gram, right, alpha, cutoff):
+def _solve(gram, right, alpha):
     """Solve (gram + alpha I) S = right; of minimum norm where directions are below the cutoff."""
     penalised = gram + alpha * np.eye(len(gram))
     L, failed = _potrf(penalised, lower=1)
@@ -356,32 +373,28 @@ def _solve(gram, right, alpha, cutoff):
         norm = np.abs(penalised).sum(axis=0).max()
         condition, _ = _pocon(L, norm, uplo="L")
         # The 1-norm and the 2-norm of a symmetric matrix differ by less than its size.
-        if condition > max(WELL_CONDITIONED, len(gram) * cutoff):
+        if condition > max(WELL_CONDITIONED, len(gram) * ridge.CUTOFF):
             return _potrs(L, right, lower=1)[0]
     spectrum, Q = np.linalg.eigh(gram)
-    kept = spectrum > max(cutoff * spectrum[-1], 0.0)
+    kept = spectrum > max(ridge.CUTOFF * spectrum[-1], 0.0)
     inverse = np.divide(1.0, spectrum + alpha, out=np.zeros_like(spectrum), where=kept)
     return (Q * inverse) @ (Q.T @ right)
 
 
-def _nested(Y, columns, splits, alphas, per_target, cutoff):
-    """Return what scores the pools of a chunk, each training set choosing penalties."""
+def _choose_penalty(Y, columns, splits, alphas):
+    """Return a regression of all targets, whose penalty each training set and subject chooses."""
     folds = tuple(Fold(split, ()) for split in splits)
     subject = np.empty(Y.shape[1], int)
     for i, own in enumerate(columns):
         subject[own] = i
     targets = Y.astype(np.float32)
     least = min(len(split.train) for split in splits)
-    pool = None if per_target else subject
-    method = Method(alphas, standardize=False, scheme="loo", cutoff=cutoff, pool=pool)
+    method = Method(alphas, standardize=False, scheme="loo", pool=subject)
 
-    def predictors(chunk):
-        for pool in chunk:
-            own = np.concatenate([columns[i] for i in pool])
-            # The pool's own targets are predicted too, in vain: arrays of one shape for all pools
-            # are compiled once. So they are in the dual form, whatever the number of features.
-            form = "dual" if len(own) >= least / 2 else "auto"
-            found = cv.nested(Y[:, own], targets, folds, method, execution=Execution(form=form))
-            yield lambda i, r=found.r: r[:, columns[i]]
+    def regress(pool):
+        # The pool's own targets are predicted too, in vain: arrays of one shape for all pools are
+        # compiled once. So they are in the dual form, whatever the number of features.
+        form = "dual" if len(pool) >= least / 2 else "auto"
+        return cv.nested(Y[:, pool], targets, folds, method, execution=Execution(form=form)).r
 
-    return predictors
+    return regress

@@ -3,11 +3,42 @@
 Bootstraps are by weights: a resample is a product with sums of blocks.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import stats
 
 _LARGEST_R = 1 - 1e-12
+
+
+class Bootstrap(NamedTuple):
+    """How a percentile interval is found: samples, or blocks of them, are drawn anew."""
+
+    rng: np.random.Generator  # source of all draws
+    confidence: float = 0.95  # coverage
+    num_resamples: int = 1000
+    # Label of the block of each sample. Samples of a block are drawn together, as those of time
+    # series have to be; None: each by itself.
+    blocks: Shaped[np.ndarray, " n"] | None = None
+
+
+def draw(
+    bootstrap: Bootstrap, num_samples: int
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "q b"]]:
+    """Return the number of each sample's block, and how often each resample has each block.
+
+    Args:
+      bootstrap: how.
+      num_samples: of the data.
+
+    Raises:
+      ValueError: if a number is out of its range, there is not one label per sample, or there are
+        fewer than two blocks.
+    """
+    check(bootstrap.confidence, bootstrap.num_resamples)
+    block, num_blocks = label_blocks(bootstrap.blocks, num_samples)
+    return block, draw_blocks(bootstrap.rng, bootstrap.num_resamples, num_blocks)
 
 
 def check(confidence: float, num_resamples: int) -> None:

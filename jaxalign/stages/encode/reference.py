@@ -73,18 +73,15 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     responses = data.responses
     people = np.array([subject != GROUP for subject in data.goals.subject])
     Y, runs = data.Y[:, people], responses.run if responses.is_timed else None
+    names = list(zip(responses.roi, responses.target, strict=True))
+    recorded = of_protocol.Recorded(Y, responses.subject, names, runs)
     if data.protocol.ceiling == "leave_one_subject_out":
-        names = list(zip(responses.roi, responses.target, strict=True))
-        found = of_protocol.leave_one_subject_out(
-            Y, data.folds, data.protocol, responses.subject, names, runs
-        )
+        found = of_protocol.leave_one_subject_out(recorded, data.folds, data.protocol)
     else:
         found = of_protocol.extrapolated(
-            Y,
+            recorded,
             data.folds,
             data.protocol,
-            responses.subject,
-            runs=runs,
             max_subsets=config.max_subsets,
             mesh=job.mesh if job.mesh.size > 1 else None,
         )

@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from jaxalign.core.ceilings import ceiling
+from jaxalign.core.inference.resampling import Bootstrap
 
 NUM_SUBJECTS = 6
 
@@ -264,6 +265,12 @@ def test_spearman_brown():
     np.testing.assert_allclose(thrice, 1.5 / 2)
 
 
+def split_half(Y, *, rng, halves=None, num_splits=100, root=False, **options):
+    """Take the options of halves and of the bootstrap one by one."""
+    halves = ceiling.random_halves(len(Y), num_splits, rng) if halves is None else halves
+    return ceiling.split_half(Y, halves, Bootstrap(rng, **options), root=root)
+
+
 def loop_halves(Y, halves):
     """Correlations of half means [h v], of the samples of which both halves have something."""
     found = []
@@ -288,20 +295,16 @@ def test_split_halves_match_loops(rng, missing, root):
     Y[rng.random(Y.shape) < missing] = np.nan
     halves = np.array([[1, 1, 0, 0, 0], [0, 1, 0, 1, 0], [1, 0, 0, 0, 1], [0, 0, 1, 1, 1]], bool)
     r = loop_halves(Y, halves)
-    take = lambda average: (
-        ceiling.split_half(
-            Y, rng=rng, halves=halves, average=average, root=root, num_resamples=5
-        ).value
-    )
-    correct = lambda r: np.sqrt(2 * r / (1 + r)) if root else 2 * r / (1 + r)
-    np.testing.assert_allclose(take("mean"), correct(r.mean(axis=0)), atol=1e-12)
-    np.testing.assert_allclose(take("median"), np.median(correct(r), axis=0), atol=1e-12)
+    found = split_half(Y, rng=rng, halves=halves, root=root, num_resamples=5).value
+    r = r.mean(axis=0)
+    expected = np.sqrt(2 * r / (1 + r)) if root else 2 * r / (1 + r)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_random_halves_are_drawn_from_the_generator(rng):
     Y = simulate(rng, s=6, v=2, n=50)
     draw = lambda seed: (
-        ceiling.split_half(Y, rng=np.random.default_rng(seed), num_splits=3, num_resamples=5).value
+        split_half(Y, rng=np.random.default_rng(seed), num_splits=3, num_resamples=5).value
     )
     np.testing.assert_array_equal(draw(0), draw(0))
     assert (draw(0) != draw(1)).all()
@@ -309,16 +312,14 @@ def test_random_halves_are_drawn_from_the_generator(rng):
     halves = np.zeros((3, 6), bool)
     for half in halves:
         half[order.permutation(6)[:3]] = True
-    given = ceiling.split_half(Y, rng=rng, halves=halves, num_resamples=5).value
+    given = split_half(Y, rng=rng, halves=halves, num_resamples=5).value
     np.testing.assert_array_equal(draw(0), given)
 
 
 def test_split_halves_agree_with_group_reliability(rng):
     Y = simulate(rng, s=6, v=4, n=300)
     whole = group_reliability(Y, [np.arange(300)], rng=np.random.default_rng(3), num_splits=7)
-    found = ceiling.split_half(
-        Y, rng=np.random.default_rng(3), num_splits=7, root=True, num_resamples=5
-    )
+    found = split_half(Y, rng=np.random.default_rng(3), num_splits=7, root=True, num_resamples=5)
     np.testing.assert_allclose(found.value, whole, atol=1e-12)
 
 
@@ -326,7 +327,7 @@ def test_the_interval_of_split_halves_is_that_of_resampled_samples():
     Y = simulate(np.random.default_rng(5), s=4, v=2, n=30)
     blocks = np.repeat(np.arange(10), 3)[::-1]
     halves = np.array([[1, 1, 0, 0], [1, 0, 1, 0]], bool)
-    found = ceiling.split_half(
+    found = split_half(
         Y, rng=np.random.default_rng(9), halves=halves, blocks=blocks, num_resamples=40
     )
     counts = np.random.default_rng(9).multinomial(10, np.full(10, 0.1), size=40)
@@ -347,7 +348,7 @@ def test_planted_reliabilities_lie_within_their_intervals(rng, noise_sd):
     """Of the mean over 6: 6 / (6 + noise²) in about 95 % of 200 targets."""
     Y = simulate(rng, s=6, v=200, n=300, noise_sd=noise_sd)
     truth = 6 / (6 + noise_sd**2)
-    found = ceiling.split_half(Y, rng=rng, num_splits=10, num_resamples=200)
+    found = split_half(Y, rng=rng, num_splits=10, num_resamples=200)
     np.testing.assert_allclose(found.value.mean(), truth, atol=0.01)
     assert 0.9 < np.mean((found.low < truth) & (truth < found.high)) < 0.99
 
@@ -356,7 +357,7 @@ def test_planted_reliabilities_lie_within_their_intervals(rng, noise_sd):
 def test_split_halves_of_a_constant_are_undefined(rng, value):
     Y = simulate(rng, s=4, v=3, n=40)
     Y[:, 1] = value
-    found = ceiling.split_half(Y, rng=rng, num_splits=3, num_resamples=20)
+    found = split_half(Y, rng=rng, num_splits=3, num_resamples=20)
     for part in found[:3]:
         np.testing.assert_array_equal(np.isnan(part), [False, True, False])
 
@@ -365,15 +366,13 @@ def test_split_halves_that_share_no_sample_are_undefined(rng):
     Y = simulate(rng, s=4, v=2, n=40)
     Y[:2, 0, :20], Y[2:, 0, 20:] = np.nan, np.nan
     halves = np.array([[1, 1, 0, 0]], bool)
-    found = ceiling.split_half(Y, rng=rng, halves=halves, num_resamples=20)
+    found = split_half(Y, rng=rng, halves=halves, num_resamples=20)
     np.testing.assert_array_equal(np.isnan(found.value), [True, False])
 
 
 def test_split_halves_in_tiles(rng, monkeypatch):
     Y = simulate(rng, s=4, v=5, n=40)
-    draw = lambda: ceiling.split_half(
-        Y, rng=np.random.default_rng(1), num_splits=3, num_resamples=9
-    )
+    draw = lambda: split_half(Y, rng=np.random.default_rng(1), num_splits=3, num_resamples=9)
     whole = draw()
     monkeypatch.setattr(ceiling, "TILE_NUMBERS", 1)
     for a, b in zip(whole, draw(), strict=True):
@@ -383,14 +382,14 @@ def test_split_halves_in_tiles(rng, monkeypatch):
 def test_refusals_of_split_halves(rng):
     Y = simulate(rng, s=4, v=2, n=40)
     with pytest.raises(ValueError, match="at least 2 subjects or repeats, got 1"):
-        ceiling.split_half(Y[:1], rng=rng)
+        split_half(Y[:1], rng=rng)
     for halves in (np.zeros((0, 4)), np.ones((1, 4)), np.zeros((1, 4))):
         with pytest.raises(ValueError, match="halves must be at least one row of 4"):
-            ceiling.split_half(Y, rng=rng, halves=halves.astype(bool))
+            split_half(Y, rng=rng, halves=halves.astype(bool))
     with pytest.raises(ValueError, match="confidence must lie in"):
-        ceiling.split_half(Y, rng=rng, confidence=95.0)
+        split_half(Y, rng=rng, confidence=95.0)
     with pytest.raises(ValueError, match="num_resamples must be >= 1, got 0"):
-        ceiling.split_half(Y, rng=rng, num_resamples=0)
+        split_half(Y, rng=rng, num_resamples=0)
     with pytest.raises(ValueError, match="confidence must lie in"):
         ceiling.over_subjects(Y[:, :, 0], np.zeros((4, 4, 2)), confidence=1.0)
 
@@ -398,4 +397,4 @@ def test_refusals_of_split_halves(rng):
 def test_halves_of_another_number_of_subjects_are_refused(rng, unchecked):
     Y = simulate(rng, s=4, v=2, n=40)
     with pytest.raises(ValueError, match="halves must be at least one row of 4"):
-        ceiling.split_half(Y, rng=rng, halves=np.eye(3, dtype=bool))
+        split_half(Y, rng=rng, halves=np.eye(3, dtype=bool))

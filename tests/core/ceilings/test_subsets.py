@@ -83,13 +83,12 @@ def test_test_sets_may_differ_in_length(rng):
 
 
 @pytest.mark.parametrize("targets", [(20, 30, 15), pytest.param((3, 3, 3), marks=pytest.mark.slow)])
-@pytest.mark.parametrize("per_target", [False, True])
-def test_penalties_chosen_inside_match_scikit_learn(rng, targets, per_target):
+def test_penalties_chosen_inside_match_scikit_learn(rng, targets):
     Y, subjects = simulate(rng, targets, noise_sd=2.0)
     splits = folds.splits(3, len(Y))
     alphas = tuple(10.0**k for k in range(-1, 4))
-    found = subsets.score(Y, subjects, splits, alphas=alphas, alpha_per_target=per_target)
-    regression = lambda: RidgeCV(alphas, alpha_per_target=per_target)
+    found = subsets.score(Y, subjects, splits, alphas=alphas)
+    regression = lambda: RidgeCV(alphas)
     agree(found, exhaustive(Y, subjects, splits, regression), 1e-4)
 
 
@@ -208,7 +207,8 @@ def test_scores_of_a_sample_are_those_of_all(rng):
     Y, subjects = simulate(rng, (3, 2, 4, 2, 3))
     splits = folds.splits(3, len(Y))
     every = subsets.score(Y, subjects, splits)
-    some = subsets.score(Y, subjects, splits, max_subsets=4, rng=rng)
+    chosen = subsets.members_of(5, max_subsets=4, rng=rng)
+    some = subsets.score(Y, subjects, splits, chosen=chosen)
     assert len(some.subsets) == 4 + 4 + 4 + 1
     for i in range(5):
         held = every.subsets[every.subsets[:, i]]

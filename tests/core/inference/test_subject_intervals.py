@@ -9,6 +9,7 @@ import pytest
 from scipy import signal
 
 from jaxalign.core.ceilings import ceiling, isc
+from jaxalign.core.inference.resampling import Bootstrap
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +78,7 @@ def test_intervals_of_split_halves_cover_what_more_samples_would_give(rng, s, re
         sides = [(gain[x].mean() ** 2, 1 / x.sum()) for h in halves for x in (h, ~h)]
         shares = np.sqrt([a / (a + b) for a, b in sides])
         truth = ceiling.spearman_brown(np.mean(shares[::2] * shares[1::2], keepdims=True))
-        found = ceiling.split_half(Y, rng=rng, halves=halves, num_resamples=400)
+        found = ceiling.split_half(Y, halves, Bootstrap(rng, num_resamples=400))
         covered.append((found.low <= truth) & (truth <= found.high))
     record_property("covered", np.mean(covered))
     assert 0.93 <= np.mean(covered) <= 0.97
@@ -100,9 +101,8 @@ def test_intervals_of_split_halves_of_a_series_need_blocks(rng, record_property)
         shares = np.sqrt([a / (a + b) for a, b in sides])
         truth = ceiling.spearman_brown(np.mean(shares[::2] * shares[1::2], keepdims=True))
         for size, covered in rates.items():
-            found = ceiling.split_half(
-                Y, rng=rng, halves=halves, blocks=np.arange(NUM_SAMPLES) // size, num_resamples=400
-            )
+            how = Bootstrap(rng, num_resamples=400, blocks=np.arange(NUM_SAMPLES) // size)
+            found = ceiling.split_half(Y, halves, how)
             covered.append((found.low <= truth) & (truth <= found.high))
     rates = {size: np.mean(covered) for size, covered in rates.items()}
     record_property("covered", rates)
