@@ -1,4 +1,4 @@
-"""Rows of the extraction bench -> tables and remarks as text."""
+"""Rows of the extraction bench -> tables, remarks, what the run prints, and the page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 
 from jaxalign.bench import solver_page
+from jaxalign.reporting.html import Section
+from jaxalign.reporting.page import Page
 
 OURS = "jaxalign"
 TORCH = "torch"
@@ -30,33 +32,48 @@ def heading(machine: Mapping[str, Any]) -> str:
     return solver_page.heading(machine).replace("Nested ridge", "Extraction", 1)
 
 
-def sections(rows: pd.DataFrame) -> list[str]:
-    """Lay all rows out as text: a table for each kind of case, bars, and warnings.
+_KINDS = (
+    ("forwards", _FORWARDS, ("network", "length", "num_tokens", "solver", "tokens_per_s")),
+    (
+        "stories",
+        _STORIES,
+        ("network", "unit", "num_parts", "solver", "context", "num_tokens", "scale"),
+    ),
+    ("depths", _DEPTHS, ("network", "num_layers")),
+    ("loadings", _LOADINGS, ("network", "weights_mb", "peak_mb")),
+)
+
+
+def page(machine: Mapping[str, Any], rows: pd.DataFrame, provenance: str) -> Page:
+    """Lay what was timed on a machine out as a page: a table and bars for each kind of case.
 
     Args:
+      machine: see `heading`.
       rows: of all cases.
+      provenance: preformatted text.
     """
-    found = []
-    for kind, legend, columns in (
-        ("forwards", _FORWARDS, ("network", "length", "num_tokens", "solver", "tokens_per_s")),
-        (
-            "stories",
-            _STORIES,
-            ("network", "unit", "num_parts", "solver", "context", "num_tokens", "scale"),
-        ),
-        ("depths", _DEPTHS, ("network", "num_layers")),
-        ("loadings", _LOADINGS, ("network", "weights_mb", "peak_mb")),
-    ):
+    text, sections = [heading(machine)], []
+    for kind, legend, columns in _KINDS:
         part = rows[rows.kind == kind]
         if len(part):
-            found += [
-                f"{legend}\n\n{_table(part, columns, kind != 'loadings')}",
-                *_bars(part, kind),
-            ]
-    return found + disturbed(rows)
+            table, said = _table(part, columns, kind != "loadings"), _bars(part, kind)
+            text += [f"{legend}\n\n{table.to_string(index=False)}", *said]
+            caption = legend.replace("\n", " ")
+            sections.append(Section(kind.capitalize(), text=said, tables=[(caption, table)]))
+    warnings = disturbed(rows)
+    first = [Section("What to know first", text=warnings)] if warnings else []
+    return Page(
+        title="Times of extraction",
+        lead=text[0],
+        sections=[*first, *sections],
+        tables={"cases": rows},
+        summary="\n\n".join([*text, *warnings]) + "\n",
+        provenance=provenance,
+        unprinted=("cases",),
+    )
 
 
-def _table(rows: pd.DataFrame, columns: tuple[str, ...], timed: bool) -> str:
+def _table(rows: pd.DataFrame, columns: tuple[str, ...], timed: bool) -> pd.DataFrame:
     table = {"case": rows.name}
     for name in columns:
         values = rows[name]
@@ -67,7 +84,7 @@ def _table(rows: pd.DataFrame, columns: tuple[str, ...], timed: bool) -> str:
     table["ratio"] = rows.ratio.map("{:.2f}".format)
     if "difference" in rows and rows.difference.notna().any():
         table["difference"] = rows.difference.map(lambda x: "–" if pd.isna(x) else f"{x:.1e}")
-    return pd.DataFrame(table).to_string(index=False)
+    return pd.DataFrame(table)
 
 
 def _number(value: int | float) -> str:

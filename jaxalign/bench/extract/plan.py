@@ -17,11 +17,12 @@ from jaxalign.data.text import tokenizer_files
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
+from jaxalign.reporting import page as page_lib
+from jaxalign.reporting.page import SUMMARY
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
 ROWS = "rows.csv"
-SUMMARY = "summary.txt"
 MEASURES = {
     "forwards": network_lib.measure_forward,
     "stories": stories.measure_stories,
@@ -73,9 +74,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         workdir=job.workdir,
         stage="bench_extract",
         name="summary",
-        settings={"version": VERSION, "names": [name for _, name, _ in cases(config)]},
+        settings={
+            "version": VERSION,
+            "page": page_lib.VERSION,
+            "names": [name for _, name, _ in cases(config)],
+        },
         inputs=tuple(step.artefact for step in steps),
-        cost="table",
+        cost="tables, page",
         latest_only=True,
     )
     steps.append(Step(artefact=artefact, make=_summarize, shows=SUMMARY))
@@ -105,8 +110,6 @@ def _summarize(artefact: Artefact) -> dict:
     rows = pd.concat([pd.read_csv(x.path / ROWS) for x in artefact.inputs], ignore_index=True)
     machines = {json.dumps(x.settings["machine"]) for x in artefact.inputs}
     assert len(machines) == 1  # all were planned in one process
-    text = [tables.heading(json.loads(machines.pop())), *tables.sections(rows)]
-    run_dir.write_atomic(artefact.path / "cases.csv", rows.to_csv(index=False).encode())
-    text = "\n\n".join(text) + "\n"
-    run_dir.write_atomic(artefact.path / SUMMARY, text.encode())
-    return {"files": ["cases.csv", SUMMARY]}
+    provenance = page_lib.provenance(artefact, run_dir.git_commit())
+    page = tables.page(json.loads(machines.pop()), rows, provenance)
+    return {"files": page.write(artefact.path)}
