@@ -1,4 +1,4 @@
-"""The command line of lm-evaluation-harness, which then knows `--model jaxalign`."""
+"""The command line of lm-evaluation-harness, with `--model jaxalign` added."""
 
 import importlib.util
 import sys

@@ -1,4 +1,4 @@
-"""The model class of lm-evaluation-harness: its requests in text -> ids, and answers back."""
+"""The model class of lm-evaluation-harness: requests in text become ids, and ids become answers."""
 
 import collections
 import os
@@ -24,7 +24,7 @@ from jaxalign.io import run_dir
 from jaxalign.models import generate, zoo
 from jaxalign.models.table import MODELS
 
-# What `generate_until` understands; anything else would be left out in silence.
+# Settings of `generate_until`; others are refused.
 _GENERATION = ("do_sample", "max_gen_toks", "temperature", "top_k", "top_p", "until")
 
 
@@ -32,10 +32,10 @@ _GENERATION = ("do_sample", "max_gen_toks", "temperature", "top_k", "top_p", "un
 class JaxalignLM(TemplateLM):
     """A causal language model or a T5 of `models.zoo`, as the harness asks it.
 
-    Texts become tokens, contexts are cut, and answers end as in the harness's own Hugging Face
-    backend (`HFLM` of lm_eval 0.4.13), so that scores are those that others report. Two things
-    are not copied, as they depend on which requests share a batch: that a T5 may write as many
-    tokens more as its batch's context has, and that a special token in `until` ends whole batches.
+    Texts become tokens, contexts are cut, and answers end as in the harness's Hugging Face backend
+    (`HFLM` of lm_eval 0.4.13), so that scores are those that others report. Two things are not
+    copied, as they depend on which requests share a batch: there a T5 may write as many tokens more
+    as the longest context of its batch has, and a special token in `until` ends whole batches.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class JaxalignLM(TemplateLM):
         Raises:
           InputError: if a setting of generation is unknown or out of range.
         """
-        # A request that is repeated is to be answered anew each time, wherever it stands.
+        # A request that is repeated gets a new draw each time, wherever it stands.
         repeats = collections.Counter()
         groups, seeds = collections.defaultdict(list), []
         for index, (context, settings) in enumerate(request.args for request in requests):
@@ -254,13 +254,13 @@ class JaxalignLM(TemplateLM):
             groups[key[1]].append(index)
         found = [""] * len(requests)
         with tqdm(total=len(requests), disable=disable_tqdm, desc="generate_until") as progress:
-            for own in groups.values():
-                settings = requests[own[0]].args[1]
-                contexts = [requests[index].args[0] for index in own]
-                answers = self._answers(contexts, settings, [seeds[index] for index in own])
+            for members in groups.values():
+                settings = requests[members[0]].args[1]
+                contexts = [requests[index].args[0] for index in members]
+                answers = self._answers(contexts, settings, [seeds[index] for index in members])
                 for i, text in answers:
-                    found[own[i]] = text
-                    args = requests[own[i]].args
+                    found[members[i]] = text
+                    args = requests[members[i]].args
                     self.cache_hook.add_partial("generate_until", args, text)
                     progress.update()
         return found

@@ -1,4 +1,4 @@
-"""Requests of token ids -> log-likelihoods and continuations, in few passes of few shapes."""
+"""Log-likelihoods and continuations of rows of token ids, in few passes of few shapes."""
 
 import collections
 import math
@@ -21,12 +21,12 @@ PASSES_IN_FLIGHT = 2
 
 
 class Request(NamedTuple):
-    """A continuation whose log-likelihood is asked for.
+    """A request for the log-likelihood of a continuation.
 
     Attributes:
       source: what the encoder reads; empty where there is none.
-      inputs: what passes: the context, and the continuation but for its last token.
-      last: the last token, which no pass needs to read.
+      inputs: tokens of the pass: the context, and the continuation but for its last token.
+      last: the last token, which is predicted and need not be read.
       num_scored: tokens of the continuation.
     """
 
@@ -37,7 +37,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A request's index, log-likelihood in nats, and whether greedy decoding would say it."""
+    """A request's index, its log-likelihood in nats, and whether it is the greedy continuation."""
 
     index: int
     log_likelihood: float
@@ -48,7 +48,7 @@ class Size(NamedTuple):
     """How many rows pass together.
 
     Attributes:
-      rows: as many; 0: as fill `tokens`.
+      rows: their number; 0: as many as fill `tokens`.
       tokens: of a batch, padding included.
       longest: tokens of a row that the model takes.
     """
@@ -96,7 +96,7 @@ def _rows(requests: Sequence[Request]) -> list[_Row]:
         row.members.append(index)
         if request.last not in row.last:
             row.last.append(request.last)
-    # The content decides between rows of a length, so that batches do not depend on the order.
+    # Rows of one length are sorted by content, so that batches do not depend on the order.
     return sorted(rows.values(), key=lambda row: (-len(row.source), -len(row.inputs), row[:2]))
 
 
@@ -105,15 +105,15 @@ def _batches(rows: Sequence[_Row], mesh: Mesh, size: Size) -> Iterator[tuple]:
     while start < len(rows):
         length = sum(padded_length(len(x), size.longest) for x in rows[start][:2] if x)
         num = num_rows(size, length, mesh, left=len(rows) - start)
-        own = rows[start : start + num]
-        start += len(own)
-        most = max(len(row.last) for row in own)
+        batch = rows[start : start + num]
+        start += len(batch)
+        most = max(len(row.last) for row in batch)
         last = np.zeros((num, 1 << (most - 1).bit_length()), np.int32)
-        for i, row in enumerate(own):
+        for i, row in enumerate(batch):
             last[i, : len(row.last)] = row.last
-        source = pad([row.source for row in own], num, size.longest, mesh)
-        inputs = pad([row.inputs for row in own], num, size.longest, mesh)
-        yield own, (source, inputs, _place(last, mesh))
+        source = pad([row.source for row in batch], num, size.longest, mesh)
+        inputs = pad([row.inputs for row in batch], num, size.longest, mesh)
+        yield batch, (source, inputs, _place(last, mesh))
 
 
 def num_rows(size: Size, length: int, mesh: Mesh, *, left: int) -> int:
@@ -150,7 +150,7 @@ def _place(x: np.ndarray, mesh: Mesh) -> Array:
 
 
 class _Scored(NamedTuple):
-    own: log_probs.Predicted  # of each row's own next tokens
+    inputs: log_probs.Predicted  # of each token's successor in its row
     last: Float[Array, "B K"]  # log-probabilities of candidates for the last
     most_probable: Int[Array, " B"]  # last token
 
@@ -165,7 +165,7 @@ def _score(network, source: Padded | None, inputs: Padded, last: Int[Array, "B K
     final = jnp.take_along_axis(output.final, at, axis=1)[:, 0]
     logits = network.logits(final).astype(jnp.float32)
     return _Scored(
-        own=log_probs.predict(network, output, jnp.roll(inputs.tokens, -1, axis=1)),
+        inputs=log_probs.predict(network, output, jnp.roll(inputs.tokens, -1, axis=1)),
         last=jnp.take_along_axis(jax.nn.log_softmax(logits), last, axis=-1),
         most_probable=logits.argmax(axis=-1),
     )
@@ -182,9 +182,9 @@ def _answers(requests: Sequence[Request], rows: Sequence[_Row], scored) -> Itera
             last = scored.last[i, row.last.index(request.last)]
             yield Answer(
                 index,
-                math.fsum([*scored.own.log_probs[i, scored_inputs].tolist(), float(last)]),
+                math.fsum([*scored.inputs.log_probs[i, scored_inputs].tolist(), float(last)]),
                 bool(scored.most_probable[i] == request.last)
-                and tuple(scored.own.most_probable[i, scored_inputs].tolist()) == targets,
+                and tuple(scored.inputs.most_probable[i, scored_inputs].tolist()) == targets,
             )
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers as lm-evaluation-harness uses them: with the roles of special tokens, and chats."""
+"""Tokenizers as lm-evaluation-harness needs them: roles of special tokens, and chats."""
 
 import json
 import pathlib
@@ -13,14 +13,14 @@ from jaxalign.data.text import tokenizer_files
 from jaxalign.errors import InputError
 from jaxalign.models import zoo
 
-# Of llama2.c's tokenizers, whose file does not say.
+# Roles of llama2.c's special tokens, which its file does not name.
 _LLAMA2C = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def load(model: zoo.Model, *, add_bos_token: bool | None = None) -> Any:
-    """Read the tokenizer of a model as transformers does, which the harness's own backend uses.
+    """Read a model's tokenizer through transformers, as the harness's Hugging Face backend does.
 
-    Where no `tokenizer_config.json` tells what special tokens are for, the ids in `config.json` do.
+    Without a `tokenizer_config.json`, the ids in `config.json` give the roles of special tokens.
 
     Args:
       model: from `zoo.find`.
@@ -72,7 +72,7 @@ def end_ids(model: zoo.Model, tokenizer: Any) -> frozenset[int]:
 
 
 def check_chat(tokenizer: Any, *, model: str) -> None:
-    """Refuse chats with a model that was made for none.
+    """Refuse chats with a model that has no chat template.
 
     Raises:
       InputError: if there is no chat template.
@@ -87,8 +87,8 @@ def check_chat(tokenizer: Any, *, model: str) -> None:
 def write_chat(tokenizer: Any, turns: Sequence[dict[str, str]], *, ask: bool, model: str) -> str:
     """Write the turns of a chat as a model was trained to read them.
 
-    Where the template takes no system's turn, the chat is written without it, as the harness's own
-    backend does, and the log says so.
+    Where the template takes no system's turn, the chat is written without it, as the harness's
+    Hugging Face backend does, and the log says so.
 
     Args:
       tokenizer: from `load`.

@@ -1,4 +1,4 @@
-"""Read-only checkpoints: named tensors on disk, of which any slice can be read alone."""
+"""Checkpoints on disk: named tensors, of which any slice can be read without the rest."""
 
 import json
 import os
@@ -50,6 +50,19 @@ class Checkpoint(Protocol):
         ...
 
 
+def shards(index: pathlib.Path) -> list[pathlib.Path]:
+    """Return the files that an index of shards names.
+
+    Raises:
+      InputError: if it is not JSON with a weight_map.
+    """
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [index.parent / name for name in sorted(set(names))]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{index} must be JSON with a weight_map: {error!r}.") from error
+
+
 class Safetensors:
     """One `.safetensors` file, or the shards that a `.safetensors.index.json` names."""
 
@@ -65,11 +78,7 @@ class Safetensors:
         if single.is_file():
             self._files = [single]
         elif index.is_file():
-            try:
-                names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{index} must be JSON with a weight_map: {error!r}.") from error
-            self._files = [directory / name for name in sorted(set(names))]
+            self._files = shards(index)
         else:
             raise InputError(
                 f"{directory} must hold model.safetensors or model.safetensors.index.json."
@@ -124,7 +133,7 @@ def write_safetensors(
     tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]],
     read: Callable[[str], np.ndarray],
 ) -> None:
-    """Write a safetensors file, one tensor in memory at a time, seen whole or not at all.
+    """Write a safetensors file with one tensor in memory at a time; readers find all of it or none.
 
     Args:
       path: file to make.
@@ -168,7 +177,7 @@ class Llama2cHeader(NamedTuple):
     n_layers: int
     n_heads: int
     n_kv_heads: int
-    vocab_size: int  # negative: the classifier has weights of its own
+    vocab_size: int  # negative: the classifier's weights are not those of the embedding
     seq_len: int
 
 

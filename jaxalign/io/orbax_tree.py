@@ -1,4 +1,4 @@
-"""Named arrays in an Orbax checkpoint: written from mapped files, read straight to their shards."""
+"""Named arrays in an Orbax checkpoint, which each device reads its part of."""
 
 import contextlib
 import logging
@@ -21,9 +21,9 @@ _COMMITTED = "commit_success.txt"
 
 
 def save(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a checkpoint; it is whole when this returns, and refused by `Arrays` if it is not.
+    """Write a checkpoint; `Arrays` refuses one that was not written to its end.
 
-    Arrays that are mapped from files stay there: they are read as they are written.
+    Arrays that are mapped from files are read piece by piece as they are written.
 
     Args:
       path: directory to make; there must be none.
@@ -41,13 +41,13 @@ def save(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 class Arrays:
-    """What `save` has made, opened."""
+    """A checkpoint that `save` has made."""
 
     def __init__(self, path: pathlib.Path):
         """Read names, shapes and types; no values.
 
         Raises:
-          InputError: if it is no whole checkpoint.
+          InputError: if the checkpoint is incomplete.
         """
         self.path = path
         try:
@@ -71,7 +71,7 @@ class Arrays:
         return {name: struct.dtype for name, struct in self._structs.items()}
 
     def restore(self, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-        """Read arrays, each device its own part, cast to the type asked for.
+        """Read arrays, cast to the type asked for; each device reads its part.
 
         Args:
           wanted: name -> shape, type and sharding; arrays that are not named are not read.

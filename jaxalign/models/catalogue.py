@@ -1,4 +1,4 @@
-"""What the table of models says of each, without weights: sizes, family, where it was published."""
+"""What is known of the models of the table without their weights: family, sizes, repository."""
 
 import collections
 

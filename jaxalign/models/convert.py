@@ -1,4 +1,4 @@
-"""Make safetensors or Orbax checkpoints of what is not read directly.
+"""Make safetensors or Orbax checkpoints of formats that are not read directly.
 
   python -m jaxalign.models.convert SOURCE TARGET [--delta BASE --new_rows zero|mean]
       [--format safetensors|orbax]
@@ -8,8 +8,8 @@ index (this needs torch: `pip install jaxalign[convert]`), or safetensors. TARGE
 be made. With --delta, SOURCE holds a difference, and BASE the model that it is added to. An Orbax
 checkpoint holds the parameters in the layout of the network, and is read straight onto any mesh.
 
-Nothing is ever in memory but one tensor. Work goes to TARGET.unfinished, which is renamed when all
-is there and fits its design; a conversion that was interrupted goes on where it stopped.
+One tensor is in memory at a time. Work goes to TARGET.unfinished, which is renamed when all files
+are there and fit the network; a conversion that was interrupted goes on where it stopped.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from jaxalign.models.torch_files import TorchFiles
 FORMATS = ("safetensors", "orbax")
 NEW_ROWS = ("zero", "mean")
 SHARD_BYTES = 4 * 2**30
-_PLAN = "conversion.json"  # what an unfinished conversion is of
-# Beside the weights: configuration, tokenizers, chat templates.
+_PLAN = "conversion.json"  # source and settings of an unfinished conversion
+# Files next to the weights: configuration, tokenizers, chat templates.
 _COPIED = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 _NOT_COPIED = ("*.index.json", "quantize_config.json", _PLAN)
 _BUFFERS = (r"*rotary_emb.inv_freq",)
@@ -58,7 +58,7 @@ class Sum:
     """
 
     def __init__(self, delta: Source, base: Source, new_rows: str):
-        """Check that the two fit each other; reads no values.
+        """Check that the two fit each other, without reading values.
 
         Args:
           delta: the difference.
@@ -176,7 +176,7 @@ def convert(
         opened = Sum(opened, _open(base), new_rows)
     hf = zoo.read_config(source)
     design, config = zoo.configure(hf, source=f"{source}/config.json")
-    # Before any value is read: a checkpoint that does not fit its design is not worth converting.
+    # Before any value is read: a checkpoint that does not fit its network is not worth converting.
     model = zoo.check(source.resolve().name, design, config, opened, source)
     _start(work, plan)
     for file in sorted(source.iterdir()):
@@ -193,7 +193,7 @@ def convert(
 
 
 def _describe(path: pathlib.Path) -> dict[str, list[int]]:
-    """Return size and time of each file: what tells that a source has changed since."""
+    """Return size and time of each file, by which a source that has changed is recognised."""
     stats = {str(file.resolve()): file.stat() for file in path.iterdir() if file.is_file()}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}
 
@@ -232,7 +232,7 @@ def _is_buffer(name: str) -> bool:
 
 
 def _write_safetensors(source: Source, work: pathlib.Path, shard_bytes: int) -> None:
-    """Write shard after shard, those that are there left as they are; then the index."""
+    """Write the shards that are not there yet, and then the index."""
     dtypes = source.dtypes()
     shards, size = [{}], 0
     for name, shape in source.shapes().items():
@@ -265,7 +265,7 @@ def _write_safetensors(source: Source, work: pathlib.Path, shard_bytes: int) -> 
 
 
 def _write_orbax(model: zoo.Model, source: Source, work: pathlib.Path) -> None:
-    """Lay each parameter out in a file of its own, then write all as one checkpoint from there."""
+    """Write each parameter to a raw file, and then all of them as one checkpoint."""
     # Orbax is slow to import.
     from jaxalign.io import orbax_tree
 
@@ -297,7 +297,7 @@ def _write_orbax(model: zoo.Model, source: Source, work: pathlib.Path) -> None:
                     out.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
             unfinished.rename(file)
         mapped[path] = np.asarray(np.memmap(file, dtype, "r", shape=struct.shape))
-    # What was interrupted here is not whole, and soon written again.
+    # A checkpoint that was interrupted is incomplete, and quickly written again.
     shutil.rmtree(work / formats.ORBAX, ignore_errors=True)
     for left in work.glob(f"{formats.ORBAX}.*"):
         shutil.rmtree(left)

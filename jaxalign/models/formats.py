@@ -1,4 +1,4 @@
-"""Where a model lies and in which format, and a clear word for formats that are not read."""
+"""Where a model's files lie, and whether their format is one that is read."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ _ORIGINAL = "use the original weights"
 
 
 def refuse(name: str, path: pathlib.Path, hf: dict) -> None:
-    """Refuse a directory in a format that is not read, by the format's name.
+    """Refuse a directory whose format is not read, and name the format.
 
     Args:
       name: of the model.

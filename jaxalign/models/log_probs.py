@@ -55,7 +55,7 @@ def token_log_probs(
 
 
 class Predicted(NamedTuple):
-    """What a network says of the token after each of a row."""
+    """What a network predicts for the token after each token of a row."""
 
     log_probs: Float[Array, "B T"]  # of the targets, in nats and float32
     most_probable: Int[Array, "B T"]  # token
@@ -68,12 +68,12 @@ def predict(
     *,
     logit_bytes: int = _LOGIT_BYTES,
 ) -> Predicted:
-    """Return log-probabilities of targets, one behind each token of a pass.
+    """Return the log-probability of a target after each token of a pass.
 
     Args:
       network: as of `token_log_probs`.
       output: of its pass over some tokens.
-      targets: the token after each of these; any where there is none.
+      targets: the token after each of these; any token where none follows.
       logit_bytes: as of `token_log_probs`.
 
     Raises:
@@ -95,8 +95,8 @@ def predict(
     def one_chunk(start):
         take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size)
         logits = network.logits(take(final, axis=1)).astype(jnp.float32)
-        own = jnp.take_along_axis(logits, take(targets, axis=1)[..., None], axis=-1)[..., 0]
-        return Predicted(own - jax.nn.logsumexp(logits, axis=-1), logits.argmax(axis=-1))
+        wanted = jnp.take_along_axis(logits, take(targets, axis=1)[..., None], axis=-1)[..., 0]
+        return Predicted(wanted - jax.nn.logsumexp(logits, axis=-1), logits.argmax(axis=-1))
 
     found = jax.lax.map(one_chunk, size * jnp.arange(num_chunks))  # [chunks B size]
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(B, -1)[:, :T], found)

@@ -1,4 +1,4 @@
-"""Whether a network's parameters fit in memory, estimated before any of them is read."""
+"""Whether a network's parameters fit in memory, checked before any of them is read."""
 
 import collections
 import os
@@ -16,8 +16,8 @@ _CGROUP = pathlib.Path("/sys/fs/cgroup")
 def check(placed: Mapping[str, jax.ShapeDtypeStruct], *, source: str) -> None:
     """Refuse parameters that do not fit where they would go.
 
-    Devices with memory of their own are asked what they have left; those without (CPUs) share
-    what the host has left. Activations come on top, so what passes may still not run.
+    Accelerators are asked how much memory they have left; CPU devices share what the host has left.
+    Activations need memory too, so that a network that passes may still not run.
 
     Args:
       placed: parameter -> shape, dtype, and the sharding that it will have.
@@ -59,7 +59,7 @@ def host_bytes() -> int:
         available = int(fields["MemAvailable"].split()[0]) * 1024
     limit, current = _CGROUP / "memory.max", _CGROUP / "memory.current"
     if limit.is_file() and current.is_file() and (text := limit.read_text().strip()) != "max":
-        # What files have left in the cache counts as used there, and is given back when needed.
+        # Cached files count as used there, and make room when memory is needed.
         fields = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
         used = int(current.read_text()) - int(fields.get("inactive_file", 0))
         available = min(available, int(text) - used)

@@ -1,7 +1,7 @@
-"""T5 as it was trained: the encoder reads one text, and the decoder writes another behind it.
+"""T5 as it was trained: the encoder reads one text, and the decoder writes another.
 
-What the encoder has read makes the decoder a causal network like any other: `read` returns it with
-the interface that `models.log_probs` asks of one, whose texts begin with the start token.
+`read` returns the decoder together with what the encoder has read. It is a causal network like any
+other (`models.log_probs` and `models.generate` take it), whose texts begin with the start token.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.models.families import base, encoder_decoder
 
-# Relative positions end nowhere, so that the length of training is no bound on an answer.
+# There is no last relative position: answers may be longer than the texts of training.
 _ENDLESS = 2**31 - 1
 
 
@@ -24,8 +24,8 @@ class Decoder:
 
     Attributes:
       network: both stacks.
-      keys, values: of what was read, as each block of the decoder attends to it.
-      mask: False for padding of what was read.
+      keys, values: of the text that was read, for the attention of each block of the decoder.
+      mask: False for padding of that text.
     """
 
     network: nnx.Module
@@ -35,7 +35,7 @@ class Decoder:
 
     @property
     def config(self) -> encoder_decoder.Config:
-        """The network's, without a longest row."""
+        """The network's configuration, without a longest row."""
         return dataclasses.replace(self.network.config, max_length=_ENDLESS)
 
     def __call__(

@@ -1,4 +1,4 @@
-"""One table of models by name: design, hyperparameters, where they were published, their size.
+"""The table of models by name: hyperparameters, where they were published, and their size.
 
 `num_parameters` is the number of parameters that the publisher's checkpoint has, each tied one
 counted once, taken from the file's own header as the model's page shows it, or derived with

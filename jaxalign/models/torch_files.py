@@ -1,7 +1,6 @@
-"""Checkpoints that torch has pickled, read by torch, which is needed for nothing else."""
+"""Checkpoints that torch has pickled; torch is needed to read them, and for nothing else."""
 
 import importlib
-import json
 import pathlib
 import zipfile
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
-from jaxalign.io.checkpoint import SAFETENSORS_DTYPES
+from jaxalign.io.checkpoint import SAFETENSORS_DTYPES, shards
 
 
 class TorchFiles:
@@ -32,15 +31,10 @@ class TorchFiles:
                 "pip install 'jaxalign[convert]', or install torch."
             ) from error
         index = directory / "pytorch_model.bin.index.json"
-        names = {"pytorch_model.bin"}
-        if index.is_file():
-            try:
-                names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(f"{index} must be JSON with a weight_map: {error!r}.") from error
+        files = shards(index) if index.is_file() else [directory / "pytorch_model.bin"]
         self._tensors = {}
-        for name in sorted(names):
-            for key, tensor in self._open(directory / name).items():
+        for file in files:
+            for key, tensor in self._open(file).items():
                 if key in self._tensors:
                     raise InputError(
                         f"{directory} must hold each tensor once: {key} is there twice."

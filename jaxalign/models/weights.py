@@ -56,8 +56,8 @@ class Tensor(NamedTuple):
             last = self.part.slices(index[-1].start, index[-1].stop)
         pieces = []
         for piece in last:
-            own = (*index[:-1], piece)
-            values = checkpoint.read(name, own[::-1] if self.transpose else own)
+            where = (*index[:-1], piece)
+            values = checkpoint.read(name, where[::-1] if self.transpose else where)
             pieces.append(values.T if self.transpose else values)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
 
@@ -118,8 +118,8 @@ def load(
 ) -> nnx.Module:
     """Read each parameter slice by slice, straight to the devices that hold it.
 
-    The host never holds more than one device's part of one parameter, and of the one before it,
-    until jax lets go of what it copied.
+    The host holds one device's part of one parameter at a time, and that of the one before it until
+    jax has freed what it copied.
 
     Args:
       abstract: the network, from `nnx.eval_shape`; its dtypes are those loaded to.
@@ -129,8 +129,8 @@ def load(
       mesh: devices.
     """
     arrays = {}
-    # The largest first: on a CPU the host holds the weights too, and while the last parameter is
-    # copied to its device nearly all of them.
+    # The largest first: on a CPU the host holds the weights too, nearly all of them while the last
+    # parameter is copied to its device.
     structs = placements(abstract, mesh)
     for path in sorted(structs, key=lambda path: -structs[path].size):
         struct = structs[path]
@@ -138,10 +138,10 @@ def load(
             read_part, checkpoint, tensors[path], names, struct.shape, dtype=struct.dtype
         )
         array = jax.make_array_from_callback(struct.shape, struct.sharding, read)
-        # Copies to devices run behind: without waiting, the host would hold several parameters.
+        # Copies run in the background: without waiting, several parameters would be held.
         arrays[path] = jax.block_until_ready(array)
-        # What was copied is let go when Python collects garbage, if the copy is over by then: so
-        # without this several parameters stay, and with it one at most.
+        # What was copied is freed when Python collects garbage, if the copy is over by then.
+        # Without this several parameters stay, and with it one at most.
         gc.collect(0)
     return fill(abstract, arrays)
 
@@ -165,16 +165,16 @@ def read_part(
       index: the part.
       dtype: of the result; None: as stored.
     """
-    own = tuple(slice(*i.indices(n)[:2]) for i, n in zip(index, shape, strict=True))
+    bounded = tuple(slice(*i.indices(n)[:2]) for i, n in zip(index, shape, strict=True))
     if "{layer}" not in tensor.name:
-        values = tensor.read(checkpoint, names[tensor.name], own)
+        values = tensor.read(checkpoint, names[tensor.name], bounded)
         return values if dtype is None else values.astype(dtype)
-    layers = range(own[0].start, own[0].stop)
-    read = lambda layer: tensor.read(checkpoint, names[tensor.name.format(layer=layer)], own[1:])
+    layers, rest = range(bounded[0].start, bounded[0].stop), bounded[1:]
+    read = lambda layer: tensor.read(checkpoint, names[tensor.name.format(layer=layer)], rest)
     first = read(layers[0])
     values = np.empty((len(layers), *first.shape), dtype or first.dtype)
     values[0] = first
-    del first  # one layer beside the whole at a time
+    del first  # so that one layer at a time is held in addition to the whole
     for at, layer in enumerate(layers[1:], 1):
         values[at] = read(layer)
     return values
@@ -188,21 +188,15 @@ def fill(abstract: nnx.Module, arrays: Mapping[str, jax.Array]) -> nnx.Module:
       arrays: by parameter path.
     """
     graph, state = nnx.split(abstract)
-    filled = {
-        path: param.replace(arrays["/".join(map(str, path))])
-        for path, param in nnx.to_flat_state(state)
-    }
+    filled = {path: param.replace(arrays[_name(path)]) for path, param in nnx.to_flat_state(state)}
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
 def placements(network: nnx.Module, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Return path -> shape, dtype, and the sharding that a parameter has on a mesh."""
-    _, state = nnx.split(network)
     return {
-        "/".join(map(str, path)): jax.ShapeDtypeStruct(
-            param.shape, param.dtype, sharding=_sharding(param, mesh)
-        )
-        for path, param in nnx.to_flat_state(state)
+        _name(path): jax.ShapeDtypeStruct(param.shape, param.dtype, sharding=_sharding(param, mesh))
+        for path, param in nnx.to_flat_state(nnx.state(network))
     }
 
 
@@ -233,16 +227,19 @@ def abstract(make, config, *, dtype) -> nnx.Module:
 
 def parameters(network: nnx.Module) -> dict[str, jax.ShapeDtypeStruct]:
     """Return path -> shape and dtype."""
-    _, state = nnx.split(network)
     return {
-        "/".join(map(str, path)): jax.ShapeDtypeStruct(param.shape, param.dtype)
-        for path, param in nnx.to_flat_state(state)
+        _name(path): jax.ShapeDtypeStruct(param.shape, param.dtype)
+        for path, param in nnx.to_flat_state(nnx.state(network))
     }
 
 
 def count(network: nnx.Module) -> int:
     """Return the number of parameters."""
     return sum(int(np.prod(param.shape)) for param in parameters(network).values())
+
+
+def _name(path: tuple) -> str:
+    return "/".join(map(str, path))
 
 
 def _sharding(param: nnx.Variable, mesh: Mesh) -> jax.sharding.NamedSharding:

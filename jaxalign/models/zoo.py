@@ -1,4 +1,4 @@
-"""From a name or a directory to a model that is checked, and from there to a sharded network."""
+"""Finding a model by name or directory, checking it, and loading it as a sharded network."""
 
 import dataclasses
 import functools
@@ -61,7 +61,7 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model that was found, checked against its design, and not yet loaded."""
+    """A model whose files were found and fit its network, and that is not loaded yet."""
 
     name: str
     design: str  # model_type, a key of `FAMILIES`
@@ -88,12 +88,12 @@ class Model:
 
     @property
     def final_norm_applied(self) -> bool:
-        """Whether the last layer's hidden state has passed a final norm; see `base.Output`."""
+        """Whether the last layer's hidden state has passed a final norm; see `base.Config`."""
         return self.config.final_norm_applied
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """What each residual layer is, where there are several stacks; see `base.Output`."""
+        """What each residual layer is, where there are several stacks; see `base.Config`."""
         return self.config.layer_names
 
     @property
@@ -109,7 +109,7 @@ class Model:
     def word_embedding(self) -> np.ndarray:
         """Read the table of the embedding [V E] alone: a row for each token, as it is stored.
 
-        Without what a design does to it (positions, a norm, a scale, a projection to the width).
+        Without what networks add to it (positions, a norm, a scale, a projection to the width).
         """
         path, shape = WORD_EMBEDDING, self.word_embedding_shape
         if isinstance(self.checkpoint, Checkpoint):
@@ -171,19 +171,18 @@ def family(model_type: str) -> base.Family:
 def find(name: str, data_root: pathlib.Path | None, *, t5_text: str = "both") -> Model:
     """Find a model by its name in the table, or by the path of a local directory.
 
-    A directory holds `config.json` (with a known `model_type`), `model.safetensors`, its shards
-    with their index, or what `models.convert` makes, and the files of a tokenizer, which whoever
-    reads text looks for. A name is
-    looked up in Hugging Face's local cache, where a repository (`organisation/name`) may be named
-    that is not in the table.
+    A directory holds `config.json` with a known `model_type`; `model.safetensors`, its shards with
+    their index, or what `models.convert` makes; and the files of a tokenizer, which are not read
+    here. A name is looked up in Hugging Face's local cache; so is a repository that is not in the
+    table (`organisation/name`).
 
     Args:
       name: key of `MODELS`, a path, or a repository in the cache.
       data_root: folder of data, for models that lie there.
-      t5_text: how a text reaches the two stacks of a T5; see `models.families.t5`.
+      t5_text: how a text reaches the two stacks of a T5; see `families.encoder_decoder`.
 
     Raises:
-      InputError: if it is not found, not of a known design, or does not fit its design.
+      InputError: if it is not found, is of no known family, or does not fit its network.
     """
     row = MODELS.get(name)
     if row is None:
@@ -257,7 +256,7 @@ def from_directory(name: str, path: pathlib.Path, *, t5_text: str = "both") -> M
     """Open a directory under a name; see `find`.
 
     Raises:
-      InputError: if a file is missing, or does not fit its design.
+      InputError: if a file is missing, or does not fit the network.
     """
     if not (path / "config.json").is_file():
         raise InputError(f"model {name}: {path} must hold config.json: there is no such file.")
@@ -308,7 +307,7 @@ def check(
 
 
 def _fitted(design: base.Family, config, names):
-    """Let a design decide from what the checkpoint holds, where its configuration is not enough."""
+    """Complete a configuration by what the names of a checkpoint's tensors say."""
     return config if design.fit_checkpoint is None else design.fit_checkpoint(config, names)
 
 

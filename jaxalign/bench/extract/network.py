@@ -1,4 +1,4 @@
-"""Times and memory of a network alone: a pass, its compilation, its loading."""
+"""Times and memory of a network by itself: a pass, its compilation, its loading."""
 
 import dataclasses
 import functools
@@ -37,12 +37,12 @@ def measure_forward(case: Forward, network: Network, job: Job, artefact: Artefac
     tokens = np.resize(ids, (case.batch, case.length))
     mask = np.ones(tokens.shape, bool)
     with shared.checkpoint(network, job, artefact) as folder:
-        own = zoo.find(str(folder), None).load(job.mesh)
+        ours = zoo.find(str(folder), None).load(job.mesh)
         peer = networks.load(folder)
     place = lambda x: jax.device_put(x, mesh_lib.sharding(job.mesh, ("batch", None), x.shape))
     timings = timing.take_turns(
         {
-            tables.OURS: lambda: np.asarray(_hidden(own, place(tokens), place(mask))),
+            tables.OURS: lambda: np.asarray(_hidden(ours, place(tokens), place(mask))),
             tables.TORCH: lambda: networks.hidden_states(peer, tokens, mask),
         },
         repeats={tables.OURS: case.num_repeats, tables.TORCH: case.num_repeats},
@@ -68,9 +68,9 @@ def measure_depths(case: Depths, network: Network, job: Job, artefact: Artefact)
     times = timing.in_new_process(_compile, network, case.num_layers, vocab_size, case.num_repeats)
     shortest = min(float(np.median(x)) for x in times.values())
     rows = []
-    for num_layers, own in times.items():
-        row = {"solver": tables.OURS, "num_layers": num_layers, "num_repeats": len(own)}
-        row |= {"median_s": float(np.median(own)), "min_s": min(own), "max_s": max(own)}
+    for num_layers, taken in times.items():
+        row = {"solver": tables.OURS, "num_layers": num_layers, "num_repeats": len(taken)}
+        row |= {"median_s": float(np.median(taken)), "min_s": min(taken), "max_s": max(taken)}
         rows.append(row | {"ratio": row["median_s"] / shortest, "bar": case.bar})
     return rows
 

@@ -1,4 +1,4 @@
-"""One artefact for each case, and the table of them all."""
+"""The plan of the bench: one artefact for each case, and a table of all."""
 
 import dataclasses
 import functools

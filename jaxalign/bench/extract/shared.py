@@ -1,4 +1,4 @@
-"""What the measurements share: a checkpoint, and the row of a timing."""
+"""What all cases share: a checkpoint, and the row of a timing."""
 
 import contextlib
 import json

@@ -36,7 +36,7 @@ class _Extracted(NamedTuple):
 def _extract(config, model: zoo.Model, network, mesh, stimuli: Stimuli, every: int) -> _Extracted:
     """Extract as that stage does, from texts to arrays on the host.
 
-    Of the parts that have a pass of their own only each `every`-th is computed.
+    Of the parts that share no pass with others only each `every`-th is computed.
     """
     reading = reading_lib.read(config, model, stimuli)
     reading, chosen, scale = _sample(reading, every)
@@ -54,10 +54,11 @@ def _extract(config, model: zoo.Model, network, mesh, stimuli: Stimuli, every: i
 def _sample(
     reading: readouts.Reading, every: int
 ) -> tuple[readouts.Reading, Int[np.ndarray, " c"], float]:
-    """Leave out parts with a pass of their own, but for each `every`-th part.
+    """Leave out parts that share no pass with others, but for each `every`-th part.
 
     Returns:
-      The reading of the others, which they are, and all tokens relative to theirs.
+      The reading of the parts that remain, their indices, and the number of all tokens relative to
+      that of theirs.
     """
     passes = reading.passes
     shared = np.bincount(passes.row, minlength=len(passes.rows)) > 1
@@ -77,9 +78,9 @@ def _encode_prefixes(peer, tokenizer, stimuli: Stimuli, which, max_length: int):
     """Encode the prefixes that end with some parts, story by story."""
     found = []
     for story in dict.fromkeys(stimuli.passage):
-        own = np.flatnonzero(np.array(stimuli.passage) == story)
-        joined = spans.join([stimuli.text[i] for i in own])
-        timed = np.isin(own, which)
+        parts = np.flatnonzero(np.array(stimuli.passage) == story)
+        joined = spans.join([stimuli.text[i] for i in parts])
+        timed = np.isin(parts, which)
         start, stop = np.asarray(joined.start)[timed], np.asarray(joined.stop)[timed]
         found.append(
             networks.encode_prefixes(
@@ -106,14 +107,14 @@ def measure_stories(case: Stories, network: Network, job: Job, artefact: Artefac
     which = np.arange(0, len(stimuli), case.every)
     with shared.checkpoint(network, job, artefact) as folder:
         model = zoo.find(str(folder), None)
-        own = model.load(job.mesh)
+        ours = model.load(job.mesh)
         peer = networks.load(folder)
         tokenizer = tokenizer_files.load(model.tokenizer_path)
         solvers = {}
         for rule in case.context:
             config = _settings(folder, rule, case)
             solvers[f"{tables.OURS} {rule}"] = functools.partial(
-                _extract, config, model, own, job.mesh, stimuli, case.every
+                _extract, config, model, ours, job.mesh, stimuli, case.every
             )
         # All of a prefix, or all of it that fits, in a row for each part.
         slide = reading_lib.read(_settings(folder, "accumulate:slide", case), model, stimuli)

@@ -59,8 +59,8 @@ class Logits:
         return jax.nn.softmax(jnp.where(visible, logits, _UNSEEN), axis=-1)
 
 
-# Queries whose logits exist at once, in rows where keys after a query need not be computed: few
-# enough for that to pay, and enough for matrix products to be fast.
+# Queries of a causal row whose logits exist at once: few enough that most keys after a query are
+# never computed, and enough for matrix products to be fast.
 _QUERIES = 128
 _MOST_CHUNKS = 16  # each is compiled by itself
 # Logit of a key that is not seen: finite, so that a row of padding, which sees nothing, has no NaN.

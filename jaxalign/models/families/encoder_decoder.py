@@ -12,8 +12,8 @@ is a setting (`Config.text`) that every result depends on:
 - "decoder": the encoder reads nothing but its end token; the decoder reads the text behind its
   start token. The one way that is causal. Layers: embedding, decoder.
 
-The decoder's state for a token is the one at that token's own position, where it has been read
-(and whose logits predict the next); the start token's state is not returned.
+The decoder's state for a token is the one at the position where the decoder reads that token (its
+logits predict the next one); the start token's state is not returned.
 """
 
 import dataclasses
@@ -122,10 +122,10 @@ def buckets(
 
 
 class Attention(nnx.Module):
-    """Attention whose scores are not divided by the root of the head size."""
+    """Attention whose logits are not divided by the root of the head size."""
 
     def __init__(self, config: Config, init: layers.Init):
-        """Draw the weights; the queries' deviation holds the missing division."""
+        """Draw the weights; the queries' deviation makes up for the missing division."""
         D, inner = config.width, config.num_heads * config.head_size
         linear = lambda i, o, logical, sd: layers.Linear(
             i, o, logical, init._replace(sd=init.sd * sd), bias=False
@@ -270,7 +270,7 @@ class Network(nnx.Module):
     """Embedding, encoder, decoder, and the head that predicts the next token."""
 
     def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
-        """Draw weights as Hugging Face does: normal, each with a deviation of its own."""
+        """Draw weights as Hugging Face does: normal, with deviations that follow from shapes."""
         init = layers.Init(config.init_factor, dtype, rngs)
         D, V = config.width, config.vocab_size
         self.words = layers.Embedding(V, D, "vocab", init)

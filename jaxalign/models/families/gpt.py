@@ -10,7 +10,7 @@ from jaxalign.models.families.decoder import Config, Network
 from jaxalign.models.families.layers import Rope
 from jaxalign.models.weights import Tensor
 
-# What GPT-2, GPT-J and BLOOM call sizes, and what others do; their own files may have either.
+# Names of sizes in files of GPT-2, GPT-J and BLOOM, and those of other families, also found there.
 _OLDER_NAMES = (
     ("n_embd", "hidden_size"),
     ("n_embed", "hidden_size"),

@@ -1,7 +1,7 @@
 """Reading Hugging Face's config.json, and naming its tensors: what the families share.
 
-A key that is missing from config.json has the value that Hugging Face gives it. Only sizes must be
-there, except Gemma's, whose published files leave some of them out.
+A key that is missing from config.json has Hugging Face's default. Only sizes must be there; Gemma's
+published files leave out some of these too.
 """
 
 import math
@@ -98,7 +98,7 @@ def read_rope(settings: dict, size: int, max_length: int, theta: int | float) ->
         )
     if kind in ("longrope", "su"):
         return _longrope(settings, rope, original, max_length)
-    # "dynamic" turns every token by an angle that depends on how many tokens follow it.
+    # "dynamic" rotates every token by an angle that depends on how many tokens follow it.
     raise InputError(
         f"config.json: rope_type must be one of default, linear, llama3, longrope, found {kind!r}."
     )
@@ -127,8 +127,8 @@ def _longrope(settings: dict, rope: dict, original: int, max_length: int) -> Rop
 def exact_length(rope: Rope, max_length: int) -> int:
     """Return the most tokens that `rope` is exact for.
 
-    Where longrope is beyond the original length, other factors turn all tokens, also the first
-    ones: states would depend on what follows.
+    Beyond the original length longrope rotates all tokens by other factors, also the first ones:
+    their states would depend on what follows.
     """
     return min(max_length, rope.original_length) if rope.scaling == "factors" else max_length
 

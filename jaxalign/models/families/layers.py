@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 
 def _like(vector: Float[Array, " d"], x: Float[Array, "... d"]) -> Array:
-    """Give a vector the rank of what it meets, since ranks are not promoted silently."""
+    """Give a vector the rank of `x`, since ranks are not promoted silently."""
     return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 
 
@@ -140,7 +140,7 @@ class Rope:
     high_factor: float = 4.0
     original_length: int = 0
     factors: tuple[float, ...] = ()
-    magnitude: float = 1.0  # of rotated entries, times their own
+    magnitude: float = 1.0  # what rotated entries are multiplied by
 
     def frequencies(self) -> np.ndarray:
         """Return the frequencies, in radians per position."""

@@ -158,7 +158,7 @@ def _gemma_config(hf: dict) -> Config:
 
 
 def _gemma23(hf: dict, sizes: dict[str, int], sliding, **differs: Any) -> Config:
-    """Read what Gemma 2 and 3 have in common; `sliding` tells it of each layer's index."""
+    """Read what Gemma 2 and 3 have in common; `sliding(i)`: whether layer i has a window."""
     hf = sizes | hf
     return _gemma_like(
         hf,

@@ -36,7 +36,7 @@ def config_from_hf(hf: dict, *, text: str = "both") -> Config:
             "relative_attention_max_distance more than half of it: "
             f"found {buckets} and {distance}."
         )
-    # transformers 4 leaves both to tie_word_embeddings; 5 writes the scaling as a key of its own.
+    # transformers 4 leaves both to tie_word_embeddings; 5 writes a separate key for the scaling.
     tied = hf.get("tie_word_embeddings", True)
     pad, end = hf.get("pad_token_id", 0), hf.get("eos_token_id", 1)
     return Config(
@@ -64,8 +64,8 @@ def config_from_hf(hf: dict, *, text: str = "both") -> Config:
 def fit_checkpoint(config: Config, names: Collection[str]) -> Config:
     """Return the configuration with the head untied if the checkpoint says so.
 
-    transformers 5 writes tie_word_embeddings=True for T5 v1.1 too, whose head is untied: what tells
-    is that logits are not scaled and the file holds a head.
+    transformers 5 writes tie_word_embeddings=True for T5 v1.1 too, whose head is untied. An untied
+    head is recognised by logits that are not scaled and a file that holds a head.
     """
     untied = not config.scaled_logits and "lm_head.weight" in names
     return dataclasses.replace(config, tied_embeddings=False) if untied else config
