@@ -31,7 +31,7 @@ def members(labels: Labels) -> dict[Any, Int[np.ndarray, " m"]]:
     places = defaultdict(list)
     for i, label in enumerate(labels.tolist() if isinstance(labels, np.ndarray) else labels):
         places[label].append(i)
-    return {label: np.array(own) for label, own in places.items()}
+    return {label: np.array(found) for label, found in places.items()}
 
 
 def lead_in(time_s: Float[np.ndarray, " n"], run: Labels, tr_s: float, num_trs: int) -> Grid:
@@ -47,11 +47,11 @@ def lead_in(time_s: Float[np.ndarray, " n"], run: Labels, tr_s: float, num_trs: 
       num_trs: TRs to add before each run.
     """
     times, runs, recorded, size = [], [], [], 0
-    for name, own in members(run).items():
-        before = time_s[own[0]] - tr_s * np.arange(num_trs, 0, -1)
-        times.append(np.r_[before, time_s[own]])
+    for name, rows in members(run).items():
+        before = time_s[rows[0]] - tr_s * np.arange(num_trs, 0, -1)
+        times.append(np.r_[before, time_s[rows]])
         runs += [name] * len(times[-1])
-        recorded.append(size + num_trs + np.arange(len(own)))
+        recorded.append(size + num_trs + np.arange(len(rows)))
         size = len(runs)
     return Grid(np.concatenate(times), np.asarray(runs), np.concatenate(recorded))
 
@@ -125,13 +125,13 @@ def shift(
       ValueError: if a run has a single sample, which can be at no wrong time.
     """
     shifted = np.empty_like(features)
-    for name, own in members(run).items():
-        if len(own) < 2:
+    for name, rows in members(run).items():
+        if len(rows) < 2:
             raise ValueError(
                 f"Every run must have at least 2 samples to be shifted: {name!r} has 1."
             )
-        steps = min(max(round(share * len(own)), 1), len(own) - 1)
-        shifted[own] = np.roll(features[own], steps, axis=0)
+        steps = min(max(round(share * len(rows)), 1), len(rows) - 1)
+        shifted[rows] = np.roll(features[rows], steps, axis=0)
     return shifted
 
 
@@ -146,8 +146,8 @@ def shuffle(
       rng: draws the permutations.
     """
     shuffled = np.empty_like(features)
-    for own in members(blocks).values():
-        shuffled[own] = features[rng.permutation(own)]
+    for rows in members(blocks).values():
+        shuffled[rows] = features[rng.permutation(rows)]
     return shuffled
 
 
@@ -159,10 +159,10 @@ def standardize(values: Float[np.ndarray, "n v"], run: Labels) -> Float[np.ndarr
       run: run of each row.
     """
     out = np.zeros_like(values)
-    for own in members(run).values():
-        centred = values[own] - values[own].mean(axis=0)
+    for rows in members(run).values():
+        centred = values[rows] - values[rows].mean(axis=0)
         sd = centred.std(axis=0)
-        out[own] = np.divide(centred, sd, out=np.zeros_like(centred), where=sd > 0)
+        out[rows] = np.divide(centred, sd, out=np.zeros_like(centred), where=sd > 0)
     return out
 
 

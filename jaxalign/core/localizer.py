@@ -1,4 +1,4 @@
-"""Units that tell two conditions apart, over all layers, and as many at random."""
+"""Units that respond more to one condition than to another, and as many random units."""
 
 from typing import NamedTuple
 

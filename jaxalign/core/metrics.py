@@ -26,7 +26,7 @@ def is_constant(
 def is_flat(predicted: Float[np.ndarray, "n v"]) -> Bool[np.ndarray, " v"]:
     """Return whether predictions are the same, up to the rounding of their own precision.
 
-    Those of a large penalty vary little beside the mean of the responses, and yet have their r.
+    Under a large penalty they vary little compared with their mean, and still have a correlation.
     """
     return is_constant(predicted, tolerance=4 * float(np.finfo(predicted.dtype).eps))
 

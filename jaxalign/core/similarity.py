@@ -1,8 +1,7 @@
-"""How alike two sets of patterns are without fitting anything: linear CKA, and RSA.
+"""How alike two sets of patterns are, without fitting anything: linear CKA and RSA.
 
-CKA compares the inner products of all pairs of samples, RSA their dissimilarities. A pair of
-samples is a fact that both sides have whatever their numbers of units, so that neither needs a map
-from one to the other.
+CKA compares the inner products of all pairs of samples, RSA their dissimilarities. Both sides have
+the same pairs of samples, whatever their numbers of units, so that no map between them is needed.
 """
 
 from typing import Literal, NamedTuple
@@ -67,13 +66,13 @@ def centre(values: Float[np.ndarray, "n v"], groups: features.Labels | None = No
         raise ValueError("values must have columns, got none.")
     if not np.isfinite(values).all():
         raise ValueError("values must be finite, got some that are not.")
-    own = features.members([0] * v if groups is None else groups)
+    columns_of = features.members([0] * v if groups is None else groups)
     centred = np.asarray(values, np.float64)
     centred = np.where(metrics.is_constant(centred), 0.0, centred - centred.mean(axis=0))
     scaled = np.zeros((n, v), np.float32)
     group = np.zeros(v, int)
-    diagonal, square = np.zeros((len(own), n)), np.zeros(len(own))
-    for g, columns in enumerate(own.values()):
+    diagonal, square = np.zeros((len(columns_of), n)), np.zeros(len(columns_of))
+    for g, columns in enumerate(columns_of.values()):
         part = centred[:, columns]
         peak = np.abs(part).max()
         if peak > 0:
@@ -84,7 +83,7 @@ def centre(values: Float[np.ndarray, "n v"], groups: features.Labels | None = No
         part = scaled[:, columns]
         gram = _products(part if n <= len(columns) else part.T)
         square[g] = np.asarray(gram, np.float64).sum()
-    return Centred(scaled, group, list(own), diagonal, square)
+    return Centred(scaled, group, list(columns_of), diagonal, square)
 
 
 def linear_cka(X: Centred, Y: Centred) -> Cka:

@@ -1,4 +1,4 @@
-"""Properties of models: what is known, how tables of them are joined, and as one row per model."""
+"""Properties of models: which there are, how tables of them are joined, one row per model."""
 
 import dataclasses
 import json
@@ -221,16 +221,16 @@ def wide(rows: pd.DataFrame) -> pd.DataFrame:
     tasks = sorted(x for x in set(rows.property) if x not in PROPERTIES)
     made = {}
     for name in (*PROPERTIES, *tasks):
-        own = rows[rows.property == name].set_index("model")
+        values = rows[rows.property == name].set_index("model")
         kind = find(name).kind
         if kind == "text":
-            made[name] = [own.text.get(model, "") for model in models]
+            made[name] = [values.text.get(model, "") for model in models]
         elif kind == "flag":
-            known = own.value.to_dict()
-            values = [bool(known[x]) if x in known else None for x in models]
-            made[name] = pd.Series(values, dtype=object).to_numpy()
+            known = values.value.to_dict()
+            flags = [bool(known[x]) if x in known else None for x in models]
+            made[name] = pd.Series(flags, dtype=object).to_numpy()
         else:
-            made[name] = [own.value.get(model, np.nan) for model in models]
+            made[name] = [values.value.get(model, np.nan) for model in models]
     return pd.DataFrame(made, index=pd.Index(models, name="model"))
 
 

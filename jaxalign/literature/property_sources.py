@@ -17,7 +17,7 @@ from jaxalign.io import run_dir, store
 from jaxalign.literature import properties
 
 RESULTS = "results_*.json"  # as lm-evaluation-harness names them
-# Its tasks and groups that are properties of their own, with the metric that counts.
+# Its tasks and groups that have a property named after them, with the metric that counts.
 _MMLU = ("mmlu", "mmlu_stem", "mmlu_humanities", "mmlu_social_sciences", "mmlu_other")
 _BBH = ("bbh", "bbh_fewshot", "bbh_zeroshot", "bbh_cot_fewshot", "bbh_cot_zeroshot")
 KNOWN_TASKS = {name: (name, "acc") for name in _MMLU} | {
@@ -92,7 +92,7 @@ def _text(path: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def _said_of(where: str) -> Iterator[None]:
-    """Put in front of an error what it is said of."""
+    """Prefix the message of an error with the place that it is about."""
     try:
         yield
     except InputError as error:
@@ -125,7 +125,7 @@ def read_harness(path: pathlib.Path, names: Mapping[str, str]) -> pd.DataFrame:
     settings: dict[str, list[str]] = {}
     for row in found:
         settings.setdefault(row["property"], []).append(row.pop("setting"))
-    if mixed := {name: set(own) for name, own in settings.items() if len(set(own)) > 1}:
+    if mixed := {name: set(ways) for name, ways in settings.items() if len(set(ways)) > 1}:
         name = min(mixed)
         logging.warning(
             "properties: %d of lm-evaluation-harness were not measured alike in all models, so do "
@@ -202,10 +202,10 @@ def _shots(content: dict, task: str) -> set:
 
 
 def _task_rows(model: str, task: str, values: object, source: str) -> list[dict]:
-    """Return a row for each metric of a task, and those that are properties of their own."""
+    """Return a row for each metric of a task, and for the property named after the task."""
     if not isinstance(values, dict):
         raise InputError(f"results of {task} must be metrics, got {values!r}.")
-    found, own = [], []
+    found, named = [], []
     for key, value in values.items():
         metric, comma, rule = key.partition(",")
         if not comma or metric.endswith("_stderr") or not _is_number(value):
@@ -213,8 +213,8 @@ def _task_rows(model: str, task: str, values: object, source: str) -> list[dict]
         name = metric if rule == "none" else key
         found.append(properties.row(model, f"{properties.TASK}{task}:{name}", value, source))
         if KNOWN_TASKS.get(task, ("", ""))[1] == metric:
-            own.append(properties.row(model, KNOWN_TASKS[task][0], value, f"{source}, {name}"))
-    return found + own
+            named.append(properties.row(model, KNOWN_TASKS[task][0], value, f"{source}, {name}"))
+    return found + named
 
 
 def _is_number(value: object) -> bool:
@@ -237,8 +237,8 @@ def read_run(workdir: pathlib.Path, stages: Sequence[pathlib.Path] | None = None
     if not workdir.is_dir():
         raise InputError(f"{workdir} must be the workdir of a run: there is no such folder.")
     if stages is None:
-        apart = [x for name in ("extract", "imported") for x in workdir.glob(f"{name}/*")]
-        stages = sorted(apart) + [workdir / "next_word", workdir / "behavior"]
+        stores = [x for name in ("extract", "imported") for x in workdir.glob(f"{name}/*")]
+        stages = sorted(stores) + [workdir / "next_word", workdir / "behavior"]
     found = []
     for folder in stages:
         if not (folder / run_dir.DONE).is_file():
@@ -271,7 +271,7 @@ def _losses(scores: pd.DataFrame, workdir: pathlib.Path) -> list[dict]:
 
 def _reading_times(scores: pd.DataFrame, workdir: pathlib.Path) -> list[dict]:
     kept = (
-        (scores.dataset == scores.dataset.iloc[0])  # the run's own; others stand beside it
+        (scores.dataset == scores.dataset.iloc[0])  # the run's own; the table may hold others
         & (scores.control_of == "")
         & (scores.measure == _CORRELATION)
         & (scores.offset == 0)
@@ -309,5 +309,5 @@ def _shape(folder: pathlib.Path, workdir: pathlib.Path) -> list[dict]:
 
 
 def _once(found: list[dict]) -> list[dict]:
-    """Leave out what is said again: a network has the same layers in all stores."""
+    """Drop repeated rows: a network has the same number of layers in all stores."""
     return list({(x["model"], x["property"], x["value"], x["source"]): x for x in found}.values())

@@ -19,7 +19,7 @@ ROI = "language"
 NORMALISED = "normalised pearson r"
 ABSOLUTE = "abs pearson r"
 
-# What holds of published rows: nobody knows, or there is none.
+# Columns of published rows that are not known, or do not apply.
 _UNKNOWN = {
     "schema_version": rows_lib.SCHEMA_VERSION,
     "control_of": "",

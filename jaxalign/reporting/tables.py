@@ -11,7 +11,7 @@ from jaxalign.core.solver import partition as partition_lib
 from jaxalign.errors import InputError
 
 GROUP = "group"
-# The network's own embedding stands among the controls: what context adds must show against it.
+# The embedding of the network itself is one of its controls: the difference is what context adds.
 EMBEDDING = "layer 0"
 
 _FEATURES = ["dataset", "model", "control_of"]
@@ -23,7 +23,7 @@ def check_one_way(rows: pd.DataFrame, features: Sequence[str] = tuple(_FEATURES)
 
     Args:
       rows: score rows, or of another schema of `io.rows` with layers.
-      features: columns that tell models and controls apart.
+      features: columns that identify a model or control.
 
     Raises:
       InputError: if a model has several protocols, metrics, instructions, contexts or poolings on
@@ -47,8 +47,8 @@ def check_one_way(rows: pd.DataFrame, features: Sequence[str] = tuple(_FEATURES)
     control_of = f" (control of {row.control_of})" if row.get("control_of") else ""
     several = []
     for name, ways in found.items():
-        own = ways[(ways[list(features)] == row[list(features)]).all(axis=1)]
-        values = ", ".join(repr(x) for x in dict.fromkeys(own[name].tolist()))
+        ways_of = ways[(ways[list(features)] == row[list(features)]).all(axis=1)]
+        values = ", ".join(repr(x) for x in dict.fromkeys(ways_of[name].tolist()))
         several += [f"{name} {values}"] if values else []
     if not several:
         several = [f"twice layer {row.layer}, subject {row.subject!r}, ROI {row.roi!r}"]
@@ -77,9 +77,9 @@ def main_way(rows: pd.DataFrame, *, instruction: str = "") -> pd.DataFrame:
     lost = rows[~rows.model.isin(kept.model)]
     if len(lost):
         model = lost.model.iloc[0]
-        own = sorted(set(lost[lost.model == model].instruction))
+        given = sorted(set(lost[lost.model == model].instruction))
         raise InputError(
-            f"instruction must be one that {model} was given: {instruction!r} is not among {own}."
+            f"instruction must be one that {model} was given: {instruction!r} is not among {given}."
         )
     one_layer = [*_FEATURES, "layer"]
     kept = kept[kept.num_units == kept.groupby(one_layer).num_units.transform("max")]
@@ -118,14 +118,14 @@ def layer_margins(rows: pd.DataFrame) -> pd.DataFrame:
     check_one_way(rows)
     networks = rows[(rows.control_of == "") & (rows.subject != GROUP)]
     found = []
-    for (dataset, model, roi), own in networks.groupby(["dataset", "model", "roi"], sort=False):
-        scores = own.pivot(index="subject", columns="layer", values="score")
+    for (dataset, model, roi), part in networks.groupby(["dataset", "model", "roi"], sort=False):
+        scores = part.pivot(index="subject", columns="layer", values="score")
         scores = scores.dropna(axis=1, how="all").dropna()
         order = scores.mean().sort_values(ascending=False, kind="stable")
         if len(order) < 2 or not len(scores):
             continue
         best, second = order.index[:2]
-        folds = own.set_index(["layer", "subject"]).fold_scores.map(np.array)
+        folds = part.set_index(["layer", "subject"]).fold_scores.map(np.array)
         both = folds[best].reindex(scores.index) - folds[second].reindex(scores.index)
         margin = interval(both)
         found.append(
@@ -168,17 +168,17 @@ def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
     check_one_way(rows)
     keys = [*_FEATURES, *_PLACE]
     found = []
-    for key, own in rows.groupby(keys, sort=False):
-        choice = layers.choose(np.array(own.fold_inner_r2.tolist()))  # of [layer k]
-        scores = layers.take(np.array(own.fold_scores.tolist()), choice)
+    for key, part in rows.groupby(keys, sort=False):
+        choice = layers.choose(np.array(part.fold_inner_r2.tolist()))  # of [layer k]
+        scores = layers.take(np.array(part.fold_scores.tolist()), choice)
         found.append(
             dict(zip(keys, key, strict=True))
             | {
                 "score": scores.mean(),
                 "fold_scores": scores,
-                "ceiling": own.ceiling.iloc[0],
-                "fold_ceilings": np.array(own.fold_ceilings.iloc[0]),
-                "layers": own.layer.to_numpy()[choice.layer].tolist(),
+                "ceiling": part.ceiling.iloc[0],
+                "fold_ceilings": np.array(part.fold_ceilings.iloc[0]),
+                "layers": part.layer.to_numpy()[choice.layer].tolist(),
             }
         )
     return pd.DataFrame(found)
@@ -206,18 +206,18 @@ def against_controls(rows: pd.DataFrame) -> pd.DataFrame:
     nested = nested_layer(rows)
     wide = nested.set_index([*_FEATURES, "roi", "subject"])["score"].unstack("subject")
     folds = {
-        key: own.set_index("subject").fold_scores.drop(GROUP, errors="ignore")
-        for key, own in nested.groupby([*_FEATURES, "roi"], sort=False)
+        key: part.set_index("subject").fold_scores.drop(GROUP, errors="ignore")
+        for key, part in nested.groupby([*_FEATURES, "roi"], sort=False)
     }
     best = rows[rows.subject == GROUP].groupby([*_FEATURES, "roi"])["score"].max()
     subjects = [name for name in wide.columns if name != GROUP]
     controls = rows[rows.control_of != ""]
     found = []
-    for (dataset, model, roi), own in controls.groupby(
+    for (dataset, model, roi), part in controls.groupby(
         ["dataset", "control_of", "roi"], sort=False
     ):
         network = wide.loc[(dataset, model, "", roi)]
-        for name in own.model.unique():
+        for name in part.model.unique():
             control = wide.loc[(dataset, name, model, roi)]
             both = folds[dataset, model, "", roi] - folds[dataset, name, model, roi]
             difference = interval(both.dropna())
@@ -257,7 +257,7 @@ def by_roi(rows: pd.DataFrame) -> pd.DataFrame:
       One row per dataset, model and ROI: `group_layer` has the highest group score (a maximum on
       the test data, and so optimistic), with a 95 % interval over folds; `subjects_score` is the
       mean over subjects with the layer chosen inside the training data, with a 95 % interval over
-      subjects and folds; ceilings with theirs beside both.
+      subjects and folds; both have ceilings with intervals.
 
     Raises:
       InputError: if a model was scored in several ways (`check_one_way`).
@@ -266,8 +266,8 @@ def by_roi(rows: pd.DataFrame) -> pd.DataFrame:
     networks = rows[rows.control_of == ""]
     nested = nested_layer(networks)
     found = []
-    for (dataset, model, roi), own in networks.groupby(["dataset", "model", "roi"], sort=False):
-        group = own[own.subject == GROUP]
+    for (dataset, model, roi), part in networks.groupby(["dataset", "model", "roi"], sort=False):
+        group = part[part.subject == GROUP]
         best = group.loc[group.score.idxmax()] if group.score.notna().any() else None
         mine = nested[
             (nested.dataset == dataset)
@@ -324,11 +324,11 @@ def beyond_controls(partition: pd.DataFrame) -> pd.DataFrame:
     check_one_way(partition, ["dataset", "model", "controls"])
     found = []
     keys = ["dataset", "model", "controls", "roi"]
-    for key, own in partition.groupby(keys, sort=False):
-        is_group = own.subject == GROUP
-        r2 = own[is_group if is_group.any() else ~is_group].groupby("layer").r2_model.mean()
+    for key, part in partition.groupby(keys, sort=False):
+        is_group = part.subject == GROUP
+        r2 = part[is_group if is_group.any() else ~is_group].groupby("layer").r2_model.mean()
         layer = int(r2.idxmax()) if r2.notna().any() else -1
-        at = own[own.layer == layer]
+        at = part[part.layer == layer]
         group = at[at.subject == GROUP]
         value = lambda name, group=group: group[name].iloc[0] if len(group) else np.nan
         persons = at[at.subject != GROUP]

@@ -15,7 +15,7 @@ from jaxalign.results import targets
 
 OVER_SUBJECTS = "subjects"
 OVER_BLOCKS = "blocks of samples"
-# An interval of a mean over targets whose own intervals are known: as if all moved together.
+# Ends of the interval of a mean over targets are means of their ends, as if all moved together.
 ENDS = ", mean of the targets' ends"
 FEW_SUBJECTS = "fewer than two subjects have it"
 
@@ -187,11 +187,11 @@ def over_subjects(
                 | ({"remark": _constant(num, len(of_roi))} if num else {})
             )
         for v in of_roi.tolist():
-            own = {"num_targets": 1, "num_undefined": int(np.isnan(values[:, v]).sum())}
+            counts_of = {"num_targets": 1, "num_undefined": int(np.isnan(values[:, v]).sum())}
             rows.append(
                 row(kind, GROUP, roi, data.target[v], interval=kind.interval)
                 | _numbers(of_each, v)
-                | own
+                | counts_of
                 | ({"remark": kind.remark} if np.isnan(of_each.value[v]) else {})
             )
             for s, subject in enumerate(data.subject):
@@ -224,21 +224,21 @@ def of_targets(
         rois = Ceiling(value, low, high, np.zeros(len(value), int))
     order = list(places)
     for roi in dict.fromkeys([*roi_of, *whose.left_out]):
-        own = places.get(roi, np.empty(0, int))
+        columns = places.get(roi, np.empty(0, int))
         left_out = whose.left_out.get(roi, 0)
-        undefined = int(np.isnan(found.value[own]).sum()) + left_out
-        note = _partly(undefined) if len(own) else _nothing_shared(undefined)
+        undefined = int(np.isnan(found.value[columns]).sum()) + left_out
+        note = _partly(undefined) if len(columns) else _nothing_shared(undefined)
         rows.append(
             row(kind, whose.subject, roi, "", average="mean", remark=note if undefined else "")
-            | (_numbers(rois, order.index(roi)) if len(own) else {})
+            | (_numbers(rois, order.index(roi)) if len(columns) else {})
             | {
-                "interval": kind.interval + (ENDS if is_mean_of_ends and len(own) > 1 else ""),
+                "interval": kind.interval + (ENDS if is_mean_of_ends and len(columns) > 1 else ""),
                 "num_subjects": whose.num_subjects,
-                "num_targets": len(own) + left_out - undefined,
+                "num_targets": len(columns) + left_out - undefined,
                 "num_undefined": undefined,
             }
         )
-        for i in own.tolist():
+        for i in columns.tolist():
             note = kind.remark if np.isnan(found.value[i]) else ""
             name = whose.names[i][1]
             rows.append(
@@ -293,9 +293,9 @@ def by_roi(
     """
     places = features.members(list(roi))
     found = np.full((len(values), len(places)), np.nan)
-    for i, own in enumerate(places.values()):
-        found[:, i] = metrics.mean_defined(values[:, own], axis=1)
-    return found, {name: len(own) for name, own in places.items()}
+    for i, columns in enumerate(places.values()):
+        found[:, i] = metrics.mean_defined(values[:, columns], axis=1)
+    return found, {name: len(columns) for name, columns in places.items()}
 
 
 def _numbers(found: Ceiling, i: int) -> dict:

@@ -1,4 +1,4 @@
-"""Ceilings extrapolated over subjects -> rows, and the curves behind them."""
+"""Scores of subsets of subjects -> rows of extrapolated ceilings, and the curves behind them."""
 
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -92,13 +92,16 @@ def rows(
     for kind, family in KINDS.items():
         for roi, columns in features.members(responses.roi).items():
             keep = np.isin(np.arange(len(responses.roi)), columns)
-            own = extrapolation.of_targets(scores, keep)
+            of_roi = extrapolation.of_targets(scores, keep)
             found = extrapolation.extrapolate(
-                own, family=family, num_resamples=extrapolate.num_curves, confidence=how.confidence
+                of_roi,
+                family=family,
+                num_resamples=extrapolate.num_curves,
+                confidence=how.confidence,
             )
-            over, interval = _over_subjects(own, found.targets.value, family, how)
+            over, interval = _over_subjects(of_roi, found.targets.value, family, how)
             rows += _of_roi(kind, responses, columns, found, over, interval)
-            drawn.append(_curve(family, own, found).assign(kind=kind.name, roi=roi))
+            drawn.append(_curve(family, of_roi, found).assign(kind=kind.name, roi=roi))
     table = pd.concat(drawn, ignore_index=True)
     table = table[["kind", "roi", *table.columns.drop(["kind", "roi"])]]
     text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
@@ -110,7 +113,7 @@ def _scores(responses, splits, chosen, alphas, path, progress) -> SubsetScores:
     """Score all subsets, or read what an interrupted run has scored."""
     places = features.members(responses.subject)
     columns = tuple(places.values())
-    shapes = [(int(chosen[:, i].sum()), len(splits), len(own)) for i, own in enumerate(columns)]
+    shapes = [(int(chosen[:, i].sum()), len(splits), len(held)) for i, held in enumerate(columns)]
     ends = np.cumsum([np.prod(shape) for shape in shapes])
     saved = arrays.read(path, Saved)
     if saved is not None and np.array_equal(saved.chosen, chosen) and len(saved.r) == ends[-1]:

@@ -1,4 +1,4 @@
-"""What model and controls explain of each target -> of each subject and ROI, as columns of rows."""
+"""R2 of model, controls and both together, by target -> rows of subjects and ROIs."""
 
 import numpy as np
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from jaxalign.core.solver import partition
 from jaxalign.results.targets import Targets
 
 
-def by_subject_and_roi(r2: Float[np.ndarray, "3 v"], goals: Targets) -> list[dict]:
+def by_subject_and_roi(r2: Float[np.ndarray, "3 v"], targets: Targets) -> list[dict]:
     """Average R2 over the targets of each subject and ROI, and divide the averages.
 
     A target enters if all three of its R2 are defined. Ratios are taken of averages: those of
@@ -17,7 +17,7 @@ def by_subject_and_roi(r2: Float[np.ndarray, "3 v"], goals: Targets) -> list[dic
 
     Args:
       r2: R2 out of sample of the model, of the controls, and of both together.
-      goals: subject and ROI of each target.
+      targets: subject and ROI of each target.
 
     Returns:
       A dict for each subject and ROI with the columns of `io.rows.PARTITION` that hold R2, their
@@ -25,9 +25,9 @@ def by_subject_and_roi(r2: Float[np.ndarray, "3 v"], goals: Targets) -> list[dic
     """
     known = np.asarray(np.isfinite(r2).all(axis=0))
     rows = []
-    places = features.members(list(zip(goals.subject, goals.roi, strict=True)))
-    for (subject, roi), own in places.items():
-        used = r2[:, own[known[own]]]
+    places = features.members(list(zip(targets.subject, targets.roi, strict=True)))
+    for (subject, roi), of_roi in places.items():
+        used = r2[:, of_roi[known[of_roi]]]
         raw, clipped = _shares(used), _shares(np.maximum(used, 0))
         columns = {"omega": raw.omega, "omega_clipped": clipped.omega}
         for name in ("model", "controls", "joint"):
@@ -40,8 +40,8 @@ def by_subject_and_roi(r2: Float[np.ndarray, "3 v"], goals: Targets) -> list[dic
             | {
                 "subject": subject,
                 "roi": roi,
-                "num_targets": len(own),
-                "num_undefined": int((~known[own]).sum()),
+                "num_targets": len(of_roi),
+                "num_undefined": int((~known[of_roi]).sum()),
                 "num_negative": int((used[0] < 0).sum()),
             }
         )

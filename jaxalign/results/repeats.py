@@ -66,8 +66,8 @@ def rows(found: Repeats, block: int, how: Bootstrap, *, rois: Sequence[str] = ()
         if able.any():
             estimates[:, able] = function(Y[:, able], how)[:3]
         value, low, high = estimates
-        own = ceiling.Ceiling(value, low, high, np.ones(len(names), int))
-        made += ceilings.of_targets(named, own, whose)
+        estimated = ceiling.Ceiling(value, low, high, np.ones(len(names), int))
+        made += ceilings.of_targets(named, estimated, whose)
     return made
 
 
@@ -81,9 +81,9 @@ def of_signal(responses: Responses, tests: Sequence[Int[np.ndarray, " _"]]) -> l
     r = ceiling.correlation(responses.signal.T, responses.values.T, tests)
     nothing: Float[np.ndarray, " v"] = np.full(len(r), np.nan)
     made = []
-    for subject, own in features.members(list(responses.subject)).items():
-        names = [(str(responses.roi[i]), str(responses.target[i])) for i in own.tolist()]
-        num = np.ones(len(own), int)
-        part = ceiling.Ceiling(r[own], nothing[own], nothing[own], num)
+    for subject, columns in features.members(list(responses.subject)).items():
+        names = [(str(responses.roi[i]), str(responses.target[i])) for i in columns.tolist()]
+        num = np.ones(len(columns), int)
+        part = ceiling.Ceiling(r[columns], nothing[columns], nothing[columns], num)
         made += ceilings.of_targets(Kind("signal", interval=""), part, Whose(subject, names))
     return made

@@ -15,10 +15,10 @@ from jaxalign.core.scores.alignment import AlignmentScore, Reference
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import cv
 from jaxalign.data.schema import Responses
-from jaxalign.results import targets
+from jaxalign.results.targets import GROUP, Targets
 
 
-def by_subject_and_roi(result: cv.Nested, goals: targets.Targets, protocol: Protocol) -> list[dict]:
+def by_subject_and_roi(result: cv.Nested, targets: Targets, protocol: Protocol) -> list[dict]:
     """Summarise the targets of each subject and ROI as the protocol does.
 
     By default a target whose score is undefined in any fold has no score; a row's score is the mean
@@ -26,7 +26,7 @@ def by_subject_and_roi(result: cv.Nested, goals: targets.Targets, protocol: Prot
 
     Args:
       result: of one layer.
-      goals: the targets.
+      targets: the targets.
       protocol: of kind "encoding".
 
     Returns:
@@ -35,31 +35,29 @@ def by_subject_and_roi(result: cv.Nested, goals: targets.Targets, protocol: Prot
     alphas = np.sort(protocol.encoding[1].grid)
     values = scoring.scores_of(result, protocol)
     rows = []
-    places = features.members(list(zip(goals.subject, goals.roi, strict=True)))
-    for (subject, roi), own in places.items():
-        chosen = result.alphas[:, own]
-        found = scoring.summarize(values[:, own], protocol.aggregation)
+    places = features.members(list(zip(targets.subject, targets.roi, strict=True)))
+    for (subject, roi), columns in places.items():
+        chosen = result.alphas[:, columns]
+        found = scoring.summarize(values[:, columns], protocol.aggregation)
         rows.append(
             {
                 "subject": subject,
                 "roi": roi,
                 "score": found.score,
-                "ceiling": _ceiling(goals.ceiling[own], subject),
-                **_ceiling_interval(goals, own, subject),
-                "ceiling_kind": "split_half"
-                if subject == targets.GROUP
-                else "leave_one_subject_out",
-                "signal_ceiling": float(mean_defined(goals.signal_r[own])),
+                "ceiling": _ceiling(targets.ceiling[columns], subject),
+                **_ceiling_interval(targets, columns, subject),
+                "ceiling_kind": "split_half" if subject == GROUP else "leave_one_subject_out",
+                "signal_ceiling": float(mean_defined(targets.signal_r[columns])),
                 "fold_scores": found.per_fold.tolist(),
-                "r2": float(mean_defined(result.r2[:, own].mean(axis=0))),
-                "fold_r2": mean_defined(result.r2[:, own], axis=1).tolist(),
-                "fold_inner_r2": mean_defined(result.inner_score[:, own], axis=1).tolist(),
+                "r2": float(mean_defined(result.r2[:, columns].mean(axis=0))),
+                "fold_r2": mean_defined(result.r2[:, columns], axis=1).tolist(),
+                "fold_inner_r2": mean_defined(result.inner_score[:, columns], axis=1).tolist(),
                 "alpha_median": float(np.median(chosen)),
                 "fold_alphas": np.median(chosen, axis=1).tolist(),
                 "alpha_low_share": float((chosen == alphas[0]).mean()),
                 "alpha_high_share": float((chosen == alphas[-1]).mean()),
-                "num_targets": len(own),
-                "num_nan": int(np.isnan(values[:, own]).sum()),
+                "num_targets": len(columns),
+                "num_nan": int(np.isnan(values[:, columns]).sum()),
                 "num_constant_features": int(result.num_constant.max()),
             }
         )
@@ -112,20 +110,20 @@ def _ceiling(values: Float[np.ndarray, " v"], subject: str) -> float:
     negative would raise the mean over subjects.
     """
     mean = float(mean_defined(values))
-    return mean if subject != targets.GROUP or mean > 0 else float("nan")
+    return mean if subject != GROUP or mean > 0 else float("nan")
 
 
-def _ceiling_interval(goals: targets.Targets, own: Int[np.ndarray, " g"], subject: str) -> dict:
+def _ceiling_interval(targets: Targets, columns: Int[np.ndarray, " g"], subject: str) -> dict:
     """Return the mean over targets in each fold, and the interval over folds of the ceiling.
 
     That of the group is found on the correlations of halves, and brought to the scale of the
     ceiling about its own value.
     """
-    folds = mean_defined(goals.fold_ceilings[:, own], axis=1)
+    folds = mean_defined(targets.fold_ceilings[:, columns], axis=1)
     found = stats.crossed_interval(folds[None])
     low, high = found.low, found.high
-    if subject == targets.GROUP:
-        center = _ceiling(goals.ceiling[own], subject)
+    if subject == GROUP:
+        center = _ceiling(targets.ceiling[columns], subject)
         mean, low, high = ceiling.spearman_brown(np.array(found[:3]), root=True)
         low, high = center + low - mean, center + high - mean
     return {
@@ -137,7 +135,7 @@ def _ceiling_interval(goals: targets.Targets, own: Int[np.ndarray, " g"], subjec
 
 def whole(
     results: Mapping[int, cv.Nested],
-    goals: targets.Targets,
+    targets: Targets,
     protocol: Protocol,
     folds: Sequence[Fold],
     *,
@@ -148,7 +146,7 @@ def whole(
 
     Args:
       results: of each layer.
-      goals: the targets.
+      targets: the targets.
       protocol: of kind "encoding".
       folds: on which they were found.
       known_ceiling: of the protocol, computed or published.
@@ -157,13 +155,13 @@ def whole(
     Returns:
       The score; `layers` holds the names of layers, and -1 for the mean over all.
     """
-    people = np.array([subject != targets.GROUP for subject in goals.subject])
-    own = lambda x: x[:, people] if x.ndim == 2 else x
+    people = np.array([subject != GROUP for subject in targets.subject])
+    of_people = lambda x: x[:, people] if x.ndim == 2 else x
     found = scoring.combine(
-        [cv.Nested(*map(own, result)) for result in results.values()],
+        [cv.Nested(*map(of_people, result)) for result in results.values()],
         protocol,
         folds,
-        subjects=[subject for subject in goals.subject if subject != targets.GROUP],
+        subjects=[subject for subject in targets.subject if subject != GROUP],
         ceiling=known_ceiling,
         contiguous=contiguous,
     )

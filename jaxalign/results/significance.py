@@ -24,33 +24,33 @@ class Nulls(NamedTuple):
     p: Float[np.ndarray, " v"]  # of each target by itself
 
 
-def keys(goals: Targets) -> list[tuple[str, str]]:
+def keys(targets: Targets) -> list[tuple[str, str]]:
     """Return subject and ROI of each row: those of the targets, and the mean over subjects."""
-    pairs = list(dict.fromkeys(zip(goals.subject, goals.roi, strict=True)))
+    pairs = list(dict.fromkeys(zip(targets.subject, targets.roi, strict=True)))
     rois = dict.fromkeys(roi for subject, roi in pairs if subject != GROUP)
     return pairs + [(MEAN, roi) for roi in rois]
 
 
-def collect(parts: Iterable[Float[np.ndarray, "_ _"]], goals: Targets) -> Nulls:
+def collect(parts: Iterable[Float[np.ndarray, "_ _"]], targets: Targets) -> Nulls:
     """Reduce scores of targets to those of rows, part by part.
 
-    A row is the mean over the targets whose score is defined; of nulls the same targets count, so
-    that one that is undefined counts as large. The mean over subjects is over those who have a
-    score.
+    A row is the mean over the targets whose score is defined. Its nulls are means over the same
+    targets, so that a null with an undefined one of them counts as large. The mean over subjects
+    is over those who have a score.
 
     Args:
       parts: from `permutation.permuted_scores`.
-      goals: the targets.
+      targets: the targets.
     """
-    place = {key: i for i, key in enumerate(keys(goals))}
-    row_of = np.array([place[key] for key in zip(goals.subject, goals.roi, strict=True)])
+    place = {key: i for i, key in enumerate(keys(targets))}
+    row_of = np.array([place[key] for key in zip(targets.subject, targets.roi, strict=True)])
     total, count, tallied, start = np.zeros(1), np.zeros(len(place)), [], 0
     for part in parts:
-        own = row_of[start : start + part.shape[1]]
+        row = row_of[start : start + part.shape[1]]
         start += part.shape[1]
         defined = ~np.isnan(part[0])
         columns = np.zeros((part.shape[1], len(place)))
-        columns[np.flatnonzero(defined), own[defined]] = 1
+        columns[np.flatnonzero(defined), row[defined]] = 1
         total = total + np.where(defined, part, 0.0) @ columns
         count += columns.sum(axis=0)
         found = stats.tally([part], "greater", SOLVER_ROUNDING)
@@ -58,30 +58,30 @@ def collect(parts: Iterable[Float[np.ndarray, "_ _"]], goals: Targets) -> Nulls:
     rows = metrics.divide(total, count)
     for (subject, roi), i in place.items():
         if subject == MEAN:
-            own = [j for (s, r), j in place.items() if r == roi and s not in (GROUP, MEAN)]
-            known = [j for j in own if count[j] > 0]
+            people = [j for (s, r), j in place.items() if r == roi and s not in (GROUP, MEAN)]
+            known = [j for j in people if count[j] > 0]
             rows[:, i] = rows[:, known].mean(axis=1) if known else np.nan
     score, p = (np.concatenate(x) for x in zip(*tallied, strict=True))
     return Nulls(rows, score, p)
 
 
-def by_subject_and_roi(nulls: Mapping[int, Nulls], goals: Targets) -> list[dict]:
+def by_subject_and_roi(nulls: Mapping[int, Nulls], targets: Targets) -> list[dict]:
     """Compare the scores of each row with their nulls, layer by layer, and the largest of any.
 
-    With several layers, the largest score of any layer is held against the largest of any layer
-    under each order, which takes into account that the best was looked for.
+    With several layers, the largest score of any layer is compared with the largest of any layer
+    under each order, which allows for the search for the best one.
 
     Args:
       nulls: of each layer.
-      goals: the targets.
+      targets: the targets.
 
     Returns:
       The columns of `io.rows.SIGNIFICANCE` that follow from the scores. `p_adjusted` is that of
       Benjamini and Hochberg over all subjects and ROIs of a layer; the group's rows, and those of
       the mean over subjects, are families of their own.
     """
-    pairs = keys(goals)
-    targets_of = features.members(list(zip(goals.subject, goals.roi, strict=True)))
+    pairs = keys(targets)
+    targets_of = features.members(list(zip(targets.subject, targets.roi, strict=True)))
     families = np.array([subject if subject in (GROUP, MEAN) else "" for subject, _ in pairs])
     scores = {layer: found.rows for layer, found in nulls.items()}
     if len(scores) > 1:
@@ -98,8 +98,8 @@ def by_subject_and_roi(nulls: Mapping[int, Nulls], goals: Targets) -> list[dict]
         for family in set(families.tolist()):
             adjusted[families == family] = stats.benjamini_hochberg(found.p[families == family])
         for i, (subject, roi) in enumerate(pairs):
-            own = targets_of.get((subject, roi), [])
-            p = nulls[layer].p[own] if layer != ANY else np.empty(0)
+            columns = targets_of.get((subject, roi), [])
+            p = nulls[layer].p[columns] if layer != ANY else np.empty(0)
             rows.append(
                 {
                     "layer": layer,
@@ -110,7 +110,7 @@ def by_subject_and_roi(nulls: Mapping[int, Nulls], goals: Targets) -> list[dict]
                     "p_adjusted": float(adjusted[i]),
                     "null_mean": float(found.null_mean[i]),
                     "null_sd": float(found.null_sd[i]),
-                    "num_targets": len(own),
+                    "num_targets": len(columns),
                     "num_significant": int((stats.benjamini_hochberg(p) <= LEVEL).sum()),
                 }
             )

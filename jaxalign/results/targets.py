@@ -73,13 +73,13 @@ def assemble(
     """
     runs = responses.run if responses.is_timed else [""] * len(responses.run)
     standard = features.standardize(responses.values, runs)
-    own = np.full((len(blocks), len(responses.subject)), np.nan)
+    of_subjects = np.full((len(blocks), len(responses.subject)), np.nan)
     means, rois, halves, signals = [], [], [], []
     common = shared_by_all(responses)
     for chosen, people in shared_targets.divide(common.varies):
         columns = common.columns[np.ix_(chosen, people)].T  # [s g]
         cube = standard[:, columns].transpose(1, 2, 0)  # [s g n]
-        own[:, columns] = ceiling.subject_correlations(cube, blocks)
+        of_subjects[:, columns] = ceiling.subject_correlations(cube, blocks)
         halves.append(ceiling.half_correlations(cube, blocks, rng=rng, num_splits=num_splits))
         means.append(cube.mean(axis=0))
         rois += [common.names[i][0] for i in chosen]
@@ -95,8 +95,8 @@ def assemble(
         Y=Y.T,
         subject=[*responses.subject, *[GROUP] * len(rois)],
         roi=[*responses.roi, *rois],
-        ceiling=np.concatenate([own.mean(axis=0), *groups]),
-        fold_ceilings=np.concatenate([own, *halves], axis=1),
+        ceiling=np.concatenate([of_subjects.mean(axis=0), *groups]),
+        fold_ceilings=np.concatenate([of_subjects, *halves], axis=1),
         signal_r=signal_r,
     )
 

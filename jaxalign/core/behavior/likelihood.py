@@ -66,11 +66,11 @@ def linear_log_likelihoods(
         coefficients, or only one story, which is held out.
     """
     surprisal.check_finite(y=y, baseline=baseline, full=full)
-    own = features.members(stories)
+    words_of = features.members(stories)
 
     def densities(X):
         found = []
-        for train, test in _splits(own, len(y), held_out):
+        for train, test in _splits(words_of, len(y), held_out):
             Z = _design(X, train)
             weights = np.linalg.lstsq(Z[train], y[train], rcond=_COLLINEAR)[0]
             variance = _positive(np.mean((y[train] - Z[train] @ weights) ** 2), y[train])
@@ -78,8 +78,8 @@ def linear_log_likelihoods(
             found.append(float(_normal(error, variance)))
         return np.array(found)
 
-    num = np.array([len(words) for words in own.values()])
-    return LogLikelihoods(list(own), num, densities(baseline), densities(full))
+    num = np.array([len(words) for words in words_of.values()])
+    return LogLikelihoods(list(words_of), num, densities(baseline), densities(full))
 
 
 def mixed_log_likelihoods(
@@ -110,12 +110,12 @@ def mixed_log_likelihoods(
       ValueError: as `linear_log_likelihoods`.
     """
     surprisal.check_finite(y=y, baseline=baseline, full=full)
-    own = features.members(stories)
+    words_of = features.members(stories)
     code = np.unique(np.asarray(participants), return_inverse=True)[1]
 
     def densities(X):
         found, before, fit = [], np.empty(0, int), None
-        for train, test in _splits(own, len(y), held_out):
+        for train, test in _splits(words_of, len(y), held_out):
             if held_out or fit is None:
                 Z = _design(X, train)
                 fit = _fit_random_intercepts(Z[train], y[train], code[train])
@@ -125,8 +125,8 @@ def mixed_log_likelihoods(
             before = np.r_[before, test]
         return np.array(found)
 
-    num = np.array([len(words) for words in own.values()])
-    return LogLikelihoods(list(own), num, densities(baseline), densities(full))
+    num = np.array([len(words) for words in words_of.values()])
+    return LogLikelihoods(list(words_of), num, densities(baseline), densities(full))
 
 
 class _Fit(NamedTuple):
@@ -207,7 +207,7 @@ def _normal(error, variance) -> float:
 
 
 def _design(X, train):
-    """Put an intercept beside predictors that are scaled by the training observations."""
+    """Return an intercept, and the predictors scaled by the training observations."""
     if len(train) <= X.shape[1] + 1:
         raise ValueError(
             f"{X.shape[1]} predictors and an intercept need more observations, got {len(train)}."
@@ -217,10 +217,10 @@ def _design(X, train):
     return np.c_[np.ones(len(X)), (X - centre) / scale]
 
 
-def _splits(own, n, held_out):
+def _splits(words_of, n, held_out):
     """Yield what to fit to and what to predict, story by story."""
-    if held_out and len(own) < 2:
+    if held_out and len(words_of) < 2:
         raise ValueError("Holding out stories takes at least two, got 1.")
     every = np.arange(n)
-    for words in own.values():
+    for words in words_of.values():
         yield (np.setdiff1d(every, words) if held_out else every), words

@@ -100,7 +100,7 @@ def ratio(
     amount, size = amount.astype(np.float64), size.astype(np.float64)
     if not size.sum() > 0:
         raise ValueError(f"size must sum to more than 0, got {size.sum()}.")
-    own, total = (np.bincount(block, weights=x) for x in (size, amount))
+    sizes, amounts = (np.bincount(block, weights=x) for x in (size, amount))
     with np.errstate(invalid="ignore", divide="ignore"):
-        left_out = (total.sum() - total) / (own.sum() - own)
-    return jackknife(float(total.sum() / own.sum()), left_out, len(amount))
+        left_out = (amounts.sum() - amounts) / (sizes.sum() - sizes)
+    return jackknife(float(amounts.sum() / sizes.sum()), left_out, len(amount))

@@ -130,16 +130,16 @@ def neighbour(
     if 1 + int((labels[1:] != labels[:-1]).sum()) > len(set(labels.tolist())):
         raise ValueError("stories must be adjacent: words of one lie among those of another.")
     found = np.full(values.shape, np.nan)
-    for own in features.members(stories).values():
-        inside = (own + offset >= own[0]) & (own + offset <= own[-1])
-        found[own[inside]] = values[own[inside] + offset]
+    for words in features.members(stories).values():
+        inside = (words + offset >= words[0]) & (words + offset <= words[-1])
+        found[words[inside]] = values[words[inside] + offset]
     return found
 
 
 def spillover(
     values: Float[np.ndarray, "m p"], stories: features.Labels, num_previous: int
 ) -> Float[np.ndarray, "m q"]:
-    """Put beside each word's values those of the words before it, the nearest first.
+    """Return each word's values, followed by those of the words before it, the nearest first.
 
     Args:
       values: as of `neighbour`.

@@ -1,7 +1,7 @@
 """Noise ceilings: how well any model could do, given how noisy the responses are.
 
 Ceilings are computed on the test blocks on which models are scored, and averaged over them as the
-scores are, so that score and ceiling can be set side by side.
+scores are, so that a score can be compared with its ceiling.
 
 Ceilings of time courses between subjects are in `core/ceilings/isc.py`, of repeats in
 `core/ceilings/repeats.py`, and extrapolated over subjects in `core/ceilings/extrapolation.py`.
@@ -128,15 +128,16 @@ def _without_each(Y):
     z = Y - Y.mean(axis=2, keepdims=True, dtype=np.float64)
     z[metrics.is_constant(Y, axis=2)] = 0.0
     products = z @ z.transpose(0, 2, 1)
-    own = np.diagonal(products, axis1=1, axis2=2)[:, None]  # [v 1 i]
+    squares = np.diagonal(products, axis1=1, axis2=2)[:, None]  # [v 1 i]
     with_all = products.sum(axis=2)[:, None]
-    shared = with_all - own - products
-    ends = own - 2 * with_all
+    shared = with_all - squares - products
+    ends = squares - 2 * with_all
     rest = with_all.sum(axis=2, keepdims=True) + ends + ends.transpose(0, 2, 1) + 2 * products
     # What is left of constants by rounding is no variance.
-    known = (own > 0) & (rest > metrics.CONSTANT_TOLERANCE**2 * own.sum(axis=2, keepdims=True))
+    rounding = metrics.CONSTANT_TOLERANCE**2 * squares.sum(axis=2, keepdims=True)
+    known = (squares > 0) & (rest > rounding)
     known &= ~np.eye(Y.shape[1], dtype=bool)
-    scale = np.sqrt(np.where(known, own * rest, 1.0))
+    scale = np.sqrt(np.where(known, squares * rest, 1.0))
     return np.where(known, shared / scale, np.nan)
 
 
@@ -177,9 +178,9 @@ def over_subjects(
 ) -> Ceiling:
     """Average ceilings of single subjects, with a jackknife interval over subjects.
 
-    It says how other people would do with the same stimuli. Each subject's ceiling holds the
-    responses of all the others, so that subjects are no independent draws of it: a bootstrap of
-    the values alone (BCa) covered the expected ceiling in 55, 71, 83 and 92 % of simulated
+    The interval is for other subjects and the same stimuli. Each subject's ceiling depends on the
+    responses of all others, so that ceilings of subjects are not independent: a bootstrap of the
+    values alone (BCa) covered the expected ceiling in 55, 71, 83 and 92 % of simulated
     experiments with 4, 6, 10 and 25 unlike subjects, and this interval in 94 to 95 %; in 93 to 95
     % of new subjects with as many new stimuli, 300 that are independent of one another.
 
@@ -251,8 +252,8 @@ def split_half(
     """Reliability of the mean over subjects or repeats, from the correlation of half means.
 
     Correlations are averaged over the splits and then corrected (`spearman_brown`). The interval is
-    a percentile bootstrap over samples: subjects drawn twice would get into both halves, and look
-    reliable. So it says what the same subjects would give with more samples, and nothing of other
+    a percentile bootstrap over samples, not over subjects: a subject drawn twice could be in both
+    halves. So it says what the same subjects would give with more samples, and nothing about other
     subjects. It covered that in 93 to 95 % of experiments simulated with 4, 6 and 10 subjects and
     300 independent samples; of autoregressions (.5) in 30 blocks of 10 in 93 %, a little too few,
     and in 86 % without blocks.
@@ -280,11 +281,12 @@ def split_half(
     value, low, high = np.empty((3, v))
     tile = max(1, TILE_NUMBERS // (len(halves) * len(counts) + u * n))
     for start in range(0, v, tile):
-        own = slice(start, start + tile)
-        r = np.mean([_half_r(Y[:, own], half, block, counts) for half in halves], axis=0)
+        columns = slice(start, start + tile)
+        r = np.mean([_half_r(Y[:, columns], half, block, counts) for half in halves], axis=0)
         found = spearman_brown(r, root=root)
-        value[own] = found[0]
-        low[own], high[own] = resampling.percentiles(found[1:], found[0], bootstrap.confidence)
+        value[columns] = found[0]
+        ends = resampling.percentiles(found[1:], found[0], bootstrap.confidence)
+        low[columns], high[columns] = ends
     return Ceiling(value, low, high, np.full(v, counts.shape[1]))
 
 

@@ -156,7 +156,7 @@ def resample_subjects(
       ValueError: if a number is out of its range.
     """
     resampling.check(confidence, num_resamples)
-    parts = [values[own][~np.isnan(values[own])] for own in columns]
+    parts = [values[columns_of][~np.isnan(values[columns_of])] for columns_of in columns]
     parts = [part for part in parts if len(part)]
     value = metrics.median_defined(values)
     if len(parts) < 2:
@@ -179,10 +179,10 @@ def averages(scores: SubsetScores) -> Float[np.ndarray, "v k"]:
     sizes = scores.subsets.sum(axis=1)
     found = np.full((sum(map(len, scores.columns)), len(np.unique(sizes))), np.nan)
     for i, (r, columns) in enumerate(zip(scores.r, scores.columns, strict=True)):
-        own = sizes[scores.subsets[:, i]]
+        size_of = sizes[scores.subsets[:, i]]
         means = r.astype(np.float64).mean(axis=1)
         for place, k in enumerate(np.unique(sizes)):
-            found[columns, place] = metrics.mean_defined(means[own == k], axis=0)
+            found[columns, place] = metrics.mean_defined(means[size_of == k], axis=0)
     return found
 
 
@@ -203,8 +203,8 @@ def of_targets(scores: SubsetScores, keep: Bool[np.ndarray, " v"]) -> SubsetScor
         )
     place = np.cumsum(keep) - 1
     return scores._replace(
-        r=tuple(r[:, :, keep[own]] for r, own in zip(scores.r, scores.columns, strict=True)),
-        columns=tuple(place[own[keep[own]]] for own in scores.columns),
+        r=tuple(r[:, :, keep[held]] for r, held in zip(scores.r, scores.columns, strict=True)),
+        columns=tuple(place[held[keep[held]]] for held in scores.columns),
     )
 
 
@@ -233,11 +233,11 @@ def _curves(scores, chosen, family, undefined, num_resamples=None, seed=0):
     num = np.zeros(v, int)
     for i, (r, columns) in enumerate(zip(scores.r, scores.columns, strict=True)):
         held = scores.subsets[:, i]
-        mine, own = chosen[held], sizes[held]
+        mine, size_of = chosen[held], sizes[held]
         r = np.nan_to_num(r[mine], nan=0.0) if undefined == "zero" else r[mine]
         for targets, kept in _patterns(r):
             values = r[kept][:, :, targets].astype(np.float64)
-            parts = [values[own[mine][kept] == k].reshape(-1, len(targets)) for k in x]
+            parts = [values[size_of[mine][kept] == k].reshape(-1, len(targets)) for k in x]
             weights = _weights(tuple(map(len, parts)), num_resamples, seed)
             for place, (weight, part) in enumerate(zip(weights, parts, strict=True)):
                 if len(part):  # else there is no average of this size

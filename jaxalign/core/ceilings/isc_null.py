@@ -1,4 +1,4 @@
-"""Null distributions of inter-subject correlation: subjects who no longer hear the same moment.
+"""Null distributions of inter-subject correlation, from series moved against one another in time.
 
 Each subject's series is moved in time, all targets together, and independently of the others; its
 autocorrelation and the correlation between targets stay. In the frequency domain this multiplies
@@ -42,7 +42,7 @@ def draw(
     "shift" moves each run of each subject circularly, by any number of samples. It is exact for
     runs that are stationary and join end to end, and for samples that are exchangeable; else it is
     approximate, by one seam per run. "phase" gives each frequency of each run a random phase, which
-    keeps the power spectrum, and makes of any series a Gaussian one. Compare what is drawn with
+    keeps the power spectrum, and makes any series Gaussian. Compare what is drawn with
     the average of `isc.leave_one_out` or `isc.pairwise` by `stats.compare`.
 
     Args:
@@ -83,7 +83,7 @@ def draw(
         if tile != at:
             spectra, at = _spectra(Y[:, tile], runs, pairs), tile
         draws = np.random.default_rng(seeds[q])
-        turned = spectra * _phases(draws, [len(own) for own in runs], s, null)[:, :, None]
+        turned = spectra * _phases(draws, [len(samples) for samples in runs], s, null)[:, :, None]
         found[q, tile] = _average(turned, pairs)
     return found
 
@@ -99,14 +99,14 @@ def _spectra(Y, runs, pairs) -> Complex[np.ndarray, "s f v"]:
         norm = np.sqrt((centred**2).sum(axis=2, keepdims=True))
         centred = np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
     parts = []
-    for own in runs:
-        coefficients = np.fft.rfft(centred[:, :, own], axis=2)
+    for samples in runs:
+        coefficients = np.fft.rfft(centred[:, :, samples], axis=2)
         # All but the mean and, of an even number, the highest frequency stand for two.
         weight = np.full(coefficients.shape[2], 2.0)
         weight[0] = 1
-        if len(own) % 2 == 0:
+        if len(samples) % 2 == 0:
             weight[-1] = 1
-        parts.append(coefficients * np.sqrt(weight / len(own)))
+        parts.append(coefficients * np.sqrt(weight / len(samples)))
     return np.ascontiguousarray(np.concatenate(parts, axis=2).transpose(0, 2, 1))
 
 
@@ -129,19 +129,19 @@ def _phases(rng, lengths, num_subjects, null) -> Complex[np.ndarray, "s f"]:
 def _average(spectra, pairs) -> Float[np.ndarray, " v"]:
     """Average ISC over subjects or pairs; NaN with fewer than two that vary."""
     total = spectra.sum(axis=0)
-    own = _dot(spectra, spectra)  # squared lengths [s v]
+    lengths = _dot(spectra, spectra)  # squared lengths [s v]
     whole = _dot(total, total)
-    varies = own > 0
+    varies = lengths > 0
     m = varies.sum(axis=0)
     undefined = np.full(len(m), np.nan)
     if pairs:
         return np.divide(whole - m, m * (m - 1.0), out=undefined, where=m > 1)
     cross = _dot(spectra, total[None])
-    others = whole - 2 * cross + own
+    others = whole - 2 * cross + lengths
     # What is left by rounding where nobody else varies is no mean of others.
     defined = varies & (m > 1)
-    scale = np.sqrt(np.where(defined, own * others, 1.0))
-    r = np.where(defined, (cross - own) / scale, 0.0)
+    scale = np.sqrt(np.where(defined, lengths * others, 1.0))
+    r = np.where(defined, (cross - lengths) / scale, 0.0)
     return np.divide(r.sum(axis=0), m, out=undefined, where=m > 1)
 
 

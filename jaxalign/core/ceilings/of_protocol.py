@@ -1,4 +1,4 @@
-"""Ceilings that belong to protocols: on a protocol's own folds, by its own regression and summary.
+"""Ceilings of protocols: on the folds of a protocol, by its regression and its summary.
 
 Their intervals are over subjects: a jackknife that leaves out each in turn, and computes the
 ceiling of the others anew. Correlations of single subjects with the mean of the others are not
@@ -96,7 +96,7 @@ def extrapolated(
     """Predict each subject from the others by the protocol, and extrapolate to infinitely many.
 
     Subjects may have different targets, as voxels are: those of the others are the features that
-    predict. What a target can reach is the level of the curve over numbers of subjects.
+    predict. The ceiling of a target is the level that its curve over numbers of subjects reaches.
 
     Args:
       recorded: responses of at least 3 subjects, standardised within runs already where that
@@ -116,16 +116,16 @@ def extrapolated(
     number = np.unique(np.asarray(subjects), return_inverse=True)[1]
     least = min(len(fold.outer.train) for fold in folds)
 
-    def regress(own):
+    def regress(pool):
         # Arrays of one shape for all pools of predictors are compiled once: kernels of samples.
         result = scoring.evaluate(
-            scoring.design(Y[:, own], protocol, run=runs),
+            scoring.design(Y[:, pool], protocol, run=runs),
             Y,
             protocol,
             folds,
             pool=number,
             execution=ADAPTIVE._replace(
-                form="dual" if len(own) >= least / 2 else "auto", mesh=mesh
+                form="dual" if len(pool) >= least / 2 else "auto", mesh=mesh
             ),
         )
         return scoring.scores_of(result, protocol)
@@ -156,7 +156,7 @@ def extrapolated(
 def _is_plain(protocol):
     """Whether one matrix for each pool and split serves all targets: see `subsets.score`.
 
-    Then the small number that may be added to norms is left out; it is there for norms of 0.
+    The small number that a protocol may add to norms is then left out: it is for norms of 0.
     """
     scaling, penalty = protocol.scaling, protocol.encoding[1]
     return (

@@ -1,4 +1,4 @@
-"""Noise ceilings from repeats: the share of a response that the stimulus decides."""
+"""Noise ceilings from repeats: how much of a response the stimulus explains."""
 
 import numpy as np
 from jaxtyping import Float
@@ -121,12 +121,12 @@ def _variances(Y, bootstrap: Bootstrap):
     signal, noise = np.empty((2, len(counts), v))
     tile = _tile(len(counts))
     for start in range(0, v, tile):
-        own = slice(start, start + tile)
-        recorded = ~np.isnan(Y[:, own])
+        columns = slice(start, start + tile)
+        recorded = ~np.isnan(Y[:, columns])
         number = recorded.sum(axis=0)  # [v n]
-        part = np.where(recorded, Y[:, own].astype(np.float64), 0.0)
-        constant = (np.where(recorded, Y[:, own], -np.inf).max(axis=(0, 2))) == (
-            np.where(recorded, Y[:, own], np.inf).min(axis=(0, 2))
+        part = np.where(recorded, Y[:, columns].astype(np.float64), 0.0)
+        constant = (np.where(recorded, Y[:, columns], -np.inf).max(axis=(0, 2))) == (
+            np.where(recorded, Y[:, columns], np.inf).min(axis=(0, 2))
         )
         center = part.sum(axis=(0, 2)) / number.sum(axis=1)
         part = np.where(recorded, part - center[None, :, None], 0.0)
@@ -136,10 +136,10 @@ def _variances(Y, bootstrap: Bootstrap):
         rows = (number, freedom, within, part.sum(axis=0), (part**2).sum(axis=0))
         sums = resampling.block_sums(np.stack([np.float64(x) for x in rows]), block) @ counts.T
         m, degrees, error, total, square = sums  # [v q]
-        own_noise = metrics.divide(error, degrees)
+        within_noise = metrics.divide(error, degrees)
         whole = metrics.divide(square - metrics.divide(total**2, m), m - 1)
-        signal[:, own] = np.where(constant[:, None], np.nan, whole - own_noise).T
-        noise[:, own] = own_noise.T
+        signal[:, columns] = np.where(constant[:, None], np.nan, whole - within_noise).T
+        noise[:, columns] = within_noise.T
     return signal, noise, counts.shape[1]
 
 

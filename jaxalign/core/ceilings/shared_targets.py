@@ -30,12 +30,12 @@ def find(subjects: Labels, names: Labels) -> SharedTargets:
     of_subjects, of_targets = members(subjects), members(names)
     columns = np.full((len(of_targets), len(of_subjects)), -1)
     place = np.empty(len(names), int)
-    for t, own in enumerate(of_targets.values()):
-        place[own] = t
-    for s, own in enumerate(of_subjects.values()):
-        columns[place[own], s] = own
-        if len(np.unique(place[own])) < len(own):
-            first, count = np.unique(place[own], return_counts=True)
+    for t, held in enumerate(of_targets.values()):
+        place[held] = t
+    for s, held in enumerate(of_subjects.values()):
+        columns[place[held], s] = held
+        if len(np.unique(place[held])) < len(held):
+            first, count = np.unique(place[held], return_counts=True)
             name = list(of_targets)[first[count > 1][0]]
             raise ValueError(f"A subject must have each target once, but has {name!r} twice.")
     return SharedTargets(list(of_subjects), list(of_targets), columns)

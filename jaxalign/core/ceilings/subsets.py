@@ -1,4 +1,4 @@
-"""Every subset of subjects: how well the others predict the one left out.
+"""How well the other subjects of a subset predict each subject, in subsets of all sizes.
 
 The others' targets, as features, predict those of the subject left out, through the metric that
 models are scored with. Of 10 subjects and 10 splits that makes 51,100 regressions, but only 1,022
@@ -130,8 +130,8 @@ def _collect(predictors, subjects, num_splits, chosen, chunks) -> SubsetScores:
         for subject in held.tolist():
             uses[tuple(held[held != subject].tolist())].append((subject, row[c, subject]))
     r = [
-        np.full((chosen[:, i].sum(), num_splits, len(own)), np.nan, np.float32)
-        for i, own in enumerate(columns)
+        np.full((chosen[:, i].sum(), num_splits, len(held)), np.nan, np.float32)
+        for i, held in enumerate(columns)
     ]
     for chunk in chunks(list(uses)):
         found = []
@@ -190,7 +190,7 @@ def balanced_members(
     """Return subsets in which all subjects take part about equally often, at sizes from 2 to all.
 
     A sample of the subsets of two out of many subjects would leave most subjects without any. Here
-    subjects are put in a random order and cut into subsets, once and again, until each is in
+    subjects are put in a random order and cut into subsets, again and again, until each is in
     `per_subject` of them; where the size does not divide the number of subjects, the last subset
     takes its rest from the first ones. A size with fewer subsets than that has all of them.
 
@@ -289,7 +289,7 @@ def _shared(Y, columns, splits, alpha):
     peak = np.abs(Y).max(axis=0)
     # A correlation has no unit, and float32 a range.
     unit = (Y / np.where(peak > 0, peak, 1.0)).astype(np.float32)
-    held_out = [jax.device_put(unit[:, own]) for own in columns]
+    held_out = [jax.device_put(unit[:, held]) for held in columns]
     most = max(len(split.test) for split in splits)
     tests = np.zeros((len(splits), most), np.int32)
     weight = np.zeros((len(splits), most), np.float32)
@@ -300,12 +300,12 @@ def _shared(Y, columns, splits, alpha):
     kernel = functools.cache(lambda subject: Y[:, columns[subject]] @ Y[:, columns[subject]].T)
 
     def smoothers(pool):
-        own = np.concatenate([columns[subject] for subject in pool])
-        dual = len(own) >= min(len(split.train) for split in splits)
+        features_of = np.concatenate([columns[subject] for subject in pool])
+        dual = len(features_of) >= min(len(split.train) for split in splits)
         if dual:
             smoother = functools.partial(_dual, sum(map(kernel, pool)))
         else:
-            smoother = functools.partial(_primal, Y[:, own])
+            smoother = functools.partial(_primal, Y[:, features_of])
         M = np.zeros((len(splits), most, n), np.float32)
         for number, split in enumerate(splits):
             part = smoother(split, alpha)
@@ -385,8 +385,8 @@ def _choose_penalty(Y, columns, splits, alphas):
     """Return a regression of all targets, whose penalty each training set and subject chooses."""
     folds = tuple(Fold(split, ()) for split in splits)
     subject = np.empty(Y.shape[1], int)
-    for i, own in enumerate(columns):
-        subject[own] = i
+    for i, held in enumerate(columns):
+        subject[held] = i
     targets = Y.astype(np.float32)
     least = min(len(split.train) for split in splits)
     method = Method(alphas, standardize=False, scheme="loo", pool=subject)

@@ -1,7 +1,7 @@
-"""How properties of models go together: correlations and their kin.
+"""Associations between properties of few models: correlations, partial ones, mixed slopes.
 
-Samples are models: few, and not independent where they share a family or a base. So every number
-comes with how many there were, and what is undefined is NaN.
+Samples are models: few, and not independent where they share a family or a base. So every
+coefficient has its number of samples, and is NaN where it is undefined.
 """
 
 import functools
@@ -56,8 +56,7 @@ def pearson(
     Source: Fisher (1921), Metron 1; SciPy's `pearsonr`.
     """
     x, y = _paired(x, y, confidence)
-    reason = _why_undefined(x, y)
-    if reason:
+    if reason := _why_undefined(x, y):
         return _undefined(len(x), reason)
     found: Any = scipy_stats.pearsonr(x, y)
     ends = _fisher(float(found.statistic), len(x) - 3, 1.0, confidence)
@@ -65,7 +64,7 @@ def pearson(
 
 
 def of_r(r: float, n: int, *, confidence: float = 0.95) -> Association:
-    """Give a Pearson correlation that was published its interval and p.
+    """Return the interval and p of a Pearson correlation that was published.
 
     Args:
       r: the correlation.
@@ -88,8 +87,8 @@ def spearman(
 ) -> Association:
     """Correlate the ranks of two variables.
 
-    p is exact (all orders) up to 8 samples, where the t distribution, which is used above, gives
-    values of perfect orders near 0 that no order of so few can have: two-sided at least 2 / n!.
+    Up to 8 samples p is exact: all orders are tried, and no two-sided p is below 2 / n!. For more
+    samples it is of the t distribution, which gives perfect orders of few samples a p near 0.
     The interval is tanh(artanh(r) +- z sqrt((1 + r^2 / 2) / (n - 3))).
 
     Args:
@@ -107,8 +106,7 @@ def spearman(
     Source: Bonett and Wright (2000), Psychometrika 65, for the interval; SciPy's `spearmanr`.
     """
     x, y = _paired(x, y, confidence)
-    reason = _why_undefined(x, y)
-    if reason:
+    if reason := _why_undefined(x, y):
         return _undefined(len(x), reason)
     n = len(x)
     found: Any = scipy_stats.spearmanr(x, y)
@@ -126,7 +124,7 @@ def partial(
     *,
     confidence: float = 0.95,
 ) -> Association:
-    """Correlate what covariates leave of two variables, linearly.
+    """Correlate two variables after regressing covariates out of both.
 
     r of the residuals of both; t = r sqrt(f / (1 - r^2)) with f = n - 2 - rank of the covariates,
     and Fisher's z interval with variance 1 / (f - 1).
@@ -150,12 +148,8 @@ def partial(
         raise ValueError(
             f"covariates must have one row per sample: {len(x)}, got shape {covariates.shape}."
         )
-    known = ~np.isnan(covariates).any(axis=1)
-    if len(y) != len(x):
-        raise ValueError(f"x and y must be equally many: {len(x)} and {len(y)}.")
-    known &= ~(np.isnan(x) | np.isnan(y))
-    x, y, covariates = x[known], y[known], covariates[known]
-    x, y = _paired(x, y, confidence)
+    x = np.where(np.isnan(covariates).any(axis=1), np.nan, x)
+    x, y, covariates = _paired(x, y, confidence, covariates)
     n = len(x)
     if n < 3:
         return _undefined(n, f"{n} samples, of at least 3")
@@ -170,9 +164,9 @@ def partial(
         return _undefined(n, f"{n} samples leave {basis.shape[1]} covariates no degree of freedom")
     rest = []
     for v in (x, y):
-        own = v - v.mean()
-        left = own - basis @ (basis.T @ own)
-        if is_constant(v) or left @ left <= _NOTHING_LEFT * (own @ own):
+        centred = v - v.mean()
+        left = centred - basis @ (basis.T @ centred)
+        if is_constant(v) or left @ left <= _NOTHING_LEFT * (centred @ centred):
             return _undefined(n, "covariates leave nothing of a variable")
         rest.append(left)
     r = float(
@@ -249,9 +243,7 @@ def mixed_slope(
 
     Source: Laird and Ware (1982), Biometrics 38; statsmodels' `MixedLM`.
     """
-    known = ~(np.isnan(x) | np.isnan(y))
-    x, y = _paired(x, y, confidence)
-    groups = groups[known]
+    x, y, groups = _paired(x, y, confidence, groups)
     n, num_groups = len(x), len(set(groups.tolist()))
     reason = _why_undefined(x, y)
     if not reason and num_groups < 2:
@@ -296,13 +288,13 @@ def _fit_mixed(x, y, groups) -> tuple[float, float, str]:
     return slope, error, ""
 
 
-def _paired(x, y, confidence):
-    """Check, and leave out samples without both."""
+def _paired(x, y, confidence, *others):
+    """Check, and leave out samples without both x and y, also of the others."""
     if x.shape != y.shape:
         raise ValueError(f"x and y must be equally many: {len(x)} and {len(y)}.")
     check_confidence(confidence)
     known = ~(np.isnan(x) | np.isnan(y))
-    return x[known].astype(np.float64), y[known].astype(np.float64)
+    return x[known].astype(np.float64), y[known].astype(np.float64), *(z[known] for z in others)
 
 
 def _why_undefined(x, y) -> str:

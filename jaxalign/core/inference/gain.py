@@ -1,4 +1,4 @@
-"""How much higher scores of models are than those of the models they were made of."""
+"""Gains of tuned models over their bases, in percent, with intervals and tests."""
 
 import functools
 import warnings
@@ -40,14 +40,14 @@ def percent_gain(
 ) -> Gain:
     """Average over pairs by how many percent one score exceeds the other, 100 (tuned / base - 1).
 
-    Pairs that share a base are not independent: its error is in all of them. Intervals over pairs,
-    and the tests, which are over pairs too, take no notice; that over bases does, and is the one to
-    trust, as far as so few bases allow. Both are bootstraps: BCa over pairs; percentiles over
-    bases, of which there are too few to find an acceleration.
+    Pairs that share a base are not independent, as the error of the base's score is in all of them.
+    The interval over pairs and the tests ignore that. The interval over bases does not, and is the
+    one to trust, as far as so few bases allow. Both are bootstraps: BCa over pairs; percentiles
+    over bases, of which there are too few to find an acceleration.
 
     Args:
       tuned: scores.
-      base: scores they are held against, one for each; pairs with NaN are left out, and so are
+      base: score of the base of each; pairs with NaN are left out, and so are
         those whose base is not positive, which have no percentage.
       bases: name of each pair's base.
       num_resamples: of the bootstraps.
@@ -70,7 +70,7 @@ def percent_gain(
     percent = 100 * (tuned / positive - 1)
     known = ~np.isnan(percent)
     defined, n = percent[known], int(known.sum())
-    # Scores are published to few digits: differences that tie must not be told apart by rounding.
+    # Scores are published to few digits: rounding must not break ties between differences.
     difference = np.round(tuned[known] - base[known], _TIE_DECIMALS)
     test = stats.paired(difference, np.zeros_like(difference), confidence=confidence)
     mean = float(defined.mean()) if n else np.nan

@@ -40,10 +40,10 @@ class Permuted:
 
     def __getitem__(self, key: tuple[slice, slice]) -> Float[np.ndarray, "n w"]:
         """Return all rows of some columns."""
-        rows, own = key
+        rows, columns = key
         if rows != slice(None):
             raise ValueError(f"All rows are read at a time, got {rows}.")
-        target, order = np.divmod(np.arange(self.shape[1])[own], len(self.orders))
+        target, order = np.divmod(np.arange(self.shape[1])[columns], len(self.orders))
         if not len(target):
             return np.empty((self.shape[0], 0), np.float32)
         block = tiles.read(self.Y, range(target[0], target[-1] + 1))

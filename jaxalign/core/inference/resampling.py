@@ -167,17 +167,17 @@ def jackknife(
 
     Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, eq. 11.5.
     """
-    own = np.ones(left_out.shape, bool) if counted is None else counted
+    has_share = np.ones(left_out.shape, bool) if counted is None else counted
     if is_correlation:
         # Correlations of 1 have no z, those of equal subjects are 1 but for rounding.
         z, z_left = (
             np.asarray(np.arctanh(np.clip(x, -_LARGEST_R, _LARGEST_R))) for x in (value, left_out)
         )
-        low, high = jackknife(z, z_left, counted=own, confidence=confidence)
+        low, high = jackknife(z, z_left, counted=has_share, confidence=confidence)
         return np.asarray(np.tanh(low)), np.asarray(np.tanh(high))
-    g = own.sum(axis=0)
-    mean = np.where(own, left_out, 0.0).sum(axis=0) / np.maximum(g, 1)
-    squares = (np.where(own, left_out - mean, 0.0) ** 2).sum(axis=0)
+    g = has_share.sum(axis=0)
+    mean = np.where(has_share, left_out, 0.0).sum(axis=0) / np.maximum(g, 1)
+    squares = (np.where(has_share, left_out - mean, 0.0) ** 2).sum(axis=0)
     error = np.sqrt((g - 1) / np.maximum(g, 1) * squares, out=np.full(g.shape, np.nan), where=g > 1)
     half = stats.t.ppf((1 + confidence) / 2, np.maximum(g - 1, 1)) * error
     return np.asarray(value - half), np.asarray(value + half)

@@ -50,16 +50,17 @@ def crossed_interval(values: Float[np.ndarray, "s k"], confidence: float = 0.95)
 
     Subjects who saw the same stimuli, and folds that train on the same samples, are not
     independent: an interval over either alone is too narrow. The variance is that over subjects,
-    which holds all that is a subject's own, plus what folds vary in all subjects alike:
+    which holds all that differs between them, plus that over folds which all subjects share:
     V = V_s + max(V_k - V_sk, 0) with V_s = S_s^2 / s, V_k = c S_k^2, V_sk = c S_sk^2 / s, where S^2
-    are mean squares of subjects' means, of folds' means, and of what is left beside them, and
+    are mean squares of subjects' means, of folds' means, and of the residuals, and
     c = 1/k + 1/(k-1), for training sets of folds overlap. Student's t has V^2 / (V_s^2/(s-1) +
     V_k^2/(k-1)) degrees of freedom, and at least the fewer of s-1 and k-1.
     It is approximate: 95 % intervals covered the expected score in 93.3 to 98.1 % of experiments
     in 53 simulated settings (6 or 12 subjects, 4 to 10 folds, subjects alike or not, noise shared
     or not), where t over subjects covered it in 34 to 95 %: below 93 % in most of those without
-    shared noise, too, as subjects share what stimuli happen to be in the sample. Of a single
-    subject only folds speak (93.8 to 97.7 %); those must then be wide beside the autocorrelation.
+    shared noise, too, as subjects share what stimuli happen to be in the sample. With a single
+    subject it is over folds alone (93.8 to 97.7 %), which must then be much longer than the
+    autocorrelation.
 
     Args:
       values: score of each subject and fold of a k-fold cross-validation; subjects with NaN in
@@ -239,7 +240,7 @@ def compare(
 def tally(
     parts: Iterable[Float[np.ndarray, "_ _"]], alternative: Alternative, rounding: float
 ) -> Significance:
-    """Do what `compare` does with parts of the targets, one after the other.
+    """Compare statistics with their nulls as `compare` does, part by part of the targets.
 
     Args:
       parts: of some targets each, the statistic in the first row, its nulls below.

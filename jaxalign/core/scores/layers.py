@@ -44,9 +44,9 @@ def choose_for_groups(inner: Float[np.ndarray, "l k v"], groups: Labels | None =
     """
     _, k, v = inner.shape
     layer, known = np.zeros((k, v), int), np.ones((k, v), bool)
-    for own in members([""] * v if groups is None else groups).values():
-        found = choose(mean_defined(inner[..., own], axis=-1))
-        layer[:, own], known[:, own] = found.layer[:, None], found.known[:, None]
+    for targets in members([""] * v if groups is None else groups).values():
+        found = choose(mean_defined(inner[..., targets], axis=-1))
+        layer[:, targets], known[:, targets] = found.layer[:, None], found.known[:, None]
     return Choice(layer, known)
 
 
