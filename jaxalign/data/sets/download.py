@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pooch
 from absl import logging as absl_logging
 
+from jaxalign.data.formats import recordings
 from jaxalign.data.sets import (
     brainscore,
     brainscore_behavior,
@@ -126,5 +127,5 @@ def fetch(
         except (OSError, ValueError) as error:  # the first: no network, no space; the second: hash
             raise InputError(
                 f"{source.url} must be fetched to {path} with {source.checksum}: "
-                f"{' '.join(str(error).split())}"
+                f"{recordings.line(error)}."
             ) from error

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from jaxalign.data.formats import recordings
 from jaxalign.errors import InputError
 
 # A llama2.c tokenizer begins with <unk>, <s>, </s> and the 256 bytes.
@@ -65,7 +66,9 @@ def load(path: pathlib.Path) -> tokenizers.Tokenizer:
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing more specific
-            raise InputError(f"{file} must be a tokenizer.json: {_line(error)}.") from error
+            raise InputError(
+                f"{file} must be a tokenizer.json: {recordings.line(error)}."
+            ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -119,10 +122,6 @@ def _find(folder: pathlib.Path) -> pathlib.Path:
     )
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
-
-
 def _gpt2_pair(vocabulary: pathlib.Path, merges: pathlib.Path) -> tokenizers.Tokenizer:
     if not merges.is_file():
         raise InputError(f"{vocabulary} must lie beside {merges.name}: there is no such file.")
@@ -130,7 +129,7 @@ def _gpt2_pair(vocabulary: pathlib.Path, merges: pathlib.Path) -> tokenizers.Tok
         model = models.BPE.from_file(str(vocabulary), str(merges))
     except Exception as error:  # the library raises nothing more specific
         raise InputError(
-            f"{vocabulary} and {merges.name} must be a vocabulary and its merges: {_line(error)}."
+            f"{vocabulary} and {merges.name} must be a vocabulary and its merges: {recordings.line(error)}."
         ) from error
     tokenizer = tokenizers.Tokenizer(model)
     if tokenizer.token_to_id(_END_OF_TEXT) is None:
@@ -163,7 +162,9 @@ def _sentencepiece(path: pathlib.Path) -> tokenizers.Tokenizer:
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(str(path.parent), local_files_only=True)
     except Exception as error:  # what it raises depends on the class that the folder names
-        raise InputError(f"{path} must be a SentencePiece model: {_line(error)}.") from error
+        raise InputError(
+            f"{path} must be a SentencePiece model: {recordings.line(error)}."
+        ) from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
         raise InputError(
@@ -199,7 +200,9 @@ def _tiktoken(path: pathlib.Path) -> tokenizers.Tokenizer:
                 piece, rank = line.split()
                 ranks[base64.b64decode(piece, validate=True)] = int(rank)
     except (ValueError, binascii.Error) as error:
-        raise InputError(f"{path} must hold lines of base64 and rank: {_line(error)}.") from error
+        raise InputError(
+            f"{path} must hold lines of base64 and rank: {recordings.line(error)}."
+        ) from error
     if len(ranks) not in PATTERNS_OF_RANKS:
         raise InputError(
             f"{path} must have as many ranks as a known tokenizer "
