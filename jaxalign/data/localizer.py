@@ -140,8 +140,8 @@ def read_units(path: pathlib.Path, name: str, shape: tuple[int, int]) -> Bool[np
 def draw(seed: int, num_items: int = NUM_ITEMS) -> dict[str, list[str]]:
     """Draw sentences, and of each a string of non-words of the same lengths, all different.
 
-    A non-word alternates consonants and vowels. That it is in no dictionary is not made sure of,
-    beyond the vocabulary of the sentences.
+    A non-word alternates consonants and vowels. It is none of the words of the sentences, but may
+    be in a dictionary.
 
     Args:
       seed: of the draws.

@@ -52,7 +52,7 @@ class Stimuli:
     Attributes:
       stimulus_id: unique.
       text: what was read or heard, not empty; of images their captions, or () if there are none.
-      passage: the text that a part belongs to; context never crosses it. An image is its own.
+      passage: the text that a part belongs to; context never crosses it. Each image has its own.
       run: the scanning run in which it was presented; delays never cross it.
       unit: what a stimulus is.
       onset_s, offset_s: time within the run; empty arrays where presentation was not timed.
@@ -249,7 +249,7 @@ class Responses:
         """
         known = {field.name for field in dataclasses.fields(cls)}
         try:
-            # Opened here: np.load leaves its own handle open when the archive is broken.
+            # Opened here: np.load leaves the file open when it is broken.
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 found = {name: file[name] for name in file.files}
         except _DAMAGED_NPZ as error:

@@ -114,7 +114,7 @@ def fetch(
         path = data_root / source.path
         kind, _, digest = source.checksum.partition(":")
         if path.is_file():
-            # pooch would put its own in the place of a file of another content.
+            # pooch would replace a file of another content.
             if (found := pooch.file_hash(str(path), alg=kind)) != digest:
                 raise InputError(
                     f"{path} must have {source.checksum} as published, found {found}: move it "

@@ -16,12 +16,12 @@ from jaxalign.errors import InputError
 # A llama2.c tokenizer begins with <unk>, <s>, </s> and the 256 bytes.
 _LAST_BYTE = 258
 
-# The names under which a pair of vocabulary and merges is published; GPT-2's own come second.
+# Names under which a pair of vocabulary and merges is published; OpenAI's for GPT-2 come second.
 _PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
 _END_OF_TEXT = "<|endoftext|>"
 
-# How a text is cut before ranks apply is written nowhere in a file of ranks; the number of ranks
-# tells which published tokenizer it is. Sources: openai/tiktoken, tiktoken_ext/openai_public.py
+# A file of ranks does not say how a text is cut before ranks apply; the number of ranks shows which
+# published tokenizer it is. Sources: openai/tiktoken, tiktoken_ext/openai_public.py
 # (gpt2, cl100k_base); meta-llama/llama3, llama/tokenizer.py; QwenLM/Qwen, tokenization_qwen.py.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 CL100K_PATTERN = (
@@ -42,7 +42,7 @@ def load(path: pathlib.Path) -> tokenizers.Tokenizer:
 
     Known are `tokenizer.json`; GPT-2's pair `vocab.json` and `merges.txt` (or `encoder.json` and
     `vocab.bpe`); SentencePiece's `.model`, which transformers converts by what
-    `tokenizer_config.json` beside it says; tiktoken's ranks (`.tiktoken`, or a `.model` that
+    `tokenizer_config.json` next to it says; tiktoken's ranks (`.tiktoken`, or a `.model` that
     holds them), to which no special token is added; and the `.bin` of llama2.c.
 
     Truncation and padding that the file may ask for are switched off.
@@ -97,7 +97,7 @@ def check_vocabulary(tokenizer: tokenizers.Tokenizer, vocab_size: int, *, model:
 
 
 def files(path: pathlib.Path) -> list[pathlib.Path]:
-    """Return what `load` reads: the file that tells what kind of tokenizer it is, and its others.
+    """Return the files that `load` reads: first the one by which it knows the kind of tokenizer.
 
     Args:
       path: as of `load`.
@@ -129,7 +129,8 @@ def _gpt2_pair(vocabulary: pathlib.Path, merges: pathlib.Path) -> tokenizers.Tok
         model = models.BPE.from_file(str(vocabulary), str(merges))
     except Exception as error:  # the library raises nothing more specific
         raise InputError(
-            f"{vocabulary} and {merges.name} must be a vocabulary and its merges: {recordings.line(error)}."
+            f"{vocabulary} and {merges.name} must be a vocabulary and its merges: "
+            f"{recordings.line(error)}."
         ) from error
     tokenizer = tokenizers.Tokenizer(model)
     if tokenizer.token_to_id(_END_OF_TEXT) is None:
