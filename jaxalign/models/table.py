@@ -165,6 +165,9 @@ def _qwen(
     return _llama(f"Qwen/{version}-{size}", num_parameters, shape, **settings)
 
 
+_TIED = {"tie_word_embeddings": True}
+
+
 def _gemma(repository: str, num_parameters: int, shape: tuple, kv_heads: int, **other) -> Row:
     return _llama(
         repository,
@@ -391,7 +394,7 @@ _CAUSAL = {
         (2048, 16, 32, 8192),
         32.0,
         head_dim=64,
-        tie_word_embeddings=True,
+        **_TIED,
     ),
     "llama-3.2-3b": _llama3(
         "meta-llama/Llama-3.2-3B",
@@ -399,7 +402,7 @@ _CAUSAL = {
         (3072, 28, 24, 8192),
         32.0,
         head_dim=128,
-        tie_word_embeddings=True,
+        **_TIED,
     ),
     "vicuna-7b-v1.5": _llama("lmsys/vicuna-7b-v1.5", 6_738_415_616, "7b", **_LLAMA2),
     "vicuna-13b-v1.5": _llama("lmsys/vicuna-13b-v1.5", 13_015_864_320, "13b", **_LLAMA2),
@@ -422,22 +425,12 @@ _CAUSAL = {
             ("mistral-7b-v0.3", "Mistral-7B-v0.3", 7_248_023_552, 32_768, 1e6, None),
         )
     },
-    "qwen2-0.5b": _qwen(
-        "Qwen2", "0.5B", 494_032_768, (896, 24, 14, 4864), 2, tie_word_embeddings=True
-    ),
-    "qwen2-1.5b": _qwen(
-        "Qwen2", "1.5B", 1_543_714_304, (1536, 28, 12, 8960), 2, tie_word_embeddings=True
-    ),
+    "qwen2-0.5b": _qwen("Qwen2", "0.5B", 494_032_768, (896, 24, 14, 4864), 2, **_TIED),
+    "qwen2-1.5b": _qwen("Qwen2", "1.5B", 1_543_714_304, (1536, 28, 12, 8960), 2, **_TIED),
     "qwen2-7b": _qwen("Qwen2", "7B", 7_615_616_512, (3584, 28, 28, 18_944), 4, vocab_size=152_064),
-    "qwen2.5-0.5b": _qwen(
-        "Qwen2.5", "0.5B", 494_032_768, (896, 24, 14, 4864), 2, tie_word_embeddings=True
-    ),
-    "qwen2.5-1.5b": _qwen(
-        "Qwen2.5", "1.5B", 1_543_714_304, (1536, 28, 12, 8960), 2, tie_word_embeddings=True
-    ),
-    "qwen2.5-3b": _qwen(
-        "Qwen2.5", "3B", 3_085_938_688, (2048, 36, 16, 11_008), 2, tie_word_embeddings=True
-    ),
+    "qwen2.5-0.5b": _qwen("Qwen2.5", "0.5B", 494_032_768, (896, 24, 14, 4864), 2, **_TIED),
+    "qwen2.5-1.5b": _qwen("Qwen2.5", "1.5B", 1_543_714_304, (1536, 28, 12, 8960), 2, **_TIED),
+    "qwen2.5-3b": _qwen("Qwen2.5", "3B", 3_085_938_688, (2048, 36, 16, 11_008), 2, **_TIED),
     "qwen2.5-7b": _qwen(
         "Qwen2.5", "7B", 7_615_616_512, (3584, 28, 28, 18_944), 4, vocab_size=152_064
     ),
@@ -450,15 +443,9 @@ _CAUSAL = {
     "qwen2.5-72b": _qwen(
         "Qwen2.5", "72B", 72_706_203_648, (8192, 80, 64, 29_568), 8, vocab_size=152_064
     ),
-    "qwen3-0.6b": _qwen(
-        "Qwen3", "0.6B", 596_049_920, (1024, 28, 16, 3072), 8, tie_word_embeddings=True
-    ),
-    "qwen3-1.7b": _qwen(
-        "Qwen3", "1.7B", 1_720_574_976, (2048, 28, 16, 6144), 8, tie_word_embeddings=True
-    ),
-    "qwen3-4b": _qwen(
-        "Qwen3", "4B", 4_022_468_096, (2560, 36, 32, 9728), 8, tie_word_embeddings=True
-    ),
+    "qwen3-0.6b": _qwen("Qwen3", "0.6B", 596_049_920, (1024, 28, 16, 3072), 8, **_TIED),
+    "qwen3-1.7b": _qwen("Qwen3", "1.7B", 1_720_574_976, (2048, 28, 16, 6144), 8, **_TIED),
+    "qwen3-4b": _qwen("Qwen3", "4B", 4_022_468_096, (2560, 36, 32, 9728), 8, **_TIED),
     "qwen3-8b": _qwen("Qwen3", "8B", 8_190_735_360, (4096, 36, 32, 12_288), 8),
     "qwen3-14b": _qwen("Qwen3", "14B", 14_768_307_200, (5120, 40, 40, 17_408), 8),
     "qwen3-32b": _qwen("Qwen3", "32B", 32_762_123_264, (5120, 64, 64, 25_600), 8),
