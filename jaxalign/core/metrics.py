@@ -10,25 +10,14 @@ from jaxtyping import Array, Bool, Float, Num, Shaped
 CONSTANT_TOLERANCE = 1e-6
 
 
-def is_constant(
-    x: Shaped[np.ndarray, "..."], axis: int = 0, tolerance: float = CONSTANT_TOLERANCE
-) -> Bool[np.ndarray, "..."]:
+def is_constant(x: Shaped[np.ndarray, "..."], axis: int = 0) -> Bool[np.ndarray, "..."]:
     """Return whether numbers are the same along an axis, up to the rounding of float32.
 
     Args:
       x: numbers.
       axis: along which.
-      tolerance: range of what is constant, as a fraction of the largest.
     """
-    return np.asarray(np.ptp(x, axis=axis) <= tolerance * np.abs(x).max(axis=axis))
-
-
-def is_flat(predicted: Float[np.ndarray, "n v"]) -> Bool[np.ndarray, " v"]:
-    """Return whether predictions are the same, up to the rounding of their own precision.
-
-    Under a large penalty they vary little compared with their mean, and still have a correlation.
-    """
-    return is_constant(predicted, tolerance=4 * float(np.finfo(predicted.dtype).eps))
+    return np.asarray(np.ptp(x, axis=axis) <= CONSTANT_TOLERANCE * np.abs(x).max(axis=axis))
 
 
 def _centre(x: Array, weight: Array) -> tuple[Array, Array, Array]:

@@ -26,7 +26,7 @@ class Bootstrap(NamedTuple):
 def draw(
     bootstrap: Bootstrap, num_samples: int
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "q b"]]:
-    """Return the number of each sample's block, and how often each resample has each block.
+    """Return each sample's block, and how often each block is in the data (once) and each resample.
 
     Args:
       bootstrap: how.
@@ -37,8 +37,17 @@ def draw(
         fewer than two blocks.
     """
     check(bootstrap.confidence, bootstrap.num_resamples)
-    block, num_blocks = label_blocks(bootstrap.blocks, num_samples)
-    return block, draw_blocks(bootstrap.rng, bootstrap.num_resamples, num_blocks)
+    labels = np.arange(num_samples) if bootstrap.blocks is None else bootstrap.blocks
+    if len(labels) != num_samples:
+        raise ValueError(
+            f"blocks must have one label per sample: {num_samples}, got {len(labels)}."
+        )
+    names, block = np.unique(labels, return_inverse=True)
+    b = len(names)
+    if b < 2:
+        raise ValueError(f"blocks must be at least 2, to resample them, got {b}.")
+    drawn = bootstrap.rng.multinomial(b, np.full(b, 1 / b), size=bootstrap.num_resamples)
+    return block.reshape(-1), np.concatenate([np.ones((1, b)), drawn])
 
 
 def check(confidence: float, num_resamples: int) -> None:
@@ -69,43 +78,6 @@ def check_confidence(confidence: float) -> None:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}.")
 
 
-def label_blocks(
-    blocks: Shaped[np.ndarray, " n"] | None, num_samples: int
-) -> tuple[Int[np.ndarray, " n"], int]:
-    """Return the number of each sample's block, and how many there are.
-
-    Args:
-      blocks: labels; None: every sample is a block.
-      num_samples: of the data.
-
-    Raises:
-      ValueError: if there is not one label per sample, or fewer than two blocks.
-    """
-    labels = np.arange(num_samples) if blocks is None else blocks
-    if len(labels) != num_samples:
-        raise ValueError(
-            f"blocks must have one label per sample: {num_samples}, got {len(labels)}."
-        )
-    names, block = np.unique(labels, return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(f"blocks must be at least 2, to resample them, got {len(names)}.")
-    return block.reshape(-1), len(names)
-
-
-def draw_blocks(
-    rng: np.random.Generator, num_resamples: int, num_blocks: int
-) -> Float[np.ndarray, "q b"]:
-    """Return how often each block is in the data (first row: once), and in each resample.
-
-    Args:
-      rng: draws.
-      num_resamples: rows after the first.
-      num_blocks: columns.
-    """
-    drawn = rng.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), size=num_resamples)
-    return np.concatenate([np.ones((1, num_blocks)), drawn])
-
-
 def block_sums(
     x: Float[np.ndarray, "... n"], block: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, "... b"]:
@@ -113,7 +85,7 @@ def block_sums(
 
     Args:
       x: samples along the last axis.
-      block: from `label_blocks`.
+      block: from `draw`.
     """
     order = np.argsort(block, kind="stable")
     starts = np.flatnonzero(np.diff(block[order], prepend=-1))

@@ -118,7 +118,6 @@ def paired(
     first: Float[np.ndarray, " s"],
     second: Float[np.ndarray, " s"],
     *,
-    alternative: Alternative = "two-sided",
     confidence: float = 0.95,
 ) -> Paired:
     """Compare the scores of two models in the same subjects.
@@ -132,7 +131,6 @@ def paired(
     Args:
       first: scores of one model, a subject each; subjects with NaN in either are left out.
       second: scores of the other, of the same subjects in the same order.
-      alternative: "greater" asks whether the first is.
       confidence: of the interval.
 
     Source: SciPy's `ttest_1samp` and `wilcoxon`; Cohen (1988), Statistical Power Analysis, section
@@ -142,12 +140,12 @@ def paired(
     d = d[~np.isnan(d)]
     t = p_t = d_z = np.nan
     if len(d) > 1 and not is_constant(d):
-        t, p_t = map(float, stats.ttest_1samp(d, 0, alternative=alternative))
+        t, p_t = map(float, stats.ttest_1samp(d, 0))
         d_z = float(d.mean() / d.std(ddof=1))
-    return Paired(mean_interval(d, confidence), t, p_t, d_z, *_wilcoxon(d, alternative))
+    return Paired(mean_interval(d, confidence), t, p_t, d_z, *_wilcoxon(d))
 
 
-def _wilcoxon(d, alternative):
+def _wilcoxon(d):
     d = d[d != 0]
     n = len(d)
     if not n:
@@ -157,21 +155,21 @@ def _wilcoxon(d, alternative):
     is_tied = len(np.unique(ranks)) < n
     is_exact = n <= (MAX_EXACT_TIED if is_tied else MAX_EXACT)
     if is_tied and is_exact:
-        return w, _exact_signs(w, ranks, alternative), float(2 * w / ranks.sum() - 1), is_exact
+        return w, _exact_signs(w, ranks), float(2 * w / ranks.sum() - 1), is_exact
     method: Any = "exact" if is_exact else "auto"
-    found: Any = stats.wilcoxon(d, alternative=alternative, method=method)
+    found: Any = stats.wilcoxon(d, method=method)
     return w, float(found.pvalue), float(2 * w / ranks.sum() - 1), is_exact
 
 
-def _exact_signs(w: float, ranks: Float[np.ndarray, " n"], alternative: Alternative) -> float:
-    """p of the sum of positive ranks among those of all signs, as SciPy's permutations give it.
+def _exact_signs(w: float, ranks: Float[np.ndarray, " n"]) -> float:
+    """Two-sided p of the sum of positive ranks among those of all signs, as SciPy permutes them.
 
     SciPy asks for its statistic once per order of signs, which takes seconds for 13 of them.
     """
     n = len(ranks)
     sums = ((np.arange(2**n)[:, None] >> np.arange(n)) & 1) @ ranks
     above, below = float((sums >= w - 1e-9).mean()), float((sums <= w + 1e-9).mean())
-    return above if alternative == "greater" else min(1.0, 2 * min(above, below))
+    return min(1.0, 2 * min(above, below))
 
 
 def benjamini_hochberg(p: Float[np.ndarray, "*v"]) -> Float[np.ndarray, "*v"]:
