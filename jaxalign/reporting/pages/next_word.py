@@ -293,8 +293,8 @@ def sections(found: Found) -> list[Section]:
         "token where it puts nothing there. With a stride as long as the context, the first token "
         f"of each window is left out. Blocks of {block_tokens} tokens that count, the last one up "
         "to twice as long: intervals are about other text of the same kind, with the model as it "
-        "is, and are undefined where there is one block. Blocks of one document are alike: for a text of "
-        "few documents give a block the length of a document."
+        "is, and are undefined where there is one block. Blocks of one document are alike: for a "
+        "text of few documents give a block the length of a document."
     )
     parts = [
         Section("What to know first", text=[_CAUTION]),
