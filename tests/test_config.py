@@ -38,13 +38,12 @@ def test_every_configuration_is_built(path):
 
 
 def attributes(tree, name):
-    """Return the attributes of a variable that are read below a node."""
+    """Return the attributes that are read below a node of a variable, or of a field, of a name."""
     return {
         node.attr
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == name
+        and name in (getattr(node.value, "id", None), getattr(node.value, "attr", None))
     }
 
 

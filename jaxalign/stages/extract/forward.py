@@ -49,13 +49,21 @@ def _start(network, batch: Batch, mesh, *, tap: str):
     """Start one forward pass; its results are on their way to the host when they are asked for."""
     place = lambda x: jax.device_put(x, mesh_lib.sharding(mesh, ("batch", None), x.shape))
     arrays = jax.tree.map(place, (batch.tokens, batch.mask, batch.pooled, batch.predicted))
-    return _forward(network, *arrays, num_parts=batch.part.shape[1], tap=tap)
+    return _forward(network, arrays, num_parts=batch.part.shape[1], tap=tap)
 
 
 @jax.jit(static_argnames=("num_parts", "tap"))
 @jax.default_matmul_precision("highest")
-def _forward(network, tokens, mask, pooled: Reads, predicted: Reads | None, *, num_parts, tap):
-    """Return the vectors [L B P D] and the surprisal [B P] of the parts of each row."""
+def _forward(network, arrays: tuple[Array, Array, Reads, Reads | None], *, num_parts, tap):
+    """Return the vectors [L B P D] and the surprisal [B P] of the parts of each row.
+
+    Args:
+      network: the network.
+      arrays: tokens, mask, pooled and predicted of a `Batch`.
+      num_parts: places for parts in each row.
+      tap: what is read of every layer.
+    """
+    tokens, mask, pooled, predicted = arrays
     pool = lambda x_BTD: _sum(x_BTD.astype(jnp.float32), pooled, num_parts)
     output = network(tokens, mask, taps=tuple(dict.fromkeys(("residual", tap))), pool=pool)
     vectors = output.hidden
