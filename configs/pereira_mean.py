@@ -8,7 +8,7 @@ third of what GPT-2 does. A few minutes on two cores, most of them for the parti
 
 `--config=configs/pereira_mean.py:PROTOCOL` scores by a protocol of
 jaxalign/literature/protocols.py, without the partition: brainscore-ridge draws topics too,
-brainscore-linear-2026 draws single sentences, and the report adds what contiguous folds of whole
+brainscore-linear-2026 draws single sentences, and says beside it what contiguous folds of whole
 topics give.
 """
 

@@ -66,7 +66,7 @@ np.savez(
 # all-MiniLM-L6-v2 reads the sentences, a ridge regression from each of its layers predicts the
 # responses to passages that it was not fitted on, and the correlation of the two is the score. The
 # protocol `jaxalign` keeps passages whole and chooses penalties and layers inside the training
-# data. Controls, which know nothing of language, are scored in the same way.
+# data. Beside it stand controls, which know nothing of language.
 
 # %%
 found = jaxalign.score(
@@ -108,9 +108,9 @@ print("folds", found.folds_hash, "kept in", found.workdir.name, found.fingerprin
 
 # %%
 scores = jaxalign.load_scores(folder / "runs")
-of_models = scores[(scores.control_of == "") & (scores.subject != "group")]
-print(of_models.pivot_table(index="layer", columns="roi", values="score").round(2))
-print(of_models.groupby("roi").ceiling.mean().round(2))
+own = scores[(scores.control_of == "") & (scores.subject != "group")]
+print(own.pivot_table(index="layer", columns="roi", values="score").round(2))
+print(own.groupby("roi").ceiling.mean().round(2))
 
 # %% [markdown]
 # # A report

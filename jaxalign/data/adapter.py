@@ -40,7 +40,7 @@ class Adapter(abc.ABC):
 
     @abc.abstractmethod
     def files(self) -> list[pathlib.Path]:
-        """Return all files that fix what is read, in an order that depends on nothing else."""
+        """Return all files that fix what is read, in an order of their own."""
 
     def stimuli(self) -> Stimuli:
         """Read what was presented."""

@@ -1,4 +1,4 @@
-"""Features that hold nothing of a language model, and are scored as one is."""
+"""Features that know nothing of a language model, scored by the same path as one."""
 
 import collections
 import pathlib
@@ -27,7 +27,7 @@ STIMULUS_CONTROLS = (
     "word_vectors",
     "oasm",
 )
-# The other controls are made of a network: `shifted` (its features at the wrong time),
+# Beside these, controls are made of a network: `shifted` (its features at the wrong time),
 # `shuffled` (in any order), `static_embedding` (the rows of its embedding, without position or
 # context), `untrained` (the same architecture with random weights), and `random_embedding` (the
 # embedding of that: a random vector for each token, which knows words and no context).
@@ -42,7 +42,7 @@ CONTROLS = (
 # Those that are scored unless others are asked for: `untrained` has the random embedding as its
 # layer 0.
 DEFAULT = ("word_rate", "word_length", "position", "shifted", "untrained")
-# Those whose features are the same for every layer of a network.
+# Those that have the same features beside every layer of a network.
 WITHOUT_LAYERS = (*STIMULUS_CONTROLS, "static_embedding", "random_embedding")
 # Those that may share a partition of variance with a network. `oasm` would say nothing there: folds
 # are contiguous.
@@ -148,29 +148,29 @@ def sentence_position(stimuli: Stimuli) -> Float[np.ndarray, "m c"]:
     Source: Hadidi, Feghhi et al. (2025), bioRxiv 2025.03.09.642245.
     """
     place = np.empty(len(stimuli), int)
-    for index in features.members(stimuli.passage).values():
-        place[index] = np.arange(len(index))
+    for own in features.members(stimuli.passage).values():
+        place[own] = np.arange(len(own))
     return np.eye(place.max() + 1)[place]
 
 
 def position(groups: features.Labels) -> Float[np.ndarray, "n 2"]:
     """Position of each sample in its group (run or passage), from -1 to 1, and its square."""
     place = np.zeros(len(groups))
-    for index in features.members(groups).values():
-        place[index] = np.linspace(-1, 1, len(index)) if len(index) > 1 else 0.0
+    for own in features.members(groups).values():
+        place[own] = np.linspace(-1, 1, len(own)) if len(own) > 1 else 0.0
     return np.stack([place, place**2], axis=1)
 
 
 def oasm(blocks: features.Labels, sigma: float) -> Float[np.ndarray, "n n"]:
-    """Return orthogonal autocorrelated sequences: features of time, which hold no stimulus.
+    """Orthogonal autocorrelated sequences: who one's neighbours are, and nothing of a stimulus.
 
-    They are the identity over samples, smoothed along time within each block by a Gaussian
-    (reflected at a block's ends); between samples of different blocks they are 0. So held-out
-    samples are predicted from their neighbours in the training set alone. All of it is scaled by
-    one number, so that columns have a variance of 1 on average.
+    The identity over samples, smoothed along time within each block by a Gaussian (reflected at a
+    block's ends); between samples of different blocks it is 0. What it predicts on held-out
+    samples, it predicts by neighbours of theirs in training. All of it is scaled by one number, so
+    that columns have a variance of 1 on average.
 
-    Columns must not be scaled one by one: the column of a held-out sample a few steps from the
-    nearest training sample is nearly constant in training, and would be blown up.
+    It must not be scaled column by column: that of a held-out sample a few steps from the nearest
+    training sample is nearly constant in training, and would be blown up.
 
     Args:
       blocks: of each sample, in order of time: its passage, or its run.
@@ -179,9 +179,9 @@ def oasm(blocks: features.Labels, sigma: float) -> Float[np.ndarray, "n n"]:
     Source: Feghhi, Hadidi et al. (2024), arXiv 2406.01538, where sigma was one of 0.1 .. 4.8.
     """
     found = np.zeros((len(blocks), len(blocks)))
-    for index in features.members(blocks).values():
-        found[np.ix_(index, index)] = ndimage.gaussian_filter1d(
-            np.eye(len(index)), sigma, axis=0, mode="reflect"
+    for own in features.members(blocks).values():
+        found[np.ix_(own, own)] = ndimage.gaussian_filter1d(
+            np.eye(len(own)), sigma, axis=0, mode="reflect"
         )
     scale = np.sqrt(found.var(axis=0).mean())
     return found / scale if scale > 0 else found

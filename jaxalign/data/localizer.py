@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxalign.data.adapter import Adapter
-from jaxalign.data.formats import recordings, tables
+from jaxalign.data.formats import tables
 from jaxalign.data.schema import Stimuli
 from jaxalign.errors import InputError
 
@@ -125,8 +125,8 @@ def read_units(path: pathlib.Path, name: str, shape: tuple[int, int]) -> Bool[np
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             mask = file[name]
     except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        reason = recordings.line(error)
-        raise InputError(f"{path} must be an .npz with the mask {name!r}: {reason}.") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} must be an .npz with the mask {name!r}: {reason}") from error
     if mask.shape != shape or mask.dtype != bool:
         raise InputError(
             f"{path}: {name} must be true or false for {shape[0]} layers x {shape[1]} units, found "
@@ -140,8 +140,8 @@ def read_units(path: pathlib.Path, name: str, shape: tuple[int, int]) -> Bool[np
 def draw(seed: int, num_items: int = NUM_ITEMS) -> dict[str, list[str]]:
     """Draw sentences, and of each a string of non-words of the same lengths, all different.
 
-    A non-word alternates consonants and vowels. It is none of the words of the sentences, but may
-    be in a dictionary.
+    A non-word alternates consonants and vowels. That it is in no dictionary is not made sure of,
+    beyond the vocabulary of the sentences.
 
     Args:
       seed: of the draws.

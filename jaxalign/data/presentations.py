@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.data.formats import recordings
-from jaxalign.data.schema import check_sizes
+from jaxalign.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,16 @@ class Repeats:
 
     def __post_init__(self):
         _, n, v = self.values.shape
-        ids = {"stimulus_id": n} if self.stimulus_id else {}
-        check_sizes(self, f"{n} samples x {v} targets", run=n, subject=v, roi=v, target=v, **ids)
+        for name, size in (("run", n), ("subject", v), ("roi", v), ("target", v)):
+            if len(getattr(self, name)) != size:
+                raise InputError(
+                    f"repeats: {name} must have {size} entries for values "
+                    f"{self.values.shape}, found {len(getattr(self, name))}."
+                )
+        if self.stimulus_id and len(self.stimulus_id) != n:
+            raise InputError(
+                f"repeats: stimulus_id must have {n} entries, found {len(self.stimulus_id)}."
+            )
 
 
 def repeats_of(

@@ -10,14 +10,13 @@ import pathlib
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxalign.core import metrics
-from jaxalign.core.features import members
 from jaxalign.data.formats import coordinates, recordings
 from jaxalign.data.formats.pixels import Pixels
 from jaxalign.data.formats.tables import first_repeated
@@ -52,7 +51,7 @@ class Stimuli:
     Attributes:
       stimulus_id: unique.
       text: what was read or heard, not empty; of images their captions, or () if there are none.
-      passage: the text that a part belongs to; context never crosses it. Each image has its own.
+      passage: the text that a part belongs to; context never crosses it. An image is its own.
       run: the scanning run in which it was presented; delays never cross it.
       unit: what a stimulus is.
       onset_s, offset_s: time within the run; empty arrays where presentation was not timed.
@@ -72,8 +71,13 @@ class Stimuli:
         m = len(self.stimulus_id)
         if (self.unit == "image") != (self.pixels is not None):
             raise InputError("stimuli: images, and nothing else, must have pixels.")
-        size_of_text = {} if self.pixels and not self.text else {"text": m}
-        check_sizes(self, f"{m} stimulus_id", **size_of_text, passage=m, run=m)
+        needed = ("passage", "run") if self.pixels and not self.text else ("text", "passage", "run")
+        for name in needed:
+            if len(getattr(self, name)) != m:
+                raise InputError(
+                    f"stimuli: {name} must have one entry per stimulus_id ({m}), "
+                    f"found {len(getattr(self, name))}."
+                )
         if repeated := first_repeated(self.stimulus_id):
             raise InputError(f"stimuli: stimulus_id must be unique, found {repeated!r} twice.")
         for i, text in enumerate(self.text):
@@ -160,7 +164,12 @@ class Responses:
 
     def __post_init__(self):
         n, v = self.values.shape
-        check_sizes(self, f"values {n} x {v}", run=n, subject=v, roi=v, target=v)
+        for name, size in (("run", n), ("subject", v), ("roi", v), ("target", v)):
+            if len(getattr(self, name)) != size:
+                raise InputError(
+                    f"responses: {name} must have {size} entries for values {n} x {v}, "
+                    f"found {len(getattr(self, name))}."
+                )
         run_starts = [run for run, _ in itertools.groupby(self.run)]
         if repeated := first_repeated(run_starts):
             raise InputError(
@@ -184,13 +193,12 @@ class Responses:
             )
         if self.is_timed == (len(self.stimulus_id) > 0):
             raise InputError("responses must have either time_s or stimulus_id, and not both.")
-        check_sizes(self, f"{n} samples", **{"time_s" if self.is_timed else "stimulus_id": n})
+        name = "time_s" if self.is_timed else "stimulus_id"
+        if (size := len(getattr(self, name))) != n:
+            raise InputError(f"responses: {name} must have {n} entries, found {size}.")
         if self.is_timed:
             self._check_times()
-        places = members(self.subject)
-        if len(places) > 1:
-            of_subject = ((name, self.values[:, index]) for name, index in places.items())
-            _check_copies("responses of two subjects", of_subject)
+        self._check_copies()
         if self.signal.size and self.signal.shape != (n, v):
             raise InputError(f"responses: signal must be {n} x {v}, found {self.signal.shape}.")
         coordinates.check(self.coordinates, self.space, v)
@@ -209,6 +217,20 @@ class Responses:
                 f"step of {steps[np.abs(steps - self.tr_s).argmax()]:.4f} s."
             )
 
+    def _check_copies(self):
+        """Refuse two subjects with the same data (a published data set had such a pair)."""
+        seen = {}
+        for subject in dict.fromkeys(self.subject):
+            own = self.values[:, [s == subject for s in self.subject]]
+            if np.ptp(own, axis=0).max() == 0:
+                continue
+            other = seen.setdefault(hashlib.sha256(own.tobytes()).digest(), subject)
+            if other != subject:
+                raise InputError(
+                    f"responses of two subjects must differ: those of {other!r} and {subject!r} "
+                    "are identical."
+                )
+
     @property
     def is_timed(self) -> bool:
         """Whether samples are TRs."""
@@ -218,6 +240,11 @@ class Responses:
     def constant(self) -> np.ndarray:
         """Whether each target is constant."""
         return metrics.is_constant(self.values)
+
+    @property
+    def hash(self) -> str:
+        """Hash of all content, 16 hexadecimal digits."""
+        return _hash(self)
 
     def columns(self, keep: Sequence[bool]) -> "Responses":
         """Return the responses of some targets."""
@@ -249,7 +276,7 @@ class Responses:
         """
         known = {field.name for field in dataclasses.fields(cls)}
         try:
-            # Opened here: np.load leaves the file open when it is broken.
+            # Opened here: np.load leaves its own handle open when the archive is broken.
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 found = {name: file[name] for name in file.files}
         except _DAMAGED_NPZ as error:
@@ -303,8 +330,12 @@ class Behavior:
 
     def __post_init__(self):
         m, s = self.reading_time_ms.shape
-        shape = f"reading_time_ms {m} x {s}"
-        check_sizes(self, shape, stimulus_id=m, word_in_sentence=m, participant=s)
+        for name, size in (("stimulus_id", m), ("word_in_sentence", m), ("participant", s)):
+            if len(getattr(self, name)) != size:
+                raise InputError(
+                    f"behavior: {name} must have {size} entries for reading_time_ms {m} x {s}, "
+                    f"found {len(getattr(self, name))}."
+                )
         if m == 0 or s == 0:
             raise InputError(f"behavior: reading_time_ms must not be empty, found {m} x {s}.")
         for name in ("stimulus_id", "participant"):
@@ -341,48 +372,51 @@ class Behavior:
                 f"found {self.reading_time_ms[row, column]} for {self.stimulus_id[row]!r} of "
                 f"participant {self.participant[column]!r}."
             )
-        of_participant = list(zip(self.participant, self.reading_time_ms.T, strict=True))
-        for name, times in of_participant:
-            if np.isnan(times).all():
+        seen = {}
+        for column, name in enumerate(self.participant):
+            own = self.reading_time_ms[:, column]
+            if np.isnan(own).all():
                 raise InputError(
                     f"behavior: participant {name!r} must have a reading_time_ms, found only NaN."
                 )
-        _check_copies("behavior: reading_time_ms of two participants", of_participant)
+            if np.nanmin(own) == np.nanmax(own):
+                continue
+            other = seen.setdefault(hashlib.sha256(own.tobytes()).digest(), name)
+            if other != name:
+                raise InputError(
+                    f"behavior: reading_time_ms of two participants must differ: those of "
+                    f"{other!r} and {name!r} are identical."
+                )
 
     def __len__(self) -> int:
         return len(self.stimulus_id)
 
+    @property
+    def hash(self) -> str:
+        """Hash of all content, 16 hexadecimal digits."""
+        return _hash(self)
 
-def check_sizes(of: Any, whole: str, **sizes: int) -> None:
-    """Refuse an object whose attributes do not have the numbers of entries that they must have.
-
-    Args:
-      of: stimuli, responses, ...
-      whole: what the attributes belong to.
-      **sizes: entries of each attribute, by its name.
-
-    Raises:
-      InputError: naming the first.
-    """
-    for name, size in sizes.items():
-        if (found := len(getattr(of, name))) != size:
-            raise InputError(
-                f"{type(of).__name__.lower()}: {name} must have {size} entries for {whole}, found "
-                f"{found}."
-            )
+    @property
+    def mean_ms(self) -> Float[np.ndarray, " m"]:
+        """Mean over the participants who have a time; NaN where nobody has."""
+        recorded = ~np.isnan(self.reading_time_ms)
+        total = np.where(recorded, self.reading_time_ms, 0).sum(axis=1)
+        count = recorded.sum(axis=1)
+        return np.divide(total, count, out=np.full(len(self), np.nan), where=count > 0)
 
 
-def _check_copies(of_two: str, values: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Refuse two people with the same data (a published data set had such a pair)."""
-    seen = {}
-    for name, array in values:
-        if (np.nanmin(array, axis=0) == np.nanmax(array, axis=0)).all():
-            continue
-        digest = hashlib.sha256(np.ascontiguousarray(array).data).digest()
-        if (other := seen.setdefault(digest, name)) != name:
-            raise InputError(
-                f"{of_two} must differ: those of {other!r} and {name!r} are identical."
-            )
+def _hash(found: Responses | Behavior) -> str:
+    """Hash every field: arrays by their type, shape and bytes, and what else there is as JSON."""
+    digest = hashlib.sha256()
+    for field in dataclasses.fields(found):
+        value = getattr(found, field.name)
+        if isinstance(value, np.ndarray):
+            digest.update(f"{field.name} {value.dtype} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).data)
+        else:
+            plain = value if isinstance(value, str | float) else list(value)
+            digest.update(json.dumps([field.name, plain]).encode())
+    return digest.hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -1,15 +1,14 @@
 """Numbers for words out of a file, frequencies or vectors, and their means over parts."""
 
+import csv
 import math
 import pathlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
-from jaxalign.data.formats import tables
 from jaxalign.data.schema import Stimuli
 from jaxalign.errors import InputError
 
@@ -62,11 +61,11 @@ def mean(table: Table, stimuli: Stimuli) -> Float[np.ndarray, "m c"]:
     """
     found = np.zeros((len(stimuli), table.width))
     for i, text in enumerate(stimuli.text):
-        values = [_find(table, word) for word in words(text)]
-        values = [table.unlisted if x is None else x for x in values]
-        values = [x for x in values if x is not None]
-        if values:
-            found[i] = np.mean(values, axis=0)
+        own = [_find(table, word) for word in words(text)]
+        own = [table.unlisted if x is None else x for x in own]
+        own = [x for x in own if x is not None]
+        if own:
+            found[i] = np.mean(own, axis=0)
     return found
 
 
@@ -101,17 +100,29 @@ def read_frequencies(path: pathlib.Path, stimuli: Stimuli) -> Table:
     Source: van Heuven, Mandera, Keuleers and Brysbaert (2014), SUBTLEX-UK, Quarterly Journal of
     Experimental Psychology 67, for the scale and for adding one.
     """
-    table = tables.read(path, (), tabs=None)
-    listed, column = _column(path, table, WORD), _column(path, table, (*ZIPF, *COUNT))
-    zipf = column.strip().lower() in ZIPF
-    if repeated := tables.first_repeated(table[listed].tolist()):
-        raise InputError(f"{path} must list each word once, found {repeated!r} again.")
-    numbers = tables.numbers(path, table, column)
+    rows, header = _rows(path)
+    word_at, value_at = _column(path, header, WORD), _column(path, header, (*ZIPF, *COUNT))
+    zipf = header[value_at].lower() in ZIPF
+    seen: set[str] = set()
     per_word: dict[str, float] = {}
-    for word, value in zip(table[listed].tolist(), numbers.tolist(), strict=True):
+    for line, row in rows:
+        if len(row) != len(header):
+            raise InputError(
+                f"{path} must have {len(header)} cells in each row, found {len(row)} in line "
+                f"{line}."
+            )
+        word, value = row[word_at], _number(row[value_at])
         if not math.isfinite(value) or (value < 0 and not zipf):
-            what = "finite numbers" if zipf else "finite numbers that are not negative"
-            raise InputError(f"{path}: {column} must hold {what}, found {value} of {word!r}.")
+            what = "finite numbers" if zipf else "numbers that are not negative"
+            raise InputError(
+                f"{path}: {header[value_at]} must hold {what}, found {row[value_at]!r} in line "
+                f"{line} ({word!r})."
+            )
+        if word in seen:
+            raise InputError(
+                f"{path} must list each word once, found {word!r} again in line {line}."
+            )
+        seen.add(word)
         per_word[word.lower()] = per_word.get(word.lower(), 0.0) + (10**value if zipf else value)
     if not per_word:
         raise InputError(f"{path} must list at least one word, found none.")
@@ -124,7 +135,8 @@ def read_frequencies(path: pathlib.Path, stimuli: Stimuli) -> Table:
         unlisted = scale(0.0)
     wanted = {word.lower() for text in stimuli.text for word in words(text)}
     values = {w: np.array([scale(x)]) for w, x in per_word.items() if w in wanted}
-    return _checked(Table(values, lambda word: (word.lower(),), np.array([unlisted]), 1), path)
+    table = Table(values, lambda word: (word.lower(),), np.array([unlisted]), 1)
+    return _checked(table, path)
 
 
 def read_vectors(path: pathlib.Path, stimuli: Stimuli) -> Table:
@@ -171,15 +183,32 @@ def _strip(word):
     return word[kept[0] : kept[-1] + 1] if kept else ""
 
 
-def _column(path: pathlib.Path, table: pd.DataFrame, names: Collection[str]) -> str:
-    """Find the column of one of these names, whatever its case."""
+def _rows(path: pathlib.Path) -> tuple[Iterator[tuple[int, list[str]]], list[str]]:
+    """Return the numbered rows of a table, without empty ones, and its header."""
+    try:
+        # Not splitlines: a word may hold what Unicode calls the end of a line.
+        lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} must be a table in UTF-8: {error}.") from error
+    if not lines[0].strip():
+        raise InputError(f"{path} must begin with a header, found an empty line.")
+    # Among tabs, a quotation mark is a word like any other.
+    if "\t" in lines[0]:
+        rows = [line.split("\t") for line in lines]
+    else:
+        rows = list(csv.reader(lines))
+    numbered = ((i, row) for i, row in enumerate(rows[1:], 2) if any(row))
+    return numbered, [name.strip() for name in rows[0]]
+
+
+def _column(path: pathlib.Path, header: list[str], names: Collection[str]) -> int:
+    lower = [name.lower() for name in header]
     for name in names:
-        found = [column for column in table if column.strip().lower() == name]
-        if len(found) > 1:
-            raise InputError(f"{path} must have one column {name!r}, found {len(found)}.")
-        if found:
-            return found[0]
-    raise InputError(f"{path} must have a column {' or '.join(names)}, found {list(table)}.")
+        if lower.count(name) > 1:
+            raise InputError(f"{path} must have one column {name!r}, found {lower.count(name)}.")
+        if name in lower:
+            return lower.index(name)
+    raise InputError(f"{path} must have a column {' or '.join(names)}, found {header}.")
 
 
 def _number(text: str) -> float:

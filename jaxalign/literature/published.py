@@ -157,6 +157,12 @@ def fingerprint(name: str) -> str:
     return run_dir.hash_text("".join(run_dir.hash_file(_path(x)) for x in _find(name).tables))
 
 
+def paper_hash(paper: str) -> str:
+    """Return what changes if any table of a paper does, 16 hexadecimal digits."""
+    files = sorted((FOLDER / paper).glob("*.csv"))
+    return run_dir.hash_text("".join(x.name + run_dir.hash_file(x) for x in files))
+
+
 def _find(name: str) -> "_Publication":
     if name not in _PUBLICATIONS:
         raise InputError(f"published figures must be one of {', '.join(NAMES)}, got {name!r}.")

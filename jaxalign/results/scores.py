@@ -15,10 +15,12 @@ from jaxalign.core.scores.alignment import AlignmentScore, Reference
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import cv
 from jaxalign.data.schema import Responses
-from jaxalign.results.targets import GROUP, Targets
+from jaxalign.results.targets import GROUP, Ceilings, Targets
 
 
-def by_subject_and_roi(result: cv.Nested, targets: Targets, protocol: Protocol) -> list[dict]:
+def by_subject_and_roi(
+    result: cv.Nested, targets: Targets, ceilings: Ceilings, protocol: Protocol
+) -> list[dict]:
     """Summarise the targets of each subject and ROI as the protocol does.
 
     By default a target whose score is undefined in any fold has no score; a row's score is the mean
@@ -27,6 +29,7 @@ def by_subject_and_roi(result: cv.Nested, targets: Targets, protocol: Protocol) 
     Args:
       result: of one layer.
       targets: the targets.
+      ceilings: of the targets.
       protocol: of kind "encoding".
 
     Returns:
@@ -44,10 +47,10 @@ def by_subject_and_roi(result: cv.Nested, targets: Targets, protocol: Protocol) 
                 "subject": subject,
                 "roi": roi,
                 "score": found.score,
-                "ceiling": _ceiling(targets.ceiling[columns], subject),
-                **_ceiling_interval(targets, columns, subject),
+                "ceiling": _ceiling(ceilings.ceiling[columns], subject),
+                **_ceiling_interval(ceilings, columns, subject),
                 "ceiling_kind": "split_half" if subject == GROUP else "leave_one_subject_out",
-                "signal_ceiling": float(mean_defined(targets.signal_r[columns])),
+                "signal_ceiling": float(mean_defined(ceilings.signal_r[columns])),
                 "fold_scores": found.per_fold.tolist(),
                 "r2": float(mean_defined(result.r2[:, columns].mean(axis=0))),
                 "fold_r2": mean_defined(result.r2[:, columns], axis=1).tolist(),
@@ -113,17 +116,17 @@ def _ceiling(values: Float[np.ndarray, " v"], subject: str) -> float:
     return mean if subject != GROUP or mean > 0 else float("nan")
 
 
-def _ceiling_interval(targets: Targets, columns: Int[np.ndarray, " g"], subject: str) -> dict:
+def _ceiling_interval(ceilings: Ceilings, columns: Int[np.ndarray, " g"], subject: str) -> dict:
     """Return the mean over targets in each fold, and the interval over folds of the ceiling.
 
     That of the group is found on the correlations of halves, and brought to the scale of the
     ceiling about its own value.
     """
-    folds = mean_defined(targets.fold_ceilings[:, columns], axis=1)
+    folds = mean_defined(ceilings.fold_ceilings[:, columns], axis=1)
     found = stats.crossed_interval(folds[None])
     low, high = found.low, found.high
     if subject == GROUP:
-        center = _ceiling(targets.ceiling[columns], subject)
+        center = _ceiling(ceilings.ceiling[columns], subject)
         mean, low, high = ceiling.spearman_brown(np.array(found[:3]), root=True)
         low, high = center + low - mean, center + high - mean
     return {

@@ -1,6 +1,6 @@
 """From responses to what is predicted: the subjects' targets, the group's mean, their ceilings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,17 +11,22 @@ from jaxalign.core.ceilings import ceiling, shared_targets
 from jaxalign.data.schema import GROUP, Responses
 
 
+class Ceilings(NamedTuple):
+    """Ceilings of targets."""
+
+    ceiling: Float[np.ndarray, " v"]  # NaN where undefined
+    # What ceilings are made of: correlations with the other subjects in each test block; of the
+    # group, of two halves of the subjects.
+    fold_ceilings: Float[np.ndarray, "k v"]
+    signal_r: Float[np.ndarray, " v"]  # noiseless signal x responses; NaN unless simulated
+
+
 class Targets(NamedTuple):
     """What is predicted: the targets of every subject, then those of the group's mean."""
 
     Y: Float[np.ndarray, "n v"]  # standardised
     subject: list[str]
     roi: list[str]
-    ceiling: Float[np.ndarray, " v"]  # NaN where undefined
-    # What ceilings are made of: correlations with the other subjects in each test block; of the
-    # group, of two halves of the subjects.
-    fold_ceilings: Float[np.ndarray, "k v"]
-    signal_r: Float[np.ndarray, " v"]  # noiseless signal x responses; NaN unless simulated
 
 
 class Common(NamedTuple):
@@ -30,6 +35,11 @@ class Common(NamedTuple):
     names: list[tuple[str, str]]  # ROI and target
     columns: Int[np.ndarray, "t s"]  # of the responses
     varies: Bool[np.ndarray, "t s"]  # False where the subject's responses are constant
+
+
+def of_rois(responses: Responses, rois: Sequence[str]) -> Responses:
+    """Keep the targets of some ROIs; none means all."""
+    return responses.columns([roi in rois for roi in responses.roi]) if rois else responses
 
 
 def select(responses: Responses, rois: Sequence[str]) -> tuple[Responses, list[str]]:
@@ -42,8 +52,7 @@ def select(responses: Responses, rois: Sequence[str]) -> tuple[Responses, list[s
     Returns:
       The responses kept, and the subjects left out.
     """
-    if rois:
-        responses = responses.columns([roi in rois for roi in responses.roi])
+    responses = of_rois(responses, rois)
     varying = {
         s for s, constant in zip(responses.subject, responses.constant, strict=True) if not constant
     }
@@ -51,14 +60,8 @@ def select(responses: Responses, rois: Sequence[str]) -> tuple[Responses, list[s
     return responses.columns([s in varying for s in responses.subject]), left_out
 
 
-def assemble(
-    responses: Responses,
-    blocks: Sequence[Int[np.ndarray, " _"]],
-    *,
-    num_splits: int,
-    rng: np.random.Generator,
-) -> Targets:
-    """Append the group's mean to the subjects' targets, and find the ceilings of all.
+def assemble(responses: Responses) -> Targets:
+    """Append the group's mean to the subjects' targets.
 
     Responses in TRs are standardised within each run, since a scanner's baseline and unit differ
     from run to run and from subject to subject by more than responses do; responses to single
@@ -67,38 +70,68 @@ def assemble(
 
     Args:
       responses: of the subjects kept.
+    """
+    standard = _standardized(responses)
+    groups = list(_groups(responses))
+    means = [standard[:, x.columns].mean(axis=1) for x in groups]
+    rois = [roi for x in groups for roi in x.roi]
+    return Targets(
+        Y=np.concatenate([standard, *means], axis=1),
+        subject=[*responses.subject, *[GROUP] * len(rois)],
+        roi=[*responses.roi, *rois],
+    )
+
+
+def ceilings(
+    responses: Responses,
+    blocks: Sequence[Int[np.ndarray, " _"]],
+    *,
+    num_splits: int,
+    rng: np.random.Generator,
+) -> Ceilings:
+    """Find the ceilings of the targets that `assemble` returns.
+
+    Args:
+      responses: of the subjects kept.
       blocks: test samples of each fold, on which ceilings are found.
       num_splits: random halves of the subjects.
       rng: draws them.
     """
-    runs = responses.run if responses.is_timed else [""] * len(responses.run)
-    standard = features.standardize(responses.values, runs)
+    standard = _standardized(responses)
     of_subjects = np.full((len(blocks), len(responses.subject)), np.nan)
-    means, rois, halves, signals = [], [], [], []
-    common = shared_by_all(responses)
-    for chosen, people in shared_targets.divide(common.varies):
-        columns = common.columns[np.ix_(chosen, people)].T  # [s g]
-        cube = standard[:, columns].transpose(1, 2, 0)  # [s g n]
-        of_subjects[:, columns] = ceiling.subject_correlations(cube, blocks)
+    halves, signals = [], []
+    for group in _groups(responses):
+        cube = standard[:, group.columns].transpose(1, 2, 0)  # [s g n]
+        of_subjects[:, group.columns] = ceiling.subject_correlations(cube, blocks)
         halves.append(ceiling.half_correlations(cube, blocks, rng=rng, num_splits=num_splits))
-        means.append(cube.mean(axis=0))
-        rois += [common.names[i][0] for i in chosen]
         if responses.signal.size:
-            signals.append(responses.signal[:, columns].mean(axis=1).T)
-    Y = np.concatenate([standard.T, *means])  # [v n]
+            signals.append(responses.signal[:, group.columns].mean(axis=1).T)
     groups = [ceiling.spearman_brown(r.mean(axis=0), root=True) for r in halves]
-    signal_r = np.full(len(Y), np.nan)
+    values = np.concatenate([of_subjects.mean(axis=0), *groups])
+    signal_r = np.full(len(values), np.nan)
     if responses.signal.size:
         signal = np.concatenate([responses.signal.T, *signals])
-        signal_r = ceiling.correlation(signal, Y, blocks)
-    return Targets(
-        Y=Y.T,
-        subject=[*responses.subject, *[GROUP] * len(rois)],
-        roi=[*responses.roi, *rois],
-        ceiling=np.concatenate([of_subjects.mean(axis=0), *groups]),
-        fold_ceilings=np.concatenate([of_subjects, *halves], axis=1),
-        signal_r=signal_r,
-    )
+        signal_r = ceiling.correlation(signal, assemble(responses).Y.T, blocks)
+    return Ceilings(values, np.concatenate([of_subjects, *halves], axis=1), signal_r)
+
+
+class _Group(NamedTuple):
+    """Targets that the same subjects have, and that vary in all of these."""
+
+    roi: list[str]
+    columns: Int[np.ndarray, "s g"]  # of the responses
+
+
+def _standardized(responses: Responses) -> Float[np.ndarray, "n v"]:
+    runs = responses.run if responses.is_timed else [""] * len(responses.run)
+    return features.standardize(responses.values, runs)
+
+
+def _groups(responses: Responses) -> Iterator[_Group]:
+    common = shared_by_all(responses)
+    for chosen, people in shared_targets.divide(common.varies):
+        columns = common.columns[np.ix_(chosen, people)].T
+        yield _Group([common.names[i][0] for i in chosen], columns)
 
 
 def shared_by_all(responses: Responses) -> Common:

@@ -126,9 +126,15 @@ def _plan_scores(config: Config, job: Job, upstream: Upstream) -> Step:
     if stories < 2:
         raise InputError(f"behavior needs reading times of at least 2 passages, found {stories}.")
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
-    del settings["beside"]
-    settings |= {"behavior_hash": job.dataset.hash, "stimuli_hash": stimuli.hash}
-    settings["facts_hash"] = job.dataset.word_facts.hash
+    del settings["beside"]  # each is an artefact of its own
+    settings |= {
+        "mixed": config.mixed and list(behavior.participant) != [MEAN],
+        "published": [source.model for source in sources if source.store is None],
+        "dataset": job.dataset.name,
+        "behavior_hash": behavior.hash,
+        "stimuli_hash": stimuli.hash,
+        "facts_hash": job.dataset.word_facts.hash,
+    }
     times = int((~np.isnan(reading.times)).sum())
     artefact = Artefact(
         workdir=job.workdir,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -48,6 +49,16 @@ TABLE = "ceilings.csv"
 ISC, LEAVE_ONE_OUT, SPLIT_HALF, EXTRAPOLATION, REPEATS = KINDS = (
     *("isc", "leave_one_out", "split_half", "extrapolation", "repeats"),
 )
+# Settings that only some kinds of ceilings read.
+OF_BLOCKS = ("splits", "num_folds", "gap", "groups")
+USED_BY = {
+    **dict.fromkeys(OF_BLOCKS, (LEAVE_ONE_OUT, EXTRAPOLATION)),
+    **dict.fromkeys(("null", "num_nulls"), (ISC,)),
+    **dict.fromkeys(("alphas", "subsets_per_subject", "num_sizes", "num_curves"), (EXTRAPOLATION,)),
+    "num_splits": (SPLIT_HALF,),
+    "num_resamples": (SPLIT_HALF, EXTRAPOLATION, REPEATS),
+    "block": (SPLIT_HALF, REPEATS),
+}
 SPLITS = ("contiguous", "shuffled")
 GROUPS = ("none", "passage")
 NULLS = ("shift", "phase")
@@ -101,8 +112,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     simulated = tuple(
         x.artefact for x in artefacts.among(PlantedResponses, upstream.get("simulate", ()))
     )
-    settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
-    settings["responses_hash"] = "" if simulated else job.dataset.hash
+    settings = _settings(config, job, is_planted=bool(simulated))
     if simulated:
         if config.rois:
             raise InputError(f"ceiling.rois must be () for simulated responses, got {config.rois}.")
@@ -131,6 +141,31 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         cost=f"{s} subjects, {v} targets, {n} samples; {', '.join(config.kinds)}",
     )
     return [Step(artefact=artefact, make=functools.partial(_make, config, job), shows=SUMMARY)]
+
+
+def _settings(config: Config, job: Job, *, is_planted: bool) -> dict:
+    """Return what fixes the table: of settings those of the kinds of ceilings that are found."""
+    found: dict[str, object] = {
+        "version": VERSION,
+        "rows_schema": rows_lib.SCHEMA_VERSION,
+        "dataset": job.dataset.name,
+        "seed": job.seed,
+        "responses_hash": "",
+    }
+    # The ceiling of a signal that was planted has test blocks, too.
+    has_signal = is_planted or job.dataset.responses.signal.size > 0
+    for name, value in dataclasses.asdict(config).items():
+        kinds = KINDS if has_signal and name in OF_BLOCKS else USED_BY.get(name, KINDS)
+        if name != "rois" and set(kinds) & set(config.kinds):
+            found[name] = value
+    if found.get("groups", "none") != "none":
+        found["passages_hash"] = run_dir.hash_text(json.dumps(list(job.dataset.stimuli.passage)))
+    if not is_planted:
+        found["responses_hash"] = targets.of_rois(job.dataset.responses, config.rois).hash
+        if REPEATS in config.kinds and job.dataset.has_repeats:
+            found["repeats_hash"] = job.dataset.hash
+            found["rois"] = sorted(config.rois)
+    return found
 
 
 def _select(config: Config, responses: Responses) -> tuple[Responses, list[str]]:

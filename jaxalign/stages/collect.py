@@ -62,7 +62,12 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         stage="collect",
         kind=CollectedScores.kind,
         name="",
-        settings={"version": VERSION, "published": list(config.published), "hashes": hashes},
+        settings={
+            "version": VERSION,
+            "rows_schema": rows_lib.SCHEMA_VERSION,
+            "published": list(config.published),
+            "hashes": hashes,
+        },
         cost=f"{len(rows)} rows of {rows.model.nunique()} models",
     )
     return [Step(artefact=artefact, make=functools.partial(_write, rows))]

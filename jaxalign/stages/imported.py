@@ -124,6 +124,7 @@ def _check_rows(given: activation_files.Given, job: Job) -> None:
 def _settings(job: Job, model: str, given: activation_files.Given) -> dict:
     return {
         "version": VERSION,
+        "store_format": store.FORMAT_VERSION,
         "dataset": job.dataset.name,
         "stimuli_hash": job.dataset.stimuli.hash,
         "model": model,

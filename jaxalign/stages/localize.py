@@ -59,7 +59,12 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 stage="localize",
                 kind=Masks.kind,
                 name=source.artefact.name,
-                settings={"version": VERSION, "seed": job.seed} | dataclasses.asdict(config),
+                settings={
+                    "version": VERSION,
+                    "seed": job.seed,
+                    "num_units": num,
+                    "embedding": config.embedding,
+                },
                 inputs=(source.artefact,),
                 cost=f"{num} of {size} units",
             )

@@ -35,7 +35,7 @@ from jaxalign.reporting.pages import next_word as report
 from jaxalign.stages import Job, Step, Upstream
 from jaxalign.stages.artefacts import Losses, Page
 
-VERSION = 1
+VERSION = 2
 TOKEN = np.dtype([("position", np.int64), ("token_id", np.int32), ("num_bytes", np.int32)])
 # Passes that are computed while the host takes the results of those before.
 PASSES_IN_FLIGHT = 2
@@ -71,6 +71,7 @@ class Reading(NamedTuple):
     context: int  # tokens of a window
     stride: int
     windows: Windows
+    tokenizer_hash: str
 
 
 class Batch(NamedTuple):
@@ -161,11 +162,10 @@ def read(config: Config, model: zoo.Model, text: Text) -> Reading:
         )
     except ValueError as error:
         raise InputError(f"next_word.context, {model.name}: {error}") from error
-    return Reading(tokens, context, stride, cut)
+    return Reading(tokens, context, stride, cut, tokenizer_files.hash_of(tokenizer))
 
 
 def _settings(config: Config, model: zoo.Model, text: Text, reading: Reading, seed: int) -> dict:
-    files = tokenizer_files.files(model.tokenizer_path)
     return {
         "version": VERSION,
         "text": text.name,
@@ -174,14 +174,13 @@ def _settings(config: Config, model: zoo.Model, text: Text, reading: Reading, se
         "model_hash": run_dir.hash_text(
             model.config_hash + (model.weights_hash if seed < 0 else "")
         ),
-        "tokenizer_hash": run_dir.hash_text("".join(map(run_dir.hash_file, files))),
+        "tokenizer_hash": reading.tokenizer_hash,
         "untrained_seed": seed,
         "vocab_size": model.config.vocab_size,
         "context": reading.context,
         "stride": reading.stride,
         "num_windows": len(reading.windows.start),
         "compute_dtype": config.compute_dtype,
-        "batch_tokens": config.batch_tokens,
         "shard_windows": config.shard_windows,
     }
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import pandas as pd
@@ -18,10 +18,10 @@ from jaxalign.literature import properties as lib
 from jaxalign.literature import property_sources, published
 from jaxalign.models import catalogue
 from jaxalign.results import finished
-from jaxalign.stages import Job, Step, Upstream
-from jaxalign.stages.artefacts import Properties
+from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages.artefacts import Activations, Page, Properties
 
-VERSION = 1
+VERSION = 2
 OWN = "run"
 # Stages of this run that say something of models.
 READ = ("extract", "imported", "behavior", "next_word")
@@ -65,9 +65,12 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if a source is missing or malformed, or what they say does not hold together.
     """
     frames = {source: _read(config, source, job, upstream) for source in config.sources}
-    inputs = ()
+    stores, pages = [], []
     if OWN in config.sources:
-        inputs = tuple(x for stage in READ for x in upstream.get(stage, ()))
+        made = [x for stage in READ for x in upstream.get(stage, ())]
+        kinds = (Activations.TRAINED, Activations.IMPORTED)
+        stores = [x for x in artefacts.among(Activations, made) if x.artefact.kind in kinds]
+        pages = [x.artefact for x in artefacts.among(Page, made)]
     else:
         lib.join(list(frames.values()))
     artefact = Artefact(
@@ -77,17 +80,21 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         name="",
         settings={
             "version": VERSION,
+            "rows_schema": rows_lib.SCHEMA_VERSION,
             "sources": list(config.sources),
             "rename": list(config.rename),
             "content": [
                 "" if frame is None else run_dir.hash_text(lib.content(frame))
                 for frame in frames.values()
             ],
+            # All that is read of activations; what they are, and of which weights, plays no part.
+            "networks": [[x.model, x.num_layers, x.width] for x in stores],
         },
-        inputs=inputs,
+        inputs=tuple(pages),
         cost=f"{len(frames)} sources",
     )
-    return [Step(artefact=artefact, make=functools.partial(_join, config, frames))]
+    read = [x.path for x in (*(store.artefact for store in stores), *pages)]
+    return [Step(artefact=artefact, make=functools.partial(_join, config, frames, read))]
 
 
 def _read(config: Config, source: str, job: Job, upstream: Upstream) -> pd.DataFrame | None:
@@ -141,12 +148,14 @@ def _other(text: str, job: Job) -> pathlib.Path:
     return path
 
 
-def _join(config: Config, frames: Mapping[str, pd.DataFrame | None], artefact: Artefact) -> dict:
+def _join(
+    config: Config,
+    frames: Mapping[str, pd.DataFrame | None],
+    paths: Sequence[pathlib.Path],
+    artefact: Artefact,
+) -> dict:
     read = dict(frames)
     if OWN in read:
-        # The last artefact of behavior and of next_word holds the table of all.
-        paths = [x.path for x in artefact.inputs if x.stage not in ("behavior", "next_word")]
-        paths += [x.path for x in artefact.inputs if x.latest_only]
         own = property_sources.read_run(artefact.workdir, paths)
         read[OWN] = _renamed(config, own, OWN)
     joined = lib.join(list(read.values()))

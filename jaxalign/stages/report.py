@@ -11,6 +11,7 @@ from jaxalign.checks import check
 from jaxalign.data.synthetic import planted_instructions as simulated_instructions
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
+from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import properties, protocols, published
 from jaxalign.reporting import findings
@@ -90,9 +91,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         raise InputError(
             f"report.paper needs the figures of {config.paper!r}: name them in collect.published."
         )
-    settings = {"version": VERSION} | dataclasses.asdict(config)
-    if known:
-        settings["seed"] = job.seed
+    settings = _settings(config, job, sources, compares_models=bool(known))
     artefact = Artefact(
         workdir=job.workdir,
         stage="report",
@@ -106,6 +105,29 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     planted = artefacts.among(PlantedResponses, upstream.get("simulate", ()))
     make = functools.partial(_report, config, job.seed, planted[0].settings if planted else None)
     return [Step(artefact=artefact, make=make, shows=SUMMARY)]
+
+
+def _settings(
+    config: Config, job: Job, sources: Sequence[Artefact], *, compares_models: bool
+) -> dict:
+    """Return what fixes the report, in addition to the scores: settings, and tables in the text."""
+    found = {"version": VERSION, "rows_schema": rows_lib.SCHEMA_VERSION}
+    found |= {"title": config.title, "instruction": config.instruction, "track": config.track}
+    if compares_models:
+        names = ("paper", "apart", "predictors", "num_resamples")
+        found |= {name: getattr(config, name) for name in names} | {"seed": job.seed}
+    scored = [x.settings for x in artefacts.among(Scores, sources)]
+    used = {x["protocol"]["name"] for x in scored} & protocols.PROTOCOLS.keys()
+    collected = [x.settings for x in artefacts.among(CollectedScores, sources)]
+    if collected:  # of any protocol
+        used = {name for name, x in protocols.PROTOCOLS.items() if x.kind == "encoding"}
+    texts = [protocols.describe(protocols.find(name)) for name in sorted(used)]
+    found["descriptions"] = [run_dir.hash_text(text) for text in texts]
+    papers = {name.partition("-")[0] for x in collected for name in x["published"]}
+    papers |= {config.paper} - {""}
+    if any(x["instruction"] for x in scored) or artefacts.among(SimulatedInstructions, sources):
+        papers.add(INSTRUCTIONS.partition("/")[0])
+    return found | {"papers": {name: published.paper_hash(name) for name in sorted(papers)}}
 
 
 def _may_have_figures(paper: str, sources: Sequence[Artefact]) -> bool:
@@ -254,10 +276,11 @@ def _simulated(made: Sequence[SimulatedInstructions]) -> list[Instructions]:
 
 def _folds(settings: Mapping[str, object]) -> str:
     """Say what the outer folds of the encoding stage are."""
-    if settings.get("groups", "none") == "none":
+    if settings["groups"] == "none":
         return "contiguous outer folds"
     whole = {"passage": "passages", "dataset": "groups of the data set"}[settings["groups"]]
-    drawn = f", drawn with seed {settings['group_seed']}" if settings["group_seed"] >= 0 else ""
+    rule = settings["protocol"]["folds"]
+    drawn = f", drawn with seed {rule['seed']}" if rule["rule"] == "shuffled_groups" else ""
     return f"outer folds of whole {whole}{drawn}"
 
 

@@ -96,11 +96,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         n = len(job.dataset.stimuli)
     else:
         n = len(_checked(config, job).run)
-    settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
-    settings["responses_hash"] = "" if simulated else job.dataset.hash
     if config.units and not pathlib.Path(config.units).is_file():
         raise InputError(f"similarity.units must name a file, found {config.units!r}.")
-    settings["units_hash"] = run_dir.hash_file(pathlib.Path(config.units)) if config.units else ""
+    settings = _settings(config, job, is_planted=bool(simulated))
     steps = []
     if config.units and artefacts.imported(upstream):
         raise InputError(
@@ -117,7 +115,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 stage="similarity",
                 kind=Similarity.kind,
                 name=source.artefact.name,
-                settings=settings,
+                settings=settings | _layers(config, source),
                 inputs=(source.artefact, *simulated),
                 cost=f"{layers} layers, {n} samples, {n * (n - 1) // 2} pairs",
             )
@@ -134,6 +132,34 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         latest_only=True,
     )
     return [*steps, Step(artefact=page, make=_report, shows=SUMMARY)]
+
+
+def _settings(config: Config, job: Job, *, is_planted: bool) -> dict:
+    """Return what fixes the values of every network."""
+    found: dict[str, object] = {
+        "version": VERSION,
+        "dataset": job.dataset.name,
+        "stimuli_hash": job.dataset.stimuli.hash,
+        "responses_hash": "",
+        "measures": list(config.measures),
+        "delays": list(config.delays),
+        "standardize": config.standardize,
+    }
+    if not is_planted:
+        found["responses_hash"] = targets.of_rois(job.dataset.responses, config.rois).hash
+    if set(config.measures) & set(RSA):
+        found["comparison"] = config.comparison
+    if job.dataset.stimuli.is_timed:
+        found["downsample"] = config.downsample
+    return found
+
+
+def _layers(config: Config, source: Activations) -> dict:
+    """Return what fixes which units of a network are compared, and with one another."""
+    if config.units:
+        units_hash = run_dir.hash_file(pathlib.Path(config.units))
+        return {"units_hash": units_hash, "unit_set": config.unit_set}
+    return {"layers": list(config.layers or source.layers), "layer_matrix": config.layer_matrix}
 
 
 def _mask(config: Config, source: Activations) -> Bool[np.ndarray, "L u"] | None:
@@ -168,7 +194,7 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
     start = time.monotonic()
     responses = artefacts.responses(job, artefact)
     responses, left_out = targets.select(responses, config.rois)
-    goals = _goals(config, job, responses)
+    goals = _goals(config, responses)
     common = {
         "dataset": job.dataset.name,
         **source.names,
@@ -229,14 +255,9 @@ def _layer_matrix(compared: dict[int, core.Centred], common: dict) -> pd.DataFra
     return pd.DataFrame(rows, columns=[*keys, "layer", "other", *CKA])
 
 
-def _goals(config: Config, job: Job, responses: Responses) -> Goals:
+def _goals(config: Config, responses: Responses) -> Goals:
     """Standardise responses as encode does, with the group's mean, and prepare each ROI."""
-    found = targets.assemble(
-        responses,
-        [np.arange(len(responses.run))],
-        num_splits=1,
-        rng=np.random.default_rng(job.seed),
-    )
+    found = targets.assemble(responses)
     keys = list(zip(found.subject, found.roi, strict=True))
     sizes = Counter(keys)
     rdms = {}

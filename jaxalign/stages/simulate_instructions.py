@@ -123,7 +123,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         _folds(config)
     except ValueError as error:
         raise InputError(f"instructions: {error}") from error
-    settings = {"version": VERSION, "seed": job.seed, "texts": texts} | dataclasses.asdict(config)
+    settings = {
+        "version": VERSION,
+        "rows_schema": rows_lib.SCHEMA_VERSION,
+        "seed": job.seed,
+        "texts": texts,
+        "protocol": _protocol(config).content,
+    } | dataclasses.asdict(config)
     voxels = config.num_subjects * len(config.rois) * config.num_voxels
     artefact = Artefact(
         workdir=job.workdir,
@@ -180,7 +186,8 @@ def _make(config: Config, job: Job, texts: Mapping[str, str], artefact: Artefact
         rng=np.random.default_rng(job.seed),
     )
     protocol, folds = _protocol(config), _folds(config)
-    goals = targets.assemble(
+    goals = targets.assemble(simulated.responses)
+    ceilings = targets.ceilings(
         simulated.responses,
         [fold.outer.test for fold in folds],
         num_splits=1,  # voxels have no counterparts, and so no halves of subjects
@@ -190,7 +197,7 @@ def _make(config: Config, job: Job, texts: Mapping[str, str], artefact: Artefact
     for code, values in tqdm(zip(codes, simulated.features, strict=True), desc="instructions"):
         design = scoring.design(values, protocol)
         scored[code] = scoring.evaluate(design, goals.Y, protocol, folds)
-    rows = _rows(config, texts, scored, goals, artefact)
+    rows = _rows(config, texts, scored, goals, ceilings, artefact)
     rows_lib.write(artefact.path / SimulatedInstructions.ROWS, rows)
     place = {"dataset": DATASET, "model": MODEL}
     by_target = _targets(texts, scored, simulated.responses).assign(**place)
@@ -199,7 +206,8 @@ def _make(config: Config, job: Job, texts: Mapping[str, str], artefact: Artefact
         pair = tuple(codes.index(x) for x in (first, second))
         joint = _joint(config, job, simulated.features[list(pair)], goals, folds)
         names = {"first": texts[first], "second": texts[second]}
-        for measure, scores in _measures(scored[first], scored[second], joint, goals, folds):
+        every = (scored[first], scored[second], joint)
+        for measure, scores in _measures(every, goals, ceilings, folds):
             found = planted_instructions.partition_by_roi(*scores, simulated.responses)
             parts += [place | names | {"measure": measure} | row for row in found]
     tables = {TARGETS: by_target, PARTITION: pd.DataFrame(parts, columns=COLUMNS)}
@@ -217,6 +225,7 @@ def _rows(
     texts: Mapping[str, str],
     scored: Mapping[str, cv.Nested],
     goals: targets.Targets,
+    ceilings: targets.Ceilings,
     artefact: Artefact,
 ) -> list[dict]:
     """Return score rows; the ceiling is the noiseless signal's, which here is known."""
@@ -240,7 +249,7 @@ def _rows(
         | {"instruction": texts[code]}
         | {"ceiling": row["signal_ceiling"], "ceiling_kind": "signal"}
         for code, result in scored.items()
-        for row in score_rows.by_subject_and_roi(result, goals, protocol)
+        for row in score_rows.by_subject_and_roi(result, goals, ceilings, protocol)
     ]
     return finished.finish(rows, shared)
 
@@ -277,13 +286,12 @@ def _joint(
     )
 
 
-def _measures(first, second, joint, goals, folds):
+def _measures(results, goals, ceilings, folds):
     """Yield what is partitioned, and its values of the two instructions and of both together."""
     outer = [fold.outer for fold in folds]
-    results = (first, second, joint)
     yield R2, [partition.r2_out_of_sample(x.r2, goals.Y, outer) for x in results]
     # Where nothing was planted there is no ceiling to divide by.
-    yield NORMALIZED, [x.r.mean(axis=0) / goals.signal_r for x in results]
+    yield NORMALIZED, [x.r.mean(axis=0) / ceilings.signal_r for x in results]
 
 
 def _summary(

@@ -85,7 +85,7 @@ def same(a: Responses, b: Responses):
 
 @pytest.mark.parametrize("name", ["text", "passage", "run"])
 def test_a_column_of_another_length_is_refused(name):
-    with refused(f"stimuli: {name} must have 3 entries for 3 stimulus_id, found 2"):
+    with refused(f"stimuli: {name} must have one entry per stimulus_id (3)", "found 2"):
         words(**{name: ["x", "y"]})
 
 
@@ -190,7 +190,7 @@ def test_images_and_nothing_else_have_pixels():
     for wrong in ({"unit": "sentence"}, {"pixels": None}):
         with refused("images, and nothing else, must have pixels"):
             images(7, 8, 9, **wrong)
-    with refused("text must have 3 entries for 3 stimulus_id, found 1"):
+    with refused("text must have one entry per stimulus_id (3), found 1"):
         images(7, 8, 9, text=["A dog."])
 
 
@@ -240,9 +240,9 @@ def test_times_and_stimuli_exclude_each_other(build):
 
 
 def test_sample_labels_of_another_length_are_refused():
-    with refused("responses: stimulus_id must have 4 entries for 4 samples, found 3"):
+    with refused("responses: stimulus_id must have 4 entries, found 3"):
         untimed(stimulus_id=list("abc"))
-    with refused("responses: time_s must have 4 entries for 4 samples, found 5"):
+    with refused("responses: time_s must have 4 entries, found 5"):
         timed(time_s=np.arange(5) * 2.0)
 
 

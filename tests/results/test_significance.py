@@ -13,8 +13,7 @@ Q = 19
 def goals(names):
     """Return targets named "subject roi"; scores alone are looked at."""
     subject, roi = zip(*(x.split() for x in names), strict=True)
-    none = np.full(len(names), np.nan)
-    return Targets(np.zeros((2, len(names))), list(subject), list(roi), none, none[None], none)
+    return Targets(np.zeros((2, len(names))), list(subject), list(roi))
 
 
 NAMES = ["s1 A", "s1 A", "s1 B", "s2 A", "s2 A", "s2 B", "group A", "group A", "group B"]

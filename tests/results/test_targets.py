@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 
@@ -24,8 +26,10 @@ def responses(values, columns):
 
 
 def assemble(given):
+    """Return targets and their ceilings."""
     rng = np.random.default_rng(0)
-    return targets.assemble(given, BLOCKS, num_splits=20, rng=rng)
+    ceilings = targets.ceilings(given, BLOCKS, num_splits=20, rng=rng)
+    return types.SimpleNamespace(**targets.assemble(given)._asdict(), **ceilings._asdict())
 
 
 def test_group_has_the_targets_that_all_subjects_have(rng):

@@ -289,6 +289,15 @@ class Protocol:
             raise ValueError(f"{self.name}: nested layers need something inside that chooses.")
 
     @property
+    def content(self) -> dict[str, Any]:
+        """What fixes a score, as plain JSON: all but where it is written down.
+
+        How stimuli are read and brought to samples is not there: whoever reads them says so.
+        """
+        found = dataclasses.asdict(self)
+        return {x: found[x] for x in found if x not in ("source", "extraction")}
+
+    @property
     def is_shuffled(self) -> bool:
         """Whether neighbouring samples are trained and tested on."""
         return self.folds is not None and self.folds.rule == "shuffled"

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from jaxalign.errors import InputError
 
 MNI = "MNI152"  # in all its versions, which differ by millimetres
-SCANNER = "scanner"  # of one subject, and no other
-# Codes of a NIfTI header (sform_code, else qform_code) -> the space of its affine. What lies in 2,
-# aligned to another image, or 3, Talairach's atlas, is not drawn either.
+SCANNER = "scanner"  # a subject's own, which is nobody else's
+# Codes of a NIfTI header (sform_code, else qform_code) -> the space of its affine. Of 2, aligned to
+# another image, and 3, Talairach's atlas, nothing is drawn either, and so they keep a name apart.
 NIFTI = {1: SCANNER, 2: "aligned", 3: "Talairach", 4: MNI, 5: "template"}
 NONE = np.empty((0, 3))
 
@@ -60,8 +60,8 @@ def stacked(
       spaces: of each; "" where none are known.
 
     Returns:
-      The coordinates and their space; none where subjects have different ones, which could not be
-      drawn together.
+      The coordinates and their space. Where subjects do not have the same one, those of none are
+      known: nothing could be drawn of all of them together.
     """
     names = set(spaces)
     if len(names) != 1 or "" in names:

@@ -49,6 +49,6 @@ class Pixels:
                     f"{self.file}: {self.key!r} must hold row {max(rows)}, found {len(images)} "
                     "rows."
                 )
-            # One by one: each image is one chunk, and h5py wants ascending rows.
+            # One by one: each image is a chunk of its own, and h5py wants ascending rows.
             found = [images[row] for row in rows]
             return np.stack(found) if found else np.empty((0, *images.shape[1:]), np.uint8)

@@ -83,7 +83,7 @@ def npy(path: pathlib.Path, *, shape: tuple[int | None, ...], kinds: str = "fiu"
     """
     refuse_pickle(path)
     try:
-        # Opened here: np.load leaves the file open when it is broken.
+        # Opened here: np.load leaves its own handle open when the file is broken.
         with open(path, "rb") as opened:
             array = np.load(opened, allow_pickle=False)
     # The last two: of a header that is no Python expression.
@@ -187,8 +187,8 @@ def without_undefined(
 ) -> tuple[Recording, Bool[np.ndarray, " v"]]:
     """Leave out the targets that are NaN in every sample, with a warning that counts them.
 
-    Such targets lie outside the field of view. A target that is NaN in some samples only is
-    refused, since no sample can be made up, or left out if that is asked for.
+    Such targets lie outside the field of view. A target that is NaN here and there is another
+    matter: no sample of it can be made up, so it is refused, or left out if that is asked for.
 
     Args:
       recording: of one subject.
@@ -207,9 +207,9 @@ def without_undefined(
     values = recording.values
     with np.errstate(over="ignore", invalid="ignore"):
         suspect = np.flatnonzero(~np.isfinite(values.sum(axis=0)))
-    is_nan = np.isnan(values[:, suspect])
-    lacking = is_nan.any(axis=0) if nan == "leave_out" else is_nan.all(axis=0)
-    bad = ~np.isfinite(values[:, suspect[~lacking]])
+    own = values[:, suspect]
+    lacking = np.isnan(own).any(axis=0) if nan == "leave_out" else np.isnan(own).all(axis=0)
+    bad = ~np.isfinite(own[:, ~lacking])
     if bad.any():
         columns = suspect[~lacking][bad.any(axis=0)].tolist()
         runs = list(dict.fromkeys(run[i] for i in np.flatnonzero(bad.any(axis=1)).tolist()))
@@ -295,10 +295,10 @@ def voxels(
     roi: str,
     files: Mapping[str, pathlib.Path],
 ) -> Recording:
-    """Name the voxels of a subject's brain by subject and position.
+    """Name the voxels of a subject's own brain by subject and position.
 
-    Targets of the same name count as the same place in every subject; no two subjects share these,
-    so their names hold the subject's.
+    Targets of the same name count as the same place in every subject; these are nobody else's, so
+    their names hold the subject's.
 
     Args:
       subject: whose brain.

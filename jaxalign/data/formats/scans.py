@@ -30,10 +30,10 @@ def read(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
     Args:
       image: 4-D NIfTI, `.dtseries.nii`, or GIFTI with an array per TR.
       atlas: of the same kind, on the same grid; 0 is outside.
-      tr_s: repetition time, which that of the header must equal, where it has one.
+      tr_s: repetition time that the header must tell, where it tells any.
 
     Raises:
-      InputError: if a file is damaged, kinds or grids differ, or the header has another TR.
+      InputError: if a file is damaged, kinds or grids differ, or the header tells of another TR.
     """
     kinds = [_kind(path) for path in (image, atlas)]
     if kinds[0] != kinds[1]:
@@ -61,7 +61,7 @@ def _kind(path: pathlib.Path) -> str:
 
 
 def _check_tr(path: pathlib.Path, found_s: float, tr_s: float) -> None:
-    """Refuse another TR than expected; a header with 0 has none."""
+    """Refuse another TR than expected; a header that has 0 tells of none."""
     if found_s != 0 and abs(found_s - tr_s) > 1e-3 * tr_s:
         raise InputError(f"{path}: its header tells of a TR of {found_s:g} s, tr_s is {tr_s:g} s.")
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from jaxalign.errors import InputError
 
 
-def read(path: pathlib.Path, columns: Sequence[str], *, tabs: bool | None = False) -> pd.DataFrame:
+def read(path: pathlib.Path, columns: Sequence[str], *, tabs: bool = False) -> pd.DataFrame:
     """Read a table with a header; every cell is text, and "NA" is a word like any other.
 
     A row with too many or too few cells is an error, never a shift.
@@ -19,13 +19,12 @@ def read(path: pathlib.Path, columns: Sequence[str], *, tabs: bool | None = Fals
     Args:
       path: the file, UTF-8.
       columns: those that it must have.
-      tabs: cells are separated by tabs, and quotation marks are text; else by commas. None: by
-        what the header has.
+      tabs: cells are separated by tabs, and quotation marks are text; else by commas.
 
     Raises:
       InputError: if it is no such table, lacks a column, or has one twice.
     """
-    kind = {True: "table with tabs", False: "CSV table", None: "table in UTF-8"}[tabs]
+    kind = "table with tabs" if tabs else "CSV table"
     try:
         table = _rows(path, tabs)
     except (OSError, ValueError, csv.Error) as error:
@@ -81,11 +80,8 @@ def first_repeated(items: Sequence):
     return None
 
 
-def _rows(path: pathlib.Path, tabs: bool | None) -> pd.DataFrame:
+def _rows(path: pathlib.Path, tabs: bool) -> pd.DataFrame:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        if tabs is None:
-            tabs = "\t" in file.readline()
-            file.seek(0)
         if tabs:
             found = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         else:

@@ -97,7 +97,7 @@ def _tiers(tokens: Iterator[str | float]) -> list[tuple[str, str, list[Interval]
         found.append((kind, name, entries))
     if is_chronological:
         _distribute(tokens, found)
-        # The number of entries is not given; but the intervals of a tier fill it to its end.
+        # No number of entries is told; but the intervals of a tier fill it to its end.
         for (kind, _, entries), end in zip(found, ends, strict=True):
             if kind == _INTERVALS and (not entries or entries[-1][1] < end - _ROUNDING_S):
                 raise ValueError("it ends early")

@@ -30,7 +30,7 @@ PRESENTATION, NEUROID = "presentation", "neuroid"
 
 
 class Assembly(NamedTuple):
-    """Which part of a file to read, and under which labels.
+    """Which part of a file, and the names of the labels that say what is what.
 
     Attributes:
       file: its name.
@@ -103,7 +103,7 @@ ASSEMBLIES = {
     "Pereira2018.243sentences": _pereira("243sentences", stimuli=243, subjects=6, targets=8121),
     "Pereira2018.384sentences": _pereira("384sentences", stimuli=384, subjects=9, targets=12195),
     "Blank2014": _BLANK,
-    # As Brain-Score pairs them: each row of data with the labels of the same row.
+    # As Brain-Score pairs them: each row of data with the labels that lie beside it.
     "Blank2014.rows": _BLANK._replace(id_from=()),
     "Fedorenko2016": Assembly(
         file="assy_Fedorenko2016_language.nc",
@@ -294,7 +294,7 @@ def label(dataset: xr.Dataset, path: pathlib.Path, name: str, dimension: str) ->
 def _text(value: object) -> str | None:
     if isinstance(value, bytes):
         return value.decode()
-    if isinstance(value, float):  # as whole numbers are kept where some are missing
+    if isinstance(value, float):  # how whole numbers are kept beside missing ones
         return str(int(value)) if value.is_integer() else None
     return str(value) if isinstance(value, str | int) else None
 
@@ -342,8 +342,8 @@ def _joined(
     """Find, in the order of reading, the row of each response and the row of its text.
 
     The script that packaged Blank2014 grouped the responses by id, which may have put them into
-    another order, and then added the other labels through an index of positions that looks
-    inverted. So labels are joined by id, and not by row.
+    another order, and then laid the other labels beside them through an index of positions that
+    looks inverted. So the ids decide, and a row's neighbours do not.
     """
     place = {made[i]: i for i in rows}
     if lost := [ids[i] for i in rows if ids[i] not in place]:

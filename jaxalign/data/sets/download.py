@@ -8,7 +8,6 @@ from typing import NamedTuple
 import pooch
 from absl import logging as absl_logging
 
-from jaxalign.data.formats import recordings
 from jaxalign.data.sets import (
     brainscore,
     brainscore_behavior,
@@ -114,7 +113,7 @@ def fetch(
         path = data_root / source.path
         kind, _, digest = source.checksum.partition(":")
         if path.is_file():
-            # pooch would replace a file of another content.
+            # pooch would put its own in the place of a file of another content.
             if (found := pooch.file_hash(str(path), alg=kind)) != digest:
                 raise InputError(
                     f"{path} must have {source.checksum} as published, found {found}: move it "
@@ -127,5 +126,5 @@ def fetch(
         except (OSError, ValueError) as error:  # the first: no network, no space; the second: hash
             raise InputError(
                 f"{source.url} must be fetched to {path} with {source.checksum}: "
-                f"{recordings.line(error)}."
+                f"{' '.join(str(error).split())}"
             ) from error

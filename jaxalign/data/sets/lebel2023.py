@@ -1,6 +1,6 @@
 """Stories heard in the scanner by eight people, up to 84 each (LeBel et al. 2023, ds003020).
 
-The clock. A scan begins 10 s before its story, and has n TRs of 2 s (n in `respdict.json`).
+The clock. A scan begins 10 s before its story; `respdict.json` tells how many TRs of 2 s it had, n.
 The published responses lack 10 TRs at the start (5 of silence, 5 of story) and 10 at the end, so
 they have n - 20; row k is TR k + 10 of the scan and begins 2 (k + 10) - 10 = 10 + 2 k seconds into
 the story, on the clock of the TextGrids.

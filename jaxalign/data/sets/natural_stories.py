@@ -1,4 +1,4 @@
-"""The Natural Stories corpus: ten stories in self-paced reading.
+"""The Natural Stories corpus: ten stories, read word by word at one's own pace.
 
 10,256 words; means of reading times over participants, or 88 participants of stories 6 to 10;
 log-probabilities of the words by GPT-3 (davinci, 2020). Licence CC BY-NC-SA 4.0.
@@ -73,7 +73,7 @@ class NaturalStories(Adapter):
     verify: bool = True
 
     def files(self) -> list[pathlib.Path]:
-        """Return texts, parses and times; what `word_facts` reads is hashed apart."""
+        """Return texts, parses and times; `word_facts` has a hash of its own."""
         times = PARTICIPANTS if self.times == "participants" else MEANS
         return self.need(self.root / path for path in (FILE, PARSES, times))
 

@@ -22,7 +22,7 @@ def log_frequency(root: pathlib.Path, stimulus_id: Sequence[str]) -> Float[np.nd
 
     A line has code, order, token, count and the count of the context; a code is story.zone.part,
     where the part `word` is the token without punctuation at its ends. Ten tokens that end with a
-    full stop (Mr.) have only the part `whole`.
+    full stop of their own (Mr.) have only the part `whole`.
 
     Args:
       root: data root.

@@ -159,7 +159,7 @@ def trial_images(
       sessions: to read, the first of them being 1.
 
     Raises:
-      InputError: if trials are missing or out of order, or the two tables name different images.
+      InputError: if trials are missing or out of order, or the two tables tell of different images.
     """
     table = _numbers(path, "\t", ["SESSION", "RUN", "TRIAL", "73KID"])
     read = np.isin(table["SESSION"], sessions)

@@ -1,4 +1,4 @@
-"""Data of one's own in tables: a directory with `stimuli.csv`, and responses or behaviour.
+"""Anyone's own data: a directory with `stimuli.csv`, and responses or behaviour or both.
 
 `stimuli.csv` has the columns stimulus_id, text and passage; for words with times onset_s and
 offset_s too; and optionally run (else the passage where there are times, and one session for all

@@ -60,12 +60,12 @@ def simulate(
 ) -> Simulated:
     """Draw features that instructions share in part, and voxels that follow one or two of them.
 
-    All instructions share a component S of `num_units` units, and each has another one, O_i, of as
-    many units; all are independent and normal. A model's units mix the two by a random rotation,
-    another one for each instruction, so that no single unit belongs to either component. A voxel
-    planted from instruction i has the signal sqrt(common) S w + sqrt(1 - common) O_i u, of unit
-    variance; no two voxels share weights w and u or noise. So with R the share of its variance
-    that the signal has, 1 / (1 + noise_sd^2), and in large samples:
+    All instructions have one component in common, of `num_units` units, and each has another of as
+    many units of its own; all are independent and normal. A model's units mix the two: a random
+    rotation, of each instruction by itself, so that no single unit belongs to either component.
+    A voxel planted from instruction i has the signal sqrt(common) S w + sqrt(1 - common) O_i u, of
+    unit variance, with weights w and u of its own, and noise that is its own too. So with R the
+    share of its variance that the signal has, 1 / (1 + noise_sd^2), and in large samples:
     instruction i explains R, any other one common R, the two together R, of which common R is
     shared, (1 - common) R is of i alone, and nothing is of the other alone. Where there is a second
     instruction j, it has the share q of what is not common: i alone explains
@@ -107,7 +107,7 @@ def simulate(
             signals.append(signal)
             subject += [f"s{s + 1:02d}"] * num_voxels
             names += [roi.name] * num_voxels
-            # No two voxels share weights, so no two subjects have one in common.
+            # Voxels have weights of their own, so no two subjects have one in common.
             target += [f"s{s + 1:02d}.{i:04d}" for i in range(num_voxels)]
             sources += [roi.planted] * num_voxels
     signal = np.hstack(signals)

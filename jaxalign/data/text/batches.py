@@ -38,7 +38,7 @@ class Batch(NamedTuple):
       mask: False for padding. A row of padding alone has one token, so that it stays finite.
       pooled: what makes up the vector of each part.
       predicted: which tokens make up the surprisal of each part, if that is asked for.
-      part: to which each sum of a row belongs; -1: to none.
+      part: whose each sum of a row is; -1: nobody's.
       num_tokens: tokens that are not padding.
     """
 
@@ -82,7 +82,7 @@ def group(
 ) -> Groups:
     """Divide the rows of a plan into batches.
 
-    Which rows share a batch, and so how they are rounded, follows from the plan alone.
+    What a row is computed with, and so its rounding, follows from the plan alone.
 
     Args:
       passes: the plan.

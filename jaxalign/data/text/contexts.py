@@ -37,8 +37,8 @@ class Counts(NamedTuple):
       texts: runs of adjacent parts of one passage.
       passes, tokens: rows to compute, and their tokens.
       separate_tokens: tokens of one row for each part, as one by one they would be encoded.
-      fallbacks: parts whose tokens depend on what follows, so that they have a separate row where
-        others share one.
+      fallbacks: parts whose tokens depend on what follows, so that they got a row of their own
+        where others share one.
       searched_texts: texts of which every prefix had to be tokenised from its beginning.
       cut_contexts: parts that do not see the beginning of their text.
       truncated_parts: parts that do not see the beginning of themselves.
@@ -62,7 +62,7 @@ class Passes(NamedTuple):
     Attributes:
       rows: tokens of each pass, special tokens included.
       row: of each part.
-      start, stop: the tokens that stand for its characters, at least one.
+      start, stop: its own tokens, at least one: those that stand for its characters.
       lead: first token that its surprisal counts: after the part before it, so that a space that
         is a token by itself is counted.
       predictable: whether all tokens of its surprisal are in the row, with a token before them.
@@ -87,10 +87,10 @@ def parse(rule: str) -> Rule:
     """Return a context rule by its name.
 
     * `none`: the part alone, `window:1`.
-    * `window:N`: the part and the N-1 before it, tokenised as a separate text (csinva/fmri:
+    * `window:N`: the part and the N-1 before it, tokenised as a text of their own (csinva/fmri:
       10-word windows).
     * `window:Ntokens`: the last N tokens of the text up to the end of the part (LITcoder:
-      256 tokens; there by GPT-2's tokenizer and decoded again, here by the model's tokenizer).
+      256 tokens; there by GPT-2's tokenizer and decoded again, here by the model's own).
     * `accumulate`: the text up to the end of the part. It must fit the model.
     * `accumulate:slide`: the same, cut on the left to the model's length for each part, which
       costs a pass for each part beyond it (Brain-Score: `truncation_side="left"`, so that special
@@ -140,7 +140,7 @@ def plan(
 
     Parts of a causal model share a row where their contexts begin at the same token and the
     tokens of the shorter are proven to begin those of the longer; see
-    `spans.find_prefixes`. Every other part has a separate row.
+    `spans.find_prefixes`. Every other part has a row of its own.
 
     Args:
       tokenizer: from `tokenizer_files.load`.
@@ -203,7 +203,7 @@ class _Setting(NamedTuple):
 
 
 class _View(NamedTuple):
-    """What one part sees: ids[:head], ids[begin:count] and tail; ids[start:stop] are the part.
+    """What one part sees: ids[:head], ids[begin:count] and tail; its own are ids[start:stop].
 
     Where `shared`, other parts have the same `ids`, and the tokens before `count` are proven to
     be what the part would see by itself. Where `changed`, that was tried and found false.
@@ -262,7 +262,7 @@ def _see_prefixes(setting: _Setting, parts: list[str]) -> tuple[list[_View], boo
 
 
 def _see_windows(setting: _Setting, parts: list[str], which: range) -> Iterator[_View]:
-    """Yield what parts see in windows that are tokenised as separate texts."""
+    """Yield what parts see of windows that are texts of their own."""
     before, after, *_ = setting.frame
     windows = [
         spans.join(parts[max(0, i - setting.rule.size + 1) : i + 1], setting.frame.joining)

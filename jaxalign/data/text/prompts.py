@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from jaxalign.data.formats import recordings
 from jaxalign.errors import InputError
 
 # Stands for the text while a template is rendered: letters only, which no template alters.
@@ -80,7 +79,7 @@ def chat(
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # what it raises depends on the class that the folder names
         raise InputError(
-            f"{folder} must hold a tokenizer that transformers reads: {recordings.line(error)}."
+            f"{folder} must hold a tokenizer that transformers reads: {_line(error)}."
         ) from error
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
@@ -97,7 +96,7 @@ def chat(
             )
         except Exception as error:  # templates are programs
             raise InputError(
-                f"{folder}: the chat template must take these turns: {recordings.line(error)}."
+                f"{folder}: the chat template must take these turns: {_line(error)}."
             ) from error
 
     before, found, after = render(_MARK).partition(_MARK)
@@ -109,3 +108,7 @@ def chat(
                 f"{folder}: the chat template must take a text as it is, but alters {text!r}."
             )
     return Frame(before, after, special_tokens=False)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,4 +1,4 @@
-"""Which tokens make up the value of each part, as weights that one sum on the device applies."""
+"""What is read of a plan's passes, as weights of tokens that one sum on the device applies."""
 
 from typing import Literal, NamedTuple
 
@@ -20,7 +20,7 @@ class Weights(NamedTuple):
 
     Attributes:
       indptr: one more than there are rows.
-      part: to which the entry belongs.
+      part: whose the entry is.
       token: position in the row.
       weight: of the token in the part's value.
     """
@@ -62,7 +62,7 @@ def pool(passes: Passes, pooling: Pooling) -> Weights:
 
     Args:
       passes: from `contexts.plan`.
-      pooling: `mean`, `last`, `first` or `sum` of the part's tokens; `mean_all`: the mean over
+      pooling: `mean`, `last`, `first` or `sum` of the part's own tokens; `mean_all`: the mean over
         every token that the part sees, special ones included, as sentence encoders are pooled.
 
     Raises:
@@ -91,9 +91,9 @@ def pool(passes: Passes, pooling: Pooling) -> Weights:
 def surprisal(passes: Passes) -> Surprisal:
     """Return which tokens count towards each part's surprisal.
 
-    They are the part's tokens and any token between it and the part before, above all a space: a
-    tokenizer puts the space before a word into its first token or makes it a token, so both belong
-    to the word, and over the parts of a text all of its tokens are counted. (Where a token
+    They are the part's own and any token between it and the part before, a space above all: a
+    tokenizer puts the space before a word into its first token or into one of its own, so both
+    belong to the word, and over the parts of a text all of its tokens are counted. (Where a token
     reaches into two parts it counts for both.) That a word has ended is so ascribed to the word
     after it; moving the probability of white space to the word before, as Oh and Schuler (2024)
     and Pimentel and Meister (2024) propose, is another choice, which is not made here.

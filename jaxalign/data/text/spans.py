@@ -1,4 +1,4 @@
-"""Which tokens belong to which part of a text, and which prefixes of it keep their tokens."""
+"""Which tokens are whose: parts joined to a text, their tokens, and prefixes that stay."""
 
 import json
 import re
@@ -143,8 +143,8 @@ def own_tokens(
 ) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
     """Find the tokens of parts: those that stand for at least one of their characters.
 
-    A token that stands for no character belongs to no part, and neither does a space that is a
-    token by itself. A token that reaches into two parts belongs to both.
+    A token of no character is nobody's, nor is a space that is a token by itself. A token that
+    reaches into two parts belongs to both.
 
     Args:
       encoded: tokens of the text that holds the parts.
@@ -252,9 +252,9 @@ def cuts_at_spaces(tokenizer: tokenizers.Tokenizer) -> bool:
     prefixes. A tokenizer works in steps, and this holds if it holds for each:
 
     * Normalisers: those that map single characters, and the Unicode forms, in which a space never
-      joins with its neighbours. Prepending touches the beginning alone.
+      joins with what is beside it. Prepending touches the beginning alone.
     * Pre-tokenizers: the first that sees the text cuts before the space, or around it, and decides
-      so by the characters around it. What follows works within what was cut. Regular expressions
+      so by the characters beside it. What follows works within what was cut. Regular expressions
       are taken from a list, each checked by hand: no match that has begun in A goes on to the
       space, and none looks behind.
     * The model works on each piece by itself. Without a pre-tokenizer the piece is the whole
@@ -265,7 +265,7 @@ def cuts_at_spaces(tokenizer: tokenizers.Tokenizer) -> bool:
     """
     try:
         steps = json.loads(tokenizer.to_str())
-    except Exception:  # a step written in Python cannot be written down
+    except Exception:  # a step written in Python cannot be told
         return False
     model = steps["model"]
     known, space = _normalized_space(steps["normalizer"])
@@ -276,7 +276,7 @@ def cuts_at_spaces(tokenizer: tokenizers.Tokenizer) -> bool:
         splitters = splitters[1:]
     if splitters and _splits_at(splitters[0], space):
         return True
-    # SentencePiece's marker replaces spaces in this step, or a split finds none to cut at.
+    # SentencePiece's own marker replaces spaces in this step, or a split finds none to cut at.
     for splitter in splitters:
         if splitter["type"] == "Metaspace":
             space = splitter["replacement"]

@@ -1,4 +1,4 @@
-"""Long texts on which a language model's loss is measured, and the bytes of each token."""
+"""Long texts for measuring a language model's loss, and which token stands for which bytes."""
 
 import dataclasses
 import pathlib
@@ -47,7 +47,7 @@ class Tokens(NamedTuple):
       ids: of all tokens, with those that the tokenizer puts before a text.
       num_bytes: of the text, in UTF-8, that each token stands for; those of all sum to the text's.
       num_given: tokens at the beginning that are not predicted: those put before the text, or the
-        first of the text.
+        text's own first one.
     """
 
     ids: Int[np.ndarray, " n"]
@@ -119,7 +119,7 @@ def tokenize(tokenizer: tokenizers.Tokenizer, content: str) -> Tokens:
     """Cut a text into tokens, all at once, with the special tokens that belong before it.
 
     Special tokens after a text are left out: they are no part of it. A token stands for the bytes
-    from the end of the token before it to its end, so that what a tokenizer drops (spaces of
+    between the end of the token before it and its own, so that what a tokenizer drops (spaces of
     some) is counted, and a letter of several tokens belongs to the first. The last token stands
     for what follows it, too.
 
@@ -127,10 +127,10 @@ def tokenize(tokenizer: tokenizers.Tokenizer, content: str) -> Tokens:
       InputError: if nothing of the text becomes a token.
     """
     encoding = tokenizer.encode(content)
-    of_text = np.flatnonzero(~np.asarray(encoding.special_tokens_mask, bool))
-    if not len(of_text):
+    own = np.flatnonzero(~np.asarray(encoding.special_tokens_mask, bool))
+    if not len(own):
         raise InputError("a text must hold something that becomes a token.")
-    num = int(of_text[-1]) + 1
+    num = int(own[-1]) + 1
     letters = np.frombuffer(content.encode("utf-32-le"), np.uint32)
     size = 1 + sum((letters >= least).astype(int) for least in (0x80, 0x800, 0x10000))
     byte = np.r_[0, np.cumsum(size)]
@@ -139,5 +139,5 @@ def tokenize(tokenizer: tokenizers.Tokenizer, content: str) -> Tokens:
     return Tokens(
         ids=np.array(encoding.ids[:num]),
         num_bytes=np.diff(byte[ends], prepend=0),
-        num_given=max(int(of_text[0]), 1),
+        num_given=max(int(own[0]), 1),
     )

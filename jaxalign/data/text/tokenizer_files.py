@@ -10,18 +10,18 @@ from collections.abc import Callable, Mapping
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from jaxalign.data.formats import recordings
 from jaxalign.errors import InputError
+from jaxalign.io import run_dir
 
 # A llama2.c tokenizer begins with <unk>, <s>, </s> and the 256 bytes.
 _LAST_BYTE = 258
 
-# Names under which a pair of vocabulary and merges is published; OpenAI's for GPT-2 come second.
+# The names under which a pair of vocabulary and merges is published; GPT-2's own come second.
 _PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
 _END_OF_TEXT = "<|endoftext|>"
 
-# A file of ranks does not say how a text is cut before ranks apply; the number of ranks shows which
-# published tokenizer it is. Sources: openai/tiktoken, tiktoken_ext/openai_public.py
+# How a text is cut before ranks apply is written nowhere in a file of ranks; the number of ranks
+# tells which published tokenizer it is. Sources: openai/tiktoken, tiktoken_ext/openai_public.py
 # (gpt2, cl100k_base); meta-llama/llama3, llama/tokenizer.py; QwenLM/Qwen, tokenization_qwen.py.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 CL100K_PATTERN = (
@@ -42,7 +42,7 @@ def load(path: pathlib.Path) -> tokenizers.Tokenizer:
 
     Known are `tokenizer.json`; GPT-2's pair `vocab.json` and `merges.txt` (or `encoder.json` and
     `vocab.bpe`); SentencePiece's `.model`, which transformers converts by what
-    `tokenizer_config.json` next to it says; tiktoken's ranks (`.tiktoken`, or a `.model` that
+    `tokenizer_config.json` beside it says; tiktoken's ranks (`.tiktoken`, or a `.model` that
     holds them), to which no special token is added; and the `.bin` of llama2.c.
 
     Truncation and padding that the file may ask for are switched off.
@@ -66,9 +66,7 @@ def load(path: pathlib.Path) -> tokenizers.Tokenizer:
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing more specific
-            raise InputError(
-                f"{file} must be a tokenizer.json: {recordings.line(error)}."
-            ) from error
+            raise InputError(f"{file} must be a tokenizer.json: {_line(error)}.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -96,8 +94,19 @@ def check_vocabulary(tokenizer: tokenizers.Tokenizer, vocab_size: int, *, model:
         )
 
 
+def hash_of(tokenizer: tokenizers.Tokenizer) -> str:
+    """Return a hash of all that fixes how a tokenizer cuts a text, 16 hexadecimal digits.
+
+    Whatever files it was read from: what is in them and has no part in that does not count.
+
+    Args:
+      tokenizer: from `load`.
+    """
+    return run_dir.hash_text(tokenizer.to_str())
+
+
 def files(path: pathlib.Path) -> list[pathlib.Path]:
-    """Return the files that `load` reads: first the one by which it knows the kind of tokenizer.
+    """Return what `load` reads: the file that tells what kind of tokenizer it is, and its others.
 
     Args:
       path: as of `load`.
@@ -122,6 +131,10 @@ def _find(folder: pathlib.Path) -> pathlib.Path:
     )
 
 
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
 def _gpt2_pair(vocabulary: pathlib.Path, merges: pathlib.Path) -> tokenizers.Tokenizer:
     if not merges.is_file():
         raise InputError(f"{vocabulary} must lie beside {merges.name}: there is no such file.")
@@ -129,8 +142,7 @@ def _gpt2_pair(vocabulary: pathlib.Path, merges: pathlib.Path) -> tokenizers.Tok
         model = models.BPE.from_file(str(vocabulary), str(merges))
     except Exception as error:  # the library raises nothing more specific
         raise InputError(
-            f"{vocabulary} and {merges.name} must be a vocabulary and its merges: "
-            f"{recordings.line(error)}."
+            f"{vocabulary} and {merges.name} must be a vocabulary and its merges: {_line(error)}."
         ) from error
     tokenizer = tokenizers.Tokenizer(model)
     if tokenizer.token_to_id(_END_OF_TEXT) is None:
@@ -163,9 +175,7 @@ def _sentencepiece(path: pathlib.Path) -> tokenizers.Tokenizer:
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(str(path.parent), local_files_only=True)
     except Exception as error:  # what it raises depends on the class that the folder names
-        raise InputError(
-            f"{path} must be a SentencePiece model: {recordings.line(error)}."
-        ) from error
+        raise InputError(f"{path} must be a SentencePiece model: {_line(error)}.") from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
         raise InputError(
@@ -201,9 +211,7 @@ def _tiktoken(path: pathlib.Path) -> tokenizers.Tokenizer:
                 piece, rank = line.split()
                 ranks[base64.b64decode(piece, validate=True)] = int(rank)
     except (ValueError, binascii.Error) as error:
-        raise InputError(
-            f"{path} must hold lines of base64 and rank: {recordings.line(error)}."
-        ) from error
+        raise InputError(f"{path} must hold lines of base64 and rank: {_line(error)}.") from error
     if len(ranks) not in PATTERNS_OF_RANKS:
         raise InputError(
             f"{path} must have as many ranks as a known tokenizer "

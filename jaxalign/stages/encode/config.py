@@ -21,10 +21,8 @@ from jaxalign.checks import (
 )
 from jaxalign.core.scores.protocol import SAMPLING, Protocol
 from jaxalign.core.solver import banded
-from jaxalign.data import word_tables
 from jaxalign.data.controls import CONTROLS, DEFAULT, PARTITION
 from jaxalign.errors import InputError
-from jaxalign.io import run_dir
 from jaxalign.literature import protocols
 
 # What every protocol by name fixes; what it says of reading and samples is in its `extraction`.
@@ -182,19 +180,3 @@ def resolved(config: Config, *, is_timed: bool) -> Config:
         return config
     fixed = protocol(config).extraction.fixed
     return dataclasses.replace(config, **{x: fixed[x] for x in SAMPLING if x in fixed})
-
-
-def options(config: Config, names: Sequence[str]) -> dict:
-    """Return the settings that only some controls have, of those that are named."""
-    found: dict[str, object] = {"shift": config.shift if "shifted" in names else 0}
-    if "shuffled" in names:
-        found["shuffle"] = config.shuffle
-    if "oasm" in names:
-        found["oasm_sigma"] = config.oasm_sigma
-    for control, (setting, path) in files(config).items():
-        if control in names:
-            paths = word_tables.files(pathlib.Path(path))
-            if lost := [str(x) for x in paths if not x.is_file()]:
-                raise InputError(f"encode.{setting} must name a file, found none at {lost[0]!r}.")
-            found[f"{setting}_hash"] = run_dir.hash_text("".join(map(run_dir.hash_file, paths)))
-    return found

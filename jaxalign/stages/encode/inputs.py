@@ -53,6 +53,11 @@ class Features(NamedTuple):
     source: Activations  # the network's store, whose context and pooling the rows name
 
     @property
+    def inputs(self) -> tuple[Artefact, ...]:
+        """What is read: nothing for a control of stimuli, which only stands next to a network."""
+        return () if self.model in controls.STIMULUS_CONTROLS else (self.source.artefact,)
+
+    @property
     def num_layers(self) -> int:
         """Blocks of the network; 0 for features without layers, or of the embedding alone."""
         return 0 if self.model in controls.WITHOUT_LAYERS else self.source.num_layers
@@ -100,12 +105,7 @@ def prepare(config: Config, job: Job, artefact: Artefact, names: Sequence[str] =
     responses, left_out = targets.select(artefacts.responses(job, artefact), config.rois)
     protocol = config_lib.protocol(config)
     folds = make_folds(config, protocol, responses, groups(config, responses, job.dataset))
-    goals = targets.assemble(
-        responses,
-        [fold.outer.test for fold in folds],
-        num_splits=config.ceiling_splits,
-        rng=np.random.default_rng(job.seed),
-    )
+    goals = targets.assemble(responses)
     Y = goals.Y
     if protocol.scaling.within_runs == "none":  # the group's mean is of standardised ones always
         recorded = responses.values
@@ -113,6 +113,21 @@ def prepare(config: Config, job: Job, artefact: Artefact, names: Sequence[str] =
     paths = config_lib.tables(config, names)
     lexicon = controls.read_lexicon(paths, job.dataset.stimuli)
     return Prepared(config, job, protocol, responses, left_out, folds, goals, Y, lexicon)
+
+
+def ceilings(data: Prepared) -> targets.Ceilings:
+    """Return the ceilings of the targets, which are found once for all that a run scores."""
+    blocks, seed = [fold.outer.test for fold in data.folds], data.job.seed
+    num_splits = data.config.ceiling_splits
+    key = data.responses.hash, folds_lib.folds_hash(data.folds), num_splits, seed
+    if key not in _ceilings:
+        _ceilings.clear()  # those of another run in this process
+        rng = np.random.default_rng(seed)
+        _ceilings[key] = targets.ceilings(data.responses, blocks, num_splits=num_splits, rng=rng)
+    return _ceilings[key]
+
+
+_ceilings: dict[tuple, targets.Ceilings] = {}
 
 
 def make_folds(

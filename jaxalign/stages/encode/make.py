@@ -37,6 +37,7 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
     data = inputs.prepare(config, job, artefact, (features.model,))
     unknown = _unknown_words(data, artefact)
     scored = _score_layers(features, data, artefact, "layer")
+    ceilings = inputs.ceilings(data)
     shared = common(data, features, artefact) | {
         "num_layers": features.num_layers,
         "instruction": features.source.reading["instruction"],
@@ -47,7 +48,7 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
     rows = [
         {"layer": layer} | row
         for layer, result in scored.items()
-        for row in scores.by_subject_and_roi(result, data.goals, data.protocol)
+        for row in scores.by_subject_and_roi(result, data.goals, ceilings, data.protocol)
     ]
     finished.write(artefact.path / Scores.ROWS, rows, shared)
     if data.responses.space and not features.control_of:

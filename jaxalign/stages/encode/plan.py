@@ -1,8 +1,8 @@
 """Planning of the encoding stage: checks, and one step per network, control and partition."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
@@ -26,11 +26,9 @@ from jaxalign.stages.artefacts import (
     Significance,
 )
 from jaxalign.stages.encode import config as config_lib
-from jaxalign.stages.encode import inputs, make, permute, reference
+from jaxalign.stages.encode import fingerprints, inputs, make, permute, reference
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import Features
-
-VERSION = 12
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
@@ -70,82 +68,87 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     for control in (*config.controls, *config.partition):
         controls.check(control, job.dataset.stimuli)
     num_orders = permute.check(config, planned) if config.permutations else 0
-    shared = _settings(config, job, bool(simulated))
-    steps = reference.plan(config, job, planned, simulated, shared)
+    fixed = fingerprints.of_targets(config, job, planned, is_planted=bool(simulated))
+    shared = _Shared(config, job, fixed, tuple(simulated))
+    steps = reference.plan(config, job, planned, simulated, fixed)
     ceilings = [step.artefact for step in steps]
     for name, source in stores.items():
         _check_network(config, name, source, shortest)
         set_of = functools.partial(_feature_set, upstream, source)
-        own = Features(name, "", source)
-        first = len(steps)
-        beside = tuple(set_of("partition", x) for x in config.partition)
-        alone = (own, *(set_of("controls", x) for x in config.controls))
-        for features_of in (*alone, *beside):
+        network = Features(name, "", source)
+        others = tuple(set_of("partition", x) for x in config.partition)
+        alone = (network, *(set_of("controls", x) for x in config.controls))
+        for features_of in (*alone, *others):
             _check_units(config, features_of)
-        for features_of in alone:
-            artefact = Artefact(
-                workdir=job.workdir,
-                stage="encode",
-                kind=Scores.kind,
-                name=name + (f" {features_of.model}" if features_of.control_of else ""),
-                settings=shared
-                | {"model": features_of.model, "control_of": features_of.control_of}
-                | config_lib.options(config, (features_of.model,)),
-                inputs=(features_of.source.artefact, *simulated, *ceilings),
-                cost=_cost(config, features_of, len(planned.run), len(folds)),
-            )
-            run = functools.partial(make.encode, config, job, features_of)
-            steps.append(Step(artefact=artefact, make=run))
+        costs = [_cost(config, x, len(planned.run), len(folds)) for x in alone]
+        scored = [_scores(shared, x, ceilings, cost) for x, cost in zip(alone, costs, strict=True)]
+        steps += scored
         if config.partition:
-            steps.append(_joined(config, job, own, beside, steps[first]))
+            steps.append(_partition(shared, network, others, scored[0].artefact))
         if config.permutations:
-            steps.append(_permuted(config, job, own, steps[first], num_orders))
+            steps.append(_significance(shared, network, num_orders, costs[0]))
     return steps
 
 
-def _joined(
-    config: Config,
-    job: Job,
-    own: Features,
-    beside: Sequence[Features],
-    alone: Step,
+class _Shared(NamedTuple):
+    """What all steps of a plan have in common."""
+
+    config: Config
+    job: Job
+    fixed: dict  # what fixes targets and folds
+    planted: tuple[Artefact, ...]  # responses, where nobody was recorded
+
+
+def _scores(shared: _Shared, features_of: Features, ceilings, cost: str) -> Step:
+    config, job, fixed, planted = shared
+    name = features_of.control_of or features_of.model
+    artefact = Artefact(
+        workdir=job.workdir,
+        stage="encode",
+        kind=Scores.kind,
+        name=name + (f" {features_of.model}" if features_of.control_of else ""),
+        settings=fingerprints.of_scores(config, job, fixed, features_of),
+        inputs=(*features_of.inputs, *planted, *ceilings),
+        cost=cost,
+    )
+    return Step(artefact=artefact, make=functools.partial(make.encode, config, job, features_of))
+
+
+def _partition(
+    shared: _Shared, network: Features, others: Sequence[Features], alone: Artefact
 ) -> Step:
-    """Plan a network with all controls of the partition; `alone` is the step of its own scores."""
+    """Plan a network with all controls of the partition.
+
+    The regression on the network alone is read from its scores, `alone`. These are no input:
+    ceilings are part of them, and have no part in this.
+    """
+    config, job, fixed, planted = shared
+    sources = [x for features_of in (network, *others) for x in features_of.inputs]
     artefact = Artefact(
         workdir=job.workdir,
         stage="encode",
         kind=Partition.kind,
-        name=f"{own.model} with {' + '.join(config.partition)}",
-        settings=dict(alone.artefact.settings)
-        | config_lib.options(config, config.partition)
-        | {
-            "partition": config.partition,
-            "partition_draws": config.partition_draws,
-            "partition_rounds": config.partition_rounds,
-        },
-        inputs=(*alone.artefact.inputs, alone.artefact, *(x.source.artefact for x in beside)),
-        cost=f"{alone.artefact.cost}, for each weight of the bands",
+        name=f"{network.model} with {' + '.join(config.partition)}",
+        settings=fingerprints.of_partition(config, job, fixed, network, others),
+        inputs=(*sources, *planted),
+        cost=f"{alone.cost}, for each weight of the bands",
     )
-    run = functools.partial(make.join, config, job, own, beside, alone.artefact)
+    run = functools.partial(make.join, config, job, network, others, alone)
     return Step(artefact=artefact, make=run)
 
 
-def _permuted(config: Config, job: Job, own: Features, alone: Step, num_orders: int) -> Step:
-    """Plan the tests of a network; `alone` is the step of its own scores."""
-    options = {"permutations": num_orders, "orders": config.orders}
-    if config.orders == "block":
-        options["order_block"] = config.order_block
+def _significance(shared: _Shared, network: Features, num_orders: int, cost: str) -> Step:
+    config, job, fixed, planted = shared
     artefact = Artefact(
         workdir=job.workdir,
         stage="encode",
         kind=Significance.kind,
-        name=f"{own.model} permuted",
-        settings=dict(alone.artefact.settings) | options,
-        inputs=alone.artefact.inputs,
-        cost=f"{alone.artefact.cost}, and sweeps of {num_orders} orders",
+        name=f"{network.model} permuted",
+        settings=fingerprints.of_significance(config, job, fixed, network, num_orders),
+        inputs=(*network.inputs, *planted),
+        cost=f"{cost}, and sweeps of {num_orders} orders",
     )
-    run = functools.partial(permute.test, config, job, own)
-    return Step(artefact=artefact, make=run)
+    return Step(artefact=artefact, make=functools.partial(permute.test, config, job, network))
 
 
 def _feature_set(upstream: Upstream, source: Activations, where: str, control: str) -> Features:
@@ -165,19 +168,6 @@ def _feature_set(upstream: Upstream, source: Activations, where: str, control: s
     if name not in stores:
         raise InputError(f"encode.{where} has {control!r}, so extract.{needed}.")
     return Features(control, name, stores[name])
-
-
-def _settings(config: Config, job: Job, simulated: bool) -> dict:
-    """Return what fixes the content of every artefact; that of some controls has `_options` too."""
-    settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
-    # Each control is a step of its own, and so are ceiling, partition and permutations.
-    options = ("shuffle", "oasm_sigma", "frequency_table", "word_vectors")
-    permuted = ("permutations", "orders", "order_block")
-    joined = ("partition", "partition_draws", "partition_rounds")
-    for name in ("controls", "max_subsets", *joined, *permuted, *options):
-        del settings[name]
-    settings["responses_hash"] = "" if simulated else job.dataset.hash
-    return settings
 
 
 def _check_network(config: Config, name: str, source: Activations, shortest: int) -> None:

@@ -31,7 +31,7 @@ def plan(
       job: as every stage has it.
       planned: responses; simulated ones have no subjects yet.
       simulated: the artefact of planted responses, or nothing.
-      settings: of every artefact of the stage.
+      settings: what fixes targets and folds.
 
     Raises:
       InputError: if there are fewer subjects than an extrapolation needs.
@@ -48,14 +48,12 @@ def plan(
             f"encode.max_subsets must be 0 for {num_subjects} subjects: an extrapolated ceiling "
             "needs 3."
         )
-    names = ("version", "seed", "protocol", "test_runs", "rois", "responses_hash")
     artefact = Artefact(
         workdir=job.workdir,
         stage="encode",
         kind=ProtocolCeiling.kind,
         name=f"ceiling of {config.protocol}",
-        settings={name: settings[name] for name in names}
-        | {"ceiling": kind, "max_subsets": config.max_subsets},
+        settings=settings | ({"max_subsets": config.max_subsets} if kind == "extrapolated" else {}),
         inputs=tuple(simulated),
         cost=f"{num_subjects} subjects, "
         + (

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from jaxalign.data import controls
-from jaxalign.data.text import contexts, tokenizer_files
+from jaxalign.data.text import contexts
 from jaxalign.data.text.readouts import Reading
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
@@ -18,7 +18,7 @@ from jaxalign.stages.extract import make
 from jaxalign.stages.extract import reading as reading_lib
 from jaxalign.stages.extract.config import READING, Config
 
-VERSION = 4
+VERSION = 5
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
@@ -40,14 +40,14 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         raise InputError(f"extract.models must have different names, found {repeated[0]!r} twice.")
     steps = []
     for model in models:
-        reading = reading_lib.read(config, model, stimuli)
+        reading, fixed = reading_lib.read(config, model, stimuli)
         for seed in (-1,) if config.untrained_seed < 0 else (-1, config.untrained_seed):
             artefact = Artefact(
                 workdir=job.workdir,
                 stage="extract",
                 kind=Activations.TRAINED if seed < 0 else Activations.UNTRAINED,
                 name=model.name + ("" if seed < 0 else " untrained"),
-                settings=_settings(config, job, model, seed),
+                settings=fixed | _settings(config, job, model, seed),
                 cost=_cost(config, model, reading.passes),
             )
             if not artefact.is_done:
@@ -57,23 +57,26 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             )
             steps.append(Step(artefact=artefact, make=write))
         if config.static_embedding:
-            steps.append(_static_step(config, job, model, reading))
+            steps.append(_static_step(config, job, model, reading, fixed))
     return steps
 
 
-def _static_step(config: Config, job: Job, model: zoo.Model, reading: Reading) -> Step:
+def _static_step(config: Config, job: Job, model: zoo.Model, reading: Reading, fixed: dict) -> Step:
     """Plan the store of the embedding's rows: one layer, as if it were a network without blocks."""
     artefact = Artefact(
         workdir=job.workdir,
         stage="extract",
         kind=Activations.STATIC,
         name=f"{model.name} static",
-        settings=_settings(config, job, model, -1)
+        settings=fixed
+        | _settings(config, job, model, -1)
         | {
             "num_layers": 0,
             "width": model.word_embedding_shape[1],
             "pooling": "mean",
             "surprisal": False,
+            "tap": "residual",  # no block, and nothing is computed
+            "compute_dtype": "float32",
         },
         cost=f"{len(reading.passes.row)} stimuli, rows of the embedding alone",
     )
@@ -85,23 +88,22 @@ def _settings(config: Config, job: Job, model: zoo.Model, seed: int) -> dict:
     stimuli = job.dataset.stimuli
     return {
         "version": VERSION,
+        "store_format": store.FORMAT_VERSION,
         "dataset": job.dataset.name,
         "stimuli_hash": stimuli.hash,
         "model": model.name,
         "model_hash": run_dir.hash_text(
             model.config_hash + (model.weights_hash if seed < 0 else "")
         ),
-        "tokenizer_hash": run_dir.hash_text(
-            "".join(map(run_dir.hash_file, tokenizer_files.files(model.tokenizer_path)))
-        ),
         "untrained_seed": seed,
         "num_layers": model.config.num_layers,
         "width": model.config.width,
         "num_stimuli": len(stimuli),
         "surprisal": config.surprisal,
-        "batch_tokens": config.batch_tokens,
         "shard_stimuli": config.shard_stimuli,
-    } | {name: getattr(config, name) for name in READING}
+        **{name: getattr(config, name) for name in READING},
+        "t5_text": config.t5_text if model.design == "t5" else "both",
+    }
 
 
 def _cost(config: Config, model: zoo.Model, passes: contexts.Passes) -> str:

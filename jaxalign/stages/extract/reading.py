@@ -15,8 +15,12 @@ from jaxalign.stages.extract.config import Config
 STREAM = "all"  # the one passage of `one_stream`
 
 
-def read(config: Config, model: zoo.Model, stimuli) -> Reading:
+def read(config: Config, model: zoo.Model, stimuli) -> tuple[Reading, dict]:
     """Plan the passes of a model over stimuli.
+
+    Returns:
+      The reading, and what fixes it in addition to model, stimuli and settings: the tokenizer, and
+      the prompt or what the chat template makes of it.
 
     Raises:
       InputError: if tokenizer and model, or a part and the model, do not go together.
@@ -39,16 +43,18 @@ def read(config: Config, model: zoo.Model, stimuli) -> Reading:
             suffix=config.suffix,
             system=config.system,
         )
+    frame = frame._replace(bos=config.bos, joining=config.joining)
     passes = contexts.plan(
         tokenizer,
         stimuli,
         config.context,
         max_length=model.config.max_length,
         causal=model.causal,
-        frame=frame._replace(bos=config.bos, joining=config.joining),
+        frame=frame,
     )
     predicted = readouts.surprisal(passes) if config.surprisal else None
-    return Reading(passes, readouts.pool(passes, config.pooling), predicted)
+    fixed = {"tokenizer_hash": tokenizer_files.hash_of(tokenizer), "frame": list(frame)}
+    return Reading(passes, readouts.pool(passes, config.pooling), predicted), fixed
 
 
 def batched(config: Config, model: zoo.Model, mesh: Mesh, reading: Reading) -> Iterator[Batch]:

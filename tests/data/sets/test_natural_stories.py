@@ -8,7 +8,6 @@ import published_files as published
 import pytest
 from refusals import refused
 
-from jaxalign.core.behavior import surprisal
 from jaxalign.data import datasets
 from jaxalign.data.sets import natural_stories as adapter
 from jaxalign.data.sets import natural_stories_words
@@ -21,11 +20,6 @@ POSITIONS = [1, 2, 3, 4, 5, 6, 1, 2, 3, 1, 2, 3, 4, 1, 2, 3]
 def root(tmp_path):
     published.stories(tmp_path)
     return tmp_path
-
-
-def mean(found):
-    """Return the mean over participants of each word."""
-    return surprisal.mean_over_participants(found.reading_time_ms)
 
 
 def read(root, times, verify=False):
@@ -57,12 +51,12 @@ def test_corrected_means_belong_to_the_next_word(root):
     assert found.stimulus_id == WORDS and found.word_in_sentence == POSITIONS
     assert found.alignment == "corrected"
     first = [w.endswith(".1") for w in WORDS]
-    np.testing.assert_array_equal(np.isnan(mean(found)), first)
+    np.testing.assert_array_equal(np.isnan(found.mean_ms), first)
     np.testing.assert_array_equal(found.num_participants == 0, first)
     rest = ~np.array(first)
-    np.testing.assert_array_equal(mean(found)[rest], mean(before)[np.roll(rest, -1)])
-    assert mean(found)[1] == published.mean_time("1", 1)
-    assert mean(found)[WORDS.index("2.2")] == published.mean_time("2", 1)
+    np.testing.assert_array_equal(found.mean_ms[rest], before.mean_ms[np.roll(rest, -1)])
+    assert found.mean_ms[1] == published.mean_time("1", 1)
+    assert found.mean_ms[WORDS.index("2.2")] == published.mean_time("2", 1)
 
 
 def test_a_word_that_was_never_timed_leaves_the_next_without_one(root):
@@ -70,8 +64,8 @@ def test_a_word_that_was_never_timed_leaves_the_next_without_one(root):
     assert "2.2" not in read(root, "published").stimulus_id
     found = read(root, "corrected")
     assert "2.2" not in found.stimulus_id
-    assert np.isnan(mean(found)[found.stimulus_id.index("2.3")])
-    assert mean(found)[found.stimulus_id.index("2.4")] == published.mean_time("2", 3)
+    assert np.isnan(found.mean_ms[found.stimulus_id.index("2.3")])
+    assert found.mean_ms[found.stimulus_id.index("2.4")] == published.mean_time("2", 3)
 
 
 def test_participants_have_their_words(root):
@@ -256,7 +250,7 @@ def test_correcting_the_means_gives_the_corrected_copy(real):
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     wanted = {f"{x['item']}.{x['zone']}": float(x["meanItemRT"] or "nan") for x in rows}
     found = datasets.find("naturalstories-corrected", real).behavior
-    np.testing.assert_array_equal(mean(found), [wanted[x] for x in found.stimulus_id])
+    np.testing.assert_array_equal(found.mean_ms, [wanted[x] for x in found.stimulus_id])
 
 
 def test_participants_agree_with_the_corrected_means(real):
@@ -265,8 +259,8 @@ def test_participants_agree_with_the_corrected_means(real):
     r = {}
     for name in ("naturalstories", "naturalstories-corrected"):
         other = datasets.find(name, real).behavior
-        times = dict(zip(other.stimulus_id, mean(other), strict=True))
-        r[name], _ = correlation(mean(own), np.array([times[x] for x in own.stimulus_id]))
+        mean = dict(zip(other.stimulus_id, other.mean_ms, strict=True))
+        r[name], _ = correlation(own.mean_ms, np.array([mean[x] for x in own.stimulus_id]))
     assert r["naturalstories-corrected"] > 0.8
     assert r["naturalstories"] < 0.6
 
@@ -294,6 +288,6 @@ def test_gpt3_against_the_published_means(real):
         key=lambda x: (int(x.split(".")[0]), int(x.split(".")[1])),
     )
     later = np.array(found.word_in_sentence) > 1
-    r, count = correlation(bits[later], mean(found)[later])
+    r, count = correlation(bits[later], found.mean_ms[later])
     assert count == 9770
     assert r == pytest.approx(0.206, abs=0.002)

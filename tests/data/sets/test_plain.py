@@ -182,7 +182,7 @@ def spoiled(folder, **changes):
         ({"values": [[1, 1], [3, 3], [5, 5]]}, ["those of 's1' and 's2' are identical"]),
         ({"values": [[1, 2], [3, 4]]}, ["run must have 2 entries for values 2 x 2, found 3"]),
         ({"subject": ["s1", "s1"]}, ["subject 's1', roi 'LATL', target 'mean'", "found twice"]),
-        ({"stimulus_id": ["a", "b"]}, ["stimulus_id must have 3 entries for 3 samples, found 2"]),
+        ({"stimulus_id": ["a", "b"]}, ["stimulus_id must have 3 entries, found 2"]),
         ({"time_s": [0.0, 1, 2]}, ["either time_s or stimulus_id"]),
     ],
     ids=lambda x: str(x)[:30],
