@@ -64,10 +64,10 @@ def find_benchmark(
             f"protocol must be of kind {'next_word' if is_text else 'encoding or reading_time'} "
             f"for {data}, but {protocol} is of kind {kind!r}."
         )
-    same = {x: own for x, own in known.items() if own.dataset == data}
-    for label, own in same.items():
-        if own.protocol == protocol:
-            return label, own
+    same = {x: other for x, other in known.items() if other.dataset == data}
+    for label, other in same.items():
+        if other.protocol == protocol:
+            return label, other
     label = f"{pathlib.Path(data).resolve().name if data == name else data}-{protocol}"
     if kind != "encoding":
         return label, Benchmark(dataset=data, protocol=protocol)
@@ -86,25 +86,25 @@ def find_benchmark(
 def networks(
     models: Sequence[str], *, untrained: bool = True, **reading: Any
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the stages that bring activations, and the controls that can stand beside them.
+    """Return the stages that provide activations, and the controls that go with them.
 
     Args:
       models: names and directories, which are read with, and files of activations.
-      untrained: read with the same networks with random weights, too; never beside files, where
-        there may be no network.
+      untrained: read with the same networks with random weights, too; not if there are files,
+        of which there may be no network.
       reading: other settings of the stage extract.
     """
     files = tuple(x for x in models if x.endswith(ACTIVATIONS))
-    own = tuple(x for x in models if x not in files)
+    read = tuple(x for x in models if x not in files)
     stages: dict[str, Any] = {}
-    beside = controls.DEFAULT
-    if own:
+    usual = controls.DEFAULT
+    if read:
         seed = 0 if untrained and not files else -1
-        stages["extract"] = extract.Config(models=own, untrained_seed=seed, **reading)
+        stages["extract"] = extract.Config(models=read, untrained_seed=seed, **reading)
     if files:
         stages["imported"] = imported.Config(models=files)
-        beside = ("length", *(x for x in beside if x != "untrained"))
-    return stages, beside
+        usual = ("length", *(x for x in usual if x != "untrained"))
+    return stages, usual
 
 
 def on_benchmark(
@@ -134,10 +134,10 @@ def on_benchmark(
         )
     if kind == "next_word":
         random = beside is None or "untrained" in beside
-        own = next_word.Config(
+        settings = next_word.Config(
             models=(model,), text=benchmark.dataset, untrained_seed=0 if random else -1
         )
-        return config.pack(config.Common(), next_word=own)
+        return config.pack(config.Common(), next_word=settings)
     if kind == "reading_time":
         return config.pack(
             config.Common(dataset=benchmark.dataset),

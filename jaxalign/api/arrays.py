@@ -3,7 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -112,35 +112,47 @@ def score_arrays(
         labels = {name: _labels(name, x, len(responses)) for name, x in labels.items()}
         columns = {"subjects": subjects, "targets": targets}
         columns = {name: _labels(name, x, responses.shape[1]) for name, x in columns.items()}
-        given = {"ceiling": ceiling, "max_subsets": max_subsets}
-        return _encoding(layers, responses, chosen, labels, columns, delays, given, mesh)
+        data = _Data(layers, responses, **labels, **columns, delays=delays)
+        return _encoding(data, chosen, _Known(ceiling, max_subsets), mesh)
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"score_arrays: {error}") from error
 
 
-def _encoding(layers, Y, protocol, labels, columns, delays, given, mesh) -> AlignmentScore:
-    groups, runs, test = labels["groups"], labels["runs"], labels["test"]
-    subjects = columns["subjects"]
-    test = None if test is None else test.astype(bool)
-    folds = scoring.make_folds(protocol, len(Y), groups=groups, runs=runs, test=test)
-    if protocol.scaling.within_runs != "none":
-        Y = features.standardize(Y, np.zeros(len(Y), int) if runs is None else runs)
+class _Data(NamedTuple):
+    """Features of all layers and responses, and what is known of samples and targets."""
 
-    known = _reference(Y, protocol, folds, columns, runs, given, mesh)
+    layers: Float[np.ndarray, "L n p"]
+    Y: Float[np.ndarray, "n v"]
+    groups: Shaped[np.ndarray, " n"] | None
+    runs: Shaped[np.ndarray, " n"] | None
+    test: Shaped[np.ndarray, " n"] | None
+    subjects: Shaped[np.ndarray, " v"] | None
+    targets: Shaped[np.ndarray, " v"] | None
+    delays: Any
+
+
+class _Known(NamedTuple):
+    """The ceiling that is given, or how many subsets of subjects it is found from."""
+
+    ceiling: Any
+    max_subsets: int | None
+
+
+def _encoding(data, protocol, known, mesh) -> AlignmentScore:
+    groups, runs, subjects = data.groups, data.runs, data.subjects
+    n = len(data.Y)
+    folds = scoring.make_folds(protocol, n, groups=groups, runs=runs, test=data.test)
+    if protocol.scaling.within_runs != "none":
+        run = np.zeros(n, int) if runs is None else runs
+        data = data._replace(Y=features.standardize(data.Y, run))
+    ceiling = _reference(data, protocol, folds, known, mesh)
 
     def results(protocol, folds) -> list[cv.Nested]:
-        return [
-            scoring.evaluate(
-                scoring.design(X, protocol, run=runs, delays=delays),
-                Y,
-                protocol,
-                folds,
-                execution=ADAPTIVE._replace(mesh=mesh),
-            )
-            for X in layers
-        ]
+        execution = ADAPTIVE._replace(mesh=mesh)
+        designs = [scoring.design(X, protocol, run=runs, delays=data.delays) for X in data.layers]
+        return [scoring.evaluate(x, data.Y, protocol, folds, execution=execution) for x in designs]
 
     found = results(protocol, folds)
     contiguous = np.nan
@@ -149,14 +161,14 @@ def _encoding(layers, Y, protocol, labels, columns, delays, given, mesh) -> Alig
         # Of fewer than three groups there are no blocks.
         whole = groups if count >= 3 else None
         other = scoring.unshuffled(protocol, num_groups=None if whole is None else count)
-        blocks = scoring.make_folds(other, len(Y), groups=whole, runs=runs)
+        blocks = scoring.make_folds(other, n, groups=whole, runs=runs)
         contiguous = scoring.combine(results(other, blocks), other, blocks, subjects=subjects).raw
     score = scoring.combine(
         found,
         protocol,
         folds,
         subjects=subjects,
-        ceiling=known,
+        ceiling=ceiling,
         contiguous=contiguous,
     )
     if protocol.is_shuffled:
@@ -164,18 +176,19 @@ def _encoding(layers, Y, protocol, labels, columns, delays, given, mesh) -> Alig
     return score
 
 
-def _reference(Y, protocol, folds, columns, runs, given, mesh) -> Reference:
+def _reference(data, protocol, folds, known, mesh) -> Reference:
     """Return the ceiling that is given, or compute that of the protocol."""
-    subjects, targets, v = columns["subjects"], columns["targets"], Y.shape[1]
-    if given["ceiling"] is not None:
-        return _given(given["ceiling"], v, protocol, subjects)
+    Y, runs, subjects, targets = data.Y, data.runs, data.subjects, data.targets
+    v = Y.shape[1]
+    if known.ceiling is not None:
+        return _given(known.ceiling, v, protocol, subjects)
     if subjects is None:
         return alignment.reference(np.nan, v, protocol.aggregation)
     recorded = of_protocol.Recorded(Y, subjects, targets, runs)
     if protocol.ceiling == "leave_one_subject_out" and targets is not None:
         return of_protocol.leave_one_subject_out(recorded, folds, protocol)
     if protocol.ceiling == "extrapolated" and len(set(subjects.tolist())) >= 3:
-        options = {"max_subsets": given["max_subsets"], "mesh": mesh}
+        options = {"max_subsets": known.max_subsets, "mesh": mesh}
         return of_protocol.extrapolated(recorded, folds, protocol, **options)
     return alignment.reference(np.nan, v, protocol.aggregation)
 
@@ -192,8 +205,8 @@ def _given(ceiling, num_targets, protocol, subjects) -> Reference:
                 f"ceiling must be a number or one per target ({num_targets}), got shape "
                 f"{array.shape}."
             )
-        own = array if array.ndim else float(array)
-        found.append(alignment.reference(own, num_targets, rule, subjects))
+        value = array if array.ndim else float(array)
+        found.append(alignment.reference(value, num_targets, rule, subjects))
     whole, *ends = found
     low, high = (end.value for end in ends) if ends else (np.nan, np.nan)
     return whole._replace(low=low, high=high)
@@ -319,7 +332,7 @@ def _average(X, Y, protocol, given) -> AlignmentScore:
                 f"{found}."
             )
 
-    def own(name):
+    def of_data_set(name):
         return {
             key: value.get(name, (0,) if key == "delays" else None)
             if isinstance(value, Mapping)
@@ -328,7 +341,7 @@ def _average(X, Y, protocol, given) -> AlignmentScore:
         }
 
     found = {
-        name: score_arrays(X[name], Y[name], protocol=part, **own(name))
+        name: score_arrays(X[name], Y[name], protocol=part, **of_data_set(name))
         for terms, part in protocol.parts
         for name in terms
     }
@@ -371,13 +384,13 @@ def average(
     for names, part in chosen.parts:
         if lost := [name for name in names if name not in scores]:
             raise InputError(f"protocol {chosen.name} needs a score of {lost[0]!r}.")
-        own = [scores[name] for name in names]
-        if wrong := [x.protocol for x in own if x.protocol != part]:
+        found = [scores[name] for name in names]
+        if wrong := [x.protocol for x in found if x.protocol != part]:
             raise InputError(
                 f"protocol {chosen.name} takes {', '.join(names)} under {part}, got {wrong[0]!r}."
             )
         for field in ("score", "raw", "ceiling", "contiguous"):
-            terms.setdefault(field, []).append(float(np.mean([getattr(x, field) for x in own])))
+            terms.setdefault(field, []).append(float(np.mean([getattr(x, field) for x in found])))
     means = {field: float(np.mean(values)) for field, values in terms.items()}
     raw, ceilings = np.array(terms["raw"]), np.array(terms["ceiling"])
     hashes = "".join(scores[name].folds_hash for names, _ in chosen.parts for name in names)

@@ -32,7 +32,7 @@ COLUMNS += ("contiguous", "num_nan", "protocol", "folds_hash")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchmarkScore:
-    """The score of a model on a benchmark, what stands beside it, and where it comes from.
+    """The score of a model on a benchmark, those of its controls, and where they come from.
 
     Every attribute of `AlignmentScore` can be asked for: `found.score`, `found.raw`,
     `found.ceiling`, `found.per_layer`.
@@ -69,16 +69,16 @@ class BenchmarkScore:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row for the model and for each control, those with most in common beside it."""
+        """One row for the model and for each control, with the attributes that are compared."""
         every = {self.model: self.alignment} | dict(self.controls)
-        found = {name: {x: getattr(own, x) for x in COLUMNS} for name, own in every.items()}
-        return pd.DataFrame.from_dict(found, orient="index").rename_axis("model")
+        rows = {name: {x: getattr(one, x) for x in COLUMNS} for name, one in every.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
     def __repr__(self) -> str:
         """Say in a few lines what a notebook's cell should show."""
         lines = [f"{self.model} on {self.benchmark}", repr(self.alignment)]
         if self.controls:
-            each = (f"{name} {own.raw:.4f}" for name, own in self.controls.items())
+            each = (f"{name} {one.raw:.4f}" for name, one in self.controls.items())
             lines.append(f"  beside it, raw: {', '.join(each)}")
         lines.append(f"  {self.workdir} ({self.fingerprint})")
         return "\n".join(lines)
@@ -162,12 +162,12 @@ def score(
     else:
         source, rows, found = _predicted(made["next_word"], rule)
         dataset = rows.text.iloc[0]
-    own, *others = found
+    trained, *others = found
     return BenchmarkScore(
-        model=own,
+        model=trained,
         benchmark=name,
         dataset=dataset,
-        alignment=found[own],
+        alignment=found[trained],
         controls={x: found[x] for x in others},
         rows=rows,
         workdir=plan.job.workdir,
@@ -198,8 +198,8 @@ def _read(
     ]
     rows = rows_lib.read_table(source.path / ReadingTimes.SCORES)
     found = {}
-    own = pd.DataFrame(rows[(rows.measure == rule.name) & (rows.offset == 0)])
-    for row in own.to_dict("records"):
+    scored = pd.DataFrame(rows[(rows.measure == rule.name) & (rows.offset == 0)])
+    for row in scored.to_dict("records"):
         known = alignment.reference(row["ceiling"], 1, rule.aggregation)
         found[row["model"]] = alignment.without_fit(
             rule,

@@ -158,9 +158,9 @@ def encode_prefixes(
         encoding = tokenizer.encode(text[:last])
         ids = np.array(encoding.ids)[None, -max_length:]
         ends = np.array(encoding.offsets)[-max_length:]
-        own = (ends[:, 1] > first) & (ends[:, 0] < last)
+        within = (ends[:, 1] > first) & (ends[:, 0] < last)
         hidden = hidden_states(network, ids, np.ones(ids.shape, bool))
-        vectors.append(np.stack([x[0, own].mean(axis=0) for x in hidden]))
+        vectors.append(np.stack([x[0, within].mean(axis=0) for x in hidden]))
         num_tokens += ids.size
     return Prefixes(np.stack(vectors, axis=1), num_tokens)
 

@@ -133,9 +133,9 @@ def nest(
         )
     folds = []
     for number, split in enumerate(splits(outer, num_samples, groups=groups)):
-        own = None if groups is None else groups[split.train]
+        labels = None if groups is None else groups[split.train]
         try:
-            parts = splits(inner, len(split.train), groups=own)
+            parts = splits(inner, len(split.train), groups=labels)
         except ValueError as error:
             raise ValueError(f"Outer fold {number}: {error}") from error
         folds.append(Fold(split, tuple(Split(split.train[a], split.train[b]) for a, b in parts)))
@@ -145,7 +145,7 @@ def nest(
 def cross(outer: Sequence[Split]) -> tuple[Fold, ...]:
     """Take the other outer test sets for the inner ones of each fold.
 
-    The inner training set of two outer folds is what both train on, and so serves two choices.
+    The inner training set is what two outer folds both train on, so it is used by both of them.
 
     Args:
       outer: at least 3 splits whose test sets share no sample.

@@ -37,7 +37,7 @@ class Benchmark:
 
     @property
     def scored_under(self) -> Protocol:
-        """The protocol; where it fixes another reading than this one, its own-reading form."""
+        """The protocol, in its own-reading form if it fixes another reading than this one."""
         found = protocols.find(self.protocol)
         chosen = self.extraction or found.extraction
         differs = any(getattr(chosen, x) != y for x, y in found.extraction.fixed.items())

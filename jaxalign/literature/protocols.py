@@ -22,13 +22,13 @@ NESTED_RIDGE = "nested-ridge"  # not of the table: what the encoding stage does 
 _BRAINSCORE = "brain-score/language, metrics/linear_predictivity"
 _AW = "Aw et al. (2023), arXiv 2312.00575"
 _HUTH = "ridge_utils of the Huth lab (alexhuth/ridge), bootstrap_ridge"
-# In the name of a protocol whose stimuli are read, or brought to samples, otherwise than it says.
+# Ends the name of a protocol under which reading and sampling are not those that it fixes.
 OWN_READING = "-own-reading"
 _OLS = Penalty(grid=(0.0,))
 _ALL_FREE = Extraction(free=READING + SAMPLING)
-# The last token of each part, after all that came before; what is recorded has no TRs.
+# The last token of each part, after all parts before; responses have no TRs.
 _PARTS = Extraction(free=SAMPLING)
-# The lab's script of encoding models; features come from any model.
+# As in the lab's script of encoding models; features may come from any model.
 _LANCZOS = Extraction(downsample="lanczos", free=READING)
 # One median over the targets of all subjects for each split, then the mean over splits.
 _MEDIAN = Aggregation(

@@ -119,11 +119,13 @@ def summarize(
     labels = ["" for _ in range(v)]
     if subjects is not None and rule.subjects == "mean":
         labels = subjects
-    own = list(features.members(labels).values())
+    by_subject = list(features.members(labels).values())
     targets = mean_defined if rule.targets == "mean" else median_defined
 
     def over_targets(x):  # [... v]
-        return mean_defined(np.stack([targets(x[..., index], axis=-1) for index in own]), axis=0)
+        return mean_defined(
+            np.stack([targets(x[..., index], axis=-1) for index in by_subject]), axis=0
+        )
 
     per_fold = over_targets(values)
     score = mean_defined(per_fold, axis=0) if rule.first == "targets" else over_targets(over_folds)
@@ -136,10 +138,10 @@ def interval(
     subjects: Labels | None = None,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Return the interval of a summary: over subjects and folds, `stats.crossed_interval`.
+    """Return the interval of a summary over subjects and folds, by `stats.crossed_interval`.
 
-    Each subject's targets are summarised in each fold as the rule says. The ends lie about the
-    summary, of which the mean of those is a part only where both are means.
+    Each subject's targets are summarised in each fold as the rule says. The interval is shifted to
+    lie about the summary, which equals the mean of these values only where both are means.
 
     Args:
       values: see `summarize`.
@@ -148,20 +150,20 @@ def interval(
       confidence: coverage.
 
     Returns:
-      NaN of a single test set, which does not tell how scores depend on its stimuli (an interval
-      over subjects alone covered 92.7 % of what subjects without shared signals would score, and
-      less where they share them). NaN where the targets of several subjects are pooled: the median
-      over all of them is no mean over subjects. NaN where no subject has a score in every fold.
+      NaN with a single test set, which does not show how scores depend on its stimuli (an interval
+      over subjects alone covered the truth in 92.7 % where subjects share no signal, and in less
+      where they do). NaN where the targets of several subjects are pooled: the median over all of
+      them is no mean over subjects. NaN where no subject has a score in every fold.
     """
     v = values.shape[1]
     labels = [""] * v if subjects is None else subjects
-    own = list(features.members(labels).values())
-    if len(values) < 2 or (rule.subjects == "pooled" and len(own) > 1):
+    by_subject = list(features.members(labels).values())
+    if len(values) < 2 or (rule.subjects == "pooled" and len(by_subject) > 1):
         return np.nan, np.nan
     if rule.undefined == "drop_target":
         values = np.where(np.isnan(values).any(axis=0), np.nan, values)
     found = stats.crossed_interval(
-        np.stack([summarize(values[:, index], rule).per_fold for index in own]), confidence
+        np.stack([summarize(values[:, index], rule).per_fold for index in by_subject]), confidence
     )
     middle = summarize(values, rule, subjects).score - found.mean
     return found.low + middle, found.high + middle
@@ -228,6 +230,6 @@ def reference(
     array = np.asarray(values, np.float64)
     if not array.ndim:
         return Reference(float(array), np.nan, np.nan, np.full(num_targets, np.nan))
-    # Even where an undefined score counts as 0: that a ceiling is unknown says nothing of it.
+    # Skipped even where an undefined score counts as 0: an unknown ceiling is not a ceiling of 0.
     skipping = dataclasses.replace(rule, undefined="skip")
     return Reference(summarize(array[None], skipping, subjects).score, np.nan, np.nan, array)

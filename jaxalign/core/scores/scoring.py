@@ -25,7 +25,7 @@ from jaxalign.core.scores.protocol import Folds, Protocol
 from jaxalign.core.solver import cv
 from jaxalign.core.solver.method import ADAPTIVE, Execution, Method
 
-# What takes training samples to the features of all samples [n p].
+# A function from training samples to the features of all samples [n p].
 Design = Callable[[Int[np.ndarray, " R"]], Float[np.ndarray, "n p"]]
 
 
@@ -116,7 +116,7 @@ def unshuffled(protocol: Protocol, *, num_groups: int | None = None) -> Protocol
 
     Args:
       protocol: whose folds draw single samples.
-      num_groups: how many groups there are, of which there cannot be more blocks; None: no groups.
+      num_groups: how many groups there are, since blocks cannot be more; None: no groups.
     """
     rule, _ = protocol.encoding
     num = rule.num if num_groups is None else min(rule.num, num_groups)
@@ -135,7 +135,7 @@ def penalties(protocol: Protocol) -> Float[np.ndarray, " a"]:
 
 
 def without_pca(protocol: Protocol, *, scale: bool = True) -> Protocol:
-    """Return a protocol that takes features themselves; without `scale` also in their own scale."""
+    """Return a protocol without components; without `scale`, features are not scaled either."""
     scaling = dataclasses.replace(protocol.scaling, pca=0)
     if not scale:
         within = "none" if scaling.within_runs == "none" else "responses"
@@ -151,7 +151,7 @@ def design(
     recorded: Int[np.ndarray, " n"] | None = None,
     delays: Sequence[int] = (0,),
 ) -> Design:
-    """Return what makes a protocol's features of all samples, given the training samples.
+    """Return a function that computes a protocol's features of all samples from training samples.
 
     Components are fitted on training samples, then delayed.
 
@@ -235,7 +235,7 @@ def method_of(protocol: Protocol) -> Method:
 
 
 def why_not_permuted(protocol: Protocol) -> str:
-    """Say what keeps `permuted` from a protocol; "" if nothing does."""
+    """Say why responses cannot be permuted under a protocol; "" if they can."""
     _, penalty = protocol.encoding
     scaling, rule = protocol.scaling, protocol.aggregation
     reasons = {
@@ -390,7 +390,7 @@ def _normalized(protocol, chosen, summary, known, subjects) -> float:
 
 
 def caution(found: AlignmentScore) -> str:
-    """Say what a shuffled protocol's score owes to neighbours of test samples."""
+    """Say how much of a shuffled protocol's score is due to neighbours of test samples."""
     return (
         f"{found.protocol} draws single samples, so that neighbours of test samples are trained "
         f"on: raw score {found.raw:.3f}, in contiguous folds of the same data "

@@ -1,10 +1,10 @@
-"""Banded ridge: a penalty for each feature band and target, and what each band explains.
+"""Banded ridge: a penalty for each feature band and target.
 
 With weights gamma of the bands, on the simplex, the model is the ordinary ridge with penalty alpha
-on features scaled by sqrt(gamma); in units of the features as given, the penalty of a band is
-alpha / gamma. Every target chooses its own gamma and alpha by cross-validation. For a given gamma
-all targets share the factorisations of the training sets, so weights are tried one after another,
-and for each of them `core/solver/cv.py` chooses among the alphas.
+on features scaled by sqrt(gamma): for unscaled features the penalty of a band is alpha / gamma.
+Every target chooses gamma and alpha by cross-validation. For a given gamma all targets share the
+factorisations of the training sets, so weights are tried one after another, and for each of them
+`core/solver/cv.py` chooses among the alphas.
 
 Source: la Tour et al. (2022), Feature-space selection with banded ridge regression, NeuroImage 264,
 for the model and the random search over the simplex.
@@ -26,8 +26,8 @@ from jaxalign.core.solver.ridge import feature_scale
 
 # A cost must be lower by this fraction to replace that of weights tried before: less is rounding.
 TOLERANCE = 1e-5
-# First step of the refinement, in natural logarithms of a weight, and the weight from which a band
-# that has less (or nothing) moves up.
+# First step of the refinement, in natural logarithms of a weight, and the weight from which bands
+# with less (or nothing) move up.
 STEP, FLOOR = np.log(4), 1e-3
 # Targets at a time where predictions of each band are held.
 CHUNK = 4096
@@ -106,9 +106,9 @@ def search(
     `TOLERANCE`), the weights that were tried first are kept; for given weights, the largest
     penalty.
 
-    So with `budget.rounds` above 0 it depends on all targets which weights a target tries (though
-    not what they cost it). Moving each group of targets alone took 755 weights to a mean inner R2
-    of .2359 where sharing took 49 to .2380.
+    With `budget.rounds` above 0, which weights a target tries therefore depends on all targets (its
+    costs do not). Moving each group of targets alone took 755 weights to a mean inner R2 of .2359;
+    sharing took 49 weights to .2380.
 
     Args:
       features: features and their bands.
@@ -176,7 +176,7 @@ def refit(
             slopes = slopes if axes is None else axes.astype(np.float32) @ slopes
             in_band = features.bands == b
             coef[np.ix_(in_band, columns)] = slopes * space.scale[in_band, None]
-        # Features were moved to a mean of 0, so this is the intercept there.
+        # The intercept that was fitted is that of features with a mean of 0.
         intercept[columns] = part.intercept - space.mean @ coef[:, columns]
     return cv.Fitted(coef, intercept)
 
@@ -255,8 +255,8 @@ def nested(
 class _Space(NamedTuple):
     """Features in which a band has no more columns than there are samples.
 
-    Within a band the ridge does not depend on the axes, so columns beyond that number can be
-    rotated away: X_b = Z_b Q_b', with Q_b [p_b n] orthonormal.
+    Within a band the ridge does not depend on the axes, so further columns can be rotated away:
+    X_b = Z_b Q_b', with Q_b [p_b n] orthonormal.
     """
 
     Z: Float[np.ndarray, "n c"]
@@ -269,7 +269,7 @@ class _Space(NamedTuple):
 def _space(features, num_bands, train, *, standardize):
     X, bands = np.asarray(features.X, np.float64), features.bands
     mean, variance = X[train].mean(axis=0), X[train].var(axis=0)
-    # Without scaling, constant features stay: no target can take anything from them.
+    # Without scaling, constant features stay: centred, they are 0.
     scale = feature_scale(np, mean, variance, standardize) if standardize else np.ones(len(mean))
     X = (X - mean) * scale
     columns, axes = [], []
@@ -294,7 +294,7 @@ def _search(space, Y, splits, method, budget, execution):
     place = np.zeros(Y.shape[1], int)
 
     def attempt(moves):
-        """Try weights that are new, and keep them for the targets that gain."""
+        """Try weights that were not tried before; targets with a lower cost take them."""
         nonlocal best
         new = {key: move for key, move in ((_key(m[0]), m) for m in moves) if key not in known}
         for key, (gamma, step) in execution.progress(list(new.items())):
@@ -341,7 +341,7 @@ def _candidates(num_bands, budget):
 
 
 def _neighbours(gamma, step):
-    """Return weights with one band moved up or down, those of bands below the floor only up."""
+    """Return weights with one band moved up or down; bands below the floor only move up."""
     moved = []
     for b in range(len(gamma)):
         for sign in (1, -1):
@@ -369,7 +369,7 @@ def _fits(space, Y, weights, alphas, method, execution):
         gamma, columns = group
         size = len(columns)
         root = np.sqrt(gamma)[space.bands]
-        # Groups of few sizes, each of which is compiled: zeros fill them.
+        # Groups are filled with zeros to a few sizes, since each size is compiled.
         responses = np.zeros((len(Y), _padded(size)), Y.dtype)
         responses[:, :size] = Y[:, columns]
         penalties = np.ones(_padded(size))
@@ -388,7 +388,7 @@ def _padded(size):
 
 
 def _score(features, fit, Y, varies):
-    """Return r, R2, what the offset takes off it, and the product measure."""
+    """Return r, R2, the part of R2 that is lost to the offset, and the product measure."""
     parts = []
     for start in range(0, Y.shape[1], CHUNK):
         some = slice(start, start + CHUNK)

@@ -41,8 +41,8 @@ def shares(
 ) -> Shares:
     """Divide what a model and a set of controls explain into unique and shared parts.
 
-    Nothing is clipped. To follow those who take a negative R2 for 0 before they average over
-    targets, clip the arguments; omega is a ratio, so of averages it is not the average of omegas.
+    Nothing is clipped. To count a negative R2 as 0 before averaging over targets, as some do, clip
+    the arguments. Omega is a ratio: that of averages is not the average of omegas.
 
     Args:
       model: R2 of the model alone.
@@ -62,11 +62,11 @@ def shares(
 def r2_out_of_sample(
     r2: Float[np.ndarray, "k v"], Y: Float[np.ndarray, "n v"], splits: Sequence[Split]
 ) -> Float[np.ndarray, " v"]:
-    """Return R2 against a model that knows the mean of the training responses, over all folds.
+    """Return R2, over all folds, against a model that predicts the mean of the training responses.
 
-    1 - sum_k SSE_k / sum_k SST_k, with SST_k about the mean of fold k's training responses, where
-    the usual R2 has the mean of its test responses, which no model has seen. So predicting the
-    training mean gives exactly 0, and a fold counts by its variance. A target whose R2 is
+    1 - sum_k SSE_k / sum_k SST_k, with SST_k about the mean of fold k's training responses. The
+    usual R2 takes the mean of the test responses, which no model has seen. So predicting the
+    training mean gives exactly 0, and folds are weighted by their variance. A target whose R2 is
     undefined in a fold (constant there) is NaN.
 
     Args:
@@ -85,9 +85,9 @@ def r2_out_of_sample(
             f"There must be a split for each row of r2 ({len(r2)}), got {len(splits)}."
         )
     error, total = np.zeros((2, Y.shape[1]))
-    for own, split in zip(r2, splits, strict=True):
+    for of_fold, split in zip(r2, splits, strict=True):
         y = Y[split.test].astype(np.float64)
-        error += (1 - own) * ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+        error += (1 - of_fold) * ((y - y.mean(axis=0)) ** 2).sum(axis=0)
         total += ((y - Y[split.train].mean(axis=0, dtype=np.float64)) ** 2).sum(axis=0)
     return 1 - np.divide(error, total, out=np.full(len(total), np.nan), where=total > 0)
 
@@ -112,7 +112,7 @@ def product_measure(
     """
     y, total, defined = _about_means(contributions, Y)
     square = np.where(defined, (y**2).sum(axis=0), np.nan)
-    # The other factor has mean 0, so that of the contribution need not be taken out.
+    # The other factor has mean 0, so the mean of the contribution cancels.
     return np.stack([((2 * y - total) * part).sum(axis=0) / square for part in contributions])
 
 

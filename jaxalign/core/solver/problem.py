@@ -96,9 +96,9 @@ class Problem:
         return 1 if self.execution.mesh is None else self.execution.mesh.size
 
     def _form(self):
-        """Return the form with the least arithmetic, float64 at twice the price.
+        """Return the form with the least arithmetic, where float64 counts twice.
 
-        "auto" stands for the smaller eigenproblem of each kind of training set.
+        "auto" means the smaller eigenproblem for each kind of training set.
         """
         splits = self._splits()
         n, p, v = self.num_samples, self.num_features, self.num_targets
@@ -122,7 +122,7 @@ class Problem:
     # Training sets.
 
     def inner(self) -> sweep.Inner:
-        """Factorise each distinct inner training set once, for all that are tested on it."""
+        """Factorise each distinct inner training set once, for all of its test sets."""
         uses: dict[bytes, list[tuple[Split, int, float]]] = {}
         for i, fold in enumerate(self.folds):
             if self.method.scheme == "folds":
@@ -154,9 +154,9 @@ class Problem:
 
     @property
     def _adaptive(self):
-        # The bound is of q, in which a correlation is not linear: there it missed the best penalty
-        # of up to .7 % of the targets. With few directions q is far from Gaussian (up to .5 %), and
-        # the grid costs little.
+        # The bound is for costs that are linear in q. With a correlation, which is not, the search
+        # missed the best penalty of up to .7 % of the targets. With few directions q is far from
+        # Gaussian (up to .5 % missed), and the grid costs little.
         longest = max(
             len(split.train) for fold in self.folds for split in (fold.outer, *fold.inner)
         )
@@ -165,7 +165,7 @@ class Problem:
         return by_bound and self.execution.search == "adaptive" and len(self.alphas) > 1
 
     def _factorize(self, sets, *, center):
-        """Factorise training sets for their test sets, all of one length for one compilation."""
+        """Factorise training sets for their test sets, padded to one length to compile once."""
         settings = ridge.Settings(
             self.method.standardize,
             center,
@@ -225,14 +225,14 @@ class Problem:
             yield tiles.load(self.Y, some, self.width, intercept=self.method.intercept)
 
     def unit(self, targets: Tile) -> Float[np.ndarray, " t"]:
-        """Return what costs are to be multiplied by, to be in the units of Y."""
+        """Return the factor that brings costs to the units of Y."""
         is_error = self.method.criterion == "squared_error"
         return targets.peak**2 if is_error else np.ones(targets.size)
 
     def _run(self, function, shared, targets, *others, ranks=(2,), **static):
         """Run a function of `core/solver/sweep.py` on a tile, divided over the devices of the mesh.
 
-        Targets are the last axis of `others` and of each result; `ranks` are those of the results.
+        Targets are the last axis of `others` and of each result; `ranks` are the results' ranks.
         """
         run = _divided(
             function, self.execution.mesh, len(others), ranks, tuple(sorted(static.items()))
@@ -256,7 +256,7 @@ class Problem:
         return self.family
 
     def chooser(self) -> Callable[[Tile], sweep.Choice]:
-        """Return what chooses the penalties of a tile; with pools, all targets are read for it.
+        """Return a function that chooses the penalties of a tile; pools read all targets before.
 
         A single penalty needs no inner splits.
         """
@@ -279,7 +279,7 @@ class Problem:
         )
 
     def _only(self):
-        """Return what takes the one penalty there is for every target."""
+        """Return a function that takes the only penalty for every target."""
         k = len(self.folds)
 
         def of_tile(targets):
@@ -290,7 +290,7 @@ class Problem:
         return of_tile
 
     def _pooled(self, inner, pool):
-        """Return what takes the penalty of each target's group, found from all targets."""
+        """Return a function that takes the penalty of each target's group, chosen beforehand."""
         if pool.shape != (self.num_targets,) or pool.min() < 0:
             raise ValueError(
                 f"pool must hold a group >= 0 for each of {self.num_targets} targets, got "
@@ -405,15 +405,15 @@ def each(
     items: Sequence,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> Iterator:
-    """Yield what a function makes of each item; on CPU, of as many at a time as there are cores.
+    """Call a function with each item, and yield the results; on CPU, one item per core at a time.
 
     An eigenproblem gains little from a second thread of LAPACK, and loses much where cores are
-    shared with others, for threads wait for each other: 4 to 9 times as long was measured. Several
-    problems at once do not.
+    shared with others, since threads wait for each other: it took 4 to 9 times as long. Several
+    problems at once, with one thread each, do not.
 
     Args:
-      function: holds several matrices of its size.
-      items: what it is called with.
+      function: may hold several matrices of the size of a factorisation.
+      items: arguments of the calls.
       progress: wraps the items.
     """
     if jax.default_backend() != "cpu":

@@ -1,8 +1,8 @@
 """Closed-form ridge: factorise a training set once, then every penalty is a division.
 
-A factorisation knows no targets, is computed in float64, and is used in float32. With w the rotated
-targets of a training set, s its spectrum and L the rotated features of samples that it has not
-seen, the predictions for these are L (w / (s + alpha)), and alpha may differ between targets.
+A factorisation does not depend on targets, is computed in float64, and is used in float32. With w
+the rotated targets of a training set, s its spectrum and L the rotated features of test samples,
+predictions are L (w / (s + alpha)), and alpha may differ between targets.
 """
 
 import functools
@@ -32,7 +32,7 @@ CUTOFF = 1e-14
 
 
 class Design(NamedTuple):
-    """A training set, and the sets of samples it is tested on, in the basis of its features."""
+    """A training set and its test sets, in the basis of the training features."""
 
     spectrum: Float[Array, "*b r"]  # eigenvalues of the centred kernel or covariance
     basis: Float[Array, "*b r c"]  # rotates targets (columns: training samples) or their products
@@ -43,7 +43,7 @@ class Design(NamedTuple):
 
 
 def stack(designs: list[Design]) -> Design:
-    """Stack training sets; their test sets follow one another.
+    """Stack training sets, and concatenate their test sets.
 
     Args:
       designs: of training sets and test sets of common lengths.
@@ -65,7 +65,7 @@ def choose_form(num_train: int, num_features: int, *, shared: bool = False) -> F
     Args:
       num_train: training samples.
       num_features: features.
-      shared: whether the dual form has the products of all samples already.
+      shared: whether the kernel of all samples is there already.
     """
     R, p = num_train, num_features
     eigenproblem = lambda size: EIGENPROBLEM * size**3
@@ -89,7 +89,7 @@ def varying(X: Matrix, train: Int[np.ndarray, " R"]) -> Bool[np.ndarray, " p"]:
 def _on_host() -> bool:
     """Whether to factorise with NumPy.
 
-    It needs no compilation, and its LAPACK takes two thirds of the time of the one jaxlib calls.
+    NumPy needs no compilation, and its LAPACK takes two thirds of the time of jaxlib's.
     """
     return jax.default_backend() == "cpu"
 
@@ -109,7 +109,7 @@ def _float64(function: Callable[..., Any], static: tuple[str, ...] = ()) -> Call
 
 
 def to_float64(X: Any) -> Matrix:
-    """Return features as factorisations take them, where they will be factorised."""
+    """Return features in float64, on the device that factorises them."""
     if _on_host():
         return np.asarray(X, np.float64)
     with jax.enable_x64(True):
@@ -171,7 +171,7 @@ def factorize(X: Matrix, rows: Rows, settings: Settings, *, shared: Matrix | Non
       X: features of all samples [n p], float64.
       rows: samples to train and to test on.
       settings: see there.
-      shared: what `kernel` returns for X; spares the dual form, unless it standardises, the
+      shared: what `kernel` returns for X; saves the dual form, unless it standardises, the
         products of features.
 
     Source: Saunders et al. (1998), Ridge regression in dual variables, section 2.
@@ -190,13 +190,13 @@ def factorize_all(
       settings: see there; test sets, of which there are none, need no centring.
 
     Returns:
-      The design, whose loadings are of no sample; what takes its directions to features, so that
-      slopes are features @ (w / (spectrum + alpha)); and the means of the features, or zeros.
+      The design, without test samples; a matrix that maps its directions to features, so that
+      slopes are matrix @ (w / (spectrum + alpha)); and the means of the features, or zeros.
     """
     X = np.asarray(X)
     n, p = X.shape
     mean = X.mean(axis=0) if settings.intercept else np.zeros(p)
-    # A sample that is apart from the mean in one feature alone has its slope for prediction.
+    # The prediction for a sample that differs from the mean by 1 in one feature is that slope.
     rows = Rows(np.arange(n), np.ones(n, bool), n + np.arange(p)[None], np.ones((1, p), bool))
     design = factorize(np.concatenate([X, mean + np.eye(p)]), rows, settings)
     design = Design(*map(jax.device_put, design))
@@ -211,7 +211,7 @@ def _factorize(xp, X, shared, rows, *, settings):
     count = keep.sum()
     flat = tests.reshape(-1)
     if shared is not None:
-        # Products of every sample with the origin [n 1], and of the origin with itself.
+        # Products of every sample with the training mean [n 1], and of that mean with itself.
         to_origin = (shared[:, train] @ keep) / count * float(intercept)
         square = (to_origin[train] * keep).sum() / count
 
@@ -232,7 +232,7 @@ def _factorize(xp, X, shared, rows, *, settings):
             gram, cross, left = Z.T @ Z, Z_tests, Z
         else:
             gram, cross, left = Z @ Z.T, Z_tests @ Z.T, None
-    # With L = cross Q and basis = (left Q)ᵀ, the means of test sets may be taken out before.
+    # With L = cross Q and basis = (left Q)ᵀ, the means of test sets can be subtracted before.
     counted = tests_mask.astype(X.dtype)[..., None]  # [m T 1]
     cross = cross.reshape(*tests.shape, -1) * counted
     means = xp.zeros((len(tests), 1, cross.shape[-1]), X.dtype)
@@ -247,17 +247,17 @@ def _factorize(xp, X, shared, rows, *, settings):
 def feature_scale(
     xp: Any, mean: Any, variance: Any, standardize: bool, intercept: bool = True
 ) -> Any:
-    """Return what features are multiplied by; constant ones by 0.
+    """Return the factor of each feature, 0 for constant ones.
 
     Args:
       xp: numpy, or jax.numpy.
       mean: of each feature over the training set [p].
       variance: of each feature [p].
       standardize: bring features to unit variance.
-      intercept: whether there is one; a constant feature can take its place.
+      intercept: whether there is one; if not, a constant feature takes its place and is kept.
     """
     sd = xp.sqrt(variance)
-    # The median of those that vary does not follow a few of another order of magnitude.
+    # The median of features that vary: a few of another order of magnitude do not move it.
     varying = (sd > 0).sum()
     typical = xp.sort(sd)[xp.minimum(len(sd) - varying + varying // 2, len(sd) - 1)]
     constant = sd <= CONSTANT_TOLERANCE * xp.maximum(xp.abs(mean), typical)
@@ -298,12 +298,12 @@ class Statistics(NamedTuple):
 def statistics(
     X: Matrix, blocks: tuple[Int[np.ndarray, " _"], ...], *, standardize: bool
 ) -> tuple[Statistics, tuple[Float[Array, "_ p"], ...]]:
-    """Sum products of features within blocks, each of which is read once for that.
+    """Sum products of features within blocks.
 
-    Products with targets are to be taken in float32, so samples are also given in coordinates that
-    make this harmless: the principal axes of all samples. Where features differ much in variance,
-    the small directions would else drown in the rounding of the large. A ridge does not depend on
-    the axes, so nothing of the test samples gets into the training.
+    Products with targets are later taken in float32, so samples are also given in coordinates along
+    the principal axes of all samples. Otherwise, where variances of features differ much, small
+    directions would be lost in the rounding of large ones. A ridge does not depend on the axes, so
+    no information of test samples gets into the training.
 
     Args:
       X: features of all samples [n p], float64.
@@ -352,7 +352,7 @@ def _turn(xp, rows, mean, inverse):
 
 
 def _pool(xp, members, count, mean, scatter, about=None):
-    """Return the mean of a union of blocks, and its products about that mean or another point."""
+    """Return the mean of a union of blocks, and its scatter about that mean or another point."""
     members = members.astype(mean.dtype)
     count = count * members
     center = (count @ mean) / count.sum()

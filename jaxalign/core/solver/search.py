@@ -1,18 +1,18 @@
-"""Which penalty is best for each target: every one tried, or only those that could be.
+"""The penalty search: which penalty is best for each target, with few of them computed exactly.
 
-With z = w / (s + alpha) the prediction is L z (see `core/solver/ridge.py`), and all that a penalty
-is judged by follows from three numbers per target: y'y and b = z'L'y, which are cheap for all
-penalties at once, and q = z'Gz with G = L'L, which costs a product of its own for each. The
-diagonal of G alone is cheap again and gives q to a few percent: rotated targets are uncorrelated
-with one another, unless the target is more than noise, so that the terms left out average to zero.
+With z = w / (s + alpha) the prediction is L z (see `core/solver/ridge.py`). The cost of a penalty
+follows from three numbers per target: y'y and b = z'L'y, which are cheap for all penalties at once,
+and q = z'Gz with G = L'L, which takes one matrix product for each penalty. With the diagonal of G
+in place of G, q is cheap too, and right to a few percent: rotated targets are uncorrelated with one
+another where the target is noise, so the terms left out average to zero.
 
-How far they stray is known. For noise, their covariance over penalties follows from G and the
-spectrum (`neglected`), before any target is seen. The adaptive search therefore treats the error of
-the cheap curve as a Gaussian process with that covariance, computes exactly where the curve could
-still be lowest (a lower confidence bound), conditions the process on what it finds, and stops when
-the lowest bound is an exact value. Bounds are wider for targets whose errors turn out larger than
-those of noise. In the cases measured that takes 1.1 to 3 products per target, whatever the number
-of penalties.
+How large these terms are is known. Where targets are noise, the covariance of their sum over
+penalties follows from G and the spectrum (`neglected`), before any target is seen. The adaptive
+search therefore treats the error of the cheap curve as a Gaussian process with that covariance. It
+computes the cost exactly where the curve could still be lowest (a lower confidence bound),
+conditions the process on the result, and stops when the lowest bound is an exact value. Bounds are
+widened for targets whose errors turn out larger than those of noise. In the cases measured the
+search takes 1.1 to 3 products per target, whatever the number of penalties.
 
 Source of the bound: Srinivas et al. (2010), Gaussian process optimization in the bandit setting.
 """
@@ -30,22 +30,22 @@ Search = Literal["adaptive", "grid"]
 # "relative_error" is the squared error of each test set over the target's variance in it: 1 - R2.
 Criterion = Literal["squared_error", "relative_error", "correlation"]
 
-# Half-width of the bound in standard deviations, and what the prior spread counts for against the
-# target's own errors, in observations.
+# Half-width of the bound in standard deviations, and the weight of the prior spread against the
+# errors seen of a target, in observations.
 WIDTH = 4.0
 PRIOR_WEIGHT = 3.0
-# Errors closer than this, relatively, are taken for equal: the search does not go on for them.
+# Costs that differ by less than this fraction count as equal: the search does not go on for them.
 TOLERANCE = 1e-5
-# Relative error of a divisor that is put together from those of other penalties.
+# Largest relative error of a divisor that is a sum of those of other penalties.
 RANK_TOLERANCE = 1e-6
-# After so many penalties the process learns no more of a target; the search goes on with it as is.
+# After so many penalties of a target the process is left as it is, and the search goes on with it.
 HISTORY = 12
 # The covariance is summed over at most so many groups of neighbouring directions.
 MAX_DIRECTIONS = 128
 
 
 class Family(NamedTuple):
-    """Some penalties, and how the divisors 1 / (spectrum + alpha) of all are sums of theirs."""
+    """A few penalties, and weights by which the divisors 1 / (spectrum + alpha) of all are sums."""
 
     pivots: Vector  # [m]
     weights: Matrix  # [a m]
@@ -54,10 +54,10 @@ class Family(NamedTuple):
 def family(spectrum: Float[np.ndarray, "*b r"], alphas: Float[np.ndarray, " a"]) -> Family:
     """Find the fewest penalties whose divisors give those of all to float32's precision.
 
-    Neighbouring penalties divide all but alike: the divisors of 60 of them over six decades have a
-    numerical rank of 8 to 18. What is linear in the divisors, as predictions are, needs to be
-    computed for so many penalties alone. The pivots of a QR factorisation are as good a choice as
-    any, and of sums of divisors, unlike those of singular vectors, little cancels.
+    Neighbouring penalties have almost the same divisors: those of 60 penalties over six decades are
+    of a numerical rank of 8 to 18. What is linear in the divisors, as predictions are, has to be
+    computed for that many penalties only. They are the pivots of a QR factorisation: in sums of
+    divisors little cancels, unlike in sums of singular vectors.
 
     Args:
       spectrum: eigenvalues of all training sets.
@@ -68,17 +68,17 @@ def family(spectrum: Float[np.ndarray, "*b r"], alphas: Float[np.ndarray, " a"])
       rounding of the sum in float32 included.
     """
     every = Family(alphas.astype(np.float32), np.eye(len(alphas), dtype=np.float32))
-    # Features of tiny units may have left nothing of an eigenvalue in float32.
-    own = np.maximum(np.unique(np.asarray(spectrum, np.float64)), np.finfo(np.float32).tiny)
+    # Eigenvalues of features in tiny units may be 0 in float32.
+    values = np.maximum(np.unique(np.asarray(spectrum, np.float64)), np.finfo(np.float32).tiny)
     if len(alphas) < 3:
         return every
-    # Divisors are smooth in the logarithm of the spectrum. What is found here is checked on all.
-    nodes = np.geomspace(own[0], own[-1], max(128, 2 * len(alphas)))[:, None]
+    # Divisors are smooth in the logarithm of the spectrum. All eigenvalues are checked below.
+    nodes = np.geomspace(values[0], values[-1], max(128, 2 * len(alphas)))[:, None]
     between = 1 / (nodes + alphas)  # [nodes a]
     factors: Any = scipy.linalg.qr(between * np.sqrt(nodes * alphas), mode="r", pivoting=True)
     triangle, order = factors
     sizes = np.abs(np.diagonal(triangle))
-    divisors = 1 / (own[:, None] + alphas)
+    divisors = 1 / (values[:, None] + alphas)
     for m in range(max(2, int((sizes > RANK_TOLERANCE * sizes[0]).sum()) - 1), len(alphas)):
         pivots = np.sort(order[:m])
         # Errors are to be small in relation to each divisor.
@@ -92,7 +92,7 @@ def family(spectrum: Float[np.ndarray, "*b r"], alphas: Float[np.ndarray, " a"])
 
 
 class Moments(NamedTuple):
-    """What a test set says of targets: sums over its samples. Shapes broadcast."""
+    """Sums over the samples of a test set, for each target. Shapes broadcast."""
 
     yy: Float[Array, "..."]  # squared responses
     b: Float[Array, "..."]  # responses times predictions
@@ -102,7 +102,7 @@ class Moments(NamedTuple):
 def cost(
     criterion: Criterion, moments: Moments, size: Float[Array, "..."]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Return what is to be least, and by how much it changes with the logarithm of q.
+    """Return the cost, which is to be minimised, and its derivative by the logarithm of q.
 
     Args:
       criterion: mean squared error, or negative Pearson r.
@@ -113,7 +113,7 @@ def cost(
     yy, b, q = moments
     if criterion == "squared_error":
         return (yy - 2 * b + q) / size, q / size
-    # Where nothing varies a correlation is undefined, and counts as none.
+    # Where nothing varies the correlation is undefined, and counts as 0.
     defined = (q > 0) & (yy > 0)
     r = jnp.where(defined, b / jnp.where(defined, jnp.sqrt(q) * jnp.sqrt(yy), 1.0), 0.0)
     return -r, jnp.abs(r) / 2
@@ -126,7 +126,7 @@ def neglected(
     alphas: Vector,
     xp: Any = jnp,
 ) -> Matrix:
-    """Covariance over penalties of q / (its diagonal part), where targets are white noise [a a].
+    """Return the covariance over penalties of q / (its diagonal part), for white-noise targets.
 
     For independent w_r of variance v_r, the terms off the diagonal, sum over r != s of
     z_r z_s G_rs, have mean 0 and the covariance 2 sum G_rs^2 v_r v_s d_r d_s d'_r d'_s at two
@@ -134,7 +134,7 @@ def neglected(
 
     Args:
       spectrum: eigenvalues of the training set, ascending [r].
-      variance: of each rotated target, where targets are noise of unit variance [r].
+      variance: of each rotated target, for targets of noise with unit variance [r].
       gram: products of the loadings of a test set [r r].
       alphas: penalties [a].
       xp: jax.numpy, or numpy, which has nothing to compile.
@@ -161,7 +161,7 @@ def neglected(
 
 
 class Belief(NamedTuple):
-    """What is known of the curve of each target: exact values, and a process for the rest.
+    """What is known about the cost curve of each target: exact values, and a Gaussian process.
 
     The process is that of x = (exact - cheap) / scale.
     """
@@ -175,11 +175,11 @@ class Belief(NamedTuple):
 
 
 def believe(prior: Float[Array, "k a a"], num_targets: int) -> Belief:
-    """Return the belief before anything exact is known.
+    """Return the belief before any exact value is known.
 
     Args:
       prior: covariance of the process in each fold.
-      num_targets: targets, alike so far.
+      num_targets: number of targets.
     """
     k, a, _ = prior.shape
     variance = jnp.diagonal(prior, axis1=1, axis2=2)
@@ -200,10 +200,10 @@ def last_argmin(x: Float[Array, "*b a"]) -> Int[Array, "*b"]:
 
 
 class Cheap(NamedTuple):
-    """The curve with the diagonal of G in place of G, and what an error of it is scaled by."""
+    """The cost curve with the diagonal of G in place of G, and the scale of its error."""
 
     curve: Float[Array, "*k v a"]
-    scale: Float[Array, "*k v a"]
+    scale: Float[Array, "*k v a"]  # an error is this times the value of the process
 
 
 class Observed(NamedTuple):
@@ -211,18 +211,18 @@ class Observed(NamedTuple):
 
     place: Int[Array, "*k v"]  # which penalty was computed
     value: Float[Array, "*k v"]
-    is_new: Bool[Array, "*k v"]  # False for targets of which there is nothing to learn
+    is_new: Bool[Array, "*k v"]  # False for targets without a new value
 
 
 def propose(belief: Belief, cheap: Cheap) -> tuple[Int[Array, "k v"], Bool[Array, "k v"]]:
-    """Return the penalty to compute next for each target, and whether there is any need.
+    """Return the penalty to compute next for each target, and whether it needs to be computed.
 
     Args:
-      belief: what is known, an exact value of each target at least.
-      cheap: the curves that are known of all penalties.
+      belief: what is known, with at least one exact value of each target.
+      cheap: costs and their scales at all penalties.
     """
     computed = jnp.isfinite(belief.exact)
-    # At most what is remembered: later values do not add to the surprise.
+    # At most as many as are remembered: later values do not add to the surprise.
     seen = jnp.minimum(belief.count, belief.factors.shape[2]).astype(jnp.float32)
     spread = jnp.maximum((PRIOR_WEIGHT + belief.surprise) / (PRIOR_WEIGHT + seen), 1.0)
     deviation = jnp.sqrt(jnp.maximum(belief.variance, 0.0) * spread[..., None])
@@ -238,8 +238,8 @@ def learn(belief: Belief, prior: Float[Array, "a a"], cheap: Cheap, observed: Ob
     Args:
       belief: what is known, without the axis of folds, as all else here.
       prior: covariance of the process.
-      cheap: the curves that are known of all penalties.
-      observed: what is learnt.
+      cheap: costs and their scales at all penalties.
+      observed: the values.
     """
     place, exact, new = observed
     targets = jnp.arange(len(place))
@@ -247,7 +247,7 @@ def learn(belief: Belief, prior: Float[Array, "a a"], cheap: Cheap, observed: Ob
     x = jnp.where(at > 0, (exact - cheap.curve[targets, place]) / jnp.where(at > 0, at, 1.0), 0.0)
     weights = jnp.take_along_axis(belief.factors, place[:, None, None], axis=2)  # [v h 1]
     column = prior[place] - (belief.factors * weights).sum(axis=1)
-    # A value next to others adds little but rounding, against which a floor.
+    # A value next to others adds little but rounding: hence the floor.
     floor = 1e-5 * prior[place, place] + jnp.finfo(jnp.float32).tiny
     root = jnp.sqrt(jnp.maximum(column[targets, place], floor))
     error = (x - belief.mean[targets, place]) / root

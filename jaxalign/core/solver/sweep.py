@@ -1,4 +1,4 @@
-"""The sweep over targets: what all penalties and folds make of one tile of them.
+"""The sweep over targets: costs, choices and scores of one tile, at all penalties and folds.
 
 Everything here is compiled once per shape: folds are scanned, targets and penalties are axes of
 arrays, so compile time grows with none of them. Targets do not interact.
@@ -19,11 +19,11 @@ from jaxalign.core.solver.tiles import Samples, Sets, Targets
 
 
 class Inner(NamedTuple):
-    """Training sets whose tests choose penalties."""
+    """Training sets and test sets on which penalties are chosen."""
 
     sets: Sets
     owner: Int[Array, " u"]  # the outer fold for which each test set counts
-    share: Float[Array, " u"]  # and by how much, 1 in all
+    share: Float[Array, " u"]  # its weight there; the weights of a fold sum to 1
 
 
 class Choice(NamedTuple):
@@ -38,7 +38,9 @@ class Choice(NamedTuple):
 def prior(
     inner: Inner, alphas: Float[Array, " a"], *, num_folds: int
 ) -> Float[Array, "{num_folds} a a"]:
-    """Return the covariance of what the cheap curves of each outer fold neglect.
+    """Return the prior covariance of the errors of the cheap cost curves, for each outer fold.
+
+    An error is what `search.neglected` describes, averaged over the inner test sets of the fold.
 
     Args:
       inner: training sets and their tests.
@@ -55,14 +57,14 @@ def prior(
     uses = zip(*map(np.asarray, (inner.sets.source, inner.owner, inner.share)), strict=True)
     for u, (b, fold, share) in enumerate(uses):
         gram = loadings[u] if inner.sets.is_gram else loadings[u].T @ loadings[u]
-        own = search_lib.neglected(spectrum[b], variance[b], gram, grid, xp)
-        # Test sets err independently, and each weighs as much as its share.
-        total[fold] += share**2 * np.asarray(own)
+        covariance = search_lib.neglected(spectrum[b], variance[b], gram, grid, xp)
+        # Errors of different test sets are independent, and each is weighted by its share.
+        total[fold] += share**2 * np.asarray(covariance)
     return jax.device_put(total)
 
 
 def _combine(inner, num_folds, each):
-    """Average what each test set says [u v ...] over those of each outer fold."""
+    """Average values of test sets [u v ...] over the test sets of each outer fold."""
     weights = jax.nn.one_hot(inner.owner, num_folds, dtype=jnp.float32) * inner.share[:, None]
     return jnp.tensordot(weights.T, each, axes=1)
 
@@ -78,9 +80,9 @@ def choose(
     """Choose the penalty of each target and outer fold by the adaptive search for squared errors.
 
     Args:
-      shared: training sets and their tests, what `prior` makes of them, and penalties, ascending.
+      shared: training and test sets, their covariances from `prior`, and penalties, ascending.
       targets: a tile of targets.
-      capacity: targets that are taken at a time after the first round.
+      capacity: number of targets computed at a time after the first round.
     """
     inner, covariance, alphas = shared
     sets, owner = inner.sets, inner.owner
@@ -137,7 +139,7 @@ def choose(
         new = jnp.zeros_like(need).at[fold, rows].set(True, mode="drop")
         return belief, search_lib.Observed(place, values, new)
 
-    # Where nothing is known yet the bound is lowest where it is widest: begin at the cheap minimum.
+    # Before any exact value the bound is lowest where it is widest: begin at the cheap minimum.
     place = search_lib.last_argmin(cheap.curve)
     observed = search_lib.Observed(place, exact(place, None), jnp.ones(place.shape, bool))
     state = (search_lib.believe(covariance, num_targets), observed)
@@ -167,7 +169,7 @@ def curves(
     """Return the cost of every penalty, and the cost without features.
 
     Args:
-      shared: training sets and their tests, penalties, and what `search.family` makes of them.
+      shared: training and test sets, penalties, and their family from `search.family`.
       targets: a tile of targets.
       criterion: squared error, relative error, or negative correlation.
       num_folds: outer folds.
@@ -191,7 +193,7 @@ def curves(
         cost, null = search_lib.cost(errors, moments, sizes[u])[0], yy / sizes[u]
         if criterion == "relative_error":
             _, total = targets.project(sets, trained, u, center=True)
-            # A test set in which the target does not vary says nothing about penalties.
+            # A test set in which the target does not vary has no say in the choice.
             varies = total > sizes[u] * CONSTANT_TOLERANCE**2
             share = jnp.where(varies, sizes[u] / jnp.where(varies, total, 1.0), 0.0)
             cost, null = cost * share[None], null * share
@@ -213,12 +215,12 @@ def in_sample_curves(
 ) -> tuple[Float[Array, "k a v"], Float[Array, "k v"]]:
     """Return leave-one-out or generalised cross-validation costs, from single factorisations.
 
-    With H the matrix that takes training targets to fitted ones, the residual of a sample that is
-    left out is (y - Hy) / (1 - diag H); generalised cross-validation has the mean of the diagonal
-    in place of it. Both count the free intercept.
+    With H the matrix that maps training targets to fitted ones, the residual of a left-out sample
+    is (y - Hy) / (1 - diag H); generalised cross-validation takes the mean of the diagonal instead.
+    Both count the free intercept.
 
     Args:
-      shared: training sets that are their own tests, and penalties.
+      shared: training sets, each of which is its test set too, and penalties.
       targets: a tile of targets.
       criterion: squared error, or correlation of the left-out predictions ("loo" alone).
       scheme: "loo" or "gcv".
@@ -250,12 +252,12 @@ def in_sample_curves(
             sums = [(a * b).sum(axis=1) for a, b in ((y, y), (predicted, y), (predicted,) * 2)]
             return search_lib.cost(criterion, Moments(*sums), size)[0]
 
-        # Residuals and 1 - leverage are sums of what is left of each direction, which keeps the
-        # digits that differences from fitted values would lose where the fit is close.
+        # Residuals and 1 - leverage are computed as sums over directions: differences from fitted
+        # values would lose digits where the fit is close.
         length = jnp.sqrt(sets.design.basis[b] ** 2 @ jnp.ones_like(keep))
         unit = sets.design.basis[b] / jnp.where(length > 0, length, 1.0)[:, None]  # [r R]
         inside = y @ unit.T  # [v r]
-        # Where directions fill the space, rounding is all that lies outside of them.
+        # Where directions span the whole space, what lies outside of them is rounding.
         rank = sets.design.rank[b].astype(jnp.float32)
         lies_outside = jnp.where(rank < size - sets.intercept, keep, 0.0)
         outside = (y - inside @ unit) * lies_outside[None]
@@ -305,7 +307,7 @@ def score(
         u, place = x
         alpha = grid[place]
         spectrum = sets.design.spectrum[u]
-        # Predictions grow with the penalty, lest those of small slopes leave float32's range.
+        # Predictions are scaled up with the penalty, so that small slopes stay in float32's range.
         unit = spectrum.max() + alpha
         z = trained.rotated[u] * (unit[:, None] / (spectrum[None] + alpha[:, None]))
         (yy, b, q), mean = targets.moments(z, sets, trained, u)
@@ -327,7 +329,7 @@ def score(
     return jax.lax.map(one, (jnp.arange(len(place)), place))
 
 
-# Variance of predictions, relative to their squared mean, that rounding alone would give.
+# Variance of predictions, relative to their squared mean, that can be rounding alone.
 VANISHING = 1e-12
 
 

@@ -1,4 +1,4 @@
-"""A tile of targets: sample by sample, or as sums over blocks, and how training sets see it."""
+"""A tile of targets, sample by sample or as sums over blocks, rotated for each training set."""
 
 from typing import Any, NamedTuple
 
@@ -58,7 +58,7 @@ class Sets(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Targets as the training sets see them."""
+    """Targets rotated to the directions of each training set, and their training means."""
 
     rotated: Float[Array, "b v r"]
     mean: Float[Array, "b v"]
@@ -100,7 +100,7 @@ class Samples(NamedTuple):
     def responses(
         self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
     ) -> tuple[Float[Array, "T v"], Float[Array, " v"]]:
-        """Return deviations of a test set from the training mean or their own, and its mean."""
+        """Return deviations of test responses from the training mean or theirs, and their mean."""
         keep = sets.rows.tests_mask[u].astype(jnp.float32)[:, None]
         y = (self.values[sets.rows.tests[u]] - trained.mean[sets.source[u]][None]) * keep
         mean = y.sum(axis=0) / keep.sum()
@@ -109,7 +109,7 @@ class Samples(NamedTuple):
     def project(
         self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
     ) -> tuple[Float[Array, "v r"], Float[Array, " v"]]:
-        """Return products of a test set's responses with loadings, and their squares' sum."""
+        """Return products of test responses with loadings, and sums of squared responses."""
         y, _ = self.responses(sets, trained, u, center=center)
         return y.T @ sets.design.loadings[u], (y**2).sum(axis=0)
 
@@ -142,7 +142,7 @@ class Samples(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """A tile of targets, as sums over blocks of samples; no sample is looked at again."""
+    """A tile of targets, as sums over blocks of samples."""
 
     products: Float[Array, "F v p"]  # with coordinates of features, about the means of the block
     means: Float[Array, "F v"]
@@ -151,7 +151,7 @@ class Sums(NamedTuple):
     count: Float[Array, " F"]
 
     def _pool(self, members, about=None):
-        """Return the sums of a union of blocks about its mean, or about that of others."""
+        """Return the sums of a union of blocks, about its mean or about that of other blocks."""
         count = self.count * members
         around = count if about is None else self.count * about
         apart, shift = (
@@ -183,12 +183,12 @@ class Sums(NamedTuple):
     def project(
         self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
     ) -> tuple[Float[Array, "v r"], Float[Array, " v"]]:
-        """Return products of a test set's responses with loadings, and their squares' sum."""
+        """Return products of test responses with loadings, and sums of squared responses."""
         b = sets.source[u]
         about = None if center else sets.members.train[b]
         members = sets.members.tests[u]
         products, squares = self._pool(members, about)
-        if center:  # what rounding makes of a constant target is no variance
+        if center:  # the variance of a constant target is rounding
             size = (self.count * members).sum()
             rounding = 4 * jnp.finfo(jnp.float32).eps * jnp.abs(self.means).max(axis=0)
             squares = jnp.where(squares > size * rounding**2, squares, 0.0)
@@ -228,7 +228,7 @@ class Sums(NamedTuple):
 
 Targets = Samples | Sums
 
-# Rows of loadings at a time where products are held for all penalties.
+# Rows of loadings at a time, where products are held for all penalties.
 PIECE = 256
 
 
@@ -269,7 +269,7 @@ def normalize(
         mean = mean + (block - mean[None]).mean(axis=0)
     block = block - mean[None]
     peak = jnp.abs(block).max(axis=0)
-    # Of a constant target rounding is left.
+    # What is left of a constant target is rounding.
     varies = peak > 4 * jnp.finfo(jnp.float32).eps * largest
     peak = jnp.where(varies, peak, 1.0)
     return jnp.where(varies[None], block / peak[None], 0.0), mean, peak, largest
@@ -299,7 +299,7 @@ def tile(layout: Layout | None, values: Float[Array, "n v"]) -> Targets:
 
 
 def _about(block, mean):
-    """Deviations from the mean; none where rounding is all that they are."""
+    """Return deviations from the mean, and 0 where they are rounding alone."""
     apart = block - mean[None]
     varies = jnp.abs(apart).max(axis=0) > 4 * jnp.finfo(jnp.float32).eps * jnp.abs(block).max(
         axis=0
@@ -327,9 +327,9 @@ class Tile(NamedTuple):
 
 
 def load(Y: Any, columns: range, width: int, *, intercept: bool) -> Tile:
-    """Read targets, and bring them to a baseline and a unit that float32 can hold.
+    """Read targets, and shift and scale them so that float32 can hold them.
 
-    Scores do not depend on these. What is float32 is normalised on the device.
+    Scores do not depend on shift and scale. Targets in float32 are normalised on the device.
 
     Args:
       Y: responses [n v]; see `read`.
@@ -372,7 +372,7 @@ def read(Y: Any, columns: range) -> Float[np.ndarray, "n t"]:
 
 
 def _normalize(block, intercept):
-    """Do what `normalize` does, in float64."""
+    """Do what `normalize` does, in float64 on the host."""
     largest = np.abs(block).max(axis=0)
     block = np.where(np.isfinite(largest), block, 0.0)  # refused, but not by a warning of NumPy's
     mean = block.mean(axis=0) if intercept else np.zeros(block.shape[1])

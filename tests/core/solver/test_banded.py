@@ -537,6 +537,7 @@ def edited(array, at, value):
     "change, message",
     [
         ({"Y": lambda x: x[:-1]}, "Y must have one row per sample"),
+        ({"Y": lambda x: x[:, :0]}, "Y must have at least one target"),
         ({"X": lambda x: edited(x, (0, 0), np.nan)}, "X must be finite"),
         ({"Y": lambda x: edited(x, (0, 0), np.inf)}, "Y must be finite"),
         ({"bands": lambda x: x + (x == 1) * 5}, r"each on at least one column; \[1, 3, 4, 5\]"),

@@ -25,15 +25,6 @@ def test_targets_do_not_interact(rng):
         np.testing.assert_array_equal(getattr(after, name)[:, 2:], getattr(before, name)[:, 2:])
 
 
-def test_each_target_scores_as_if_alone(rng):
-    X, Y = make_problem(rng)
-    together = nested(X, Y, gapped_folds(), ALPHAS)
-    alone = nested(X, Y[:, 2:3], gapped_folds(), ALPHAS)
-    np.testing.assert_array_equal(alone.alphas[:, 0], together.alphas[:, 2])
-    np.testing.assert_allclose(alone.r[:, 0], together.r[:, 2], atol=1e-6)
-    np.testing.assert_allclose(alone.r2[:, 0], together.r2[:, 2], atol=1e-5)
-
-
 def test_permuting_targets_permutes_scores(rng):
     X, Y = make_problem(rng)
     order = rng.permutation(Y.shape[1])

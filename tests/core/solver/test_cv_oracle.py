@@ -219,7 +219,7 @@ def test_least_squares_matches_the_oracle(rng, form, p, standardize):
         assert result.rank[i] == min(p - 1, len(fold.outer.train) - 1)
 
 
-@pytest.mark.parametrize("alpha", [1e-3, 1.0, 1e3, 1e6, 1e9])
+@pytest.mark.parametrize("alpha", [1e-3, 1e3, 1e9])
 @pytest.mark.parametrize(
     "p, form, make_folds",
     [

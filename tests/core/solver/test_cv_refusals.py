@@ -35,6 +35,17 @@ def test_features_and_targets_must_be_finite(rng, which, value):
             run()
 
 
+def test_no_targets_are_refused(rng):
+    X, Y = make_problem(rng)
+    for run in (
+        lambda: nested(X, Y[:, :0], gapped_folds(), ALPHAS),
+        lambda: select(X, Y[:, :0], equal_folds()[0].inner, ALPHAS),
+        lambda: refit(X, Y[:, :0], np.ones(0)),
+    ):
+        with pytest.raises(ValueError, match="Y must have at least one target, got none"):
+            run()
+
+
 def test_the_tile_with_a_missing_value_is_named():
     X, Y, _ = many_targets("plain", 10)
     Y = Y.copy()

@@ -84,8 +84,7 @@ def test_sharded_pools_equal_local_ones(shape):
     assert_same(nested(X, Y, gapped_folds(), DISTINCT_ALPHAS, mesh=mesh, **options), local)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("tile", [None, TILE])
+@pytest.mark.parametrize("dtype, tile", [(np.float32, None), (np.float64, TILE)])
 def test_targets_may_be_on_disk(dtype, tile):
     X, Y, _ = many_targets("plain", 10)
     Y = (Y / np.maximum(Y.std(axis=0), 1e-9)).astype(dtype)

@@ -23,9 +23,12 @@ def narrow(*arrays):
     return tuple(jnp.asarray(array, jnp.float32) for array in arrays)
 
 
-def neglected(spectrum, basis, gram, alphas, xp=jnp):
-    arrays = (spectrum, (basis**2).sum(axis=1), gram, alphas)
-    return search.neglected(*(xp.asarray(array, xp.float32) for array in arrays), xp)
+compiled = jax.jit(search.neglected)
+
+
+def neglected(spectrum, basis, gram, alphas, xp=np):
+    arrays = (np.float32(x) for x in (spectrum, (basis**2).sum(axis=1), gram, alphas))
+    return search.neglected(*arrays, np) if xp is np else compiled(*map(jnp.asarray, arrays))
 
 
 def double_sum(spectrum, basis, gram, alphas):
