@@ -33,20 +33,6 @@ class Frame(NamedTuple):
 BARE = Frame()
 
 
-def files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Return the files of a folder that fix its chat template, those that are there.
-
-    A template may lie in any of them, and may name special tokens, which others define.
-
-    Args:
-      folder: as of `chat`.
-    """
-    named = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
-    named += ("special_tokens_map.json", "added_tokens.json")
-    found = [folder / name for name in named if (folder / name).is_file()]
-    return found + sorted(folder.glob("additional_chat_templates/*.jinja"))
-
-
 def chat(
     folder: pathlib.Path,
     texts: Iterable[str],

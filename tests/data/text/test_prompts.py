@@ -44,16 +44,6 @@ def folder(tmp_path, marked):
     return make
 
 
-def test_every_file_that_a_template_may_lie_in_is_named(tmp_path):
-    names = ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"]
-    names += ["special_tokens_map.json", "additional_chat_templates/rag.jinja"]
-    assert prompts.files(tmp_path) == []
-    (tmp_path / "additional_chat_templates").mkdir()
-    for name in (*names, "tokenizer.json"):
-        (tmp_path / name).touch()
-    assert prompts.files(tmp_path) == [tmp_path / name for name in names]
-
-
 @pytest.mark.parametrize("own_file", [False, True])
 def test_a_turn_by_hand(folder, own_file):
     frame = prompts.chat(
