@@ -78,7 +78,7 @@ class Given:
 
 
 def open_npz(path: pathlib.Path) -> Given:
-    """Open an .npz, whose rows have their ids beside them.
+    """Open an .npz that holds the ids of its rows.
 
     Raises:
       InputError: if it is cut off, holds pickled objects, lacks an array or has one too many, or

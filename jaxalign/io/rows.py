@@ -23,7 +23,7 @@ SCHEMA = pa.schema(
         ("schema_version", pa.int32()),
         ("dataset", pa.string()),
         ("model", pa.string()),  # of a control: its kind
-        ("control_of", pa.string()),  # of a control: the model it stands beside; else ""
+        ("control_of", pa.string()),  # of a control: the model it is compared with; else ""
         ("layer", pa.int32()),  # 0 is the embedding; 0 too for features without layers
         ("num_layers", pa.int32()),  # blocks of the network; 0 for features without layers
         ("subject", pa.string()),  # "group": the mean over subjects; or `ALL`

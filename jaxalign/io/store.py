@@ -229,12 +229,12 @@ def open_store(path: pathlib.Path, *, expected: Attributes | None = None) -> Sto
     return Store(path, array, attributes)
 
 
-def open_vector(path: pathlib.Path, beside: Store, *, create: bool = False) -> ts.TensorStore:
-    """Open one float32 per stimulus, in shards as those of the activations beside it.
+def open_vector(path: pathlib.Path, activations: Store, *, create: bool = False) -> ts.TensorStore:
+    """Open a vector with one float32 per stimulus, in the same shards as the activations.
 
     Args:
       path: directory of the array.
-      beside: the activations of the same stimuli.
+      activations: those of the same stimuli.
       create: whether to make it if it is not there; what was never written is NaN.
 
     Raises:
@@ -244,13 +244,13 @@ def open_vector(path: pathlib.Path, beside: Store, *, create: bool = False) -> t
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": str(path)},
         "metadata": {
-            "shape": [beside.shape[1]],
+            "shape": [activations.shape[1]],
             "data_type": "float32",
             "dimension_names": DIMENSIONS[1:2],
             "fill_value": "NaN",
             "chunk_grid": {
                 "name": "regular",
-                "configuration": {"chunk_shape": [len(beside.shards[0])]},
+                "configuration": {"chunk_shape": [len(activations.shards[0])]},
             },
             "codecs": [
                 {"name": "bytes", "configuration": {"endian": "little"}},
@@ -262,7 +262,7 @@ def open_vector(path: pathlib.Path, beside: Store, *, create: bool = False) -> t
         return ts.open(spec, create=create, open=True).result()
     except ValueError as error:
         raise InputError(
-            f"{path} must hold a number for each of {beside.shape[1]} stimuli: "
+            f"{path} must hold a number for each of {activations.shape[1]} stimuli: "
             f"{_first_line(error)}; delete {path.parent} and run again."
         ) from error
 

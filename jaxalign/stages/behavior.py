@@ -38,7 +38,8 @@ UNDEFINED = Estimate(np.nan, np.nan, np.nan, 0, 0)
 class Config:
     """Settings of the behaviour stage."""
 
-    # What reading times are regressed on beside surprisal: "length", "log_frequency", "position".
+    # What reading times are regressed on in addition to surprisal: "length", "log_frequency",
+    # "position".
     baseline: Annotated[Names, among(words.BASELINE)] = ("length", "log_frequency")
     spillover: NotNegative = 2  # words before each whose surprisal and baseline count too
     sentence_initial: bool = False  # keep the words that begin a sentence
@@ -50,7 +51,7 @@ class Config:
     offsets: Annotated[tuple[int, ...], differ, Rule("hold 0", lambda x: 0 in x)] = (-1, 0, 1)
     ceiling_splits: Count = 10  # random halves of the participants
     # Data sets of the same words with other reading times (another alignment, single
-    # participants), which are scored too and stand beside in tables and figures.
+    # participants), which are scored too and stand next to them in tables and charts.
     beside: Names = ()
 
     def __post_init__(self):
@@ -61,7 +62,7 @@ class Source(NamedTuple):
     """Whose surprisal it is."""
 
     model: str
-    control_of: str  # of an untrained network: the model it stands beside
+    control_of: str  # of an untrained network: the model it is compared with
     context: str  # what words were seen with; "published" where others say so
     store: Activations | None  # None: published with the data set
 

@@ -101,8 +101,8 @@ def _together(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
     if len(twice):
         first = twice.iloc[0]
         same = twice[(twice[list(KEYS)] == first[list(KEYS)]).all(axis=1)]
-        told = [x for x in KEYS if first[x] != "" and (x != "num_units" or first[x])]
-        what = ", ".join(f"{name} {first[name]}" for name in told)
+        known = [x for x in KEYS if first[x] != "" and (x != "num_units" or first[x])]
+        what = ", ".join(f"{name} {first[name]}" for name in known)
         raise InputError(
             f"collect must find every score once, found {len(same)} of {what}: in "
             f"{' and in '.join(dict.fromkeys(same.source))}."

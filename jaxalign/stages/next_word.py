@@ -1,4 +1,4 @@
-"""Text x causal models -> mean loss of the next token, beside that of untrained networks."""
+"""Text x causal models -> mean loss of the next token, compared with untrained networks."""
 
 import collections
 import dataclasses

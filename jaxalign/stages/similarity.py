@@ -70,7 +70,7 @@ class Config:
             )
 
 
-class Goals(NamedTuple):
+class Prepared(NamedTuple):
     """The responses' side of every comparison, prepared once for all layers."""
 
     keys: list[tuple[str, str]]  # subject, ROI
@@ -194,7 +194,7 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
     start = time.monotonic()
     responses = artefacts.responses(job, artefact)
     responses, left_out = targets.select(responses, config.rois)
-    goals = _goals(config, responses)
+    prepared = _prepare(config, responses)
     common = {
         "dataset": job.dataset.name,
         **source.names,
@@ -217,8 +217,8 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
         centred = core.centre(X)
         if config.layer_matrix and mask is None:
             compared[layer] = centred
-        for measure, values in _measure(config, X, centred, goals).items():
-            for key, num, value in zip(goals.keys, goals.num_targets, values, strict=True):
+        for measure, values in _measure(config, X, centred, prepared).items():
+            for key, num, value in zip(prepared.keys, prepared.num_targets, values, strict=True):
                 rows.append(
                     common
                     | {
@@ -255,7 +255,7 @@ def _layer_matrix(compared: dict[int, core.Centred], common: dict) -> pd.DataFra
     return pd.DataFrame(rows, columns=[*keys, "layer", "other", *CKA])
 
 
-def _goals(config: Config, responses: Responses) -> Goals:
+def _prepare(config: Config, responses: Responses) -> Prepared:
     """Standardise responses as encode does, with the group's mean, and prepare each ROI."""
     found = targets.assemble(responses)
     keys = list(zip(found.subject, found.roi, strict=True))
@@ -270,7 +270,7 @@ def _goals(config: Config, responses: Responses) -> Goals:
                 )
                 for key in sizes
             ]
-    return Goals(list(sizes), list(sizes.values()), core.centre(found.Y, _codes(keys)), rdms)
+    return Prepared(list(sizes), list(sizes.values()), core.centre(found.Y, _codes(keys)), rdms)
 
 
 def _codes(keys: Sequence[tuple[str, str]]) -> list[int]:
@@ -291,13 +291,13 @@ def _features(config: Config, source: Activations, values, onto: Placement):
 
 
 def _measure(
-    config: Config, X, centred: core.Centred, goals: Goals
+    config: Config, X, centred: core.Centred, prepared: Prepared
 ) -> dict[str, Float[np.ndarray, " g"]]:
     found = {}
     if set(config.measures) & set(CKA):
-        cka = core.linear_cka(centred, goals.centred)
+        cka = core.linear_cka(centred, prepared.centred)
         found = dict(zip(CKA, cka, strict=True))
-    for measure, rdms in goals.rdms.items():
+    for measure, rdms in prepared.rdms.items():
         own = _comparable(config, measure, X)
         found[measure] = np.array([float(own @ other.astype(np.float64)) for other in rdms])
     return {measure: found[measure] for measure in config.measures}

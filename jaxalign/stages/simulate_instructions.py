@@ -39,8 +39,9 @@ from jaxalign.literature import protocols, published
 from jaxalign.reporting import html
 from jaxalign.reporting.findings import instructions as report
 from jaxalign.reporting.page import SUMMARY
-from jaxalign.results import finished, targets
+from jaxalign.results import finished
 from jaxalign.results import scores as score_rows
+from jaxalign.results import targets as targets_lib
 from jaxalign.stages import Job, Step, Upstream
 from jaxalign.stages.artefacts import SimulatedInstructions
 
@@ -186,8 +187,8 @@ def _make(config: Config, job: Job, texts: Mapping[str, str], artefact: Artefact
         rng=np.random.default_rng(job.seed),
     )
     protocol, folds = _protocol(config), _folds(config)
-    goals = targets.assemble(simulated.responses)
-    ceilings = targets.ceilings(
+    targets = targets_lib.assemble(simulated.responses)
+    ceilings = targets_lib.ceilings(
         simulated.responses,
         [fold.outer.test for fold in folds],
         num_splits=1,  # voxels have no counterparts, and so no halves of subjects
@@ -196,18 +197,18 @@ def _make(config: Config, job: Job, texts: Mapping[str, str], artefact: Artefact
     scored = {}
     for code, values in tqdm(zip(codes, simulated.features, strict=True), desc="instructions"):
         design = scoring.design(values, protocol)
-        scored[code] = scoring.evaluate(design, goals.Y, protocol, folds)
-    rows = _rows(config, texts, scored, goals, ceilings, artefact)
+        scored[code] = scoring.evaluate(design, targets.Y, protocol, folds)
+    rows = _rows(config, texts, scored, targets, ceilings, artefact)
     rows_lib.write(artefact.path / SimulatedInstructions.ROWS, rows)
     place = {"dataset": DATASET, "model": MODEL}
     by_target = _targets(texts, scored, simulated.responses).assign(**place)
     parts = []
     for first, second in zip(config.first, config.second, strict=True):
         pair = tuple(codes.index(x) for x in (first, second))
-        joint = _joint(config, job, simulated.features[list(pair)], goals, folds)
+        joint = _joint(config, job, simulated.features[list(pair)], targets, folds)
         names = {"first": texts[first], "second": texts[second]}
         every = (scored[first], scored[second], joint)
-        for measure, scores in _measures(every, goals, ceilings, folds):
+        for measure, scores in _measures(every, targets, ceilings, folds):
             found = planted_instructions.partition_by_roi(*scores, simulated.responses)
             parts += [place | names | {"measure": measure} | row for row in found]
     tables = {TARGETS: by_target, PARTITION: pd.DataFrame(parts, columns=COLUMNS)}
@@ -224,8 +225,8 @@ def _rows(
     config: Config,
     texts: Mapping[str, str],
     scored: Mapping[str, cv.Nested],
-    goals: targets.Targets,
-    ceilings: targets.Ceilings,
+    targets: targets_lib.Targets,
+    ceilings: targets_lib.Ceilings,
     artefact: Artefact,
 ) -> list[dict]:
     """Return score rows; the ceiling is the noiseless signal's, which here is known."""
@@ -249,7 +250,7 @@ def _rows(
         | {"instruction": texts[code]}
         | {"ceiling": row["signal_ceiling"], "ceiling_kind": "signal"}
         for code, result in scored.items()
-        for row in score_rows.by_subject_and_roi(result, goals, ceilings, protocol)
+        for row in score_rows.by_subject_and_roi(result, targets, ceilings, protocol)
     ]
     return finished.finish(rows, shared)
 
@@ -271,14 +272,14 @@ def _joint(
     config: Config,
     job: Job,
     features: Float[np.ndarray, "2 n p"],
-    goals: targets.Targets,
+    targets: targets_lib.Targets,
     folds: tuple[Fold, ...],
 ) -> banded.Nested:
     """Score two instructions together, each with a penalty of its own."""
     label = np.repeat([0, 1], features.shape[2])
     return banded.nested(
         banded.Features(np.concatenate(features, axis=1), label),
-        goals.Y,
+        targets.Y,
         folds,
         scoring.method_of(_protocol(config)),
         banded.Budget(job.seed, config.partition_draws, rounds=config.partition_rounds),
@@ -286,10 +287,10 @@ def _joint(
     )
 
 
-def _measures(results, goals, ceilings, folds):
+def _measures(results, targets, ceilings, folds):
     """Yield what is partitioned, and its values of the two instructions and of both together."""
     outer = [fold.outer for fold in folds]
-    yield R2, [partition.r2_out_of_sample(x.r2, goals.Y, outer) for x in results]
+    yield R2, [partition.r2_out_of_sample(x.r2, targets.Y, outer) for x in results]
     # Where nothing was planted there is no ceiling to divide by.
     yield NORMALIZED, [x.r.mean(axis=0) / ceilings.signal_r for x in results]
 

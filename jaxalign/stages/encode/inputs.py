@@ -16,7 +16,7 @@ from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.results import targets
+from jaxalign.results import targets as targets_lib
 from jaxalign.stages import Job, artefacts
 from jaxalign.stages.artefacts import Activations
 from jaxalign.stages.encode import config as config_lib
@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
     responses: Responses
     left_out: list[str]  # subjects
     folds: tuple[folds_lib.Fold, ...]
-    goals: targets.Targets
+    targets: targets_lib.Targets
     Y: Float[np.ndarray, "n v"]  # the targets as the protocol takes them
     lexicon: controls.Lexicon  # of those controls that look up words
 
@@ -102,20 +102,20 @@ def prepare(config: Config, job: Job, artefact: Artefact, names: Sequence[str] =
       artefact: what is made.
       names: of controls, whose tables of words are read.
     """
-    responses, left_out = targets.select(artefacts.responses(job, artefact), config.rois)
+    responses, left_out = targets_lib.select(artefacts.responses(job, artefact), config.rois)
     protocol = config_lib.protocol(config)
     folds = make_folds(config, protocol, responses, groups(config, responses, job.dataset))
-    goals = targets.assemble(responses)
-    Y = goals.Y
+    targets = targets_lib.assemble(responses)
+    Y = targets.Y
     if protocol.scaling.within_runs == "none":  # the group's mean is of standardised ones always
         recorded = responses.values
-        Y = np.c_[recorded, goals.Y[:, recorded.shape[1] :]]
+        Y = np.c_[recorded, targets.Y[:, recorded.shape[1] :]]
     paths = config_lib.tables(config, names)
     lexicon = controls.read_lexicon(paths, job.dataset.stimuli)
-    return Prepared(config, job, protocol, responses, left_out, folds, goals, Y, lexicon)
+    return Prepared(config, job, protocol, responses, left_out, folds, targets, Y, lexicon)
 
 
-def ceilings(data: Prepared) -> targets.Ceilings:
+def ceilings(data: Prepared) -> targets_lib.Ceilings:
     """Return the ceilings of the targets, which are found once for all that a run scores."""
     blocks, seed = [fold.outer.test for fold in data.folds], data.job.seed
     num_splits = data.config.ceiling_splits
@@ -123,11 +123,13 @@ def ceilings(data: Prepared) -> targets.Ceilings:
     if key not in _ceilings:
         _ceilings.clear()  # those of another run in this process
         rng = np.random.default_rng(seed)
-        _ceilings[key] = targets.ceilings(data.responses, blocks, num_splits=num_splits, rng=rng)
+        _ceilings[key] = targets_lib.ceilings(
+            data.responses, blocks, num_splits=num_splits, rng=rng
+        )
     return _ceilings[key]
 
 
-_ceilings: dict[tuple, targets.Ceilings] = {}
+_ceilings: dict[tuple, targets_lib.Ceilings] = {}
 
 
 def make_folds(

@@ -48,7 +48,7 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
     rows = [
         {"layer": layer} | row
         for layer, result in scored.items()
-        for row in scores.by_subject_and_roi(result, data.goals, ceilings, data.protocol)
+        for row in scores.by_subject_and_roi(result, data.targets, ceilings, data.protocol)
     ]
     finished.write(artefact.path / Scores.ROWS, rows, shared)
     if data.responses.space and not features.control_of:
@@ -126,11 +126,11 @@ def _alignment(
         folds = inputs.make_folds(config, other, data.responses, kept)
         blocks = data._replace(protocol=other, folds=folds)
         results = _score_layers(features, blocks, artefact, "contiguous")
-        contiguous = scores.whole(results, data.goals, other, folds).raw
+        contiguous = scores.whole(results, data.targets, other, folds).raw
     known = [x.read() for x in artefacts.among(ProtocolCeiling, artefact.inputs)]
     found = scores.whole(
         scored,
-        data.goals,
+        data.targets,
         protocol,
         data.folds,
         known_ceiling=known[0] if known else config.protocol_ceiling or np.nan,
@@ -165,7 +165,7 @@ def _nested(features: Features, layer: int, data: Prepared) -> cv.Nested:
         protocol,
         data.folds,
         # The group's mean has no say in a penalty that all subjects share.
-        pool=np.array([subject == GROUP for subject in data.goals.subject], int),
+        pool=np.array([subject == GROUP for subject in data.targets.subject], int),
         execution=execution(data),
     )
 
@@ -191,7 +191,7 @@ def join(
     config: Config,
     job: Job,
     network: Features,
-    beside: Sequence[Features],
+    others: Sequence[Features],
     alone: Artefact,
     artefact: Artefact,
 ) -> dict:
@@ -199,7 +199,7 @@ def join(
     start = time.monotonic()
     data = inputs.prepare(config, job, artefact, config.partition)
     unknown = _unknown_words(data, artefact)
-    bands = [x.samples(0, data) for x in beside]
+    bands = [x.samples(0, data) for x in others]
     outer = [fold.outer for fold in data.folds]
     shared = common(data, network, artefact) | {"controls": " + ".join(config.partition)}
     has_pca = data.protocol.scaling.pca > 0
@@ -222,7 +222,7 @@ def join(
         sampled = network.samples(layer, data)
         joint = joined(_layer_path(artefact, layer).name, [sampled, *bands], has_pca)
         found = np.stack([r2(of_model), of_controls, joint])
-        for row in partition_rows.by_subject_and_roi(found, data.goals):
+        for row in partition_rows.by_subject_and_roi(found, data.targets):
             rows.append({"layer": layer} | row)
     finished.write(artefact.path / Partition.ROWS, rows, shared, rows_lib.PARTITION)
     return {
@@ -236,7 +236,8 @@ def _banded(data: Prepared, bands: Sequence[samples.Samples], pca: bool) -> band
     """Score feature sets together, each with a penalty of its own; PCA is of the first."""
     config, job = data.config, data.job
     with_pca, without = data.protocol, scoring.without_pca(data.protocol)
-    designs = [design(data, own, with_pca if pca and own is bands[0] else without) for own in bands]
+    rules = [with_pca if pca else without, *[without] * (len(bands) - 1)]
+    designs = [design(data, band, rule) for band, rule in zip(bands, rules, strict=True)]
 
     method = scoring.method_of(data.protocol)
     budget = banded.Budget(job.seed, config.partition_draws, rounds=config.partition_rounds)

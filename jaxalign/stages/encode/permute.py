@@ -71,7 +71,7 @@ def test(config: Config, job: Job, network: Features, artefact: Artefact) -> dic
         "orders": config.orders,
         "num_orders": len(drawn),
     }
-    rows = significance.by_subject_and_roi(nulls, data.goals)
+    rows = significance.by_subject_and_roi(nulls, data.targets)
     finished.write(artefact.path / Significance.ROWS, rows, common, rows_lib.SIGNIFICANCE)
     return {"left_out": data.left_out, "seconds": round(time.monotonic() - start, 3)}
 
@@ -95,4 +95,4 @@ def _nulls(
         drawn,
         execution=make.execution(data)._replace(progress=progress),
     )
-    return significance.collect(parts, data.goals)
+    return significance.collect(parts, data.targets)

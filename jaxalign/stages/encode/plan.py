@@ -152,7 +152,7 @@ def _significance(shared: _Shared, network: Features, num_orders: int, cost: str
 
 
 def _feature_set(upstream: Upstream, source: Activations, where: str, control: str) -> Features:
-    """Return what a control beside the network of `source` is made of."""
+    """Return what a control is made of that stands next to the network of `source`."""
     name = source.model
     stores, needed = {name: source}, ""
     needs_network = (*controls.UNTRAINED_CONTROLS, "static_embedding")
@@ -236,7 +236,7 @@ def _checked_folds(
                     f"runs must present different words, but {other!r} and {run!r} present the "
                     "same: one would be trained on to predict the other; average their responses."
                 )
-    short = [run for run, own in features.members(responses.run).items() if len(own) < 2]
+    short = [run for run, place in features.members(responses.run).items() if len(place) < 2]
     moved = ("shifted", "shuffled") if config.shuffle == "run" else ("shifted",)
     if short and (found := [x for x in moved if x in config.controls]):
         raise InputError(

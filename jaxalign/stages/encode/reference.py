@@ -69,7 +69,7 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     start = time.monotonic()
     data = inputs.prepare(config, job, artefact)
     responses = data.responses
-    people = np.array([subject != GROUP for subject in data.goals.subject])
+    people = np.array([subject != GROUP for subject in data.targets.subject])
     Y, runs = data.Y[:, people], responses.run if responses.is_timed else None
     names = list(zip(responses.roi, responses.target, strict=True))
     recorded = of_protocol.Recorded(Y, responses.subject, names, runs)
