@@ -29,12 +29,12 @@ SWEEP = solver.Sweep(
 )
 CONFIGURATION = f"""
 from jaxalign import config
-from jaxalign.stages import bench
+from jaxalign.bench import solver
 
 def get_config():
     return config.pack(
         config.Common(),
-        bench=bench.Config(cases={{"small": bench.{CASE}}}, sweeps={{"few": bench.{SWEEP}}}),
+        bench=solver.Config(cases={{"small": solver.{CASE}}}, sweeps={{"few": solver.{SWEEP}}}),
     )
 """
 
