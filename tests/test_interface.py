@@ -240,7 +240,10 @@ def test_text(folder):
         ({"protocol": "wikitext2-nwp"}, "protocol must be of kind encoding or reading_time for"),
         ({"benchmark": "wikitext2-test"}, "must be of kind next_word for wikitext2-test"),
         ({"benchmark": "alice-jaxalign", "data_root": ""}, "dataset alice lies in the data folder"),
-        ({"benchmark": "demo", "protocol": "jaxalign"}, "data set demo has no recorded responses"),
+        (
+            {"benchmark": "demo", "protocol": "jaxalign"},
+            "data set demo has no responses: nobody was recorded",
+        ),
         ({"model": "gpt17"}, "model must be a name in the table"),
         ({"controls": ["words"]}, "encode.controls must be among.*got 'words'"),
         (

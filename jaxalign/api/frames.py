@@ -1,6 +1,5 @@
 """Scores of finished runs as one table."""
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -9,14 +8,11 @@ import pandas as pd
 
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
-from jaxalign.io.run_dir import DONE
 from jaxalign.literature import published
+from jaxalign.results import finished
 
 Path = str | os.PathLike[str]
 
-REPORT = "report"
-TABLE = "scores.parquet"  # of the report
-ROWS = "rows.parquet"  # of one artefact
 STAGES = ("collect", "encode")
 # What tells rows of one artefact apart.
 KEY = ["fingerprint", "model", "control_of", "layer", "subject", "roi", "dataset", "metric"]
@@ -87,27 +83,11 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"workdir must be a directory: there is none at {str(path)!r}.")
-    if (path / REPORT / DONE).is_file() and (path / REPORT / TABLE).is_file():
-        return [path / REPORT / TABLE]
-    found = [
-        folder / ROWS
-        for stage in STAGES
-        for folder in sorted((path / stage).glob("*/"))
-        if (folder / ROWS).is_file() and _is_done(folder)
-    ]
+    found = finished.files(path, STAGES)
     if not found:
         inside = ", ".join(sorted(x.name for x in path.iterdir() if x.is_dir())) or "nothing"
         raise InputError(
-            f"workdir {path} must hold score rows, in {REPORT}/{TABLE} or in finished artefacts of "
-            f"{' or '.join(STAGES)}: found {inside}."
+            f"workdir {path} must hold score rows, in {finished.REPORT}/{finished.TABLE} or in "
+            f"finished artefacts of {' or '.join(STAGES)}: found {inside}."
         )
     return found
-
-
-def _is_done(folder: pathlib.Path) -> bool:
-    """Whether an artefact is finished: its marker repeats its fingerprint."""
-    try:
-        facts = json.loads((folder / DONE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return isinstance(facts, dict) and facts.get("fingerprint") == folder.name

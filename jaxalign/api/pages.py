@@ -221,7 +221,7 @@ def _write(made: Page, rows: pd.DataFrame, folder: pathlib.Path) -> list[str]:
         for name in json.loads(index.read_text(encoding="utf-8")):
             (folder / os.path.basename(name)).unlink(missing_ok=True)
     files = made.write(folder)
-    rows_lib.write(folder / frames.TABLE, rows.to_dict("records"))
-    files = [*files, frames.TABLE]
+    rows_lib.write(folder / finished.TABLE, rows.to_dict("records"))
+    files = [*files, finished.TABLE]
     run_dir.write_json(index, files)
     return files

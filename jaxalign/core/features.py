@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 
 Downsample = Literal["mean", "sum", "lanczos"]
+DOWNSAMPLES: tuple[str, ...] = get_args(Downsample)
 LANCZOS_LOBES = 3
 
 # Of each sample: its run, its passage.

@@ -246,31 +246,6 @@ def chunked_splits(
     return tuple(found)
 
 
-def leave_one_run_out(runs: Labels) -> tuple[Fold, ...]:
-    """Test each run by training on the others; the inner splits leave out one more.
-
-    Args:
-      runs: run of each sample, at least 3 of them.
-
-    Raises:
-      ValueError: if there are fewer than 3 runs.
-    """
-    labels = np.asarray(runs)
-    names = list(dict.fromkeys(labels.tolist()))
-    if len(names) < 3:
-        raise ValueError(f"runs must be at least 3, to leave out two of them, got {len(names)}.")
-
-    def split(*left_out):
-        return Split(
-            np.flatnonzero(~np.isin(labels, left_out)), np.flatnonzero(labels == left_out[-1])
-        )
-
-    return tuple(
-        Fold(split(run), tuple(split(run, other) for other in names if other != run))
-        for run in names
-    )
-
-
 def contiguous_folds(
     runs: Labels,
     num_folds: int,

@@ -149,11 +149,12 @@ def hash_file(path: pathlib.Path) -> str:
     key = (os.path.realpath(path), found.st_dev, found.st_ino, found.st_size)
     key += (found.st_mtime_ns, found.st_ctime_ns)
     if key not in _hashes:
+        settled = time.time() - max(found.st_mtime, found.st_ctime) >= SETTLED_S
         start = time.monotonic()
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         _read.add(found.st_size, time.monotonic() - start)
-        if time.time() - max(found.st_mtime, found.st_ctime) < SETTLED_S:
+        if not settled:
             return digest
         _hashes[key] = digest
     return _hashes[key]

@@ -296,6 +296,10 @@ def _shape(folder: pathlib.Path, workdir: pathlib.Path) -> list[dict]:
     try:
         made = json.loads(_text(path))
         settings = made["settings"]
+        if "kind" not in made:
+            raise InputError(
+                f"{folder} is of an older version of jaxalign: delete it, and run {workdir} again."
+            )
         if made["kind"] not in (store.TRAINED, store.IMPORTED):
             return []
         return [

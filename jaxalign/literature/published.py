@@ -73,6 +73,17 @@ def _path(name: str) -> pathlib.Path:
     return FOLDER / f"{name}.csv"
 
 
+def papers_behind(scored: Iterable[str]) -> list[str]:
+    """Return the papers whose scores are among some rows, in the order of the alphabet.
+
+    Args:
+      scored: protocols of the rows; those that are not published do not count.
+    """
+    names = [x.removeprefix(rows_lib.PUBLISHED) for x in scored if x.startswith(rows_lib.PUBLISHED)]
+    # "oota2025-fig2" and "oota2025-roi" are of one paper, and in one folder.
+    return sorted({name.partition("-")[0] for name in names})
+
+
 def tables_behind(scored: Iterable[str]) -> dict[str, pd.DataFrame]:
     """Return all tables of the papers whose scores are among some rows, by name.
 
@@ -82,10 +93,7 @@ def tables_behind(scored: Iterable[str]) -> dict[str, pd.DataFrame]:
     Raises:
       InputError: as `table`.
     """
-    names = [x.removeprefix(rows_lib.PUBLISHED) for x in scored if x.startswith(rows_lib.PUBLISHED)]
-    # "oota2025-fig2" and "oota2025-roi" are of one paper, and in one folder.
-    papers = sorted({name.partition("-")[0] for name in names})
-    files = [x for paper in papers for x in sorted((FOLDER / paper).glob("*.csv"))]
+    files = [x for paper in papers_behind(scored) for x in sorted((FOLDER / paper).glob("*.csv"))]
     found = [x.relative_to(FOLDER).with_suffix("").as_posix() for x in files]
     return {name: table(name) for name in found}
 

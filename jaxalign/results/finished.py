@@ -1,13 +1,16 @@
-"""Finished rows: provenance and other columns that all rows of an artefact have in common."""
+"""Finished rows: columns that all rows of an artefact share, and the files of a run's rows."""
 
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
+
+ROWS = "rows.parquet"  # score rows of one artefact
+REPORT, TABLE = "report", "scores.parquet"  # those of a whole run
 
 
 def provenance(fingerprint: str, *packages: str) -> dict:
@@ -52,3 +55,29 @@ def write(
       pa.ArrowInvalid: if a row lacks a column, or has one that the schema lacks.
     """
     rows_lib.write(path, finish(rows, common, schema), schema)
+
+
+def files(workdir: pathlib.Path, stages: Sequence[str]) -> list[pathlib.Path]:
+    """Return the files of a run's score rows, of artefacts that are finished.
+
+    Args:
+      workdir: of the run.
+      stages: whose artefacts count where there is no finished report.
+
+    Returns:
+      The report's file, or that of each artefact; nothing where there is neither.
+    """
+    table = workdir / REPORT / TABLE
+    if (table.parent / run_dir.DONE).is_file() and table.is_file():
+        return [table]
+    found = [x for stage in stages for x in sorted(workdir.glob(f"{stage}/*/{ROWS}"))]
+    return [x for x in found if _is_done(x.parent)]
+
+
+def _is_done(folder: pathlib.Path) -> bool:
+    """Whether an artefact is finished: its marker repeats the fingerprint that names it."""
+    try:
+        facts = json.loads((folder / run_dir.DONE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(facts, dict) and facts.get("fingerprint") == folder.name

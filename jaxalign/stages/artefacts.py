@@ -16,6 +16,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import arrays, store
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
+from jaxalign.results import finished
 from jaxalign.stages import Job, Upstream
 
 
@@ -54,7 +55,7 @@ def among(kind: type[Found], artefacts: Iterable[Artefact]) -> list[Found]:
 class Rows(Kind):
     """An artefact with one Parquet file of rows that have a schema (`io/rows.py`)."""
 
-    ROWS: ClassVar[str] = "rows.parquet"
+    ROWS: ClassVar[str] = finished.ROWS
 
     def rows(self) -> pd.DataFrame:
         """Read the rows.

@@ -13,8 +13,9 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import published as published_lib
+from jaxalign.results import finished
 from jaxalign.stages import Job, Step, Upstream
-from jaxalign.stages.artefacts import CollectedScores, Scores
+from jaxalign.stages.artefacts import CollectedScores
 
 VERSION = 1
 # What tells two scores apart; of one metric, one instruction, and as many units.
@@ -67,6 +68,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             "rows_schema": rows_lib.SCHEMA_VERSION,
             "published": list(config.published),
             "hashes": hashes,
+            # What of the package the report reads with these rows.
+            "papers": published_lib.papers_behind(rows.protocol.unique()),
+            "has_instructions": bool((rows.instruction != "").any()),
         },
         cost=f"{len(rows)} rows of {rows.model.nunique()} models",
     )
@@ -77,18 +81,11 @@ def _files(workdir: pathlib.Path) -> list[pathlib.Path]:
     """Return the files of score rows of a run, of artefacts that are finished."""
     if not workdir.is_dir():
         raise InputError(f"collect.runs must be workdirs: there is no folder {str(workdir)!r}.")
-    report = workdir / "report" / "scores.parquet"
-    if (report.parent / run_dir.DONE).is_file() and report.is_file():
-        return [report]
-    found = [
-        x
-        for x in sorted(workdir.glob(f"encode/*/{Scores.ROWS}"))
-        if (x.parent / run_dir.DONE).is_file()
-    ]
+    found = finished.files(workdir, ("encode",))
     if not found:
         raise InputError(
-            f"collect.runs: {workdir} must hold score rows: neither report/scores.parquet nor "
-            f"encode/*/{Scores.ROWS} is there and finished."
+            f"collect.runs: {workdir} must hold score rows: neither {finished.REPORT}/"
+            f"{finished.TABLE} nor encode/*/{finished.ROWS} is there and finished."
         )
     return found
 

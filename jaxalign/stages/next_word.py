@@ -27,7 +27,7 @@ from jaxalign.data.text.texts import Text, Tokens
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.models import log_probs as score
+from jaxalign.models import log_probs as log_probs_lib
 from jaxalign.models import zoo
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
@@ -324,7 +324,7 @@ def run(
 @jax.default_matmul_precision("highest")
 def _forward(network, tokens, mask):
     output = network(tokens, mask, taps=())
-    return score.token_log_probs(network, output, tokens, mask)
+    return log_probs_lib.token_log_probs(network, output, tokens, mask)
 
 
 def _report(config: Config, artefact: Artefact) -> dict:

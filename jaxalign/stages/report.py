@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from jaxalign.checks import check
-from jaxalign.data.synthetic import planted_instructions as simulated_instructions
+from jaxalign.data.synthetic import planted_instructions
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
@@ -19,6 +19,7 @@ from jaxalign.reporting.findings import instructions
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.run import brain, build, exports
 from jaxalign.reporting.run.contents import Contents, Instructions
+from jaxalign.results import finished
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import (
     CollectedScores,
@@ -123,9 +124,9 @@ def _settings(
         used = {name for name, x in protocols.PROTOCOLS.items() if x.kind == "encoding"}
     texts = [protocols.describe(protocols.find(name)) for name in sorted(used)]
     found["descriptions"] = [run_dir.hash_text(text) for text in texts]
-    papers = {name.partition("-")[0] for x in collected for name in x["published"]}
-    papers |= {config.paper} - {""}
-    if any(x["instruction"] for x in scored) or artefacts.among(SimulatedInstructions, sources):
+    papers = {paper for x in collected for paper in x["papers"]} | ({config.paper} - {""})
+    asked = any(x["instruction"] for x in scored) or any(x["has_instructions"] for x in collected)
+    if asked or artefacts.among(SimulatedInstructions, sources):
         papers.add(INSTRUCTIONS.partition("/")[0])
     return found | {"papers": {name: published.paper_hash(name) for name in sorted(papers)}}
 
@@ -147,7 +148,7 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
     if rows is None:  # of a run with a simulation alone
         rows = rows_lib.frame([])
     known = _read(artefacts.among(Properties, artefact.inputs))
-    rows_lib.write(artefact.path / "scores.parquet", rows.to_dict("records"))
+    rows_lib.write(artefact.path / finished.TABLE, rows.to_dict("records"))
     models = found = None
     if known is not None:
         models = properties.wide(known)
@@ -175,7 +176,7 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
         provenance=_provenance(rows, artefact),
     )
     files = build.build(contents).write(artefact.path)
-    done = {"num_rows": len(rows), "files": [*files, "scores.parquet"]}
+    done = {"num_rows": len(rows), "files": [*files, finished.TABLE]}
     if config.track:
         problem = exports.track(
             config.track,
@@ -265,7 +266,7 @@ def _simulated(made: Sequence[SimulatedInstructions]) -> list[Instructions]:
     settings = simulated.settings
     labels = {text: code for code, text in settings["texts"].items()}
     found = instructions.of_run(simulated.rows(), *simulated.tables(), labels=labels)
-    planted = simulated_instructions.describe(*(settings[x] for x in ("rois", "planted", "beside")))
+    planted = planted_instructions.describe(*(settings[x] for x in ("rois", "planted", "beside")))
     lead = "This is a SIMULATION: no model was asked anything and no brain was recorded."
     note = (
         f"{lead} Responses were planted: {planted}. To find that again shows that the method "

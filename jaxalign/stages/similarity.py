@@ -35,7 +35,6 @@ from jaxalign.stages.artefacts import Activations, Page, PlantedResponses, Simil
 VERSION = 2
 SCORES, MATRIX = Similarity.SCORES, Similarity.MATRIX
 UNIT_SETS = ("language", "random")
-DOWNSAMPLE = ("mean", "sum", "lanczos")
 CKA = ("cka", "cka_debiased")
 RSA = tuple(f"rsa_{distance}" for distance in core.DISTANCES)
 
@@ -46,7 +45,7 @@ class Config:
 
     measures: Annotated[Names, among((*CKA, *RSA)), some("name at least one")] = (*CKA, *RSA)
     comparison: Annotated[str, one_of(core.COMPARISONS)] = "spearman"  # of RDMs; or "pearson"
-    downsample: Annotated[str, one_of(DOWNSAMPLE)] = "mean"
+    downsample: Annotated[str, one_of(features.DOWNSAMPLES)] = "mean"
     delays: Annotated[
         tuple[int, ...], Rule("be >= 0", lambda x: len(x) and min(x) >= 0), differ
     ] = (0,)

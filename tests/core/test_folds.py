@@ -184,15 +184,16 @@ def test_fixed_inner_splits_are_refused():
         folds_lib.nest(3, [([0, 1], [2])], N)
 
 
-def test_one_run_is_left_out_and_then_one_more():
+def test_crossed_groups_are_one_group_left_out_and_then_one_more():
     runs = np.array(list("bbaaaccab"))
-    folds = folds_lib.leave_one_run_out(runs)
-    assert [set(runs[fold.outer.test]) for fold in folds] == [{"b"}, {"a"}, {"c"}]
+    leave_out = model_selection.LeaveOneGroupOut()
+    folds = folds_lib.cross(folds_lib.splits(leave_out, len(runs), groups=runs))
+    assert [set(runs[fold.outer.test]) for fold in folds] == [{"a"}, {"b"}, {"c"}]
     for fold in folds:
         (run,) = set(runs[fold.outer.test])
         np.testing.assert_array_equal(fold.outer.test, np.flatnonzero(runs == run))
         np.testing.assert_array_equal(fold.outer.train, np.flatnonzero(runs != run))
-        others = [name for name in "bac" if name != run]
+        others = [name for name in "abc" if name != run]
         assert_equal_splits(
             fold.inner,
             [
@@ -200,20 +201,8 @@ def test_one_run_is_left_out_and_then_one_more():
                 for other in others
             ],
         )
-
-
-def test_leave_one_run_out_is_leave_one_group_out_twice():
-    runs = ["x"] * 4 + ["y"] * 3 + ["z"] * 6 + ["w"] * 2
-    leave_out = model_selection.LeaveOneGroupOut()
-    # sklearn takes groups in the order of their names.
-    nested = folds_lib.nest(leave_out, leave_out, 15, groups=np.array(runs))
-    found = folds_lib.leave_one_run_out(runs)
-    by_test = {tuple(fold.outer.test): fold for fold in nested}
-    for fold in found:
-        twin = by_test[tuple(fold.outer.test)]
-        np.testing.assert_array_equal(fold.outer.train, twin.outer.train)
-        pairs = lambda x: {(tuple(split.train), tuple(split.test)) for split in x.inner}
-        assert pairs(fold) == pairs(twin)
+    nested = folds_lib.nest(leave_out, leave_out, len(runs), groups=runs)
+    assert folds_lib.folds_hash(folds) == folds_lib.folds_hash(nested)
 
 
 @pytest.mark.parametrize(
@@ -232,13 +221,6 @@ def test_crossed_folds_take_the_other_outer_tests_for_inner_ones(outer):
             if j != i
         ]
         assert_equal_splits(fold.inner, expected)
-
-
-def test_crossed_folds_are_those_of_leaving_one_run_out():
-    runs = np.array(list("aaabbbbccdddd"))
-    splits = folds_lib.splits(model_selection.LeaveOneGroupOut(), len(runs), groups=runs)
-    crossed, expected = folds_lib.cross(splits), folds_lib.leave_one_run_out(runs)
-    assert folds_lib.folds_hash(crossed) == folds_lib.folds_hash(expected)
 
 
 @pytest.mark.parametrize("gap", [0, 2])
@@ -264,11 +246,6 @@ def test_crossed_folds_keep_the_gaps(gap):
 def test_splits_that_cannot_be_crossed_are_refused(splits, message):
     with pytest.raises(ValueError, match=message):
         folds_lib.cross(folds_lib.splits(splits, 9))
-
-
-def test_two_runs_are_too_few():
-    with pytest.raises(ValueError, match="runs must be at least 3, to leave out two .*, got 2"):
-        folds_lib.leave_one_run_out([1, 1, 2, 2])
 
 
 @st.composite

@@ -37,7 +37,7 @@ def write(folder, rows, *, name="scores.parquet", done=True):
     folder.mkdir(parents=True)
     rows_lib.write(folder / name, rows.to_dict("records"))
     if done:
-        run_dir.write_json(folder / run_dir.DONE, {})
+        run_dir.write_json(folder / run_dir.DONE, {"fingerprint": folder.name})
 
 
 @pytest.fixture

@@ -151,8 +151,8 @@ def refit(
       X: features [n p].
       Y: responses [n v]; see `nested`.
       alphas: penalty of each target, positive; 0: least squares of minimum norm.
-      method: says whether to standardise (coefficients are returned for the features as given) and
-        whether there is an intercept; nothing else of it counts.
+      method: says whether to standardise (coefficients are returned for the features as given),
+        whether there is an intercept, and the cutoff; nothing else of it counts.
       execution: how it is computed; forms other than "primal" and "dual" count as "auto".
 
     Raises:

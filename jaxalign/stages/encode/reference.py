@@ -57,9 +57,7 @@ def plan(
         inputs=tuple(simulated),
         cost=f"{num_subjects} subjects, "
         + (
-            "each with the mean of the others"
-            if config.max_subsets == 0
-            else "from subsets of them"
+            "from subsets of them" if kind == "extrapolated" else "each with the mean of the others"
         ),
     )
     return [Step(artefact=artefact, make=functools.partial(_make, config, job))]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.text.batches import Batch, Reads
-from jaxalign.models import log_probs as score
+from jaxalign.models import log_probs as log_probs_lib
 
 # Passes that are computed, and shards that are written, while the host prepares the next.
 PASSES_IN_FLIGHT = 2
@@ -71,8 +71,8 @@ def _forward(network, arrays: tuple[Array, Array, Reads, Reads | None], *, num_p
         vectors = jnp.concatenate([vectors[:1], output.taps[tap]])
     if predicted is None:
         return vectors, None
-    log_probs = score.token_log_probs(network, output, tokens, mask)
-    bits = _sum(score.surprisal_bits(log_probs)[..., None], predicted, num_parts)[..., 0]
+    log_probs = log_probs_lib.token_log_probs(network, output, tokens, mask)
+    bits = _sum(log_probs_lib.surprisal_bits(log_probs)[..., None], predicted, num_parts)[..., 0]
     has_any = _sum(jnp.ones((*tokens.shape, 1)), predicted, num_parts)[..., 0] > 0
     return vectors, jnp.where(has_any, bits, jnp.nan)
 
