@@ -28,7 +28,7 @@ _TIMES = {"median": "median_s", "min": "min_s", "max": "max_s"}
 
 
 def heading(machine: Mapping[str, Any]) -> str:
-    """Name the machine and the versions in one line; see `bench.heading`."""
+    """Name the machine and the versions in one line; see `solver_page.heading`."""
     return solver_page.heading(machine).replace("Nested ridge", "Extraction", 1)
 
 

@@ -27,7 +27,6 @@ CONDITION, CONTROL = "sentence", "nonwords"
 FILES = {CONDITION: "sentences.txt", CONTROL: "nonwords.txt"}
 RUN = "session"
 NUM_ITEMS = 240
-NUM_WORDS = 12
 # Determiner, adjective, noun, adverb, verb, determiner, adjective, noun, preposition, ...
 _TEMPLATE = "D A N R V D A N P D A N".split()
 _VOCABULARY = {

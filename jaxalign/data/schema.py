@@ -396,14 +396,6 @@ class Behavior:
         """Hash of all content, 16 hexadecimal digits."""
         return _hash(self)
 
-    @property
-    def mean_ms(self) -> Float[np.ndarray, " m"]:
-        """Mean over the participants who have a time; NaN where nobody has."""
-        recorded = ~np.isnan(self.reading_time_ms)
-        total = np.where(recorded, self.reading_time_ms, 0).sum(axis=1)
-        count = recorded.sum(axis=1)
-        return np.divide(total, count, out=np.full(len(self), np.nan), where=count > 0)
-
 
 def _hash(found: Responses | Behavior) -> str:
     """Hash every field: arrays by their type, shape and bytes, and what else there is as JSON."""

@@ -1,4 +1,4 @@
-"""What a data set says of its words beside their text: frequency, and published surprisal."""
+"""What a data set says of its words: their frequency, and published surprisal."""
 
 import dataclasses
 import hashlib
@@ -81,7 +81,7 @@ def baseline(
     facts: WordFacts,
     word_in_sentence: Float[np.ndarray, " m"],
 ) -> Float[np.ndarray, "m b"]:
-    """Return what reading times are regressed on beside surprisal, one column per name.
+    """Return what reading times are regressed on in addition to surprisal, one column per name.
 
     Args:
       names: of `BASELINE`: `length` in letters and digits, `log_frequency`, or `position` of the

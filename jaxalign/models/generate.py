@@ -165,7 +165,7 @@ class _State(NamedTuple):
 
 def _continue(network, prompts, mask, ending: Ending, choice: _Choice, top_k=0) -> Continuation:
     num_new = ending.num_new
-    _check_prompts(network, prompts, mask, num_new)
+    _check_prompts(network, mask, num_new)
     state = _begin(network, prompts, mask, choice, num_new=num_new, top_k=top_k)
     if ending.stop_when is None:
         return _advance(network, state, choice, num_new, top_k=top_k).found
@@ -179,7 +179,7 @@ def _continue(network, prompts, mask, ending: Ending, choice: _Choice, top_k=0) 
     return state.found
 
 
-def _check_prompts(network, prompts, mask, num_new: int) -> None:
+def _check_prompts(network, mask, num_new: int) -> None:
     if num_new < 1:
         raise ValueError(f"num_new must be >= 1, got {num_new}.")
     mask = np.asarray(mask)

@@ -67,7 +67,7 @@ class Model:
     design: str  # model_type, a key of `FAMILIES`
     config: Any  # a `base.Config`
     checkpoint: Any  # `io.checkpoint.Checkpoint`, or `io.orbax_tree.Arrays` by parameter
-    tokenizer_path: pathlib.Path  # a file, or a directory that holds one; see data/tokenizer_files
+    tokenizer_path: pathlib.Path  # a file or directory that `tokenizer_files.load` takes
     names: Mapping[str, str]  # tensor without prefix -> tensor in the checkpoint
 
     @functools.cached_property

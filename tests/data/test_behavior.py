@@ -28,10 +28,8 @@ def means(**changes):
     )
 
 
-def test_the_mean_is_over_those_who_have_a_time():
-    np.testing.assert_array_equal(times().mean_ms, [275, 310, np.nan])
-    np.testing.assert_array_equal(means().mean_ms, [300, 310, np.nan])
-    assert len(times()) == 3
+def test_its_length_is_the_number_of_words():
+    assert len(times()) == len(means()) == 3
 
 
 @pytest.mark.parametrize(

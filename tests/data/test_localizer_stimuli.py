@@ -11,7 +11,7 @@ def test_items_have_the_published_format():
     assert list(lists) == ["sentence", "nonwords"]
     for items in lists.values():
         assert len(items) == len(set(items)) == localizer.NUM_ITEMS
-        assert {len(item.split()) for item in items} == {localizer.NUM_WORDS}
+        assert {len(item.split()) for item in items} == {12}
 
 
 def test_nonwords_have_the_letters_of_their_sentence_and_are_none_of_its_words():

@@ -103,7 +103,7 @@ def product_measure(
     for. A part may be negative. NaN for a constant target.
 
     Args:
-      contributions: predictions of each band, from `predict_bands`.
+      contributions: predictions of each band, from `banded.predict_bands`.
       Y: responses of the same samples.
 
     Source: Hoffman (1960), The paramorphic representation of clinical judgment, and Pratt (1987),
@@ -125,7 +125,7 @@ def correlation_split(
     constant.
 
     Args:
-      contributions: predictions of each band, from `predict_bands`.
+      contributions: predictions of each band, from `banded.predict_bands`.
       Y: responses of the same samples.
     """
     y, total, defined = _about_means(contributions, Y)

@@ -14,7 +14,7 @@ def config_from_hf(hf: dict, *, text: str = "both") -> Config:
 
     Args:
       hf: its content.
-      text: how a text reaches the two stacks, of `TEXTS`.
+      text: how a text reaches the two stacks, of `encoder_decoder.TEXTS`.
 
     Raises:
       InputError: if it asks for a variant that is not built here.

@@ -20,7 +20,6 @@ from jaxalign.reporting.findings import rows as finding_rows
 from jaxalign.reporting.findings.model_scores import AVERAGE, BEHAVIORAL
 from jaxalign.reporting.findings.options import Options
 
-COLUMNS = finding_rows.COLUMNS
 PRINTED = "average as printed"  # by a paper: rounded from numbers with more digits than its table's
 CHECKS = {"aw2024": aw2024.checks, "oota2025": oota2025.checks}
 
@@ -42,7 +41,7 @@ LEGENDS = {
 class Found(NamedTuple):
     """Tidy tables; those without rows have their columns."""
 
-    findings: pd.DataFrame  # `COLUMNS`
+    findings: pd.DataFrame  # `finding_rows.COLUMNS`
     remarks: pd.DataFrame  # `finding_rows.REMARKS`: why a number is undefined
     checks: pd.DataFrame  # `published_checks.COLUMNS`: published numbers next to these
     model_scores: pd.DataFrame  # `model_scores.COLUMNS`
@@ -98,7 +97,7 @@ def checks(name: str, findings: pd.DataFrame) -> pd.DataFrame:
 
     Args:
       name: of the paper, one of `CHECKS`.
-      findings: rows with `COLUMNS`.
+      findings: rows with `finding_rows.COLUMNS`.
 
     Returns:
       Rows with `published_checks.COLUMNS`: the quantity, what was published, what was found, how

@@ -60,7 +60,7 @@ def published(table: pd.DataFrame | None, findings: pd.DataFrame) -> pd.DataFram
 
     Args:
       table: `published.table("aw2024/correlations")`, or none.
-      findings: rows with `finding_rows.COLUMNS`, of `correlations` among others.
+      findings: rows with `findings.rows.COLUMNS`, of `correlations` among others.
 
     Returns:
       Rows with `PUBLISHED`: `p_adjusted` is recomputed, `p_adjusted_published` is theirs with more
@@ -81,7 +81,7 @@ def checks(findings: pd.DataFrame) -> pd.DataFrame:
     are held against constants of the benchmarks that they are of, in its column `found`.
 
     Args:
-      findings: rows with `finding_rows.COLUMNS`, of the figures of "aw2024" with "GPT2" apart.
+      findings: rows with `findings.rows.COLUMNS`, of the figures of "aw2024" with "GPT2" apart.
 
     Raises:
       InputError: if a finding is not there.

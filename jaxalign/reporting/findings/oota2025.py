@@ -112,7 +112,7 @@ def checks(findings: pd.DataFrame) -> pd.DataFrame:
     """Hold the order of bars in the figure against that of the scores in the authors' repository.
 
     Args:
-      findings: rows with `finding_rows.COLUMNS`, of `contrasts`.
+      findings: rows with `findings.rows.COLUMNS`, of `contrasts`.
 
     Returns:
       See `findings.checks`; `published` is the difference from ViT-H in the figure, `found` that of

@@ -27,7 +27,7 @@ def find(findings: pd.DataFrame, key: tuple[str, str, str, str, str]) -> pd.Seri
     """Return the one finding with this analysis, subset, predictor, outcome and statistic.
 
     Args:
-      findings: rows with `finding_rows.COLUMNS`.
+      findings: rows with `findings.rows.COLUMNS`.
       key: the five.
 
     Raises:

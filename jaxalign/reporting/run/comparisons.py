@@ -108,7 +108,7 @@ def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
     """Return Pearson correlations of an outcome, pooled and within families.
 
     Args:
-      findings: rows with `findings.COLUMNS`.
+      findings: rows with `findings.rows.COLUMNS`.
       outcome: the data set.
 
     Returns:

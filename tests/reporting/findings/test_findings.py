@@ -9,6 +9,7 @@ from scipy import stats
 
 from jaxalign.reporting import findings
 from jaxalign.reporting.findings import correlations, gains, published_checks
+from jaxalign.reporting.findings import rows as finding_rows
 
 
 # Family, base, parameters, a property of tasks, and the score of the best layer.
@@ -202,7 +203,7 @@ def test_without_properties_there_are_no_findings_of_them():
     models = pd.DataFrame(index=pd.Index(MODELS, name="model"))
     found = findings.of_run(_scores(), models)
     assert set(found.findings.analysis) == {"layer_selection"}
-    assert tuple(found.findings.columns) == findings.COLUMNS
+    assert tuple(found.findings.columns) == finding_rows.COLUMNS
     assert not len(found.pairs) and tuple(found.pairs.columns) == gains.PAIRS
     assert not len(found.checks) and tuple(found.checks.columns) == published_checks.COLUMNS
 
