@@ -55,15 +55,6 @@ class Kind(NamedTuple):
     remark: str = "constant, or no variance is left"  # why the ceiling of a target is undefined
 
 
-def runs_of(responses: Responses) -> list[str]:
-    """Return the run of each sample: of single stimuli, one for all.
-
-    Args:
-      responses: timed or not.
-    """
-    return list(responses.run) if responses.is_timed else [""] * len(responses.run)
-
-
 def standardized(responses: Responses) -> Float[np.ndarray, "n v"]:
     """Standardise as the encode stage does: in TRs within each run, single stimuli over all.
 
@@ -74,7 +65,7 @@ def standardized(responses: Responses) -> Float[np.ndarray, "n v"]:
       Responses; those of a constant target are 0.
     """
     values = np.where(responses.constant, 0.0, responses.values.astype(np.float64))
-    return features.standardize(values, runs_of(responses))
+    return features.standardize(values, targets.runs_of(responses))
 
 
 def shared(responses: Responses) -> Shared:

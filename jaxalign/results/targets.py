@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from jaxalign.core import features
 from jaxalign.core.ceilings import ceiling, shared_targets
 from jaxalign.data.schema import GROUP, Responses
+from jaxalign.errors import InputError
 
 
 class Ceilings(NamedTuple):
@@ -58,6 +59,39 @@ def select(responses: Responses, rois: Sequence[str]) -> tuple[Responses, list[s
     }
     left_out = [s for s in dict.fromkeys(responses.subject) if s not in varying]
     return responses.columns([s in varying for s in responses.subject]), left_out
+
+
+def checked(
+    responses: Responses, rois: Sequence[str], *, stage: str
+) -> tuple[Responses, list[str]]:
+    """Do what `select` does, and refuse what leaves no targets.
+
+    Args:
+      responses: all.
+      rois: those to keep; none means all.
+      stage: whose setting `rois` is.
+
+    Raises:
+      InputError: if there is no such ROI, or every target is constant.
+    """
+    if unknown := [roi for roi in rois if roi not in responses.roi]:
+        raise InputError(
+            f"{stage}.rois must be among {', '.join(dict.fromkeys(responses.roi))}, got "
+            f"{unknown[0]!r}."
+        )
+    found = select(responses, rois)
+    if not found[0].subject:
+        raise InputError("responses must vary: every target is constant.")
+    return found
+
+
+def runs_of(responses: Responses) -> list[str]:
+    """Return the run of each sample, within which it is standardised: one for single stimuli.
+
+    Args:
+      responses: timed or not.
+    """
+    return list(responses.run) if responses.is_timed else [""] * len(responses.run)
 
 
 def assemble(responses: Responses) -> Targets:
@@ -123,8 +157,7 @@ class _Group(NamedTuple):
 
 
 def _standardized(responses: Responses) -> Float[np.ndarray, "n v"]:
-    runs = responses.run if responses.is_timed else [""] * len(responses.run)
-    return features.standardize(responses.values, runs)
+    return features.standardize(responses.values, runs_of(responses))
 
 
 def _groups(responses: Responses) -> Iterator[_Group]:

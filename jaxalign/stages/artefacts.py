@@ -243,6 +243,23 @@ class PlantedResponses(Kind):
         return Responses.load(self.artefact.path / self.RESPONSES)
 
 
+def planted(stage: str, rois: Sequence[str], upstream: Upstream) -> tuple[Artefact, ...]:
+    """Return the planted responses that take the place of recorded ones, or nothing.
+
+    Args:
+      stage: that reads them.
+      rois: its setting.
+      upstream: what earlier stages make.
+
+    Raises:
+      InputError: if ROIs are chosen, of which planted responses have one.
+    """
+    found = among(PlantedResponses, upstream.get("simulate", ()))
+    if found and rois:
+        raise InputError(f"{stage}.rois must be () for simulated responses, got {rois}.")
+    return tuple(x.artefact for x in found)
+
+
 def responses(job: Job, artefact: Artefact) -> Responses:
     """Return the planted responses if the artefact is made from some, else the recorded ones.
 

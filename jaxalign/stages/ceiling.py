@@ -42,7 +42,7 @@ from jaxalign.results import ceilings, finished, repeats, targets
 from jaxalign.results import curves as ceiling_curves
 from jaxalign.results.ceilings import Kind, Shared
 from jaxalign.stages import Job, Step, Upstream, artefacts
-from jaxalign.stages.artefacts import Ceilings, PlantedResponses
+from jaxalign.stages.artefacts import Ceilings
 
 VERSION = 3  # rows have schema 3
 TABLE = "ceilings.csv"
@@ -109,18 +109,14 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if responses are missing or malformed, an ROI is not there, samples do not suffice
         for the blocks, or there is neither a second subject nor a repeat.
     """
-    simulated = tuple(
-        x.artefact for x in artefacts.among(PlantedResponses, upstream.get("simulate", ()))
-    )
+    simulated = artefacts.planted("ceiling", config.rois, upstream)
     settings = _settings(config, job, is_planted=bool(simulated))
     if simulated:
-        if config.rois:
-            raise InputError(f"ceiling.rois must be () for simulated responses, got {config.rois}.")
         planted, stimuli = simulated[0].settings, job.dataset.stimuli
         s, v, n = planted["num_subjects"], planted["num_targets"], len(stimuli)
         _splits(config, stimuli.run, stimuli.passage, n)
     else:
-        responses, left_out = _select(config, job.dataset.responses)
+        responses, left_out = targets.checked(job.dataset.responses, config.rois, stage="ceiling")
         for subject in left_out:
             logging.warning("ceiling: subject %s is left out: every target is constant", subject)
         s, v, n = len(set(responses.subject)), len(responses.subject), len(responses.run)
@@ -168,18 +164,6 @@ def _settings(config: Config, job: Job, *, is_planted: bool) -> dict:
     return found
 
 
-def _select(config: Config, responses: Responses) -> tuple[Responses, list[str]]:
-    if unknown := [roi for roi in config.rois if roi not in responses.roi]:
-        raise InputError(
-            f"ceiling.rois must be among {', '.join(dict.fromkeys(responses.roi))}, "
-            f"got {unknown[0]!r}."
-        )
-    found = targets.select(responses, config.rois)
-    if not found[0].subject:
-        raise InputError("responses must vary: every target is constant.")
-    return found
-
-
 def _passages(config: Config, job: Job, responses: Responses) -> Sequence[str]:
     if config.groups == "none":
         return ()
@@ -211,7 +195,7 @@ def _splits(config: Config, run: Sequence[str], passages: Sequence[str], n: int)
 def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     start = time.monotonic()
     recorded = artefacts.responses(job, artefact)
-    responses, left_out = _select(config, recorded)
+    responses, left_out = targets.checked(recorded, config.rois, stage="ceiling")
     parts = _parts(config, job, responses, artefact)
     provenance = {
         "dataset": job.dataset.name,
@@ -246,7 +230,7 @@ def _parts(
 ) -> dict[str, Callable[[], list[dict]]]:
     """Return what makes the rows of each kind; draws do not depend on which kinds are asked for."""
     data = ceilings.shared(responses)
-    runs = ceilings.runs_of(responses)
+    runs = targets.runs_of(responses)
     bootstrap = lambda kind: Bootstrap(
         np.random.default_rng([job.seed, KINDS.index(kind)]),
         config.confidence,

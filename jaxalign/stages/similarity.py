@@ -30,7 +30,7 @@ from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import similarity as report
 from jaxalign.results import targets
 from jaxalign.stages import Job, Step, Upstream, artefacts
-from jaxalign.stages.artefacts import Activations, Page, PlantedResponses, Similarity
+from jaxalign.stages.artefacts import Activations, Page, Similarity
 
 VERSION = 2
 SCORES, MATRIX = Similarity.SCORES, Similarity.MATRIX
@@ -84,14 +84,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     Raises:
       InputError: if responses are missing or malformed, or a layer or ROI is not there.
     """
-    simulated = [
-        x.artefact for x in artefacts.among(PlantedResponses, upstream.get("simulate", ()))
-    ]
+    simulated = artefacts.planted("similarity", config.rois, upstream)
     if simulated:
-        if config.rois:
-            raise InputError(
-                f"similarity.rois must be () for simulated responses, got {config.rois}."
-            )
         n = len(job.dataset.stimuli)
     else:
         n = len(_checked(config, job).run)
@@ -172,13 +166,7 @@ def _mask(config: Config, source: Activations) -> Bool[np.ndarray, "L u"] | None
 def _checked(config: Config, job: Job) -> Responses:
     """Return the recorded responses; refuse settings and stimuli that do not fit them."""
     responses, stimuli = job.dataset.responses, job.dataset.stimuli
-    if unknown := [roi for roi in config.rois if roi not in responses.roi]:
-        raise InputError(
-            f"similarity.rois must be among {', '.join(dict.fromkeys(responses.roi))}, "
-            f"got {unknown[0]!r}."
-        )
-    if not targets.select(responses, config.rois)[0].subject:
-        raise InputError("responses must vary: every target is constant.")
+    targets.checked(responses, config.rois, stage="similarity")
     if responses.is_timed and not stimuli.is_timed:
         raise InputError("responses are timed, so stimuli must have onset_s and offset_s.")
     if not responses.is_timed and config.delays != (0,):

@@ -21,7 +21,6 @@ from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import (
     Activations,
     Partition,
-    PlantedResponses,
     Scores,
     Significance,
 )
@@ -38,23 +37,12 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if responses are missing or malformed, or a layer, ROI or control is not there.
     """
     stores = artefacts.networks(upstream)
-    simulated = [
-        x.artefact for x in artefacts.among(PlantedResponses, upstream.get("simulate", ()))
-    ]
+    simulated = artefacts.planted("encode", config.rois, upstream)
     if simulated:
-        if config.rois:
-            raise InputError(f"encode.rois must be () for simulated responses, got {config.rois}.")
         planned = _planned_samples(job.dataset.stimuli)
     else:
         planned = job.dataset.responses
-        if unknown := [roi for roi in config.rois if roi not in planned.roi]:
-            raise InputError(
-                f"encode.rois must be among {', '.join(dict.fromkeys(planned.roi))}, "
-                f"got {unknown[0]!r}."
-            )
-        kept, left_out = targets.select(planned, config.rois)
-        if not kept.subject:
-            raise InputError("responses must vary: every target is constant.")
+        _, left_out = targets.checked(planned, config.rois, stage="encode")
         for subject in left_out:
             logging.warning(
                 "encode: subject %s is left out: every target is constant (%d of %d subjects)",
@@ -69,7 +57,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         controls.check(control, job.dataset.stimuli)
     num_orders = permute.check(config, planned) if config.permutations else 0
     fixed = fingerprints.of_targets(config, job, planned, is_planted=bool(simulated))
-    shared = _Shared(config, job, fixed, tuple(simulated))
+    shared = _Shared(config, job, fixed, simulated)
     steps = reference.plan(config, job, planned, simulated, fixed)
     ceilings = [step.artefact for step in steps]
     for name, source in stores.items():

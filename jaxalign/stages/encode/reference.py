@@ -2,7 +2,6 @@
 
 import functools
 import time
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from jaxalign.stages.encode.config import Config
 
 
 def plan(
-    config: Config, job: Job, planned: Responses, simulated: Sequence[Artefact], settings: dict
+    config: Config, job: Job, planned: Responses, simulated: tuple[Artefact, ...], settings: dict
 ) -> list[Step]:
     """Plan the one step that finds the ceiling, if there is one to find.
 
@@ -54,7 +53,7 @@ def plan(
         kind=ProtocolCeiling.kind,
         name=f"ceiling of {config.protocol}",
         settings=settings | ({"max_subsets": config.max_subsets} if kind == "extrapolated" else {}),
-        inputs=tuple(simulated),
+        inputs=simulated,
         cost=f"{num_subjects} subjects, "
         + (
             "from subsets of them" if kind == "extrapolated" else "each with the mean of the others"
