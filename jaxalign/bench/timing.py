@@ -97,13 +97,13 @@ def _others_cpu_s() -> float:
     return busy - time.process_time()
 
 
-def product_flop_per_s(num_repeats: int = 5) -> float:
+def product_flop_per_s() -> float:
     """Return the median FLOP/s of a float32 product of `PRODUCT` rows and columns."""
     shape = (PRODUCT, PRODUCT)
     matrix = jnp.asarray(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
     multiply = jax.jit(lambda x: jnp.matmul(x, x, precision=jax.lax.Precision.HIGHEST))
     solver = {"product": lambda: multiply(matrix).block_until_ready()}
-    return 2 * PRODUCT**3 / take_turns(solver, repeats={"product": num_repeats})["product"].median_s
+    return 2 * PRODUCT**3 / take_turns(solver, repeats={"product": 5})["product"].median_s
 
 
 def peak_memory(load: Callable[[], tuple], solve: Callable[..., Any]) -> dict[str, float]:

@@ -231,14 +231,13 @@ def write(path: pathlib.Path, rows: Sequence[dict], schema: pa.Schema = SCHEMA) 
     run_dir.write_atomic(path, sink.getvalue().to_pybytes())
 
 
-def frame(rows: Sequence[dict], schema: pa.Schema = SCHEMA) -> pd.DataFrame:
-    """Return rows as the frame that `read` gives of them.
+def frame(rows: Sequence[dict]) -> pd.DataFrame:
+    """Return score rows as the frame that `read` gives of them.
 
     Args:
       rows: all columns of each.
-      schema: as of `write`.
     """
-    return pa.Table.from_pylist(rows, schema=schema).to_pandas()
+    return pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas()
 
 
 def read(path: pathlib.Path) -> pd.DataFrame:

@@ -16,9 +16,9 @@ def exactly(value: Number) -> Range:
     return value, value
 
 
-def about(value: Number, relative: float = 1e-6) -> Range:
+def about(value: Number) -> Range:
     """Expect this value, up to rounding in sums."""
-    margin = abs(value) * relative
+    margin = abs(value) * 1e-6
     return value - margin, value + margin
 
 

@@ -40,7 +40,6 @@ def chat(
     prompt: str = "",
     suffix: str = "",
     system: str = "",
-    answer: bool = False,
 ) -> Frame:
     """Render the chat template that comes with a model around a user's turn.
 
@@ -51,8 +50,6 @@ def chat(
       texts: what will be framed; that the template takes every text as it is is checked.
       prompt, suffix: of the user's turn, spaces included.
       system: the system's turn before; empty: none.
-      answer: whether the beginning of the assistant's turn follows, as when an answer is asked
-        for.
 
     Raises:
       InputError: if there is no template, or it fails or alters a text.
@@ -77,9 +74,7 @@ def chat(
         turns = [{"role": "system", "content": system}] if system else []
         turns.append({"role": "user", "content": prompt + text + suffix})
         try:
-            return tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=answer
-            )
+            return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=False)
         except Exception as error:  # templates are programs
             raise InputError(
                 f"{folder}: the chat template must take these turns: {_line(error)}."

@@ -52,10 +52,9 @@ def test_a_turn_by_hand(folder, own_file):
         prompt="Read: ",
         suffix=" Thanks.",
         system="You read.",
-        answer=True,
     )
     assert frame.before == ("<|im_start|>system\nYou read.<|im_end|>\n<|im_start|>user\nRead: ")
-    assert frame.after == " Thanks.<|im_end|>\n<|im_start|>assistant\n"
+    assert frame.after == " Thanks.<|im_end|>\n"
     assert not frame.special_tokens
 
 
