@@ -15,6 +15,7 @@ from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import properties, protocols, published
 from jaxalign.reporting import findings
+from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.findings import instructions
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.run import brain, build, exports
@@ -112,7 +113,7 @@ def _settings(
     config: Config, job: Job, sources: Sequence[Artefact], *, compares_models: bool
 ) -> dict:
     """Return what fixes the report, in addition to the scores: settings, and tables in the text."""
-    found = {"version": VERSION, "rows_schema": rows_lib.SCHEMA_VERSION}
+    found = {"version": VERSION, "page": page_lib.VERSION, "rows_schema": rows_lib.SCHEMA_VERSION}
     found |= {"title": config.title, "instruction": config.instruction, "track": config.track}
     if compares_models:
         names = ("paper", "apart", "predictors", "num_resamples")

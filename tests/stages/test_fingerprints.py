@@ -21,6 +21,7 @@ from jaxalign.data.schema import Responses
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import store
 from jaxalign.literature import protocols, published
+from jaxalign.reporting import page
 from jaxalign.stages import (
     Job,
     behavior,
@@ -294,6 +295,7 @@ SENTENCES = {
     "seed of the run": (seed, SCORES | PARTITION | TESTS | PAGE),
     "format of stores": (constant(store, "FORMAT_VERSION", 99), ALL - STIMULUS),
     "schema of rows": (constant(rows_lib, "SCHEMA_VERSION", 99), ENCODED | PAGE),
+    "what all pages have": (constant(page, "VERSION", 99), PAGE),
     "a protocol that is not used": (protocol("huth", metric="r2"), set()),
 }
 
@@ -956,6 +958,19 @@ def test_scores_of_other_runs_count_by_their_content(world):
     (world.root / "elsewhere").rename(world.root / "other")
     rows_lib.write(folder / "scores.parquet", columns[:-1].to_dict("records"))
     assert moved(before, plan()) == {"collect"}
+
+
+def test_tables_of_papers_whose_scores_another_run_has_collected(world, monkeypatch):
+    """The report holds its rows against the other tables of their papers."""
+    folder = world.root / "other/report"
+    folder.mkdir(parents=True)
+    (folder / "done.json").write_text("{}")
+    rows_lib.write(folder / "scores.parquet", published.score_rows("aw2024").to_dict("records"))
+    collected = collect.Config(runs=(world.path("other"),))
+    plan = lambda: world.plan("", collect=collected, report=report.Config())
+    before, known = plan(), published.paper_hash
+    monkeypatch.setattr(published, "paper_hash", lambda paper: f"{known(paper)} changed")
+    assert moved(before, plan()) == PAGE
 
 
 # The law: every setting of every stage is changed above, or fixes no content.
