@@ -201,9 +201,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
 
 def _code() -> str:
     """Hash the sources of what is timed, so that a changed solver is measured again."""
-    sources = [pathlib.Path(__file__)]
-    for module in (cv, peers_lib):
-        sources += sorted(pathlib.Path(module.__file__).parent.glob("*.py"))
+    modules = (folds_lib, metrics, peers_lib, problems, timing)
+    sources = [pathlib.Path(path) for path in (__file__, *(x.__file__ for x in modules))]
+    sources += sorted(pathlib.Path(cv.__file__).parent.glob("*.py"))
     return run_dir.hash_text("".join(path.name + run_dir.hash_file(path) for path in sources))
 
 

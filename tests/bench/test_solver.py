@@ -16,6 +16,7 @@ import tiny
 from jaxalign import config as config_lib
 from jaxalign.bench import peers, solver
 from jaxalign.errors import InputError
+from jaxalign.io import run_dir
 from jaxalign.stages import Job
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -73,6 +74,19 @@ def test_a_case_is_measured_against_its_peers(job):
     text = (summary.path / solver.SUMMARY).read_text()
     assert "small: first call" in text
     assert "himalaya" not in text.partition("\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "again"),
+    [("search.py", True), ("metrics.py", True), ("peers.py", True), ("solver_page.py", False)],
+)
+def test_what_is_timed_is_measured_again_when_it_changes(job, monkeypatch, changed, again):
+    plan = lambda: solver.plan(solver.Config(cases={"one": CASE}, sweeps={}), job, {})
+    before, hash_file = plan()[0].artefact.fingerprint, run_dir.hash_file
+    monkeypatch.setattr(
+        run_dir, "hash_file", lambda path: hash_file(path) + "new" * (path.name == changed)
+    )
+    assert (plan()[0].artefact.fingerprint != before) == again
 
 
 @pytest.mark.slow

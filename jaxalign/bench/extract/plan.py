@@ -90,8 +90,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
 def _code() -> str:
     """Hash the sources of what is timed, so that it is measured again when they change."""
     package = pathlib.Path(__file__).parents[2]
-    folders = [package / name for name in ("bench", "data", "models", "stages/extract")]
-    sources = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    folders = [package / x for x in ("bench/extract", "data", "io", "models", "stages/extract")]
+    sources = [package / x for x in ("bench/networks.py", "bench/timing.py", "core/mesh.py")]
+    sources += [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     return run_dir.hash_text("".join(path.name + run_dir.hash_file(path) for path in sources))
 
 
