@@ -142,7 +142,7 @@ def _settings(config: Config, job: Job, *, is_planted: bool) -> dict:
         found["responses_hash"] = targets.of_rois(job.dataset.responses, config.rois).hash
     if set(config.measures) & set(RSA):
         found["comparison"] = config.comparison
-    if job.dataset.stimuli.is_timed:
+    if not is_planted and job.dataset.responses.is_timed:
         found["downsample"] = config.downsample
     return found
 

@@ -491,6 +491,21 @@ def test_settings_of_planted_responses(still, field):
     assert moved(first(plan_planted, still), after) == OF_PLANTED
 
 
+def test_words_that_are_planted_are_not_brought_to_samples(still):
+    """Responses to single words have no TRs, though the words have times."""
+
+    def plan(how):
+        return still.plan(
+            "timed",
+            extract=extract.Config(models=(still.path("bert"),), untrained_seed=-1),
+            simulate=simulate_responses.Config(model="bert", layer=1),
+            encode=encode.Config(controls=("length",), downsample=how),
+            similarity=similarity.Config(downsample=how),
+        )
+
+    assert moved(plan("mean"), plan("sum")) == set()
+
+
 def test_layer_and_model_of_planted_responses(world):
     (first,) = {plan_planted(world)["simulate bert layer 1"]}
     assert plan_planted(world, layer=2)["simulate bert layer 2"] != first

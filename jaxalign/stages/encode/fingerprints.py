@@ -39,6 +39,7 @@ def of_targets(config: Config, job: Job, planned: Responses, *, is_planted: bool
         "version": VERSION,
         "rows_schema": rows_lib.SCHEMA_VERSION,
         "dataset": job.dataset.name,
+        "is_timed": planned.is_timed,
         "responses_hash": "" if is_planted else targets_lib.of_rois(planned, config.rois).hash,
         "protocol": config_lib.protocol(config).content,
         "test_runs": sorted(config.test_runs),
@@ -63,7 +64,7 @@ def of_scores(config: Config, job: Job, targets: dict, features: Features) -> di
     found = targets | {"ceiling_splits": config.ceiling_splits, "seed": job.seed}
     if config.protocol:
         found["protocol_ceiling"] = config.protocol_ceiling
-    return found | _regression(config, job, features)
+    return found | _regression(config, job, targets, features)
 
 
 def of_partition(
@@ -76,10 +77,10 @@ def of_partition(
     """
     return (
         targets
-        | _regression(config, job, network)
+        | _regression(config, job, targets, network)
         | {
             "seed": job.seed,
-            "partition": [_regression(config, job, x) for x in others],
+            "partition": [_regression(config, job, targets, x) for x in others],
             "partition_draws": config.partition_draws,
             "partition_rounds": config.partition_rounds,
         }
@@ -90,24 +91,24 @@ def of_significance(
     config: Config, job: Job, targets: dict, network: Features, num_orders: int
 ) -> dict:
     """Return what fixes the permutation tests of a network; arguments as of `of_scores`."""
-    found = targets | _regression(config, job, network)
+    found = targets | _regression(config, job, targets, network)
     found |= {"seed": job.seed, "permutations": num_orders, "orders": config.orders}
     return found | ({"order_block": config.order_block} if config.orders == "block" else {})
 
 
-def _regression(config: Config, job: Job, features: Features) -> dict:
+def _regression(config: Config, job: Job, targets: dict, features: Features) -> dict:
     """Return what fixes a regression on features, and how rows call them."""
-    name, stimuli = features.model, job.dataset.stimuli
+    name = features.model
     found: dict[str, object] = {
         "model": name,
         "control_of": features.control_of,
         **features.source.reading,
-        "stimuli_hash": stimuli.hash,
+        "stimuli_hash": job.dataset.stimuli.hash,
         "layers": list(features.layers(config)),
         "delays": list(config.delays),
         "search": config.search,
     }
-    if stimuli.is_timed and name not in NOT_DOWNSAMPLED:
+    if targets["is_timed"] and name not in NOT_DOWNSAMPLED:
         found["downsample"] = config.downsample
     if name in controls.STIMULUS_CONTROLS:
         # They have no components.
