@@ -60,13 +60,20 @@ def load(model: zoo.Model, *, add_bos_token: bool | None = None) -> Any:
 
 
 def end_ids(model: zoo.Model, tokenizer: Any) -> frozenset[int]:
-    """Return all tokens that end an answer: the tokenizer's, and those that generation names."""
+    """Return all tokens that end an answer: the tokenizer's, and those that generation names.
+
+    Raises:
+      InputError: if a file that names them is not JSON.
+    """
     found = {tokenizer.eos_token_id}
     if model.tokenizer_path.is_dir():
         for name in ("config.json", "generation_config.json"):
             file = model.tokenizer_path / name
             if file.is_file():
-                ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+                try:
+                    ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+                except (ValueError, AttributeError) as error:
+                    raise InputError(f"{file} must hold a JSON object: {_line(error)}.") from error
                 found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
     return frozenset(found)
 

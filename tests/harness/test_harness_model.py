@@ -286,6 +286,14 @@ def test_arguments_that_cannot_be(folder, options, parts):
         harness.JaxalignLM(str(folder), **options)
 
 
+def test_a_spoiled_file_of_end_tokens(folder, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    (copy / "generation_config.json").write_text('{"eos_token_id": ')
+    with refused(f"{copy}/generation_config.json", "must hold a JSON object"):
+        harness.JaxalignLM(str(copy))
+
+
 def test_models_that_predict_nothing():
     with refused("pretrained must be causal or a T5: bert predicts no next token"):
         harness.JaxalignLM(str(GOLDEN / "bert"))
