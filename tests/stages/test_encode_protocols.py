@@ -273,3 +273,13 @@ def test_ceilings_that_cannot_be_extrapolated_are_refused(make_job, sentences):
         tiny.run(make_job(sentences), EXTRACTION, config)
     with refused("encode.max_subsets must be >= 0", "-1"):
         dataclasses.replace(PLAIN, max_subsets=-1)
+
+
+def test_samples_that_do_not_suffice_for_contiguous_folds(make_job, tmp_path, rng):
+    """They are found when the run is planned, not when every layer has been scored."""
+    tiny.write_sentences(tmp_path / "few", rng, num_passages=2)
+    job = make_job(tmp_path / "few")
+    upstream = {"extract": [x.artefact for x in extract.plan(EXTRACTION, job, {})]}
+    config = dataclasses.replace(PLAIN, protocol="brainscore-linear-2023")
+    with refused("encode: protocol brainscore-linear-2023 is scored in contiguous folds too: gap"):
+        encode.plan(config, job, upstream)

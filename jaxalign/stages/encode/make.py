@@ -118,12 +118,7 @@ def _alignment(
     protocol = data.protocol
     contiguous = float("nan")
     if protocol.is_shuffled:
-        kept = inputs.groups(config, data.responses, data.job.dataset)
-        if kept is not None and len(set(kept)) < 3:  # which are too few to be blocks
-            kept = None
-        num_groups = None if kept is None else len(set(kept))
-        other = scoring.unshuffled(protocol, num_groups=num_groups)
-        folds = inputs.make_folds(config, other, data.responses, kept)
+        other, folds = inputs.contiguous(config, data.responses, data.job.dataset)
         blocks = data._replace(protocol=other, folds=folds)
         results = _score_layers(features, blocks, artefact, "contiguous")
         contiguous = scores.whole(results, data.targets, other, folds).raw

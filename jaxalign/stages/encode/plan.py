@@ -232,10 +232,18 @@ def _checked_folds(
             f"{short[0]!r} has 1."
         )
     try:
-        kept = inputs.groups(config, responses, dataset)
-        return inputs.make_folds(config, config_lib.protocol(config), responses, kept)
+        kept, protocol = inputs.groups(config, responses, dataset), config_lib.protocol(config)
+        folds = inputs.make_folds(config, protocol, responses, kept)
     except ValueError as error:
         raise InputError(f"encode: {error}") from error
+    if protocol.is_shuffled:
+        try:
+            inputs.contiguous(config, responses, dataset)
+        except ValueError as error:
+            raise InputError(
+                f"encode: protocol {protocol.name} is scored in contiguous folds too: {error}"
+            ) from error
+    return folds
 
 
 def _cost(config: Config, features_of: Features, n: int, k: int) -> str:
