@@ -17,14 +17,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["jaxalign", "jaxalign.*"]),
-    package_data={
-        "jaxalign": [
-            "py.typed",
-            "data/sets/demo_passages.txt",
-            "reporting/page.*",
-            "reporting/findings/*.csv",
-        ]
-    },
+    package_data={"jaxalign": ["py.typed", "data/sets/demo_passages.txt", "reporting/page.*"]},
     # A range serves Python 3.11 (jax 0.10.2 with flax 0.12.8) and 3.12 (jax 0.12 with
     # flax 0.12.12); jaxalign/__init__.py refuses the pairs inside it that do not import.
     install_requires=[
@@ -86,8 +79,8 @@ setuptools.setup(
             "sentencepiece>=0.2",
         ],
         "lint": ["basedpyright>=1.31", "import-linter>=2.1", "ruff>=0.14"],
-        # What the bench stages are timed against; himalaya imports packaging without declaring it.
-        "bench": ["himalaya==0.4.11", "packaging", "torch==2.13.0"],
+        # What the bench stages are timed against.
+        "bench": ["himalaya==0.4.11", "torch==2.13.0"],
         # Reads the .bin files that models.convert makes safetensors of.
         "convert": ["torch>=2.6"],
         # Only for the scripts that make golden files.

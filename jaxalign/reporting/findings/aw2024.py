@@ -1,10 +1,9 @@
 """What Aw et al. (2024) printed: their table of correlations, and every number of their text."""
 
-import pathlib
-
 import pandas as pd
 
 from jaxalign.core.inference import association
+from jaxalign.literature.published import table as published_table
 from jaxalign.reporting.findings import published_checks
 from jaxalign.reporting.findings.published_checks import Check
 from jaxalign.reporting.findings.rows import Finding
@@ -30,8 +29,7 @@ PUBLISHED = (
     "average_performance",
 )
 
-_PRINTED = pathlib.Path(__file__).with_name("aw2024_checks.csv")
-_NUMBERS = ("published", "tolerance", "found")
+_PRINTED = "aw2024/printed_numbers"
 
 
 def correlations(table: pd.DataFrame, *, confidence: float = 0.95) -> list[Finding]:
@@ -77,7 +75,8 @@ def published(table: pd.DataFrame | None, findings: pd.DataFrame) -> pd.DataFram
 def checks(findings: pd.DataFrame) -> pd.DataFrame:
     """Hold every number of the paper against what its tables give.
 
-    The numbers, and the findings that they should follow from, are in aw2024_checks.csv; ceilings
+    The numbers, and the findings that they should follow from, are in
+    `third_party/aw2024/printed_numbers.csv`; ceilings
     are held against constants of the benchmarks that they are of, in its column `found`.
 
     Args:
@@ -87,9 +86,7 @@ def checks(findings: pd.DataFrame) -> pd.DataFrame:
       InputError: if a finding is not there.
     """
     rows = []
-    undefined = {name: [""] for name in _NUMBERS}
-    printed = pd.read_csv(_PRINTED, keep_default_na=False, na_values=undefined)
-    for row in printed.itertuples():
+    for row in published_table(_PRINTED).itertuples():
         key = (row.analysis, row.subset, row.predictor, row.outcome, row.statistic)
         check = Check(row.quantity, row.published, row.tolerance, key, row.column, row.remark)
         found = published_checks.find(findings, key)[row.column] if row.analysis else row.found
