@@ -4,7 +4,7 @@ import command
 import pandas as pd
 import pytest
 
-from jaxalign.reporting import findings
+from jaxalign.reporting.findings import rows as finding_rows
 
 KEYS = ["analysis", "subset", "predictor", "outcome", "statistic"]
 
@@ -13,7 +13,7 @@ def _run(name, workdir):
     done = command.call(f"{name}.py", workdir)
     assert done.returncode == 0, done.stderr
     rows = pd.read_csv(workdir / "report" / "findings.csv", keep_default_na=False, na_values="")
-    assert tuple(rows.columns) == findings.COLUMNS
+    assert tuple(rows.columns) == finding_rows.COLUMNS
     assert not rows.duplicated(KEYS).any()
     checks = pd.read_csv(workdir / "report" / "checks.csv")
     return done.stdout, rows.set_index(KEYS).sort_index(), checks

@@ -21,6 +21,7 @@ from jaxalign.reporting.charts import Chart
 from jaxalign.reporting.page import PAGE, Page
 from jaxalign.reporting.run import build
 from jaxalign.reporting.run.contents import Contents
+from jaxalign.results import finished
 
 FILES = "files.json"  # names of what a report has written, which the next one replaces
 

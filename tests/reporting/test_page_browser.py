@@ -12,6 +12,7 @@ from score_rows import frame, row
 from jaxalign.literature import properties, published
 from jaxalign.reporting import findings
 from jaxalign.reporting.findings import instructions
+from jaxalign.reporting.findings import rows as finding_rows
 from jaxalign.reporting.page import PAGE
 from jaxalign.reporting.run import build
 from jaxalign.reporting.run.contents import Contents, Instructions
@@ -240,7 +241,7 @@ def test_regions_and_layers_are_drawn(encoded):
 def test_files_for_papers_are_beside_the_page(papers):
     folder = papers.parent
     found = pd.read_csv(folder / "findings.csv")
-    assert list(found.columns) == list(findings.COLUMNS)
+    assert list(found.columns) == list(finding_rows.COLUMNS)
     for name in ("scatter_num_parameters", "pairs", "correlations"):
         assert (folder / f"{name}.svg").read_text().startswith("<svg")
         assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")

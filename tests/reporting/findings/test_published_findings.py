@@ -9,6 +9,7 @@ from scipy import optimize, stats
 from jaxalign.literature import properties, published
 from jaxalign.reporting import findings
 from jaxalign.reporting.findings import published_checks
+from jaxalign.reporting.findings import rows as finding_rows
 
 
 def compare(scores, models, **options):
@@ -308,7 +309,7 @@ def test_of_models_is_the_same_without_tables(aw2024):
     rows = published.score_rows("aw2024")
     names = ["t5-small", "flan-t5-small", "t5-base", "flan-t5-base", "llama-7b", "alpaca-7b"]
     few = compare(rows[rows.model.isin(names)], _models("aw2024"), num_resamples=99)
-    assert tuple(few.columns) == findings.COLUMNS
+    assert tuple(few.columns) == finding_rows.COLUMNS
     own = few[(few.analysis == "gain") & (few.subset == "flan-t5-small")].set_index("outcome")
     np.testing.assert_allclose(own.value["pereira2018"], 100 * (0.202 / 0.166 - 1))
     assert PRINTED not in set(few.outcome)
