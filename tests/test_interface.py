@@ -214,6 +214,13 @@ def test_reading_times(folder):
     table = table[table.word_in_sentence > 1]
     letters = table.text.map(lambda word: sum(x.isalnum() for x in word))
     assert length == pytest.approx(abs(np.corrcoef(letters, table.reading_time_ms)[0, 1]), abs=1e-6)
+    assert found.protocol == "futrell2018-pearsonr"
+    options["settings"]["behavior.sentence_initial"] = True
+    other = jaxalign.score(small.LLAMA, data, "futrell2018-pearsonr", workdir=workdir, **options)
+    assert other.protocol == "futrell2018-pearsonr-own-reading" and other.raw != found.raw
+    assert other.protocol in set(other.rows.measure) and found.protocol not in set(
+        other.rows.measure
+    )
 
 
 def test_text(folder):
@@ -224,6 +231,16 @@ def test_text(folder):
     assert found.score == found.raw == row.loss_nats > 0
     assert (found.dataset, found.benchmark) == ("text.txt", "text.txt-wikitext2-nwp")
     assert not found.controls
+    assert found.protocol == row.protocol == "wikitext2-nwp"
+    other = jaxalign.score(
+        small.LLAMA,
+        text,
+        "wikitext2-nwp",
+        controls=(),
+        workdir=folder / "text",
+        settings={"next_word.context": 32, "next_word.stride": 32},
+    )
+    assert set(other.rows.protocol) == {other.protocol} == {"wikitext2-nwp-own-reading"}
     np.testing.assert_equal((found.raw_low, found.raw_high), (row.loss_low, row.loss_high))
 
 

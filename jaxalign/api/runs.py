@@ -189,6 +189,11 @@ def _encoded(
     return scored[0].artefact, rows, found
 
 
+def _named(rule: Protocol, name: str) -> Protocol:
+    """Return the protocol under the name that a row has: its own, or that of another reading."""
+    return rule if name == rule.name else protocols.own_reading(rule)
+
+
 def _read(
     made: Sequence[Artefact], dataset: str, rule: Protocol
 ) -> tuple[Artefact, pd.DataFrame, dict[str, AlignmentScore]]:
@@ -197,12 +202,12 @@ def _read(
         x.artefact for x in artefacts.among(ReadingTimes, made) if x.artefact.name == dataset
     ]
     rows = rows_lib.read_table(source.path / ReadingTimes.SCORES)
-    found = {}
-    scored = pd.DataFrame(rows[(rows.measure == rule.name) & (rows.offset == 0)])
+    found, names = {}, (rule.name, protocols.own_reading(rule).name)
+    scored = pd.DataFrame(rows[rows.measure.isin(names) & (rows.offset == 0)])
     for row in scored.to_dict("records"):
         known = alignment.reference(row["ceiling"], 1, rule.aggregation)
         found[row["model"]] = alignment.without_fit(
-            rule,
+            _named(rule, row["measure"]),
             row["value"],
             interval=(row["ci_low"], row["ci_high"]),
             ceiling=known._replace(low=row["ceiling_low"], high=row["ceiling_high"]),
@@ -219,7 +224,9 @@ def _predicted(
     rows = rows_lib.read_table(page.artefact.path / Page.SCORES)
     found = {
         row["model"]: alignment.without_fit(
-            rule, row["loss_nats"], interval=(row["loss_low"], row["loss_high"])
+            _named(rule, row["protocol"]),
+            row["loss_nats"],
+            interval=(row["loss_low"], row["loss_high"]),
         )
         for row in rows.to_dict("records")
     }

@@ -15,6 +15,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
 from jaxalign.literature import properties
+from jaxalign.literature.protocols import OWN_READING
 
 RESULTS = "results_*.json"  # as lm-evaluation-harness names them
 # Its tasks and groups that have a property named after them, with the metric that counts.
@@ -25,6 +26,7 @@ KNOWN_TASKS = {name: (name, "acc") for name in _MMLU} | {
 }
 # As the stage behavior names them in its table.
 _CORRELATION, _BASELINE = "futrell2018-pearsonr", "control"
+_OWN_CORRELATION = f"{_CORRELATION}{OWN_READING}"
 
 
 def read_csv(path: pathlib.Path) -> pd.DataFrame:
@@ -273,7 +275,7 @@ def _reading_times(scores: pd.DataFrame, workdir: pathlib.Path) -> list[dict]:
     kept = (
         (scores.dataset == scores.dataset.iloc[0])  # the run's own; the table may hold others
         & (scores.control_of == "")
-        & (scores.measure == _CORRELATION)
+        & scores.measure.isin([_CORRELATION, _OWN_CORRELATION])
         & (scores.offset == 0)
         & (scores.context != _BASELINE)
         & scores.value.notna()
@@ -284,7 +286,7 @@ def _reading_times(scores: pd.DataFrame, workdir: pathlib.Path) -> list[dict]:
             "behavior",
             x["value"],
             f"run {workdir} behavior, {x['dataset']}, alignment {x['alignment']}, context "
-            f"{x['context']}",
+            f"{x['context']}" + (f", {x['measure']}" if x["measure"] == _OWN_CORRELATION else ""),
         )
         for x in pd.DataFrame(scores[kept]).to_dict("records")
     ]

@@ -198,7 +198,10 @@ PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
 def own_reading(protocol: Protocol) -> Protocol:
-    """Return a protocol that leaves open how stimuli are read, under a name that says so."""
+    """Return a protocol that leaves open how stimuli are read, under a name that says so.
+
+    Of reading times and texts this name stands in rows and scores alone: `find` does not take it.
+    """
     source = f"{protocol.source}; how stimuli are read is not that of the source"
     return dataclasses.replace(
         protocol,

@@ -57,6 +57,11 @@ class Config:
     def __post_init__(self):
         check(self, "behavior")
 
+    @property
+    def measure(self) -> str:
+        """What rows call the correlation: a protocol, or its name and "-own-reading"."""
+        return report.correlation_name(self.sentence_initial)
+
 
 class Source(NamedTuple):
     """Whose surprisal it is."""
@@ -128,6 +133,8 @@ def _plan_scores(config: Config, job: Job, upstream: Upstream) -> Step:
         raise InputError(f"behavior needs reading times of at least 2 passages, found {stories}.")
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
     del settings["beside"]  # each is an artefact of its own
+    if config.measure != report.CORRELATION:
+        settings["measure"] = config.measure
     settings |= {
         "mixed": config.mixed and list(behavior.participant) != [MEAN],
         "published": [source.model for source in sources if source.store is None],
@@ -238,6 +245,7 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
     mean = surprisal.mean_over_participants(reading.times)
     for name, column in zip(config.baseline, reading.baseline.T, strict=True):
         row, by_story = _correlation(column, mean, reading.story, ceiling, 0)
+        row["measure"] = config.measure
         undefined = {"num_undefined": int(np.isnan(column).sum())}
         rows.append(common | {"model": name} | row | undefined)
         stories += [common | {"model": name} | _keys(row) | x for x in by_story]
@@ -263,7 +271,8 @@ def _rows(config: Config, bits, reading: Reading, behavior: Behavior, ceiling: E
     mean = surprisal.mean_over_participants(reading.times)
     for offset in config.offsets:
         shifted = surprisal.neighbour(bits[:, None], reading.story, offset)[:, 0]
-        yield _correlation(shifted, mean, reading.story, ceiling, offset)
+        row, by_story = _correlation(shifted, mean, reading.story, ceiling, offset)
+        yield row | {"measure": config.measure}, by_story
     kinds = [(MEAN, mean[:, None])]
     if config.mixed and list(behavior.participant) != [MEAN]:
         kinds.append((PARTICIPANTS, reading.times))

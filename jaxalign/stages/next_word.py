@@ -27,6 +27,7 @@ from jaxalign.data.text.texts import Text, Tokens
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
+from jaxalign.literature.protocols import OWN_READING
 from jaxalign.models import log_probs as log_probs_lib
 from jaxalign.models import zoo
 from jaxalign.reporting import page as page_lib
@@ -96,9 +97,11 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         raise InputError(
             f"next_word.models must have different names, found {repeated[0]!r} twice."
         )
-    steps = []
+    steps, own = [], []
     for model in models:
         reading = read(config, model, text)
+        if not _is_protocols(reading, model):
+            own.append(model.name)
         for seed in (-1,) if config.untrained_seed < 0 else (-1, config.untrained_seed):
             artefact = Artefact(
                 workdir=job.workdir,
@@ -121,7 +124,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             "version": VERSION,
             "page": page_lib.VERSION,
             "block_tokens": config.block_tokens,
-        },
+        }
+        | ({"own_reading": own} if own else {}),
         inputs=tuple(step.artefact for step in steps),
         cost="tables, charts, page",
         latest_only=True,
@@ -163,6 +167,12 @@ def read(config: Config, model: zoo.Model, text: Text) -> Reading:
     except ValueError as error:
         raise InputError(f"next_word.context, {model.name}: {error}") from error
     return Reading(tokens, context, stride, cut, tokenizer_files.hash_of(tokenizer))
+
+
+def _is_protocols(reading: Reading, model: zoo.Model) -> bool:
+    """Whether windows are the protocol's: 1,024 tokens or all that a model takes, half apart."""
+    context = min(Config.context, model.config.max_length)
+    return (reading.context, reading.stride) == (context, context // 2)
 
 
 def _settings(config: Config, model: zoo.Model, text: Text, reading: Reading, seed: int) -> dict:
@@ -330,13 +340,14 @@ def _forward(network, tokens, mask):
 def _report(config: Config, artefact: Artefact) -> dict:
     """Average losses, and lay them out as a page."""
     rows, blocks, losses = [], [], {}
+    own = artefact.settings.get("own_reading", ())  # models whose windows are not the protocol's
     for source in artefact.inputs:
         loss, num_bytes = _losses(source)
         block = core.blocks(len(loss), config.block_tokens)
         random = source.settings["untrained_seed"] >= 0
         model = source.settings["model"]
         common = {
-            "protocol": report.PROTOCOL,
+            "protocol": report.PROTOCOL + (OWN_READING if model in own else ""),
             "model": "untrained" if random else model,
             "control_of": model if random else "",
         }

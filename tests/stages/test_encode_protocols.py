@@ -39,6 +39,11 @@ CHANGED = {
     "one_stream": True,
     "pooling": "sum",
     "tap": "mlp",
+    "joining": "space",
+    "bos": "<s>",
+    "suffix": " Answer:",
+    "chat": True,
+    "system": "Read.",
 }
 
 
@@ -180,6 +185,27 @@ def test_every_setting_that_a_protocol_fixes_is_refused_otherwise(name):
         else:
             protocols.refuse_other_readings(protocol, changed, "extract")
         protocols.refuse_other_readings(protocols.find(own), changed, "extract")
+
+
+@pytest.mark.parametrize("setting", ["joining", "suffix"])
+def test_parts_that_were_put_together_otherwise_are_refused(make_job, sentences, setting):
+    job = make_job(sentences)
+    other = dataclasses.replace(EXTRACTION, **{setting: CHANGED[setting]})
+    upstream = {"extract": [x.artefact for x in extract.plan(other, job, {})]}
+    config = dataclasses.replace(PLAIN, protocol="brainscore-linear-2026")
+    with refused(f"extract.{setting} must be", "brainscore-linear-2026-own-reading"):
+        encode.plan(config, job, upstream)
+    encode.plan(
+        dataclasses.replace(config, protocol=f"{config.protocol}-own-reading"), job, upstream
+    )
+    encode.plan(PLAIN, job, upstream)
+
+
+def test_prompts_and_precision_are_free(make_job, sentences):
+    job = make_job(sentences)
+    other = dataclasses.replace(EXTRACTION, prompt="Read: ", compute_dtype="bfloat16")
+    upstream = {"extract": [x.artefact for x in extract.plan(other, job, {})]}
+    assert encode.plan(dataclasses.replace(PLAIN, protocol="brainscore-ridge"), job, upstream)
 
 
 def test_defaults_are_what_the_protocol_fixes(make_job, timed, sentences):

@@ -131,8 +131,23 @@ def test_losses_are_those_of_each_window_alone(ran, mesh):
         ["llama", ""],
         ["untrained", "llama"],
     ]
-    assert set(scores.protocol) == {"wikitext2-nwp"}
+    assert set(scores.protocol) == {"wikitext2-nwp-own-reading"}  # windows of 24 tokens
     assert set(scores.context) == {24} and set(scores.stride) == {10}
+
+
+@pytest.mark.parametrize(
+    "windows,is_own",
+    [
+        ({"context": 1024, "stride": 0}, False),
+        ({"context": 4096, "stride": 64}, False),  # all that the model takes, half a window apart
+        ({"context": 64, "stride": 0}, True),
+        ({"context": 1024, "stride": 128}, True),
+    ],
+)
+def test_other_windows_have_another_name(job, text, windows, is_own):
+    """Of the table alone: losses are kept under the same fingerprint."""
+    *_, page = next_word.plan(config(text, **windows), job, {})
+    assert page.artefact.settings.get("own_reading", []) == ["llama"] * is_own
 
 
 def test_windows_with_nothing_in_common(job, text, mesh):

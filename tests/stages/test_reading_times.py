@@ -207,7 +207,9 @@ def test_finished_tables_are_not_made_again_and_settings_lead_elsewhere(make_job
 
 def test_words_that_begin_sentences_are_kept_where_asked_for(make_job):
     table, _, text = score(make_job(), dataclasses.replace(CONFIG, sentence_initial=True))
-    assert only(table, measure=report.CORRELATION, offset=0).num_words == 599
+    own = report.correlation_name(True)
+    assert only(table, measure=own, offset=0).num_words == 599
+    assert set(table.measure) == {"futrell2018-pearsonr-own-reading", report.GAIN}
     assert "begin a sentence kept" in text
 
 

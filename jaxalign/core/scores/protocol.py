@@ -14,7 +14,9 @@ Sides = Literal["as_given", "training", "each_side"]
 Metric = Literal["pearson_r", "abs_pearson_r", "r2", "cross_entropy"]
 Ceiling = Literal["none", "leave_one_subject_out", "split_half", "extrapolated"]
 # Settings of an extraction: of the stage extract, and of what brings features to the samples.
-READING, SAMPLING = ("context", "one_stream", "pooling", "tap"), ("downsample", "delays")
+READING = ("context", "one_stream", "pooling", "tap")
+READING += ("joining", "bos", "suffix", "chat", "system")
+SAMPLING = ("downsample", "delays")
 
 # What belongs to each kind: metrics, and ceilings.
 _METRICS = {
@@ -39,7 +41,8 @@ class Extraction:
     """How a model reads the stimuli, and how its activations come to the samples.
 
     Attributes:
-      context, one_stream, pooling, tap: settings of these names of the stage extract.
+      context, one_stream, pooling, tap, joining, bos, suffix, chat, system: settings of these names
+        of the stage extract.
       downsample: words to TRs, of timed responses alone.
       delays: in TRs, of timed responses alone.
       free: which of these the protocol leaves open. Its source says nothing about them, or leaves
@@ -50,6 +53,11 @@ class Extraction:
     one_stream: bool = False
     pooling: str = "last"
     tap: str = "residual"
+    joining: str = "text"
+    bos: str = ""
+    suffix: str = ""
+    chat: bool = False
+    system: str = ""
     downsample: str = "mean"
     delays: tuple[int, ...] = (1, 2, 3, 4)
     free: tuple[str, ...] = ()

@@ -13,16 +13,18 @@ from jaxalign.reporting.pages import behavior_plots
 from jaxalign.reporting.pages.behavior_plots import (
     BASELINE,
     CORRELATION,
+    CORRELATIONS,
     GAIN,
     HELD_OUT,
     MEAN,
+    OWN_CORRELATION,
     name,
     who,
 )
 
 _CORRELATIONS = (
     "r: Pearson correlation of surprisal in bits with mean reading times over the words of all "
-    "stories; abs r: the score Futrell2018-pearsonr, raw, not divided by the ceiling. 95 % "
+    "stories; abs r: the score {}, raw, not divided by the ceiling. 95 % "
     "intervals over stories (jackknife). Controls: the same correlation of length and the like."
 )
 _OFFSETS = (
@@ -39,6 +41,11 @@ _CONTROLS = (
     "correlations take the sign that they have over all stories. Gains are for held-out stories, "
     "in nats per 1000 times."
 )
+
+
+def correlation_name(sentence_initial: bool) -> str:
+    """Name the correlation: the protocol leaves out words that begin a sentence."""
+    return OWN_CORRELATION if sentence_initial else CORRELATION
 
 
 class Regression(NamedTuple):
@@ -71,7 +78,7 @@ def tables(scores: pd.DataFrame, stories: pd.DataFrame) -> dict[str, pd.DataFram
       `correlations` [data set x model], `offsets`, `gains`, and `controls`: each model minus
       its controls.
     """
-    found = scores[scores.measure == CORRELATION].rename(columns={"value": "abs_r"})
+    found = scores[scores.measure.isin(CORRELATIONS)].rename(columns={"value": "abs_r"})
     part = ["dataset", "alignment", "num_participants", "model", "control_of", "context"]
     interval = ["ci_low", "ci_high"]
     correlations = [*part, "r", "abs_r", *interval, "ceiling", "ceiling_low", "ceiling_high"]
@@ -87,14 +94,14 @@ def tables(scores: pd.DataFrame, stories: pd.DataFrame) -> dict[str, pd.DataFram
 
 
 def _against_controls(scores: pd.DataFrame, stories: pd.DataFrame) -> pd.DataFrame:
-    signs = scores[(scores.measure == CORRELATION) & (scores.offset == 0)]
+    signs = scores[scores.measure.isin(CORRELATIONS) & (scores.offset == 0)]
     signs = signs.set_index(["dataset", "model", "control_of"]).r.map(np.sign)
     kept = stories[(stories.offset == 0) & stories.evaluation.isin(["all_words", HELD_OUT])]
     values = {}
     for key, part in kept.groupby(
         ["dataset", "measure", "times", "model", "control_of", "context"], sort=False
     ):
-        sign = signs[key[0], key[3], key[4]] if key[1] == CORRELATION else 1.0
+        sign = signs[key[0], key[3], key[4]] if key[1] in CORRELATIONS else 1.0
         values[key] = part.set_index("story").value * sign
     found = []
     for (dataset, measure, times, model, control_of, context), part in values.items():
@@ -149,7 +156,7 @@ def lead(scores: pd.DataFrame, regression: Regression) -> str:
     """Say what was found for the first model on the first data set."""
     part = scores[scores.dataset == scores.dataset.iloc[0]]
     model = part.model.iloc[0]
-    correlations = part[(part.measure == CORRELATION) & (part.offset == 0)]
+    correlations = part[part.measure.isin(CORRELATIONS) & (part.offset == 0)]
     first = correlations.iloc[0]
     others = [
         f"{name(row)} {row.value:.3f}"
@@ -189,9 +196,9 @@ def summary(scores: pd.DataFrame, found: Mapping[str, pd.DataFrame], regression:
         ):
             row = {"": _label(model, control_of, context)}
             for x in rows[rows.offset == 0].itertuples():
-                what = "|r|" if x.measure == CORRELATION else _kind(x.times, x.evaluation)
+                what = "|r|" if x.measure in CORRELATIONS else _kind(x.times, x.evaluation)
                 row[what] = _interval(x, digits=4)
-                if x.measure == CORRELATION:
+                if x.measure in CORRELATIONS:
                     row["words"] = str(x.num_words)
                     row["undefined"] = str(x.num_undefined)
             cells.append(row)
@@ -200,7 +207,7 @@ def summary(scores: pd.DataFrame, found: Mapping[str, pd.DataFrame], regression:
     if len(part):
         lines += ["", "Model minus control, paired by story (mean, 95 % t interval):"]
         lines += [
-            f"  {row.dataset}, {'|r|' if row.measure == CORRELATION else f'gain, {row.times}'}: "
+            f"  {row.dataset}, {'|r|' if row.measure in CORRELATIONS else f'gain, {row.times}'}: "
             f"{row.model} - {row.control} {row.difference:+.4f} [{row.ci_low:.4f}, "
             f"{row.ci_high:.4f}], {row.num_stories} stories"
             for row in part.itertuples()
@@ -239,6 +246,7 @@ def _sections(
     found: Mapping[str, pd.DataFrame],
     regression: Regression,
 ) -> list[Section]:
+    score = correlation_name(regression.sentence_initial).capitalize()
     shown = {key: _names(table) for key, table in found.items()}
     gains, controls = shown["gains"], shown["controls"]
     columns = ["value", "ci_low", "ci_high"]
@@ -251,7 +259,7 @@ def _sections(
         Section("What to know first", text=_remarks(scores, regression)),
         Section(
             "Correlation",
-            tables=[(_CORRELATIONS, shown["correlations"])],
+            tables=[(_CORRELATIONS.format(score), shown["correlations"])],
             charts=[behavior_plots.correlations(scores)],
         ),
         Section(

@@ -4,10 +4,13 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from jaxalign.literature.protocols import OWN_READING
 from jaxalign.reporting import charts
 from jaxalign.reporting.charts import Chart, Panels, marks, tip
 
 CORRELATION = "futrell2018-pearsonr"
+OWN_CORRELATION = f"{CORRELATION}{OWN_READING}"  # of the words that begin sentences, too
+CORRELATIONS = (CORRELATION, OWN_CORRELATION)
 GAIN = "delta_log_likelihood"
 BASELINE = "control"  # in the place of a context: what the regressions' baseline is made of
 MEAN = "mean"
@@ -68,7 +71,7 @@ def correlations(scores: pd.DataFrame) -> Chart:
       scores: rows of the stage behavior.
     """
     colours = _colours(scores)
-    data = _labelled(scores[(scores.measure == CORRELATION) & (scores.offset == 0)])
+    data = _labelled(scores[scores.measure.isin(CORRELATIONS) & (scores.offset == 0)])
     data = data.rename(columns={"value": "abs_r"})
     columns = ["panel", "source", "r", "abs_r", "ci_low", "ci_high", "num_words"]
     data = data[[*columns, "ceiling", "ceiling_low", "ceiling_high"]]
@@ -97,7 +100,7 @@ def offsets(scores: pd.DataFrame) -> Chart:
     Args:
       scores: rows of the stage behavior.
     """
-    rows = scores[(scores.measure == CORRELATION) & (scores.context != BASELINE)]
+    rows = scores[scores.measure.isin(CORRELATIONS) & (scores.context != BASELINE)]
     colours = {x: c for x, c in _colours(scores).items() if x in set(_labelled(rows).source)}
     # The interval of |r|, with the sign of r.
     ends = [rows.ci_low * np.sign(rows.r), rows.ci_high * np.sign(rows.r)]
