@@ -15,8 +15,7 @@ from scipy import special
 from sklearn import model_selection
 
 from jaxalign.core.scores.protocol import Penalty, Scaling
-from jaxalign.data import controls, samples
-from jaxalign.data.sets import alice as alice_lib
+from jaxalign.data import controls, datasets, samples
 from jaxalign.data.sets import natural_stories
 from jaxalign.data.text import tokenizer_files
 from jaxalign.literature import protocols
@@ -100,8 +99,8 @@ def test_pereira_by_default(pereira):
 @pytest.fixture(scope="module")
 def alice(data_root):
     """Counts of letters in each TR, delayed by 1 to 4 of them, and the mean of 27 listeners."""
-    stimuli = alice_lib.stimuli(data_root, radius_mm=10)
-    responses = alice_lib.responses(data_root, radius_mm=10)
+    dataset = datasets.find("alice", data_root)
+    stimuli, responses = dataset.stimuli, dataset.responses
     letters = [
         [text.lower().count(x) for x in "abcdefghijklmnopqrstuvwxyz"] for text in stimuli.text
     ]
@@ -186,7 +185,7 @@ def test_alice_by_default(alice):
 @pytest.fixture(scope="module")
 def listeners(data_root):
     """Time courses, and the listener and region of each."""
-    found = alice_lib.responses(data_root, radius_mm=10)
+    found = datasets.find("alice", data_root).responses
     keep = ~found.constant
     return found.values[:, keep], np.array(found.subject)[keep], np.array(found.roi)[keep]
 

@@ -16,7 +16,7 @@ from refusals import refused
 
 import jaxalign
 from jaxalign.api import pages
-from jaxalign.data.sets import plain
+from jaxalign.data import datasets
 from jaxalign.io import rows as rows_lib
 from jaxalign.literature import benchmarks, protocols
 from jaxalign.models import table as models_table
@@ -104,7 +104,8 @@ def test_score_is_that_of_its_own_arrays(score, data, protocol):
         == protocols.find(protocol).extraction.pooling
     }
     X, ids = layers_of(folder)
-    responses, stimuli = plain.responses(data), plain.stimuli(data)
+    dataset = datasets.find(str(data), None)
+    responses, stimuli = dataset.responses, dataset.stimuli
     place = {x: i for i, x in enumerate(ids)}
     X = X[:, [place[x] for x in responses.stimulus_id]]
     passage = dict(zip(stimuli.stimulus_id, stimuli.passage, strict=True))
