@@ -33,6 +33,7 @@ def problem(rng, n, p, v, *, noise=2.0):
 # Brain-Score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n,p,v", SHAPES)
 @pytest.mark.parametrize("year,epsilon", [(2023, 0.0), (2026, 1e-8)])
 @pytest.mark.parametrize("unit", [1.0, 1e-7])

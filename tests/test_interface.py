@@ -139,6 +139,7 @@ def layers_of(folder):
     return values, json.loads((folder / "stimulus_ids.json").read_text())
 
 
+@pytest.mark.slow
 def test_table_rows_and_what_a_notebook_shows(score):
     found = score()
     assert found.model == "bert" and list(found.controls) == ["word_length"]
@@ -199,6 +200,7 @@ def test_other_settings_share_what_they_read(score):
 # Reading times and texts
 
 
+@pytest.mark.slow
 def test_reading_times(folder):
     data = small.write_reading(folder / "reading")
     options = {"settings": {"extract.context": "accumulate:restart"}}

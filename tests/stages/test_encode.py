@@ -193,6 +193,7 @@ def test_components_come_from_training_samples(make_job, timed):
     assert [set(read(x).num_units) for x in (plain, with_pca, with_few)] == [{32}, {32}, {3}]
 
 
+@pytest.mark.slow
 def test_rows_name_what_the_model_was_asked(make_job, sentences):
     config = encode.Config(num_folds=3, alphas=(10.0,), controls=("length",), layers=(1,))
     job, asked = make_job(sentences), "what is this? "

@@ -64,6 +64,7 @@ def arrays(job):
     return np.stack(layers), responses
 
 
+@pytest.mark.slow
 def test_default_settings_are_the_default_protocol(make_job, timed):
     """On words with times, six folds and a gap of six are what `jaxalign` means."""
     job = make_job(timed)

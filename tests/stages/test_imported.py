@@ -45,6 +45,7 @@ def plan(job, config, upstream=None):
     return imported.plan(config, job, upstream or {})
 
 
+@pytest.mark.slow
 def test_the_same_scores_as_extracted(extracted, tmp_path, rng):
     """Every column of scores and partitions, to the last bit; rows are joined by their ids."""
     job, stores = extracted

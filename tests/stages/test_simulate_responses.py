@@ -17,6 +17,7 @@ CONFIG = simulate_responses.Config(model="bert", layer=2, num_subjects=3, num_ta
 ENCODE = encode.Config(alphas=(1.0, 10.0, 100.0), num_folds=4, groups="passage", controls=())
 
 
+@pytest.mark.slow
 def test_responses_are_made_of_the_layer_asked_for(make_job, sentences):
     job = make_job(sentences)
     stores = tiny.make(extract.plan(tiny.bert(untrained_seed=-1), job, {}))

@@ -49,6 +49,7 @@ def test_selection_matches_the_oracle(criterion, form, search):
     np.testing.assert_allclose(found.score[1:], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_selection_over_the_inner_splits_is_that_of_the_fold(rng):
     X, Y = make_problem(rng)
     folds = gapped_folds()
