@@ -20,6 +20,7 @@ from jaxalign.core.folds import CV, Fold
 from jaxalign.core.solver import banded as banded_lib
 from jaxalign.core.solver import cv as cv_lib
 from jaxalign.core.solver.method import Execution, Method
+from jaxalign.data.labels import refuse_missing
 
 # Share of the targets at an end of the grid that is worth a warning.
 EDGE = 0.05
@@ -77,8 +78,8 @@ class _Ridge(MultiOutputMixin, RegressorMixin, BaseEstimator):
             return None
         if self.alpha_per_target is False:
             return np.zeros(num_targets, int)
-        _, group = np.unique(np.asarray(self.alpha_per_target), return_inverse=True)
-        return group
+        labels = _labels("alpha_per_target", self.alpha_per_target, "target")
+        return np.unique(labels, return_inverse=True)[1]
 
     def _shape(self, x):
         """Bring a result [..., v] to the shape of the targets that were given."""
@@ -135,6 +136,16 @@ class _Ridge(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _predict(self, X):
         return self._features(X) @ self.coef_.T + self.intercept_
+
+
+def _labels(name: str, given: Any, entry: str) -> Any:
+    """Return labels as an array, of which none may be missing; None where there are none."""
+    if given is None:
+        return None
+    labels = np.asarray(given)
+    if labels.ndim == 1:
+        refuse_missing(name, labels, entry)
+    return labels
 
 
 def _to_numpy(x: Any) -> Any:
@@ -219,7 +230,7 @@ class RidgeCV(_Ridge):
             scheme = "loo"
         elif not isinstance(self.cv, str):
             scheme = "folds"
-            groups = None if groups is None else np.asarray(groups)
+            groups = _labels("groups", groups, "sample")
             splits = folds_lib.splits(self.cv, len(X), groups=groups)
         elif self.cv != "gcv":
             raise ValueError(f"cv must be None, 'gcv', a number or a splitter, got {self.cv!r}.")
@@ -291,7 +302,7 @@ class NestedRidgeCV(_Ridge):
     refit: bool = False
 
     def _folds(self, num_samples, groups) -> tuple[Fold, ...]:
-        groups = None if groups is None else np.asarray(groups)
+        groups = _labels("groups", groups, "sample")
         if self.inner_cv is not None:
             return folds_lib.nest(self.outer_cv, self.inner_cv, num_samples, groups=groups)
         return folds_lib.cross(folds_lib.splits(self.outer_cv, num_samples, groups=groups))
@@ -398,8 +409,9 @@ class BandedRidgeCV(_Ridge):
             raise ValueError(
                 f"bands must have a label for each of {X.shape[1]} features, got {names.shape}."
             )
+        refuse_missing("bands", names, "feature")
         self.band_labels_, bands = np.unique(names, return_inverse=True)
-        groups = None if groups is None else np.asarray(groups)
+        groups = _labels("groups", groups, "sample")
         splits = folds_lib.splits(self.cv, len(X), groups=groups)
         budget = banded_lib.Budget(
             self.random_state, self.num_draws, tuple(self.concentrations), self.num_rounds

@@ -20,6 +20,7 @@ from jaxalign.core.scores.alignment import AlignmentScore, Reference
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import cv
 from jaxalign.core.solver.method import ADAPTIVE
+from jaxalign.data import labels as labels_lib
 from jaxalign.errors import InputError
 from jaxalign.literature import protocols
 
@@ -235,11 +236,12 @@ def _labels(name: str, labels: Any, size: int) -> Shaped[np.ndarray, " m"] | Non
     if labels is None:
         return None
     array = np.asarray(labels)
+    what = "column of Y" if name in ("subjects", "targets") else "sample"
     if array.shape != (size,):
-        what = "column of Y" if name in ("subjects", "targets") else "sample"
         raise InputError(
             f"{name} must have one entry per {what} ({size}), got shape {array.shape}."
         )
+    labels_lib.refuse_missing(name, labels, what)
     if name == "test" and array.dtype != bool:
         raise InputError(f"test must be a mask of True and False, got {array.dtype}.")
     return array

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxalign.core import metrics
+from jaxalign.data import labels
 from jaxalign.data.formats import coordinates, recordings
 from jaxalign.data.formats.pixels import Pixels
 from jaxalign.data.formats.tables import first_repeated
@@ -78,6 +79,11 @@ class Stimuli:
                     f"stimuli: {name} must have one entry per stimulus_id ({m}), "
                     f"found {len(getattr(self, name))}."
                 )
+        for name in ("stimulus_id", "passage", "run"):
+            is_id = name == "stimulus_id"
+            labels.refuse_missing(
+                f"stimuli: {name}", getattr(self, name), self.unit, may_be_nan=is_id
+            )
         if repeated := first_repeated(self.stimulus_id):
             raise InputError(f"stimuli: stimulus_id must be unique, found {repeated!r} twice.")
         for i, text in enumerate(self.text):
@@ -170,6 +176,9 @@ class Responses:
                     f"responses: {name} must have {size} entries for values {n} x {v}, "
                     f"found {len(getattr(self, name))}."
                 )
+        labels.refuse_missing("responses: run", self.run, "sample")
+        for name in ("subject", "roi", "target"):
+            labels.refuse_missing(f"responses: {name}", getattr(self, name), "target")
         run_starts = [run for run, _ in itertools.groupby(self.run)]
         if repeated := first_repeated(run_starts):
             raise InputError(
@@ -297,6 +306,10 @@ class Responses:
                     f"dimensions, found {array.dtype} of shape {array.shape}."
                 )
             if is_text:
+                if dimensions:  # as text a missing number would be a name
+                    labels.refuse_missing(
+                        f"{path}: {name}", array, may_be_nan=name == "stimulus_id"
+                    )
                 read[name] = [str(x) for x in array] if dimensions else str(array)
             else:
                 read[name] = array.astype(np.float64) if dimensions else float(array)
@@ -338,6 +351,7 @@ class Behavior:
                 )
         if m == 0 or s == 0:
             raise InputError(f"behavior: reading_time_ms must not be empty, found {m} x {s}.")
+        labels.refuse_missing("behavior: participant", self.participant, "column")
         for name in ("stimulus_id", "participant"):
             if repeated := first_repeated(getattr(self, name)):
                 raise InputError(f"behavior: {name} must be unique, found {repeated!r} twice.")
