@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -23,7 +24,8 @@ from jaxalign.reporting.run import build
 from jaxalign.reporting.run.contents import Contents
 from jaxalign.results import finished
 
-FILES = "files.json"  # names of what a report has written, which the next one replaces
+FILES = "files.json"  # names and hashes of what a report has written, which the next one replaces
+REPORT = "files of a report of jaxalign"
 
 Scores = pd.DataFrame | BenchmarkScore | Path
 
@@ -76,7 +78,8 @@ def report(
         were tuned from, benchmarks of knowledge): a frame or CSV file with a row per model, a
         column or index `model`, and any columns of `jaxalign/literature/properties.py`;
         "published:aw2024" and the like. None: they are not compared.
-      path: folder to write to; a report that is there is replaced.
+      path: folder to write to; a report that is there is replaced. A file of the same name that no
+        report has written, or that has changed since, is refused and stays as it is.
       title: of the page.
       compare: how models are compared: fields of `jaxalign.reporting.findings.Options`, such as
         `{"paper": "aw2024", "apart": ("gpt2",)}`.
@@ -215,14 +218,47 @@ def _provenance(rows: pd.DataFrame) -> str:
 
 
 def _write(made: Page, rows: pd.DataFrame, folder: pathlib.Path) -> list[str]:
-    """Write a report, and remove what one before has left there."""
+    """Write a report in the place of one before it, and never over a file of anybody else.
+
+    Raises:
+      InputError: if a file of the same name was not written here, or has changed since.
+    """
     run_dir.check_writable(folder)
-    index = folder / FILES
-    if index.is_file():
-        for name in json.loads(index.read_text(encoding="utf-8")):
-            (folder / os.path.basename(name)).unlink(missing_ok=True)
-    files = made.write(folder)
-    rows_lib.write(folder / finished.TABLE, rows.to_dict("records"))
-    files = [*files, finished.TABLE]
-    run_dir.write_json(index, files)
+    before = _written(folder / FILES)
+    is_own = lambda name: run_dir.hash_file(folder / name) in before.get(name, ())
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as name:
+        drawn = pathlib.Path(name)
+        files = [*made.write(drawn), finished.TABLE]
+        rows_lib.write(drawn / finished.TABLE, rows.to_dict("records"))
+        taken = [x for x in files if (folder / x).exists() and not is_own(x)]
+        if not before and (folder / FILES).exists():
+            taken.append(FILES)
+        if taken:
+            raise InputError(
+                f"path must be a folder without files of these names that no report has written, "
+                f"but {folder} has {len(taken)}: {', '.join(taken[:4])}"
+                f"{', ...' if len(taken) > 4 else ''}; move them, or choose another path."
+            )
+        hashes = {x: [run_dir.hash_file(drawn / x)] for x in files}
+        # Both, until all files are in their place: a call that was killed has written either.
+        both = {x: [*before.get(x, ()), *hashes.get(x, ())] for x in {**before, **hashes}}
+        run_dir.write_json(folder / FILES, {REPORT: both})
+        for name in before:
+            if (folder / name).is_file() and is_own(name):
+                (folder / name).unlink()
+        for name in files:
+            os.replace(drawn / name, folder / name)
+    run_dir.write_json(folder / FILES, {REPORT: hashes})
     return files
+
+
+def _written(index: pathlib.Path) -> dict[str, list[str]]:
+    """Return the hashes of the files that a report has written; nothing if there was none."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    listed = found.get(REPORT) if isinstance(found, dict) else None
+    if not isinstance(listed, dict):
+        return {}
+    return {os.path.basename(name): list(hashes) for name, hashes in listed.items()}
