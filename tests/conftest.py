@@ -30,6 +30,19 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_let_go():
+    """Forget compiled programs before the kernel's limit on memory maps ends the process.
+
+    Each program holds some ten maps, a process of many test files compiles thousands of programs,
+    and Linux allows 65,530 maps. What is forgotten is read again from the cache on disk.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -1,26 +1,14 @@
-"""From stimulus features to a design matrix: resampling, delays, shifts, projections."""
+"""From features of samples to a design matrix: delays, shifts, projections."""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-Downsample = Literal["mean", "sum", "lanczos"]
-DOWNSAMPLES: tuple[str, ...] = get_args(Downsample)
-LANCZOS_LOBES = 3
-
 # Of each sample: its run, its passage.
 Labels = Sequence | np.ndarray
-
-
-class Grid(NamedTuple):
-    """TRs on which features are sampled: those recorded, and those that lead up to them."""
-
-    time_s: Float[np.ndarray, " m"]  # start of each TR
-    run: np.ndarray  # run of each TR
-    recorded: Int[np.ndarray, " n"]  # positions on the grid of the recorded samples
 
 
 def members(labels: Labels) -> dict[Any, Int[np.ndarray, " m"]]:
@@ -33,63 +21,6 @@ def members(labels: Labels) -> dict[Any, Int[np.ndarray, " m"]]:
     for i, label in enumerate(labels.tolist() if isinstance(labels, np.ndarray) else labels):
         places[label].append(i)
     return {label: np.array(found) for label, found in places.items()}
-
-
-def lead_in(time_s: Float[np.ndarray, " n"], run: Labels, tr_s: float, num_trs: int) -> Grid:
-    """Extend each run backwards, so that delayed features see what was heard before it.
-
-    Scans are often discarded or trimmed at the start of a run while the stimulus already plays;
-    a delay of two TRs at the first sample looks at that time, not at nothing.
-
-    Args:
-      time_s: start of each recorded TR, ascending within a run.
-      run: run of each TR; runs are contiguous.
-      tr_s: repetition time.
-      num_trs: TRs to add before each run.
-    """
-    times, runs, recorded, size = [], [], [], 0
-    for name, rows in members(run).items():
-        before = time_s[rows[0]] - tr_s * np.arange(num_trs, 0, -1)
-        times.append(np.r_[before, time_s[rows]])
-        runs += [name] * len(times[-1])
-        recorded.append(size + num_trs + np.arange(len(rows)))
-        size = len(runs)
-    return Grid(np.concatenate(times), np.asarray(runs), np.concatenate(recorded))
-
-
-def downsample(
-    features: Float[np.ndarray, "m u"],
-    onset_s: Float[np.ndarray, " m"],
-    time_s: Float[np.ndarray, " n"],
-    tr_s: float,
-    method: Downsample,
-) -> Float[np.ndarray, "n u"]:
-    """Resample features of words to TRs, within one run.
-
-    `mean` and `sum` take the words whose onset lies in [t, t + tr_s); a TR without a word is 0.
-    `lanczos` is a low-pass filter at the Nyquist rate of the TRs, centred on the middle of the TR.
-
-    Args:
-      features: one row per word.
-      onset_s: onset of each word.
-      time_s: start of each TR.
-      tr_s: repetition time.
-      method: how the words of a TR are combined.
-
-    Source: the Lanczos window as in Huth et al. (2016), Nature 532, Methods.
-    """
-    if method == "lanczos":
-        cycles = (time_s[:, None] + tr_s / 2 - onset_s[None, :]) / tr_s
-        weights = np.sinc(cycles) * np.sinc(cycles / LANCZOS_LOBES)
-        weights = np.where(np.abs(cycles) <= LANCZOS_LOBES, weights, 0.0)
-    else:
-        # The tolerance puts a word that starts exactly with a TR into that TR, whatever the
-        # rounding of the two decimal times.
-        start = time_s[:, None] - 1e-9
-        weights = ((onset_s >= start) & (onset_s < start + tr_s)).astype(np.float64)
-        if method == "mean":
-            weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
-    return weights @ features
 
 
 def delay(

@@ -7,7 +7,7 @@ import json
 import pathlib
 from typing import Any
 
-from jaxalign.data import localizer
+from jaxalign.data import localizer, samples
 from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats.recordings import NaN
 from jaxalign.data.presentations import Repeats
@@ -135,11 +135,18 @@ class Dataset:
         """Open the activations of one of `networks`."""
         return self.adapter.activations(name)
 
-    def check_samples(self, responses: Responses) -> None:
-        """Refuse responses to these stimuli whose runs or ids are none of the stimuli's.
+    def check_samples(self, responses: Responses, lead: int = 0) -> None:
+        """Refuse responses that do not belong to these stimuli, by their ids, runs and clock.
+
+        Words in no TR, and TRs without a word, are counted in a warning where they are many.
+
+        Args:
+          responses: recorded, or planned.
+          lead: TRs before each run that delays reach.
 
         Raises:
-          InputError: naming the first.
+          InputError: if a run or stimulus_id is none of the stimuli's, timed responses meet stimuli
+            without times, or no word of a run begins in one of its TRs.
         """
         kind = "run" if responses.is_timed else "stimulus_id"
         known = set(getattr(self.stimuli, kind))
@@ -148,6 +155,10 @@ class Dataset:
                 f"data set {self.name}: responses: every {kind} must be one of the stimuli's, "
                 f"found {lost[0]!r} ({len(lost)} such)."
             )
+        if responses.is_timed and not self.stimuli.is_timed:
+            raise InputError("responses are timed, so stimuli must have onset_s and offset_s.")
+        if responses.is_timed:
+            samples.check_clock(self.name, self.stimuli, responses, lead)
 
     def check_text(self, stage: str) -> None:
         """Refuse images that have no captions, on behalf of a stage that reads text.

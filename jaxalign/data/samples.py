@@ -3,11 +3,15 @@
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float, Int
 
-from jaxalign.core import features
+from jaxalign.core import clock, features
 from jaxalign.data import controls
 from jaxalign.data.schema import Responses, Stimuli
+from jaxalign.errors import InputError
+
+_MANY = 0.05  # share of words or TRs from which on a warning counts them
 
 
 class Samples(NamedTuple):
@@ -24,13 +28,13 @@ class Placement(NamedTuple):
     Attributes:
       stimuli: what was presented.
       responses: whose samples are wanted.
-      downsample: how the words of a TR are combined; see `features.downsample`.
+      downsample: how the words of a TR are combined; see `clock.downsample`.
       lead: TRs to add before each run, as many as the longest delay.
     """
 
     stimuli: Stimuli
     responses: Responses
-    downsample: features.Downsample
+    downsample: clock.Downsample
     lead: int
 
 
@@ -46,16 +50,77 @@ def from_stimuli(values: Float[np.ndarray, "m u"], onto: Placement) -> Samples:
         row = {name: i for i, name in enumerate(stimuli.stimulus_id)}
         chosen = values[[row[name] for name in responses.stimulus_id]]
         return Samples(chosen, responses.run, np.arange(len(chosen)))
-    grid = features.lead_in(responses.time_s, responses.run, responses.tr_s, onto.lead)
+    grid = clock.grid(responses.time_s, responses.run, responses.tr_s, onto.lead)
     words = features.members(stimuli.run)
     resampled = np.zeros((len(grid.time_s), values.shape[1]))
     for run, trs in features.members(grid.run).items():
         heard = words[run]
         onset_s, start_s = stimuli.onset_s[heard], grid.time_s[trs]
-        resampled[trs] = features.downsample(
+        resampled[trs] = clock.downsample(
             values[heard], onset_s, start_s, responses.tr_s, onto.downsample
         )
     return Samples(resampled, grid.run, grid.recorded)
+
+
+def check_clock(
+    name: str, stimuli: Stimuli, responses: Responses, lead: int
+) -> tuple[int, int, int]:
+    """Hold onsets of words against the TRs of their runs; warn of what does not meet.
+
+    Words that begin in no TR take no part in a score, and TRs without a word have features of 0.
+    Where either is a twentieth or more of all, a warning says so.
+
+    Args:
+      name: of the data set.
+      stimuli: words with times.
+      responses: to TRs; every run is one of the stimuli's.
+      lead: TRs before each run that delays reach; words in them are in a TR.
+
+    Returns:
+      How many words begin in no TR; of how many of these the time is not known; and in how many
+      recorded TRs no word begins.
+
+    Raises:
+      InputError: if no word of a run begins in one of its TRs.
+    """
+    grid = clock.grid(responses.time_s, responses.run, responses.tr_s, lead)
+    recorded = np.isin(np.arange(len(grid.time_s)), grid.recorded)
+    words = features.members(stimuli.run)
+    outside = dict.fromkeys(features.members(grid.run), 0)
+    heard = unknown = empty = 0
+    for run, trs in features.members(grid.run).items():
+        onset_s, time_s = stimuli.onset_s[words[run]], grid.time_s[trs]
+        place = clock.tr_of_words(onset_s, time_s, responses.tr_s)
+        if (place < 0).all():
+            known = onset_s[~np.isnan(onset_s)]
+            begin = (
+                f"from {known.min():g} to {known.max():g} s" if len(known) else "at unknown times"
+            )
+            raise InputError(
+                f"data set {name}: run {run!r}: words must begin within its {recorded[trs].sum()} "
+                f"TRs, {time_s[recorded[trs]][0]:g} to {time_s[-1] + responses.tr_s:g} s, but all "
+                f"{len(place)} begin {begin}: onset_s must be in seconds, on the clock of time_s, "
+                "in every run."
+            )
+        heard += len(place)
+        unknown += int(np.isnan(onset_s).sum())
+        outside[run] = int((place < 0).sum())
+        empty += len(np.setdiff1d(np.flatnonzero(recorded[trs]), place))
+    lost, num_trs = sum(outside.values()), len(grid.recorded)
+    if lost >= _MANY * heard:
+        worst = max(outside, key=lambda run: outside[run] / len(words[run]))
+        logging.warning(
+            "data set %s: %d of %d words (%.1f %%) begin in no TR and take no part, %d of them "
+            "because their time is not known; most in run %s (%d of %d)",
+            *(name, lost, heard, 100 * lost / heard, unknown),
+            *(worst, outside[worst], len(words[worst])),
+        )
+    if empty >= _MANY * num_trs:
+        logging.warning(
+            "data set %s: in %d of %d TRs (%.1f %%) no word begins; their features are 0",
+            *(name, empty, num_trs, 100 * empty / num_trs),
+        )
+    return lost, unknown, empty
 
 
 def of_control(
@@ -92,7 +157,7 @@ def positions(onto: Placement) -> Samples:
     """Return the position of each sample in its run; in its passage too, of single stimuli."""
     responses = onto.responses
     if responses.is_timed:
-        grid = features.lead_in(responses.time_s, responses.run, responses.tr_s, onto.lead)
+        grid = clock.grid(responses.time_s, responses.run, responses.tr_s, onto.lead)
         return Samples(controls.position(grid.run), grid.run, grid.recorded)
     groups = (passages(onto.stimuli, responses), responses.run)
     values = np.concatenate([controls.position(x) for x in groups], axis=1)
@@ -108,7 +173,7 @@ def blocks(onto: Placement, sigma: float) -> Samples:
     """
     responses = onto.responses
     if responses.is_timed:
-        grid = features.lead_in(responses.time_s, responses.run, responses.tr_s, onto.lead)
+        grid = clock.grid(responses.time_s, responses.run, responses.tr_s, onto.lead)
         return Samples(controls.oasm(grid.run, sigma), grid.run, grid.recorded)
     groups = zip(responses.run, passages(onto.stimuli, responses), strict=True)
     values = controls.oasm([f"{run}\n{passage}" for run, passage in groups], sigma)

@@ -38,6 +38,7 @@ _NPZ = {
     "tr_s": (0, False),
     "units": (0, True),
 }
+_LONGEST_TR_S = 60
 # NotImplementedError: of a compression that there is not.
 _DAMAGED_NPZ = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError),
@@ -55,7 +56,9 @@ class Stimuli:
       passage: the text that a part belongs to; context never crosses it. An image is its own.
       run: the scanning run in which it was presented; delays never cross it.
       unit: what a stimulus is.
-      onset_s, offset_s: time within the run; empty arrays where presentation was not timed.
+      onset_s, offset_s: time within the run; empty arrays where presentation was not timed. Both
+        are NaN for a word whose time is not known: it is read in the context of those that
+        follow, and is in no TR.
       pixels: of images; None of words and sentences.
     """
 
@@ -99,19 +102,31 @@ class Stimuli:
                 f"stimuli: onset_s and offset_s must have {m} entries, found "
                 f"{len(self.onset_s)} and {len(self.offset_s)}."
             )
-        for i in range(m):
+        self._check_times()
+
+    def _check_times(self):
+        unknown = np.isnan(self.onset_s)
+        if (unknown != np.isnan(self.offset_s)).any():
+            i = int(np.argmax(unknown != np.isnan(self.offset_s)))
+            raise InputError(
+                f"stimuli: {self._at(i)} must have both onset_s and offset_s, or neither: one is "
+                "missing."
+            )
+        before: dict[str, int] = {}
+        for i in np.flatnonzero(~unknown).tolist():
             if not -np.inf < self.onset_s[i] <= self.offset_s[i] < np.inf:
                 raise InputError(
                     f"stimuli: {self._at(i)} must end after it begins, but ends at "
                     f"{self.offset_s[i]} s."
                 )
+            last = before.get(self.run[i], i)
             # Two clocks may round the same border differently.
-            follows = i > 0 and self.run[i] == self.run[i - 1]
-            if follows and self.onset_s[i] < self.offset_s[i - 1] - 1e-6:
+            if last != i and self.onset_s[i] < self.offset_s[last] - 1e-6:
                 raise InputError(
                     f"stimuli: words must not overlap, but {self._at(i)} begins before "
-                    f"{self._at(i - 1)} ends ({self.offset_s[i - 1]} s)."
+                    f"{self._at(last)} ends ({self.offset_s[last]} s)."
                 )
+            before[self.run[i]] = i
 
     def _at(self, i: int) -> str:
         return f"{self.text[i]!r} ({self.stimulus_id[i]}, {self.onset_s[i]} s)"
@@ -147,6 +162,7 @@ class Responses:
       units: what the values are measured in.
       stimulus_id: what was presented, of untimed responses; empty where `time_s` is given.
       time_s: start of each TR, on the clock of the stimuli's onsets; empty for untimed responses.
+        TRs that were censored are left out, and leave a gap of whole TRs.
       tr_s: repetition time; 0 for untimed responses.
       signal: the noiseless response, of simulations; [0 0] otherwise.
       coordinates, space: where targets lie, in mm, and in which space; see
@@ -213,17 +229,23 @@ class Responses:
         coordinates.check(self.coordinates, self.space, v)
 
     def _check_times(self):
-        if not self.tr_s > 0:
-            raise InputError(f"responses: tr_s must be positive, found {self.tr_s}.")
+        if not 0 < self.tr_s <= _LONGEST_TR_S:
+            hint = ": is it in milliseconds?" if self.tr_s > _LONGEST_TR_S else ""
+            raise InputError(
+                f"responses: tr_s must be positive, in seconds and at most {_LONGEST_TR_S}, found "
+                f"{self.tr_s}{hint}."
+            )
         if not np.isfinite(self.time_s).all():
             raise InputError("responses: time_s must be finite, found NaN or infinity.")
         run = np.asarray(self.run)
-        same = run[1:] == run[:-1]
-        steps = np.diff(self.time_s)[same]
-        if np.abs(steps - self.tr_s).max(initial=0) > 1e-3 * self.tr_s:
+        steps = np.diff(self.time_s)[run[1:] == run[:-1]] / self.tr_s
+        whole = np.rint(steps)
+        uneven = (whole < 1) | (np.abs(steps - whole) > 1e-3 * np.maximum(whole, 1))
+        if uneven.any():
             raise InputError(
-                f"responses: time_s must advance by tr_s = {self.tr_s} s within a run, found a "
-                f"step of {steps[np.abs(steps - self.tr_s).argmax()]:.4f} s."
+                f"responses: time_s must advance by tr_s = {self.tr_s} s within a run, or by a "
+                f"multiple of it where TRs were left out, found a step of "
+                f"{steps[np.argmax(uneven)] * self.tr_s:.4f} s."
             )
 
     def _check_copies(self):

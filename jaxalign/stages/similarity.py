@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from tqdm import tqdm
 
 from jaxalign.checks import Names, Rule, among, check, differ, one_of, some
-from jaxalign.core import features
+from jaxalign.core import clock, features
 from jaxalign.core import similarity as core
 from jaxalign.data import localizer
 from jaxalign.data.samples import Placement
@@ -45,7 +45,7 @@ class Config:
 
     measures: Annotated[Names, among((*CKA, *RSA)), some("name at least one")] = (*CKA, *RSA)
     comparison: Annotated[str, one_of(core.COMPARISONS)] = "spearman"  # of RDMs; or "pearson"
-    downsample: Annotated[str, one_of(features.DOWNSAMPLES)] = "mean"
+    downsample: Annotated[str, one_of(clock.DOWNSAMPLES)] = "mean"
     delays: Annotated[
         tuple[int, ...], Rule("be >= 0", lambda x: len(x) and min(x) >= 0), differ
     ] = (0,)
@@ -165,15 +165,13 @@ def _mask(config: Config, source: Activations) -> Bool[np.ndarray, "L u"] | None
 
 def _checked(config: Config, job: Job) -> Responses:
     """Return the recorded responses; refuse settings and stimuli that do not fit them."""
-    responses, stimuli = job.dataset.responses, job.dataset.stimuli
+    responses = job.dataset.responses
     targets.checked(responses, config.rois, stage="similarity")
-    if responses.is_timed and not stimuli.is_timed:
-        raise InputError("responses are timed, so stimuli must have onset_s and offset_s.")
     if not responses.is_timed and config.delays != (0,):
         raise InputError(
             f"similarity.delays must be (0,) for responses to single stimuli, got {config.delays}."
         )
-    job.dataset.check_samples(responses)
+    job.dataset.check_samples(responses, max(config.delays))
     return responses
 
 

@@ -129,6 +129,13 @@ def test_a_time_that_is_not_finite_is_refused(name, i, value):
         words(**{name: times})
 
 
+def test_a_word_without_a_time_has_no_part_in_the_order_of_times():
+    unaligned = words(onset_s=np.array([0.5, np.nan, 1.5]), offset_s=np.array([0.75, np.nan, 2.0]))
+    assert unaligned.is_timed
+    with refused("must not overlap", "'ran' (w2, 0.6 s) begins before 'The' (w0"):
+        words(onset_s=np.array([0.5, np.nan, 0.6]), offset_s=np.array([0.75, np.nan, 2.0]))
+
+
 def test_words_that_overlap_are_refused():
     with refused("must not overlap", "'ran' (w2, 1.4 s)", "before 'girl' (w1, 1.0 s)", "(1.5 s)"):
         words(onset_s=np.array([0.5, 1.0, 1.4]))
@@ -246,13 +253,18 @@ def test_sample_labels_of_another_length_are_refused():
         timed(time_s=np.arange(5) * 2.0)
 
 
+def test_a_repetition_time_in_milliseconds_is_refused():
+    with refused("responses: tr_s must be positive, in seconds", "2000.0: is it in milliseconds?"):
+        timed(tr_s=2000.0, time_s=np.array([0, 2000.0, 0, 2000.0]))
+
+
 @pytest.mark.parametrize("tr_s", [0.0, -2.0, float("nan")])
 def test_a_repetition_time_that_is_not_positive_is_refused(tr_s):
     with refused("responses: tr_s must be positive", f"found {tr_s}"):
         timed(tr_s=tr_s)
 
 
-@pytest.mark.parametrize("step", [0.0, 1.99, 2.01, 4.0, -2.0])
+@pytest.mark.parametrize("step", [0.0, 1.99, 2.01, 3.0, 4.1, -2.0])
 def test_uneven_samples_are_refused(step):
     with refused("time_s must advance by tr_s = 2.0 s within a run", f"step of {step:.4f} s"):
         timed(time_s=np.array([20.0, 22.0, 4.0, 4.0 + step]))
@@ -267,6 +279,10 @@ def test_samples_may_be_rounded_and_runs_have_clocks_of_their_own():
     assert timed(time_s=np.array([20.0, 22.001, 4.0, 6.0])).is_timed
     assert timed(time_s=np.array([0.0, 2.0, 0.0, 2.0])).is_timed
     assert timed(time_s=np.array([0.0, 2.0, 100.0, 102.0])).is_timed
+
+
+def test_censored_samples_leave_a_gap_of_whole_trs():
+    assert timed(time_s=np.array([0.0, 4.0, 0.0, 20.0])).is_timed
 
 
 def test_samples_of_a_run_that_are_not_adjacent_are_refused():

@@ -7,7 +7,8 @@ from recordings import write_table
 from jaxalign.data import datasets
 
 TR_S = 1.5
-HEADER = ["subject", "run", "image", "atlas", "targets", "tr_s", "start_s", "labels", "hemisphere"]
+HEADER = ["subject", "run", "image", "atlas", "targets", "tr_s", "start_s"]
+HEADER += ["labels", "hemisphere", "stimuli_start_s"]
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 ATLAS = np.array([0, 1, 2, 2, 5, 0, 1, 5])  # of eight places
 
@@ -28,7 +29,8 @@ class Folder:
 
     def add(self, image, atlas, **cells):
         row = {"subject": "s1", "run": "r1", "image": image, "atlas": atlas, "targets": "voxels"}
-        row |= {"tr_s": TR_S, "start_s": 0.5, "labels": "", "hemisphere": ""} | cells
+        row |= {"tr_s": TR_S, "start_s": 0.5, "labels": "", "hemisphere": ""}
+        row |= {"stimuli_start_s": ""} | cells
         self.rows.append([row[name] for name in HEADER])
 
     def change(self, name, value, row=-1):
@@ -38,7 +40,7 @@ class Folder:
         write_table(self.root / "images.csv", HEADER, self.rows)
         return datasets.find(str(self.root), None).responses
 
-    def volume(self, name, values, *, affine=AFFINE, tr_s=TR_S, unit="sec"):
+    def volume(self, name, values, *, affine=AFFINE, tr_s=TR_S, unit="sec", start=0.0):
         """Write places [T 8] as a volume of 2 x 2 x 2 in C order, or [8] as labels."""
         shape = (2, 2, 2)
         grid = values.T.reshape(*shape, -1) if values.ndim == 2 else values.reshape(shape)
@@ -46,6 +48,7 @@ class Folder:
         if values.ndim == 2:
             image.header.set_xyzt_units("mm", unit)
             image.header.set_zooms((2.0, 2.0, 2.0, tr_s))
+            image.header["toffset"] = start
         nib.save(image, self.root / name)
 
     def surface(self, name, values, *, names=(), step=None, intent="NIFTI_INTENT_TIME_SERIES"):

@@ -4,6 +4,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float, Int
 
 from jaxalign.data.formats import coordinates, imaging
@@ -22,6 +23,7 @@ class Scan(NamedTuple):
     # Of volumes whose header names the space of their affine; see data/formats/coordinates.py.
     coordinates: Float[np.ndarray, "_ 3"] = coordinates.NONE
     space: str = ""
+    start_s: float = 0.0  # of the first volume, as the header has it: 0 is what tells nothing
 
 
 def read(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
@@ -61,9 +63,19 @@ def _kind(path: pathlib.Path) -> str:
 
 
 def _check_tr(path: pathlib.Path, found_s: float, tr_s: float) -> None:
-    """Refuse another TR than expected; a header that has 0 tells of none."""
-    if found_s != 0 and abs(found_s - tr_s) > 1e-3 * tr_s:
-        raise InputError(f"{path}: its header tells of a TR of {found_s:g} s, tr_s is {tr_s:g} s.")
+    """Refuse another TR than expected; a header that has 0 tells of none, nor does one that has 1.
+
+    Programs that do not know a TR write 1.
+    """
+    if found_s == 0 or abs(found_s - tr_s) <= 1e-3 * tr_s:
+        return
+    if found_s == 1:
+        logging.warning(
+            "%s: its header has a TR of 1, which programs write that know none; tr_s = %g s holds",
+            *(path, tr_s),
+        )
+        return
+    raise InputError(f"{path}: its header tells of a TR of {found_s:g} s, tr_s is {tr_s:g} s.")
 
 
 def _volumes(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
@@ -90,7 +102,14 @@ def _volumes(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
         names={},
         coordinates=xyz,
         space=space,
+        start_s=_start(image, float(header["toffset"]) * _TIME_UNITS_S[unit]),
     )
+
+
+def _start(path: pathlib.Path, start_s: float) -> float:
+    if not np.isfinite(start_s):
+        raise InputError(f"{path}: the time of its first volume must be finite, found {start_s}.")
+    return start_s
 
 
 def _grayordinates(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
@@ -123,7 +142,8 @@ def _grayordinates(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Sca
             f"{len(wanted)} are missing, the first is {lost[0]}."
         )
     index = [column[place] for place in wanted]
-    return Scan(values[:, index].astype(np.float32), label[inside], wanted, names)
+    start_s = _start(image, float(time.start))
+    return Scan(values[:, index].astype(np.float32), label[inside], wanted, names, start_s=start_s)
 
 
 def _axes(nib: Any, image: Any, path: pathlib.Path, first: Any) -> tuple[Any, Any]:

@@ -58,12 +58,12 @@ def numbers(
       path: where the table comes from.
       table: from `read`.
       name: the column.
-      empty_is_nan: whether a cell may be empty.
+      empty_is_nan: whether a cell may be empty, or "n/a", as BIDS writes it.
 
     Raises:
       InputError: if a cell is no number.
     """
-    column = table[name].replace("", "nan") if empty_is_nan else table[name]
+    column = table[name].replace({"": "nan", "n/a": "nan"}) if empty_is_nan else table[name]
     try:
         return column.astype(np.float64).to_numpy()
     except ValueError as error:

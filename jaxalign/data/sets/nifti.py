@@ -9,7 +9,11 @@ hemisphere):
                    `.dscalar.nii`, `.label.gii` or `.shape.gii`; 0 is outside
   targets          "voxels" (or vertices): each is a target; "means": the mean of each label is
   tr_s             repetition time, which is held against the header
-  start_s          start of the first TR on the clock of the stimuli
+  start_s          start of the first TR on the clock of the stimuli; it may be empty where the scan
+                   tells it: toffset (NIfTI), SeriesStart (CIFTI) or, in a JSON file of BIDS next
+                   to it, StartTime. What differs is refused
+  stimuli_start_s  optional: where the stimuli have another clock than the scan, when theirs begins
+                   on that of the scan; start_s may then be empty, or is what results
   labels           optional: a CSV with the columns label and roi, where `atlas` has no names
   hemisphere       GIFTI only: L or R
 
@@ -23,10 +27,11 @@ import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from jaxalign.data.adapter import Adapter
-from jaxalign.data.formats import coordinates, recordings, scans, tables
+from jaxalign.data.formats import bids, coordinates, recordings, scans, tables
 from jaxalign.data.formats.recordings import Recording
 from jaxalign.data.schema import Responses, Stimuli, naming
 from jaxalign.data.sets import plain
@@ -34,7 +39,7 @@ from jaxalign.errors import InputError
 
 TABLE = "images.csv"
 STIMULI = "stimuli.csv"
-COLUMNS = ("subject", "run", "image", "atlas", "targets", "tr_s", "start_s")
+COLUMNS = ("subject", "run", "image", "atlas", "targets", "tr_s")
 TARGETS = ("voxels", "means")
 HEMISPHERES = ("L", "R")
 
@@ -48,7 +53,8 @@ class Row(NamedTuple):
     atlas: pathlib.Path
     targets: str
     tr_s: float
-    start_s: float
+    start_s: float | None
+    stimuli_start_s: float | None
     labels: pathlib.Path | None
     hemisphere: str
 
@@ -63,7 +69,12 @@ class Scans(Adapter):
     def files(self) -> list[pathlib.Path]:
         """Return both tables, and the images, atlases and labels that `images.csv` names."""
         both = self.need([self.root / STIMULI, self.root / TABLE])
-        named = [x for row in _rows(self.root) for x in (row.image, row.atlas, row.labels) if x]
+        named = [
+            x
+            for row in _rows(self.root)
+            for x in (row.image, row.atlas, row.labels, bids.sidecar(row.image))
+            if x
+        ]
         return self.need([*both, *dict.fromkeys(named)])
 
     def stimuli(self) -> Stimuli:
@@ -127,8 +138,9 @@ def _recording(
         sides, own_names = [], []
         for hemisphere in hemispheres:
             row = rows[run, hemisphere]
-            values, roi, target, where = _targets(row)
-            found = (len(values), row.start_s)
+            scan = scans.read(row.image, row.atlas, row.tr_s)
+            values, roi, target, where = _targets(row, scan)
+            found = (len(values), _start(path, row, scan.start_s))
             if lengths.setdefault(run, found) != found:
                 raise InputError(
                     f"{row.image}: run {run!r} must have {lengths[run][0]} TRs from "
@@ -176,12 +188,55 @@ def _where(places: list[_Places]) -> _Places:
     return first if agree else _Places()
 
 
-def _targets(row: Row) -> tuple[Float[np.ndarray, "n v"], list[str], list[str], _Places]:
+def _start(path: pathlib.Path, row: Row, header_s: float) -> float:
+    """Return when the first TR of a scan starts on the clock of the stimuli.
+
+    A header of 0 tells nothing: it is what programs write that know no better.
+    """
+    told: dict[str, float] = {}
+    if header_s != 0:
+        told["its header"] = header_s
+    if found := bids.sidecar(row.image):
+        timing = bids.timing(found)
+        if timing.tr_s is not None and abs(timing.tr_s - row.tr_s) > 1e-3 * row.tr_s:
+            raise InputError(
+                f"{found}: RepetitionTime is {timing.tr_s:g} s, tr_s in {path} is {row.tr_s:g} s."
+            )
+        if timing.start_s is not None:
+            told[f"StartTime in {found.name}"] = timing.start_s
+        elif timing.slices_corrected and header_s == 0:
+            logging.warning(
+                "%s: slice timing was corrected, but StartTime does not say to which time: start_s "
+                "must be the time that slices were moved to",
+                found,
+            )
+    offset_s = row.stimuli_start_s or 0.0
+    starts = {name: start - offset_s for name, start in told.items()}
+    if row.start_s is not None:
+        starts = {f"start_s in {path.name}": row.start_s} | starts
+    if not starts:
+        raise InputError(
+            f"{path}: start_s must be given for {row.image.name}, neither its header nor a JSON "
+            "file next to it tells it."
+        )
+    (first, start_s), *others = starts.items()
+    for name, other in others:
+        if abs(other - start_s) > 1e-3 * row.tr_s:
+            raise InputError(
+                f"{row.image}: its first TR starts at {start_s:g} s by {first}, and at {other:g} s "
+                f"by {name}: correct one, leave start_s empty, or say in stimuli_start_s when the "
+                "clock of the stimuli begins on that of the scan."
+            )
+    return start_s
+
+
+def _targets(
+    row: Row, scan: scans.Scan
+) -> tuple[Float[np.ndarray, "n v"], list[str], list[str], _Places]:
     """Read the targets of a scan, with their ROIs and names, and where they lie.
 
     A mean over a label lies nowhere.
     """
-    scan = scans.read(row.image, row.atlas, row.tr_s)
     names = _names(row, scan)
     if row.targets == "voxels":
         roi = [names[i] for i in scan.label.tolist()]
@@ -221,6 +276,11 @@ def _names(row: Row, scan: scans.Scan) -> dict[int, str]:
     return names
 
 
+def _given(column: np.ndarray | None, i: int) -> float | None:
+    """Return a cell of a column of numbers; None where there is no column, or it is empty."""
+    return None if column is None or np.isnan(column[i]) else float(column[i])
+
+
 def _same(path: pathlib.Path, rows: list[Row], name: str) -> Any:
     values = list(dict.fromkeys(getattr(row, name) for row in rows))
     if len(values) != 1:
@@ -231,7 +291,11 @@ def _same(path: pathlib.Path, rows: list[Row], name: str) -> Any:
 def _rows(root: pathlib.Path) -> list[Row]:
     path = root / TABLE
     table = tables.read(path, COLUMNS)
-    tr_s, start_s = (tables.numbers(path, table, name) for name in ("tr_s", "start_s"))
+    tr_s = tables.numbers(path, table, "tr_s")
+    start_s, stimuli_start_s = (
+        tables.numbers(path, table, name, empty_is_nan=True) if name in table else None
+        for name in ("start_s", "stimuli_start_s")
+    )
     rows = []
     for i, cells in enumerate(table.to_dict("records")):
         for name in ("subject", "run", "image", "atlas"):
@@ -244,7 +308,8 @@ def _rows(root: pathlib.Path) -> list[Row]:
             atlas=root / cells["atlas"],
             targets=cells["targets"],
             tr_s=float(tr_s[i]),
-            start_s=float(start_s[i]),
+            start_s=_given(start_s, i),
+            stimuli_start_s=_given(stimuli_start_s, i),
             labels=root / cells["labels"] if cells.get("labels") else None,
             hemisphere=cells.get("hemisphere", ""),
         )

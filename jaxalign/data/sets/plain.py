@@ -2,7 +2,8 @@
 
 `stimuli.csv` has the columns stimulus_id, text and passage; for words with times onset_s and
 offset_s too; and optionally run (else the passage where there are times, and one session for all
-where there are none).
+where there are none). A word whose time is not known has empty cells, or n/a: it is read in the
+context of those that follow, and is in no TR.
 
 `responses.npz` has one array per attribute of `schema.Responses`; with coordinates (in mm, a row
 for each target) and their space, such as MNI152, scores can be drawn on a brain. In its place
@@ -123,7 +124,11 @@ def read_stimuli(path: pathlib.Path) -> Stimuli:
     table = tables.read(path, REQUIRED)
     if ("onset_s" in table) != ("offset_s" in table):
         raise InputError(f"{path} must have both onset_s and offset_s, or neither.")
-    times = {name: tables.numbers(path, table, name) for name in TIMES if name in table}
+    times = {
+        name: tables.numbers(path, table, name, empty_is_nan=True)
+        for name in TIMES
+        if name in table
+    }
     if "run" in table:
         run = table["run"].tolist()
     else:

@@ -19,7 +19,7 @@ from jaxalign.checks import (
     one_of,
     positive,
 )
-from jaxalign.core import features
+from jaxalign.core import clock
 from jaxalign.core.scores.protocol import SAMPLING, Protocol
 from jaxalign.core.solver import banded
 from jaxalign.data.controls import CONTROLS, DEFAULT, PARTITION
@@ -60,7 +60,7 @@ class Config:
     group_seed: Annotated[int, at_least(-1)] = -1
     # Words to TRs: "mean" or "sum" within the TR, or "lanczos". Left as it is, or `delays`: what
     # the protocol fixes, if it does.
-    downsample: Annotated[str, one_of(features.DOWNSAMPLES)] = "mean"
+    downsample: Annotated[str, one_of(clock.DOWNSAMPLES)] = "mean"
     # In TRs; responses to single stimuli take (0,).
     delays: Annotated[
         tuple[int, ...],

@@ -204,8 +204,6 @@ def _checked_folds(
 ) -> tuple[folds_lib.Fold, ...]:
     """Refuse settings that do not fit the samples, and samples that do not fit the stimuli."""
     stimuli = dataset.stimuli
-    if responses.is_timed and not stimuli.is_timed:
-        raise InputError("responses are timed, so stimuli must have onset_s and offset_s.")
     if responses.is_timed and config.groups != "none":
         raise InputError(
             f"encode.groups must be 'none' for timed responses, got {config.groups!r}."
@@ -214,7 +212,7 @@ def _checked_folds(
         raise InputError(
             f"encode.delays must be (0,) for responses to single stimuli, got {config.delays}."
         )
-    dataset.check_samples(responses)
+    dataset.check_samples(responses, max(config.delays))
     if responses.is_timed:
         heard = {}
         for run, words in features.members(stimuli.run).items():

@@ -85,6 +85,18 @@ def test_grayordinates_that_do_not_fit_are_refused(grays):
         grays.responses()
 
 
+def test_the_start_of_a_series_is_read(grays):
+    path = grays.root / "bold.dtseries.nii"
+    dense(path, grays.series, cifti2.SeriesAxis(0.75, TR_S, 40), models())
+    with refused(path, "0.5 s by start_s in images.csv", "0.75 s by its header"):
+        grays.responses()
+    grays.change("start_s", "")
+    assert grays.responses().time_s[0] == 0.75
+    (grays.root / "bold.json").write_text('{"StartTime": 1.0}')
+    with refused(path, "0.75 s by its header", "1 s by StartTime in bold.json"):
+        grays.responses()
+
+
 def test_another_tr_or_axis_is_refused(grays):
     path = grays.root / "bold.dtseries.nii"
     dense(path, grays.series, cifti2.SeriesAxis(0, 2.0, 40), models())

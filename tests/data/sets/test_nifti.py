@@ -1,5 +1,7 @@
 """One's own scans as volumes, and the table that names them, whole and spoiled."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -128,6 +130,84 @@ def test_the_header_must_tell_of_the_same_tr(scanned, series, tr_s, unit, is_goo
             scanned.responses()
 
 
+def test_a_header_of_one_second_tells_of_no_tr(scanned, series, caplog):
+    scanned.volume("bold.nii.gz", series, tr_s=1.0, unit="unknown")
+    assert scanned.responses().tr_s == 1.5
+    assert "bold.nii.gz: its header has a TR of 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "told, start_s, stimuli_start_s, expected",
+    [
+        ({}, 0.5, "", 0.5),
+        ({"start": 1.25}, "", "", 1.25),
+        ({"start": 1.25}, 1.25, "", 1.25),
+        ({"start": 1250.0, "unit": "msec", "tr_s": 1500}, "", "", 1.25),
+        ({"StartTime": 0.75, "RepetitionTime": 1.5}, "", "", 0.75),
+        ({"StartTime": 0.75, "start": 0.75}, "", "", 0.75),
+        ({"StartTime": 0.75}, "", 10, -9.25),
+        ({"StartTime": 0.75}, -9.25, 10, -9.25),
+        ({"VolumeTiming": [0.75 + 1.5 * i for i in range(40)]}, "", "", 0.75),
+    ],
+)
+def test_scans_tell_when_they_start(scanned, series, told, start_s, stimuli_start_s, expected):
+    tell(scanned, series, told)
+    scanned.change("start_s", start_s)
+    scanned.change("stimuli_start_s", stimuli_start_s)
+    np.testing.assert_allclose(scanned.responses().time_s[:2], [expected, expected + 1.5])
+
+
+@pytest.mark.parametrize(
+    "told, start_s, parts",
+    [
+        ({"start": 1.0}, 0, ["bold.nii.gz", "0 s by start_s in images.csv", "1 s by its header"]),
+        ({"StartTime": 1.0}, 0, ["at 0 s by start_s", "1 s by StartTime in bold.json"]),
+        ({"StartTime": 0}, 0.5, ["at 0.5 s by start_s", "0 s by StartTime", "stimuli_start_s"]),
+        ({"StartTime": 1.0, "start": 0.5}, "", ["0.5 s by its header", "1 s by StartTime"]),
+        ({"RepetitionTime": 2.0}, 0, ["bold.json: RepetitionTime is 2 s", "tr_s", "1.5 s"]),
+        ({}, "", ["start_s must be given for bold.nii.gz"]),
+        ({"start": np.inf}, 0, ["bold.nii.gz: the time of its first volume must be finite"]),
+        ({"StartTime": "1"}, 0, ["bold.json: StartTime must be a number of seconds, found '1'"]),
+        ({"VolumeTiming": [0, 1.5, 4.5]}, 0, ["bold.json: VolumeTiming must advance evenly"]),
+        ({"VolumeTiming": "x"}, 0, ["bold.json: VolumeTiming must be a list of seconds"]),
+        ({"SliceTimingCorrected": "no"}, 0, ["bold.json: SliceTimingCorrected must be true"]),
+    ],
+)
+def test_starts_that_disagree_are_refused(scanned, series, told, start_s, parts):
+    tell(scanned, series, told)
+    scanned.change("start_s", start_s)
+    with refused(*parts):
+        scanned.responses()
+
+
+def test_corrected_slices_whose_time_is_not_said_are_named(scanned, series, caplog):
+    tell(scanned, series, {"SliceTimingCorrected": True})
+    scanned.responses()
+    assert "bold.json: slice timing was corrected, but StartTime does not say" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "[" * 100_000])
+def test_a_json_file_that_is_none_is_refused(scanned, content):
+    (scanned.root / "bold.json").write_text(content)
+    with refused("bold.json must be a JSON object"):
+        scanned.responses()
+
+
+def test_the_hash_is_of_the_json_file_too(scanned):
+    scanned.responses()
+    before = datasets.find(str(scanned.root), None).hash
+    (scanned.root / "bold.json").write_text("{}")
+    assert datasets.find(str(scanned.root), None).hash != before
+
+
+def tell(folder, series, told):
+    """Write the scan with what goes to its header, and a JSON file with the rest."""
+    header = {name: told[name] for name in ("start", "unit", "tr_s") if name in told}
+    folder.volume("bold.nii.gz", series, **header)
+    if rest := {name: value for name, value in told.items() if name not in header}:
+        (folder.root / "bold.json").write_text(json.dumps(rest))
+
+
 def test_grids_that_differ_are_refused(scanned):
     scanned.volume("atlas.nii", ATLAS.astype(np.int16), affine=np.diag([2.0, 2.0, 2.1, 1.0]))
     with refused("atlas.nii must have the affine of", "bold.nii.gz", "0.1 mm", "resample"):
@@ -221,7 +301,7 @@ def test_a_table_without_a_column_or_a_row_is_refused(scanned):
     rows, scanned.rows = scanned.rows, []
     with refused("images.csv must have at least one row"):
         scanned.responses()
-    write_table(scanned.root / "images.csv", HEADER[:-4], [row[:-4] for row in rows])
+    write_table(scanned.root / "images.csv", HEADER[:-5], [row[:-5] for row in rows])
     with refused("images.csv must have column 'tr_s'"):
         _ = datasets.find(str(scanned.root), None).responses
 

@@ -109,11 +109,19 @@ def test_half_of_the_times_is_refused(make_folder, name):
         _ = read(folder).stimuli
 
 
-@pytest.mark.parametrize("cell", ["soon", "", "0,5", "1s"])
+@pytest.mark.parametrize("cell", ["soon", "0,5", "1s"])
 def test_a_time_that_is_no_number_is_refused(make_folder, cell):
     folder = make_folder(WORDS.replace("r1,2,", f'r1,"{cell}",'))
     with refused("stimuli.csv: onset_s must hold numbers", repr(cell)):
         _ = read(folder).stimuli
+
+
+@pytest.mark.parametrize("cell", ["", "n/a", "nan"])
+def test_a_word_without_a_time_is_marked_by_empty_cells(make_folder, cell):
+    folder = make_folder(WORDS.replace("r1,2,2.5", f"r1,{cell},{cell}"))
+    found = read(folder).stimuli
+    assert np.isnan(found.onset_s).tolist() == [name == "c" for name in found.stimulus_id]
+    np.testing.assert_array_equal(np.isnan(found.onset_s), np.isnan(found.offset_s))
 
 
 def test_a_time_that_is_not_finite_is_refused(make_folder):
