@@ -7,3 +7,8 @@ class InputError(ValueError):
     The message says, in one line, what must hold, what was found and, where it is not obvious,
     what to do. `jaxalign.main` prints it without a traceback and exits with code 2.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error of another library in one line, without a stop at its end."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

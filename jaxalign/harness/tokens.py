@@ -5,12 +5,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-import transformers
 from absl import logging
 
-from jaxalign.data.text import tokenizer_files
-from jaxalign.errors import InputError
+from jaxalign.data.text import chats, hf_tokenizers, tokenizer_files
+from jaxalign.errors import InputError, one_line
 from jaxalign.models import zoo
 
 # Roles of llama2.c's special tokens, which its file does not name.
@@ -35,17 +33,11 @@ def load(model: zoo.Model, *, add_bos_token: bool | None = None) -> Any:
     path = model.tokenizer_path
     if path.is_dir() and (path / "tokenizer_config.json").is_file():
         options = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                str(path), local_files_only=True, **options
-            )
-        except Exception as error:  # what it raises depends on the class that the folder names
-            raise InputError(
-                f"{path} must hold a tokenizer that transformers reads: {_line(error)}."
-            ) from error
+        tokenizer = hf_tokenizers.load(path, **options)
     else:
         backend = tokenizer_files.load(path)
         special = _special(path, backend) if path.is_dir() else _LLAMA2C
+        transformers = hf_tokenizers.import_transformers()
         tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
         tokenizer.name_or_path = model.name
     if tokenizer.eos_token_id is None:
@@ -55,7 +47,10 @@ def load(model: zoo.Model, *, add_bos_token: bool | None = None) -> Any:
         )
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        tokenizer_files.check_vocabulary(backend, model.config.vocab_size, model=model.name)
+        # transformers has no other way to take tokens away.
+        tokenizer._tokenizer = tokenizer_files.fit(
+            backend, model.config.vocab_size, model=model.name
+        )
     return tokenizer
 
 
@@ -73,7 +68,9 @@ def end_ids(model: zoo.Model, tokenizer: Any) -> frozenset[int]:
                 try:
                     ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
                 except (ValueError, AttributeError) as error:
-                    raise InputError(f"{file} must hold a JSON object: {_line(error)}.") from error
+                    raise InputError(
+                        f"{file} must hold a JSON object: {one_line(error)}."
+                    ) from error
                 found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
     return frozenset(found)
 
@@ -107,23 +104,21 @@ def write_chat(tokenizer: Any, turns: Sequence[dict[str, str]], *, ask: bool, mo
       InputError: if there is no template, or it does not take the turns.
     """
     check_chat(tokenizer, model=model)
-    write = lambda turns: tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=ask, continue_final_message=not ask
-    )
+    write = lambda turns: chats.render(
+        tokenizer, [turns], source=f"model {model}", ask=ask, continued=not ask
+    )[0]
     try:
         return write(list(turns))
-    except jinja2.exceptions.TemplateError as error:
+    except chats.TemplateError as error:
         shorter = [turn for turn in turns if turn["role"] != "system"]
         if len(shorter) == len(turns):
-            raise InputError(
-                f"model {model}: the chat template must take these turns: {_line(error)}."
-            ) from error
+            raise
         logging.log_first_n(
             logging.WARNING,
-            "The chat template of %s takes no system's turn, which is left out: %s",
+            "The chat template of %s takes no system's turn, which is left out (%s)",
             1,
             model,
-            _line(error),
+            error,
         )
         return write(shorter)
 
@@ -134,7 +129,3 @@ def _special(folder: pathlib.Path, backend) -> dict[str, str]:
     ids = {role: hf.get(f"{role}_id") for role in ("bos_token", "eos_token", "pad_token")}
     found = {role: backend.id_to_token(i) for role, i in ids.items() if isinstance(i, int)}
     return {role: token for role, token in found.items() if token is not None}
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")

@@ -68,7 +68,7 @@ class Model:
     config: Any  # a `base.Config`
     checkpoint: Any  # `io.checkpoint.Checkpoint`, or `io.orbax_tree.Arrays` by parameter
     tokenizer_path: pathlib.Path  # a file or directory that `tokenizer_files.load` takes
-    names: Mapping[str, str]  # tensor without prefix -> tensor in the checkpoint
+    names: Mapping[str, str]  # tensor, as its family names it -> tensor in the checkpoint
 
     @functools.cached_property
     def weights_hash(self) -> str:
@@ -280,8 +280,7 @@ def check(
     shapes = checkpoint.shapes()
     names = {}
     for full in shapes:
-        prefix = next((p for p in design.prefixes if full.startswith(p)), "")
-        short = full.removeprefix(prefix)
+        short = design.name(full)
         if short in names:
             raise InputError(
                 f"model {name} ({checkpoint.path}) must hold each tensor once: found "

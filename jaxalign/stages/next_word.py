@@ -146,7 +146,7 @@ def read(config: Config, model: zoo.Model, text: Text) -> Reading:
             "text from both sides."
         )
     tokenizer = tokenizer_files.load(model.tokenizer_path)
-    tokenizer_files.check_vocabulary(tokenizer, model.config.vocab_size, model=model.name)
+    tokenizer = tokenizer_files.fit(tokenizer, model.config.vocab_size, model=model.name)
     tokens = texts.tokenize(tokenizer, text.content)
     context = min(config.context, model.config.max_length)
     stride = config.stride or context // 2

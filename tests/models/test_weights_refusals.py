@@ -75,6 +75,20 @@ def test_file_of_float32_loads_to_bfloat16_by_rounding(golden, mesh):
         np.testing.assert_array_equal(found[path], expected.astype(ml_dtypes.bfloat16))
 
 
+def test_norms_as_tensorflow_called_them_load(copy_golden, golden, mesh):
+    """bert-base-uncased as it is published: gamma and beta, beside heads."""
+    folder = copy_golden("bert")
+    ends = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    renamed = {}
+    for name, tensor in read(folder).items():
+        end = next((x for x in ends if name.endswith(x)), "")
+        renamed[name.removesuffix(end) + ends.get(end, "")] = tensor
+    assert "bert.embeddings.LayerNorm.gamma" in renamed and len(renamed) == len(read(folder))
+    renamed["cls.predictions.transform.LayerNorm.gamma"] = np.ones(24, np.float32)
+    write(folder, renamed)
+    assert_same(find(folder).load(mesh), find(golden / "bert").load(mesh))
+
+
 def test_hash_follows_the_content(copy_golden, golden):
     folder = copy_golden("bert")
     assert find(folder).weights_hash == find(golden / "bert").weights_hash

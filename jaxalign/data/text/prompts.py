@@ -1,10 +1,10 @@
 """What is put around a part and its context, and between parts: a prompt, a turn of a chat."""
 
-import importlib.util
 import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from jaxalign.data.text import chats, hf_tokenizers
 from jaxalign.errors import InputError
 
 # Stands for the text while a template is rendered: letters only, which no template alters.
@@ -54,42 +54,24 @@ def chat(
     Raises:
       InputError: if there is no template, or it fails or alters a text.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise InputError("chat templates need the package transformers: it is not installed.")
-    import transformers
-
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # what it raises depends on the class that the folder names
-        raise InputError(
-            f"{folder} must hold a tokenizer that transformers reads: {_line(error)}."
-        ) from error
+    tokenizer = hf_tokenizers.load(folder)
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
             f"{folder} must hold a chat template (in tokenizer_config.json or "
             "chat_template.jinja): there is none; the model was not made for chats."
         )
-
-    def render(text: str) -> str:
-        turns = [{"role": "system", "content": system}] if system else []
-        turns.append({"role": "user", "content": prompt + text + suffix})
-        try:
-            return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=False)
-        except Exception as error:  # templates are programs
-            raise InputError(
-                f"{folder}: the chat template must take these turns: {_line(error)}."
-            ) from error
-
-    before, found, after = render(_MARK).partition(_MARK)
+    first = [{"role": "system", "content": system}] if system else []
+    texts = list(texts)
+    turns = [
+        [*first, {"role": "user", "content": prompt + text + suffix}] for text in (_MARK, *texts)
+    ]
+    marked, *rendered = chats.render(tokenizer, turns, source=folder)
+    before, found, after = marked.partition(_MARK)
     if not found or _MARK in after:
         raise InputError(f"{folder}: the chat template must hold the user's turn once.")
-    for text in texts:
-        if render(text) != before + text + after:
+    for text, found in zip(texts, rendered, strict=True):
+        if found != before + text + after:
             raise InputError(
                 f"{folder}: the chat template must take a text as it is, but alters {text!r}."
             )
     return Frame(before, after, special_tokens=False)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")

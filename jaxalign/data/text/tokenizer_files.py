@@ -3,6 +3,7 @@
 import base64
 import binascii
 import importlib.util
+import json
 import pathlib
 import struct
 from collections.abc import Callable, Mapping
@@ -10,7 +11,8 @@ from collections.abc import Callable, Mapping
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from jaxalign.errors import InputError
+from jaxalign.data.text import hf_tokenizers
+from jaxalign.errors import InputError, one_line
 from jaxalign.io import run_dir
 
 # A llama2.c tokenizer begins with <unk>, <s>, </s> and the 256 bytes.
@@ -19,6 +21,8 @@ _LAST_BYTE = 258
 # The names under which a pair of vocabulary and merges is published; GPT-2's own come second.
 _PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
 _END_OF_TEXT = "<|endoftext|>"
+_CONVERTED = (".model", ".txt")  # SentencePiece's, and BERT's list of pieces
+_ADDED = "added_tokens.json"
 
 # How a text is cut before ranks apply is written nowhere in a file of ranks; the number of ranks
 # tells which published tokenizer it is. Sources: openai/tiktoken, tiktoken_ext/openai_public.py
@@ -41,9 +45,13 @@ def load(path: pathlib.Path) -> tokenizers.Tokenizer:
     """Read a tokenizer.
 
     Known are `tokenizer.json`; GPT-2's pair `vocab.json` and `merges.txt` (or `encoder.json` and
-    `vocab.bpe`); SentencePiece's `.model`, which transformers converts by what
-    `tokenizer_config.json` beside it says; tiktoken's ranks (`.tiktoken`, or a `.model` that
-    holds them), to which no special token is added; and the `.bin` of llama2.c.
+    `vocab.bpe`); BERT's `vocab.txt` and SentencePiece's `.model`, which say too little alone;
+    tiktoken's ranks (`.tiktoken`, or a `.model` that holds them), to which no special token is
+    added; and the `.bin` of llama2.c.
+
+    In a directory with `tokenizer_config.json` transformers reads the files, as that says:
+    special tokens at the ends, spaces, lower case, added tokens. Of a file that is given itself
+    the content counts alone, but for what is converted by that configuration.
 
     Truncation and padding that the file may ask for are switched off.
 
@@ -56,27 +64,27 @@ def load(path: pathlib.Path) -> tokenizers.Tokenizer:
     file = files(path)[0]
     if file.suffix == ".bin":
         tokenizer = _llama2c(file)
-    elif file.name in _PAIRS:
-        tokenizer = _gpt2_pair(file, file.with_name(_PAIRS[file.name]))
     elif file.suffix == ".tiktoken" or (file.suffix == ".model" and _holds_ranks(file)):
         tokenizer = _tiktoken(file)
-    elif file.suffix == ".model":
-        tokenizer = _sentencepiece(file)
+    elif file.suffix in _CONVERTED or _is_configured(path):
+        tokenizer = _by_transformers(file)
+    elif file.name in _PAIRS:
+        tokenizer = _gpt2_pair(file, file.with_name(_PAIRS[file.name]))
     else:
-        try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing more specific
-            raise InputError(f"{file} must be a tokenizer.json: {_line(error)}.") from error
+        tokenizer = _whole(file, with_added=path.is_dir())
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def check_vocabulary(tokenizer: tokenizers.Tokenizer, vocab_size: int, *, model: str) -> None:
-    """Refuse a tokenizer that was not made for a model.
+def fit(tokenizer: tokenizers.Tokenizer, vocab_size: int, *, model: str) -> tokenizers.Tokenizer:
+    """Return a tokenizer all of whose tokens a model has; refuse one that was not made for it.
 
     An embedding has a row for every token. It may have some more, to make its size a round number
-    or for tokens added later, but never twice as many.
+    or for tokens added later, but never twice as many. Published models have fewer rows than
+    tokens where a tokenizer is shared with a model that reads more than text (Gemma 3: a token
+    for images) or was trained for more (Code Llama 34B: filling in). Such added tokens are taken
+    away: where a text spells their names, it is text.
 
     Args:
       tokenizer: from `load`.
@@ -86,12 +94,28 @@ def check_vocabulary(tokenizer: tokenizers.Tokenizer, vocab_size: int, *, model:
     Raises:
       InputError: if the sizes cannot belong together.
     """
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if not largest < vocab_size <= 2 * (largest + 1):
+    own, largest = (
+        max(tokenizer.get_vocab(with_added_tokens=added).values(), default=-1)
+        for added in (False, True)
+    )
+    if not own < vocab_size <= 2 * (largest + 1):
         raise InputError(
             f"model {model}: tokenizer and model must share a vocabulary: the tokenizer's ids end "
             f"at {largest}, and the model embeds {vocab_size} tokens."
         )
+    if largest < vocab_size:
+        return tokenizer
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = [x for x in content["added_tokens"] if x["id"] < vocab_size]
+    fitted = tokenizers.Tokenizer.from_str(json.dumps(content))
+    fitted.encode_special_tokens = tokenizer.encode_special_tokens
+    if framing := [i for i in fitted.encode("").ids if i >= vocab_size]:
+        raise InputError(
+            f"model {model}: every text would begin or end with {tokenizer.id_to_token(framing[0])}"
+            f" (token {framing[0]}), which its tokenizer adds, but the model embeds {vocab_size} "
+            "tokens: give the tokenizer that it was trained with."
+        )
+    return fitted
 
 
 def hash_of(tokenizer: tokenizers.Tokenizer) -> str:
@@ -122,17 +146,13 @@ def files(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _find(folder: pathlib.Path) -> pathlib.Path:
-    for name in ("tokenizer.json", *_PAIRS, "*.model", "*.tiktoken"):
+    for name in ("tokenizer.json", *_PAIRS, "*.model", "*.tiktoken", "vocab.txt"):
         if found := sorted(folder.glob(name)):
             return found[0]
     raise InputError(
         f"{folder} must hold tokenizer.json, {', '.join(_PAIRS)} with its merges, a .model or a "
-        ".tiktoken file: none is there."
+        ".tiktoken file, or vocab.txt: none is there."
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
 
 
 def _gpt2_pair(vocabulary: pathlib.Path, merges: pathlib.Path) -> tokenizers.Tokenizer:
@@ -142,14 +162,15 @@ def _gpt2_pair(vocabulary: pathlib.Path, merges: pathlib.Path) -> tokenizers.Tok
         model = models.BPE.from_file(str(vocabulary), str(merges))
     except Exception as error:  # the library raises nothing more specific
         raise InputError(
-            f"{vocabulary} and {merges.name} must be a vocabulary and its merges: {_line(error)}."
+            f"{vocabulary} and {merges.name} must be a vocabulary and its merges: "
+            f"{one_line(error)}."
         ) from error
     tokenizer = tokenizers.Tokenizer(model)
     if tokenizer.token_to_id(_END_OF_TEXT) is None:
         # OPT's and RoBERTa's pairs look alike, and their special tokens are written elsewhere.
         raise InputError(
-            f"{vocabulary} must be GPT-2's and hold {_END_OF_TEXT}, but does not: give the "
-            "tokenizer.json of the model instead."
+            f"{vocabulary} must be GPT-2's and hold {_END_OF_TEXT}, but does not: put the model's "
+            "tokenizer_config.json beside it, or give its tokenizer.json instead."
         )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -157,25 +178,36 @@ def _gpt2_pair(vocabulary: pathlib.Path, merges: pathlib.Path) -> tokenizers.Tok
     return tokenizer
 
 
-def _sentencepiece(path: pathlib.Path) -> tokenizers.Tokenizer:
-    for package in ("sentencepiece", "google.protobuf"):
-        if not _is_installed(package):
-            raise InputError(
-                f"{path} is a SentencePiece model, which the package {package.split('.')[-1]} "
-                "reads: it is not installed; pip install jaxalign[sentencepiece]."
-            )
-    config = path.with_name("tokenizer_config.json")
+def _whole(file: pathlib.Path, *, with_added: bool) -> tokenizers.Tokenizer:
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more specific
+        raise InputError(f"{file} must be a tokenizer.json: {one_line(error)}.") from error
+    if with_added and file.with_name(_ADDED).is_file():
+        return hf_tokenizers.load_as_it_is(file.parent).backend_tokenizer
+    return tokenizer
+
+
+def _is_configured(path: pathlib.Path) -> bool:
+    return path.is_dir() and (path / hf_tokenizers.CONFIG).is_file()
+
+
+def _by_transformers(file: pathlib.Path) -> tokenizers.Tokenizer:
+    """Read the files of a folder as its `tokenizer_config.json` says."""
+    if file.suffix == ".model":
+        for package in ("sentencepiece", "google.protobuf"):
+            if not _is_installed(package):
+                raise InputError(
+                    f"{file} is a SentencePiece model, which the package {package.split('.')[-1]} "
+                    "reads: it is not installed; pip install jaxalign[sentencepiece]."
+                )
+    config = file.with_name(hf_tokenizers.CONFIG)
     if not config.is_file():
         raise InputError(
-            f"{path} must lie beside tokenizer_config.json, which says what special tokens are "
-            "added: there is no such file."
+            f"{file} must lie beside {config.name}, which says how text is cut: which special "
+            "tokens are added, whether letters are lowered. There is no such file."
         )
-    import transformers
-
-    try:
-        loaded = transformers.AutoTokenizer.from_pretrained(str(path.parent), local_files_only=True)
-    except Exception as error:  # what it raises depends on the class that the folder names
-        raise InputError(f"{path} must be a SentencePiece model: {_line(error)}.") from error
+    loaded = hf_tokenizers.load(file.parent)
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
         raise InputError(
@@ -211,7 +243,9 @@ def _tiktoken(path: pathlib.Path) -> tokenizers.Tokenizer:
                 piece, rank = line.split()
                 ranks[base64.b64decode(piece, validate=True)] = int(rank)
     except (ValueError, binascii.Error) as error:
-        raise InputError(f"{path} must hold lines of base64 and rank: {_line(error)}.") from error
+        raise InputError(
+            f"{path} must hold lines of base64 and rank: {one_line(error)}."
+        ) from error
     if len(ranks) not in PATTERNS_OF_RANKS:
         raise InputError(
             f"{path} must have as many ranks as a known tokenizer "

@@ -1,6 +1,7 @@
 """The one interface of all networks: tokens in, activations of every layer out."""
 
 import dataclasses
+import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -139,8 +140,19 @@ class Family(NamedTuple):
     # Patterns of tensors that a network of a configuration does not use: buffers, and heads.
     ignored: Callable[[Any], tuple[str, ...]]
     prefixes: tuple[str, ...] = ()  # that names may have; the first one that fits is cut off
+    # Ends of names in older files -> what they are called today.
+    old_ends: Mapping[str, str] = types.MappingProxyType({})
     # The configuration, where it is the names of a checkpoint's tensors that decide.
     fit_checkpoint: Callable[[Any, Collection[str]], Any] | None = None
+
+    def name(self, stored: str) -> str:
+        """Return what a tensor of a checkpoint is called here: its prefix cut, in today's words."""
+        prefix = next((p for p in self.prefixes if stored.startswith(p)), "")
+        short = stored.removeprefix(prefix)
+        for old, new in self.old_ends.items():
+            if short.endswith(old):
+                return short.removesuffix(old) + new
+        return short
 
 
 class Keep:

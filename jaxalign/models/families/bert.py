@@ -76,5 +76,7 @@ _FAMILY = Family(
     tensors=lambda config: _TENSORS,
     ignored=lambda config: _IGNORED,
     prefixes=("bert.", "roberta."),
+    # As TensorFlow calls them: bert-base-uncased, and whatever was converted then.
+    old_ends={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
 )
 FAMILIES = {"bert": _FAMILY, "roberta": _FAMILY}

@@ -81,6 +81,20 @@ class Network(nnx.Module):
         self.blocks = init.stack(config.num_layers, lambda init: Block(config, init))
         self.first_position = config.first_position
 
+    def _rows_of_positions(self, tokens: Int[Array, "B T"]) -> Int[Array, "b T"]:
+        """Return the row of each token's position.
+
+        Where rows before the first position are free, a padding token within a text has the last
+        of them, and those after it are counted without it.
+
+        Source: transformers, RobertaEmbeddings.create_position_ids_from_input_ids.
+        """
+        if not self.first_position:
+            return jnp.arange(tokens.shape[1])[None]
+        padding = self.first_position - 1
+        counted = tokens != padding
+        return padding + jnp.cumsum(counted, axis=1) * counted
+
     def __call__(
         self,
         tokens: Int[Array, "B T"],
@@ -98,8 +112,8 @@ class Network(nnx.Module):
         """
         keep = base.Keep(taps, pool)
         segments = self.segments(jnp.zeros_like(tokens))
-        places = self.positions(self.first_position + jnp.arange(tokens.shape[1]))
-        x_BTD = self.norm(self.words(tokens) + places[None] + segments)
+        places = self.positions(self._rows_of_positions(tokens))
+        x_BTD = self.norm(self.words(tokens) + places + segments)
 
         def step(x, block):
             x, attended, mlp = block(x, mask)

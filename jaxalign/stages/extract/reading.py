@@ -31,7 +31,7 @@ def read(config: Config, model: zoo.Model, stimuli) -> tuple[Reading, dict]:
         )
     path = model.tokenizer_path
     tokenizer = tokenizer_files.load(path)
-    tokenizer_files.check_vocabulary(tokenizer, model.config.vocab_size, model=model.name)
+    tokenizer = tokenizer_files.fit(tokenizer, model.config.vocab_size, model=model.name)
     if config.one_stream:
         stimuli = dataclasses.replace(stimuli, passage=[STREAM] * len(stimuli))
     frame = prompts.Frame(config.prompt, config.suffix)

@@ -120,5 +120,5 @@ def test_a_template_that_refuses_roles_says_so(folder):
 def test_transformers_is_asked_for(folder, monkeypatch):
     path = folder()
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with refused("chat templates need the package transformers"):
+    with refused("chat templates need the package transformers", "not installed"):
         prompts.chat(path, NUMBERS)

@@ -333,13 +333,13 @@ def test_an_empty_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("size, fits", [(50256, False), (50257, True), (50400, True)])
 def test_vocabularies_must_belong_together(gpt2, size, fits):
     if fits:
-        tokenizer_files.check_vocabulary(gpt2, size, model="m")
+        tokenizer_files.fit(gpt2, size, model="m")
         return
     with refused("model m: tokenizer and model must share a vocabulary", "end at 50256", size):
-        tokenizer_files.check_vocabulary(gpt2, size, model="m")
+        tokenizer_files.fit(gpt2, size, model="m")
 
 
 def test_a_model_of_another_tokenizer_is_refused(llama2c):
-    tokenizer_files.check_vocabulary(llama2c, 512, model="m")
+    tokenizer_files.fit(llama2c, 512, model="m")
     with refused("must share a vocabulary", "end at 511", "embeds 50257"):
-        tokenizer_files.check_vocabulary(llama2c, 50257, model="m")
+        tokenizer_files.fit(llama2c, 50257, model="m")

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -47,6 +48,22 @@ def test_padding_tokens_in_the_padding_change_nothing(network, expected, mesh):
     tokens, mask = expected["tokens_13"], expected["mask_13"]
     output = run(network, np.where(mask, tokens, 1), mask, mesh, taps=base.TAPS)
     assert_layers_close(output.hidden, expected["hidden_13"], mask)
+
+
+def test_padding_tokens_in_a_text_have_no_position_of_their_own(network, mesh):
+    """transformers counts the other tokens: by its formula, the rows 2 1 3 1 1 4."""
+    tokens = np.array([[5, 1, 6, 1, 1, 7]])
+    found = run(network, tokens, np.ones_like(tokens, bool), mesh).hidden[0, 0]
+    words, positions, segments = (
+        np.asarray(part.table[...])[rows]
+        for part, rows in (
+            (network.words, tokens[0]),
+            (network.positions, [2, 1, 3, 1, 1, 4]),
+            (network.segments, [0] * 6),
+        )
+    )
+    expected = network.norm(jnp.asarray(words + positions + segments))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_first_rows_of_the_positions_are_free(model, network):
