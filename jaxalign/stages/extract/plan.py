@@ -18,7 +18,7 @@ from jaxalign.stages.extract import make
 from jaxalign.stages.extract import reading as reading_lib
 from jaxalign.stages.extract.config import READING, Config
 
-VERSION = 5
+VERSION = 6
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
