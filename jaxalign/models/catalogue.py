@@ -1,7 +1,5 @@
 """What is known of the models of the table without their weights: family, sizes, repository."""
 
-import collections
-
 from jaxalign.models import zoo
 from jaxalign.models.table import MODELS
 
@@ -24,9 +22,3 @@ def properties() -> dict[str, dict[str, object]]:
         if known:
             found[name] = known
     return found
-
-
-def by_repository() -> dict[str, str]:
-    """Return the name of each model by its repository, of repositories that hold one model."""
-    counts = collections.Counter(row.repository for row in MODELS.values())
-    return {row.repository: name for name, row in MODELS.items() if counts[row.repository] == 1}

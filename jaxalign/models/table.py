@@ -5,7 +5,9 @@ counted once, taken from the file's own header as the model's page shows it, or 
 transformers from the same hyperparameters (`tests/golden/count_parameters.py` derives all again).
 """
 
+import collections
 import dataclasses
+import difflib
 from collections.abc import Mapping
 
 
@@ -513,3 +515,25 @@ MODELS = (
     | _ENCODERS
     | {"stories260K": Row(repository="karpathy/tinyllamas", data="stories260K/stories260K.bin")}
 )
+
+
+def by_repository() -> dict[str, str]:
+    """Return the name of each model by its repository, of repositories that hold one model."""
+    counts = collections.Counter(row.repository for row in MODELS.values())
+    return {row.repository: name for name, row in MODELS.items() if counts[row.repository] == 1}
+
+
+def by_hub_name() -> dict[str, str]:
+    """Return the name of each model by what the hub calls it, with its organisation and without."""
+    whole = {x: name for x, name in by_repository().items() if not MODELS[name].data}
+    short = {x.rpartition("/")[2]: name for x, name in whole.items()}
+    counts = collections.Counter(x.rpartition("/")[2] for x in whole)
+    return whole | {x: name for x, name in short.items() if counts[x] == 1 and x not in MODELS}
+
+
+def close_to(name: str) -> list[str]:
+    """Return the names of the table that a name may have been meant for, the closest first."""
+    known = {x.lower(): x for x in MODELS}
+    known |= {x.lower(): model for x, model in by_hub_name().items() if x not in MODELS}
+    asked = name.rpartition("/")[2].lower()
+    return list(dict.fromkeys(known[x] for x in difflib.get_close_matches(asked, known, n=5)))

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Llama2c, Safetensors
-from jaxalign.models import formats, memory, weights
+from jaxalign.models import formats, labels, memory, table, weights
 from jaxalign.models.families import base, llama
 from jaxalign.models.table import MODELS, Row
 
@@ -171,37 +171,58 @@ def family(model_type: str) -> base.Family:
 def find(name: str, data_root: pathlib.Path | None, *, t5_text: str = "both") -> Model:
     """Find a model by its name in the table, or by the path of a local directory.
 
+    `LABEL=MODEL` gives it another name in all that is written. A name is looked up in Hugging
+    Face's local cache; what the hub calls a model of the table (`gpt2`, `openai-community/gpt2`) is
+    that model, and any other repository of the cache (`organisation/name`) is one too.
+
     A directory holds `config.json` with a known `model_type`; `model.safetensors`, its shards with
     their index, or what `models.convert` makes; and the files of a tokenizer, which are not read
-    here. A name is looked up in Hugging Face's local cache; so is a repository that is not in the
-    table (`organisation/name`).
+    here. It is called by its last folder, but see `labels.of_folder`.
 
     Args:
-      name: key of `MODELS`, a path, or a repository in the cache.
+      name: key of `MODELS`, a path, or a repository, in the cache if the table lacks it.
       data_root: folder of data, for models that lie there.
       t5_text: how a text reaches the two stacks of a T5; see `families.encoder_decoder`.
 
     Raises:
       InputError: if it is not found, is of no known family, or does not fit its network.
     """
-    row = MODELS.get(name)
-    if row is None:
-        path = pathlib.Path(name)
-        if path.is_dir():
-            return from_directory(path.resolve().name, path, t5_text=t5_text)
-        if cached := formats.cached(name):
-            return from_directory(name.rpartition("/")[2], cached, t5_text=t5_text)
-        raise InputError(
-            "model must be a name in the table (such as "
-            f"{', '.join(list(MODELS)[:3])}, all-MiniLM-L6-v2, stories260K; all in "
-            "jaxalign/models/table.py), or a directory with config.json, tokenizer.json and "
-            f"model.safetensors: found {name!r}."
-        )
+    if name in MODELS:
+        return _of_the_table(name, data_root, t5_text=t5_text)
+    label, place = labels.split(name)
+    if label:
+        return dataclasses.replace(find(place, data_root, t5_text=t5_text), name=label)
+    path = pathlib.Path(name)
+    if path.is_dir():
+        return from_directory(labels.of_folder(path), path, t5_text=t5_text)
+    return _of_the_hub(name, data_root, t5_text=t5_text)
+
+
+def _of_the_table(name: str, data_root: pathlib.Path | None, *, t5_text: str) -> Model:
+    row = MODELS[name]
     if row.package:
         return from_directory(name, _package_folder(name, row), t5_text=t5_text)
     if row.data:
         return _from_data(name, row, data_root)
     return from_directory(name, formats.locate(name, row), t5_text=t5_text)
+
+
+def _of_the_hub(name: str, data_root: pathlib.Path | None, *, t5_text: str) -> Model:
+    """Find what the hub calls by a name: a row of the table, or a repository in the cache."""
+    known = table.by_hub_name().get(name)
+    cached = formats.cached(name)
+    if known and (cached is None or MODELS[known].delta_of):
+        return _of_the_table(known, data_root, t5_text=t5_text)
+    if cached:
+        return from_directory(known or name, cached, t5_text=t5_text)
+    close = ", ".join(table.close_to(name))
+    raise InputError(
+        "model must be a name in the table (such as "
+        f"{', '.join(list(MODELS)[:3])}, all-MiniLM-L6-v2, stories260K; all in "
+        "jaxalign/models/table.py), a repository in Hugging Face's cache, or a directory with "
+        f"config.json, tokenizer.json and model.safetensors: found {name!r}"
+        + (f"; close to it: {close}." if close else ".")
+    )
 
 
 def describe(name: str, *, t5_text: str = "both") -> tuple[str, Any]:

@@ -15,6 +15,7 @@ from jaxalign.data.formats import tables
 from jaxalign.errors import InputError
 from jaxalign.io import activation_files, run_dir, store
 from jaxalign.io.run_dir import Artefact
+from jaxalign.models import labels
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Activations
 
@@ -60,10 +61,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     for name in config.models:
         model, given = _find(config, job, name)
         if model in controls.CONTROLS:
-            raise InputError(f"a model must not be called as a control is: rename {name!r}.")
+            raise InputError(
+                f"a model must not be called as a control is: give {name!r} as LABEL=FILE."
+            )
         if model in taken:
             raise InputError(
-                f"imported.models must have names of their own, found {model!r} twice."
+                f"imported.models must have names of their own, found {model!r} twice: give one "
+                "as LABEL=FILE."
             )
         taken.add(model)
         _check_rows(given, job)
@@ -83,7 +87,8 @@ def _find(config: Config, job: Job, name: str) -> tuple[str, activation_files.Gi
     """Open what a name of the data set or a path stands for; return what it is called, too."""
     if name in job.dataset.networks:
         return name, job.dataset.activations(name)
-    path = pathlib.Path(name)
+    label, place = labels.split(name)
+    path = pathlib.Path(place)
     if path.suffix not in (".npz", ".npy") or not path.is_file():
         known = "".join(f", or {x!r} of {job.dataset.name}" for x in job.dataset.networks)
         raise InputError(f"imported.models must name a file .npz or .npy{known}: found {name!r}.")
@@ -91,7 +96,8 @@ def _find(config: Config, job: Job, name: str) -> tuple[str, activation_files.Gi
         given = activation_files.open_npz(path)
     else:
         given = activation_files.open_npy(path, _rows(config, job, path), layers=config.layers)
-    return path.stem, dataclasses.replace(given, context=config.context, pooling=config.pooling)
+    given = dataclasses.replace(given, context=config.context, pooling=config.pooling)
+    return label or path.stem, given
 
 
 def _rows(config: Config, job: Job, path: pathlib.Path) -> list[str]:

@@ -46,7 +46,7 @@ PASSES_IN_FLIGHT = 2
 class Config:
     """Settings of the next-word stage."""
 
-    # Names in models/table.py, or directories; causal models only.
+    # Names in models/table.py, or directories, or LABEL=MODEL; causal models only.
     models: Annotated[Names, some("name at least one model")]
     # A name in data/text/texts.py, or a file.
     text: Annotated[str, some("name a text or a file")]
@@ -95,7 +95,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     models = [zoo.find(name, job.data_root) for name in config.models]
     if repeated := [x for x, n in collections.Counter(m.name for m in models).items() if n > 1]:
         raise InputError(
-            f"next_word.models must have different names, found {repeated[0]!r} twice."
+            f"next_word.models must have different names, found {repeated[0]!r} twice: give one as "
+            "LABEL=DIRECTORY."
         )
     steps, own = [], []
     for model in models:

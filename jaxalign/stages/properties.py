@@ -16,7 +16,7 @@ from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import properties as lib
 from jaxalign.literature import property_sources, published
-from jaxalign.models import catalogue
+from jaxalign.models import catalogue, table
 from jaxalign.results import finished
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Activations, Page, Properties
@@ -109,9 +109,7 @@ def _read(config: Config, source: str, job: Job, upstream: Upstream) -> pd.DataF
     readers: Mapping[str, Callable[[], pd.DataFrame]] = {
         "zoo": _zoo,
         "published": lambda: published.properties(rest),
-        "lm_eval": lambda: property_sources.read_harness(
-            _existing(rest), catalogue.by_repository()
-        ),
+        "lm_eval": lambda: property_sources.read_harness(_existing(rest), table.by_repository()),
         OWN: lambda: property_sources.read_run(_other(rest, job)),
         "csv": lambda: property_sources.read_csv(_existing(rest)),
     }

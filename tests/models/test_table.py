@@ -100,7 +100,56 @@ def test_name_is_found_in_the_local_cache(golden, home):
 
 def test_repository_without_a_row_is_found_there_too(golden, home):
     put_in_cache(home, "somebody/tiny-roberta", golden / "roberta")
-    assert zoo.find("somebody/tiny-roberta", None).name == "tiny-roberta"
+    assert zoo.find("somebody/tiny-roberta", None).name == "somebody/tiny-roberta"
+
+
+def test_what_tells_a_folder_from_others_is_its_name(golden, home, tmp_path):
+    snapshot = put_in_cache(home, "somebody/tiny-roberta", golden / "roberta")
+    steps = [tmp_path / run / "checkpoint-500" for run in ("first", "second")]
+    for step in steps:
+        shutil.copytree(golden / "roberta", step)
+    given = [snapshot, *steps, f"mine={steps[0]}", f"run/a=b={steps[0]}", "r=somebody/tiny-roberta"]
+    assert [zoo.find(str(place), None).name for place in given] == [
+        "somebody/tiny-roberta",
+        "first/checkpoint-500",
+        "second/checkpoint-500",
+        "mine",
+        "run/a",
+        "r",
+    ]
+    steps[0].rename(tmp_path / "lr=3e-4")
+    assert zoo.find(str(tmp_path / "lr=3e-4"), None).name == "lr=3e-4"
+
+
+@pytest.mark.parametrize("name", ["openai-community/gpt2", "gpt2", "v=gpt2"])
+def test_names_of_the_hub_are_rows(golden, home, name):
+    with pytest.raises(InputError, match="model gpt2-small is not on this machine"):
+        zoo.find(name, None)
+    put_in_cache(home, "openai-community/gpt2", golden / "llama")
+    assert zoo.find(name, None).name == ("v" if "=" in name else "gpt2-small")
+
+
+def test_a_repository_of_a_row_is_read_where_it_was_asked_for(golden, home):
+    """As older versions of transformers filled the cache: without an organisation."""
+    put_in_cache(home, "gpt2", golden / "llama")
+    assert zoo.find("gpt2", None).name == "gpt2-small"
+    put_in_cache(home, "tatsu-lab/alpaca-7b-wdiff", golden / "llama")
+    with pytest.raises(InputError, match="model alpaca-7b was published as a difference"):
+        zoo.find("tatsu-lab/alpaca-7b-wdiff", None)
+
+
+@pytest.mark.parametrize(
+    "name,close",
+    [
+        ("gpt2smal", "gpt2-small"),
+        ("meta-llama/llama2-7b", "llama-2-7b"),
+        ("FacebookAI/RoBERTa-base", "roberta-base"),
+        ("gemma-3-1b-it", "gemma-3-1b"),
+    ],
+)
+def test_close_names_are_suggested(home, name, close):
+    with pytest.raises(InputError, match=f"found {name!r}; close to it: .*{close}"):
+        zoo.find(name, None)
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_models_must_be_named_once(models):
 def test_two_directories_of_one_name(make_job, sentences, tmp_path):
     shutil.copytree(GOLDEN / "bert", tmp_path / "copy" / "bert")
     models = (str(GOLDEN / "bert"), str(tmp_path / "copy" / "bert"))
-    with pytest.raises(InputError, match="different names, found 'bert' twice"):
+    with pytest.raises(InputError, match="different names, found 'bert' twice: give one as LABEL="):
         extract.plan(extract.Config(models=models), make_job(sentences), {})
 
 

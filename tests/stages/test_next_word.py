@@ -276,7 +276,7 @@ def test_texts_that_do_not_fit_are_refused(job, text, tmp_path):
         next_word.plan(config(short), job, {})
     with refused("next_word.stride must be at most 24, the tokens of a window of llama, got 25"):
         next_word.plan(config(text, stride=25), job, {})
-    with refused("next_word.models must have different names, found 'llama' twice"):
+    with refused("must have different names, found 'llama' twice: give one as LABEL="):
         next_word.plan(config(text, models=("llama", f"{MODELS['llama']}/.")), job, {})
 
 

@@ -16,7 +16,7 @@ from jaxalign.models.families.encoder_decoder import TEXTS
 class Config:
     """Settings of the extraction stage."""
 
-    # Names in models/table.py, or directories.
+    # Names in models/table.py, or directories; LABEL=MODEL gives another name.
     models: Annotated[Names, some("name at least one model")]
     context: str = "none"  # what a part is seen with: a rule of data/text/contexts.py
     one_stream: bool = False  # read all passages as one text, in their order, as Brain-Score does

@@ -34,10 +34,14 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     for model in models:
         if model.name in controls.CONTROLS:
             raise InputError(
-                f"a model must not be called as a control is: rename the directory {model.name!r}."
+                f"a model must not be called as a control is: give {model.name!r} as "
+                "LABEL=DIRECTORY."
             )
     if repeated := [x for x, n in collections.Counter(m.name for m in models).items() if n > 1]:
-        raise InputError(f"extract.models must have different names, found {repeated[0]!r} twice.")
+        raise InputError(
+            f"extract.models must have different names, found {repeated[0]!r} twice: give one as "
+            "LABEL=DIRECTORY."
+        )
     steps = []
     for model in models:
         reading, fixed = reading_lib.read(config, model, stimuli)
