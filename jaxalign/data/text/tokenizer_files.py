@@ -94,10 +94,8 @@ def fit(tokenizer: tokenizers.Tokenizer, vocab_size: int, *, model: str) -> toke
     Raises:
       InputError: if the sizes cannot belong together.
     """
-    own, largest = (
-        max(tokenizer.get_vocab(with_added_tokens=added).values(), default=-1)
-        for added in (False, True)
-    )
+    own = max(tokenizer.get_vocab(with_added_tokens=False).values(), default=-1)
+    largest = max(own, *tokenizer.get_added_tokens_decoder(), -1)
     if not own < vocab_size <= 2 * (largest + 1):
         raise InputError(
             f"model {model}: tokenizer and model must share a vocabulary: the tokenizer's ids end "

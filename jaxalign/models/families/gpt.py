@@ -239,7 +239,7 @@ def _family(config_from_hf, tensors, prefix: str, *buffers: str, head: str = "lm
 
 FAMILIES = {
     "gpt2": _family(_gpt2_config, _gpt2_tensors, "transformer.", _MASK_BUFFERS),
-    "opt": _family(_opt_config, _opt_tensors, "model."),
+    "opt": _family(_opt_config, _opt_tensors, "model.", r"decoder\.version"),
     "gpt_neox": _family(_neox_config, _neox_tensors, "gpt_neox.", _NEOX_BUFFERS, head="embed_out"),
     "gptj": _family(_gptj_config, _gptj_tensors, "transformer.", _MASK_BUFFERS),
     "bloom": _family(_bloom_config, _bloom_tensors, "transformer."),
