@@ -108,14 +108,23 @@ def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
     Raises:
       InputError: if the work directory cannot be written, or a stage meets what it refuses.
     """
-    run_dir.check_writable(plan.job.workdir)
-    run_dir.write_json(plan.job.workdir / "config.json", plan.settings)
+    workdir, is_finished = plan.job.workdir, all(step.artefact.is_done for step in plan.steps)
+    try:
+        run_dir.check_writable(workdir)
+    except InputError:
+        if not is_finished:  # what is finished can be read where nothing can be written
+            raise
+    else:
+        run_dir.sweep(workdir)
+        run_dir.write_json(workdir / "config.json", plan.settings)
     made = 0
     for step in plan.steps:
         artefact = step.artefact
         if artefact.is_done:
             say(f"{_label(artefact)}: up to date ({artefact.path})")
             continue
+        if artefact.is_marked:
+            say(f"{_label(artefact)}: {_changed(artefact)}: made again")
         say(f"{_label(artefact)}: {artefact.cost or 'starting'}")
         start = time.monotonic()
         artefact.start()
@@ -142,9 +151,19 @@ def describe(plan: Plan) -> str:
     for step in plan.steps:
         artefact = step.artefact
         status = "up to date" if artefact.is_done else "to do"
+        if artefact.is_marked and not artefact.is_done:
+            status += f" again, {_changed(artefact)}"
         lines.append(f"{_label(artefact)}: {status}; {artefact.cost}; {artefact.path}")
     return "\n".join(lines) + "\n"
 
 
 def _label(artefact: Artefact) -> str:
     return f"{artefact.stage} {artefact.name}".strip()
+
+
+def _changed(artefact: Artefact) -> str:
+    """Say which files of a finished artefact have changed since."""
+    names = run_dir.changed(artefact.path)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    verb = "is" if len(names) == 1 else "are"
+    return f"{', '.join(names[:3])}{more} {verb} not what was written"

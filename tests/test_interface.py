@@ -18,6 +18,7 @@ import jaxalign
 from jaxalign.api import pages
 from jaxalign.data import datasets
 from jaxalign.io import rows as rows_lib
+from jaxalign.io import run_dir
 from jaxalign.literature import benchmarks, protocols
 from jaxalign.models import table as models_table
 
@@ -312,7 +313,7 @@ def test_load_scores_of_reports_and_several(score, tmp_path):
     rows_lib.write(report / "scores.parquet", rows.to_dict("records"))
     with refused(f"workdir {tmp_path / 'work'} must hold score rows", "found report"):
         jaxalign.load_scores(tmp_path / "work")
-    (report / "done.json").write_text("{}")
+    run_dir.vouch(report, "", ["scores.parquet"])
     assert len(jaxalign.load_scores(tmp_path / "work")) == len(rows)
     both = jaxalign.load_scores([one.workdir, tmp_path / "work"])
     assert len(both) == len(jaxalign.load_scores(one.workdir)) + len(rows)

@@ -1,6 +1,7 @@
 """Runs without the command line: planned, made once, resumed, described."""
 
 import json
+import shutil
 
 import pytest
 import small
@@ -45,6 +46,47 @@ def test_a_run_is_made_once_and_goes_on_where_it_was(settings, tmp_path):
     (plan.stages["encode"][1].artefact.path / "done.json").unlink()
     assert runner.run(runner.plan(settings, workdir=workdir), said.append) == 1
     assert (workdir / "report/index.html").read_bytes() == before
+
+
+def test_what_was_damaged_after_a_run_is_made_again_by_name(settings, tmp_path):
+    workdir = tmp_path / "work"
+    plan = runner.plan(settings, workdir=workdir)
+    runner.run(plan)
+    network = plan.stages["encode"][0].artefact.path
+    files = [
+        workdir / "report/scores.csv",
+        workdir / "report/summary.txt",
+        network / "rows.parquet",
+    ]
+    before = [path.read_bytes() for path in files]
+    for path, content in zip(files, before, strict=True):
+        path.write_bytes(content[:-9] + b"999999999")
+    again = runner.plan(settings, workdir=workdir)
+    assert "to do again, scores.csv, summary.txt are not what was written" in runner.describe(again)
+    said = []
+    assert runner.run(again, said.append) == 2
+    assert "encode bert: rows.parquet is not what was written: made again" in said
+    assert [path.read_bytes() for path in files[:2]] == before[:2]
+    shutil.copy(network / "layer_000.npz", network / "layer_002.npz")
+    runner.run(runner.plan(settings, workdir=workdir), said.append)
+    assert "encode bert: layer_002.npz is not what was written: made again" in said
+    assert [path.read_bytes() for path in files[:2]] == before[:2]
+
+
+def test_a_finished_run_can_be_looked_at_where_nothing_can_be_written(settings, tmp_path):
+    workdir = tmp_path / "work"
+    runner.run(runner.plan(settings, workdir=workdir))
+    modes = {path: path.stat().st_mode for path in (workdir, *workdir.rglob("*"))}
+    try:
+        for path, mode in modes.items():
+            path.chmod(mode & ~0o222)
+        assert runner.run(runner.plan(settings, workdir=workdir)) == 0
+        other = config.override(settings, {"encode.layers": (0,)})
+        with refused("workdir must be writable", "read-only"):
+            runner.run(runner.plan(other, workdir=workdir))
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
 
 
 def test_description_says_what_is_done_and_what_is_to_do(settings, tmp_path):

@@ -1,4 +1,8 @@
-"""Named tuples of arrays as `.npz` files: written whole, read back or made again."""
+"""Named tuples of arrays as `.npz` files: written whole, read back or made again.
+
+A file names its own place, `<fingerprint>/<file>`: an unfinished artefact resumes what it finds,
+and must not resume what was copied from another.
+"""
 
 import io
 import pathlib
@@ -11,6 +15,11 @@ from absl import logging
 from jaxalign.io import run_dir
 
 Arrays = TypeVar("Arrays", bound=tuple)
+PLACE = "written_as"  # beside the fields
+
+
+def _place(path: pathlib.Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def write(path: pathlib.Path, arrays: Any) -> None:
@@ -21,12 +30,12 @@ def write(path: pathlib.Path, arrays: Any) -> None:
       arrays: a `NamedTuple` of arrays.
     """
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays._asdict())
+    np.savez(buffer, **arrays._asdict() | {PLACE: _place(path)})
     run_dir.write_atomic(path, buffer.getvalue())
 
 
 def read(path: pathlib.Path, kind: type[Arrays]) -> Arrays | None:
-    """Read what `write` wrote; None if there is no file, or it is damaged.
+    """Read what `write` wrote there; None if there is no file, it is damaged, or of elsewhere.
 
     Args:
       path: the file.
@@ -34,9 +43,12 @@ def read(path: pathlib.Path, kind: type[Arrays]) -> Arrays | None:
     """
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return kind(**file)
+            found = dict(file)
+        if (place := str(found.pop(PLACE, "nowhere"))) != _place(path):
+            raise ValueError(f"it was written as {place}")
+        return kind(**found)
     except FileNotFoundError:
         return None
     except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        logging.warning("%s is damaged (%s) and made again", path, error)
+        logging.warning("%s is damaged or another's (%s) and made again", path, error)
         return None

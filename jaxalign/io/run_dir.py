@@ -1,17 +1,20 @@
 """Artefacts of a run: where they lie, what fixes their content, and whether they are finished."""
 
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
+import re
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from absl import logging
 
@@ -20,6 +23,12 @@ from jaxalign.errors import InputError
 DONE = "done.json"
 # Seconds of hashing after which the log says how much was read; then again after as many.
 LONG_S = 5.0
+# Bytes above which a finished file is not hashed each time that it is looked at.
+LARGE = 64 * 2**20
+# What `write_atomic` calls a file until it is whole.
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")
+# Seconds after which a write under way has its lock; and a file without locks nobody to write it.
+_LOCKED_WITHIN_S, _ABANDONED_S = 5.0, 3600.0
 # A file that changed less than this before it was hashed may change again without another time.
 SETTLED_S = 2.0
 
@@ -30,8 +39,8 @@ class Artefact:
 
     The fingerprint hashes all that fixes the content, so a changed setting, input file or stage
     version leads to another directory, and an unchanged one to the same. The done-marker is
-    written last and repeats the fingerprint: a directory without it, or with another one, is
-    unfinished.
+    written last. It repeats the fingerprint and has the hash of every file: a directory without it,
+    with another one, or with a file that it does not vouch for is unfinished.
     """
 
     workdir: pathlib.Path
@@ -62,29 +71,44 @@ class Artefact:
 
     @property
     def is_done(self) -> bool:
-        """Whether the artefact is finished."""
+        """Whether the artefact is finished, and its files are what was written."""
+        return self.is_marked and not changed(self.path)
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether it was finished once, whatever became of its files."""
         return self.facts().get("fingerprint") == self.fingerprint
 
     def start(self) -> None:
-        """Make the directory, and record in it what it will hold."""
+        """Make the directory, clear what cannot be resumed, and record what it will hold.
+
+        Of a finished artefact that is made again, files that are not what was written go; of
+        another one that is replaced (`latest_only`), all of its files.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        if self.latest_only:
-            for name in self.facts().get("files", ()):  # those of the artefact that is replaced
-                (self.path / name).unlink(missing_ok=True)
+        sweep(self.path)
+        if self.is_marked:
+            gone = changed(self.path)
+        else:
+            gone = list(_vouched(self.path)) if self.latest_only else []
+        for name in gone:
+            (self.path / name).unlink(missing_ok=True)
         (self.path / DONE).unlink(missing_ok=True)
         write_json(self.path / "settings.json", self.describe())
 
-    def finish(self, **facts: object) -> None:
-        """Write the done-marker, with what was found on the way (counts, times)."""
-        write_json(self.path / DONE, {"fingerprint": self.fingerprint} | facts)
+    def finish(self, *, files: Sequence[str] | None = None, **facts: object) -> None:
+        """Write the done-marker, with what was found on the way (counts, times).
+
+        Args:
+          files: names of those that it vouches for; None: all that are in the directory.
+          facts: plain JSON.
+        """
+        found = _files(self.path) if files is None else [*files, "settings.json"]
+        vouch(self.path, self.fingerprint, found, **facts)
 
     def facts(self) -> dict:
         """Read the fingerprint, and what `finish` was given; nothing if there is no marker."""
-        try:
-            facts = json.loads((self.path / DONE).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
-        return facts if isinstance(facts, dict) else {}
+        return marker(self.path)
 
     def describe(self) -> dict:
         """Return what fixes the content, for people and provenance."""
@@ -98,6 +122,138 @@ class Artefact:
         }
 
 
+class _Stamp(NamedTuple):
+    """What a done-marker knows of a file."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: pathlib.Path) -> "_Stamp":
+        found = os.stat(path)
+        return cls(found.st_size, found.st_mtime_ns, hash_file(path))
+
+    def holds(self, path: pathlib.Path) -> bool:
+        """Whether a file is what it was.
+
+        Large files, the shards of stores, are hashed again only where their time of change is
+        another: their chunks have checksums of their own, which are read with them.
+        """
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        if found.st_size != self.size:
+            return False
+        if self.size > LARGE and found.st_mtime_ns == self.mtime_ns:
+            return True
+        return hash_file(path) == self.sha256
+
+
+def marker(folder: pathlib.Path) -> dict:
+    """Read the done-marker of a directory; nothing if there is none."""
+    try:
+        facts = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def vouch(folder: pathlib.Path, fingerprint: str, files: Sequence[str], **facts: object) -> None:
+    """Write the done-marker of a directory, with a hash of each of its files.
+
+    Args:
+      folder: of an artefact.
+      fingerprint: of the artefact.
+      files: names of those that the marker vouches for.
+      facts: plain JSON.
+    """
+    stamps = {name: _Stamp.of(folder / name)._asdict() for name in sorted(files)}
+    write_json(folder / DONE, {"fingerprint": fingerprint, "files": stamps} | facts)
+
+
+def changed(folder: pathlib.Path) -> list[str]:
+    """Return the files of a finished artefact that are missing, or not what was written.
+
+    Args:
+      folder: with a done-marker; a marker that vouches for nothing has changed itself.
+    """
+    vouched = _vouched(folder)
+    if not vouched:
+        return [DONE]
+    return [name for name, stamp in vouched.items() if not stamp.holds(folder / name)]
+
+
+def check_whole(path: pathlib.Path) -> None:
+    """Refuse a file of a finished artefact that is not what was written.
+
+    Args:
+      path: the file, next to a done-marker.
+
+    Raises:
+      InputError: if it is missing, has changed, or the marker does not vouch for it.
+    """
+    vouched = _vouched(path.parent)
+    if not vouched:
+        raise InputError(
+            f"{path.parent / DONE} must have a hash of each file, found none, as an older version "
+            "wrote it: run that again."
+        )
+    if path.name not in vouched or not vouched[path.name].holds(path):
+        raise InputError(f"{path} is not what its run wrote: run that again, which makes it anew.")
+
+
+def _vouched(folder: pathlib.Path) -> dict[str, _Stamp]:
+    """Return what the marker says of each file; nothing if it is no marker.
+
+    Names that lead out of the directory are none of its files, and must not be removed with them.
+    """
+    files = marker(folder).get("files")
+    try:
+        found = {name: _Stamp(**stamp) for name, stamp in files.items()}
+    except (AttributeError, TypeError):
+        return {}
+    inside = folder.resolve()
+    return {x: stamp for x, stamp in found.items() if inside in (folder / x).resolve().parents}
+
+
+def _files(folder: pathlib.Path) -> list[str]:
+    """Return the names of all files below a directory, without its marker and unfinished writes."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    names = (path.relative_to(folder).as_posix() for path in found)
+    return [x for x in names if x != DONE and not _PARTIAL.fullmatch(x.rpartition("/")[2])]
+
+
+def sweep(folder: pathlib.Path) -> None:
+    """Remove what writes that were killed have left in a directory.
+
+    A write that is under way holds a lock; where a file system has no locks, an hour must pass.
+    """
+    for path in folder.glob(".*"):
+        if not _PARTIAL.fullmatch(path.name):
+            continue
+        try:
+            age_s = time.time() - path.stat().st_mtime
+            with open(path, "rb") as file:
+                is_dead = age_s > _LOCKED_WITHIN_S and _lock(file.fileno(), age_s > _ABANDONED_S)
+                if is_dead:
+                    path.unlink()
+        except OSError:  # somebody else has removed it, or may not
+            continue
+
+
+def _lock(descriptor: int, default: bool) -> bool:
+    """Lock a file, and return whether nobody else has; `default` where there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return default
+    return True
+
+
 def write_atomic(path: pathlib.Path, data: bytes) -> None:
     """Write a file so that it is seen whole or not at all."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -105,6 +261,7 @@ def write_atomic(path: pathlib.Path, data: bytes) -> None:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with open(descriptor, "wb") as file:
+            _lock(descriptor, True)  # so that nobody takes it for what a killed write has left
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

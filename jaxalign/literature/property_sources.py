@@ -243,9 +243,10 @@ def read_run(workdir: pathlib.Path, stages: Sequence[pathlib.Path] | None = None
         stages = sorted(stores) + [workdir / "next_word", workdir / "behavior"]
     found = []
     for folder in stages:
-        if not (folder / run_dir.DONE).is_file():
+        if not run_dir.marker(folder):
             continue
         if folder.name in ("next_word", "behavior"):
+            run_dir.check_whole(folder / "scores.parquet")
             reader = _losses if folder.name == "next_word" else _reading_times
             found += reader(rows_lib.read_table(folder / "scores"), workdir)
         else:

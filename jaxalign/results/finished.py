@@ -66,18 +66,17 @@ def files(workdir: pathlib.Path, stages: Sequence[str]) -> list[pathlib.Path]:
 
     Returns:
       The report's file, or that of each artefact; nothing where there is neither.
+
+    Raises:
+      InputError: if one of them has changed since.
     """
     table = workdir / REPORT / TABLE
-    if (table.parent / run_dir.DONE).is_file() and table.is_file():
-        return [table]
-    found = [x for stage in stages for x in sorted(workdir.glob(f"{stage}/*/{ROWS}"))]
-    return [x for x in found if _is_done(x.parent)]
-
-
-def _is_done(folder: pathlib.Path) -> bool:
-    """Whether an artefact is finished: its marker repeats the fingerprint that names it."""
-    try:
-        facts = json.loads((folder / run_dir.DONE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return isinstance(facts, dict) and facts.get("fingerprint") == folder.name
+    if run_dir.marker(table.parent) and table.is_file():
+        found = [table]
+    else:
+        every = [x for stage in stages for x in sorted(workdir.glob(f"{stage}/*/{ROWS}"))]
+        is_done = lambda folder: run_dir.marker(folder).get("fingerprint") == folder.name
+        found = [x for x in every if is_done(x.parent)]
+    for path in found:
+        run_dir.check_whole(path)
+    return found

@@ -2,12 +2,15 @@
 
 import concurrent.futures
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import re
+import shutil
 
 import pytest
+from refusals import refused
 
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
@@ -125,11 +128,9 @@ def test_artefact_is_done_only_after_finish(artefact):
     assert not artefact.is_done
     artefact.finish(num_nan=2, seconds=1.5)
     assert artefact.is_done
-    assert artefact.facts() == {
-        "fingerprint": artefact.fingerprint,
-        "num_nan": 2,
-        "seconds": 1.5,
-    }
+    facts = artefact.facts()
+    assert set(facts.pop("files")) == {"scores.parquet", "settings.json"}
+    assert facts == {"fingerprint": artefact.fingerprint, "num_nan": 2, "seconds": 1.5}
 
 
 def test_starting_again_takes_the_marker_away(artefact):
@@ -155,6 +156,82 @@ def test_marker_without_a_fingerprint_is_no_marker(artefact, content):
     artefact.start()
     (artefact.path / run_dir.DONE).write_text(content)
     assert not artefact.is_done
+
+
+def finished(artefact, content=b"something"):
+    artefact.start()
+    (artefact.path / "sub").mkdir(exist_ok=True)
+    for name in ("scores.parquet", "sub/shard"):
+        (artefact.path / name).write_bytes(content)
+    artefact.finish()
+    assert artefact.is_done
+
+
+@pytest.mark.parametrize("name", ["scores.parquet", "sub/shard", "settings.json"])
+@pytest.mark.parametrize("content", [b"", b"somethinG", None])
+def test_what_the_marker_does_not_vouch_for_is_made_again(artefact, name, content):
+    finished(artefact)
+    path = artefact.path / name
+    path.unlink() if content is None else path.write_bytes(content)
+    assert artefact.is_marked and not artefact.is_done
+    assert run_dir.changed(artefact.path) == [name]
+    artefact.start()  # what has changed is not resumed, and what has not is
+    left = {"scores.parquet", "sub/shard", "settings.json"} - {name} | {"settings.json"}
+    found = (x for x in artefact.path.rglob("*") if x.is_file())
+    assert {x.relative_to(artefact.path).as_posix() for x in found} == left
+
+
+def test_a_copied_artefact_is_finished_and_a_large_file_is_hashed_again(
+    tmp_path, artefact, monkeypatch
+):
+    monkeypatch.setattr(run_dir, "LARGE", 4)
+    finished(artefact)
+    shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    copied = dataclasses.replace(artefact, workdir=tmp_path.with_name("copy"))
+    assert copied.is_done
+    shard = copied.path / "sub/shard"
+    shard.write_bytes(b"somethinG")
+    assert run_dir.changed(copied.path) == ["sub/shard"]
+
+
+@pytest.mark.parametrize("files", [None, [], "x", {"x": 1}, {"x": {"size": 1}}])
+def test_a_marker_that_vouches_for_nothing_is_none(artefact, files):
+    finished(artefact)
+    run_dir.write_json(artefact.path / run_dir.DONE, artefact.facts() | {"files": files})
+    assert not artefact.is_done and run_dir.changed(artefact.path) == [run_dir.DONE]
+    with refused(artefact.path / "done.json", "must have a hash of each file"):
+        run_dir.check_whole(artefact.path / "scores.parquet")
+
+
+def test_a_marker_removes_no_file_outside_its_directory(tmp_path):
+    artefact = make(tmp_path, stage="report", latest_only=True)
+    artefact.start()
+    artefact.finish(files=[])
+    foreign = tmp_path / "mine.csv"
+    foreign.write_text("mine")
+    facts = artefact.facts()
+    stamp = facts["files"]["settings.json"]
+    facts["files"] |= {"../mine.csv": stamp, str(foreign): stamp}
+    run_dir.write_json(artefact.path / run_dir.DONE, facts)
+    artefact.start()
+    dataclasses.replace(artefact, settings=SETTINGS | {"version": 2}).start()
+    assert foreign.read_text() == "mine"
+
+
+def test_what_killed_writes_left_is_removed_and_what_is_under_way_is_not(artefact):
+    artefact.path.mkdir(parents=True)
+    dead, held, young, mine = (
+        artefact.path / name
+        for name in (f".a.npz.{'0' * 32}", f".b.npz.{'1' * 32}", f".c.{'2' * 32}", ".mine")
+    )
+    for path in (dead, held, young, mine):
+        path.write_bytes(b"half")
+        if path != young:
+            os.utime(path, (0, 0))
+    with open(held, "rb") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        artefact.start()
+    assert [x.exists() for x in (dead, held, young, mine)] == [False, True, True, True]
 
 
 def test_latest_only_replaces_the_last_one(tmp_path):

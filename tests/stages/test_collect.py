@@ -37,7 +37,7 @@ def write(folder, rows, *, name="scores.parquet", done=True):
     folder.mkdir(parents=True)
     rows_lib.write(folder / name, rows.to_dict("records"))
     if done:
-        run_dir.write_json(folder / run_dir.DONE, {"fingerprint": folder.name})
+        run_dir.vouch(folder, folder.name, [name])
 
 
 @pytest.fixture
@@ -82,6 +82,9 @@ def test_fingerprints_follow_the_rows(job, tmp_path, scored):
     assert plan(job, runs=(moved,), published=("aw2024",)).artefact.fingerprint != first
     changed = scored.assign(score=scored.score + 0.001)
     rows_lib.write(tmp_path / "moved/report/scores.parquet", changed.to_dict("records"))
+    with refused("moved/report/scores.parquet is not what its run wrote"):
+        plan(job, runs=(moved,))
+    run_dir.vouch(tmp_path / "moved/report", "", ["scores.parquet"])
     assert plan(job, runs=(moved,)).artefact.fingerprint != first
 
 
@@ -119,6 +122,7 @@ def test_rows_of_an_older_schema_are_refused(job, tmp_path, scored):
     path = tmp_path / "old/report/scores.parquet"
     table = pa.Table.from_pandas(scored.drop(columns=["instruction", "num_units"]))
     pq.write_table(table.replace_schema_metadata({"jaxalign.schema_version": "2"}), path)
+    run_dir.vouch(path.parent, "", [path.name])
     with refused("scores.parquet: schema version must be 3, found 2; run it again"):
         plan(job, runs=(str(tmp_path / "old"),))
 

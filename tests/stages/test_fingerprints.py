@@ -19,7 +19,7 @@ from jaxalign import config as config_lib
 from jaxalign.data import datasets, localizer
 from jaxalign.data.schema import Responses
 from jaxalign.io import rows as rows_lib
-from jaxalign.io import store
+from jaxalign.io import run_dir, store
 from jaxalign.literature import protocols, published
 from jaxalign.reporting import page
 from jaxalign.stages import (
@@ -963,15 +963,16 @@ def test_scores_of_other_runs_count_by_their_content(world):
     columns = published.score_rows("aw2024")
     folder = world.root / "other/report"
     folder.mkdir(parents=True)
-    (folder / "done.json").write_text("{}")
     plan = lambda: world.plan("", collect=collect.Config(runs=(world.path("other"),)))
     rows_lib.write(folder / "scores.parquet", columns.to_dict("records"))
+    run_dir.vouch(folder, "", ["scores.parquet"])
     before = plan()
     (world.root / "other").rename(world.root / "elsewhere")
     again = world.plan("", collect=collect.Config(runs=(world.path("elsewhere"),)))
     assert moved(before, again) == set()
     (world.root / "elsewhere").rename(world.root / "other")
     rows_lib.write(folder / "scores.parquet", columns[:-1].to_dict("records"))
+    run_dir.vouch(folder, "", ["scores.parquet"])
     assert moved(before, plan()) == {"collect"}
 
 
@@ -979,8 +980,8 @@ def test_tables_of_papers_whose_scores_another_run_has_collected(world, monkeypa
     """The report holds its rows against the other tables of their papers."""
     folder = world.root / "other/report"
     folder.mkdir(parents=True)
-    (folder / "done.json").write_text("{}")
     rows_lib.write(folder / "scores.parquet", published.score_rows("aw2024").to_dict("records"))
+    run_dir.vouch(folder, "", ["scores.parquet"])
     collected = collect.Config(runs=(world.path("other"),))
     plan = lambda: world.plan("", collect=collected, report=report.Config())
     before, known = plan(), published.paper_hash

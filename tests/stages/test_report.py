@@ -104,7 +104,7 @@ def collected(folder, job, simulation, *, change):
     rows = change(rows_lib.read(simulation[1][0].path / "rows.parquet"))
     (folder / "report").mkdir(parents=True)
     rows_lib.write(folder / "report/scores.parquet", rows.to_dict("records"))
-    run_dir.write_json(folder / "report" / run_dir.DONE, {})
+    run_dir.vouch(folder / "report", "", ["scores.parquet"])
     return tiny.make(collect.plan(collect.Config(runs=(str(folder),)), job, {}))
 
 
