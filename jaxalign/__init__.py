@@ -29,6 +29,7 @@ _INTERFACE = {
     "AlignmentScore": "jaxalign.core.scores.alignment",
     "BenchmarkScore": "jaxalign.api.runs",
     "InputError": "jaxalign.errors",
+    "RepeatedStimuliWarning": "jaxalign.core.leaks",
     "ShuffledFoldsWarning": "jaxalign.api.arrays",
     "WrittenReport": "jaxalign.api.pages",
     "average": "jaxalign.api.arrays",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from jaxalign.api.pages import report as report
     from jaxalign.api.runs import BenchmarkScore as BenchmarkScore
     from jaxalign.api.runs import score as score
+    from jaxalign.core.leaks import RepeatedStimuliWarning as RepeatedStimuliWarning
     from jaxalign.core.scores.alignment import AlignmentScore as AlignmentScore
     from jaxalign.errors import InputError as InputError
 

@@ -459,3 +459,38 @@ def test_average_needs_every_data_set_under_its_protocol(rng):
     names = ["Pereira2018.243sentences", "Pereira2018.384sentences", "Blank2014", "Wehbe2014"]
     with refused("under brainscore-linear-2023, got 'brainscore-ridge'"):
         jaxalign.average(dict.fromkeys(names, found))
+
+
+# Stimuli that are presented again
+
+
+def presented_again(rng, num=60):
+    """Features and responses that have nothing to do with one another, three times each."""
+    X, Y = rng.standard_normal((num, 30)), rng.standard_normal((num, 6))
+    order = np.concatenate([rng.permutation(num) for _ in range(3)])
+    return X[order], Y[order] + 0.2 * rng.standard_normal((3 * num, 6)), order
+
+
+@pytest.mark.slow
+def test_presentations_are_not_looked_up(rng):
+    X, Y, order = presented_again(rng)
+    with pytest.warns(jaxalign.RepeatedStimuliWarning, match="X: features of 180 of 180 .* items"):
+        found = jaxalign.score_arrays(X, Y)
+    assert found.raw > 0.4 and found.num_repeated == 180
+    assert "180 test samples present what is trained on" in repr(found)
+    known = score(X, Y, items=order)
+    assert abs(known.raw) < 0.15 and known.num_repeated == 0
+    assert score(X, Y, items=range(180)).raw == pytest.approx(found.raw)  # all differ, one says
+
+
+@pytest.mark.slow
+def test_presentations_under_folds_of_others(rng):
+    X, Y, order = presented_again(rng)
+    few = np.where(order < 10, order, 60 + np.arange(180))
+    with refused("protocol himalaya", "180 of 180 test samples", "average the responses"):
+        jaxalign.score_arrays(X, Y, protocol="himalaya", items=order)
+    with refused("items must have one entry per sample (180)"):
+        jaxalign.score_arrays(X, Y, items=order[1:])
+    with pytest.warns(jaxalign.RepeatedStimuliWarning, match="himalaya.* of 180 test samples"):
+        found = jaxalign.score_arrays(X, Y, protocol="himalaya", items=few)
+    assert 20 < found.num_repeated <= 30

@@ -10,11 +10,12 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Shaped
 from scipy import special
 
-from jaxalign.core import features
+from jaxalign.core import features, leaks
 from jaxalign.core.behavior import surprisal
 from jaxalign.core.ceilings import of_protocol
 from jaxalign.core.ceilings.ceiling import Ceiling
 from jaxalign.core.folds import Fold, Split, folds_hash
+from jaxalign.core.leaks import RepeatedStimuliWarning
 from jaxalign.core.scores import alignment, scoring
 from jaxalign.core.scores.alignment import AlignmentScore, Reference
 from jaxalign.core.scores.protocol import Protocol
@@ -35,6 +36,7 @@ def score_arrays(
     *,
     protocol: str | Protocol = "jaxalign",
     groups: Any = None,
+    items: Any = None,
     subjects: Any = None,
     runs: Any = None,
     targets: Any = None,
@@ -58,6 +60,10 @@ def score_arrays(
       Y: see above.
       protocol: a name (`list_protocols`), or one's own.
       groups: story or passage of each sample, which folds of groups need and blocks keep whole.
+      items: what each sample presents (an id, a text), where stimuli are presented again. Folds of
+        blocks then do not train on what they test. A protocol that fixes its folds is refused where
+        most test samples are trained on, and warned of where some are (`num_repeated`). None: it is
+        not known; features of test samples that equal those of training samples are warned of.
       subjects: of each column of Y.
       runs: run of each sample, where gaps and delays end, and within which some protocols
         standardise. None: all are one run; but groups then have no gap between them. Of reading
@@ -99,7 +105,13 @@ def score_arrays(
     """
     chosen = protocols.find(protocol) if isinstance(protocol, str) else protocol
     if chosen.kind == "average":
-        given = {"groups": groups, "subjects": subjects, "runs": runs, "targets": targets}
+        given = {
+            "groups": groups,
+            "items": items,
+            "subjects": subjects,
+            "runs": runs,
+            "targets": targets,
+        }
         given |= {"test": test, "delays": delays, "ceiling": ceiling}
         given |= {"max_subsets": max_subsets, "mesh": mesh}
         return _average(X, Y, chosen, given)
@@ -109,7 +121,7 @@ def score_arrays(
         if chosen.kind == "next_word":
             return _next_word(X, Y, chosen)
         layers, responses = _matrices(X, Y)
-        labels = {"groups": groups, "runs": runs, "test": test}
+        labels = {"groups": groups, "items": items, "runs": runs, "test": test}
         labels = {name: _labels(name, x, len(responses)) for name, x in labels.items()}
         columns = {"subjects": subjects, "targets": targets}
         columns = {name: _labels(name, x, responses.shape[1]) for name, x in columns.items()}
@@ -127,6 +139,7 @@ class _Data(NamedTuple):
     layers: Float[np.ndarray, "L n p"]
     Y: Float[np.ndarray, "n v"]
     groups: Shaped[np.ndarray, " n"] | None
+    items: Shaped[np.ndarray, " n"] | None
     runs: Shaped[np.ndarray, " n"] | None
     test: Shaped[np.ndarray, " n"] | None
     subjects: Shaped[np.ndarray, " v"] | None
@@ -144,7 +157,9 @@ class _Known(NamedTuple):
 def _encoding(data, protocol, known, mesh) -> AlignmentScore:
     groups, runs, subjects = data.groups, data.runs, data.subjects
     n = len(data.Y)
-    folds = scoring.make_folds(protocol, n, groups=groups, runs=runs, test=data.test)
+    known_of = {"runs": runs, "items": data.items}
+    folds = scoring.make_folds(protocol, n, groups=groups, test=data.test, **known_of)
+    num_repeated = _repeated(data, protocol, folds)
     if protocol.scaling.within_runs != "none":
         run = np.zeros(n, int) if runs is None else runs
         data = data._replace(Y=features.standardize(data.Y, run))
@@ -162,7 +177,7 @@ def _encoding(data, protocol, known, mesh) -> AlignmentScore:
         # Of fewer than three groups there are no blocks.
         whole = groups if count >= 3 else None
         other = scoring.unshuffled(protocol, num_groups=None if whole is None else count)
-        blocks = scoring.make_folds(other, n, groups=whole, runs=runs)
+        blocks = scoring.make_folds(other, n, groups=whole, **known_of)
         contiguous = scoring.combine(results(other, blocks), other, blocks, subjects=subjects).raw
     score = scoring.combine(
         found,
@@ -171,10 +186,34 @@ def _encoding(data, protocol, known, mesh) -> AlignmentScore:
         subjects=subjects,
         ceiling=ceiling,
         contiguous=contiguous,
-    )
+    )._replace(num_repeated=num_repeated)
     if protocol.is_shuffled:
         warnings.warn(scoring.caution(score), ShuffledFoldsWarning, stacklevel=3)
     return score
+
+
+def _repeated(data, protocol, folds) -> int:
+    """Count test samples that are trained on; warn of those, and of features that look so."""
+    if data.items is not None:
+        found = scoring.repeated(protocol, folds, data.items)
+        if found.num_repeated:
+            message = f"{leaks.remark(protocol.name, found)}."
+            warnings.warn(message, RepeatedStimuliWarning, stacklevel=4)
+        return found.num_repeated
+    labels = np.zeros(len(data.Y), int)
+    for X in data.layers:  # equal in all of them
+        _, labels = np.unique(np.c_[labels, leaks.same_rows(X)], axis=0, return_inverse=True)
+    found = leaks.count(folds, labels.ravel())
+    if found.num_repeated:
+        warnings.warn(
+            f"X: features of {found} equal those of a sample that is trained on, as if stimuli "
+            "were presented again: then responses can be looked up, and the score is not one of "
+            "new stimuli. Say by items which samples present the same stimulus; "
+            "items=range(len(X)) says that all differ.",
+            RepeatedStimuliWarning,
+            stacklevel=4,
+        )
+    return found.num_repeated
 
 
 def _reference(data, protocol, folds, known, mesh) -> Reference:
@@ -398,11 +437,15 @@ def average(
     hashes = "".join(scores[name].folds_hash for names, _ in chosen.parts for name in names)
     nothing = np.full((1, 1), np.nan)
     return AlignmentScore(
-        **means,
+        score=means["score"],
+        raw=means["raw"],
+        ceiling=means["ceiling"],
+        contiguous=means["contiguous"],
         per_target=raw,
         per_fold=raw,
         alphas=nothing,
         num_nan=sum(scores[name].num_nan for names, _ in chosen.parts for name in names),
+        num_repeated=sum(scores[name].num_repeated for names, _ in chosen.parts for name in names),
         protocol=chosen.name,
         folds_hash=hashes,
         layers=np.zeros((1, 1), int),

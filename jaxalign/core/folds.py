@@ -173,6 +173,33 @@ def cross(outer: Sequence[Split]) -> tuple[Fold, ...]:
     )
 
 
+def without_repeats(outer: Sequence[Split], items: Labels | None) -> tuple[Split, ...]:
+    """Leave out of each training set what presents a stimulus of the test set.
+
+    Args:
+      outer: splits.
+      items: what each sample presents; None: nothing is presented again.
+
+    Raises:
+      ValueError: if fewer than 2 training samples are left.
+    """
+    if items is None:
+        return tuple(outer)
+    labels = np.asarray(items)
+    found = [Split(train[~np.isin(labels[train], labels[test])], test) for train, test in outer]
+    if left := [len(split.train) for split in found if len(split.train) < 2]:
+        raise _repeats_leave(left[0], len(labels))
+    return tuple(found)
+
+
+def _repeats_leave(num_left: int, num_samples: int) -> ValueError:
+    return ValueError(
+        "groups must keep the presentations of a stimulus together, for samples that repeat a test "
+        f"stimulus are not trained on: that leaves {num_left} of {num_samples}. Without groups "
+        "blocks are of whole stimuli; or average the responses to each stimulus."
+    )
+
+
 def trimmed_folds(num_samples: int, num_folds: int, *, trim: int) -> tuple[Split, ...]:
     """Cut samples into contiguous test blocks, as for the Harry Potter data.
 
@@ -343,10 +370,12 @@ def _blocked(blocks, runs, gap, items) -> tuple[Fold, ...]:
     def without(*tested: int) -> Int[np.ndarray, " R"]:
         train = np.flatnonzero(~np.logical_or.reduce([reach[i] for i in tested]))
         if len(train) < 2:
+            near = np.logical_or.reduce([_within(runs, blocks[i], gap) for i in tested])
+            if (~near).sum() >= 2:
+                raise _repeats_leave(len(train), n)
             raise ValueError(
                 f"gap must leave samples to train on: {gap} leaves {len(train)} of {n} with "
-                f"{num_folds} blocks"
-                + ("." if items is None else ", without those that repeat a test stimulus.")
+                f"{num_folds} blocks."
             )
         return train
 

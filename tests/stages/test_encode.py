@@ -12,6 +12,7 @@ from sklearn import model_selection
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.core.ceilings import ceiling
+from jaxalign.data import same_stimulus
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -409,6 +410,28 @@ def test_runs_of_the_same_words(make_job, timed):
         encode.plan(TIMED, job, upstream)
 
 
+def test_runs_of_one_story(make_job, tmp_path, rng):
+    """Of three stories in four runs, the one that is told twice is one block."""
+    tiny.write_timed(tmp_path / "told", rng, num_runs=4, num_trs=30)
+    table = pd.read_csv(tmp_path / "told/stimuli.csv")
+    told, again = (table[table.run == run].index for run in ("run1", "run3"))
+    table.loc[again[:-1], "text"] = table.text[told[:-1]].to_numpy()
+    table.loc[again[-1], "text"] = "otherwise"
+    table.to_csv(tmp_path / "told/stimuli.csv", index=False)
+    job = make_job(tmp_path / "told")
+    responses = job.dataset.responses
+    items = same_stimulus.items(job.dataset.stimuli, responses)
+    config = dataclasses.replace(TIMED, num_folds=3)
+    protocol = settings.protocol(config)
+    folds = inputs.make_folds(config, protocol, responses, kept=None, items=items)
+    run = np.array(responses.run)
+    assert ["run1" in run[x.outer.test] for x in folds].count(True) == 1
+    for fold in folds:
+        for split in (fold.outer, *fold.inner):
+            tells = [np.isin(run[side], ["run1", "run3"]).any() for side in split]
+            assert not all(tells)
+
+
 def test_region_in_which_everybody_is_constant(make_job, sentences):
     responses = responses_of(sentences)
     values = responses.values.copy()
@@ -436,7 +459,7 @@ def test_groups_are_drawn_as_scikit_learn_does(make_job, sentences):
     config = encode.Config(num_folds=4, groups="passage", group_seed=5, controls=())
     responses, passages = job.dataset.responses, job.dataset.stimuli.passage
     kept = inputs.groups(config, responses, job.dataset)
-    found = inputs.make_folds(config, settings.protocol(config), responses, kept)
+    found = inputs.make_folds(config, settings.protocol(config), responses, kept=kept, items=None)
     splitter = model_selection.GroupKFold(4, shuffle=True, random_state=5)
     expected = list(splitter.split(passages, groups=passages))
     for i, (fold, (train, test)) in enumerate(zip(found, expected, strict=True)):

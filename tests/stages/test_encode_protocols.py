@@ -310,3 +310,22 @@ def test_samples_that_do_not_suffice_for_contiguous_folds(make_job, tmp_path, rn
     config = dataclasses.replace(PLAIN, protocol="brainscore-linear-2023")
     with refused("encode: protocol brainscore-linear-2023 is scored in contiguous folds too: gap"):
         encode.plan(config, job, upstream)
+
+
+@pytest.mark.slow
+def test_test_stimuli_that_are_trained_on(make_job, sentences, caplog):
+    """Known from ids and texts: refused where they are most, and said where they are some."""
+    table = pd.read_csv(sentences / "stimuli.csv")
+    job = make_job(sentences)
+    upstream = {"extract": [x.artefact for x in extract.plan(EXTRACTION, job, {})]}
+    config = dataclasses.replace(PLAIN, protocol="himalaya")
+    table.loc[30:, "text"] = table.text[:30].str.upper().to_numpy()
+    table.to_csv(sentences / "stimuli.csv", index=False)
+    with refused("encode: protocol himalaya", "60 of 60 test samples", "'p0.0' and 'p6.4' present"):
+        encode.plan(config, make_job(sentences), upstream)
+    table.loc[35:, "text"] = [f"word {i}" for i in range(25)]
+    table.to_csv(sentences / "stimuli.csv", index=False)
+    with caplog.at_level("WARNING", logger="absl"):
+        _, found = encoded(make_job(sentences), config)
+    assert found["num_repeated"] == 10
+    assert "himalaya trains on stimuli that it tests" in caplog.text

@@ -54,6 +54,8 @@ class AlignmentScore(NamedTuple):
       ceiling_low, ceiling_high: 95 % interval of a ceiling that was computed: over subjects
         (stories, of reading times). NaN where only a number was given, and where there are too few.
       ceiling_per_target: NaN where the ceiling is of the whole alone.
+      num_repeated: test samples, over all folds, that present a stimulus that their fold trains on,
+        as far as that is known.
     """
 
     score: float
@@ -74,6 +76,7 @@ class AlignmentScore(NamedTuple):
     ceiling_low: float
     ceiling_high: float
     ceiling_per_target: Float[np.ndarray, " v"]
+    num_repeated: int = 0
 
     def __repr__(self) -> str:
         """Say in a few lines what a notebook's cell should show; arrays by their sizes alone."""
@@ -85,6 +88,8 @@ class AlignmentScore(NamedTuple):
         ]
         if not np.isnan(self.contiguous):
             lines.append(f"  raw in contiguous folds of the same data {self.contiguous:.4f}")
+        if self.num_repeated:
+            lines.append(f"  {self.num_repeated} test samples present what is trained on")
         if len(self.per_layer) > 1:
             counts = np.bincount(self.layers.ravel() + 1, minlength=1)
             often = "mean of all" if counts[0] else f"most often layer {counts.argmax() - 1}"

@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn import model_selection
 
-from jaxalign.core import features
+from jaxalign.core import features, leaks
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.features import Labels
 from jaxalign.core.folds import Fold
 from jaxalign.core.inference import permutation
+from jaxalign.core.leaks import Leak
 from jaxalign.core.metrics import mean_defined
 from jaxalign.core.scores import alignment, layers
 from jaxalign.core.scores.alignment import (
@@ -46,8 +47,9 @@ def make_folds(
       groups: story or passage of each sample; "shuffled_groups" needs them, "blocks" keeps them
         whole, and the other rules do not look at them.
       runs: run of each sample, which a gap does not cross; None: each group, or all are one.
-      items: what each sample presents, where it may be presented again; see
-        `folds.contiguous_folds`.
+      items: what each sample presents, where it may be presented again. Without groups, blocks are
+        of whole stimuli. Blocks, and groups with inner blocks, do not train on what they test;
+        folds that others fixed stay as they are, see `repeated`.
       test: True for the samples of the test set that comes with the data.
 
     Raises:
@@ -79,7 +81,7 @@ def make_folds(
         labels = np.asarray(groups) if by_groups else None
         outer = folds_lib.splits(_splitter(rule), num_samples, groups=labels)
         if penalty.choose == "blocks":
-            return folds_lib.cross(outer)
+            return folds_lib.cross(folds_lib.without_repeats(outer, items))
     if penalty.choose == "kfold":
         inner = model_selection.KFold(penalty.num)
         return folds_lib.nest(outer, inner, num_samples)
@@ -92,7 +94,36 @@ def make_folds(
     return tuple(Fold(split, ()) for split in outer)
 
 
+def repeated(protocol: Protocol, folds: Sequence[Fold], items: Labels) -> Leak:
+    """Count the test samples that present what is trained on: none in folds of blocks.
+
+    Args:
+      protocol: of kind "encoding".
+      folds: from `make_folds`.
+      items: what each sample presents.
+
+    Raises:
+      ValueError: if these are most, so that the score would be one of memory.
+    """
+    found = leaks.count(folds, items)
+    if found.num_repeated > leaks.MOST * found.num_tested:
+        other = "another test set, " if protocol.encoding[0].rule == "test_set" else ""
+        raise ValueError(
+            f"{leaks.remark(protocol.name, found)}: average the responses to each stimulus, or "
+            f"take {other}protocol jaxalign, which does not train on what it tests."
+        )
+    return found
+
+
 def _blocks(rule, num_samples, groups, runs, items):
+    num_items = num_samples if items is None else len(np.unique(np.asarray(items)))
+    if groups is None and num_items < num_samples:
+        if num_items < rule.num:
+            raise ValueError(
+                f"num_folds must be at most the number of different stimuli: {num_samples} samples "
+                f"present {num_items}, got {rule.num}; average the responses to each stimulus."
+            )
+        groups = items  # a block has all presentations of its stimuli
     if groups is not None:
         return folds_lib.grouped_folds(groups, rule.num, gap=rule.gap, runs=runs, items=items)
     runs = np.zeros(num_samples, int) if runs is None else runs

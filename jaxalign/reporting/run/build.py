@@ -36,7 +36,7 @@ def build(contents: Contents) -> Page:
     made |= _of_folds(folded) if len(folded) else {}
     made |= _of_rows(contents)
     made |= _of_models(scores, models, found) if len(scores) else {}
-    remarks = summary.of_findings(found) if found is not None else []
+    remarks = [*contents.remarks, *(summary.of_findings(found) if found is not None else ())]
     if len(folded):
         remarks += summary.remarks(folded, contents.left_out, contents.planted, made["layers"])
     if other := len(with_folds) - len(folded):

@@ -32,6 +32,7 @@ class Contents:
       instruction: whose scores count where a model was given several; see `tables.main_way`.
       title: of the page.
       left_out: subjects without a score.
+      remarks: sentences on how models were scored.
       planted: settings of a simulation: model, layer, noise_sd.
       descriptions: sentences for each named protocol.
       folds: what the outer folds of nested ridge are, for the methods.
@@ -50,6 +51,7 @@ class Contents:
     instruction: str = ""
     title: str = "Brain alignment"
     left_out: Sequence[str] = ()
+    remarks: Sequence[str] = ()
     planted: Mapping[str, Any] | None = None
     descriptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     folds: str = "outer folds"

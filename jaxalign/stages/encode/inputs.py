@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxalign.core import features
+from jaxalign.core import features, leaks
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.scores import scoring
 from jaxalign.core.scores.protocol import Protocol
-from jaxalign.data import controls, samples
+from jaxalign.data import controls, same_stimulus, samples
 from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
@@ -32,6 +32,7 @@ class Prepared(NamedTuple):
     responses: Responses
     left_out: list[str]  # subjects
     folds: tuple[folds_lib.Fold, ...]
+    num_repeated: int  # test samples that present what is trained on
     targets: targets_lib.Targets
     Y: Float[np.ndarray, "n v"]  # the targets as the protocol takes them
     lexicon: controls.Lexicon  # of those controls that look up words
@@ -104,7 +105,10 @@ def prepare(config: Config, job: Job, artefact: Artefact, names: Sequence[str] =
     """
     responses, left_out = targets_lib.select(artefacts.responses(job, artefact), config.rois)
     protocol = config_lib.protocol(config)
-    folds = make_folds(config, protocol, responses, groups(config, responses, job.dataset))
+    items = same_stimulus.items(job.dataset.stimuli, responses)
+    kept = groups(config, responses, job.dataset)
+    folds = make_folds(config, protocol, responses, kept=kept, items=items)
+    num_repeated = 0 if items is None else leaks.count(folds, items).num_repeated
     targets = targets_lib.assemble(responses)
     Y = targets.Y
     if protocol.scaling.within_runs == "none":  # the group's mean is of standardised ones always
@@ -112,7 +116,9 @@ def prepare(config: Config, job: Job, artefact: Artefact, names: Sequence[str] =
         Y = np.c_[recorded, targets.Y[:, recorded.shape[1] :]]
     paths = config_lib.tables(config, names)
     lexicon = controls.read_lexicon(paths, job.dataset.stimuli)
-    return Prepared(config, job, protocol, responses, left_out, folds, targets, Y, lexicon)
+    return Prepared(
+        config, job, protocol, responses, left_out, folds, num_repeated, targets, Y, lexicon
+    )
 
 
 def ceilings(data: Prepared) -> targets_lib.Ceilings:
@@ -133,7 +139,12 @@ _ceilings: dict[tuple, targets_lib.Ceilings] = {}
 
 
 def make_folds(
-    config: Config, protocol: Protocol, responses: Responses, kept: list[str] | None
+    config: Config,
+    protocol: Protocol,
+    responses: Responses,
+    *,
+    kept: list[str] | None,
+    items: features.Labels | None,
 ) -> tuple[folds_lib.Fold, ...]:
     """Make the folds of a protocol.
 
@@ -145,6 +156,7 @@ def make_folds(
       protocol: that of the settings, or another for the same samples.
       responses: whose samples are divided.
       kept: from `groups`.
+      items: from `same_stimulus.items`.
 
     Raises:
       InputError: if the test set is not what the protocol needs.
@@ -165,12 +177,7 @@ def make_folds(
             f"{protocol.name}, got none."
         )
     return scoring.make_folds(
-        protocol,
-        len(responses.run),
-        groups=kept,
-        runs=runs,
-        items=None if responses.is_timed else responses.stimulus_id,
-        test=test,
+        protocol, len(responses.run), groups=kept, runs=runs, items=items, test=test
     )
 
 
@@ -192,7 +199,8 @@ def contiguous(
         kept = None
     num_groups = None if kept is None else len(set(kept))
     protocol = scoring.unshuffled(config_lib.protocol(config), num_groups=num_groups)
-    return protocol, make_folds(config, protocol, responses, kept)
+    items = same_stimulus.items(dataset.stimuli, responses)
+    return protocol, make_folds(config, protocol, responses, kept=kept, items=items)
 
 
 def groups(config: Config, responses: Responses, dataset: Dataset) -> list[str] | None:

@@ -9,6 +9,7 @@ from absl import logging
 from tqdm import tqdm
 
 from jaxalign.core import folds as folds_lib
+from jaxalign.core import leaks
 from jaxalign.core.scores import scoring
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import banded, cv, partition
@@ -63,6 +64,7 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
         "left_out": data.left_out,
         "num_nan": undefined,
         "unknown_words": unknown,
+        "remarks": _repeated(features, data, artefact),
         "alignment": alignment,
         "seconds": round(time.monotonic() - start, 3),
     }
@@ -110,6 +112,27 @@ def _warn_of_edges(scored: dict[int, cv.Nested], data: Prepared, artefact: Artef
         )
 
 
+def _repeated(features: Features, data: Prepared, artefact: Artefact) -> list[str]:
+    """Say of a network's test samples that they are trained on, or look so in its last layer."""
+    if features.control_of:
+        return []
+    said = []
+    if data.num_repeated:
+        num_tested = sum(len(fold.outer.test) for fold in data.folds)
+        known = leaks.Leak(data.num_repeated, num_tested)
+        said.append(leaks.remark(data.protocol.name, known))
+    last = features.samples(features.layers(data.config)[-1], data)
+    found = leaks.count(data.folds, leaks.same_rows(last.values[last.recorded]))
+    if found.num_repeated > data.num_repeated:
+        said.append(
+            f"features of {found} equal those of a sample that is trained on, though neither id "
+            "nor text is the same: if they present the same stimulus, give it one stimulus_id"
+        )
+    for remark in said:
+        logging.warning("encode %s: %s", artefact.name, remark)
+    return [f"{artefact.name}: {remark}." for remark in said]
+
+
 def _alignment(
     features: Features, data: Prepared, scored: dict[int, cv.Nested], artefact: Artefact
 ) -> dict:
@@ -130,7 +153,7 @@ def _alignment(
         data.folds,
         known_ceiling=known[0] if known else config.protocol_ceiling or np.nan,
         contiguous=contiguous,
-    )
+    )._replace(num_repeated=data.num_repeated)
     arrays.write(artefact.path / Scores.ALIGNMENT, found)
     if protocol.is_shuffled:
         logging.warning("encode %s: %s", artefact.name, scoring.caution(found))
@@ -143,7 +166,7 @@ def _alignment(
         for name in (
             *("protocol", "folds_hash", "score", "raw", "raw_low", "raw_high"),
             *("ceiling", "ceiling_low", "ceiling_high"),
-            *("contiguous", "num_nan"),
+            *("contiguous", "num_nan", "num_repeated"),
         )
     }
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from jaxalign.core import features
+from jaxalign.core import features, leaks
 from jaxalign.core import folds as folds_lib
+from jaxalign.core.scores import scoring
 from jaxalign.core.scores.protocol import READING
-from jaxalign.data import controls
+from jaxalign.data import controls, same_stimulus
 from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
@@ -213,15 +214,6 @@ def _checked_folds(
             f"encode.delays must be (0,) for responses to single stimuli, got {config.delays}."
         )
     dataset.check_samples(responses, max(config.delays))
-    if responses.is_timed:
-        heard = {}
-        for run, words in features.members(stimuli.run).items():
-            other = heard.setdefault(tuple(stimuli.text[i] for i in words), run)
-            if other != run:
-                raise InputError(
-                    f"runs must present different words, but {other!r} and {run!r} present the "
-                    "same: one would be trained on to predict the other; average their responses."
-                )
     short = [run for run, place in features.members(responses.run).items() if len(place) < 2]
     moved = ("shifted", "shuffled") if config.shuffle == "run" else ("shifted",)
     if short and (found := [x for x in moved if x in config.controls]):
@@ -229,11 +221,17 @@ def _checked_folds(
             f"encode.controls has {found[0]!r}, so every run must have at least 2 samples: run "
             f"{short[0]!r} has 1."
         )
+    kept, protocol = inputs.groups(config, responses, dataset), config_lib.protocol(config)
+    items = same_stimulus.items(stimuli, responses)
     try:
-        kept, protocol = inputs.groups(config, responses, dataset), config_lib.protocol(config)
-        folds = inputs.make_folds(config, protocol, responses, kept)
+        folds = inputs.make_folds(config, protocol, responses, kept=kept, items=items)
+        if items is not None:
+            found = scoring.repeated(protocol, folds, items)
+            if found.num_repeated:
+                logging.warning("encode: %s", leaks.remark(protocol.name, found))
     except ValueError as error:
-        raise InputError(f"encode: {error}") from error
+        which = "" if items is None else same_stimulus.example(responses, items)
+        raise InputError(f"encode: {error}{which}") from error
     if protocol.is_shuffled:
         try:
             inputs.contiguous(config, responses, dataset)

@@ -53,6 +53,49 @@ def test_folds_without_groups(rng, name, with_runs):
     check_folds(name, 200, None, runs if with_runs else None, test)
 
 
+DRAWN = dataclasses.replace(
+    protocols.find("jaxalign"), name="drawn", folds=Folds(rule="shuffled_groups", num=6, seed=1)
+)
+
+
+@pytest.mark.parametrize("own", [protocols.find("jaxalign"), DRAWN], ids=["blocks", "drawn"])
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_own_folds_keep_presentations_of_a_stimulus_together(rng, own, share):
+    """Of groups that divide them, what repeats a test stimulus is not trained on."""
+    items = np.concatenate([np.arange(100), rng.permutation(100)])
+    items = np.where(rng.random(200) < share, items, 100 + np.arange(200))
+    groups = None if own is not DRAWN and share == 1 else np.arange(200) // 5
+    if own is DRAWN and share == 1:
+        groups = items // 2
+    folds = scoring.make_folds(own, 200, groups=groups, items=items)
+    for fold in folds:
+        for split in (fold.outer, *fold.inner):
+            assert len(split.train) > 90
+            assert not np.isin(items[split.test], items[split.train]).any()
+    assert scoring.repeated(own, folds, items).num_repeated == 0
+    assert np.unique(np.concatenate([x.outer.test for x in folds])).tolist() == list(range(200))
+
+
+@pytest.mark.parametrize("name", [x for x in ENCODING if x != "jaxalign" and "huth" not in x])
+def test_folds_of_others_are_refused_where_most_test_stimuli_are_trained_on(rng, name):
+    own, n = protocols.find(name), 200
+    twice = np.concatenate([np.arange(100), rng.permutation(100)])
+    few = np.where(twice < 20, twice, 100 + np.arange(n))
+    given = {"groups": np.arange(n) // 10, "runs": None}
+    given["test"] = np.arange(n) >= 100 if own.folds.rule == "test_set" else None
+    folds = scoring.make_folds(own, n, items=twice, **given)
+    same = scoring.make_folds(own, n, items=few, **given)
+    plain = scoring.make_folds(own, n, **given)
+    for fold, other, third in zip(folds, same, plain, strict=True):
+        np.testing.assert_array_equal(fold.outer.train, other.outer.train)
+        np.testing.assert_array_equal(fold.outer.train, third.outer.train)
+    with pytest.raises(ValueError, match=f"protocol {name} .* test samples .*: average the resp"):
+        scoring.repeated(own, folds, twice)
+    pairs = [(few[x.outer.train], few[x.outer.test]) for x in folds]
+    expected = sum(sum(item in train for item in test) for train, test in pairs)
+    assert scoring.repeated(own, folds, few).num_repeated == expected > 0
+
+
 @pytest.fixture(scope="module")
 def recorded(data_root):
     """Groups and runs of Pereira2018's sentences, Alice's TRs and the words of Natural Stories."""
