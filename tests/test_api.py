@@ -410,7 +410,12 @@ def test_interface_is_imported_when_asked_for():
         ({"protocol": "brain"}, "protocol must be one of jaxalign, .*got 'brain'"),
         ({"groups": ["a"] * 39}, "groups must have one entry per sample (40), got shape (39,)"),
         ({"subjects": ["a"]}, "subjects must have one entry per column of Y (2)"),
-        ({"protocol": "brainscore-ridge"}, "needs at least 10 groups, got 0"),
+        ({"protocol": "brainscore-ridge"}, "groups must be at least 10, got 0: give groups"),
+        (
+            {"protocol": "brainscore-ridge", "groups": np.arange(40) // 5},
+            "groups must be at least 10, got 8: protocol brainscore-ridge-8folds fits",
+        ),
+        ({"groups": np.arange(40) // 10}, "got 4: a copy of the protocol with folds.num 4 fits"),
         ({"protocol": "huth"}, "protocol huth needs a test set"),
         ({"test": np.zeros(40, int)}, "test must be a mask of True and False, got int64"),
         ({"test": np.zeros(40, bool)}, "makes its own folds: give no test set"),

@@ -129,6 +129,9 @@ def score_arrays(
         return _encoding(data, chosen, _Known(ceiling, max_subsets), mesh)
     except InputError:
         raise
+    except scoring.TooFewGroupsError as error:
+        fits = protocols.with_fewer_folds(error.protocol, error.num_groups)
+        raise InputError(f"score_arrays: {error}: {fits}.") from error
     except ValueError as error:
         raise InputError(f"score_arrays: {error}") from error
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.core import features, metrics
 
@@ -198,11 +198,9 @@ def rdm(patterns: Float[np.ndarray, "n p"], distance: Distance) -> Float[np.ndar
     if p < 2:
         return np.full(len(first), np.nan)
     rows = np.asarray(patterns, np.float64)
+    defined = has_pattern(rows, distance)
     if distance == "pearson":
-        defined = ~metrics.is_constant(rows, axis=1)
         rows = rows - rows.mean(axis=1, keepdims=True)
-    else:
-        defined = np.abs(rows).max(axis=1) > 0
     peak = np.where(defined, np.abs(rows).max(axis=1), 1.0)[:, None]
     rows = rows / peak
     length = np.where(defined, np.sqrt((rows**2).sum(axis=1)), 1.0)[:, None]
@@ -210,6 +208,20 @@ def rdm(patterns: Float[np.ndarray, "n p"], distance: Distance) -> Float[np.ndar
         products = np.asarray(_gram(jnp.asarray(rows / length)))
     found = np.round((1 - products[first, second]) / _GRID) * _GRID
     return np.where(defined[first] & defined[second], found, np.nan)
+
+
+def has_pattern(patterns: Float[np.ndarray, "n p"], distance: Distance) -> Bool[np.ndarray, " n"]:
+    """Whether a sample has dissimilarities: it is not the same in all units, or not zero.
+
+    Args:
+      patterns: one row per sample.
+      distance: `pearson` or `cosine`.
+    """
+    if patterns.shape[1] < 2:
+        return np.zeros(len(patterns), bool)
+    if distance == "pearson":
+        return ~metrics.is_constant(patterns, axis=1)
+    return np.abs(patterns).max(axis=1) > 0
 
 
 def standard_ranks(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:

@@ -44,7 +44,7 @@ def items(stimuli: Stimuli, responses: Responses) -> Int[np.ndarray, " n"] | Non
 
 
 def example(responses: Responses, labels: Int[np.ndarray, " n"]) -> str:
-    """Name two runs or stimuli that are the same, or of the same story, in a sentence to follow another.
+    """Name two runs or stimuli that are the same, or of one story, in a sentence after another.
 
     Args:
       responses: whose samples are labelled.

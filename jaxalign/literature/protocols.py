@@ -276,6 +276,33 @@ def nested_ridge(
     )
 
 
+def with_fewer_folds(protocol: Protocol, num_groups: int) -> str:
+    """Say how to score under a protocol where groups are fewer than its folds.
+
+    Args:
+      protocol: whose folds are of whole groups.
+      num_groups: how many there are.
+    """
+    if protocol.encoding[0].rule == "shuffled_groups" and num_groups < 2:
+        return "give groups, the story or passage of each sample"
+    if num_groups < 3:
+        return "without groups (encode.groups='none') blocks are contiguous"
+    if protocol.name == NESTED_RIDGE:
+        return f"encode.num_folds of at most {num_groups} fits"
+    family = [x for x in (*_ALL, *_OWN.values()) if x.folds and _is_variant(x, protocol)]
+    if fits := [x.name for x in family if x.folds and x.folds.num <= num_groups]:
+        return f"protocol {fits[0]} fits"
+    fits = f"encode.num_folds={num_groups} without encode.protocol"
+    return f"a copy of the protocol with folds.num {num_groups} fits, or in a run {fits}"
+
+
+def _is_variant(protocol: Protocol, other: Protocol) -> bool:
+    """Whether protocols differ in the number of folds alone."""
+    plain = lambda x: x.content | {"name": "", "folds": x.content["folds"] | {"num": 0}}
+    is_own = lambda x: x.name.endswith(OWN_READING)
+    return is_own(protocol) == is_own(other) and plain(protocol) == plain(other)
+
+
 _FOLDS = {
     "shuffled": "{num} random splits of single samples, {train_share:.0%} to train on, seed {seed}",
     "shuffled_groups": "{num} folds of whole groups, shuffled, seed {seed}",

@@ -267,10 +267,11 @@ def _is_there(path: pathlib.Path, cut: Windows, shard: range) -> bool:
 
 def _write_shard(artefact: Artefact, shard: range, losses: Float[np.ndarray, " n"]) -> None:
     if not np.isfinite(losses).all():
+        dtype = artefact.settings["compute_dtype"]
+        wider = "" if dtype == "float32" else "; use --config.next_word.compute_dtype=float32"
         raise InputError(
-            f"next_word {artefact.name}: losses must be finite, but are not in "
-            f"{artefact.settings['compute_dtype']}: the weights hold NaN, infinity or numbers too "
-            "large for it."
+            f"next_word {artefact.name}: losses must be finite, but are not in {dtype}: the "
+            f"weights hold NaN, infinity or numbers too large for it{wider}."
         )
     _save(_shard_path(artefact, shard), losses.astype(np.float32))
 

@@ -76,6 +76,7 @@ class Prepared(NamedTuple):
     num_targets: list[int]
     centred: core.Centred
     rdms: dict[str, list[Float[np.ndarray, " m"]]]  # by measure and key, comparable
+    without_pattern: list[str]  # what is said of samples that leave them undefined
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
@@ -192,6 +193,7 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
         "git_commit": run_dir.git_commit(),
     }
     rows, compared = [], {}
+    said: list[str] = []  # of the first layer with a sample that has no pattern
     mask = _mask(config, source)
     onto = Placement(job.dataset.stimuli, responses, config.downsample, max(config.delays))
     layers = config.layers or source.layers
@@ -199,6 +201,7 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
     for layer in tqdm(layers, desc=f"similarity {artefact.name}", unit=" layers", mininterval=1.0):
         values = source.read_layer(layer) if mask is None else source.read_units(mask)
         X = _features(config, source, values, onto)
+        said = said or _samples_without(config, X, responses, f"features of layer {layer}")
         centred = core.centre(X)
         if config.layer_matrix and mask is None:
             compared[layer] = centred
@@ -219,7 +222,7 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
     table = pd.DataFrame(rows)
     rows_lib.write_table(artefact.path / SCORES, table)
     rows_lib.write_table(artefact.path / MATRIX, _layer_matrix(compared, common))
-    for remark in report.remarks(table):
+    for remark in [*report.remarks(table), *prepared.without_pattern, *said]:
         logging.warning("similarity %s: %s", artefact.name, remark)
     return {
         "left_out": left_out,
@@ -255,7 +258,32 @@ def _prepare(config: Config, responses: Responses) -> Prepared:
                 )
                 for key in sizes
             ]
-    return Prepared(list(sizes), list(sizes.values()), core.centre(found.Y, _codes(keys)), rdms)
+    codes = np.array(_codes(keys))
+    said = [
+        remark
+        for code, (key, size) in enumerate(sizes.items())
+        if size > 1
+        for remark in _samples_without(config, found.Y[:, codes == code], responses, ", ".join(key))
+    ]
+    centred = core.centre(found.Y, codes.tolist())
+    return Prepared(list(sizes), list(sizes.values()), centred, rdms, said)
+
+
+def _samples_without(config: Config, patterns, responses: Responses, whose: str) -> list[str]:
+    """Name the first sample of some patterns for which a distance is undefined."""
+    said = []
+    for distance, measure in zip(core.DISTANCES, RSA, strict=True):
+        lost = np.flatnonzero(~core.has_pattern(patterns, distance))
+        if measure not in config.measures or not len(lost) or patterns.shape[1] < 2:
+            continue
+        i = lost[0]
+        name = f"stimulus_id {responses.stimulus_id[i]!r}" if responses.stimulus_id else ""
+        name = name or f"the TR at {responses.time_s[i]:g} s of run {responses.run[i]!r}"
+        said.append(
+            f"{whose}: RSA ({distance}) is undefined, since {len(lost)} of {len(patterns)} samples "
+            f"are the same in all units, first {name}: leave them out of the responses"
+        )
+    return said
 
 
 def _codes(keys: Sequence[tuple[str, str]]) -> list[int]:

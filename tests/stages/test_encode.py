@@ -252,7 +252,7 @@ def test_settings_out_of_range(settings, message):
         ({"rois": ("V1",)}, "encode.rois must be among A, B, got 'V1'"),
         ({"delays": (1,)}, r"encode.delays must be \(0,\) for responses to single stimuli"),
         ({"pca": 33}, r"encode.pca must be at most 32 for bert \(32 units, 45 training"),
-        ({"num_folds": 13}, "num_folds must leave samples for every block: 13 blocks of 60"),
+        ({"num_folds": 13}, "groups must be at least 13, got 12: encode.num_folds of at most 12"),
         ({"gap": 60, "groups": "none"}, "gap must leave samples to train on"),
     ],
 )

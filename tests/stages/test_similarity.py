@@ -96,6 +96,20 @@ def test_one_target_is_undefined_and_said_so(make_job, sentences, caplog):
     assert "rsa_pearson undefined" in texts[0]
 
 
+@pytest.mark.slow
+def test_samples_without_a_pattern_are_named(make_job, timed, caplog):
+    table = pd.read_csv(timed / "stimuli.csv")
+    silent = (table.run == "run1") & table.onset_s.between(4, 8, inclusive="left")
+    table[~silent].to_csv(timed / "stimuli.csv", index=False)
+    measures = ("rsa_pearson", "cka")
+    config = dataclasses.replace(CONFIG, standardize=False, measures=measures)
+    with caplog.at_level("WARNING", logger="absl"):
+        _, found, _ = compare(make_job(timed), tiny.bert(untrained_seed=-1), config)
+    assert found[found.measure == "rsa_pearson"].value.isna().all()
+    remark = "features of layer 0: RSA (pearson) is undefined, since 2 of 120 samples are the same"
+    assert remark in caplog.text and "the TR at 4 s of run 'run1'" in caplog.text
+
+
 def test_timed_responses_take_delays_and_only_the_rois_asked_for(make_job, timed):
     config = dataclasses.replace(CONFIG, delays=(1, 2, 3), rois=("B",), measures=("cka",))
     job = make_job(timed)

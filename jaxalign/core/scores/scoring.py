@@ -30,6 +30,18 @@ from jaxalign.core.solver.method import ADAPTIVE, Execution, Method
 Design = Callable[[Int[np.ndarray, " R"]], Float[np.ndarray, "n p"]]
 
 
+class TooFewGroupsError(ValueError):
+    """There are fewer groups than folds of whole groups."""
+
+    def __init__(self, protocol: Protocol, num_groups: int):
+        self.protocol, self.num_groups = protocol, num_groups
+        num = protocol.encoding[0].num
+        super().__init__(
+            f"protocol {protocol.name} has {num} folds of whole groups, so groups must be at least "
+            f"{num}, got {num_groups}"
+        )
+
+
 def make_folds(
     protocol: Protocol,
     num_samples: int,
@@ -62,6 +74,8 @@ def make_folds(
             + ("needs a test set." if test is None else "makes its own folds: give no test set.")
         )
     if rule.rule == "blocks":
+        if groups is not None and (count := len(set(np.asarray(groups).tolist()))) < rule.num:
+            raise TooFewGroupsError(protocol, count)
         found = _blocks(rule, num_samples, groups, runs, items)
         if penalty.choose == "blocks":
             return found
@@ -74,9 +88,7 @@ def make_folds(
         if rule.rule == "shuffled_groups":
             count = 0 if groups is None else len(set(np.asarray(groups).tolist()))
             if count < rule.num:
-                raise ValueError(
-                    f"protocol {protocol.name} needs at least {rule.num} groups, got {count}."
-                )
+                raise TooFewGroupsError(protocol, count)
         by_groups = rule.rule == "shuffled_groups" and groups is not None
         labels = np.asarray(groups) if by_groups else None
         outer = folds_lib.splits(_splitter(rule), num_samples, groups=labels)

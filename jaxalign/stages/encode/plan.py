@@ -229,6 +229,9 @@ def _checked_folds(
             found = scoring.repeated(protocol, folds, items)
             if found.num_repeated:
                 logging.warning("encode: %s", leaks.remark(protocol.name, found))
+    except scoring.TooFewGroupsError as error:
+        fits = protocols.with_fewer_folds(error.protocol, error.num_groups)
+        raise InputError(f"encode: {error}: {fits}.") from error
     except ValueError as error:
         which = "" if items is None else same_stimulus.example(responses, items)
         raise InputError(f"encode: {error}{which}") from error

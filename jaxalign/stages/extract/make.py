@@ -71,7 +71,7 @@ def embed(config, model, reading: Reading, stimulus_ids, artefact) -> dict:
     with np.errstate(over="ignore"):  # what overflows is found below
         stored = values.astype(store.DTYPES[config.store_dtype])[None]
     if not np.isfinite(stored).all():
-        raise InputError(not_finite(artefact, bool(np.isfinite(values).all())))
+        raise InputError(not_finite(artefact, values[None], stored))
     for i, own in enumerate(opened.shards):
         store.finish_write(opened.write_shard(i, stored[:, own.start : own.stop]), artefact)
     return {"num_tokens": int(ends[-1]), "seconds": round(time.monotonic() - start, 3)}

@@ -76,8 +76,7 @@ class Shards:
         with np.errstate(over="ignore"):  # what overflows is found below
             stored = partial.vectors.astype(store.DTYPES[self._activations.dtype])
         if not np.isfinite(stored).all():
-            overflows = bool(np.isfinite(partial.vectors).all())
-            raise InputError(not_finite(self._artefact, overflows))
+            raise InputError(not_finite(self._artefact, partial.vectors, stored))
         if self._surprisal is not None:
             rows = self._rows[index]
             store.finish_write(
@@ -101,11 +100,21 @@ class _Partial:
     num_left: int
 
 
-def not_finite(artefact: Artefact, before_storing: bool) -> str:
-    """Say why activations cannot be stored."""
-    culprit = "store_dtype" if before_storing else "compute_dtype"
+def not_finite(
+    artefact: Artefact, values: Float[np.ndarray, "L n D"], stored: Float[np.ndarray, "L n D"]
+) -> str:
+    """Say why activations cannot be stored, and of which layers.
+
+    Args:
+      artefact: the store.
+      values: of all layers, as they were computed.
+      stored: the same in the store's type.
+    """
+    culprit = "store_dtype" if np.isfinite(values).all() else "compute_dtype"
     dtype = artefact.settings[culprit]
-    found = f"extract {artefact.name}: activations must be finite, but are not"
+    bad = np.flatnonzero(~np.isfinite(stored).all(axis=(1, 2)))
+    which = f"layer {bad[0]}" if len(bad) == 1 else f"layers {bad[0]} to {bad[-1]} ({len(bad)})"
+    found = f"extract {artefact.name}: activations must be finite, but those of {which} are not"
     if dtype == "float32":
         return f"{found} in float32: the weights hold NaN, infinity or very large numbers."
     return f"{found} in {dtype}; use --config.extract.{culprit}=float32."
