@@ -31,14 +31,21 @@ def load(model: zoo.Model, *, add_bos_token: bool | None = None) -> Any:
       InputError: if it cannot be read, has no end token, or was made for another model.
     """
     path = model.tokenizer_path
-    if path.is_dir() and (path / "tokenizer_config.json").is_file():
-        options = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
+    options = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
+    if path.is_dir() and (path / hf_tokenizers.CONFIG).is_file():
         tokenizer = hf_tokenizers.load(path, **options)
     else:
         backend = tokenizer_files.load(path)
         special = _special(path, backend) if path.is_dir() else _LLAMA2C
+        if add_bos_token and "bos_token" not in special:
+            raise InputError(
+                f"model_args add_bos_token: the tokenizer of {model.name} must have a first token: "
+                f"give bos_token in {path}/tokenizer_config.json, or bos_token_id in config.json."
+            )
         transformers = hf_tokenizers.import_transformers()
-        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+        tokenizer = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=backend, **special, **options
+        )
         tokenizer.name_or_path = model.name
     if tokenizer.eos_token_id is None:
         raise InputError(

@@ -28,7 +28,8 @@ SHARD_STIMULI = 256  # stimuli of one file
 class Config:
     """Settings of the import stage."""
 
-    # Files .npz (see io/activation_files.py) or .npy, or what the data set publishes, by name.
+    # Files .npz (see io/activation_files.py) or .npy, or what the data set publishes, by name;
+    # LABEL=FILE gives another name.
     models: Annotated[tuple[str, ...], some("name at least one file")]
     # What the rows of an .npy are: "stimuli", those of the data set in its order, or a CSV table
     # with their stimulus_id. An .npz says it itself.

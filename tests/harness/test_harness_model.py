@@ -17,6 +17,8 @@ from networks import forward
 from refusals import refused
 
 from jaxalign.harness import model as harness
+from jaxalign.harness import tokens
+from jaxalign.models import zoo
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
 CONTEXT = "once upon a time there was a little girl"
@@ -227,6 +229,20 @@ def test_special_tokens_are_added_once(make, lm):
     without = make(batch_size=8, add_bos_token=False)
     assert without.tok_encode("the park") == lm.tok_encode("the park")[1:]
     assert make(batch_size=8, prefix_token_id=7).prefix_token_id == 7
+
+
+def test_the_first_token_is_as_asked_for_without_a_configuration(tmp_path):
+    """Roles of special tokens come from config.json then."""
+    shutil.copytree(GOLDEN / "llama", tmp_path / "llama")
+    model = zoo.find(str(tmp_path / "llama"), None)
+    with_it, without = (
+        tokens.load(model, add_bos_token=asked).encode("the park") for asked in (True, False)
+    )
+    assert with_it == [1, *without]
+    config = json.loads((tmp_path / "llama/config.json").read_text())
+    (tmp_path / "llama/config.json").write_text(json.dumps(config | {"bos_token_id": None}))
+    with refused("model_args add_bos_token: the tokenizer of llama must have a first token"):
+        tokens.load(zoo.find(str(tmp_path / "llama"), None), add_bos_token=True)
 
 
 def test_chats_are_written_by_the_template(lm):

@@ -233,6 +233,8 @@ def test_names_are_of_one_network_each(extracted, tmp_path, rng):
     twice = imported.Config(models=tuple(map(str, paths[:2])))
     with refused("names of their own, found 'net' twice"):
         plan(job, twice)
+    labelled = imported.Config(models=(str(paths[0]), f"second={paths[1]}"))
+    assert [step.artefact.name for step in plan(job, labelled)] == ["net", "second"]
     with refused("names of their own, found 'bert' twice"):
         plan(job, imported.Config(models=(str(paths[2]),)), {"extract": stores})
     with refused("must not be called as a control is", "length.npz"):

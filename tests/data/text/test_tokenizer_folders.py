@@ -52,7 +52,30 @@ def write_cased(folder):
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+def write_opt(folder):
+    """Write a pair whose special tokens are OPT's."""
+    write_pair(folder)
+    file = folder / "vocab.json"
+    ids = {x: i + 4 for x, i in json.loads(file.read_text()).items() if x != "<|endoftext|>"}
+    file.write_text(json.dumps({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3} | ids))
+
+
+def special(token):
+    """Return a token as OPT's configuration writes it."""
+    content = {"__type": "AddedToken", "content": token, "normalized": True}
+    return content | dict.fromkeys(("lstrip", "rstrip", "single_word"), False)
+
+
 GPT2, BERT = {"tokenizer_class": "GPT2Tokenizer"}, {"tokenizer_class": "BertTokenizer"}
+
+
+OPT = {
+    **GPT2,
+    "add_bos_token": True,
+    "add_prefix_space": False,
+    "pad_token": special("<pad>"),
+    **{f"{role}_token": special("</s>") for role in ("bos", "eos", "unk")},
+}
 
 
 @pytest.mark.parametrize(
@@ -66,6 +89,7 @@ GPT2, BERT = {"tokenizer_class": "GPT2Tokenizer"}, {"tokenizer_class": "BertToke
         (write_bytes, {"added_tokens_decoder": {"263": NAIVE}}, ["Hell", "o", ","]),
         (write_bytes, {"tokenizer_class": "PreTrainedTokenizerFast"}, ["Hell", "o", ","]),
         (write_pair, {"tokenizer_class": "RobertaTokenizer"}, ["<s>", "Hell", "o"]),
+        (write_opt, OPT, ["</s>", "Hell", "o"]),
         (write_cased, BERT | {"do_lower_case": True}, ["[CLS]", "hello", ","]),
         (write_cased, BERT | {"do_lower_case": False}, ["[CLS]", "Hello", ","]),
         (write_pieces, BERT | {"do_lower_case": True}, ["[CLS]", "hello", ","]),
