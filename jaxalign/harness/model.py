@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from lm_eval import utils as lm_utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -33,9 +34,11 @@ class JaxalignLM(TemplateLM):
     """A causal language model or a T5 of `models.zoo`, as the harness asks it.
 
     Texts become tokens, contexts are cut, and answers end as in the harness's Hugging Face backend
-    (`HFLM` of lm_eval 0.4.13), so that scores are those that others report. Two things are not
-    copied, as they depend on which requests share a batch: there a T5 may write as many tokens more
-    as the longest context of its batch has, and a special token in `until` ends whole batches.
+    (`HFLM` of lm_eval 0.4.13), so that scores are those that others report. Not copied is what
+    depends on which requests share a batch: there a T5 may write as many tokens more as the longest
+    context of its batch has, and a special token in `until` ends whole batches. Nor are two first
+    tokens: there a rolling text has two, of which the second is scored as if it were text, and so
+    has a chat if `prefix_token_id` is another than the first token.
     """
 
     def __init__(
@@ -144,14 +147,13 @@ class JaxalignLM(TemplateLM):
     ) -> list[int]:
         """Return the ids of a text; special tokens as asked for, or else as usual.
 
-        A text that begins with the prefix token gets no special tokens.
+        A text that begins with the first token, as a chat does, or with the prefix token gets no
+        special tokens: else it would begin with two.
         """
         del kwargs
-        return self._encode(string, add_special_tokens, self.tokenizer.decode(self.prefix_token_id))
-
-    def _encode(self, string: str, add_special_tokens: bool | None, prefix: str | None):
         special = self.add_bos_token if add_special_tokens is None else add_special_tokens
-        if add_special_tokens is None and prefix and string.startswith(prefix):
+        begins = [self.tokenizer.bos_token, self.tokenizer.decode(self.prefix_token_id)]
+        if add_special_tokens is None and string.startswith(tuple(x for x in begins if x)):
             special = False
         options = {} if special is None else {"add_special_tokens": special}
         return self.tokenizer.encode(string, **options)
@@ -178,6 +180,10 @@ class JaxalignLM(TemplateLM):
     ) -> list[tuple[float, bool]]:
         del kwargs
         encoded = [self._request(*request) for request in requests]
+        # The last token is predicted and need not pass: the model takes one more.
+        cut = [len(x) + len(y) > self.max_length + 1 for strings, x, y in requests if strings]
+        if any(cut) and self.backend == "causal":
+            self._warn_of_cuts("contexts", sum(cut), len(requests))
         found: list[tuple[float, bool]] = [(np.nan, False)] * len(requests)
         answers = passes.log_likelihoods(
             self.network, self.mesh, encoded, self._size(self.max_length)
@@ -211,7 +217,6 @@ class JaxalignLM(TemplateLM):
             inputs = (start, *continuation[:-1])
             source = tuple(context[-self.max_length :])
         else:
-            # The last token is predicted and need not pass: the model takes one more.
             source, inputs = (), (*context, *continuation)[-(self.max_length + 1) : -1]
         return passes.Request(source, inputs, continuation[-1], len(continuation))
 
@@ -222,7 +227,7 @@ class JaxalignLM(TemplateLM):
         windows, owner = [], []
         for index, request in enumerate(requests):
             cut = lm_utils.get_rolling_token_windows(
-                token_list=self.tok_encode(request.args[0]),
+                token_list=self._text(request.args[0]),
                 prefix_token=self.prefix_token_id,
                 max_seq_len=self.max_length,
                 context_len=1,
@@ -230,6 +235,9 @@ class JaxalignLM(TemplateLM):
             for window in map(lm_utils.make_disjoint_window, cut):
                 windows.append((None, *window))
                 owner.append(index)
+        num_later = len(windows) - len(set(owner))
+        if num_later:
+            self._warn_of_cuts("windows of texts", num_later, len(windows))
         answers = self._loglikelihood_tokens(windows, disable_tqdm=disable_tqdm)
         found = [0.0] * len(requests)
         for index, (log_likelihood, _) in zip(owner, answers, strict=True):
@@ -237,6 +245,26 @@ class JaxalignLM(TemplateLM):
         for request, total in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return found
+
+    def _text(self, text: str) -> list[int]:
+        """Return the tokens of a text that are scored: what is put before it is no part of it."""
+        if self.backend == "seq2seq":
+            return self.tok_encode(text)
+        ids = self.tok_encode(text, add_special_tokens=False)
+        return ids[1:] if ids[:1] == [self.prefix_token_id] else ids
+
+    def _warn_of_cuts(self, what: str, num_cut: int, num: int) -> None:
+        """Say how many rows begin in mid-text, as the harness's Hugging Face backend has them."""
+        logging.warning(
+            "model %s: %d of %d %s do not begin with the beginning, which is cut off to fit %d "
+            "tokens, and so lack the first token %r too",
+            self.model.name,
+            num_cut,
+            num,
+            what,
+            self.max_length,
+            self.tokenizer.decode(self.prefix_token_id),
+        )
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Return what the model says after each context, up to the words of `until`.
@@ -291,10 +319,14 @@ class JaxalignLM(TemplateLM):
         def is_over(ids: list[int]) -> bool:
             return not end_ids.isdisjoint(ids) or any(x in self._decode(ids) for x in until)
 
+        encoded = [self._encode_context(context) for context in contexts]
+        num_cut = sum(len(ids) > longest for ids in encoded)
+        if num_cut and self.backend == "causal":
+            self._warn_of_cuts("contexts", num_cut, len(contexts))
         found = passes.continuations(
             self.network,
             self.mesh,
-            [self._encode_context(context)[-longest:] for context in contexts],
+            [ids[-longest:] for ids in encoded],
             self._size(longest),
             passes.Ending(num_new, self.eot_token_id, is_over),
             _draws(settings, seeds),
@@ -310,7 +342,7 @@ class JaxalignLM(TemplateLM):
         if self.backend == "seq2seq":
             ids = self.tokenizer.encode(context)
         else:
-            ids = self._encode(context, None, self.tokenizer.bos_token)
+            ids = self.tok_encode(context)
         return ids or [self.prefix_token_id]
 
     def _decode(self, ids: Sequence[int]) -> str:

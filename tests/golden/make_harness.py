@@ -33,9 +33,17 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 # Run -> arguments of the model beside its folder, and tasks.
 RUNS = {
-    "stories260K": ({}, [*harness_tasks.OWN, *harness_tasks.PUBLISHED]),
+    # HFLM scores the first token that a tokenizer adds as if it were text, after another one; so
+    # its `local_text` is that without an added one.
+    "stories260K": (
+        {},
+        [*(x for x in harness_tasks.OWN if x != "local_text"), *harness_tasks.PUBLISHED],
+    ),
     "stories260K, cut": ({"max_length": 64}, ["local_choice_fewshot", "local_answer"]),
-    "stories260K, no first token": ({"add_bos_token": False}, ["local_choice", "local_answer"]),
+    "stories260K, no first token": (
+        {"add_bos_token": False},
+        ["local_choice", "local_answer", "local_text"],
+    ),
     # Its configuration says no length, for which HFLM takes 2048, and jaxalign T5's usual one.
     "t5_v1_1": ({"max_length": 512}, [*harness_tasks.OWN, "local_answer_soon", "local_mmlu"]),
 }

@@ -99,7 +99,9 @@ def test_published_tasks_and_texts_are_those_of_hugging_face(tmp_path, data_root
     """MMLU's and BBH's own tasks; examples; a text longer than the model takes; single rows."""
     tasks = ["local_choice_fewshot", "local_text", *harness_tasks.PUBLISHED]
     results, found = evaluate(tmp_path, f"pretrained=stories260K,data_root={data_root}", tasks)
-    assert_equal(results, found, expected["stories260K"], tasks)
+    # There a text is scored as it is here where the tokenizer adds no token of its own.
+    text = {"local_text": expected["stories260K, no first token"]["local_text"]}
+    assert_equal(results, found, expected["stories260K"] | text, tasks)
 
 
 @pytest.mark.slow
@@ -117,7 +119,7 @@ def test_contexts_are_cut_and_begun_as_by_hugging_face(tmp_path, data_root, expe
     )
     assert_equal(results, found, golden, golden)
     whole = expected["stories260K"]
-    for task in golden:
+    for task in golden.keys() & whole.keys():
         assert golden[task]["samples"] != whole[task]["samples"]
 
 

@@ -147,14 +147,14 @@ def test_continuations_of_one_token_share_a_pass(lm, monkeypatch):
 
 
 @pytest.mark.slow
-def test_long_contexts_are_cut_from_the_left(make):
+def test_long_contexts_are_cut_from_the_left(make, caplog):
     lm = make(max_length=16)
     context, continuation = " ".join([CONTEXT] * 5), " who had"
     ids = np.array(lm.tok_encode(context + continuation))
     num_scored = len(ids) - len(lm.tok_encode(context))
     ((found, _),) = log_likelihoods(lm, [(context, continuation)])
     np.testing.assert_allclose(found, by_hand(lm, ids[-17:], num_scored)[0], atol=1e-4)
-    assert len(ids) > 40
+    assert len(ids) > 40 and "1 of 1 contexts do not begin with" in caplog.text
     long = generate(lm, [context], max_gen_toks=6, until=[])
     prompt = lm.tok_encode(context)[-10:]
     for token in lm.tokenizer.encode(long[0], add_special_tokens=False):
@@ -162,11 +162,26 @@ def test_long_contexts_are_cut_from_the_left(make):
         prompt.append(token)
 
 
-def test_rolling_windows_predict_each_token_once(make):
+def rolling(lm, text):
+    (found,) = lm.loglikelihood_rolling(requests("loglikelihood_rolling", [(text,)]), True)
+    return found
+
+
+def test_a_text_follows_one_first_token_which_is_not_scored(lm):
+    for text in (CONTEXT, "<s>" + CONTEXT):
+        ids = [2, *lm.tokenizer.encode(CONTEXT, add_special_tokens=False)]
+        assert lm.tok_encode(text) == ids
+        expected = by_hand(lm, np.array(ids), len(ids) - 1)[0]
+        np.testing.assert_allclose(rolling(lm, text), expected, atol=1e-4)
+
+
+def test_rolling_windows_predict_each_token_once(make, caplog):
     lm = make(max_length=16)
     text = " ".join([CONTEXT] * 3)
-    ids = lm.tok_encode(text)
-    (found,) = lm.loglikelihood_rolling(requests("loglikelihood_rolling", [(text,)]), True)
+    ids = lm.tok_encode(text, add_special_tokens=False)
+    found = rolling(lm, text)
+    later = len(ids) // 16
+    assert f"{later} of {later + 1} windows of texts do not begin with" in caplog.text
     expected, at = 0.0, 0
     while at < len(ids):
         new = min(16, len(ids) - at)
@@ -228,7 +243,8 @@ def test_special_tokens_are_added_once(make, lm):
     assert lm.tok_encode("the park")[0] == 2 and lm.tok_encode("<s>the park").count(2) == 1
     without = make(batch_size=8, add_bos_token=False)
     assert without.tok_encode("the park") == lm.tok_encode("the park")[1:]
-    assert make(batch_size=8, prefix_token_id=7).prefix_token_id == 7
+    other = make(batch_size=8, prefix_token_id=7)
+    assert other.prefix_token_id == 7 and other.tok_encode("<s>the park").count(2) == 1
 
 
 def test_the_first_token_is_as_asked_for_without_a_configuration(tmp_path):
