@@ -73,6 +73,7 @@ class Localizer(Adapter):
             passage=ids,  # each is seen by itself
             run=[RUN] * len(ids),
             unit="sentence",
+            language="en",
         )
 
     def _read(self) -> dict[str, list[str]]:

@@ -60,6 +60,9 @@ class Stimuli:
         are NaN for a word whose time is not known: it is read in the context of those that
         follow, and is in no TR.
       pixels: of images; None of words and sentences.
+      space_before: whether the passage has white space before each part; empty where that is not
+        said. Before the first part of a passage it plays no part.
+      language: of the text, as "en" or "nl"; empty where that is not said.
     """
 
     stimulus_id: Sequence[str]
@@ -70,9 +73,16 @@ class Stimuli:
     onset_s: Float[np.ndarray, " m"] = dataclasses.field(default_factory=lambda: np.empty(0))
     offset_s: Float[np.ndarray, " o"] = dataclasses.field(default_factory=lambda: np.empty(0))
     pixels: Pixels | None = None
+    space_before: Sequence[bool] = ()
+    language: str = ""
 
     def __post_init__(self):
         m = len(self.stimulus_id)
+        if len(self.space_before) not in (0, m):
+            raise InputError(
+                f"stimuli: space_before must have one entry per stimulus_id ({m}), found "
+                f"{len(self.space_before)}."
+            )
         if (self.unit == "image") != (self.pixels is not None):
             raise InputError("stimuli: images, and nothing else, must have pixels.")
         needed = ("passage", "run") if self.pixels and not self.text else ("text", "passage", "run")
@@ -141,7 +151,10 @@ class Stimuli:
 
     @property
     def hash(self) -> str:
-        """Hash of all content, and of which images it names but not of pixels; 16 digits."""
+        """Hash of all content, and of which images it names but not of pixels; 16 digits.
+
+        How parts are joined is what extraction makes of them, and hashes itself.
+        """
         columns = [self.unit, *map(list, (self.stimulus_id, self.text, self.passage, self.run))]
         digest = hashlib.sha256(json.dumps(columns).encode())
         digest.update(self.onset_s.tobytes() + self.offset_s.tobytes())

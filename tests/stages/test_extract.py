@@ -34,11 +34,9 @@ def separate(model, stimuli, context, **options):
         **options,
     )
     assert len(passes.rows) == len(stimuli)
-    places = zip(
-        passes.row, passes.start, passes.stop, passes.lead, passes.predictable, strict=True
-    )
-    for row, start, stop, lead, predictable in places:
-        yield passes.rows[row], start, stop, lead if predictable else 0
+    places = zip(passes.row, passes.start, passes.stop, *passes.predicted[1::2], strict=True)
+    for row, start, stop, lead, defined in places:
+        yield passes.rows[row], start, stop, lead if defined else 0
 
 
 def run_alone(network, row, **options):
@@ -115,6 +113,34 @@ def test_one_pass_equals_a_pass_for_each_part(make_job, sentences, context, pool
         else:
             own = [-log_probs[t - 1, row[t]] for t in range(lead, stop)]
             np.testing.assert_allclose(bits[i], np.sum(own) / np.log(2), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_surprisal_of_parts_adds_up_to_that_of_the_text(make_job, tmp_path):
+    """Though four tokens reach into two parts, of which the second has no other."""
+    root = tmp_path / "data"
+    root.mkdir()
+    parts = ["t", "he", "dog", "sat", "o", "n", "a", "mat", "a", "nd", "saw", "re", "d"]
+    begins = [1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1, 1, 0]
+    rows = [f"s{i},{x},p,{b}" for i, (x, b) in enumerate(zip(parts, begins, strict=True))]
+    header = "stimulus_id,text,passage,space_before"
+    (root / "stimuli.csv").write_text("\n".join([header, *rows]))
+    header = "stimulus_id,participant,reading_time_ms,word_in_sentence"
+    (root / "behavior.csv").write_text(f"{header}\ns0,mean,300,1\n")
+    config = llama(context="accumulate", surprisal=True)
+    (artefact,) = make(extract.plan(config, make_job(root), {}))
+    bits = store.open_vector(artefact.path / store.SURPRISAL, store.open_artefact(artefact))
+    bits = bits.read().result()
+    counts = artefact.facts()["passes"]
+    assert counts["shared_tokens"] == counts["fallbacks"] == 4
+    assert [parts[i] for i in np.flatnonzero(np.isnan(bits))] == ["he", "n", "nd", "d"]
+    model = zoo.find(str(GOLDEN / "llama"), None)
+    row = tokenizer_files.load(model.tokenizer_path).encode("the dog sat on a mat and saw red").ids
+    network = model.load(mesh_lib.make_mesh(-1, 1))
+    output = run_alone(network, np.array(row))
+    log_probs = np.float64(jax.nn.log_softmax(network.logits(output.final[0])))
+    own = [-log_probs[t - 1, row[t]] for t in range(1, len(row))]
+    np.testing.assert_allclose(np.nansum(bits), np.sum(own) / np.log(2), rtol=1e-6)
 
 
 def test_store_says_what_it_holds(make_job, sentences):

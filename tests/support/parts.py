@@ -14,4 +14,5 @@ def words(*text, passage=None):
         passage=passage or ["p"] * m,
         run=["r"] * m,
         unit="word",
+        language="en",
     )

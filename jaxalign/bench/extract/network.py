@@ -16,7 +16,7 @@ from jaxalign.bench.extract import shared
 from jaxalign.bench.extract.config import Depths, Forward, Loading, Network
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.sets import natural_stories
-from jaxalign.data.text import spans, tokenizer_files
+from jaxalign.data.text import joining, tokenizer_files
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
 from jaxalign.stages import Job
@@ -33,7 +33,7 @@ def measure_forward(case: Forward, network: Network, job: Job, artefact: Artefac
     assert job.data_root is not None
     tokenizer = tokenizer_files.load(job.data_root / shared.TOKENIZER)
     stimuli = natural_stories.load(job.data_root, "word")
-    ids = np.array(tokenizer.encode(spans.join(list(stimuli.text)).text).ids, np.int32)
+    ids = np.array(tokenizer.encode(joining.join(list(stimuli.text)).text).ids, np.int32)
     tokens = np.resize(ids, (case.batch, case.length))
     mask = np.ones(tokens.shape, bool)
     with shared.checkpoint(network, job, artefact) as folder:

@@ -13,7 +13,7 @@ from jaxalign.bench.extract import shared
 from jaxalign.bench.extract.config import Network, Stories
 from jaxalign.data.schema import Stimuli
 from jaxalign.data.sets import natural_stories
-from jaxalign.data.text import readouts, spans, tokenizer_files
+from jaxalign.data.text import joining, readouts, tokenizer_files
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
 from jaxalign.stages import Job
@@ -38,7 +38,7 @@ def _extract(config, model: zoo.Model, network, mesh, stimuli: Stimuli, every: i
 
     Of the parts that share no pass with others only each `every`-th is computed.
     """
-    reading = reading_lib.read(config, model, stimuli)
+    reading, _ = reading_lib.read(config, model, stimuli)
     reading, chosen, scale = _sample(reading, every)
     vectors = np.full((model.config.num_layers + 1, len(stimuli), model.config.width), np.nan)
     vectors = vectors.astype(np.float32)
@@ -66,11 +66,11 @@ def _sample(
     chosen = np.flatnonzero(kept)
     rows, row = np.unique(passes.row[chosen], return_inverse=True)
     parts = {
-        name: getattr(passes, name)[chosen]
-        for name in ("start", "stop", "lead", "predictable", "length", "complete")
+        name: getattr(passes, name)[chosen] for name in ("start", "stop", "length", "complete")
     }
-    fewer = passes._replace(rows=[passes.rows[i] for i in rows], row=row, **parts)
-    scale = sum(map(len, passes.rows)) / sum(map(len, fewer.rows))
+    counts = passes.counts._replace(passes=len(rows))
+    fewer = passes._replace(rows=[passes.rows[i] for i in rows], row=row, counts=counts, **parts)
+    scale = passes.counts.tokens / sum(map(len, fewer.rows))
     return readouts.Reading(fewer, readouts.pool(fewer, "mean")), chosen, scale
 
 
@@ -79,7 +79,7 @@ def _encode_prefixes(peer, tokenizer, stimuli: Stimuli, which, max_length: int):
     found = []
     for story in dict.fromkeys(stimuli.passage):
         parts = np.flatnonzero(np.array(stimuli.passage) == story)
-        joined = spans.join([stimuli.text[i] for i in parts])
+        joined = joining.join([stimuli.text[i] for i in parts])
         timed = np.isin(parts, which)
         start, stop = np.asarray(joined.start)[timed], np.asarray(joined.stop)[timed]
         found.append(

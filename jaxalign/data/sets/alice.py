@@ -64,6 +64,7 @@ class Alice(Adapter):
                 passage=[RUN] * len(words),
                 run=[RUN] * len(words),
                 unit="word",
+                language="en",
                 onset_s=np.array([start for start, _, _ in words]),
                 offset_s=np.array([end for _, end, _ in words]),
             )

@@ -177,6 +177,7 @@ class BrainScore(Adapter):
                 passage=labels.passage,
                 run=[self.assembly] * len(labels.text),
                 unit=self.layout.unit,
+                language="en",
             )
 
     def groups(self) -> dict[str, str]:

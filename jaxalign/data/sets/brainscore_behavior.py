@@ -59,6 +59,7 @@ class Futrell2018(Adapter):
                 passage=story,
                 run=story,
                 unit="word",
+                language="en",
             )
 
     def behavior(self) -> Behavior:

@@ -190,6 +190,7 @@ def read_words(grids: Mapping[str, pathlib.Path]) -> Stimuli:
         passage=passages,
         run=passages,
         unit="word",
+        language="en",
         onset_s=np.array(onsets),
         offset_s=np.array(offsets),
     )

@@ -217,7 +217,15 @@ def load(root: pathlib.Path, unit: Unit, *, num_stories: int = 0, num_words: int
         texts += parts
         passages += [story] * len(parts)
     with naming(path):
-        return Stimuli(stimulus_id=ids, text=texts, passage=passages, run=passages, unit=unit)
+        return Stimuli(
+            stimulus_id=ids,
+            text=texts,
+            passage=passages,
+            run=passages,
+            unit=unit,
+            space_before=[True] * len(ids),
+            language="en",
+        )
 
 
 def _sentences(words: Sequence[str]) -> list[str]:

@@ -109,6 +109,7 @@ class Nsd(Adapter):
                 passage=names,
                 run=self._runs(shown),
                 unit="image",
+                language="en",
                 pixels=Pixels(file=self._folder / PIXELS, key=BRICK, row=np.array(shown)),
             )
 

@@ -37,5 +37,10 @@ class Passages(Adapter):
                 passages.append(passage)
                 number += 1
         return Stimuli(
-            stimulus_id=ids, text=texts, passage=passages, run=[RUN] * len(ids), unit="sentence"
+            stimulus_id=ids,
+            text=texts,
+            passage=passages,
+            run=[RUN] * len(ids),
+            unit="sentence",
+            language="en",
         )

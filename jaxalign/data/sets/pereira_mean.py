@@ -60,6 +60,7 @@ class PereiraMean(Adapter):
                 passage=_passages(table),
                 run=table["experiment"].tolist(),
                 unit="sentence",
+                language="en",
             )
 
     def groups(self) -> dict[str, str]:

@@ -3,7 +3,8 @@
 `stimuli.csv` has the columns stimulus_id, text and passage; for words with times onset_s and
 offset_s too; and optionally run (else the passage where there are times, and one session for all
 where there are none). A word whose time is not known has empty cells, or n/a: it is read in the
-context of those that follow, and is in no TR.
+context of those that follow, and is in no TR. Where passages have spaces between their parts is
+said as `data/formats/joints.py` reads it, and so is the language.
 
 `responses.npz` has one array per attribute of `schema.Responses`; with coordinates (in mm, a row
 for each target) and their space, such as MNI152, scores can be drawn on a brain. In its place
@@ -27,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxalign.data.adapter import Adapter
-from jaxalign.data.formats import recordings, tables
+from jaxalign.data.formats import joints, recordings, tables
 from jaxalign.data.schema import Behavior, Responses, Stimuli, naming
 from jaxalign.errors import InputError
 
@@ -60,7 +61,8 @@ class Tables(Adapter):
             )
         if {self.root / NPZ, self.root / PARQUET} <= set(found):
             raise InputError(f"data set {self.root} must hold {NPZ} or {PARQUET}, found both.")
-        return [self.root / STIMULI, *found]
+        passages = [x for x in (self.root / joints.PASSAGES,) if x.is_file()]
+        return [self.root / STIMULI, *passages, *found]
 
     def stimuli(self) -> Stimuli:
         """Read the table of stimuli."""
@@ -118,8 +120,8 @@ def read_stimuli(path: pathlib.Path) -> Stimuli:
     """Read a table of stimuli.
 
     Raises:
-      InputError: if a column is missing, the times are not numbers, an id is there twice, or
-        words overlap.
+      InputError: if a column is missing, the times are not numbers, an id is there twice,
+        words overlap, or it says of spaces what cannot be.
     """
     table = tables.read(path, REQUIRED)
     if ("onset_s" in table) != ("offset_s" in table):
@@ -142,6 +144,8 @@ def read_stimuli(path: pathlib.Path) -> Stimuli:
             unit="word" if times else "sentence",
             onset_s=times.get("onset_s", np.empty(0)),
             offset_s=times.get("offset_s", np.empty(0)),
+            space_before=joints.spaces(path, table),
+            language=joints.language(path, table),
         )
 
 

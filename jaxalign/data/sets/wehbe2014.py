@@ -89,6 +89,7 @@ class Wehbe2014(Adapter):
                 passage=[PASSAGE] * NUM_WORDS,
                 run=[f"run-{k}" for k in runs[np.maximum(tr, 0)]],
                 unit="word",
+                language="en",
                 onset_s=onset_s,
                 offset_s=np.minimum(onset_s + WORD_S, following),
             )

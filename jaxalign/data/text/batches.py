@@ -1,12 +1,11 @@
 """From planned passes to padded batches, in an order that follows from the plan alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxalign.data.text.contexts import Passes
 from jaxalign.data.text.readouts import Reading, Weights
 
 # Rows of a window are sorted by length, to share batches with little padding. A window has this
@@ -37,16 +36,18 @@ class Batch(NamedTuple):
       tokens: of each row.
       mask: False for padding. A row of padding alone has one token, so that it stays finite.
       pooled: what makes up the vector of each part.
+      part: whose vector each sum of a row is; -1: nobody's.
       predicted: which tokens make up the surprisal of each part, if that is asked for.
-      part: whose each sum of a row is; -1: nobody's.
+      predicted_part: whose surprisal each sum is; -1: nobody's.
       num_tokens: tokens that are not padding.
     """
 
     tokens: Int[np.ndarray, "B T"]
     mask: Bool[np.ndarray, "B T"]
     pooled: Reads
-    predicted: Reads | None
     part: Int[np.ndarray, "B P"]
+    predicted: Reads | None
+    predicted_part: Int[np.ndarray, "B Q"] | None
     num_tokens: int
 
 
@@ -78,21 +79,21 @@ def padded_length(length: int, longest: int) -> int:
 
 
 def group(
-    passes: Passes, *, batch_tokens: int, shard_stimuli: int, longest: int, num_shares: int
+    reading: Reading, *, batch_tokens: int, shard_stimuli: int, longest: int, num_shares: int
 ) -> Groups:
-    """Divide the rows of a plan into batches.
+    """Divide the rows of a reading into batches.
 
     What a row is computed with, and so its rounding, follows from the plan alone.
 
     Args:
-      passes: the plan.
+      reading: the plan, and what is read.
       batch_tokens: tokens of a batch, padding included, unless a single row has more.
       shard_stimuli: parts of a shard of the store.
       longest: tokens the model takes.
       num_shares: devices that divide a batch between them.
     """
-    lengths = np.array([padded_length(len(row), longest) for row in passes.rows])
-    parts = np.bincount(passes.row, minlength=len(passes.rows))
+    lengths = np.array([padded_length(len(row), longest) for row in reading.rows])
+    parts = np.bincount(reading.passes.row, minlength=len(lengths))
     found = Groups([], [])
     for window in _windows(lengths, parts, WINDOW_BATCHES * batch_tokens, shard_stimuli):
         for length in np.unique(lengths[window]):
@@ -144,30 +145,33 @@ def pad(
         ids = passes.rows[row]
         tokens[b, : len(ids)] = ids
         mask[b, : len(ids)] = True
-    parts = [np.unique(_of_row(pooled, row).part) for row in rows]
-    part = np.full((size, _power(max(map(len, parts)))), -1)
-    for b, present in enumerate(parts):
-        part[b, : len(present)] = present
+    sums, part = _sums(pooled, rows, size)
+    bits, predicted_part = (None, None) if predicted is None else _sums(predicted[0], rows, size)
     return Batch(
         tokens=tokens,
         mask=mask,
-        pooled=_reads(pooled, rows, parts, size),
-        predicted=None if predicted is None else _reads(predicted.weights, rows, parts, size),
+        pooled=sums,
         part=part,
+        predicted=bits,
+        predicted_part=predicted_part,
         num_tokens=sum(len(passes.rows[row]) for row in rows),
     )
 
 
-def _reads(weights: Weights, rows, parts: Sequence[np.ndarray], size: int) -> Reads:
+def _sums(weights: Weights, rows: Int[np.ndarray, " b"], size: int) -> tuple[Reads, np.ndarray]:
+    """Return what each row's sums are made of, and whose they are."""
     entries = [_of_row(weights, row) for row in rows]
+    parts = [np.unique(x.part) for x in entries]
+    part = np.full((size, _power(max(map(len, parts)))), -1)
     shape = (size, _power(max(len(x.part) for x in entries)))
     token, slot = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     weight = np.zeros(shape, np.float32)
     for b, (read, present) in enumerate(zip(entries, parts, strict=True)):
+        part[b, : len(present)] = present
         num = len(read.part)
         token[b, :num], weight[b, :num] = read.token, read.weight
         slot[b, :num] = np.searchsorted(present, read.part)
-    return Reads(token, weight, slot)
+    return Reads(token, weight, slot), part
 
 
 def _of_row(weights: Weights, row) -> Weights:

@@ -1,15 +1,17 @@
 """Context rules: from parts of texts to a plan of forward passes, and where each part is read."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import tokenizers
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from jaxalign.data.schema import Stimuli
-from jaxalign.data.text import spans
+from jaxalign.data.text import control, joining, passes, spans
+from jaxalign.data.text.joining import Joined
+from jaxalign.data.text.passes import Passes, View
 from jaxalign.data.text.prompts import BARE, Frame
 from jaxalign.data.text.spans import Encoded
 from jaxalign.errors import InputError
@@ -28,59 +30,6 @@ class Rule(NamedTuple):
     kind: Kind
     size: int = 0  # parts or tokens of a window; B of a chunk
     least: int = 0  # A of a chunk
-
-
-class Counts(NamedTuple):
-    """What a plan came to.
-
-    Attributes:
-      texts: runs of adjacent parts of one passage.
-      passes, tokens: rows to compute, and their tokens.
-      separate_tokens: tokens of one row for each part, as one by one they would be encoded.
-      fallbacks: parts whose tokens depend on what follows, so that they got a row of their own
-        where others share one.
-      searched_texts: texts of which every prefix had to be tokenised from its beginning.
-      cut_contexts: parts that do not see the beginning of their text.
-      truncated_parts: parts that do not see the beginning of themselves.
-    """
-
-    texts: int
-    passes: int
-    tokens: int
-    separate_tokens: int
-    fallbacks: int
-    searched_texts: int
-    cut_contexts: int
-    truncated_parts: int
-
-
-class Passes(NamedTuple):
-    """Rows of tokens to run, and where the parts lie in them.
-
-    Part i is read in rows[row[i]]; the positions below are in that row.
-
-    Attributes:
-      rows: tokens of each pass, special tokens included.
-      row: of each part.
-      start, stop: its own tokens, at least one: those that stand for its characters.
-      lead: first token that its surprisal counts: after the part before it, so that a space that
-        is a token by itself is counted.
-      predictable: whether all tokens of its surprisal are in the row, with a token before them.
-      length: tokens of the row up to here are those that the part sees.
-      complete: whether these are all that a row for this part alone would hold; what lacks comes
-        after the part, where a causal model's states of it do not depend on it.
-      counts: what the plan came to.
-    """
-
-    rows: list[Int[np.ndarray, " _"]]
-    row: Int[np.ndarray, " m"]
-    start: Int[np.ndarray, " m"]
-    stop: Int[np.ndarray, " m"]
-    lead: Int[np.ndarray, " m"]
-    predictable: Bool[np.ndarray, " m"]
-    length: Int[np.ndarray, " m"]
-    complete: Bool[np.ndarray, " m"]
-    counts: Counts
 
 
 def parse(rule: str) -> Rule:
@@ -154,35 +103,38 @@ def plan(
       InputError: naming the part, if it has no token or does not fit.
     """
     parsed = parse(rule)
-    if frame.joining not in spans.JOININGS:
+    if frame.joining not in joining.JOININGS:
         raise InputError(
-            f"joining must be one of {', '.join(spans.JOININGS)}, got {frame.joining!r}."
+            f"joining must be one of {', '.join(joining.JOININGS)}, got {frame.joining!r}."
         )
-    left, right = _around(tokenizer, frame, stimuli.text[0])
-    setting = _Setting(
-        tokenizer=tokenizer,
-        frame=frame,
-        rule=parsed,
-        max_length=max_length,
-        room=max_length - len(left) - len(right),
-        cuttable=parsed != parse("none") and spans.cuts_at_spaces(tokenizer),
-    )
-    views, num_texts, num_searched = [], 0, 0
-    for first, last in _texts(stimuli):
-        parts = list(stimuli.text[first:last])
-        # Windows that begin where the text does are its prefixes too.
-        num_grown = min(parsed.size, len(parts)) if parsed.kind == "parts" else len(parts)
-        if parsed.kind == "parts" and (num_grown == 1 or not causal):
-            num_grown = 0
-        if num_grown:
-            found, searched = _see_prefixes(setting, parts[:num_grown])
-            views += found
-            num_searched += searched
-        views += _see_windows(setting, parts, range(num_grown, len(parts)))
-        num_texts += 1
+    spaces = joining.spaces(stimuli)
+    with control.literal(tokenizer, frame.before, frame.after) as literal:
+        left, right = _around(tokenizer, frame, literal, stimuli.text[0])
+        setting = _Setting(
+            literal=literal,
+            joining=frame.joining,
+            rule=parsed,
+            causal=causal,
+            max_length=max_length,
+            room=max_length - len(left) - len(right),
+            cuttable=parsed != parse("none") and spans.cuts_at_spaces(literal.tokenizer),
+        )
+        seen = [
+            _see(setting, _Text(stimuli.text[first:last], spaces.before[first:last]))
+            for first, last in _texts(stimuli)
+        ]
+    views = [view for text in seen for view in text.views]
     for i, view in enumerate(views):
         _check(view, f"stimulus {stimuli.stimulus_id[i]!r} ({_short(stimuli.text[i])!r})", setting)
-    return _assemble(views, left, right, causal, num_texts, num_searched)
+    around = passes.Around(left, right, literal.ids)
+    found = passes.assemble(views, around, causal=causal, unknown=control.unknown_id(tokenizer))
+    counts = found.counts._replace(
+        texts=len(seen),
+        searched_texts=sum(text.searched for text in seen),
+        shared_tokens=sum(text.num_shared for text in seen),
+        guessed_joints=spaces.num_guessed if frame.joining == "text" else 0,
+    )
+    return found._replace(counts=counts)
 
 
 def _texts(stimuli: Stimuli) -> Iterator[tuple[int, int]]:
@@ -194,39 +146,64 @@ def _texts(stimuli: Stimuli) -> Iterator[tuple[int, int]]:
 
 
 class _Setting(NamedTuple):
-    tokenizer: tokenizers.Tokenizer
-    frame: Frame
+    literal: control.Literal
+    joining: str
     rule: Rule
+    causal: bool
     max_length: int
     room: int  # tokens that a row may have in addition to special ones
     cuttable: bool
 
+    def join(self, text: "_Text", first: int, last: int) -> Joined:
+        """Join some adjacent parts of a text."""
+        return joining.join(text.parts[first:last], self.joining, text.spaces[first:last])
 
-class _View(NamedTuple):
-    """What one part sees: ids[:head], ids[begin:count] and tail; its own are ids[start:stop].
+    def encode(self, texts: Iterable[str]) -> Iterable[Encoded]:
+        """Tokenise texts with what the frame puts around them."""
+        framed = (self.literal.before + text + self.literal.after for text in texts)
+        return spans.encode(self.literal.tokenizer, framed)
 
-    Where `shared`, other parts have the same `ids`, and the tokens before `count` are proven to
-    be what the part would see by itself. Where `changed`, that was tried and found false.
+
+class _Text(NamedTuple):
+    """Adjacent parts of one passage, and whether each has a space before it."""
+
+    parts: Sequence[str]
+    spaces: Sequence[bool]
+
+
+class _Seen(NamedTuple):
+    """What the parts of one text see.
+
+    Attributes:
+      views: of each part.
+      searched: whether every prefix was tokenised from its beginning.
+      num_shared: tokens that reach into more than one part.
     """
 
-    ids: Int[np.ndarray, " t"]
+    views: list[View]
+    searched: bool
+    num_shared: int
+
+
+class _Places(NamedTuple):
+    """Where parts are in the tokens of a text; `head` tokens are before it."""
+
     head: int
-    begin: int
-    start: int
-    stop: int
-    lead: int
-    count: int
-    tail: Int[np.ndarray, " s"]
-    cut: bool  # whether it does not see the beginning of its text
-    shared: bool = False
-    changed: bool = False
+    start: Int[np.ndarray, " m"]
+    stop: Int[np.ndarray, " m"]
+    lead: Int[np.ndarray, " m"]
 
 
-def _around(tokenizer, frame: Frame, text: str):
+def _around(tokenizer, frame: Frame, literal: control.Literal, text: str):
     """Return the tokens before and after every row."""
     left = right = np.zeros(0, np.int32)
     if frame.special_tokens:
         left, right = spans.special_tokens(tokenizer, text)
+    if len(left) and left[0] == literal.first:
+        raise InputError(
+            f"prompt must not begin with {tokenizer.id_to_token(literal.first)!r}, got "
+            f"{_short(frame.before)!r}: the tokenizer adds it already."
+        )
     if not frame.bos:
         return left, right
     token = tokenizer.token_to_id(frame.bos)
@@ -234,53 +211,76 @@ def _around(tokenizer, frame: Frame, text: str):
         raise InputError(f"bos must be a token of the tokenizer, got {frame.bos!r}.")
     if len(left) and left[0] == token:
         raise InputError(f"bos must be empty, got {frame.bos!r}: the tokenizer adds it already.")
+    if literal.first == token:
+        raise InputError(
+            f"bos must be empty, got {frame.bos!r}: the prompt or chat template begins with it."
+        )
     return np.concatenate([np.array([token], np.int32), left]), right
 
 
-def _see_prefixes(setting: _Setting, parts: list[str]) -> tuple[list[_View], bool]:
-    """Return what parts see of the text that they make, and whether all was tokenised again."""
-    before, after, *_ = setting.frame
-    joined = spans.join(parts, setting.frame.joining)
+def _see(setting: _Setting, text: _Text) -> _Seen:
+    """Return what the parts of a text see."""
+    rule, num = setting.rule, len(text.parts)
+    # Windows that begin where the text does are its prefixes too.
+    num_grown = min(rule.size, num) if rule.kind == "parts" else num
+    if rule.kind == "parts" and (num_grown == 1 or not setting.causal):
+        num_grown = 0
+    seen = _see_prefixes(setting, text, num_grown) if num_grown else _Seen([], False, 0)
+    windows = list(_see_windows(setting, text, range(num_grown, num)))
+    # Of a window only its last part is read.
+    reach = sum(view.lead > view.start for view in windows)
+    return seen._replace(views=seen.views + windows, num_shared=seen.num_shared + reach)
+
+
+def _see_prefixes(setting: _Setting, text: _Text, num: int) -> _Seen:
+    """Return what the first parts of a text see of it."""
+    literal = setting.literal
+    joined, n = setting.join(text, 0, num), len(literal.before)
     prefixes = spans.find_prefixes(
-        setting.tokenizer, before, joined, after, cuttable=setting.cuttable
+        literal.tokenizer, literal.before, joined, literal.after, cuttable=setting.cuttable
     )
-    starts, stops = joined.start + len(before), joined.stop + len(before)
-    head, start, stop, lead = _locate(prefixes.whole, starts, stops, len(before))
-    held = (prefixes.count >= stop) & (stop > start)
-    views = []
-    places = zip(start.tolist(), stop.tolist(), lead.tolist(), prefixes.count.tolist(), strict=True)
-    for (a, b, c, d), tail in zip(places, prefixes.tail, strict=True):
-        views.append(_View(prefixes.whole.ids, head, head, a, b, c, d, tail, False, shared=True))
-    changed = np.flatnonzero(~held)
-    texts = (before + joined.text[: joined.stop[i]] + after for i in changed)
-    for i, encoded in zip(changed, spans.encode(setting.tokenizer, texts), strict=True):
-        alone = _view_alone(encoded, starts[: i + 1], stops[: i + 1], len(before))
-        views[i] = alone._replace(changed=True)
-    begins = _begins(setting, views, lead)
-    views = [v._replace(begin=b, cut=b > head) for v, b in zip(views, begins, strict=True)]
-    return views, prefixes.searched
-
-
-def _see_windows(setting: _Setting, parts: list[str], which: range) -> Iterator[_View]:
-    """Yield what parts see of windows that are texts of their own."""
-    before, after, *_ = setting.frame
-    windows = [
-        spans.join(parts[max(0, i - setting.rule.size + 1) : i + 1], setting.frame.joining)
-        for i in which
+    starts, stops = joined.start + n, joined.stop + n
+    places = _locate(prefixes.whole, starts, stops, n)
+    held = (prefixes.count >= places.stop) & (places.stop > places.start)
+    views = [
+        View(prefixes.whole.ids, places.head, places.head, a, b, c, d, tail, False, shared=True)
+        for a, b, c, d, tail in zip(
+            *(x.tolist() for x in places[1:]),
+            np.where(held, prefixes.count, places.stop).tolist(),
+            prefixes.tail,
+            strict=True,
+        )
     ]
-    texts = (before + window.text + after for window in windows)
-    encodings = spans.encode(setting.tokenizer, texts)
-    n = len(before)
+    begins = _begins(setting, views)
+    views = [v._replace(begin=b, cut=b > v.head) for v, b in zip(views, begins, strict=True)]
+    changed = np.flatnonzero(~held)
+    encodings = setting.encode(joined.text[: joined.stop[i]] for i in changed)
+    for i, encoded in zip(changed, encodings, strict=True):
+        alone = _view_alone(encoded, starts[: i + 1], stops[: i + 1], n)
+        begin = _begin_alone(setting, alone, views[i])
+        predicted = views[i]._replace(tail=views[i].tail[:0]) if setting.causal else None
+        views[i] = alone._replace(
+            begin=begin, cut=begin > alone.head, changed=True, predicted=predicted
+        )
+    num_shared = passes.count_shared(places.start.tolist(), places.stop.tolist())
+    return _Seen(views, prefixes.searched, num_shared)
+
+
+def _see_windows(setting: _Setting, text: _Text, which: range) -> Iterator[View]:
+    """Yield what parts see of windows that are texts of their own."""
+    n = len(setting.literal.before)
+    windows = [setting.join(text, max(0, i - setting.rule.size + 1), i + 1) for i in which]
+    encodings = setting.encode(window.text for window in windows)
     for i, window, encoded in zip(which, windows, encodings, strict=True):
         view = _view_alone(encoded, window.start + n, window.stop + n, n)
         yield view._replace(cut=i >= setting.rule.size)
 
 
-def _view_alone(encoded: Encoded, starts, stops, num_before: int) -> _View:
+def _view_alone(encoded: Encoded, starts, stops, num_before: int) -> View:
     """Return what the last of some parts sees of a text that ends with it."""
     head, start, stop, lead = _locate(encoded, starts[-2:], stops[-2:], num_before)
     count = max(spans.count_until(encoded, stops[-1:])[0], stop[-1])
-    return _View(
+    return View(
         ids=encoded.ids,
         head=head,
         begin=head,
@@ -293,16 +293,15 @@ def _view_alone(encoded: Encoded, starts, stops, num_before: int) -> _View:
     )
 
 
-def _locate(encoded: Encoded, starts, stops, num_before: int):
-    """Return how many tokens come before the text, and of each part start, stop and lead."""
+def _locate(encoded: Encoded, starts, stops, num_before: int) -> _Places:
+    """Find parts in the tokens of their text; `lead` is behind all that began in parts before."""
     head = int(spans.count_until(encoded, np.array([num_before]))[0])
     start, stop = spans.own_tokens(encoded, starts, stops)
-    lead = np.minimum(start, np.append(head, stop[:-1]))
-    return head, start, stop, lead
+    return _Places(head, start, stop, np.maximum.accumulate(np.append(head, stop[:-1])))
 
 
-def _begins(setting: _Setting, views: list[_View], lead: Int[np.ndarray, " m"]) -> list[int]:
-    """Return the first token of each part's context, by the rule."""
+def _begins(setting: _Setting, views: Sequence[View]) -> list[int]:
+    """Return the first token of the context of each part of a text, by the rule."""
     kind, size, least = setting.rule
     head = views[0].head
     # The tail, where there is one, must fit too.
@@ -313,8 +312,7 @@ def _begins(setting: _Setting, views: list[_View], lead: Int[np.ndarray, " m"]) 
         step = size - least
         first = [max(0, -(-(i - size) // step)) * step for i in range(len(views))]
         return [
-            min(int(lead[j]), view.lead) if j else head
-            for j, view in zip(first, views, strict=True)
+            min(views[j].lead, v.lead) if j else head for j, v in zip(first, views, strict=True)
         ]
     if kind == "tokens":
         return [max(head, view.count - size) for view in views]
@@ -333,15 +331,34 @@ def _begins(setting: _Setting, views: list[_View], lead: Int[np.ndarray, " m"]) 
             ended = end
         end = max(end, view.count)
         begin = max(begin, view.count - room)
-        begins.append(min(begin, view.lead) if view.changed else begin)
+        begins.append(begin)
     return begins
+
+
+def _begin_alone(setting: _Setting, view: View, shared: View) -> int:
+    """Return the first token of the context of a part that has other tokens than its text.
+
+    Args:
+      setting: the rule.
+      view: of the part in tokens of its own.
+      shared: of the part in those of the text, which are the same up to some near its end.
+    """
+    kind, size, _ = setting.rule
+    room = setting.room - view.head - len(view.tail)
+    if kind == "tokens":
+        return max(view.head, view.count - size)
+    if kind == "slide":
+        return max(view.head, view.count - room)
+    if kind == "restart":
+        return min(max(shared.begin, view.count - room), view.lead)
+    return min(shared.begin, view.lead)
 
 
 def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _check(view: _View, named: str, setting: _Setting) -> None:
+def _check(view: View, named: str, setting: _Setting) -> None:
     """Refuse a part without tokens, or that does not fit."""
     if view.stop <= view.start:
         raise InputError(f"every part must have a token: the tokenizer finds none in {named}.")
@@ -354,48 +371,3 @@ def _check(view: _View, named: str, setting: _Setting) -> None:
             f"a part and its context must fit the model's {setting.max_length} tokens: {named} "
             f"has {length + setting.max_length - setting.room}; {advice}."
         )
-
-
-def _assemble(views: list[_View], left, right, causal, num_texts, num_searched) -> Passes:
-    """Build rows, one for all parts of a causal model that begin with the same tokens."""
-    groups = {}
-    for i, view in enumerate(views):
-        key = (id(view.ids), view.begin) if causal and view.shared else i
-        groups.setdefault(key, []).append(i)
-    m = len(views)
-    rows, row, shift, length = [], np.zeros(m, int), np.zeros(m, int), np.zeros(m, int)
-    complete = np.ones(m, bool)
-    for members in groups.values():
-        view = max((views[i] for i in members), key=lambda view: view.count)
-        parts = [left, view.ids[: view.head], view.ids[view.begin : view.count]]
-        if len(members) == 1:
-            parts += [view.tail, right]
-        row[members] = len(rows)
-        rows.append(np.concatenate(parts))
-        for i in members:
-            shift[i] = len(left) + view.head - view.begin
-            length[i] = views[i].count + shift[i] if len(members) > 1 else len(rows[-1])
-            complete[i] = len(members) == 1 or len(views[i].tail) + len(right) == 0
-    column = {name: np.array([getattr(v, name) for v in views]) for name in _View._fields[1:7]}
-    alone = column["head"] + column["count"] - column["begin"] + len(left) + len(right)
-    counts = Counts(
-        texts=num_texts,
-        passes=len(rows),
-        tokens=sum(map(len, rows)),
-        separate_tokens=int(alone.sum()) + sum(len(view.tail) for view in views),
-        fallbacks=sum(view.changed for view in views) if causal else 0,
-        searched_texts=num_searched,
-        cut_contexts=sum(view.cut for view in views),
-        truncated_parts=int((column["start"] < column["begin"]).sum()),
-    )
-    return Passes(
-        rows=rows,
-        row=row,
-        start=np.maximum(column["start"], column["begin"]) + shift,
-        stop=column["stop"] + shift,
-        lead=np.maximum(column["lead"], column["begin"]) + shift,
-        predictable=(column["lead"] >= column["begin"]) & (column["lead"] + shift > 0),
-        length=length,
-        complete=complete,
-        counts=counts,
-    )

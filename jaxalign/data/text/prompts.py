@@ -20,7 +20,7 @@ class Frame(NamedTuple):
         itself.
       bos: token to begin every row with, of tokenizers that add none; empty: none. With one, the
         first part of a text has a surprisal.
-      joining: how parts become a text; see `spans.join`.
+      joining: how parts become a text; see `joining.join`.
     """
 
     before: str = ""

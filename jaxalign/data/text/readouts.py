@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxalign.data.text.contexts import Passes
+from jaxalign.data.text.passes import Passes
 from jaxalign.errors import InputError
 
 POOLINGS = ("mean", "last", "first", "sum", "mean_all")
@@ -56,6 +56,11 @@ class Reading(NamedTuple):
     pooled: Weights
     predicted: Surprisal | None = None
 
+    @property
+    def rows(self) -> list[Int[np.ndarray, " _"]]:
+        """Tokens of the passes of which anything is read."""
+        return self.passes.rows[: None if self.predicted else self.passes.counts.passes]
+
 
 def pool(passes: Passes, pooling: Pooling) -> Weights:
     """Return what represents each part.
@@ -93,8 +98,10 @@ def surprisal(passes: Passes) -> Surprisal:
 
     They are the part's own and any token between it and the part before, a space above all: a
     tokenizer puts the space before a word into its first token or into one of its own, so both
-    belong to the word, and over the parts of a text all of its tokens are counted. (Where a token
-    reaches into two parts it counts for both.) That a word has ended is so ascribed to the word
+    belong to the word, and over the parts of a text all of its tokens are counted, each once. A
+    token that reaches into two parts counts for the first: its probability cannot be divided, and
+    that it goes on is known by then. A part whose characters are all in tokens that began before it
+    has none. That a word has ended is so ascribed to the word
     after it; moving the probability of white space to the word before, as Oh and Schuler (2024)
     and Pimentel and Meister (2024) propose, is another choice, which is not made here.
 
@@ -103,9 +110,10 @@ def surprisal(passes: Passes) -> Surprisal:
     a special token, `bos` is given to the plan, or a prompt comes first. A part whose beginning
     was cut off has none.
     """
-    defined = passes.predictable
-    stop = np.where(defined, passes.stop, passes.lead)
-    return Surprisal(_weights(passes, passes.lead, stop, np.ones(len(defined))), defined.copy())
+    row, start, stop, defined = passes.predicted
+    stop = np.where(defined, stop, start)
+    weights = _weights(passes._replace(row=row), start, stop, np.ones(len(row)))
+    return Surprisal(weights, defined.copy())
 
 
 def _weights(passes: Passes, start, stop, weight) -> Weights:

@@ -1,21 +1,16 @@
-"""Which tokens are whose: parts joined to a text, their tokens, and prefixes that stay."""
+"""Which tokens are whose: the tokens of a text and of its parts, and prefixes that stay."""
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import tokenizers
 from jaxtyping import Int
 
+from jaxalign.data.text.joining import Joined
 from jaxalign.data.text.tokenizer_files import CL100K_PATTERN, GPT2_PATTERN, QWEN_PATTERN
-
-# Joined to the word before, as in running text: punctuation, and clitics that aligners split off.
-_ATTACHED = re.compile(r"[.,!?;:]|['\u2019](s|m|d|t|re|ve|ll)\b|n['\u2019]t\b", flags=re.IGNORECASE)
-_SPACE_BEFORE_PUNCTUATION = re.compile(r"\s+([.,!?;:])")
-
-JOININGS = ("text", "brainscore", "space")
 
 # Characters that are handed to the tokenizer at once: what it returns takes some 50 bytes for each.
 _BATCH_CHARACTERS = 1_000_000
@@ -36,14 +31,6 @@ _SPACE_PATTERNS = {
     QWEN_PATTERN,
     " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+",
 }
-
-
-class Joined(NamedTuple):
-    """Parts as one text; part i is text[start[i]:stop[i]]."""
-
-    text: str
-    start: Int[np.ndarray, " m"]
-    stop: Int[np.ndarray, " m"]
 
 
 class Encoded(NamedTuple):
@@ -72,40 +59,6 @@ class Prefixes(NamedTuple):
     count: Int[np.ndarray, " m"]
     tail: list[Int[np.ndarray, " s"]]
     searched: bool
-
-
-def join(parts: Sequence[str], joining: str = "text") -> Joined:
-    r"""Join parts to a text.
-
-    Args:
-      parts: at least one.
-      joining: `text`: by a space, unless a part is punctuation or a clitic, as aligners split
-        them off. `space`: by a space. `brainscore`: by a space, and then every space before one
-        of .,!?;: is taken out, within parts too; white space around a part goes as well, so that
-        the text of a passage begins with the text of every prefix.
-
-    Returns:
-      The text. That of the first parts is its beginning.
-
-    Source: brain-score/language, model_helpers/preprocessing.py, prepare_context; `space`:
-    HuthLab/encoding-model-scaling-laws, ridge_utils/tokenization_helpers.py.
-    """
-    pieces, start, stop, length = [], [], [], 0
-    for i, part in enumerate(parts):
-        attached = False
-        if joining == "text":
-            attached = _ATTACHED.match(part) is not None
-        elif joining == "brainscore":
-            part = _SPACE_BEFORE_PUNCTUATION.sub(r"\1", part.strip())
-            attached = part[:1] in set(".,!?;:")
-        if i and not attached:
-            pieces.append(" ")
-            length += 1
-        pieces.append(part)
-        start.append(length)
-        length += len(part)
-        stop.append(length)
-    return Joined("".join(pieces), np.array(start), np.array(stop))
 
 
 def encode(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> Iterable[Encoded]:

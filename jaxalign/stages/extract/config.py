@@ -4,7 +4,8 @@ import dataclasses
 from typing import Annotated
 
 from jaxalign.checks import Count, Names, at_least, check, one_of, some
-from jaxalign.data.text import contexts, readouts, spans
+from jaxalign.data.text import contexts, readouts
+from jaxalign.data.text import joining as joinings
 from jaxalign.errors import InputError
 from jaxalign.io import store
 from jaxalign.models import zoo
@@ -35,8 +36,9 @@ class Config:
     chat: bool = False  # as a user's turn in the model's own chat template
     system: str = ""  # the system's turn before it
     bos: str = ""  # token to begin every row with, of tokenizers that add none
-    # How parts become a text: see data/text/spans.py.
-    joining: Annotated[str, one_of(spans.JOININGS)] = "text"
+    # How parts become a text: "text" as the stimuli say, "space", "brainscore": see
+    # data/text/joining.py.
+    joining: Annotated[str, one_of(joinings.JOININGS)] = "text"
     # Which stacks of a T5 read the text: see models/families/t5.py.
     t5_text: Annotated[str, one_of(TEXTS)] = "both"
     # Of the same networks with random weights; -1: do not extract them.

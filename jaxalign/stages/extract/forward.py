@@ -20,7 +20,7 @@ PASSES_IN_FLIGHT = 2
 
 def run(
     network: nnx.Module, batched: Iterable[Batch], mesh: Mesh, *, tap: str
-) -> Iterator[tuple[Batch, Float[np.ndarray, "L B P D"], Float[np.ndarray, "B P"] | None]]:
+) -> Iterator[tuple[Batch, Float[np.ndarray, "L B P D"], Float[np.ndarray, "B Q"] | None]]:
     """Yield each batch with the vectors of its parts and their surprisal, on the host.
 
     A few passes are under way while the host prepares the next and takes results.
@@ -49,22 +49,24 @@ def _start(network, batch: Batch, mesh, *, tap: str):
     """Start one forward pass; its results are on their way to the host when they are asked for."""
     place = lambda x: jax.device_put(x, mesh_lib.sharding(mesh, ("batch", None), x.shape))
     arrays = jax.tree.map(place, (batch.tokens, batch.mask, batch.pooled, batch.predicted))
-    return _forward(network, arrays, num_parts=batch.part.shape[1], tap=tap)
+    parts = (batch.part, batch.predicted_part)
+    num_sums = tuple(0 if x is None else x.shape[1] for x in parts)
+    return _forward(network, arrays, num_sums=num_sums, tap=tap)
 
 
-@jax.jit(static_argnames=("num_parts", "tap"))
+@jax.jit(static_argnames=("num_sums", "tap"))
 @jax.default_matmul_precision("highest")
-def _forward(network, arrays: tuple[Array, Array, Reads, Reads | None], *, num_parts, tap):
-    """Return the vectors [L B P D] and the surprisal [B P] of the parts of each row.
+def _forward(network, arrays: tuple[Array, Array, Reads, Reads | None], *, num_sums, tap):
+    """Return the vectors [L B P D] and the surprisal [B Q] of the parts of each row.
 
     Args:
       network: the network.
       arrays: tokens, mask, pooled and predicted of a `Batch`.
-      num_parts: places for parts in each row.
+      num_sums: places in each row, of vectors and of surprisal.
       tap: what is read of every layer.
     """
     tokens, mask, pooled, predicted = arrays
-    pool = lambda x_BTD: _sum(x_BTD.astype(jnp.float32), pooled, num_parts)
+    pool = lambda x_BTD: _sum(x_BTD.astype(jnp.float32), pooled, num_sums[0])
     output = network(tokens, mask, taps=tuple(dict.fromkeys(("residual", tap))), pool=pool)
     vectors = output.hidden
     if tap != "residual":
@@ -72,17 +74,16 @@ def _forward(network, arrays: tuple[Array, Array, Reads, Reads | None], *, num_p
     if predicted is None:
         return vectors, None
     log_probs = log_probs_lib.token_log_probs(network, output, tokens, mask)
-    bits = _sum(log_probs_lib.surprisal_bits(log_probs)[..., None], predicted, num_parts)[..., 0]
-    has_any = _sum(jnp.ones((*tokens.shape, 1)), predicted, num_parts)[..., 0] > 0
-    return vectors, jnp.where(has_any, bits, jnp.nan)
+    bits = log_probs_lib.surprisal_bits(log_probs)[..., None]
+    return vectors, _sum(bits, predicted, num_sums[1])[..., 0]
 
 
-def _sum(values: Array, reads: Reads, num_parts: int) -> Array:
+def _sum(values: Array, reads: Reads, num_sums: int) -> Array:
     """Sum values [B T D] over the entries of each part, to [B P D]."""
 
     def one(x, token, weight, slot):
         # What does not count may be undefined.
         entries = jnp.where(weight[:, None] != 0, x[token] * weight[:, None], 0.0)
-        return jax.ops.segment_sum(entries, slot, num_parts)
+        return jax.ops.segment_sum(entries, slot, num_sums)
 
     return jax.vmap(one)(values, *reads)

@@ -22,7 +22,7 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
     """Write the shards that are missing."""
     activations = _open(config, model, artefact)
     run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(stimulus_ids))
-    shards = Shards(activations, reading.predicted is not None, artefact)
+    shards = Shards(activations, reading.predicted, artefact)
     if shards.num_done:
         logging.info(
             "extract %s: resuming, %d of %d shards are there",
@@ -37,9 +37,8 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
         untrained_seed=artefact.settings["untrained_seed"],
     )
     num_tokens = 0
-    lacking = (
-        x for x in reading_lib.batched(config, model, job.mesh, reading) if shards.lack(x.part)
-    )
+    batched = reading_lib.batched(config, model, job.mesh, reading)
+    lacking = (x for x in batched if shards.lack(x))
     with tqdm(
         total=shards.num_missing, desc=f"extract {artefact.name}", unit=" stimuli", mininterval=1.0
     ) as progress:

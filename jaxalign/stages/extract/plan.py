@@ -4,9 +4,10 @@ import collections
 import functools
 
 import numpy as np
+from absl import logging
 
 from jaxalign.data import controls
-from jaxalign.data.text import contexts
+from jaxalign.data.text.passes import Passes
 from jaxalign.data.text.readouts import Reading
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
@@ -45,6 +46,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     steps = []
     for model in models:
         reading, fixed = reading_lib.read(config, model, stimuli)
+        _warn(model, reading)
         for seed in (-1,) if config.untrained_seed < 0 else (-1, config.untrained_seed):
             artefact = Artefact(
                 workdir=job.workdir,
@@ -110,7 +112,40 @@ def _settings(config: Config, job: Job, model: zoo.Model, seed: int) -> dict:
     }
 
 
-def _cost(config: Config, model: zoo.Model, passes: contexts.Passes) -> str:
+def _warn(model: zoo.Model, reading: Reading) -> None:
+    """Say what a tokenizer makes of parts that their texts do not show."""
+    counts, m = reading.passes.counts, len(reading.passes.row)
+    if counts.unknown_tokens:
+        logging.warning(
+            "extract %s: %d of %d tokens of the stimuli stand for text that the tokenizer does not "
+            "know: their vectors do not tell what was read; choose a model of that language",
+            model.name,
+            counts.unknown_tokens,
+            counts.own_tokens,
+        )
+    if counts.guessed_joints:
+        logging.warning(
+            "extract %s: %d of %d parts (punctuation, clitics) are joined by a space, which they "
+            "would not be in English: say how with a column space_before (0 or 1) or language "
+            "in stimuli.csv",
+            model.name,
+            counts.guessed_joints,
+            m,
+        )
+    if counts.shared_tokens:
+        lost = 0 if reading.predicted is None else int((~reading.predicted.defined).sum())
+        logging.info(
+            "extract %s: %d tokens reach into more than one of %d parts%s",
+            model.name,
+            counts.shared_tokens,
+            m,
+            f": each counts once, where it begins, and {lost} parts have no surprisal"
+            if reading.predicted
+            else "",
+        )
+
+
+def _cost(config: Config, model: zoo.Model, passes: Passes) -> str:
     counts = passes.counts
     embedding = model.config.vocab_size * model.config.width
     flop = 2.0 * (model.num_parameters - embedding) * counts.tokens
@@ -126,6 +161,8 @@ def _cost(config: Config, model: zoo.Model, passes: contexts.Passes) -> str:
     for number, what in (
         (counts.fallbacks, "parts apart, whose tokens depend on what follows"),
         (counts.truncated_parts, "parts cut on the left"),
+        (counts.shared_tokens, "tokens of more than one part"),
+        (counts.unknown_tokens, "tokens of text that the tokenizer does not know"),
     ):
         if number:
             notes.append(f"{number} {what}")

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 
 from jax.sharding import Mesh
 
-from jaxalign.data.text import batches, contexts, prompts, readouts, tokenizer_files
+from jaxalign.data.schema import Stimuli
+from jaxalign.data.text import batches, contexts, joining, prompts, readouts, tokenizer_files
 from jaxalign.data.text.batches import Batch
 from jaxalign.data.text.readouts import Reading
 from jaxalign.errors import InputError
+from jaxalign.io import run_dir
 from jaxalign.models import zoo
 from jaxalign.stages.extract.config import Config
 
@@ -19,8 +21,8 @@ def read(config: Config, model: zoo.Model, stimuli) -> tuple[Reading, dict]:
     """Plan the passes of a model over stimuli.
 
     Returns:
-      The reading, and what fixes it in addition to model, stimuli and settings: the tokenizer, and
-      the prompt or what the chat template makes of it.
+      The reading, and what fixes it in addition to model, stimuli and settings: the tokenizer,
+      the prompt or what the chat template makes of it, and where parts are joined by spaces.
 
     Raises:
       InputError: if tokenizer and model, or a part and the model, do not go together.
@@ -33,7 +35,7 @@ def read(config: Config, model: zoo.Model, stimuli) -> tuple[Reading, dict]:
     tokenizer = tokenizer_files.load(path)
     tokenizer = tokenizer_files.fit(tokenizer, model.config.vocab_size, model=model.name)
     if config.one_stream:
-        stimuli = dataclasses.replace(stimuli, passage=[STREAM] * len(stimuli))
+        stimuli = _one_stream(stimuli)
     frame = prompts.Frame(config.prompt, config.suffix)
     if config.chat:
         frame = prompts.chat(
@@ -53,15 +55,30 @@ def read(config: Config, model: zoo.Model, stimuli) -> tuple[Reading, dict]:
         frame=frame,
     )
     predicted = readouts.surprisal(passes) if config.surprisal else None
-    fixed = {"tokenizer_hash": tokenizer_files.hash_of(tokenizer), "frame": list(frame)}
+    fixed = {
+        "tokenizer_hash": tokenizer_files.hash_of(tokenizer),
+        "frame": list(frame),
+        "spaces_hash": run_dir.hash_text(str([int(x) for x in joining.spaces(stimuli).before])),
+    }
     return Reading(passes, readouts.pool(passes, config.pooling), predicted), fixed
+
+
+def _one_stream(stimuli: Stimuli) -> Stimuli:
+    """Make one passage of all; between two of them is a space, whatever is said of their parts."""
+    begins = [True, *(a != b for a, b in zip(stimuli.passage[1:], stimuli.passage, strict=False))]
+    known = joining.spaces(stimuli)
+    spaces = [a or b for a, b in zip(begins, known.before, strict=True)]
+    one = [STREAM] * len(stimuli)
+    return dataclasses.replace(
+        stimuli, passage=one, space_before=() if known.num_guessed else spaces
+    )
 
 
 def batched(config: Config, model: zoo.Model, mesh: Mesh, reading: Reading) -> Iterator[Batch]:
     """Yield all padded batches of a reading, in an order that follows from it alone."""
     num_shares = mesh.shape["data"]
     groups = batches.group(
-        reading.passes,
+        reading,
         batch_tokens=config.batch_tokens,
         shard_stimuli=config.shard_stimuli,
         longest=model.config.max_length,

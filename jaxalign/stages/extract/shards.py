@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.data.text.batches import Batch
+from jaxalign.data.text.readouts import Surprisal
 from jaxalign.errors import InputError
 from jaxalign.io import store
 from jaxalign.io.run_dir import Artefact
@@ -17,15 +18,17 @@ SHARDS_IN_FLIGHT = 2
 class Shards:
     """Results on their way into the stores: a shard is written when all its parts are there."""
 
-    def __init__(self, activations: store.Store, with_surprisal: bool, artefact: Artefact):
+    def __init__(self, activations: store.Store, predicted: Surprisal | None, artefact: Artefact):
         self._activations = activations
         self._artefact = artefact
-        self._surprisal = None
-        if with_surprisal:
+        self._rows = activations.shards
+        self._surprisal, self._num_bits = None, np.zeros(len(activations.shards), int)
+        if predicted is not None:
+            own = self._shard(np.flatnonzero(predicted.defined))
+            self._num_bits = np.bincount(own, minlength=len(activations.shards))
             self._surprisal = store.open_vector(
                 artefact.path / store.SURPRISAL, activations, create=True
             )
-        self._rows = activations.shards
         self._missing = [not self._is_done(i) for i in range(len(self._rows))]
         self.num_done = self._missing.count(False)
         self.num_missing = sum(
@@ -42,33 +45,42 @@ class Shards:
     def _shard(self, part):
         return part // len(self._rows[0])
 
-    def lack(self, part) -> bool:
-        """Whether any of these parts is in a missing shard."""
-        return any(self._missing[i] for i in np.unique(self._shard(part[part >= 0])))
+    def lack(self, batch: Batch) -> bool:
+        """Whether anything that a batch reads is in a missing shard."""
+        parts = [x[x >= 0] for x in (batch.part, batch.predicted_part) if x is not None]
+        return any(self._missing[i] for i in np.unique(self._shard(np.concatenate(parts))))
 
     def add(self, batch: Batch, vectors, bits) -> None:
-        """Take the results of a batch, vectors [L B P D] and bits [B P], and write full shards."""
-        row, slot = np.nonzero(batch.part >= 0)
-        part = batch.part[row, slot]
-        for index in map(int, np.unique(self._shard(part))):
-            if not self._missing[index]:
-                continue
-            own = self._shard(part) == index
+        """Take the results of a batch, vectors [L B P D] and bits [B Q], and write full shards."""
+        for index, place, row, slot in self._places(batch.part):
             partial = self._parts.get(index) or self._begin(index)
-            place = part[own] - self._rows[index].start
-            partial.vectors[:, place] = vectors[:, row[own], slot[own]]
-            if bits is not None:
-                partial.bits[place] = bits[row[own], slot[own]]
+            partial.vectors[:, place] = vectors[:, row, slot]
             partial.num_left -= len(place)
             self.num_added += len(place)
-            if not partial.num_left:
-                self._write(index, self._parts.pop(index))
+        if bits is not None:
+            for index, place, row, slot in self._places(batch.predicted_part):
+                partial = self._parts.get(index) or self._begin(index)
+                partial.bits[place] = bits[row, slot]
+                partial.num_left -= len(place)
+        for index in [i for i, x in self._parts.items() if not x.num_left]:
+            self._write(index, self._parts.pop(index))
+
+    def _places(self, whose):
+        """Yield each missing shard, places in it, and where in a batch what belongs there is."""
+        row, slot = np.nonzero(whose >= 0)
+        part = whose[row, slot]
+        for index in map(int, np.unique(self._shard(part))):
+            if self._missing[index]:
+                own = self._shard(part) == index
+                yield index, part[own] - self._rows[index].start, row[own], slot[own]
 
     def _begin(self, index: int) -> "_Partial":
         layers, _, units = self._activations.shape
         size = len(self._rows[index])
         self._parts[index] = _Partial(
-            np.empty((layers, size, units), np.float32), np.full(size, np.nan, np.float32), size
+            np.empty((layers, size, units), np.float32),
+            np.full(size, np.nan, np.float32),
+            size + int(self._num_bits[index]),
         )
         return self._parts[index]
 
@@ -97,7 +109,7 @@ class Shards:
 class _Partial:
     vectors: Float[np.ndarray, "L n D"]
     bits: Float[np.ndarray, " n"]
-    num_left: int
+    num_left: int  # vectors and surprisals that lack
 
 
 def not_finite(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxalign.data.text import batches, readouts
-from jaxalign.data.text.contexts import Counts, Passes
+from jaxalign.data.text.passes import Counts, Passes, Predicted
 
 
 def make_passes(rows):
@@ -14,16 +14,16 @@ def make_passes(rows):
     stop = np.concatenate([np.cumsum(row) for row in rows])
     size = np.concatenate(rows)
     m = len(size)
+    row = np.repeat(np.arange(len(rows)), [len(x) for x in rows])
     return Passes(
         rows=[np.arange(a, b, dtype=np.int32) + 1 for a, b in zip(total, total[1:], strict=False)],
-        row=np.repeat(np.arange(len(rows)), [len(row) for row in rows]),
+        row=row,
         start=stop - size,
         stop=stop,
-        lead=stop - size,
-        predictable=stop - size > 0,
+        predicted=Predicted(row, stop - size, stop, stop - size > 0),
         length=stop,
         complete=np.ones(m, bool),
-        counts=Counts(1, len(rows), int(total[-1]), int(total[-1]), 0, 0, 0, 0),
+        counts=Counts(passes=len(rows), tokens=int(total[-1])),
     )
 
 
@@ -34,8 +34,8 @@ plans = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=12), min_size=
 
 def all_batches(passes, pooling, batch_tokens, shard_stimuli, num_shares):
     options = {"batch_tokens": batch_tokens, "num_shares": num_shares}
-    groups = batches.group(passes, shard_stimuli=shard_stimuli, longest=120, **options)
     reading = readouts.Reading(passes, readouts.pool(passes, pooling), readouts.surprisal(passes))
+    groups = batches.group(reading, shard_stimuli=shard_stimuli, longest=120, **options)
     for rows, length in zip(*groups, strict=True):
         yield rows, batches.pad(reading, rows, length, **options)
 
@@ -55,7 +55,7 @@ def apply(reads, values, b):
     st.integers(1, 4),
 )
 def test_every_part_is_read_once(passes, pooling, batch_tokens, shard_stimuli, num_shares):
-    seen = []
+    seen, scored = [], []
     for rows, batch in all_batches(passes, pooling, batch_tokens, shard_stimuli, num_shares):
         size, length = batch.tokens.shape
         assert size % num_shares == 0 and len(rows) <= size
@@ -73,17 +73,22 @@ def test_every_part_is_read_once(passes, pooling, batch_tokens, shard_stimuli, n
                 own = np.sin(passes.rows[row][passes.start[part] : passes.stop[part]])
                 expected = {"mean": own.mean(), "sum": own.sum(), "first": own[0], "last": own[-1]}
                 np.testing.assert_allclose(pooled[slot], expected[pooling], rtol=1e-5, atol=1e-6)
-                if passes.predictable[part]:
+            for slot, part in enumerate(batch.predicted_part[b]):
+                if part >= 0:
+                    scored.append(part)
+                    own = np.sin(passes.rows[row][passes.start[part] : passes.stop[part]])
                     np.testing.assert_allclose(predicted[slot], own.sum(), rtol=1e-5, atol=1e-6)
         assert (batch.part[len(rows) :] == -1).all()
     assert sorted(seen) == list(range(len(passes.row)))
+    assert sorted(scored) == np.flatnonzero(passes.predicted.defined).tolist()
 
 
 @given(plans, st.sampled_from([1, 64]), st.sampled_from([1, 7]))
 def test_windows_keep_the_order_of_texts(passes, batch_tokens, shard_stimuli):
     """A shard is full before much of what follows is computed."""
+    reading = readouts.Reading(passes, readouts.pool(passes, "mean"))
     groups = batches.group(
-        passes, batch_tokens=batch_tokens, shard_stimuli=shard_stimuli, longest=120, num_shares=1
+        reading, batch_tokens=batch_tokens, shard_stimuli=shard_stimuli, longest=120, num_shares=1
     )
     order = np.concatenate(groups.rows)
     tokens = np.array([batches.padded_length(len(row), 120) for row in passes.rows])

@@ -9,7 +9,7 @@ from parts import NUMBERS, words
 from refusals import refused
 
 from jaxalign.data.schema import Stimuli
-from jaxalign.data.text import contexts, readouts, spans
+from jaxalign.data.text import contexts, joining, readouts
 from jaxalign.data.text.prompts import Frame
 
 settings = hypothesis_settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -39,7 +39,8 @@ def reference(tokenizer, stimuli, i, rule, max_length):
         first = i
     elif name == "window" and not size.endswith("tokens"):
         first = max(first, i - int(size) + 1)
-    joined = spans.join(stimuli.text[first : i + 1])
+    parts = stimuli.text[first : i + 1]
+    joined = joining.join(parts, before=joining.english(parts))
     if rule == "accumulate:slide":  # by the library's own truncation
         tokenizer.enable_truncation(max_length, direction="left")
         encoding = tokenizer.encode(joined.text)
@@ -87,8 +88,10 @@ def check(tokenizer, stimuli, rule, max_length, which):
         if shared.complete[i]:
             assert length == alone.length[i]
         np.testing.assert_array_equal(shared.rows[shared.row[i]][:length], separate[:length])
-        for name in ("start", "stop", "lead", "predictable"):
+        for name in ("start", "stop"):
             assert getattr(shared, name)[i] == getattr(alone, name)[i]
+        assert [x[i] for x in shared.predicted[1:]] == [x[i] for x in alone.predicted[1:]]
+        assert shared.predicted.row[i] == shared.row[i]
         assert shared.stop[i] <= length <= max_length
     return shared
 
@@ -275,7 +278,7 @@ def test_a_frame_is_around_every_row_and_pooled_by_none(request, name, rule):
         assert row[special : special + len(head)] == head
         assert row[-len(tail) :] == tail
         assert tokenizer.decode(row[alone.start[i] : alone.stop[i]]).strip() == text[i]
-        assert alone.predictable[i]
+        assert alone.predicted.defined[i]
         np.testing.assert_array_equal(
             shared.rows[shared.row[i]][: shared.stop[i]], row[: alone.stop[i]]
         )
@@ -289,7 +292,7 @@ def test_bos_begins_every_row(gpt2, llama2c):
             gpt2, stimuli, rule, max_length=9, causal=True, frame=Frame(bos="<|endoftext|>")
         )
         assert all(row[0] == 50256 for row in found.rows)
-        assert found.predictable.all()
+        assert found.predicted.defined.all()
     with refused("bos must be a token of the tokenizer", "'<s>'"):
         contexts.plan(gpt2, stimuli, "none", max_length=9, causal=True, frame=Frame(bos="<s>"))
     with refused("bos must be empty", "adds it already"):

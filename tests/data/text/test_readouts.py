@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from parts import words
 from refusals import refused
 
-from jaxalign.data.text import contexts, readouts
+from jaxalign.data.text import contexts, joining, readouts
+from jaxalign.data.text.passes import Counts, Passes, Predicted
 from jaxalign.data.text.prompts import Frame
 
 TEXT = (
@@ -25,13 +26,14 @@ def passes(draw):
         row = draw(st.integers(0, len(rows) - 1))
         start = draw(st.integers(0, lengths[row] - 1))
         stop = draw(st.integers(start + 1, lengths[row]))
-        lead = draw(st.integers(0, start))
+        lead = draw(st.integers(0, stop))
         length = draw(st.integers(stop, lengths[row]))
-        reads.append((row, start, stop, lead, lead > 0, length))
-    row, start, stop, lead, predictable, length = map(np.array, zip(*reads, strict=True))
-    counts = contexts.Counts(*[0] * 8)
+        reads.append((row, start, stop, lead, 0 < lead < stop, length))
+    row, start, stop, lead, defined, length = map(np.array, zip(*reads, strict=True))
+    counts = Counts(passes=len(rows))
     complete = np.ones(len(row), bool)
-    return contexts.Passes(rows, row, start, stop, lead, predictable, length, complete, counts)
+    predicted = Predicted(row, lead, stop, defined)
+    return Passes(rows, row, start, stop, predicted, length, complete, counts)
 
 
 def dense(weights, plan):
@@ -65,11 +67,12 @@ def test_poolings_are_what_they_say(plan, pooling):
 def test_surprisal_counts_from_the_lead(plan):
     weights, defined = readouts.surprisal(plan)
     found = dense(weights, plan)
-    np.testing.assert_array_equal(defined, plan.predictable)
+    row, start, stop, expected_defined = plan.predicted
+    np.testing.assert_array_equal(defined, expected_defined)
     for i in range(len(plan.row)):
         expected = np.zeros_like(found[i])
         if defined[i]:
-            expected[plan.row[i], plan.lead[i] : plan.stop[i]] = 1
+            expected[row[i], start[i] : stop[i]] = 1
         np.testing.assert_array_equal(found[i], expected)
     assert (weights.token > 0).all()
 
@@ -88,14 +91,47 @@ def test_every_token_of_a_story_counts_once(request, natural_stories, name):
         np.testing.assert_array_equal(weights.token[entries], np.arange(begins, len(row)))
 
 
+SHARED = [
+    (["do", "n't", "stop", "really", "?", "!"], 2, 1),
+    (["wait", ".", ".", ".", "now"], 1, 2),
+    (["he", "said", '"', "no", '"', "."], 1, 1),
+    (["so", *["we", "do", "n't", "know", ",", "do", "n't", "we", "?", "!"] * 4], 12, 4),
+]
+
+
+@pytest.mark.parametrize("parts, num_shared, num_lost", SHARED)
+@pytest.mark.parametrize("rule", ["accumulate", "accumulate:slide", "accumulate:restart"])
+def test_tokens_of_several_parts_count_once(gpt2, rule, parts, num_shared, num_lost):
+    """Over the parts all tokens of the text are predicted, each once and behind its own text."""
+    stimuli = words(*parts)
+    text = joining.join(parts, before=joining.english(parts)).text
+    own = gpt2.encode(text).ids
+    frame = Frame(bos="<|endoftext|>")
+    room = 99 if rule == "accumulate" else len(own) // 2 + 4
+    plan = contexts.plan(gpt2, stimuli, rule, max_length=room, causal=True, frame=frame)
+    assert plan.counts.shared_tokens == num_shared
+    weights, defined = readouts.surprisal(plan)
+    seen = []
+    for r, row in enumerate(plan.rows):
+        for e in range(weights.indptr[r], weights.indptr[r + 1]):
+            seen.append((weights.part[e], row[weights.token[e]], row[: weights.token[e]].tolist()))
+    seen.sort(key=lambda x: (x[0], len(x[2])))
+    assert [token for _, token, _ in seen] == own
+    for t, (_, _, before) in enumerate(seen):
+        assert before[0] == 50256 and before[1:] == own[t + 1 - len(before) : t]
+    assert {part for part, _, _ in seen} == set(np.flatnonzero(defined))
+    assert (~defined).sum() == num_lost
+
+
 def test_a_space_that_is_a_token_counts_for_the_word_after_it(llama2c):
     """llama2.c's tokenizer has no token for a space and a digit."""
     plan = contexts.plan(
         llama2c, words("in", "1865", "we"), "accumulate", max_length=50, causal=True
     )
     row = [llama2c.id_to_token(i) for i in plan.rows[0]]
-    assert row[plan.lead[1] : plan.stop[1]] == [" ", "1", "8", "6", "5"]
-    assert plan.start[1] == plan.lead[1] + 1
+    _, start, stop, _ = plan.predicted
+    assert row[start[1] : stop[1]] == [" ", "1", "8", "6", "5"]
+    assert plan.start[1] == start[1] + 1
 
 
 def test_a_word_alone_needs_something_before_it(gpt2, llama2c):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from parts import NUMBERS, words
 from refusals import refused
 
-from jaxalign.data.text import contexts, spans
+from jaxalign.data.text import contexts, joining
 
 settings = hypothesis.settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
@@ -30,7 +30,7 @@ def rows_of(tokenizer, stimuli, context="none", max_length=512):
 
 
 def join(parts):
-    joined = spans.join(parts)
+    joined = joining.join(parts, before=joining.english(parts))
     return joined.text, joined.start[-1]
 
 
@@ -96,9 +96,7 @@ def test_a_window_of_sentences(minilm):
 def test_clitics_and_punctuation_are_attached():
     text = "I do n't know , Alice 's cat said : `` we 'll see ; wo n\u2019t we ? '' Yes ! I\u2019m"
     joined, start = join(text.split())
-    assert joined == (
-        "I don't know, Alice's cat said: `` we'll see; won\u2019t we? '' Yes! I\u2019m"
-    )
+    assert joined == ("I don't know, Alice's cat said: ``we'll see; won\u2019t we?'' Yes! I\u2019m")
     assert joined[start:] == "I\u2019m"
 
 
