@@ -144,8 +144,9 @@ def assemble(views: Sequence[View], around: Around, *, causal: bool, unknown: in
       unknown: own id of the token for what the tokenizer does not know; -1: there is none.
     """
     m = len(views)
-    again = [i for i, view in enumerate(views) if view.predicted is not None]
-    found = _rows([*views, *(views[i].predicted for i in again)], around, m, causal)
+    again = [i for i, view in enumerate(views) if view.predicted]
+    extra = [view.predicted for view in views if view.predicted]
+    found = _rows([*views, *extra], around, m, causal)
     column = {name: np.array([getattr(v, name) for v in views]) for name in View._fields[1:7]}
     start = np.maximum(column["start"], column["begin"]) + found.shift[:m]
     stop = column["stop"] + found.shift[:m]
