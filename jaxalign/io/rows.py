@@ -11,10 +11,19 @@ import pyarrow.parquet as pq
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 ALL = "all"  # subject of scores over participants together
 PUBLISHED = "published:"  # protocol of scores that were printed; the name of the paper follows
+
+# How a model read the stimuli, beside context, pooling and instruction: settings of `extract`, and
+# "" of what is not known (published scores, imported activations) or does not apply (controls that
+# read no text). yes or no: `one_stream`, `chat`.
+READING = (
+    *("one_stream", "tap", "joining", "bos", "suffix", "chat", "system"),
+    *("t5_text", "compute_dtype"),
+)
+UNKNOWN_READING = dict.fromkeys(("layer_name", "final_norm", *READING), "")
 
 # One row per model x layer x subject x ROI. Lists have one value per outer fold. Of scores that
 # were published layer is -1, the best, which is not named, and lists are empty.
@@ -25,6 +34,10 @@ SCHEMA = pa.schema(
         ("model", pa.string()),  # of a control: its kind
         ("control_of", pa.string()),  # of a control: the model it is compared with; else ""
         ("layer", pa.int32()),  # 0 is the embedding; 0 too for features without layers
+        # "embedding", "block.3"; of two stacks "encoder.3", "decoder.3"; "" where not known.
+        ("layer_name", pa.string()),
+        # Whether the layer has passed the network's final norm: "yes", "no" or "" as below.
+        ("final_norm", pa.string()),
         ("num_layers", pa.int32()),  # blocks of the network; 0 for features without layers
         ("subject", pa.string()),  # "group": the mean over subjects; or `ALL`
         ("roi", pa.string()),
@@ -33,6 +46,7 @@ SCHEMA = pa.schema(
         ("context", pa.string()),
         ("pooling", pa.string()),
         ("instruction", pa.string()),  # what the model was asked before each part; "": nothing
+        *((name, pa.string()) for name in READING),
         # Features of a layer that entered, before delays: components if there is a PCA; 0: unknown.
         ("num_units", pa.int32()),
         ("metric", pa.string()),

@@ -30,6 +30,7 @@ _UNKNOWN = {
     "context": "",
     "pooling": "",
     "instruction": "",
+    **rows_lib.UNKNOWN_READING,
     "num_units": 0,
     "ceiling_kind": "published",
     **{name: np.nan for name in ("ceiling", "ceiling_low", "ceiling_high", "signal_ceiling")},

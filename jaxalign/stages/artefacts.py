@@ -100,6 +100,22 @@ class Activations(Kind):
         return found | {"instruction": self.settings.get("prompt", "")}
 
     @property
+    def way(self) -> dict[str, str]:
+        """The rest of how the network read the stimuli: `io.rows.READING`."""
+        said = lambda x: ("yes" if x else "no") if isinstance(x, bool) else x
+        return {name: said(self.settings.get(name, "")) for name in rows_lib.READING}
+
+    def layer_columns(self, layer: int) -> dict[str, str]:
+        """What the layer of a number is, and whether it has passed the final norm, as rows say it.
+
+        Nothing is known of imported ones.
+        """
+        names = self.settings.get("layer_names", ())
+        normed = "yes" if layer in self.settings.get("normed_layers", ()) else "no"
+        found = (names[layer], normed) if names else ("", "")
+        return dict(zip(("layer_name", "final_norm"), found, strict=True))
+
+    @property
     def num_layers(self) -> int:
         """Blocks of the network; 0 of an embedding alone."""
         return self.settings["num_layers"]

@@ -27,7 +27,7 @@ from jaxalign.reporting.pages import behavior as report
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Activations, Page, ReadingTimes
 
-VERSION = 2
+VERSION = 3
 SCORES, STORIES = ReadingTimes.SCORES, ReadingTimes.STORIES
 PARTICIPANTS = "participants"
 PUBLISHED = "published"
@@ -223,6 +223,9 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
             "control_of": source.control_of,
             "context": source.context,
             "one_stream": bool(source.store and source.store.settings["one_stream"]),
+            "bos": source.store.settings["bos"] if source.store else "",
+            "joining": source.store.settings["joining"] if source.store else "",
+            "num_shared_tokens": _num_shared_tokens(source, job),
         }
         bits = _bits(source, job)
         undefined = int(np.isnan(bits).sum())
@@ -242,6 +245,7 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
             rows.append(common | row | {"num_undefined": undefined})
             stories += [common | _keys(row) | x for x in by_story]
     common = shared | {"control_of": "", "context": report.BASELINE, "one_stream": False}
+    common |= {"bos": "", "joining": "", "num_shared_tokens": 0}
     mean = surprisal.mean_over_participants(reading.times)
     for name, column in zip(config.baseline, reading.baseline.T, strict=True):
         row, by_story = _correlation(column, mean, reading.story, ceiling, 0)
@@ -252,7 +256,7 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
     provenance = {"fingerprint": artefact.fingerprint, "git_commit": run_dir.git_commit()}
     table = pd.DataFrame([row | provenance for row in rows])
     first = ["dataset", "alignment", "num_participants", "model", "control_of", "context"]
-    first += ["one_stream", *_keys(rows[0])]
+    first += ["one_stream", "bos", "joining", "num_shared_tokens", *_keys(rows[0])]
     rows_lib.write_table(
         artefact.path / SCORES, table[[*first, *(x for x in table if x not in first)]]
     )
@@ -260,6 +264,22 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
         artefact.path / STORIES, pd.DataFrame(stories, columns=[*first, "story", "value", "num"])
     )
     return {"seconds": round(time.monotonic() - start, 3)}
+
+
+def _num_shared_tokens(source: Source, job: Job) -> int:
+    """Return how many tokens reach into several words; each counts once, where it begins."""
+    if source.store is None:
+        return 0
+    found = source.store.artefact.facts()["passes"]["shared_tokens"]
+    if found:
+        logging.warning(
+            "behavior %s: %d tokens of %s reach into more than one word: each counts for the word "
+            "where it begins, and words in which none begins have no surprisal",
+            job.dataset.name,
+            found,
+            source.model,
+        )
+    return found
 
 
 def _keys(row: dict) -> dict:

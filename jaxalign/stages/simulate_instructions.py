@@ -237,6 +237,7 @@ def _rows(
         "control_of": "",
         "layer": 0,
         "num_layers": 0,
+        **rows_lib.UNKNOWN_READING,
         "protocol": protocol.name,
         "folds_hash": folds_lib.folds_hash(_folds(config)),
         "context": "",

@@ -35,6 +35,7 @@ def row(model, subject, roi, layer, scores, inner_r2=None, **changes) -> dict:
         "context": "window:10",
         "pooling": "mean",
         "instruction": "",
+        **rows_lib.UNKNOWN_READING,
         "num_units": 64,
         "metric": "pearson_r",
         "score": float(np.mean(scores)),

@@ -69,6 +69,11 @@ def chat(
     before, found, after = marked.partition(_MARK)
     if not found or _MARK in after:
         raise InputError(f"{folder}: the chat template must hold the user's turn once.")
+    first_token = tokenizer.bos_token
+    if first_token and prompt.startswith(first_token) and before.startswith(first_token):
+        raise InputError(
+            f"prompt must not begin with {first_token!r}: the chat template of {folder} writes it."
+        )
     for text, found in zip(texts, rendered, strict=True):
         if found != before + text + after:
             raise InputError(

@@ -14,6 +14,7 @@ from jaxalign.data import controls, same_stimulus, samples
 from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.results import targets as targets_lib
@@ -62,6 +63,18 @@ class Features(NamedTuple):
     def num_layers(self) -> int:
         """Blocks of the network; 0 for features without layers, or of the embedding alone."""
         return 0 if self.model in controls.WITHOUT_LAYERS else self.source.num_layers
+
+    @property
+    def way(self) -> dict[str, str]:
+        """How the network read the stimuli, as rows say it; controls of stimuli read nothing."""
+        reads = self.model not in controls.STIMULUS_CONTROLS
+        return rows_lib.UNKNOWN_READING | (self.source.way if reads else {})
+
+    def layer_columns(self, layer: int) -> dict[str, str]:
+        """What a layer is, as rows say it."""
+        if self.model in controls.WITHOUT_LAYERS:
+            return {}
+        return self.source.layer_columns(layer)
 
     def num_units(self, config: Config, protocol: Protocol) -> int:
         """Return how many features of a layer enter, before delays; 0 of a control of stimuli."""

@@ -42,12 +42,13 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
     shared = common(data, features, artefact) | {
         "num_layers": features.num_layers,
         "instruction": features.source.reading["instruction"],
+        **features.way,
         "num_units": features.num_units(config, data.protocol),
         "protocol": data.protocol.name,
         "metric": data.protocol.metric,
     }
     rows = [
-        {"layer": layer} | row
+        {"layer": layer} | features.layer_columns(layer) | row
         for layer, result in scored.items()
         for row in scores.by_subject_and_roi(result, data.targets, ceilings, data.protocol)
     ]

@@ -12,7 +12,7 @@ from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
 from jaxalign.stages.artefacts import Activations
-from jaxalign.stages.extract import forward
+from jaxalign.stages.extract import alike, forward
 from jaxalign.stages.extract import reading as reading_lib
 from jaxalign.stages.extract.config import READING, Config
 from jaxalign.stages.extract.shards import Shards, not_finite
@@ -48,7 +48,11 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
             progress.update(shards.num_added - progress.n)
             progress.set_postfix_str(f"{num_tokens / (time.monotonic() - start):.0f} tokens/s")
     shards.finish()
+    texts = job.dataset.stimuli.text
+    found = alike.count(activations, texts)
+    alike.warn(artefact.name, found, len(set(texts)))
     return {
+        "alike": {str(layer): number for layer, number in found.items()},
         "num_tokens": num_tokens,
         "seconds": round(time.monotonic() - start, 3),
         "passes": reading.passes.counts._asdict(),

@@ -19,7 +19,7 @@ from jaxalign.stages.extract import make
 from jaxalign.stages.extract import reading as reading_lib
 from jaxalign.stages.extract.config import READING, Config
 
-VERSION = 6
+VERSION = 7
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
@@ -82,6 +82,8 @@ def _static_step(config: Config, job: Job, model: zoo.Model, reading: Reading, f
             "pooling": "mean",
             "surprisal": False,
             "tap": "residual",  # no block, and nothing is computed
+            "layer_names": ["embedding"],
+            "normed_layers": [],
             "compute_dtype": "float32",
         },
         cost=f"{len(reading.passes.row)} stimuli, rows of the embedding alone",
@@ -108,8 +110,23 @@ def _settings(config: Config, job: Job, model: zoo.Model, seed: int) -> dict:
         "surprisal": config.surprisal,
         "shard_stimuli": config.shard_stimuli,
         **{name: getattr(config, name) for name in READING},
-        "t5_text": config.t5_text if model.design == "t5" else "both",
+        "t5_text": config.t5_text if model.design == "t5" else "",
+        **_layers(model, config.tap),
     }
+
+
+def _layers(model: zoo.Model, tap: str) -> dict[str, list]:
+    """Name the layers, and those that have passed a final norm: the last of each stack."""
+    last = model.config.num_layers
+    names = list(model.layer_names) or ["embedding", *(f"block.{i + 1}" for i in range(last))]
+    stacks = [name.partition(".")[0] for name in [*names[1:], ""]]
+    ends = [i + 1 for i in range(last) if stacks[i] != stacks[i + 1]]
+    # OPT 350M ends in a projection to its narrower embedding, which transformers counts as part of
+    # its last hidden state.
+    if width := getattr(model.config, "embed_width", 0):
+        names[last] += f" before the projection to {width} units"
+    has_norm = model.final_norm_applied and tap == "residual"
+    return {"layer_names": names, "normed_layers": ends if has_norm else []}
 
 
 def _warn(model: zoo.Model, reading: Reading) -> None:
