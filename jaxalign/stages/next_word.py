@@ -149,6 +149,17 @@ def read(config: Config, model: zoo.Model, text: Text) -> Reading:
     tokenizer = tokenizer_files.load(model.tokenizer_path)
     tokenizer = tokenizer_files.fit(tokenizer, model.config.vocab_size, model=model.name)
     tokens = texts.tokenize(tokenizer, text.content)
+    special = [i for i, x in tokenizer.get_added_tokens_decoder().items() if x.special]
+    num_control = int(np.isin(tokens.ids[tokens.num_given :], special).sum())
+    if num_control:
+        logging.warning(
+            "next_word %s: %d of %d tokens of %s are control tokens (or stand for what the "
+            "tokenizer does not know): a corpus is read with those that are written in it",
+            model.name,
+            num_control,
+            len(tokens.ids),
+            text.name,
+        )
     context = min(config.context, model.config.max_length)
     stride = config.stride or context // 2
     if stride > context:

@@ -57,7 +57,7 @@ _PAPERS = {"aw2024": "Aw et al., 2023", "oota2025": "Oota et al., 2025"}
 def paragraphs(contents: Contents) -> list[str]:
     """Describe the methods: a paragraph for each protocol, one for comparisons, and references."""
     rows = contents.scores
-    found = [_data(rows)]
+    found = [_data(rows), *_reading(rows)]
     for name, part in rows.groupby("protocol", sort=False):
         name = str(name)
         if name.startswith(rows_lib.PUBLISHED):
@@ -98,6 +98,28 @@ def _data(rows: pd.DataFrame) -> str:
     networks = rows[rows.control_of == ""].model.nunique()
     kinds = "model" if networks == 1 else "models"
     return f"Alignment of {networks} {kinds} was measured on {', '.join(named)}."
+
+
+def _reading(rows: pd.DataFrame) -> list[str]:
+    """Say how networks read the stimuli, and what their layers are, as far as rows know it."""
+    known = rows[(rows.control_of == "") & (rows.layer_name != "")]
+    found = []
+    for (model, *way), part in known.groupby(["model", *rows_lib.READING], sort=False):
+        said = dict(zip(rows_lib.READING, way, strict=True))
+        layers = part[["layer", "layer_name", "final_norm"]].drop_duplicates().sort_values("layer")
+        normed = [str(x) for x in layers[layers.final_norm == "yes"].layer]
+        first, last = layers.iloc[0], layers.iloc[-1]
+        settings = ", ".join(f"{name} {value!r}" for name, value in said.items() if value)
+        stacks = [x for x in layers.layer_name if x.startswith(("encoder.", "decoder."))]
+        names = (
+            ", ".join(layers.layer_name) if stacks else f"{first.layer_name} to {last.layer_name}"
+        )
+        norm = f"the final norm is applied in layer {' and '.join(normed)}"
+        found.append(
+            f"{model} was read with {settings}. Its layers {first.layer} to {last.layer} are "
+            f"{names}; {norm if normed else 'no final norm is applied'}."
+        )
+    return found
 
 
 def _published(paper: str, rows: pd.DataFrame) -> str:
