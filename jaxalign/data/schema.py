@@ -151,11 +151,9 @@ class Stimuli:
 
     @property
     def hash(self) -> str:
-        """Hash of all content, and of which images it names but not of pixels; 16 digits.
-
-        How parts are joined is what extraction makes of them, and hashes itself.
-        """
+        """Hash of all content, and of which images it names but not of pixels; 16 digits."""
         columns = [self.unit, *map(list, (self.stimulus_id, self.text, self.passage, self.run))]
+        columns += [list(map(int, self.space_before)), self.language]
         digest = hashlib.sha256(json.dumps(columns).encode())
         digest.update(self.onset_s.tobytes() + self.offset_s.tobytes())
         if self.pixels:

@@ -168,6 +168,8 @@ CHANGES = {
     "unit": "sentence",
     "onset_s": np.array([0.5, 1.0, np.nextafter(1.5, 2)]),
     "offset_s": np.array([0.75, 1.5, np.nextafter(2.0, 3)]),
+    "space_before": [True, True, False],
+    "language": "en",
 }
 
 

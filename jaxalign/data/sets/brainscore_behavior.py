@@ -59,6 +59,7 @@ class Futrell2018(Adapter):
                 passage=story,
                 run=story,
                 unit="word",
+                space_before=[True] * len(word),
                 language="en",
             )
 

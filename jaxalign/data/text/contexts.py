@@ -201,19 +201,22 @@ def _around(tokenizer, frame: Frame, literal: control.Literal, text: str):
         left, right = spans.special_tokens(tokenizer, text)
     if len(left) and left[0] == literal.first:
         raise InputError(
-            f"prompt must not begin with {tokenizer.id_to_token(literal.first)!r}, got "
+            f"extract.prompt must not begin with {tokenizer.id_to_token(literal.first)!r}, got "
             f"{_short(frame.before)!r}: the tokenizer adds it already."
         )
     if not frame.bos:
         return left, right
     token = tokenizer.token_to_id(frame.bos)
     if token is None:
-        raise InputError(f"bos must be a token of the tokenizer, got {frame.bos!r}.")
+        raise InputError(f"extract.bos must be a token of the tokenizer, got {frame.bos!r}.")
     if len(left) and left[0] == token:
-        raise InputError(f"bos must be empty, got {frame.bos!r}: the tokenizer adds it already.")
+        raise InputError(
+            f"extract.bos must be empty, got {frame.bos!r}: the tokenizer adds it already."
+        )
     if literal.first == token:
         raise InputError(
-            f"bos must be empty, got {frame.bos!r}: the prompt or chat template begins with it."
+            f"extract.bos must be empty, got {frame.bos!r}: the prompt or chat template begins "
+            "with it."
         )
     return np.concatenate([np.array([token], np.int32), left]), right
 

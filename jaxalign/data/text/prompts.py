@@ -72,7 +72,8 @@ def chat(
     first_token = tokenizer.bos_token
     if first_token and prompt.startswith(first_token) and before.startswith(first_token):
         raise InputError(
-            f"prompt must not begin with {first_token!r}: the chat template of {folder} writes it."
+            f"extract.prompt must not begin with {first_token!r}: the chat template of {folder} "
+            "writes it."
         )
     for text, found in zip(texts, rendered, strict=True):
         if found != before + text + after:
