@@ -3,6 +3,7 @@
 python -m jaxalign.main --config=configs/demo.py --workdir=runs/demo
 """
 
+import hashlib
 import logging as stdlib_logging
 import os
 import pathlib
@@ -19,7 +20,10 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Configuration file, such as configs/demo.py.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where artefacts go. Default: runs/<name of the configuration>."
+    "workdir",
+    None,
+    "Where artefacts go. Default: runs/<configuration>, and behind it the data and models that the "
+    "command names.",
 )
 _DATA_ROOT = flags.DEFINE_string(
     "data_root", None, "Folder of published data. Default: environment variable JAXALIGN_DATA."
@@ -41,6 +45,10 @@ _DRY_RUN = flags.DEFINE_bool(
 )
 
 
+_LONG_NAME = 80  # characters of a work directory's name, from which it is cut
+_INTERRUPTED = 130  # what shells take for a program that was stopped by Ctrl-C
+
+
 def main(argv: list[str]) -> None:
     """Plan all stages, then run them in order; what is finished is not made again."""
     if len(argv) > 1:
@@ -52,7 +60,7 @@ def main(argv: list[str]) -> None:
     _keep_compiled(_CACHE.value)
     plan = runner.plan(
         settings,
-        workdir=_WORKDIR.value or f"runs/{_config_path().stem}",
+        workdir=_WORKDIR.value or f"runs/{_run_name()}",
         data_root=_DATA_ROOT.value,
         fetch=_DOWNLOAD.value,
     )
@@ -86,6 +94,29 @@ def _settings() -> ml_collections.ConfigDict:
 
 def _config_path() -> pathlib.Path:
     return pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
+
+
+def _run_name() -> str:
+    """Name a run by its configuration, and by the data and models that the command line names.
+
+    What a work directory shows is its last run: two commands that name other data or models have
+    directories of their own. A path is named by its end and a hash.
+    """
+    flag = flags.FLAGS["config"]
+    argument = config_flags.get_config_filename(flag).partition(":")[2]
+    overrides = config_flags.get_override_values(flag)
+    named = [part for part in argument.split(",") if part]
+    for name, value in overrides.items():
+        if name == "dataset" or name.rpartition(".")[2] in ("models", "text"):
+            named += [value] if isinstance(value, str) else list(value)
+    is_path = [os.sep in part or pathlib.Path(part).exists() for part in named]
+    whole = [os.path.abspath(x) if path else x for x, path in zip(named, is_path, strict=True)]
+    words = [os.path.basename(x) for x in whole]
+    name = "-".join([_config_path().stem, *(re.sub(r"[^\w.+-]", "_", word) for word in words)])
+    if any(is_path) or len(name) > _LONG_NAME:
+        digest = hashlib.sha256(repr(whole).encode()).hexdigest()
+        name = f"{name[:_LONG_NAME]}-{digest[:6]}"
+    return name
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -126,9 +157,32 @@ def cli() -> None:
     try:
         app.run(main, flags_parser=_parse)
     except (InputError, OSError) as error:  # the latter: a full disk, a folder without permission
-        logging.flush()
-        sys.stderr.write(f"error: {_one_line(error)}\n")
-        sys.exit(2)
+        _stop(f"error: {_one_line(error)}", 2)
+    except MemoryError as error:
+        _stop(_no_memory(error), 2)
+    except RuntimeError as error:  # JAX's own class of it says so in its text
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _stop(_no_memory(error), 2)
+    except KeyboardInterrupt:
+        _stop(
+            "interrupted: what is finished is kept; the same command goes on where it was.",
+            _INTERRUPTED,
+        )
+
+
+def _no_memory(error: BaseException) -> str:
+    return (
+        f"error: there is not enough memory: {_one_line(error)}; a smaller "
+        "--config.extract.batch_tokens, fewer models or targets at a time, or a larger limit "
+        "(ulimit -v) helps; what is finished is kept."
+    )
+
+
+def _stop(line: str, code: int) -> None:
+    logging.flush()
+    sys.stderr.write(f"{line}\n")
+    sys.exit(code)
 
 
 if __name__ == "__main__":

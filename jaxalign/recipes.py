@@ -1,10 +1,12 @@
 """Configurations that follow from a few words: a model, and what it is scored on."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
+from absl import logging
 
 from jaxalign import config
 from jaxalign.core.scores.protocol import READING
@@ -12,7 +14,7 @@ from jaxalign.data import controls, datasets
 from jaxalign.data.text import texts
 from jaxalign.errors import InputError
 from jaxalign.literature import benchmarks, protocols
-from jaxalign.literature.benchmarks import Benchmark
+from jaxalign.literature.benchmarks import HEARD, Benchmark
 from jaxalign.stages import behavior, encode, extract, imported, next_word, report
 
 ACTIVATIONS = (".npz", ".npy")  # files that stand in the place of a model
@@ -24,7 +26,8 @@ def find_benchmark(
     """Find what a model is scored on, by a benchmark's name or by data and a protocol.
 
     A data set under another protocol is read as the benchmarks of that data set have it; one that
-    no benchmark has, as the protocol does.
+    no benchmark has, as the protocol does, and words with times as `on_data` does where the
+    protocol leaves that open.
 
     Args:
       name: of a benchmark; or a data set's name or directory, or a text's name or file, each with
@@ -80,7 +83,12 @@ def find_benchmark(
             extraction=other.extraction,
         )
     is_timed = datasets.find(data, data_root).responses.is_timed
-    return label, Benchmark(dataset=data, protocol=protocol, is_timed=is_timed)
+    known = Benchmark(dataset=data, protocol=protocol, is_timed=is_timed)
+    open_ = set(known.reading.free) & {"context", "pooling"}
+    if is_timed and open_:
+        heard = {name: getattr(HEARD, name) for name in open_}
+        known = dataclasses.replace(known, extraction=dataclasses.replace(known.reading, **heard))
+    return label, known
 
 
 def networks(
@@ -105,6 +113,65 @@ def networks(
         stages["imported"] = imported.Config(models=files)
         usual = ("length", *(x for x in usual if x != "untrained"))
     return stages, usual
+
+
+def on_data(data: str, models: Sequence[str]) -> ml_collections.ConfigDict:
+    """Return the configuration that scores models on a data set, by what that holds.
+
+    Words with times are read as `benchmarks.HEARD` says, sentences and images each alone. Responses
+    of TRs are scored with delays and a gap, those of single stimuli in folds that keep passages
+    whole. Where there are reading times and no responses, see `on_reading_times`.
+
+    Args:
+      data: name or directory of a data set.
+      models: names, directories and files of activations.
+
+    Raises:
+      InputError: if there is no such data set, or no model where one is needed.
+    """
+    adapter = datasets.unopened(data)
+    if adapter.has("behavior") and not adapter.has("responses"):
+        return on_reading_times(data, models)
+    if not models:
+        raise InputError(f"a model must be named, behind the data: {data},MODEL[,MODEL...].")
+    if adapter.has("behavior"):
+        logging.info(
+            "%s has reading times too: they are scored by configs/reading_times.py:%s,MODEL",
+            *(data, data),
+        )
+    is_timed = adapter.is_timed
+    context, pooling = (HEARD.context, HEARD.pooling) if adapter.has_times else ("none", "mean")
+    stages, usual = networks(models, context=context, pooling=pooling)
+    stages["encode"] = encode.Config(
+        delays=HEARD.delays if is_timed else (0,),
+        gap=6 if is_timed else 0,
+        groups="none" if is_timed else "passage",
+        controls=usual,
+    )
+    return config.pack(config.Common(dataset=data), **stages, report=report.Config())
+
+
+def on_reading_times(data: str, models: Sequence[str]) -> ml_collections.ConfigDict:
+    """Return the configuration that scores reading times by surprisal of words in their stories.
+
+    Args:
+      data: name or directory of a data set with reading times.
+      models: names and directories of causal models; (): surprisal that comes with the data alone.
+
+    Raises:
+      InputError: if there is no such data set, or it has no reading times.
+    """
+    adapter = datasets.unopened(data)
+    if not adapter.has("behavior"):
+        raise InputError(f"data set {data} has no reading times: it lacks behavior.csv.")
+    stages: dict[str, Any] = {}
+    if models:
+        stages["extract"] = extract.Config(
+            models=tuple(models), context="accumulate:restart", surprisal=True
+        )
+    known = ("length", "log_frequency") if adapter.has_frequencies else ("length",)
+    stages["behavior"] = behavior.Config(baseline=known)
+    return config.pack(config.Common(dataset=data), **stages)
 
 
 def on_benchmark(

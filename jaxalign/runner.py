@@ -1,6 +1,7 @@
 """Plan and run the stages of a configuration: what the command line and Python both do."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import time
@@ -21,6 +22,8 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Step
 
 DATA_ROOT = "JAXALIGN_DATA"  # environment variable: the folder of published data
+SETTINGS = "config.json"  # of the last run in a work directory
+ORIGIN = "settings.json"  # in the folder of each artefact that was begun
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ def plan(
       InputError: if a setting, data set, model or device is not what it must be.
     """
     common, stages = config_lib.unpack(settings)
+    _check_workdir(pathlib.Path(workdir).absolute())
     root = data_folder(data_root)
     if fetch:
         download.fetch(common.dataset, root)
@@ -90,6 +94,8 @@ def plan(
     for name, config in stages.items():
         planned[name] = config_lib.STAGES[name].load().plan(config, job, upstream)
         upstream[name] = [step.artefact for step in planned[name]]
+    for artefact in (step.artefact for steps in planned.values() for step in steps):
+        _check_folder(artefact)
     return Plan(settings=config_lib.flatten(settings), job=job, stages=planned)
 
 
@@ -116,7 +122,7 @@ def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
             raise
     else:
         run_dir.sweep(workdir)
-        run_dir.write_json(workdir / "config.json", plan.settings)
+        run_dir.write_json(workdir / SETTINGS, plan.settings)
     made = 0
     for step in plan.steps:
         artefact = step.artefact
@@ -134,6 +140,45 @@ def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
     if not made:
         say(f"Nothing to compute: all {len(plan.steps)} artefacts are up to date.")
     return made
+
+
+def _check_workdir(workdir: pathlib.Path) -> None:
+    """Refuse a work directory that cannot be one, or in which a file of others would be replaced.
+
+    Raises:
+      InputError: if it is or lies below a file, or has a `config.json` that no run has written, as
+        a model's directory has.
+    """
+    there = next(x for x in (workdir, *workdir.parents) if x.exists())
+    if not there.is_dir():
+        raise InputError(f"workdir must be a directory, but {there} is a file.")
+    path = workdir / SETTINGS
+    if not path.is_file():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not {"dataset", "seed", "mesh"} <= found.keys():
+        raise InputError(
+            f"workdir must be a directory of runs, but {path} was not written by one (is it a "
+            "model's?): choose another --workdir, or move the file."
+        )
+
+
+def _check_folder(artefact: Artefact) -> None:
+    """Refuse to replace what is in a stage's folder if no run has put it there.
+
+    Raises:
+      InputError: if a page would be written among files of others.
+    """
+    path = artefact.path
+    if artefact.latest_only and path.is_dir() and any(path.glob("[!.]*")):
+        if not (path / ORIGIN).is_file() and not any(path.glob(f"*/{ORIGIN}")):
+            raise InputError(
+                f"workdir: the page goes to {path}, which holds files that no run has written: "
+                "choose another --workdir."
+            )
 
 
 def results(plan: Plan) -> str:

@@ -78,8 +78,23 @@ class Adapter(abc.ABC):
         return {name: getattr(self, name) for name in sorted(names)}
 
     def has(self, kind: str) -> bool:
-        """Whether the adapter reads this itself: "responses", "repeats", ..."""
+        """Whether the data set holds this: "responses", "repeats", ...; files are not opened."""
         return getattr(type(self), kind) is not getattr(Adapter, kind)
+
+    @property
+    def has_frequencies(self) -> bool:
+        """Whether it is known how frequent words are."""
+        return self.has("word_facts")
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether samples of the responses are the TRs of scans."""
+        return self.timed
+
+    @property
+    def has_times(self) -> bool:
+        """Whether stimuli are words with times; those of scans are."""
+        return self.timed
 
     def need(self, paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
         """Return files that must all be there.

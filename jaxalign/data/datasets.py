@@ -1,9 +1,11 @@
 """One table of data sets by name, and the rule that a path names a directory of one's own."""
 
 import dataclasses
+import difflib
 import functools
 import importlib
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -204,6 +206,21 @@ def find(name: str, data_root: pathlib.Path | None, *, nan: NaN = "refuse") -> D
     return Dataset(adapter)
 
 
+def unopened(name: str) -> Adapter:
+    """Return the adapter of a data set, which says what there is; published files are not sought.
+
+    Args:
+      name: as of `find`.
+
+    Raises:
+      InputError: if there is no such data set.
+    """
+    if name in DATASETS:
+        where, options = DATASETS[name]
+        return _adapter(where)(root=pathlib.Path(), name=name, **options)
+    return _own(name)
+
+
 def is_timed(name: str) -> bool:
     """Say whether samples of a data set are the TRs of scans; published files are not opened.
 
@@ -211,11 +228,9 @@ def is_timed(name: str) -> bool:
       name: as of `find`.
 
     Raises:
-      InputError: if there is no such data set, or stimuli of one's own are not what they must be.
+      InputError: if there is no such data set, or a file of one's own is not what it must be.
     """
-    if name in DATASETS:
-        return _adapter(DATASETS[name][0]).timed
-    return _own(name).stimuli().is_timed
+    return unopened(name).is_timed
 
 
 def _published(name: str, data_root: pathlib.Path | None) -> Adapter:
@@ -235,10 +250,15 @@ def _published(name: str, data_root: pathlib.Path | None) -> Adapter:
 
 def _own(name: str) -> Adapter:
     path = pathlib.Path(name)
+    what = "a directory with stimuli.csv and responses, images.csv or behavior.csv"
     if not path.is_dir():
+        if os.sep in name or path.exists():
+            found = "it is a file" if path.exists() else "there is none"
+            raise InputError(f"dataset {name} must be {what}: {found}.")
+        close = difflib.get_close_matches(name, DATASETS, 1)
+        hint = f"; did you mean {close[0]}?" if close else "."
         raise InputError(
-            f"dataset must be one of {', '.join(DATASETS)}, or a directory with stimuli.csv "
-            f"and responses, images.csv or behavior: found {name!r}."
+            f"dataset must be one of {', '.join(DATASETS)}, or {what}: found {name!r}{hint}"
         )
     # A localiser is two lists of items, and scans have a table that names them.
     is_localizer = any((path / file).is_file() for file in localizer.FILES.values())

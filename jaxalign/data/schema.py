@@ -10,8 +10,8 @@ import pathlib
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -308,6 +308,15 @@ class Responses:
         np.savez(buffer, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
         return buffer.getvalue()
 
+    @staticmethod
+    def is_file_timed(path: pathlib.Path) -> bool:
+        """Say whether an `.npz` of responses has times; its arrays are not read.
+
+        Raises:
+          InputError: if it cannot be opened.
+        """
+        return "time_s" in _read_npz(path, lambda file: file.files)
+
     @classmethod
     def load(cls, path: pathlib.Path) -> "Responses":
         """Read an `.npz` with one array per attribute; those that have a default may lack.
@@ -317,14 +326,7 @@ class Responses:
             responses; see `Responses`.
         """
         known = {field.name for field in dataclasses.fields(cls)}
-        try:
-            # Opened here: np.load leaves its own handle open when the archive is broken.
-            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
-        except _DAMAGED_NPZ as error:
-            raise InputError(
-                f"{path} must be an .npz of plain arrays: {recordings.line(error)}."
-            ) from error
+        found = _read_npz(path, lambda file: {name: file[name] for name in file.files})
         required = {"values", "run", "subject", "roi", "target", "units"}
         if missing := required - found.keys():
             raise InputError(f"{path} must hold array {min(missing)!r}: it is missing.")
@@ -348,6 +350,17 @@ class Responses:
                 read[name] = array.astype(np.float64) if dimensions else float(array)
         with naming(path):
             return cls(**read)
+
+
+def _read_npz(path: pathlib.Path, read: Callable[[Any], Any]) -> Any:
+    try:
+        # Opened here: np.load leaves its own handle open when the archive is broken.
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return read(file)
+    except _DAMAGED_NPZ as error:
+        raise InputError(
+            f"{path} must be an .npz of plain arrays: {recordings.line(error)}."
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,11 +24,13 @@ class WordFacts:
       log_frequency: natural logarithm of how often the word occurs in some corpus, which corpus
         being a matter of the data set; NaN where unknown; empty where the data set says nothing.
       surprisal_bits: surprisal under a named model, as published; NaN where undefined.
+      columns: any other numbers, by names that hold their units; NaN where unknown.
     """
 
     stimulus_id: Sequence[str]
     log_frequency: Float[np.ndarray, " f"] = dataclasses.field(default_factory=lambda: np.empty(0))
     surprisal_bits: Mapping[str, Float[np.ndarray, " m"]] = dataclasses.field(default_factory=dict)
+    columns: Mapping[str, Float[np.ndarray, " m"]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         m = len(self.stimulus_id)
@@ -39,6 +41,9 @@ class WordFacts:
                 f"word facts: log_frequency must have {m} entries or none, found "
                 f"{len(self.log_frequency)}."
             )
+        for name, values in self.columns.items():
+            if len(values) != m:
+                raise InputError(f"word facts: {name} must have {m} entries, found {len(values)}.")
         for name, values in self.surprisal_bits.items():
             if len(values) != m:
                 raise InputError(
@@ -55,7 +60,10 @@ class WordFacts:
     def hash(self) -> str:
         """Hash of all content, 16 hexadecimal digits."""
         digest = hashlib.sha256(json.dumps([*self.stimulus_id, *self.surprisal_bits]).encode())
-        for values in (self.log_frequency, *self.surprisal_bits.values()):
+        if self.columns:
+            digest.update(json.dumps(list(self.columns)).encode())
+        every = (self.log_frequency, *self.surprisal_bits.values(), *self.columns.values())
+        for values in every:
             digest.update(np.ascontiguousarray(values, np.float64).tobytes())
         return digest.hexdigest()[:16]
 
@@ -85,25 +93,38 @@ def baseline(
 
     Args:
       names: of `BASELINE`: `length` in letters and digits, `log_frequency`, or `position` of the
-        word in its sentence.
+        word in its sentence; or of `facts.columns`.
       stimuli: all words, in the order of reading.
       facts: of the data set.
       word_in_sentence: of each stimulus.
 
     Raises:
-      InputError: if the data set does not say how frequent words are.
+      InputError: if the data set does not say how frequent words are, or has no such column.
     """
     columns = []
     for name in names:
+        if name in BASELINE and name in facts.columns:
+            raise InputError(
+                f"behavior.baseline has {name!r}, which is computed, and is also a column of the "
+                "data set: rename the column."
+            )
         if name == "length":
             columns.append(controls.word_length(stimuli)[:, 0])
         elif name == "log_frequency":
             if not len(facts.log_frequency):
                 raise InputError(
                     "behavior.baseline has 'log_frequency', which the data set does not give: "
-                    "leave it out."
+                    "leave it out, or of data of your own give stimuli.csv a column "
+                    "frequency_per_million or zipf."
                 )
             columns.append(align(facts.log_frequency, facts.stimulus_id, stimuli))
-        else:
+        elif name == "position":
             columns.append(word_in_sentence)
+        elif name in facts.columns:
+            columns.append(align(facts.columns[name], facts.stimulus_id, stimuli))
+        else:
+            raise InputError(
+                f"behavior.baseline must be among {', '.join((*BASELINE, *facts.columns))}, got "
+                f"{name!r}."
+            )
     return np.stack(columns, axis=1) if columns else np.empty((len(stimuli), 0))

@@ -6,8 +6,9 @@ from jaxalign.core.scores.protocol import Extraction, Protocol
 from jaxalign.errors import InputError
 from jaxalign.literature import protocols
 
-# Words with times, read with the ten before them, as configs/alice.py does.
-_HEARD = Extraction(context="window:10", pooling="mean_all", delays=(1, 2, 3, 4))
+# Words with times, read with the ten before them: how configs/alice.py and, where nothing else is
+# said, all data of one's own are read.
+HEARD = Extraction(context="window:10", pooling="mean_all", delays=(1, 2, 3, 4))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,16 +50,16 @@ _CEILING_243, _CEILING_384, _CEILING_BLANK = 0.35378928, 0.36343748, 0.21026591
 
 BENCHMARKS: dict[str, Benchmark] = {
     "alice-jaxalign": Benchmark(
-        dataset="alice", protocol="jaxalign", is_timed=True, extraction=_HEARD
+        dataset="alice", protocol="jaxalign", is_timed=True, extraction=HEARD
     ),
     "alice-linear-2026": Benchmark(
-        dataset="alice", protocol="brainscore-linear-2026", is_timed=True, extraction=_HEARD
+        dataset="alice", protocol="brainscore-linear-2026", is_timed=True, extraction=HEARD
     ),
     "alice-wehbe2014": Benchmark(
-        dataset="alice", protocol="wehbe2014", is_timed=True, extraction=_HEARD
+        dataset="alice", protocol="wehbe2014", is_timed=True, extraction=HEARD
     ),
     "alice-himalaya": Benchmark(
-        dataset="alice", protocol="himalaya", is_timed=True, extraction=_HEARD
+        dataset="alice", protocol="himalaya", is_timed=True, extraction=HEARD
     ),
     "Pereira2018.243sentences-linear-2023": Benchmark(
         dataset="pereira2018-243", protocol="brainscore-linear-2023", ceiling=_CEILING_243

@@ -11,7 +11,7 @@ import pandas as pd
 from absl import logging
 from jaxtyping import Bool, Float
 
-from jaxalign.checks import Count, Names, NotNegative, Rule, among, check, differ
+from jaxalign.checks import Count, Names, NotNegative, Rule, check, differ
 from jaxalign.core import features
 from jaxalign.core.behavior import likelihood, surprisal
 from jaxalign.core.behavior.surprisal import Estimate
@@ -39,8 +39,8 @@ class Config:
     """Settings of the behaviour stage."""
 
     # What reading times are regressed on in addition to surprisal: "length", "log_frequency",
-    # "position".
-    baseline: Annotated[Names, among(words.BASELINE)] = ("length", "log_frequency")
+    # "position", or columns of numbers in the table of one's own words.
+    baseline: Names = ("length", "log_frequency")
     spillover: NotNegative = 2  # words before each whose surprisal and baseline count too
     sentence_initial: bool = False  # keep the words that begin a sentence
     log_times: bool = False  # regress the logarithm of reading times

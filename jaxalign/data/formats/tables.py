@@ -10,6 +10,8 @@ from jaxtyping import Float
 
 from jaxalign.errors import InputError
 
+EMPTY = ("", "n/a")  # cells of numbers that are not known
+
 
 def read(path: pathlib.Path, columns: Sequence[str], *, tabs: bool = False) -> pd.DataFrame:
     """Read a table with a header; every cell is text, and "NA" is a word like any other.
@@ -63,7 +65,7 @@ def numbers(
     Raises:
       InputError: if a cell is no number.
     """
-    column = table[name].replace({"": "nan", "n/a": "nan"}) if empty_is_nan else table[name]
+    column = table[name].mask(table[name].isin(EMPTY), "nan") if empty_is_nan else table[name]
     try:
         return column.astype(np.float64).to_numpy()
     except ValueError as error:

@@ -26,6 +26,7 @@ from jaxalign.data.sets import lebel2023
 from jaxalign.errors import InputError
 
 FOLDER = "narratives_reading_listening_fmri"
+SUBJECTS = tuple(f"0{i}" for i in range(1, 10))
 MODALITIES = ("reading", "listening")
 TR_S = 2.0045
 SILENT_TRS = 5  # before the story
@@ -38,7 +39,7 @@ class Denizens(Adapter):
     """Stories, and cortical voxels.
 
     Attributes:
-      subjects: 01 to 09.
+      subjects: among `SUBJECTS`.
       modality: "reading" or "listening".
       trim: TRs to take off the start and the end of each run.
       nan: what becomes of targets that are NaN here and there.
@@ -52,6 +53,7 @@ class Denizens(Adapter):
     nan: NaN = "refuse"
 
     def __post_init__(self):
+        self.check_option("subjects", self.subjects, SUBJECTS)
         self.check_option("modality", (self.modality,), MODALITIES)
         if min(self.trim) < 0:
             raise InputError(

@@ -23,6 +23,7 @@ from jaxalign.errors import InputError
 
 FOLDER = "shortclips"
 TR_S = 2.0
+SUBJECTS = tuple(f"S0{i}" for i in range(1, 6))
 TEST = "test"
 ROI = "cortex"
 _ONSETS = "run_onsets"  # first training sample of each run
@@ -56,7 +57,7 @@ class ShortClips(Adapter):
     """Voxels, and feature spaces of the clips.
 
     Attributes:
-      subjects: S01, ...
+      subjects: among `SUBJECTS`.
       nan: what becomes of targets that are NaN here and there.
     """
 
@@ -68,6 +69,9 @@ class ShortClips(Adapter):
         "stimuli": "silent clips hold no text for a model to read; their feature spaces are read "
         "with jaxalign.data.sets.gallant.ShortClips.features and scored as arrays"
     }
+
+    def __post_init__(self):
+        self.check_option("subjects", self.subjects, SUBJECTS)
 
     def files(self) -> list[pathlib.Path]:
         """Return the responses of each subject and all files of features."""

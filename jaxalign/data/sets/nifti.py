@@ -30,11 +30,13 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
+from jaxalign.data import word_columns
 from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats import bids, coordinates, recordings, scans, tables
 from jaxalign.data.formats.recordings import Recording
-from jaxalign.data.schema import Responses, Stimuli, naming
+from jaxalign.data.schema import Behavior, Responses, Stimuli, naming
 from jaxalign.data.sets import plain
+from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
 
 TABLE = "images.csv"
@@ -69,17 +71,38 @@ class Scans(Adapter):
     def files(self) -> list[pathlib.Path]:
         """Return both tables, and the images, atlases and labels that `images.csv` names."""
         both = self.need([self.root / STIMULI, self.root / TABLE])
+        if others := [x for x in (plain.NPZ, plain.PARQUET) if (self.root / x).is_file()]:
+            raise InputError(f"data set {self.root} must hold {TABLE} or {others[0]}, found both.")
         named = [
             x
             for row in _rows(self.root)
             for x in (row.image, row.atlas, row.labels, bids.sidecar(row.image))
             if x
         ]
-        return self.need([*both, *dict.fromkeys(named)])
+        times = self.root / plain.BEHAVIOR
+        return self.need([*both, *dict.fromkeys(named), *([times] if times.is_file() else [])])
 
     def stimuli(self) -> Stimuli:
         """Read the table of stimuli."""
         return plain.read_stimuli(self.files()[0])
+
+    def behavior(self) -> Behavior:
+        """Read the reading times, as `data/sets/plain.py` does."""
+        (path,) = self.need([self.root / plain.BEHAVIOR])
+        return plain.read_behavior(path)
+
+    def word_facts(self) -> WordFacts:
+        """Read what the table of stimuli says of words."""
+        return word_columns.read(self.files()[0], plain.STRUCTURE)
+
+    def has(self, kind: str) -> bool:
+        """Whether there is a file of it."""
+        return super().has(kind) and (kind != "behavior" or (self.root / plain.BEHAVIOR).is_file())
+
+    @property
+    def has_frequencies(self) -> bool:
+        """Whether the table of stimuli has a column of them."""
+        return word_columns.has_frequencies(self.files()[0])
 
     def responses(self) -> Responses:
         """Read all scans: runs below each other, hemispheres and subjects side by side."""

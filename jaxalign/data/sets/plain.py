@@ -17,23 +17,32 @@ for each target) and their space, such as MNI152, scores can be drawn on a brain
 `behavior.csv` has one row per reading: stimulus_id, participant, reading_time_ms and
 word_in_sentence (from 1). What was not read has no row. Where there are only means, the participant
 is "mean".
+
+`stimuli.csv` may say more of words, each empty where it is not known: frequency_per_million or
+zipf; surprisal_bits_NAME, under a model called NAME; and columns of other numbers, which
+`behavior.baseline` may name.
 """
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jaxalign.data import word_columns
 from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats import joints, recordings, tables
 from jaxalign.data.schema import Behavior, Responses, Stimuli, naming
+from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
 
 REQUIRED = ("stimulus_id", "text", "passage")
 TIMES = ("onset_s", "offset_s")
+STRUCTURE = (*REQUIRED, *TIMES, "run")  # other columns say something of words
 SESSION = "session"
 STIMULI, NPZ, PARQUET, BEHAVIOR = (
     *("stimuli.csv", "responses.npz", "responses.parquet", "behavior.csv"),
@@ -79,12 +88,7 @@ class Tables(Adapter):
                 f"data set {self.root} has no responses: it has {STIMULI} and {BEHAVIOR}, and "
                 f"lacks {NPZ} and {PARQUET}."
             )
-        try:
-            table = pq.read_table(path).to_pandas()
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise InputError(
-                f"{path} must be a whole Parquet file: {recordings.line(error)}."
-            ) from error
+        table = _parquet(path, pq.read_table).to_pandas()
         return _long(path, table) if "value" in table else _wide(path, table)
 
     def behavior(self) -> Behavior:
@@ -92,28 +96,66 @@ class Tables(Adapter):
         path = self.root / BEHAVIOR
         if path not in self.files():
             raise InputError(f"data set {self.root} has no behavior: it lacks {BEHAVIOR}.")
-        names = ("stimulus_id", "participant", "reading_time_ms", "word_in_sentence")
-        table = tables.read(path, names)
-        time = tables.numbers(path, table, "reading_time_ms")
-        place = tables.numbers(path, table, "word_in_sentence")
-        words, rows = _distinct(table.filter(["stimulus_id"]))
-        people, columns = _distinct(table.filter(["participant"]))
-        position = np.zeros(len(words))
-        position[rows] = place
-        if len(place) and (position[rows] != place).any() or (place % 1 != 0).any():
-            raise InputError(
-                f"{path}: word_in_sentence must be the same whole number for each row of a "
-                "stimulus_id."
-            )
-        values = _filled(path, time, rows, columns, (len(words), len(people)))
-        with naming(path):
-            return Behavior(
-                stimulus_id=words["stimulus_id"].tolist(),
-                reading_time_ms=values,
-                participant=people["participant"].tolist(),
-                word_in_sentence=[int(x) for x in position],
-                alignment="as given",
-            )
+        return read_behavior(path)
+
+    def word_facts(self) -> WordFacts:
+        """Read what the table of stimuli says of words."""
+        return word_columns.read(self.files()[0], STRUCTURE)
+
+    def has(self, kind: str) -> bool:
+        """Whether there is a file of it."""
+        files = {"responses": (NPZ, PARQUET), "behavior": (BEHAVIOR,)}
+        if kind not in files:
+            return super().has(kind)
+        return any((self.root / name).is_file() for name in files[kind])
+
+    @property
+    def has_frequencies(self) -> bool:
+        """Whether the table of stimuli has a column of them."""
+        return word_columns.has_frequencies(self.files()[0])
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether responses have times; words may have some without it."""
+        found = self.files()
+        if self.root / NPZ in found:
+            return Responses.is_file_timed(self.root / NPZ)
+        path = self.root / PARQUET
+        return path in found and "time_s" in _parquet(path, pq.read_schema).names
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the table of stimuli has times."""
+        return TIMES[0] in tables.read(self.files()[0], REQUIRED)
+
+
+def read_behavior(path: pathlib.Path) -> Behavior:
+    """Read a table of reading times.
+
+    Raises:
+      InputError: if a column is missing, a cell is no number, or a reading is there twice.
+    """
+    names = ("stimulus_id", "participant", "reading_time_ms", "word_in_sentence")
+    table = tables.read(path, names)
+    time = tables.numbers(path, table, "reading_time_ms")
+    place = tables.numbers(path, table, "word_in_sentence")
+    words, rows = _distinct(table.filter(["stimulus_id"]))
+    people, columns = _distinct(table.filter(["participant"]))
+    position = np.zeros(len(words))
+    position[rows] = place
+    if len(place) and (position[rows] != place).any() or (place % 1 != 0).any():
+        raise InputError(
+            f"{path}: word_in_sentence must be the same whole number for each row of a stimulus_id."
+        )
+    values = _filled(path, time, rows, columns, (len(words), len(people)))
+    with naming(path):
+        return Behavior(
+            stimulus_id=words["stimulus_id"].tolist(),
+            reading_time_ms=values,
+            participant=people["participant"].tolist(),
+            word_in_sentence=[int(x) for x in position],
+            alignment="as given",
+        )
 
 
 def read_stimuli(path: pathlib.Path) -> Stimuli:
@@ -147,6 +189,15 @@ def read_stimuli(path: pathlib.Path) -> Stimuli:
             space_before=joints.spaces(path, table),
             language=joints.language(path, table),
         )
+
+
+def _parquet(path: pathlib.Path, read: Callable[[pathlib.Path], Any]) -> Any:
+    try:
+        return read(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} must be a whole Parquet file: {recordings.line(error)}."
+        ) from error
 
 
 def _long(path: pathlib.Path, table: pd.DataFrame) -> Responses:
