@@ -1,6 +1,7 @@
 """Plan and run the stages of a configuration: what the command line and Python both do."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ from jaxalign.stages import Job, Step
 
 DATA_ROOT = "JAXALIGN_DATA"  # environment variable: the folder of published data
 SETTINGS = "config.json"  # of the last run in a work directory
+DRAWING_BYTES = 68 * 2**30  # see `check_address_space`
 ORIGIN = "settings.json"  # in the folder of each artefact that was begun
 
 
@@ -95,7 +97,9 @@ def plan(
         planned[name] = config_lib.STAGES[name].load().plan(config, job, upstream)
         upstream[name] = [step.artefact for step in planned[name]]
     for artefact in (step.artefact for steps in planned.values() for step in steps):
-        _check_folder(artefact)
+        if artefact.latest_only:
+            _check_folder(artefact.path)
+            check_address_space()
     return Plan(settings=config_lib.flatten(settings), job=job, stages=planned)
 
 
@@ -166,19 +170,41 @@ def _check_workdir(workdir: pathlib.Path) -> None:
         )
 
 
-def _check_folder(artefact: Artefact) -> None:
+def _check_folder(path: pathlib.Path) -> None:
     """Refuse to replace what is in a stage's folder if no run has put it there.
 
     Raises:
       InputError: if a page would be written among files of others.
     """
-    path = artefact.path
-    if artefact.latest_only and path.is_dir() and any(path.glob("[!.]*")):
-        if not (path / ORIGIN).is_file() and not any(path.glob(f"*/{ORIGIN}")):
-            raise InputError(
-                f"workdir: the page goes to {path}, which holds files that no run has written: "
-                "choose another --workdir."
-            )
+    begun = (path / ORIGIN).is_file() or any(path.glob(f"*/{ORIGIN}"))
+    if not begun and path.is_dir() and any(path.glob("[!.]*")):
+        raise InputError(
+            f"workdir: the page goes to {path}, which holds files that no run has written: "
+            "choose another --workdir."
+        )
+
+
+def check_address_space() -> None:
+    """Refuse a limit of the address space (`ulimit -v`) in which no chart can be drawn.
+
+    The engine that draws charts reserves 64 GiB of addresses, of which it uses 0.1, and ends the
+    process where it gets fewer: after all else was computed.
+
+    Raises:
+      InputError: with what is needed, what there is, and how to limit memory instead.
+    """
+    if importlib.util.find_spec("resource") is None:  # on Windows
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < DRAWING_BYTES:
+        raise InputError(
+            f"the limit of the address space (ulimit -v) must be >= {DRAWING_BYTES / 2**30:.0f} "
+            f"GiB, which is reserved for drawing charts and hardly used, got "
+            f"{limit / 2**30:.1f} GiB: lift it (ulimit -v unlimited), and limit the memory that is "
+            "used instead (systemd-run --scope -p MemoryMax=8G, or a job's --mem)."
+        )
 
 
 def results(plan: Plan) -> str:

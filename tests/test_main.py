@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 
@@ -126,3 +128,45 @@ def test_dry_run_shows_settings_and_plan(tmp_path):
     ):
         assert any(line.startswith(stage) and cost in line for line in plan), stage
     assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line(tmp_path):
+    """What was begun goes on with the same command, and no traceback says otherwise."""
+    arguments = ["--config=configs/demo.py", f"--workdir={tmp_path / 'work'}"]
+    command = [sys.executable, "-m", "jaxalign.main", *arguments]
+    with subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for line in process.stderr:
+            if "stimuli in" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert rest.splitlines()[-1].startswith("interrupted: what is finished is kept; the same comm")
+    assert "Traceback" not in rest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments,name",
+    [
+        (["--config=configs/demo.py"], "demo"),
+        (["--config=configs/ceilings.py:demo"], "ceilings-demo"),
+        (["--config=configs/demo.py", "--config.extract.models=('{0}',)"], "demo-bert-"),
+        (["--config=configs/own.py:demo,{0},{1}"], "own-demo-bert-llama-"),
+    ],
+)
+def test_a_run_is_named_by_its_data_and_models(arguments, name):
+    """So that another model does not take the place of the first one's report."""
+    golden = REPOSITORY / "tests/golden"
+    found = [x.format(golden / "bert", golden / "llama") for x in arguments]
+    result = call(*found, "--dry_run")
+    line = next((x for x in result.stdout.splitlines() if x.startswith("workdir: ")), result.stderr)
+    own = re.escape(str(REPOSITORY / "runs" / name))
+    assert re.fullmatch(f"workdir: {own}" + ("[0-9a-f]{6}" if name.endswith("-") else ""), line)

@@ -1,6 +1,7 @@
 """Runs without the command line: planned, made once, resumed, described."""
 
 import json
+import resource
 import shutil
 
 import pytest
@@ -163,3 +164,29 @@ def test_controls_bring_what_they_need(data):
     given = recipes.on_benchmark("network.npz", benchmark)
     assert given.imported.models == ("network.npz",) and "extract" not in given
     assert "untrained" not in given.encode.controls and "report" not in given
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_work_directory_that_is_a_file(settings, tmp_path, below):
+    (tmp_path / "file").write_text("mine")
+    with refused("workdir must be a directory, but", "file is a file"):
+        runner.plan(settings, workdir=tmp_path / "file" / below)
+
+
+def test_a_work_directory_of_something_else(settings, tmp_path):
+    """A model's config.json, and files where the page would be."""
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with refused("must be a directory of runs, but", "config.json was not written by one"):
+        runner.plan(settings, workdir=tmp_path)
+    runner.plan(settings, workdir=tmp_path / "work")
+    (tmp_path / "work/report").mkdir(parents=True)
+    runner.plan(settings, workdir=tmp_path / "work")
+    (tmp_path / "work/report/models.csv").write_text("mine")
+    with refused("the page goes to", "which holds files that no run has written"):
+        runner.plan(settings, workdir=tmp_path / "work")
+
+
+def test_a_limit_in_which_no_chart_is_drawn(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (2**32, 2**32))
+    with refused("ulimit -v) must be >= 68 GiB", "got 4.0 GiB: lift it"):
+        runner.plan(settings, workdir=tmp_path / "work")

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from jaxalign import runner
 from jaxalign.api import frames
 from jaxalign.api.frames import Path
 from jaxalign.api.runs import BenchmarkScore
@@ -102,6 +103,7 @@ def report(
     folder = pathlib.Path(path).absolute()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"path must be a folder, but {folder} is a file.")
+    runner.check_address_space()
     several = isinstance(scores, Sequence) and not isinstance(scores, str)
     given = list(cast(Sequence[Scores], scores)) if several else [cast(Scores, scores)]
     rows = _together([_rows(x) for x in given])

@@ -1,8 +1,10 @@
 """Whether a network's parameters fit in memory, checked before any of them is read."""
 
 import collections
+import importlib.util
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 
 import jax
@@ -51,7 +53,7 @@ def device_bytes(device: jax.Device) -> int | None:
 
 
 def host_bytes() -> int:
-    """Return what the host has left, within the limit of its control group if there is one."""
+    """Return what the host has left, within the limits of its control group and of the process."""
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     meminfo = pathlib.Path("/proc/meminfo")
     if meminfo.is_file():
@@ -63,7 +65,23 @@ def host_bytes() -> int:
         fields = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
         used = int(current.read_text()) - int(fields.get("inactive_file", 0))
         available = min(available, int(text) - used)
-    return available
+    return min(available, address_bytes())
+
+
+def address_bytes() -> int:
+    """Return how many bytes the process may still ask for: any number without `ulimit -v`.
+
+    JAX ends the process where it gets none.
+    """
+    if importlib.util.find_spec("resource") is None:  # on Windows
+        return sys.maxsize
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    statm = pathlib.Path("/proc/self/statm")
+    if limit == resource.RLIM_INFINITY or not statm.is_file():
+        return sys.maxsize
+    return limit - int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _message(source: str, needed: int, where: str, free: int) -> str:

@@ -1,0 +1,95 @@
+"""Configurations that follow from what a data set holds."""
+
+import numpy as np
+import pytest
+from recordings import write_table
+from refusals import refused
+
+from jaxalign import config, recipes
+
+WORDS = ["stimulus_id", "text", "passage", "run", "onset_s", "offset_s"]
+TIMES = ["stimulus_id", "participant", "reading_time_ms", "word_in_sentence"]
+HEARD = ("window:10", "mean_all", (1, 2, 3, 4), 6, "none")
+ALONE = ("none", "mean", (0,), 0, "passage")
+
+
+def table(folder, *, timed, **columns):
+    folder.mkdir(exist_ok=True)
+    rows = [[f"w{i}", "dog", "p", "r", i, i + 0.5] for i in range(3)]
+    kept = 6 if timed else 3
+    write_table(
+        folder / "stimuli.csv",
+        [*WORDS[:kept], *columns],
+        [[*row[:kept], *(x[i] for x in columns.values())] for i, row in enumerate(rows)],
+    )
+
+
+def responses(folder, *, timed):
+    labels = {"run": ["r"] * 3, "subject": ["s"], "roi": ["A"], "target": ["m"], "units": "z"}
+    at = {"time_s": np.arange(3.0), "tr_s": 1.0} if timed else {"stimulus_id": ["w0", "w1", "w2"]}
+    np.savez(folder / "responses.npz", values=np.eye(3)[:, :1], **labels, **at)
+
+
+def reading_times(folder):
+    write_table(folder / "behavior.csv", TIMES, [["w0", "p1", 300, 1], ["w1", "p1", 310, 2]])
+
+
+def reading(folder, *models):
+    """Return how words are read and responses scored, from the configuration."""
+    _, stages = config.unpack(recipes.on_data(str(folder), models))
+    assert list(stages) == ["extract", "encode", "report"]
+    read, score = stages["extract"], stages["encode"]
+    return read.context, read.pooling, score.delays, score.gap, score.groups
+
+
+@pytest.mark.parametrize("words,trs", [(True, True), (True, False), (False, False)])
+def test_own_responses(tmp_path, words, trs):
+    """Delays and gaps are of TRs, whether or not words have times."""
+    table(tmp_path / "data", timed=words)
+    responses(tmp_path / "data", timed=trs)
+    expected = (HEARD if words else ALONE)[:2] + (HEARD if trs else ALONE)[2:]
+    assert reading(tmp_path / "data", "model") == expected
+    with refused("a model must be named, behind the data"):
+        recipes.on_data(str(tmp_path / "data"), ())
+
+
+def test_own_scans(tmp_path):
+    table(tmp_path, timed=True)
+    (tmp_path / "images.csv").write_text("subject,run\n")
+    assert reading(tmp_path, "model") == HEARD
+
+
+def test_own_reading_times(tmp_path):
+    """Without a model there is given surprisal; frequency is regressed on where it is known."""
+    table(tmp_path / "data", timed=False)
+    reading_times(tmp_path / "data")
+    data = str(tmp_path / "data")
+    _, stages = config.unpack(recipes.on_data(data, ("model",)))
+    assert list(stages) == ["extract", "behavior"] and stages["extract"].surprisal
+    assert stages["behavior"].baseline == ("length",)
+    table(tmp_path / "data", timed=False, zipf=[5, 6, 7])
+    _, stages = config.unpack(recipes.on_data(data, ()))
+    assert list(stages) == ["behavior"]
+    assert stages["behavior"].baseline == ("length", "log_frequency")
+    responses(tmp_path / "data", timed=False)
+    assert reading(data, "model") == ALONE
+    assert "behavior" in config.unpack(recipes.on_reading_times(data, ("model",)))[1]
+
+
+def test_data_sets_of_the_table():
+    assert reading("alice", "model") == reading("wehbe2014", "model") == HEARD
+    assert reading("pereira2018-mean", "model") == ALONE
+    _, stages = config.unpack(recipes.on_data("naturalstories", ("model",)))
+    assert stages["behavior"].baseline == ("length", "log_frequency")
+    with refused("data set alice has no reading times"):
+        recipes.on_reading_times("alice", ("model",))
+
+
+def test_words_with_times_are_read_in_one_way(tmp_path):
+    """By `jaxalign.score` too, where the protocol leaves it open."""
+    table(tmp_path / "data", timed=True)
+    responses(tmp_path / "data", timed=True)
+    read = recipes.find_benchmark(str(tmp_path / "data"), "jaxalign")[1].reading
+    assert (read.context, read.pooling, read.delays) == HEARD[:3]
+    fixed = recipes.find_benchmark(str(tmp_path / "data"), "huth")[1]
+    assert fixed.scored_under.name == "huth"
