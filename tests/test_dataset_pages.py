@@ -59,6 +59,10 @@ def write_own(root, rng):
     tiny.write_sentences(root / "own", rng)
     ids = datasets.find(str(root / "own"), None).stimuli.stimulus_id
     np.savez(root / "network.npz", stimulus_id=ids, layer_1=rng.normal(size=(len(ids), 3)))
+    names = ["stimulus_id", "participant", "reading_time_ms", "word_in_sentence"]
+    times = [[x, reader, 200 + i, 1 + i % 5] for reader in "ab" for i, x in enumerate(ids)]
+    times = [[*row[:2], row[2] + (row[1] == "b") * rng.random(), row[3]] for row in times]
+    write_table(root / "own/behavior.csv", names, times)
     return root / "own"
 
 

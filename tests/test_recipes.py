@@ -26,7 +26,9 @@ def table(folder, *, timed, **columns):
 
 def responses(folder, *, timed):
     labels = {"run": ["r"] * 3, "subject": ["s"], "roi": ["A"], "target": ["m"], "units": "z"}
-    at = {"time_s": np.arange(3.0), "tr_s": 1.0} if timed else {"stimulus_id": ["w0", "w1", "w2"]}
+    at = {"time_s": np.arange(3.0), "tr_s": 1.0}
+    if not timed:  # with an empty array of times, as `Responses.to_bytes` writes
+        at = {"time_s": np.empty(0), "tr_s": 0.0, "stimulus_id": ["w0", "w1", "w2"]}
     np.savez(folder / "responses.npz", values=np.eye(3)[:, :1], **labels, **at)
 
 

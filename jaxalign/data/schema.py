@@ -310,12 +310,12 @@ class Responses:
 
     @staticmethod
     def is_file_timed(path: pathlib.Path) -> bool:
-        """Say whether an `.npz` of responses has times; its arrays are not read.
+        """Say whether an `.npz` of responses has times; other arrays are not read.
 
         Raises:
           InputError: if it cannot be opened.
         """
-        return "time_s" in _read_npz(path, lambda file: file.files)
+        return _read_npz(path, lambda file: "time_s" in file.files and file["time_s"].size > 0)
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Responses":
