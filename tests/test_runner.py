@@ -186,7 +186,7 @@ def test_a_work_directory_of_something_else(settings, tmp_path):
         runner.plan(settings, workdir=tmp_path / "work")
 
 
-def test_a_limit_in_which_no_chart_is_drawn(settings, tmp_path, monkeypatch):
+def test_a_limit_in_which_no_chart_is_drawn(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (2**32, 2**32))
     with refused("ulimit -v) must be >= 68 GiB", "got 4.0 GiB: lift it"):
-        runner.plan(settings, workdir=tmp_path / "work")
+        runner.check_address_space()

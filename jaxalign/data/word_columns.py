@@ -40,7 +40,7 @@ def read(path: pathlib.Path, others: Collection[str]) -> WordFacts:
                     f"{path}: column {name!r} must say its unit and whose surprisal it is, as "
                     f"{SURPRISAL}NAME does."
                 )
-            surprisal[name.removeprefix(SURPRISAL)] = _numbers(path, table, name, least=0)
+            surprisal[name.removeprefix(SURPRISAL)] = _numbers(path, table, name, least=0.0)
         elif _is_numeric(table[name].to_numpy()):
             columns[name] = _numbers(path, table, name)
     return WordFacts(
@@ -64,7 +64,7 @@ def _log_frequency(path: pathlib.Path, table: pd.DataFrame) -> Float[np.ndarray,
     if ZIPF in table:  # log10 of occurrences in 10^9 words
         return np.log(10) * _numbers(path, table, ZIPF)
     if PER_MILLION in table:
-        found = _numbers(path, table, PER_MILLION, least=0)
+        found = _numbers(path, table, PER_MILLION, least=0.0)
         if (found == 0).any():
             raise InputError(
                 f"{path}: {PER_MILLION} must be positive, and empty where it is not known, found 0 "
