@@ -14,6 +14,8 @@ from jaxalign.data.formats import recordings
 from jaxalign.errors import InputError
 
 _BLOCK = 32  # volumes held at once
+# By which a label may differ from a whole number: a float, or integers that were scaled.
+_ROUNDED = 1e-3
 _AFFINE_MM = 1e-3  # by which two writers may round the same affine differently
 
 
@@ -80,20 +82,29 @@ def label_volume(path: pathlib.Path) -> tuple[Int[np.ndarray, "x y z"], Float[np
 
 
 def whole_numbers(values: Shaped[np.ndarray, "..."], path: pathlib.Path) -> Int[np.ndarray, "..."]:
-    """Return labels as integers.
+    """Return labels as integers; those that were rounded when they were saved are meant whole.
 
     Raises:
       InputError: if some are not whole, as in a map of probabilities.
     """
     if values.dtype.kind in "iub":
         return values.astype(np.int64)
-    bad = values != np.rint(values)
+    with np.errstate(invalid="ignore"):  # infinity is no whole number
+        bad = ~(np.abs(values - np.rint(values)) <= _ROUNDED)
     if bad.any():
+        found = values[bad][0]
+        hint = "; the background must be 0" if np.isnan(found) else ""
         raise InputError(
-            f"{path} must hold labels, whole numbers, found {values[bad][0]} and "
-            f"{int(bad.sum()) - 1} more that are not."
+            f"{path} must hold labels, whole numbers, found {found} and {int(bad.sum()) - 1} more "
+            f"that are not{hint}."
         )
-    return values.astype(np.int64)
+    return np.rint(values).astype(np.int64)
+
+
+def whole(number: float) -> int | None:
+    """Return a label that was written as a number; None if it is not whole."""
+    is_whole = np.isfinite(number) and abs(number - np.rint(number)) <= _ROUNDED
+    return round(number) if is_whole else None
 
 
 def same_grid(
@@ -154,7 +165,8 @@ def color_table(path: pathlib.Path) -> dict[int, str]:
         for line in path.read_text(encoding="utf-8").splitlines():
             if line.strip():
                 number, name, *_ = line.split()
-                names[int(number)] = name
+                if names.setdefault(int(number), name) != name:
+                    raise ValueError(f"label {number} is there twice")
     except (ValueError, OSError) as error:
         raise InputError(
             f"{path} must hold lines of number and name: {recordings.line(error)}."

@@ -230,12 +230,13 @@ def without_undefined(
             f"{recording.files[run[0]]}: responses of subject {recording.subject!r} must hold a "
             "number: every target is NaN."
         )
+    lost = np.flatnonzero(~kept).tolist()
     logging.warning(
-        "subject %s: %d of %d targets are NaN %s and left out",
-        recording.subject,
-        int(lacking.sum()),
-        len(kept),
+        "subject %s: %d of %d targets are NaN %s and left out: %s%s",
+        *(recording.subject, len(lost), len(kept)),
         "somewhere" if nan == "leave_out" else "throughout",
+        ", ".join(f"{recording.roi[i]}/{recording.target[i]}" for i in lost[:_SHOWN]),
+        ", ..." if len(lost) > _SHOWN else "",
     )
     return columns_of(recording, kept), kept
 

@@ -32,7 +32,7 @@ from jaxtyping import Float
 
 from jaxalign.data import word_columns
 from jaxalign.data.adapter import Adapter
-from jaxalign.data.formats import bids, coordinates, recordings, scans, tables
+from jaxalign.data.formats import bids, coordinates, imaging, recordings, scans, tables
 from jaxalign.data.formats.recordings import Recording
 from jaxalign.data.schema import Behavior, Responses, Stimuli, naming
 from jaxalign.data.sets import plain
@@ -44,6 +44,7 @@ STIMULI = "stimuli.csv"
 COLUMNS = ("subject", "run", "image", "atlas", "targets", "tr_s")
 TARGETS = ("voxels", "means")
 HEMISPHERES = ("L", "R")
+_SHOWN = 8  # labels in a message
 
 
 class Row(NamedTuple):
@@ -265,7 +266,7 @@ def _targets(
         roi = [names[i] for i in scan.label.tolist()]
         return scan.values, roi, scan.place, _Places(scan.coordinates, scan.space)
     present = np.unique(scan.label)
-    means = [scan.values[:, scan.label == i].mean(axis=1, dtype=np.float64) for i in present]
+    means = [_mean(row, names[i], scan.values[:, scan.label == i]) for i in present.tolist()]
     return (
         np.stack(means, axis=1).astype(np.float32),
         [names[i] for i in present.tolist()],
@@ -274,24 +275,68 @@ def _targets(
     )
 
 
+def _mean(row: Row, roi: str, values: Float[np.ndarray, "n v"]) -> Float[np.ndarray, " n"]:
+    """Return the mean over the voxels of an ROI, without those outside the field of view.
+
+    Those are NaN in every volume. If all are, so is the mean.
+    """
+    outside = np.isnan(values).all(axis=0)
+    if outside.any() and not outside.all():
+        logging.warning(
+            "%s: %d of %d voxels of %s are NaN throughout and left out of its mean",
+            *(row.image, outside.sum(), len(outside), roi),
+        )
+        values = values[:, ~outside]
+    return values.mean(axis=1, dtype=np.float64)
+
+
+def _named(path: pathlib.Path) -> dict[int, str]:
+    """Read a table of labels and ROIs."""
+    table = tables.read(path, ("label", "roi"))
+    numbers = tables.numbers(path, table, "label")
+    names: dict[int, str] = {}
+    for i, (number, roi) in enumerate(zip(numbers.tolist(), table["roi"], strict=True)):
+        label = imaging.whole(number)
+        if label is None:
+            raise InputError(
+                f"{path}: label must be a whole number, found {number:g} in row {i + 1} ({roi!r})."
+            )
+        if not roi.strip():
+            raise InputError(f"{path}: roi must name label {label}, but is empty in row {i + 1}.")
+        if label in names:
+            raise InputError(
+                f"{path} must have each label once, found {label} twice: as {names[label]!r} and "
+                f"{roi!r}."
+            )
+        names[label] = roi
+    return names
+
+
 def _names(row: Row, scan: scans.Scan) -> dict[int, str]:
     """Return the ROI of each label in the scan."""
     found = set(scan.label.tolist())
     source = row.labels or row.atlas
     names = scan.names
     if row.labels:
-        table = tables.read(row.labels, ("label", "roi"))
-        numbers = tables.numbers(row.labels, table, "label")
-        names = {int(x): roi for x, roi in zip(numbers, table["roi"], strict=True)}
+        names = _named(row.labels)
+        if absent := [x for x in names if x not in found and x != 0]:
+            logging.warning(
+                "%s: %d of %d labels are not in %s: %s%s",
+                *(row.labels, len(absent), len(names), row.atlas.name),
+                ", ".join(f"{x} ({names[x]})" for x in absent[:_SHOWN]),
+                ", ..." if len(absent) > _SHOWN else "",
+            )
     elif not names:
         if found != {1}:
             raise InputError(
                 f"{row.atlas} has no names of labels, so it must be a mask of 0 and 1, found "
-                f"{max(found)}: name them in a table of `labels`."
+                f"{max(found)}: name them in a table of `labels`; 0 is the background."
             )
         return {1: row.atlas.name.split(".")[0]}
     if unknown := sorted(found - names.keys()):
         raise InputError(f"{source} must name every label of {row.atlas}: {unknown[0]} is missing.")
+    if empty := [i for i in sorted(found) if not names[i].strip()]:
+        raise InputError(f"{source} must name every label of {row.atlas}: {empty[0]} has no name.")
     used = [names[i] for i in sorted(found)]
     if row.targets == "means" and len(set(used)) < len(used):
         twice = next(x for x in used if used.count(x) > 1)

@@ -44,6 +44,60 @@ def test_voxels_of_labels(scanned, series):
     assert datasets.find(str(scanned.root), None).stimuli.text == ["The", "end"]
 
 
+@pytest.mark.parametrize(
+    "rows,message",
+    [
+        (
+            [[1, "A"], [2, "B"], [1, "Z"], [5, "C"]],
+            "each label once, found 1 twice: as 'A' and 'Z'",
+        ),
+        (
+            [[1.7, "A"], [2, "B"], [5, "C"]],
+            "label must be a whole number, found 1.7 in row 1 ('A')",
+        ),
+        ([["nan", "A"], [1, "B"]], "label must be a whole number, found nan in row 1 ('A')"),
+        ([["inf", "A"], [1, "B"]], "label must be a whole number, found inf in row 1 ('A')"),
+        ([[1, " "], [2, "B"]], "roi must name label 1, but is empty in row 1"),
+    ],
+)
+def test_a_table_of_labels_names_each_once(scanned, rows, message):
+    write_table(scanned.root / "labels.csv", ["label", "roi"], rows)
+    with refused("labels.csv", message):
+        scanned.responses()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_labels_that_were_rounded_are_meant_whole(scanned, scaled):
+    """2.9999998 as float32, and integers that nibabel has scaled."""
+    labels = np.where(ATLAS == 5, 4.9999998, ATLAS).reshape(2, 2, 2)
+    image = nib.Nifti1Image(labels.astype(np.float64 if scaled else np.float32), AFFINE)
+    image.set_data_dtype(np.int32 if scaled else np.float32)
+    nib.save(image, scanned.root / "atlas.nii")
+    assert scanned.responses().roi == [f"A{i}" for i in ATLAS[ATLAS > 0]]
+
+
+def test_labels_that_are_not_in_the_image_are_named(scanned, caplog):
+    rows = [[0, "background"], [1, "A"], [2, "B"], [5, "C"], [7, "Lost"]]
+    write_table(scanned.root / "labels.csv", ["label", "roi"], rows)
+    assert set(scanned.responses().roi) == {"A", "B", "C"}
+    assert "labels.csv: 1 of 5 labels are not in atlas.nii: 7 (Lost)" in caplog.text
+
+
+def test_an_roi_keeps_its_name_without_some_voxels(scanned, series, caplog):
+    scanned.change("targets", "means")
+    inside = np.flatnonzero(ATLAS == 1)
+    series[:, inside[0]] = np.nan
+    scanned.volume("bold.nii.gz", series)
+    found = scanned.responses()
+    assert found.roi == ["A1", "A2", "A5"]
+    np.testing.assert_allclose(found.values[:, 0], series[:, inside[1:]].mean(axis=1), atol=1e-6)
+    assert f"1 of {len(inside)} voxels of A1 are NaN throughout" in caplog.text
+    series[:, inside] = np.nan
+    scanned.volume("bold.nii.gz", series)
+    assert scanned.responses().roi == ["A2", "A5"]
+    assert "1 of 3 targets are NaN throughout and left out: A1/mean" in caplog.text
+
+
 def test_the_hash_is_of_tables_scans_atlas_and_labels(scanned):
     scanned.responses()
     hashes = [datasets.find(str(scanned.root), None).hash]
