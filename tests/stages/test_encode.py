@@ -199,7 +199,12 @@ def test_rows_name_what_the_model_was_asked(make_job, sentences):
     config = encode.Config(num_folds=3, alphas=(10.0,), controls=("length",), layers=(1,))
     job, asked = make_job(sentences), "what is this? "
     _, encoded = tiny.run(job, tiny.bert(untrained_seed=-1, prompt=asked), config)
-    assert set(read(encoded).instruction) == {asked}
+    found = read(encoded)
+    assert set(found.instruction) == {asked}
+    way = found[["tap", "joining", "bos", "chat", "compute_dtype", "layer_name", "final_norm"]]
+    network = found.control_of == ""
+    assert set(way[network].agg("|".join, axis=1)) == {"residual|text||no|float32|block.1|no"}
+    assert (way[~network] == "").all(axis=None)
 
 
 def test_settings_that_play_no_part_change_no_fingerprint(make_job, sentences):

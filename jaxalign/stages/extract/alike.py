@@ -1,26 +1,25 @@
 """Layers in which nearly all texts have the same vector."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from absl import logging
-
-from jaxalign.io.store import Store
+from jaxtyping import Float
 
 COSINE = 0.999  # to the mean direction, above which a vector says little of its text
 SHARE = 0.9  # of different texts above which a layer is named
 FEWEST = 10  # different texts from which that is a finding
 
 
-def count(opened: Store, texts: Sequence[str]) -> dict[int, int]:
+def count(layers: Iterable[Float[np.ndarray, "m u"]], texts: Sequence[str]) -> dict[int, int]:
     """Count in each layer the different texts whose vectors have much the same direction.
 
     Lone words of a network that puts its largest unit into the first position, as GPT-2 does, are
     the common case: what differs between them is lost in it.
 
     Args:
-      opened: the store, whole.
-      texts: of its rows.
+      layers: vectors of each, read one after the other.
+      texts: of their rows.
 
     Returns:
       The number, by layer; of layers in which it is large alone.
@@ -29,8 +28,8 @@ def count(opened: Store, texts: Sequence[str]) -> dict[int, int]:
     if len(first) < FEWEST:
         return {}
     found = {}
-    for layer in range(opened.shape[0]):
-        values = opened.read_layer(layer)[first].astype(np.float64)
+    for layer, vectors in enumerate(layers):
+        values = vectors[first].astype(np.float64)
         length = np.linalg.norm(values, axis=1, keepdims=True)
         units = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
         mean = units.mean(axis=0)

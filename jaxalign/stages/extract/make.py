@@ -49,7 +49,8 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
             progress.set_postfix_str(f"{num_tokens / (time.monotonic() - start):.0f} tokens/s")
     shards.finish()
     texts = job.dataset.stimuli.text
-    found = alike.count(activations, texts)
+    layers = map(activations.read_layer, range(activations.shape[0]))
+    found = alike.count(layers, texts)
     alike.warn(artefact.name, found, len(set(texts)))
     return {
         "alike": {str(layer): number for layer, number in found.items()},

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -111,21 +112,21 @@ def _settings(config: Config, job: Job, model: zoo.Model, seed: int) -> dict:
         "shard_stimuli": config.shard_stimuli,
         **{name: getattr(config, name) for name in READING},
         "t5_text": config.t5_text if model.design == "t5" else "",
-        **_layers(model, config.tap),
+        **_layers(model.config, config.tap),
     }
 
 
-def _layers(model: zoo.Model, tap: str) -> dict[str, list]:
+def _layers(network: Any, tap: str) -> dict[str, list]:
     """Name the layers, and those that have passed a final norm: the last of each stack."""
-    last = model.config.num_layers
-    names = list(model.layer_names) or ["embedding", *(f"block.{i + 1}" for i in range(last))]
+    last = network.num_layers
+    names = list(network.layer_names) or ["embedding", *(f"block.{i + 1}" for i in range(last))]
     stacks = [name.partition(".")[0] for name in [*names[1:], ""]]
     ends = [i + 1 for i in range(last) if stacks[i] != stacks[i + 1]]
     # OPT 350M ends in a projection to its narrower embedding, which transformers counts as part of
     # its last hidden state.
-    if width := getattr(model.config, "embed_width", 0):
+    if width := getattr(network, "embed_width", 0):
         names[last] += f" before the projection to {width} units"
-    has_norm = model.final_norm_applied and tap == "residual"
+    has_norm = network.final_norm_applied and tap == "residual"
     return {"layer_names": names, "normed_layers": ends if has_norm else []}
 
 
