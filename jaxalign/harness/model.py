@@ -97,7 +97,7 @@ class JaxalignLM(TemplateLM):
         root = data_root or os.environ.get("JAXALIGN_DATA")
         self.model = zoo.find(str(pretrained), pathlib.Path(root) if root else None)
         is_t5 = self.model.design == "t5"
-        if not (self.model.causal or is_t5):
+        if not (self.model.causal or is_t5) or not self.model.predicts:
             raise InputError(
                 f"model_args pretrained must be causal or a T5: {self.model.name} predicts no next "
                 "token."

@@ -41,6 +41,10 @@ class Checkpoint(Protocol):
         """Return the shape of each tensor."""
         ...
 
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Return the type of each tensor, without reading it."""
+        ...
+
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Read part of a tensor."""
         ...
@@ -54,13 +58,22 @@ def shards(index: pathlib.Path) -> list[pathlib.Path]:
     """Return the files that an index of shards names.
 
     Raises:
-      InputError: if it is not JSON with a weight_map.
+      InputError: if it is not JSON with a weight_map from tensors to files next to it.
     """
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return [index.parent / name for name in sorted(set(names))]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{index} must be JSON with a weight_map: {error!r}.") from error
+    where = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(where, dict) or not where:
+        raise InputError(f"{index} must be JSON with a weight_map of tensors: it has none.")
+    for name, file in where.items():
+        if not isinstance(file, str) or not file.isprintable() or file != pathlib.Path(file).name:
+            raise InputError(
+                f"{index}: weight_map must name a file next to it for each tensor, found "
+                f"{ascii(file)[:80]} for {ascii(name)[:80]}."
+            )
+    return [index.parent / name for name in sorted(set(where.values()))]
 
 
 class Safetensors:
@@ -246,6 +259,10 @@ class Llama2c:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each tensor."""
         return {name: tensor.shape for name, tensor in self._tensors.items()}
+
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Return the type of each tensor."""
+        return {name: tensor.dtype for name, tensor in self._tensors.items()}
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Read part of a tensor."""

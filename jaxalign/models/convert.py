@@ -18,7 +18,6 @@ import json
 import pathlib
 import shutil
 import sys
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
@@ -40,15 +39,6 @@ _NOT_COPIED = ("*.index.json", "quantize_config.json", _PLAN)
 _BUFFERS = (r"*rotary_emb.inv_freq",)
 
 
-@runtime_checkable
-class Source(Checkpoint, Protocol):
-    """A checkpoint whose tensors' types are known without reading them."""
-
-    def dtypes(self) -> dict[str, np.dtype]:
-        """Return the type of each tensor."""
-        ...
-
-
 class Sum:
     """A difference added to its base, in float32, and rounded to the difference's type.
 
@@ -57,7 +47,7 @@ class Sum:
       `weight_diff.py`, which gives it the mean of its rows.
     """
 
-    def __init__(self, delta: Source, base: Source, new_rows: str):
+    def __init__(self, delta: Checkpoint, base: Checkpoint, new_rows: str):
         """Check that the two fit each other, without reading values.
 
         Args:
@@ -214,7 +204,7 @@ def _start(work: pathlib.Path, plan: dict) -> None:
     run_dir.write_json(work / _PLAN, plan)
 
 
-def _open(path: pathlib.Path) -> Source:
+def _open(path: pathlib.Path) -> Checkpoint:
     hf = zoo.read_config(path)
     if (path / formats.ORBAX).is_dir():
         raise InputError(f"{path} is an Orbax checkpoint already: convert what it was made from.")
@@ -231,7 +221,7 @@ def _is_buffer(name: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in _BUFFERS)
 
 
-def _write_safetensors(source: Source, work: pathlib.Path, shard_bytes: int) -> None:
+def _write_safetensors(source: Checkpoint, work: pathlib.Path, shard_bytes: int) -> None:
     """Write the shards that are not there yet, and then the index."""
     dtypes = source.dtypes()
     shards, size = [{}], 0
@@ -264,7 +254,7 @@ def _write_safetensors(source: Source, work: pathlib.Path, shard_bytes: int) -> 
         run_dir.write_json(work / "model.safetensors.index.json", index)
 
 
-def _write_orbax(model: zoo.Model, source: Source, work: pathlib.Path) -> None:
+def _write_orbax(model: zoo.Model, source: Checkpoint, work: pathlib.Path) -> None:
     """Write each parameter to a raw file, and then all of them as one checkpoint."""
     # Orbax is slow to import.
     from jaxalign.io import orbax_tree

@@ -7,6 +7,7 @@ from huggingface_hub.errors import HFValidationError
 
 from jaxalign.errors import InputError
 from jaxalign.models import table
+from jaxalign.models.families import keys
 
 CONVERT = "python -m jaxalign.models.convert"
 ORBAX = "orbax"  # folder in a directory that `convert` made
@@ -25,6 +26,11 @@ def refuse(name: str, path: pathlib.Path, hf: dict) -> None:
       InputError: saying what is there and what to do.
     """
     quantised = hf.get("quantization_config") or {}
+    if not isinstance(quantised, dict):
+        raise InputError(
+            f"{path}/config.json: quantization_config must be an object, found "
+            f"{keys.shown(quantised)}."
+        )
     method = quantised.get("quant_method") or (
         "bitsandbytes" if quantised.get("load_in_8bit") or quantised.get("load_in_4bit") else None
     )

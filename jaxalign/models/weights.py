@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -14,6 +15,8 @@ from jax.sharding import Mesh
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
 from jaxalign.io.checkpoint import Checkpoint
+
+_ROWS = 4096  # of two tables that are compared at a time
 
 
 class Part(NamedTuple):
@@ -63,7 +66,7 @@ class Tensor(NamedTuple):
 
 
 def check(
-    shapes: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[tuple[int, ...], np.dtype]],
     abstract: nnx.Module,
     tensors: Mapping[str, Tensor],
     ignored: Sequence[str],
@@ -73,14 +76,15 @@ def check(
     """Compare a checkpoint's names and shapes with a network's parameters; reads no values.
 
     Args:
-      shapes: shape of each tensor, prefixes removed.
+      found: shape and type of each tensor, prefixes removed.
       abstract: the network, from `nnx.eval_shape`.
       tensors: parameter path -> tensor.
       ignored: regular expressions of tensors that the network does not use.
       source: what to call the checkpoint in an error.
 
     Raises:
-      InputError: if a tensor is missing, has another shape, or is not known.
+      InputError: if a tensor is missing, has another shape, holds no real numbers, or is not
+        known.
     """
     used = set()
     for path, param in parameters(abstract).items():
@@ -89,17 +93,22 @@ def check(
         want = tensor.stored_shape(param.shape[1:] if stacked else param.shape)
         for layer in range(param.shape[0] if stacked else 1):
             name = tensor.name.format(layer=layer)
-            if name not in shapes:
+            if name not in found:
                 raise InputError(f"{source} must hold tensor {name} {list(want)}: it is missing.")
-            if shapes[name] != want:
+            shape, dtype = found[name]
+            if shape != want:
                 raise InputError(
-                    f"{source}: tensor {name} must have shape {list(want)}, "
-                    f"found {list(shapes[name])}."
+                    f"{source}: tensor {name} must have shape {list(want)}, found {list(shape)}."
+                )
+            if not jnp.issubdtype(dtype, jnp.floating):
+                raise InputError(
+                    f"{source}: tensor {name} must hold floating-point numbers, found {dtype}: "
+                    "use a checkpoint that is not quantised."
                 )
             used.add(name)
     unknown = [
         name
-        for name in sorted(set(shapes) - used)
+        for name in sorted(set(found) - used)
         if not any(re.fullmatch(pattern, name) for pattern in ignored)
     ]
     if unknown:
@@ -107,6 +116,20 @@ def check(
             f"{source} must hold no tensor that the network does not use: found {unknown[0]}"
             + (f" and {len(unknown) - 1} more." if len(unknown) > 1 else ".")
         )
+
+
+def same(checkpoint: Checkpoint, first: str, second: str) -> bool:
+    """Return whether two tensors of a checkpoint have the same values."""
+    shape, other = (checkpoint.shapes()[name] for name in (first, second))
+    if shape != other:
+        return False
+    rest = (slice(None),) * (len(shape) - 1)
+    starts = range(0, shape[0], _ROWS) if shape else ()
+    pieces = ((slice(i, min(i + _ROWS, shape[0])), *rest) for i in starts)
+    return all(
+        np.array_equal(checkpoint.read(first, piece), checkpoint.read(second, piece))
+        for piece in pieces
+    )
 
 
 def load(

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Llama2c, Safetensors
 from jaxalign.models import formats, labels, memory, table, weights
-from jaxalign.models.families import base, llama
+from jaxalign.models.families import base, keys, llama
 from jaxalign.models.table import MODELS, Row
 
 
@@ -100,6 +100,11 @@ class Model:
     def causal(self) -> bool:
         """Whether a token's states depend on no later token."""
         return self.config.causal
+
+    @property
+    def predicts(self) -> bool:
+        """Whether it predicts tokens: encoders do not, nor does a checkpoint without a head."""
+        return self.config.predicts
 
     @functools.cached_property
     def word_embedding_shape(self) -> tuple[int, ...]:
@@ -248,13 +253,8 @@ def configure(hf: dict, *, source: str, t5_text: str = "both") -> tuple[str, Any
         raise InputError(
             f"{source}: model_type must be one of {', '.join(FAMILIES)}, found {model_type!r}."
         )
-    try:
-        options = {"text": t5_text} if model_type == "t5" else {}
-        return model_type, family(model_type).config_from_hf(hf, **options)
-    except KeyError as error:
-        raise InputError(f"{source} must set {error}: it is missing.") from error
-    except (TypeError, ZeroDivisionError) as error:
-        raise InputError(f"{source} must hold sizes: {error}.") from error
+    options = {"text": t5_text} if model_type == "t5" else {}
+    return model_type, family(model_type).config_from_hf(hf, source=source, **options)
 
 
 def read_config(path: pathlib.Path) -> dict:
@@ -263,13 +263,16 @@ def read_config(path: pathlib.Path) -> dict:
     Raises:
       InputError: if it is not JSON with a model_type.
     """
+    file = path / "config.json"
     try:
-        hf = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        hf["model_type"]
-    except (ValueError, KeyError, TypeError) as error:
+        hf = json.loads(file.read_text(encoding="utf-8"))
+        model_type = hf["model_type"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{file} must be JSON with a model_type: {error!r}.") from error
+    if not isinstance(hf, dict) or not isinstance(model_type, str):
         raise InputError(
-            f"{path}/config.json must be JSON with a model_type: {error!r}."
-        ) from error
+            f"{file} must be JSON with a model_type: found {keys.shown(model_type)} as one."
+        )
     return hf
 
 
@@ -308,9 +311,10 @@ def check(
                 f"{names[short]} and {full}."
             )
         names[short] = full
-    config = _fitted(design, config, names)
+    config, names = _fitted(design, config, checkpoint, names)
+    dtypes = checkpoint.dtypes()
     weights.check(
-        {short: shapes[full] for short, full in names.items()},
+        {short: (shapes[full], dtypes[full]) for short, full in names.items()},
         abstract(model_type, config),
         design.tensors(config),
         design.ignored(config),
@@ -326,9 +330,42 @@ def check(
     )
 
 
-def _fitted(design: base.Family, config, names):
-    """Complete a configuration by what the names of a checkpoint's tensors say."""
-    return config if design.fit_checkpoint is None else design.fit_checkpoint(config, names)
+def _fitted(
+    design: base.Family, config: Any, checkpoint: Checkpoint, names: Mapping[str, str]
+) -> tuple[Any, dict[str, str]]:
+    """Complete a configuration, and the names of tensors, by what a checkpoint holds.
+
+    Of a table and its copies a file may hold either. A head that is meant to be a copy and is not
+    is used as it is, as transformers does.
+
+    Raises:
+      InputError: if another copy differs from the table.
+    """
+    names = dict(names)
+    for copy, original in design.copies(config).items():
+        if copy not in names:
+            continue
+        if original not in names:
+            names[original] = names.pop(copy)
+        elif weights.same(checkpoint, names[copy], names[original]):
+            del names[copy]
+        elif copy != design.head:
+            raise InputError(
+                f"model ({checkpoint.path}): tensors {copy} and {original} must be the same: "
+                "they differ."
+            )
+    return _headed(design, config, names), names
+
+
+def _headed(design: base.Family, config: Any, names: Collection[str]) -> Any:
+    """Return the configuration with the head that is there: its own, the table, or none."""
+    if not (design.head and config.predicts):
+        return config
+    if design.head in names:
+        return dataclasses.replace(config, tied_embeddings=False)
+    bias = design.head.removesuffix("weight") + "bias"
+    whole = config.tied_embeddings and (not getattr(config, "head_bias", False) or bias in names)
+    return config if whole else dataclasses.replace(config, headless=True)
 
 
 def _from_orbax(name: str, model_type: str, config: Any, path: pathlib.Path) -> Model:
@@ -340,7 +377,7 @@ def _from_orbax(name: str, model_type: str, config: Any, path: pathlib.Path) -> 
     arrays = orbax_tree.Arrays(path / formats.ORBAX)
     found = arrays.shapes()
     tensors = design.tensors(config)
-    config = _fitted(design, config, {tensors[x].name for x in found if x in tensors})
+    config = _headed(design, config, {tensors[x].name for x in found if x in tensors})
     wanted = weights.parameters(abstract(model_type, config))
     for param, struct in wanted.items():
         if found.get(param) != struct.shape:

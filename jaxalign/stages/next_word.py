@@ -146,6 +146,10 @@ def read(config: Config, model: zoo.Model, text: Text) -> Reading:
             f"next_word.models must be causal, to predict the next token: {model.name} reads a "
             "text from both sides."
         )
+    if not model.predicts:
+        raise InputError(
+            f"next_word.models must predict tokens: the checkpoint of {model.name} has no head."
+        )
     tokenizer = tokenizer_files.load(model.tokenizer_path)
     tokenizer = tokenizer_files.fit(tokenizer, model.config.vocab_size, model=model.name)
     tokens = texts.tokenize(tokenizer, text.content)

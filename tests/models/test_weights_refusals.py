@@ -183,12 +183,9 @@ def test_config_without_a_key(copy_golden, name, key):
 @pytest.mark.parametrize(
     "name,key,value,supported",
     [
-        ("bert", "hidden_act", "relu", "gelu"),
-        ("bert", "hidden_act", "gelu_new", "gelu"),
         ("bert", "position_embedding_type", "relative_key", "absolute"),
-        ("llama_tied", "hidden_act", "gelu", "silu"),
-        ("llama_tied", "attention_bias", True, False),
-        ("llama_tied", "mlp_bias", True, False),
+        ("llama_tied", "pruned_heads", {"0": [1]}, {}),
+        ("llama_tied", "is_causal", False, True),
     ],
 )
 def test_variant_that_is_not_built(copy_golden, name, key, value, supported):
@@ -200,12 +197,9 @@ def test_variant_that_is_not_built(copy_golden, name, key, value, supported):
 @pytest.mark.parametrize(
     "changes,found",
     [
-        (
-            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 8.0}},
-            "dynamic",
-        ),
-        ({"rope_parameters": ..., "rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
-        ({"rope_parameters": ..., "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
+        ({"rope_parameters": {"rope_type": "axial", "rope_theta": 1e4, "factor": 8.0}}, "axial"),
+        ({"rope_parameters": ..., "rope_scaling": {"rope_type": "mrope", "factor": 2.0}}, "mrope"),
+        ({"rope_parameters": ..., "rope_scaling": {"type": "mrope", "factor": 2.0}}, "mrope"),
     ],
     ids=["transformers 5", "transformers 4", "older"],
 )
@@ -267,18 +261,31 @@ def test_missing_tensor(copy_golden, name, tensor, shape):
         find(folder)
 
 
-def test_tied_configuration_of_an_untied_checkpoint_uses_the_table(copy_golden):
-    """Hugging Face ties them too, whatever the head in the file."""
-    model = find(copy_golden("llama", tie_word_embeddings=True))
-    assert model.num_parameters == find(copy_golden("llama_tied")).num_parameters - 32 - 3 * (
-        16 * 32 + 16 * 32 + 2 * 8 * 32
-    )
+def test_tied_configuration_of_a_checkpoint_with_a_head_of_its_own(copy_golden, golden, mesh):
+    """transformers 5 uses the head that is there, whatever the configuration says."""
+    model, untied = find(copy_golden("llama", tie_word_embeddings=True)), find(golden / "llama")
+    assert model.config == untied.config and not model.config.tied_embeddings
+    assert_same(model.load(mesh), untied.load(mesh))
 
 
-def test_untied_configuration_of_a_tied_checkpoint(copy_golden):
-    folder = copy_golden("llama_tied", tie_word_embeddings=False)
-    with refused("must hold tensor lm_head.weight [128, 32]", "missing"):
-        find(folder)
+def test_head_that_copies_the_table_is_the_table(copy_golden, golden):
+    folder = copy_golden("llama_tied")
+    tensors = read(folder)
+    write(folder, tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"]})
+    assert find(folder).config == find(golden / "llama_tied").config
+    # And the other way round: transformers gives the table what the head holds.
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    write(folder, tensors)
+    assert find(folder).names["embed_tokens.weight"] == "lm_head.weight"
+
+
+def test_checkpoint_without_a_head(copy_golden):
+    """Embedding models and classifiers have hidden states, and no logits."""
+    model = find(copy_golden("llama_tied", tie_word_embeddings=False))
+    assert not model.predicts and find(copy_golden("llama")).predicts
+    network = zoo.abstract(model.design, model.config)
+    with pytest.raises(ValueError, match="without a head has no logits"):
+        network.logits(np.zeros((1, 1, 32), np.float32))
 
 
 def test_extra_tensors(copy_golden):
@@ -342,7 +349,12 @@ def test_index_lacks_a_shard(copy_golden):
         find(folder)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"metadata": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "null", "7", '{"metadata": {}}', '{"weight_map": []}', '{"weight_map": {"a": 3}}']
+    + ['{"weight_map": {"a": "\\ud800"}}', '{"weight_map": {"a": "../b"}}', "[" * 5000],
+    ids=str.strip,
+)
 def test_index_without_a_weight_map(copy_golden, text):
     folder = copy_golden("bert")
     shard(folder)
@@ -430,7 +442,24 @@ def test_tensor_with_and_without_prefix_is_refused(copy_golden):
         find(folder)
 
 
-@pytest.mark.parametrize("changes", [{"hidden_size": "x"}, {"num_attention_heads": 0}])
-def test_sizes_that_are_none_are_refused(copy_golden, changes):
-    with refused("config.json must hold sizes"):
-        find(copy_golden("bert", **changes))
+@pytest.mark.parametrize(
+    "stored,message",
+    [
+        ("I8", "tensor embeddings.LayerNorm.bias must hold floating-point numbers, found int8"),
+        ("F8_E4M3", "bert.embeddings.LayerNorm.bias is F8_E4M3"),
+    ],
+)
+def test_tensor_of_a_quantised_type(copy_golden, stored, message):
+    """Without a quantization_config that says so."""
+    folder = copy_golden("bert")
+    name, tensors = "bert.embeddings.LayerNorm.bias", read(folder)
+    write(folder, tensors | {name: tensors[name].astype(np.int8)})
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header[name]["dtype"] = stored
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    with refused(folder, message):
+        find(folder)

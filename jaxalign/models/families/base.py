@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxalign.models.families import keys
 from jaxalign.models.weights import Tensor
 
 # Applied to the activations of one layer, [B T D] -> [B ... D], before they are kept.
@@ -103,6 +104,8 @@ class Config:
     causal: bool = False
     # Whether the last entry of the residual stream has passed a final norm.
     final_norm_applied: bool = False
+    # Whether the network predicts tokens.
+    predicts: bool = False
 
 
 class Network(Protocol):
@@ -135,15 +138,35 @@ class Family(NamedTuple):
     """How checkpoints of one model_type are read. The module of a family lists it in `FAMILIES`."""
 
     network: type[nnx.Module]
-    config_from_hf: Callable[..., Any]  # of the content of config.json
+    keys: keys.Keys  # what config.json may hold
+    configure: Callable[..., Any]  # the configuration, of the values of all keys that are read
     tensors: Callable[[Any], Mapping[str, Tensor]]  # parameter path -> where it is stored
     # Patterns of tensors that a network of a configuration does not use: buffers, and heads.
     ignored: Callable[[Any], tuple[str, ...]]
     prefixes: tuple[str, ...] = ()  # that names may have; the first one that fits is cut off
     # Ends of names in older files -> what they are called today.
     old_ends: Mapping[str, str] = types.MappingProxyType({})
-    # The configuration, where it is the names of a checkpoint's tensors that decide.
-    fit_checkpoint: Callable[[Any, Collection[str]], Any] | None = None
+    # Tensors that copy another one -> the other one, of which a file may hold either or both.
+    copies: Callable[[Any], Mapping[str, str]] = lambda config: {}
+    head: str = ""  # the tensor that predicts tokens, if the family has one
+
+    def config_from_hf(
+        self, hf: Mapping[str, Any], *, source: str = "config.json", **options: Any
+    ) -> Any:
+        """Read the content of a `config.json`.
+
+        Args:
+          hf: the content.
+          source: the file, for messages.
+          options: of `configure`.
+
+        Raises:
+          InputError: if a key is missing, of a wrong type or value, or not known, or asks for a
+            variant that is not built.
+        """
+        owner = str(hf.get("model_type", "the family"))
+        values = keys.read(self.keys, hf, source=source, owner=owner)
+        return self.configure(values, **options)
 
     def name(self, stored: str) -> str:
         """Return what a tensor of a checkpoint is called here: its prefix cut, in today's words."""

@@ -41,13 +41,16 @@ class Config(base.Config):
     # residual sum, or before and after each sublayer.
     norm: str = "rms"
     norm_place: str = "before"  # or "after", "both"
+    norm_affine: bool = True  # whether "layer" norms have a scale and a bias
     final_norm: bool = True
+    residual_from_norm: bool = False  # whether sublayers add to their normed input
     # Attention.
     rope: layers.Rope | None = None
     local_rope: layers.Rope | None = None  # of layers with a window, if it differs from `rope`
     alibi: bool = False
     windows: tuple[int, ...] = ()  # by layer: tokens seen, the query's included; 0, or (): all
     attention_scale: float = 0.0  # of queries times keys; 0: head_size ** -0.5
+    scale_by_layer: bool = False  # divides it by the number of the block, from 1 on
     attention_cap: float = 0.0  # 0: none
     qk_norm: bool = False
     qkv_bias: bool = False
@@ -59,6 +62,7 @@ class Config(base.Config):
     parallel: bool = False  # attention and MLP read the same residual stream
     shared_norm: bool = False  # and through the same norm
     # Head.
+    headless: bool = False  # no logits: the checkpoint predicts no tokens
     head_bias: bool = False
     logit_cap: float = 0.0  # 0: none
     # Initialisation.
@@ -74,10 +78,15 @@ class Config(base.Config):
         """Whether the last entry of the residual stream has passed a final norm."""
         return self.final_norm
 
+    @property
+    def predicts(self) -> bool:
+        """Whether the network predicts tokens."""
+        return not self.headless
+
 
 def _norm(config: Config, size: int, init: layers.Init) -> nnx.Module:
     if config.norm == "layer":
-        return layers.LayerNorm(size, config.norm_eps, init.dtype)
+        return layers.LayerNorm(size, config.norm_eps, init.dtype, affine=config.norm_affine)
     centred = config.norm == "centred_rms"
     return layers.RMSNorm(size, config.norm_eps, init.dtype, centred=centred)
 
@@ -136,11 +145,12 @@ class Block(nnx.Module):
         if c.parallel:
             mlp = self._mlp(normed if c.shared_norm else self.mlp_norm(x_BTD))
             return x_BTD + attended + mlp, attended, mlp, stored
-        x_BTD = x_BTD + attended
+        x_BTD = (normed if c.residual_from_norm else x_BTD) + attended
         if after:
             x_BTD = self.attention_norm(x_BTD)
-        mlp = self._mlp(x_BTD if after else self.mlp_norm(x_BTD))
-        x_BTD = x_BTD + mlp
+        normed = x_BTD if after else self.mlp_norm(x_BTD)
+        mlp = self._mlp(normed)
+        x_BTD = (normed if c.residual_from_norm else x_BTD) + mlp
         return self.mlp_norm(x_BTD) if after else x_BTD, attended, mlp, stored
 
     def _attend(self, x_BTD, layer: _Layer, context: _Context, stored):
@@ -150,6 +160,8 @@ class Block(nnx.Module):
         v = attention.split_heads(self.value(x_BTD), c.num_kv_heads)
         if c.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
+        if c.scale_by_layer:
+            q = q / (layer.index + 1).astype(q.dtype)
         if c.rope is not None:
             turns = context.turns
             if context.local_turns is not None:
@@ -203,8 +215,11 @@ class Network(nnx.Module):
         self.blocks = init.stack(c.num_layers, lambda init: Block(c, init))
         self.final_norm = _norm(c, D, init) if c.final_norm else None
         self.project_out = project(D, E) if c.embed_width else None
+        own_head = not (c.tied_embeddings or c.headless)
         head = lambda: layers.Linear(E, V, ("embed", "vocab"), init, bias=c.head_bias)
-        self.head = None if c.tied_embeddings else head()
+        self.head = head() if own_head else None
+        added = c.head_bias and c.tied_embeddings and not c.headless
+        self.head_bias = layers.Bias(V, "vocab", dtype) if added else None
         self.config = config
 
     def __call__(
@@ -259,13 +274,20 @@ class Network(nnx.Module):
         return base.Output(keep.with_first(kept, embedded), cache, final=x_BTD)
 
     def logits(self, final: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Predict the next token from `base.Output.final`, in float32."""
+        """Predict the next token from `base.Output.final`, in float32.
+
+        Raises:
+          ValueError: if the network has no head.
+        """
+        if self.config.headless:
+            raise ValueError("a network without a head has no logits.")
         if self.project_out is not None:
             final = self.project_out(final)
         kernel = self.words.table[...].T if self.head is None else self.head.kernel[...]
         logits = jnp.einsum("...D,DV->...V", final, kernel, preferred_element_type=jnp.float32)
-        if self.head is not None and self.head.bias is not None:
-            bias = self.head.bias[...].astype(jnp.float32)
+        biased = self.head_bias if self.head is None else self.head
+        if biased is not None and biased.bias is not None:
+            bias = biased.bias[...].astype(jnp.float32)
             logits = logits + jnp.expand_dims(bias, tuple(range(logits.ndim - 1)))
         cap = self.config.logit_cap
         return cap * jnp.tanh(logits / cap) if cap else logits

@@ -26,6 +26,7 @@ class Config(base.Config):
     padding_token: int  # its row of the embedding begins at zero; -1: none
     norm_eps: float
     init_sd: float
+    activation: str = "gelu"  # of `layers.ACTIVATIONS`
 
 
 class Block(nnx.Module):
@@ -43,7 +44,7 @@ class Block(nnx.Module):
         self.mlp_in = layers.Linear(D, F, ("embed", "mlp"), init, bias=True)
         self.mlp_out = layers.Linear(F, D, ("mlp", "embed"), init, bias=True)
         self.mlp_norm = norm()
-        self.num_heads = config.num_heads
+        self.num_heads, self.activation = config.num_heads, config.activation
 
     def __call__(self, x_BTD: Array, mask: Bool[Array, "B T"]) -> tuple[Array, Array, Array]:
         """Apply; return the residual stream, and what attention and MLP have added to it."""
@@ -56,8 +57,7 @@ class Block(nnx.Module):
         )
         attended = self.attention_out(attended.reshape(x_BTD.shape))
         x_BTD = self.attention_norm(x_BTD + attended)
-        # Hugging Face's "gelu" is the exact one.
-        mlp = self.mlp_out(jax.nn.gelu(self.mlp_in(x_BTD), approximate=False))
+        mlp = self.mlp_out(layers.ACTIVATIONS[self.activation](self.mlp_in(x_BTD)))
         return self.mlp_norm(x_BTD + mlp), attended, mlp
 
 

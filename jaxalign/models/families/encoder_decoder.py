@@ -31,11 +31,6 @@ from jaxalign.errors import InputError
 from jaxalign.models.families import attention, base, layers
 
 TEXTS = ("both", "encoder", "decoder")
-# feed_forward_proj -> activation, gated. The gated one is the tanh form, whatever its name.
-ACTIVATIONS = {
-    "relu": (layers.ACTIVATIONS["relu"], False),
-    "gated-gelu": (layers.ACTIVATIONS["gelu_tanh"], True),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +46,8 @@ class Config(base.Config):
     num_heads: int
     head_size: int
     mlp_size: int
-    feed_forward: str  # of `ACTIVATIONS`
+    activation: str  # of `layers.ACTIVATIONS`
+    gated: bool
     num_buckets: int  # of relative positions
     max_distance: int  # from which on all are in one bucket
     max_length: int  # the length of training; nothing in the network ends there
@@ -61,6 +57,7 @@ class Config(base.Config):
     scaled_logits: bool  # by width^-0.5, which T5 v1.0 does
     start_token: int
     end_token: int
+    headless: bool = False  # no logits: the checkpoint predicts no tokens
     text: str = "both"  # of `TEXTS`; see the module
 
     def __post_init__(self):
@@ -86,6 +83,11 @@ class Config(base.Config):
     def causal(self) -> bool:
         """Whether a token's states depend on no later token."""
         return self.text == "decoder"
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the network predicts tokens."""
+        return self.text != "encoder" and not self.headless
 
 
 def buckets(
@@ -186,13 +188,13 @@ class Block(nnx.Module):
         self.cross_norm = norm() if decoder else None
         self.cross = Attention(config, init) if decoder else None
         self.mlp_norm = norm()
-        if ACTIVATIONS[config.feed_forward][1]:
+        if config.gated:
             self.mlp_gate = linear(D, F, ("embed", "mlp"))
             self.mlp_linear = linear(D, F, ("embed", "mlp"))
         else:
             self.mlp_in = linear(D, F, ("embed", "mlp"))
         self.mlp_out = linear(F, D, ("mlp", "embed"))
-        self.feed_forward, self.decoder = config.feed_forward, decoder
+        self.activation, self.gated, self.decoder = config.activation, config.gated, decoder
 
     def __call__(self, x_BTD: Array, mask: Array, bias: Array, memory: tuple) -> tuple:
         """Apply; return the residual stream, and what attention and MLP have added to it."""
@@ -207,8 +209,8 @@ class Block(nnx.Module):
     def mlp(self, x_BTD: Array) -> Array:
         """Return what the MLP, behind its norm, adds."""
         normed = self.mlp_norm(x_BTD)
-        activation, gated = ACTIVATIONS[self.feed_forward]
-        if gated:
+        activation = layers.ACTIVATIONS[self.activation]
+        if self.gated:
             middle = activation(self.mlp_gate(normed)) * self.mlp_linear(normed)
         else:
             middle = activation(self.mlp_in(normed))
@@ -276,7 +278,7 @@ class Network(nnx.Module):
         self.words = layers.Embedding(V, D, "vocab", init)
         self.encoder = Stack(config, init, decoder=False)
         self.decoder = None if config.text == "encoder" else Stack(config, init, decoder=True)
-        has_head = self.decoder is not None and not config.tied_embeddings
+        has_head = config.predicts and not config.tied_embeddings
         self.head = layers.Linear(D, V, ("embed", "vocab"), init, bias=False) if has_head else None
         self.config = config
 
@@ -328,7 +330,13 @@ class Network(nnx.Module):
         return x_BTD[:, 1:], kept
 
     def logits(self, x_BTD: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Predict the next token from `base.Output.final`."""
+        """Predict the next token from `base.Output.final`.
+
+        Raises:
+          ValueError: if the network has no head.
+        """
+        if self.config.headless:
+            raise ValueError("a network without a head has no logits.")
         if self.config.scaled_logits:
             x_BTD = x_BTD * self.config.width**-0.5
         return x_BTD @ self.words.table[...].T if self.head is None else self.head(x_BTD)

@@ -4,69 +4,85 @@ import math
 from typing import Any
 
 from jaxalign.errors import InputError
-from jaxalign.models.families import hf_reading
+from jaxalign.models.families import hf_reading, keys, rotary
 from jaxalign.models.families.base import Family
 from jaxalign.models.families.decoder import Config, Network
+from jaxalign.models.families.keys import Key, optional
 from jaxalign.models.families.layers import Rope
 from jaxalign.models.weights import Tensor
 
-# Names of sizes in files of GPT-2, GPT-J and BLOOM, and those of other families, also found there.
-_OLDER_NAMES = (
-    ("n_embd", "hidden_size"),
-    ("n_embed", "hidden_size"),
-    ("n_layer", "num_hidden_layers"),
-    ("n_head", "num_attention_heads"),
-    ("n_positions", "max_position_embeddings"),
-)
+Values = dict[str, Any]  # of the keys of config.json
+
+_SIZES = {
+    "vocab_size": Key(keys.COUNT),
+    "hidden_size": Key(keys.COUNT, names=("n_embd",)),
+    "num_hidden_layers": Key(keys.LAYERS, names=("n_layer",)),
+    "num_attention_heads": Key(keys.COUNT, names=("n_head",)),
+}
+_ROW = Key(keys.COUNT, names=("n_positions",))
+_SD = Key(keys.DEVIATION, 0.02)
+# Heads for other tasks; n_inner is what these families read, and shapes of tensors are checked.
+_INERT = """
+is_decoder n_ctx intermediate_size
+summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+"""
 
 
-def _with_newer_names(hf: dict) -> dict:
-    return hf | {new: hf[old] for old, new in _OLDER_NAMES if hf.get(old) is not None}
-
-
-def _gpt_like(hf: dict, **differs: Any) -> Config:
+def _gpt_like(values: Values, **differs: Any) -> Config:
     """Read what these families have in common: layer norms, biases, and an MLP without a gate.
 
     Args:
-      hf: content of config.json.
+      values: of the keys of config.json.
       differs: what the family does in another way.
     """
-    width, heads = hf["hidden_size"], hf["num_attention_heads"]
+    width, heads = values["hidden_size"], values["num_attention_heads"]
     common = {
-        "mlp_size": hf.get("n_inner") or 4 * width,
-        "norm_eps": hf.get("layer_norm_epsilon", 1e-5),
-        "tied_embeddings": hf.get("tie_word_embeddings", True),
         "norm": "layer",
         "qkv_bias": True,
         "attention_out_bias": True,
         "gated": False,
         "mlp_bias": True,
-        "init_sd": hf.get("initializer_range", 0.02),
     }
     return Config(
-        vocab_size=hf["vocab_size"],
-        num_layers=hf["num_hidden_layers"],
+        vocab_size=values["vocab_size"],
+        num_layers=values["num_hidden_layers"],
         width=width,
+        tied_embeddings=values["tie_word_embeddings"],
         **hf_reading.read_head_sizes(width, heads, heads),
         **(common | differs),
     )
 
 
-def _gpt2_config(hf: dict) -> Config:
-    hf_reading.require(
-        hf,
-        scale_attn_weights=True,
-        scale_attn_by_inverse_layer_idx=False,
-        add_cross_attention=False,
-    )
-    hf = _with_newer_names(hf)
-    residual_sd = hf.get("initializer_range", 0.02) / math.sqrt(2 * hf["num_hidden_layers"])
+_GPT2_KEYS = keys.family(
+    _SIZES
+    | {
+        "max_position_embeddings": _ROW,
+        "n_inner": Key(optional(keys.COUNT), None),
+        "activation_function": Key(hf_reading.ACTIVATION, "gelu_new"),
+        "layer_norm_epsilon": Key(keys.SMALL, 1e-5),
+        "initializer_range": _SD,
+        "scale_attn_weights": Key(keys.FLAG, True),
+        "scale_attn_by_inverse_layer_idx": Key(keys.FLAG, False),
+        "tie_word_embeddings": Key(keys.FLAG, True),
+    },
+    # Logits of attention are in float32 here, as reorder_and_upcast_attn wants them.
+    f"{_INERT} reorder_and_upcast_attn",
+)
+
+
+def _gpt2_config(values: Values) -> Config:
+    sd = values["initializer_range"]
     return _gpt_like(
-        hf,
-        max_length=hf["max_position_embeddings"],
+        values,
+        mlp_size=values["n_inner"] or 4 * values["hidden_size"],
+        max_length=values["max_position_embeddings"],
+        norm_eps=values["layer_norm_epsilon"],
         learned_positions=True,
-        activation=hf_reading.read_activation(hf, "activation_function", "gelu_new"),
-        residual_init_sd=residual_sd,
+        activation=hf_reading.activation(values["activation_function"]),
+        attention_scale=0.0 if values["scale_attn_weights"] else 1.0,
+        scale_by_layer=values["scale_attn_by_inverse_layer_idx"],
+        init_sd=sd,
+        residual_init_sd=sd / math.sqrt(2 * values["num_hidden_layers"]),
     )
 
 
@@ -84,25 +100,50 @@ def _gpt2_tensors(config: Config) -> dict[str, Tensor]:
     return hf_reading.name_tensors(outside, "h.{layer}.", blocks, conv1d=True)
 
 
-def _opt_config(hf: dict) -> Config:
-    hf_reading.require(hf, enable_bias=True, layer_norm_elementwise_affine=True)
-    width = hf["hidden_size"]
-    embed_width = hf.get("word_embed_proj_dim") or width
-    before = hf.get("do_layer_norm_before", True)
+_OPT_KEYS = keys.family(
+    {
+        "vocab_size": Key(keys.COUNT),
+        "hidden_size": Key(keys.COUNT),
+        "num_hidden_layers": Key(keys.LAYERS),
+        "num_attention_heads": Key(keys.COUNT),
+        "ffn_dim": Key(keys.COUNT),
+        "max_position_embeddings": Key(keys.COUNT, 2048),
+        "word_embed_proj_dim": Key(optional(keys.COUNT), None),
+        "do_layer_norm_before": Key(keys.FLAG, True),
+        "_remove_final_layer_norm": Key(keys.FLAG, False),
+        "activation_function": Key(hf_reading.ACTIVATION, "relu"),
+        "enable_bias": Key(keys.FLAG, True),
+        "layer_norm_elementwise_affine": Key(keys.FLAG, True),
+        "init_std": _SD,
+        "pad_token_id": Key(optional(keys.TOKEN), 1),
+        "tie_word_embeddings": Key(keys.FLAG, True),
+    },
+    f"{_INERT} activation_dropout",
+)
+
+
+def _opt_config(values: Values) -> Config:
+    width = values["hidden_size"]
+    embed_width = values["word_embed_proj_dim"] or width
+    before, bias = values["do_layer_norm_before"], values["enable_bias"]
     return _gpt_like(
-        hf,
-        mlp_size=hf["ffn_dim"],
-        max_length=hf.get("max_position_embeddings", 2048),
+        values,
+        mlp_size=values["ffn_dim"],
+        max_length=values["max_position_embeddings"],
         norm_eps=1e-5,  # not in the configuration
+        norm_affine=values["layer_norm_elementwise_affine"],
         embed_width=0 if embed_width == width else embed_width,
         learned_positions=True,
         position_offset=2,
         norm_place="before" if before else "after",
         # Checkpoints of before transformers 4.20 ran without it.
-        final_norm=before and not hf.get("_remove_final_layer_norm", False),
-        activation=hf_reading.read_activation(hf, "activation_function", "relu"),
-        init_sd=hf.get("init_std", 0.02),
-        padding_token=hf_reading.read_padding_token(hf, 1),
+        final_norm=before and not values["_remove_final_layer_norm"],
+        qkv_bias=bias,
+        attention_out_bias=bias,
+        mlp_bias=bias,
+        activation=hf_reading.activation(values["activation_function"]),
+        init_sd=values["init_std"],
+        padding_token=hf_reading.padding_token(values),
     )
 
 
@@ -129,24 +170,61 @@ def _opt_tensors(config: Config) -> dict[str, Tensor]:
     return hf_reading.name_tensors(outside, "decoder.layers.{layer}.", blocks)
 
 
-def _neox_config(hf: dict) -> Config:
-    hf_reading.require(hf, attention_bias=True)
-    width, heads = hf["hidden_size"], hf["num_attention_heads"]
+_NEOX_KEYS = keys.family(
+    {
+        "vocab_size": Key(keys.COUNT),
+        "hidden_size": Key(keys.COUNT),
+        "num_hidden_layers": Key(keys.LAYERS),
+        "num_attention_heads": Key(keys.COUNT),
+        "intermediate_size": Key(keys.COUNT),
+        "max_position_embeddings": Key(keys.COUNT, 2048),
+        "layer_norm_eps": Key(keys.SMALL, 1e-5),
+        "hidden_act": Key(hf_reading.ACTIVATION, "gelu"),
+        "use_parallel_residual": Key(keys.FLAG, True),
+        "attention_bias": Key(keys.FLAG, True),
+        "initializer_range": _SD,
+        "tie_word_embeddings": Key(keys.FLAG, False),
+        # The family's own names of two rotary settings; the usual ones follow in rotary.KEYS.
+        "rotary_pct": Key(optional(rotary.SHARE), None),
+        "rotary_emb_base": Key(optional(rotary.THETA), None),
+    }
+    | rotary.KEYS,
+    "is_decoder",
+)
+
+
+def _neox_rotary(values: Values) -> dict[str, Any]:
+    """Return rotary settings: transformers hears the family's own names, not the usual ones."""
+    usual = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+    settings = rotary.settings(values | dict.fromkeys(usual))
+    defaults = {"rope_theta": 10_000.0, "partial_rotary_factor": 0.25}
+    for name, own in usual.items():
+        alone = settings.get(name) is None and values[own] is None
+        if alone and values[name] not in (None, defaults[name]):
+            raise InputError(
+                f"config.json: {name} must be called {own} in a gpt_neox, found {values[name]!r}."
+            )
+        settings.setdefault(name, defaults[name] if values[own] is None else values[own])
+    return settings
+
+
+def _neox_config(values: Values) -> Config:
+    width, heads = values["hidden_size"], values["num_attention_heads"]
     head_size = hf_reading.read_head_sizes(width, heads, heads)["head_size"]
-    max_length = hf.get("max_position_embeddings", 2048)
-    settings = hf_reading.rope_settings(hf)
-    share = settings.get("partial_rotary_factor", hf.get("rotary_pct", 0.25))
-    theta = hf.get("rotary_emb_base", 10_000.0)
-    rope = hf_reading.read_rope(settings, int(head_size * share), max_length, theta)
+    max_length = values["max_position_embeddings"]
+    rope = rotary.read(_neox_rotary(values), head_size, max_length, whole=False)
+    bias = values["attention_bias"]
     return _gpt_like(
-        hf,
-        mlp_size=hf["intermediate_size"],
-        max_length=hf_reading.exact_length(rope, max_length),
-        norm_eps=hf.get("layer_norm_eps", 1e-5),
-        tied_embeddings=hf.get("tie_word_embeddings", False),
+        values,
+        mlp_size=values["intermediate_size"],
+        max_length=rotary.exact_length(rope, max_length),
+        norm_eps=values["layer_norm_eps"],
         rope=rope,
-        activation=hf_reading.read_activation(hf, "hidden_act", "gelu"),
-        parallel=hf.get("use_parallel_residual", True),
+        qkv_bias=bias,
+        attention_out_bias=bias,
+        activation=hf_reading.activation(values["hidden_act"]),
+        parallel=values["use_parallel_residual"],
+        init_sd=values["initializer_range"],
     )
 
 
@@ -163,22 +241,40 @@ def _neox_tensors(config: Config) -> dict[str, Tensor]:
     return hf_reading.name_tensors(outside, "layers.{layer}.", blocks)
 
 
-def _gptj_config(hf: dict) -> Config:
-    hf = _with_newer_names(hf)
-    size = hf.get("rotary_dim", 64)
-    if not size:
-        raise InputError(f"config.json: rotary_dim must be a number, found {size!r}.")
+_GPTJ_KEYS = keys.family(
+    _SIZES
+    | {
+        "max_position_embeddings": _ROW,
+        "rotary_dim": Key(keys.COUNT, 64),
+        "rotary": keys.only(True),
+        "n_inner": Key(optional(keys.COUNT), None),
+        "activation_function": Key(hf_reading.ACTIVATION, "gelu_new"),
+        "layer_norm_epsilon": Key(keys.SMALL, 1e-5),
+        "initializer_range": _SD,
+        "scale_attn_weights": keys.only(True),
+        "tie_word_embeddings": Key(keys.FLAG, False),
+    },
+    _INERT,
+)
+
+
+def _gptj_config(values: Values) -> Config:
+    width, heads = values["hidden_size"], values["num_attention_heads"]
+    head_size = hf_reading.read_head_sizes(width, heads, heads)["head_size"]
+    rotary.check_size(values["rotary_dim"], head_size)
     return _gpt_like(
-        hf,
-        max_length=hf["max_position_embeddings"],
-        tied_embeddings=hf.get("tie_word_embeddings", False),
-        rope=Rope(size=size, interleaved=True),
+        values,
+        mlp_size=values["n_inner"] or 4 * width,
+        max_length=values["max_position_embeddings"],
+        norm_eps=values["layer_norm_epsilon"],
+        rope=Rope(size=values["rotary_dim"], interleaved=True),
         qkv_bias=False,
         attention_out_bias=False,
-        activation=hf_reading.read_activation(hf, "activation_function", "gelu_new"),
+        activation=hf_reading.activation(values["activation_function"]),
         parallel=True,
         shared_norm=True,
         head_bias=True,
+        init_sd=values["initializer_range"],
     )
 
 
@@ -193,20 +289,50 @@ def _gptj_tensors(config: Config) -> dict[str, Tensor]:
         "mlp_in": "mlp.fc_in",
         "mlp_out": "mlp.fc_out",
     }
-    outside = {"words": "wte", "final_norm": "ln_f", "head": "lm_head"}
+    outside = {"words": "wte", "final_norm": "ln_f", "head": "lm_head", "head_bias": "lm_head"}
     return hf_reading.name_tensors(outside, "h.{layer}.", blocks)
 
 
-def _bloom_config(hf: dict) -> Config:
-    hf_reading.require(hf, apply_residual_connection_post_layernorm=False)
-    hf = _with_newer_names(hf)
+_BLOOM_KEYS = keys.family(
+    _SIZES
+    | {
+        "hidden_size": Key(keys.COUNT, names=("n_embed", "n_embd")),
+        "n_inner": Key(optional(keys.COUNT), None),
+        "seq_length": Key(keys.COUNT, 2048),  # of training: ALiBi has no table that ends
+        "layer_norm_epsilon": Key(keys.SMALL, 1e-5),
+        "apply_residual_connection_post_layernorm": Key(keys.FLAG, False),
+        "slow_but_exact": Key(keys.FLAG, False),
+        "pretraining_tp": Key(optional(keys.COUNT), 1),
+        "initializer_range": _SD,
+        "tie_word_embeddings": Key(keys.FLAG, True),
+    },
+    f"{_INERT} attention_softmax_in_fp32 bias_dropout_fusion masked_softmax_fusion offset_alibi"
+    " skip_bias_add skip_bias_add_qkv",
+)
+
+
+def _bloom_config(values: Values) -> Config:
+    width = values["hidden_size"]
+    if values["n_inner"] not in (None, 4 * width):
+        raise InputError(
+            f"config.json: n_inner must be {4 * width}, four times the width, as in every bloom, "
+            f"found {values['n_inner']}."
+        )
+    if values["slow_but_exact"] and (values["pretraining_tp"] or 1) > 1:
+        raise InputError(
+            "config.json: slow_but_exact must be false where pretraining_tp is above 1, found "
+            f"{values['pretraining_tp']}: transformers then leaves out two trained biases."
+        )
     return _gpt_like(
-        hf,
-        mlp_size=4 * hf["hidden_size"],
-        max_length=hf.get("seq_length", 2048),  # of training: ALiBi has no table that ends
+        values,
+        mlp_size=4 * width,
+        max_length=values["seq_length"],
+        norm_eps=values["layer_norm_epsilon"],
         embed_norm=True,
         alibi=True,
         activation="gelu_tanh",
+        residual_from_norm=values["apply_residual_connection_post_layernorm"],
+        init_sd=values["initializer_range"],
     )
 
 
@@ -232,15 +358,44 @@ _MASK_BUFFERS = r"h\.\d+\.attn\.(bias|masked_bias)"
 _NEOX_BUFFERS = r"layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)"
 
 
-def _family(config_from_hf, tensors, prefix: str, *buffers: str, head: str = "lm_head") -> Family:
-    ignored = hf_reading.unused(*buffers, head=head)
-    return Family(Network, config_from_hf, tensors, ignored, (prefix,))
+def _family(declared, configure, tensors, prefix: str, *buffers: str, words: str, head="lm_head"):
+    return Family(
+        network=Network,
+        keys=declared,
+        configure=configure,
+        tensors=tensors,
+        ignored=hf_reading.unused(*buffers),
+        prefixes=(prefix,),
+        copies=hf_reading.copies(head, words),
+        head=f"{head}.weight",
+    )
 
 
 FAMILIES = {
-    "gpt2": _family(_gpt2_config, _gpt2_tensors, "transformer.", _MASK_BUFFERS),
-    "opt": _family(_opt_config, _opt_tensors, "model.", r"decoder\.version"),
-    "gpt_neox": _family(_neox_config, _neox_tensors, "gpt_neox.", _NEOX_BUFFERS, head="embed_out"),
-    "gptj": _family(_gptj_config, _gptj_tensors, "transformer.", _MASK_BUFFERS),
-    "bloom": _family(_bloom_config, _bloom_tensors, "transformer."),
+    "gpt2": _family(
+        _GPT2_KEYS, _gpt2_config, _gpt2_tensors, "transformer.", _MASK_BUFFERS, words="wte"
+    ),
+    "opt": _family(
+        _OPT_KEYS,
+        _opt_config,
+        _opt_tensors,
+        "model.",
+        r"decoder\.version",
+        words="decoder.embed_tokens",
+    ),
+    "gpt_neox": _family(
+        _NEOX_KEYS,
+        _neox_config,
+        _neox_tensors,
+        "gpt_neox.",
+        _NEOX_BUFFERS,
+        words="embed_in",
+        head="embed_out",
+    ),
+    "gptj": _family(
+        _GPTJ_KEYS, _gptj_config, _gptj_tensors, "transformer.", _MASK_BUFFERS, words="wte"
+    ),
+    "bloom": _family(
+        _BLOOM_KEYS, _bloom_config, _bloom_tensors, "transformer.", words="word_embeddings"
+    ),
 }

@@ -4,59 +4,40 @@ A key that is missing from config.json has Hugging Face's default. Only sizes mu
 published files leave out some of these too.
 """
 
-import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxalign.errors import InputError
+from jaxalign.models.families import keys
 from jaxalign.models.families.decoder import Config
-from jaxalign.models.families.layers import Rope
+from jaxalign.models.families.layers import ACTIVATIONS
 from jaxalign.models.weights import Part, Tensor
 
-_ACTIVATIONS = {
-    "relu": "relu",
-    "silu": "silu",
-    "gelu": "gelu",
+# Name in a file -> name in `layers.ACTIVATIONS`. "gelu" is the exact one.
+_ACTIVATIONS = {name: name for name in ACTIVATIONS if name != "gelu_tanh"} | {
+    "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "swish": "silu",
 }
+ACTIVATION = keys.one_of(_ACTIVATIONS)
 
 # Our module -> Hugging Face's, or Hugging Face's and which part of its outputs.
 Modules = Mapping[str, str | tuple[str, Part]]
 
 
-def require(hf: dict, **values: Any) -> None:
-    """Refuse variants that are not built.
-
-    Raises:
-      InputError: if a key is there with another value.
-    """
-    for key, supported in values.items():
-        # Older files write null for false.
-        if (found := hf.get(key, supported)) != supported and (found or supported):
-            raise InputError(f"config.json: {key} must be {supported!r}, found {found!r}.")
-
-
-def read_activation(hf: dict, key: str, default: str) -> str:
-    """Return the name in `layers.ACTIVATIONS` of what a key names.
-
-    Raises:
-      InputError: if it is not built.
-    """
-    name = hf.get(key) or default
-    if name not in _ACTIVATIONS:
-        raise InputError(
-            f"config.json: {key} must be one of {', '.join(_ACTIVATIONS)}, found {name!r}."
-        )
+def activation(name: str) -> str:
+    """Return the name in `layers.ACTIVATIONS` of one that `ACTIVATION` allows."""
     return _ACTIVATIONS[name]
 
 
-def read_padding_token(hf: dict, default: int = -1) -> int:
-    """Return the padding token, -1 where there is none."""
-    token = hf.get("pad_token_id", default)
-    return -1 if token is None else token
+def padding_token(values: Mapping[str, Any]) -> int:
+    """Return the token whose row of the embedding begins at zero, -1 where there is none."""
+    token = values["pad_token_id"]
+    return -1 if token is None or token >= values["vocab_size"] else token
 
 
 def read_head_sizes(width: int, heads: int, kv_heads: int, head_size: int = 0) -> dict[str, int]:
@@ -74,88 +55,27 @@ def read_head_sizes(width: int, heads: int, kv_heads: int, head_size: int = 0) -
     return {"num_heads": heads, "num_kv_heads": kv_heads, "head_size": head_size}
 
 
-def read_rope(settings: dict, size: int, max_length: int, theta: int | float) -> Rope:
-    """Read one set of rotary settings.
-
-    Raises:
-      InputError: if the scaling is not built.
-    """
-    kind = settings.get("rope_type", settings.get("type", "default"))
-    rope = {"size": size, "theta": float(settings.get("rope_theta", theta))}
-    original = settings.get("original_max_position_embeddings", max_length)
-    if kind == "default":
-        return Rope(**rope)
-    if kind == "linear":
-        return Rope(**rope, scaling="linear", factor=float(settings["factor"]))
-    if kind == "llama3":
-        return Rope(
-            **rope,
-            scaling="llama3",
-            factor=float(settings["factor"]),
-            low_factor=float(settings["low_freq_factor"]),
-            high_factor=float(settings["high_freq_factor"]),
-            original_length=original,
-        )
-    if kind in ("longrope", "su"):
-        return _longrope(settings, rope, original, max_length)
-    # "dynamic" rotates every token by an angle that depends on how many tokens follow it.
-    raise InputError(
-        f"config.json: rope_type must be one of default, linear, llama3, longrope, found {kind!r}."
-    )
-
-
-def _longrope(settings: dict, rope: dict, original: int, max_length: int) -> Rope:
-    factors = tuple(map(float, settings["short_factor"]))
-    if len(factors) != rope["size"] // 2:
-        raise InputError(
-            f"config.json: short_factor must have {rope['size'] // 2} numbers, "
-            f"found {len(factors)}."
-        )
-    factor = settings.get("factor") or max_length / original
-    magnitude = settings.get("attention_factor")
-    if magnitude is None:
-        magnitude = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
-    return Rope(
-        **rope,
-        scaling="factors",
-        factors=factors,
-        magnitude=float(magnitude),
-        original_length=original,
-    )
-
-
-def exact_length(rope: Rope, max_length: int) -> int:
-    """Return the most tokens that `rope` is exact for.
-
-    Beyond the original length longrope rotates all tokens by other factors, also the first ones:
-    their states would depend on what follows.
-    """
-    return min(max_length, rope.original_length) if rope.scaling == "factors" else max_length
-
-
-def rope_settings(hf: dict) -> dict:
-    """Return rotary settings in the form of transformers 5: one dictionary."""
-    settings = dict(hf.get("rope_parameters") or hf.get("rope_scaling") or {})
-    for key in ("rope_theta", "partial_rotary_factor"):
-        if hf.get(key) is not None:
-            settings.setdefault(key, hf[key])
-    return settings
-
-
-def read_windows(hf: dict, sliding: list[bool], window: int | None) -> tuple[int, ...]:
+def read_windows(
+    types: list[str] | None, sliding: list[bool], window: int | None
+) -> tuple[int, ...]:
     """Return each layer's window: where `layer_types` names it, or else where `sliding` says.
 
     Raises:
       InputError: if `layer_types` does not fit.
     """
-    types = hf.get("layer_types")
     if types is not None:
         if len(types) != len(sliding) or set(types) - {"sliding_attention", "full_attention"}:
             raise InputError(
                 "config.json: layer_types must name each layer sliding_attention or "
-                f"full_attention, found {len(types)} of {', '.join(sorted(set(types)))}."
+                f"full_attention, found {len(types)} of "
+                f"{', '.join(map(keys.shown, sorted(set(types))))}."
             )
         sliding = [kind == "sliding_attention" for kind in types]
+        if any(sliding) and not window:
+            raise InputError(
+                "config.json: sliding_window must be set where layer_types names "
+                "sliding_attention: it is null or not used."
+            )
     return tuple(window if slides else 0 for slides in sliding) if window and any(sliding) else ()
 
 
@@ -178,6 +98,8 @@ def name_tensors(
         theirs = front + theirs
         if ours in ("words", "positions", "segments"):
             tensors[f"{ours}/table"] = Tensor(f"{theirs}.weight")
+        elif ours == "head_bias":
+            tensors[f"{ours}/bias"] = Tensor(f"{theirs}.bias")
         elif ours.endswith("norm"):
             tensors[f"{ours}/scale"] = Tensor(f"{theirs}.weight")
             tensors[f"{ours}/bias"] = Tensor(f"{theirs}.bias")
@@ -206,12 +128,26 @@ def fused_in_a_row(name: str, **sizes: int) -> dict[str, tuple[str, Part]]:
     return parts
 
 
-def unused(*patterns: str, head: str = "lm_head") -> Callable[[Config], tuple[str, ...]]:
+# Heads for other tasks, which no activation passes through.
+_OTHER_HEADS = (
+    r"(score|classifier|qa_outputs|classification_head|multiple_choice_head|v_head)\..*",
+)
+
+
+def unused(*patterns: str) -> Callable[[Config], tuple[str, ...]]:
     """Return which tensors a network leaves unread: see `base.Family.ignored`.
 
     Args:
       patterns: of buffers, and of parts that are not built.
-      head: module that is a copy of the embedding where the two are tied.
     """
-    copy = (re.escape(head) + r"\.weight",)
-    return lambda config: patterns + (copy if config.tied_embeddings else ())
+    return lambda config: patterns + _OTHER_HEADS
+
+
+def copies(head: str, words: str) -> Callable[[Config], dict[str, str]]:
+    """Return which tensors are copies of the embedding's table: see `base.Family.copies`.
+
+    Args:
+      head: the module that predicts tokens.
+      words: the module of the embedding.
+    """
+    return lambda config: {f"{head}.weight": f"{words}.weight"} if config.tied_embeddings else {}

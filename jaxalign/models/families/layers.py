@@ -61,6 +61,14 @@ class Linear(nnx.Module):
         return y if self.bias is None else y + _like(self.bias[...], y)
 
 
+class Bias(nnx.Module):
+    """A vector that is added."""
+
+    def __init__(self, width: int, logical: str, dtype):
+        """Zero."""
+        self.bias = nnx.Param(jnp.zeros(width, dtype), logical=(logical,))
+
+
 class Embedding(nnx.Module):
     """A table of vectors."""
 
@@ -74,12 +82,13 @@ class Embedding(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """Layer norm with scale and bias, computed in float32."""
+    """Layer norm, with scale and bias if it is `affine`, computed in float32."""
 
-    def __init__(self, width: int, eps: float, dtype):
+    def __init__(self, width: int, eps: float, dtype, *, affine: bool = True):
         """Scale 1, bias 0."""
-        self.scale = nnx.Param(jnp.ones(width, dtype), logical=("embed",))
-        self.bias = nnx.Param(jnp.zeros(width, dtype), logical=("embed",))
+        param = lambda x: nnx.Param(x, logical=("embed",)) if affine else None
+        self.scale = param(jnp.ones(width, dtype))
+        self.bias = param(jnp.zeros(width, dtype))
         self.eps = eps
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
@@ -88,7 +97,9 @@ class LayerNorm(nnx.Module):
         y = x.astype(jnp.float32)
         y = y - y.mean(axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt((y**2).mean(axis=-1, keepdims=True) + self.eps)
-        return (y * _like(self.scale[...], y) + _like(self.bias[...], y)).astype(x.dtype)
+        if self.scale is not None:
+            y = y * _like(self.scale[...], y) + _like(self.bias[...], y)
+        return y.astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -109,12 +120,26 @@ class RMSNorm(nnx.Module):
         return (y * (1 + scale if self.centred else scale)).astype(x.dtype)
 
 
-# "gelu" is Hugging Face's name of the exact one; its other names are of the one with tanh.
+_gelu = lambda x: jax.nn.gelu(x, approximate=False)
+# What transformers' table holds, without those that have parameters (prelu, xielu). Names that mean
+# one function are in `hf_reading`.
 ACTIVATIONS = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": _gelu,
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu_10": lambda x: jnp.clip(_gelu(x), -10, 10),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "hardswish": jax.nn.hard_swish,
+    "laplace": lambda x: 0.5 * (1 + jax.lax.erf((x - 0.707107) / (0.282095 * math.sqrt(2)))),
+    "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.01),
+    "linear": lambda x: x,
+    "mish": jax.nn.mish,
+    "relu2": lambda x: jnp.square(jax.nn.relu(x)),
+    "relu6": jax.nn.relu6,
+    "sigmoid": jax.nn.sigmoid,
+    "sqrtsoftplus": lambda x: jnp.sqrt(jax.nn.softplus(x)),
+    "tanh": jnp.tanh,
 }
 
 
@@ -125,13 +150,16 @@ class Rope:
     Frequency i of `size` / 2 is theta^(-2 i / size), and then changed by `scaling`:
     "linear": divided by factor. "llama3": divided by factor where the wavelength is longer than
     original_length / low_factor, kept where it is shorter than original_length / high_factor, and
-    between them interpolated. "factors": divided by factors[i].
+    between them interpolated. "factors": divided by factors[i]. "yarn": as "llama3", but linear in
+    i between the two pairs that turn high_factor and low_factor times in original_length.
 
     Source: Su et al. (2021), arXiv 2104.09864, eq. 34; for "llama3" the reference code of Llama
-    3.1 (meta-llama/llama-models); for "factors" Ding et al. (2024), arXiv 2402.13753.
+    3.1 (meta-llama/llama-models); for "factors" Ding et al. (2024), arXiv 2402.13753; for "yarn"
+    Peng et al. (2023), arXiv 2309.00071, section 3.2.
     """
 
     size: int  # entries of each head that are rotated, the first ones
+    odd: bool = False  # whether frequencies are those of one entry less, rounded up to pairs
     theta: float = 10_000.0
     interleaved: bool = False  # pairs (2i, 2i + 1); else (i, i + size / 2)
     scaling: str = ""
@@ -140,11 +168,12 @@ class Rope:
     high_factor: float = 4.0
     original_length: int = 0
     factors: tuple[float, ...] = ()
+    whole_pairs: bool = True  # of "yarn": whether its two pairs are rounded to whole numbers
     magnitude: float = 1.0  # what rotated entries are multiplied by
 
     def frequencies(self) -> np.ndarray:
         """Return the frequencies, in radians per position."""
-        frequency = self.theta ** (-np.arange(0, self.size, 2) / self.size)
+        frequency = self.theta ** (-np.arange(0, self.size, 2) / (self.size - self.odd))
         if self.scaling == "linear":
             frequency = frequency / self.factor
         elif self.scaling == "llama3":
@@ -155,7 +184,24 @@ class Rope:
             frequency = kept * frequency + (1 - kept) * frequency / self.factor
         elif self.scaling == "factors":
             frequency = frequency / np.array(self.factors)
+        elif self.scaling == "yarn":
+            kept = 1 - self._stretched_share()
+            frequency = kept * frequency + (1 - kept) * frequency / self.factor
         return frequency.astype(np.float32)
+
+    def _stretched_share(self) -> np.ndarray:
+        """Return how far each pair is stretched under "yarn", between 0 and 1."""
+        first, last = (
+            self.size
+            * math.log(self.original_length / (2 * math.pi * turns))
+            / (2 * math.log(self.theta))
+            for turns in (self.high_factor, self.low_factor)
+        )
+        if self.whole_pairs:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, self.size - 1)
+        last += 0.001 * (first == last)  # a step, as in the reference code
+        return np.clip((np.arange(self.size // 2) - first) / (last - first), 0, 1)
 
     def turns(self, positions: Int[Array, "B T"]) -> tuple[Array, Array]:
         """Return cosine and sine of each token's angles, [B T 1 size/2]."""

@@ -6,57 +6,90 @@ from typing import Any
 
 from jaxalign.errors import InputError
 from jaxalign.io.checkpoint import Llama2cHeader
-from jaxalign.models.families import hf_reading
+from jaxalign.models.families import hf_reading, keys, rotary
 from jaxalign.models.families.base import Family
 from jaxalign.models.families.decoder import Config, Network
+from jaxalign.models.families.keys import Key, optional
 from jaxalign.models.families.layers import Rope
 from jaxalign.models.weights import Tensor
 
+Values = dict[str, Any]  # of the keys of config.json
 
-def _llama_like(
-    hf: dict, *, kv_heads: int | None = None, head_size: int = 0, **differs: Any
-) -> Config:
+
+_EVERY = {
+    "vocab_size": Key(keys.COUNT),
+    "hidden_size": Key(keys.COUNT),
+    "num_hidden_layers": Key(keys.LAYERS),
+    "num_attention_heads": Key(keys.COUNT),
+    "intermediate_size": Key(keys.COUNT),
+    "num_key_value_heads": Key(optional(keys.COUNT), None),  # null: num_attention_heads
+    "head_dim": Key(optional(keys.COUNT), None),  # null: the width is divided
+    "max_position_embeddings": Key(keys.COUNT, 2048),
+    "rms_norm_eps": Key(keys.SMALL, 1e-6),
+    "hidden_act": Key(hf_reading.ACTIVATION, "silu"),
+    "initializer_range": Key(keys.DEVIATION, 0.02),
+    "pad_token_id": Key(optional(keys.TOKEN), None),
+    "tie_word_embeddings": Key(keys.FLAG, False),
+} | rotary.KEYS
+_WINDOW = optional(keys.COUNT)
+_LAYER_TYPES = {"layer_types": Key(optional(keys.NAMES), None)}
+_INERT = "max_sequence_length pretraining_tp is_decoder"
+
+
+def _llama_like(values: Values, **differs: Any) -> Config:
     """Read what LLaMA and its successors have in common.
 
     Args:
-      hf: content of config.json.
-      kv_heads: what a missing num_key_value_heads means; None: num_attention_heads.
-      head_size: what a missing head_dim means; 0: the width is divided.
+      values: of the keys of config.json.
       differs: what the family does in another way.
     """
-    width, heads = hf["hidden_size"], hf["num_attention_heads"]
-    sizes = hf_reading.read_head_sizes(
-        width,
-        heads,
-        hf.get("num_key_value_heads", kv_heads) or heads,
-        hf.get("head_dim", head_size) or 0,
-    )
-    max_length = differs.pop("max_length", None) or hf.get("max_position_embeddings", 2048)
-    settings = hf_reading.rope_settings(hf)
+    sizes = _head_sizes(values)
+    max_length = values["max_position_embeddings"]
     shared = {
-        "norm_eps": hf.get("rms_norm_eps", 1e-6),
-        "tied_embeddings": hf.get("tie_word_embeddings", False),
-        "init_sd": hf.get("initializer_range", 0.02),
-        "padding_token": hf_reading.read_padding_token(hf),
+        "norm_eps": values["rms_norm_eps"],
+        "tied_embeddings": values["tie_word_embeddings"],
+        "init_sd": values["initializer_range"],
+        "padding_token": hf_reading.padding_token(values),
     }
     if "rope" not in differs:
-        differs["rope"] = hf_reading.read_rope(settings, sizes["head_size"], max_length, 10_000.0)
+        settings = rotary.settings(values)
+        differs["rope"] = rotary.read(settings, sizes["head_size"], max_length)
     if "activation" not in differs:
-        hf_reading.require(hf, hidden_act="silu")
+        differs["activation"] = hf_reading.activation(values["hidden_act"])
     return Config(
-        vocab_size=hf["vocab_size"],
-        num_layers=hf["num_hidden_layers"],
-        width=width,
+        vocab_size=values["vocab_size"],
+        num_layers=values["num_hidden_layers"],
+        width=values["hidden_size"],
         **sizes,
-        mlp_size=hf["intermediate_size"],
-        max_length=hf_reading.exact_length(differs["rope"], max_length),
+        mlp_size=values["intermediate_size"],
+        max_length=rotary.exact_length(differs["rope"], max_length),
         **(shared | differs),
     )
 
 
-def _llama_config(hf: dict) -> Config:
-    hf_reading.require(hf, attention_bias=False, mlp_bias=False)
-    return _llama_like(hf)
+def _head_sizes(values: Values) -> dict[str, int]:
+    heads = values["num_attention_heads"]
+    return hf_reading.read_head_sizes(
+        values["hidden_size"],
+        heads,
+        values["num_key_value_heads"] or heads,
+        values["head_dim"] or 0,
+    )
+
+
+_ATTENTION_BIAS = {"attention_bias": Key(keys.FLAG, False)}
+
+
+def _attention_bias(values: Values) -> dict[str, bool]:
+    """Return the biases of all four maps of attention, which one key sets."""
+    return dict.fromkeys(("qkv_bias", "attention_out_bias"), values["attention_bias"])
+
+
+_LLAMA_KEYS = keys.family(_EVERY | _ATTENTION_BIAS | {"mlp_bias": Key(keys.FLAG, False)}, _INERT)
+
+
+def _llama_config(values: Values) -> Config:
+    return _llama_like(values, mlp_bias=values["mlp_bias"], **_attention_bias(values))
 
 
 def config_from_llama2c(header: Llama2cHeader) -> Config:
@@ -77,164 +110,236 @@ def config_from_llama2c(header: Llama2cHeader) -> Config:
     )
 
 
-def _mistral_config(hf: dict) -> Config:
-    sliding = [True] * hf["num_hidden_layers"]
-    return _llama_like(
-        hf,
-        kv_heads=8,
-        max_length=hf.get("max_position_embeddings", 131_072),
-        windows=hf_reading.read_windows({}, sliding, hf.get("sliding_window", 4096)),
-    )
+_MISTRAL_KEYS = keys.family(
+    _EVERY
+    | _LAYER_TYPES
+    | {
+        "num_key_value_heads": Key(optional(keys.COUNT), 8),
+        "max_position_embeddings": Key(keys.COUNT, 131_072),
+        "sliding_window": Key(_WINDOW, 4096),
+    },
+    _INERT,
+)
 
 
-def _qwen_windows(hf: dict) -> tuple[int, ...]:
-    first = hf.get("max_window_layers", 28)
-    window = hf.get("sliding_window", 4096) if hf.get("use_sliding_window") else None
-    return hf_reading.read_windows(hf, [i >= first for i in range(hf["num_hidden_layers"])], window)
+def _mistral_config(values: Values) -> Config:
+    # transformers reads one with layer_types as a Ministral, whose layers alternate.
+    sliding = [True] * values["num_hidden_layers"]
+    windows = hf_reading.read_windows(values["layer_types"], sliding, values["sliding_window"])
+    return _llama_like(values, windows=windows)
 
 
-def _qwen2_config(hf: dict) -> Config:
-    max_length = hf.get("max_position_embeddings", 32_768)
-    return _llama_like(
-        hf, kv_heads=32, max_length=max_length, windows=_qwen_windows(hf), qkv_bias=True
-    )
+_QWEN2_KEYS = (
+    _EVERY
+    | _LAYER_TYPES
+    | {
+        "num_key_value_heads": Key(optional(keys.COUNT), 32),
+        "max_position_embeddings": Key(keys.COUNT, 32_768),
+        "use_sliding_window": Key(keys.FLAG, False),
+        "sliding_window": Key(_WINDOW, 4096),
+        "max_window_layers": Key(keys.integer(0), 28),
+        "use_mrope": keys.only(False),
+    }
+)
 
 
-def _qwen3_config(hf: dict) -> Config:
-    hf_reading.require(hf, attention_bias=False)
-    return _llama_like(
-        hf,
-        kv_heads=32,
-        head_size=128,
-        max_length=hf.get("max_position_embeddings", 32_768),
-        windows=_qwen_windows(hf),
-        qk_norm=True,
-    )
+def _qwen_windows(values: Values) -> tuple[int, ...]:
+    first = values["max_window_layers"]
+    sliding = [i >= first for i in range(values["num_hidden_layers"])]
+    window = values["sliding_window"] if values["use_sliding_window"] else None
+    return hf_reading.read_windows(values["layer_types"], sliding, window)
 
 
-def _gemma_like(hf: dict, sizes: dict[str, int], **differs: Any) -> Config:
-    """Read what the Gemmas have in common; `sizes` are Hugging Face's defaults."""
-    hf_reading.require(hf, attention_bias=False, use_bidirectional_attention=False)
-    hf = sizes | hf
-    return _llama_like(
-        hf,
-        **{
-            "tied_embeddings": hf.get("tie_word_embeddings", True),
-            "embed_scale": math.sqrt(hf["hidden_size"]),
-            "norm": "centred_rms",
-            "padding_token": hf_reading.read_padding_token(hf, 0),
-        }
-        | differs,
-    )
+def _qwen2_config(values: Values) -> Config:
+    return _llama_like(values, windows=_qwen_windows(values), qkv_bias=True)
 
 
-_GEMMA_SIZES = {
-    "vocab_size": 256_000,
-    "hidden_size": 3072,
-    "intermediate_size": 24_576,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 16,
-    "head_dim": 256,
-    "max_position_embeddings": 8192,
+_QWEN3_KEYS = _QWEN2_KEYS | _ATTENTION_BIAS | {"head_dim": Key(keys.COUNT, 128)}
+
+
+def _qwen3_config(values: Values) -> Config:
+    bias = _attention_bias(values)
+    return _llama_like(values, windows=_qwen_windows(values), qk_norm=True, **bias)
+
+
+# Published files of Gemma leave out some sizes: these are Hugging Face's defaults.
+_GEMMA_EVERY = (
+    _EVERY
+    | _ATTENTION_BIAS
+    | {
+        "vocab_size": Key(keys.COUNT, 256_000),
+        "hidden_size": Key(keys.COUNT, 3072),
+        "intermediate_size": Key(keys.COUNT, 24_576),
+        "num_hidden_layers": Key(keys.LAYERS, 28),
+        "num_attention_heads": Key(keys.COUNT, 16),
+        "num_key_value_heads": Key(keys.COUNT, 16),
+        "head_dim": Key(keys.COUNT, 256),
+        "max_position_embeddings": Key(keys.COUNT, 8192),
+        "pad_token_id": Key(optional(keys.TOKEN), 0),
+        "tie_word_embeddings": Key(keys.FLAG, True),
+        "use_bidirectional_attention": keys.only(False),
+    }
+)
+_GEMMA_KEYS = _GEMMA_EVERY | {
+    "hidden_act": Key(hf_reading.ACTIVATION, "gelu_pytorch_tanh"),
+    "hidden_activation": Key(optional(hf_reading.ACTIVATION), None),
 }
-_GEMMA2_SIZES = _GEMMA_SIZES | {
-    "hidden_size": 2304,
-    "intermediate_size": 9216,
-    "num_hidden_layers": 26,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
+_CAP = optional(keys.number(0, 1e6, above=True))
+_GEMMA2_KEYS = (
+    {name: key for name, key in _GEMMA_EVERY.items() if name != "hidden_act"}
+    | _LAYER_TYPES
+    | {
+        "hidden_size": Key(keys.COUNT, 2304),
+        "intermediate_size": Key(keys.COUNT, 9216),
+        "num_hidden_layers": Key(keys.LAYERS, 26),
+        "num_attention_heads": Key(keys.COUNT, 8),
+        "num_key_value_heads": Key(keys.COUNT, 4),
+        "hidden_activation": Key(hf_reading.ACTIVATION, "gelu_pytorch_tanh"),
+        "query_pre_attn_scalar": Key(keys.number(0, 1e6, above=True), 256),
+        "sliding_window": Key(_WINDOW, 4096),
+        "attn_logit_softcapping": Key(_CAP, 50.0),
+        "final_logit_softcapping": Key(_CAP, 30.0),
+    }
+)
+_GEMMA3_KEYS = {
+    name: key
+    for name, key in _GEMMA2_KEYS.items()
+    if name not in ("attn_logit_softcapping", "original_max_position_embeddings")
+} | {
+    "vocab_size": Key(keys.COUNT, 262_208),
+    "max_position_embeddings": Key(keys.COUNT, 131_072),
+    "final_logit_softcapping": Key(_CAP, None),
+    "rope_local_base_freq": Key(optional(rotary.THETA), None),
+    "sliding_window_pattern": Key(keys.COUNT, 6, names=("_sliding_window_pattern",)),
 }
-_GEMMA3_SIZES = _GEMMA2_SIZES | {"vocab_size": 262_208, "max_position_embeddings": 131_072}
+# Of the text alone; images have settings that no text passes.
+_GEMMA3_IMAGES_KEYS = {
+    "text_config": Key(keys.MAPPING),
+    "tie_word_embeddings": Key(optional(keys.FLAG), None),
+}
 
 
-def _gemma_config(hf: dict) -> Config:
+def _gemma_like(values: Values, **differs: Any) -> Config:
+    """Read what the Gemmas have in common."""
+    scale = math.sqrt(values["hidden_size"])
+    bias = _attention_bias(values)
+    return _llama_like(values, embed_scale=scale, norm="centred_rms", **bias, **differs)
+
+
+def _gemma_config(values: Values) -> Config:
     # Gemma's first files say "gelu" and mean the one with tanh, as Hugging Face knows.
-    if hf.get("hidden_act", "gelu") not in ("gelu", "gelu_pytorch_tanh"):
+    name = "gelu_pytorch_tanh" if values["hidden_act"] == "gelu" else values["hidden_act"]
+    other = values["hidden_activation"]
+    if other is not None and hf_reading.activation(other) != hf_reading.activation(name):
         raise InputError(
-            f"config.json: hidden_act must be 'gelu_pytorch_tanh', found {hf['hidden_act']!r}."
+            "config.json: hidden_act and hidden_activation must agree, found "
+            f"{values['hidden_act']!r} and {other!r}."
         )
-    return _gemma_like(hf, _GEMMA_SIZES, activation="gelu_tanh")
+    return _gemma_like(values, activation=hf_reading.activation(name))
 
 
-def _gemma23(hf: dict, sizes: dict[str, int], sliding, **differs: Any) -> Config:
-    """Read what Gemma 2 and 3 have in common; `sliding(i)`: whether layer i has a window."""
-    hf = sizes | hf
+def _gemma23(values: Values, sliding: list[bool], **differs: Any) -> Config:
+    """Read what Gemma 2 and 3 have in common; `sliding`: whether a layer has a window."""
+    windows = hf_reading.read_windows(values["layer_types"], sliding, values["sliding_window"])
     return _gemma_like(
-        hf,
-        {},
-        activation=hf_reading.read_activation(hf, "hidden_activation", "gelu_pytorch_tanh"),
+        values,
+        activation=hf_reading.activation(values["hidden_activation"]),
         norm_place="both",
-        attention_scale=hf.get("query_pre_attn_scalar", 256) ** -0.5,
-        windows=hf_reading.read_windows(
-            hf,
-            [sliding(i) for i in range(hf["num_hidden_layers"])],
-            hf.get("sliding_window", 4096),
-        ),
+        attention_scale=values["query_pre_attn_scalar"] ** -0.5,
+        windows=windows,
+        logit_cap=float(values["final_logit_softcapping"] or 0),
         **differs,
     )
 
 
-def _gemma2_config(hf: dict) -> Config:
-    return _gemma23(
-        hf,
-        _GEMMA2_SIZES,
-        lambda i: i % 2 == 0,
-        attention_cap=float(hf.get("attn_logit_softcapping", 50.0) or 0),
-        logit_cap=float(hf.get("final_logit_softcapping", 30.0) or 0),
+def _gemma2_config(values: Values) -> Config:
+    sliding = [i % 2 == 0 for i in range(values["num_hidden_layers"])]
+    cap = float(values["attn_logit_softcapping"] or 0)
+    return _gemma23(values, sliding, attention_cap=cap)
+
+
+def _gemma3_config(values: Values) -> Config:
+    every = values["sliding_window_pattern"]
+    sliding = [(i + 1) % every != 0 for i in range(values["num_hidden_layers"])]
+    rope, local_rope = (
+        rotary.read(found, values["head_dim"], values["max_position_embeddings"])
+        for found in _gemma3_rotary(values)
+    )
+    config = _gemma23(values, sliding, qk_norm=True, rope=rope, local_rope=local_rope)
+    if not config.windows:
+        return dataclasses.replace(config, local_rope=None)
+    return dataclasses.replace(
+        config, max_length=rotary.exact_length(local_rope, config.max_length)
     )
 
 
-def _gemma3_config(hf: dict) -> Config:
-    # Two sets of rotary settings; transformers 4 wrote them as keys, and scaled the global one.
-    hf = _GEMMA3_SIZES | hf
-    both = hf.get("rope_parameters") or {}
-    whole = both.get("full_attention") or dict(hf.get("rope_scaling") or {})
-    local = both.get("sliding_attention") or {}
-    rope = lambda settings, key, theta: hf_reading.read_rope(
-        settings, hf["head_dim"], hf["max_position_embeddings"], hf.get(key, theta)
-    )
-    every = hf.get("sliding_window_pattern", 6)
-    config = _gemma23(
-        hf,
-        {},
-        lambda i: (i + 1) % every != 0,
-        attention_cap=float(hf.get("attn_logit_softcapping") or 0),
-        logit_cap=float(hf.get("final_logit_softcapping") or 0),
-        qk_norm=True,
-        rope=rope(whole, "rope_theta", 1_000_000.0),
-        local_rope=rope(local, "rope_local_base_freq", 10_000.0),
-    )
-    return config if config.windows else dataclasses.replace(config, local_rope=None)
+def _gemma3_rotary(values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the two sets of rotary settings: of layers that see all, and of those with a window.
+
+    transformers 4 wrote them as keys, and scaled the first alone.
+    """
+    both = values["rope_parameters"] or {}
+    kinds = ("full_attention", "sliding_attention")
+    wrong = {name: x for name, x in both.items() if name not in kinds or not _mapping_or_null(x)}
+    for name, found in wrong.items():
+        raise InputError(
+            f"config.json: rope_parameters must hold an object for each of {' and '.join(kinds)}, "
+            f"found {keys.shown(name)}: {keys.shown(found)}."
+        )
+    whole, local = (dict(both.get(kind) or {}) for kind in kinds)
+    whole |= values["rope_scaling"] or {}
+    for settings, key, default in (
+        (whole, "rope_theta", 1_000_000.0),
+        (local, "rope_local_base_freq", 10_000.0),
+    ):
+        settings.setdefault("rope_theta", default if values[key] is None else values[key])
+        if values["partial_rotary_factor"] is not None:
+            settings.setdefault("partial_rotary_factor", values["partial_rotary_factor"])
+    return whole, local
 
 
-def _gemma3_of_images_config(hf: dict) -> Config:
+def _mapping_or_null(x: Any) -> bool:
+    return x is None or isinstance(x, dict)
+
+
+def _gemma3_of_images_config(values: Values) -> Config:
     """Gemma 3 of 4B and more is published with a vision tower, which text does not pass."""
-    text = hf["text_config"]
-    return _gemma3_config({"tie_word_embeddings": hf.get("tie_word_embeddings", True)} | text)
-
-
-def _phi3_config(hf: dict) -> Config:
-    width, heads = hf["hidden_size"], hf["num_attention_heads"]
-    max_length = hf.get("max_position_embeddings", 4096)
-    settings = hf_reading.rope_settings(hf)
-    original = hf.get("original_max_position_embeddings", 4096)
-    settings["original_max_position_embeddings"] = original
-    share = settings.get("partial_rotary_factor", 1.0)
-    size = int((hf.get("head_dim") or width // heads) * share)
-    # "yarn" is what the first files called it.
-    if settings.get("rope_type", settings.get("type")) == "yarn":
-        settings["rope_type"] = "longrope"
-    rope = hf_reading.read_rope(settings, size, max_length, 10_000.0)
-    sliding = [True] * hf["num_hidden_layers"]
-    return _llama_like(
-        hf,
-        max_length=max_length,
-        norm_eps=hf.get("rms_norm_eps", 1e-5),
-        padding_token=hf_reading.read_padding_token(hf, 32_000),
-        rope=rope,
-        windows=hf_reading.read_windows({}, sliding, hf.get("sliding_window")),
+    text = FAMILIES["gemma3_text"].config_from_hf(
+        values["text_config"], source="config.json: text_config"
     )
+    tied = values["tie_word_embeddings"]
+    return text if tied is None else dataclasses.replace(text, tied_embeddings=bool(tied))
+
+
+_PHI3_KEYS = keys.family(
+    _EVERY
+    | {
+        "max_position_embeddings": Key(keys.COUNT, 4096),
+        "original_max_position_embeddings": Key(keys.integer(2), 4096),
+        "rms_norm_eps": Key(keys.SMALL, 1e-5),
+        "pad_token_id": Key(optional(keys.TOKEN), 32_000),
+        "sliding_window": Key(_WINDOW, None),
+        "attention_bias": keys.only(False),
+        "lm_head_bias": keys.only(False),
+        "mlp_bias": keys.only(False),
+        "full_attn_mod": keys.only(1),
+        "interpolate_factor": keys.only(1),
+    },
+    _INERT,
+)
+
+
+def _phi3_config(values: Values) -> Config:
+    settings = rotary.settings(values)
+    # "yarn" is what the first files called it.
+    for name in ("rope_type", "type"):
+        if settings.get(name) == "yarn":
+            settings[name] = "longrope"
+    head_size, max_length = _head_sizes(values)["head_size"], values["max_position_embeddings"]
+    rope = rotary.read(settings, head_size, max_length, whole=False)
+    sliding = [True] * values["num_hidden_layers"]
+    windows = hf_reading.read_windows(None, sliding, values["sliding_window"])
+    return _llama_like(values, rope=rope, windows=windows)
 
 
 _LLAMA_ATTENTION = {
@@ -277,25 +382,49 @@ def _phi3_tensors(config: Config) -> dict[str, Tensor]:
 _ROTARY_BUFFER = r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
 
 
-def _family(config_from_hf, tensors=_llama_tensors) -> Family:
-    unused = hf_reading.unused(_ROTARY_BUFFER)
-    return Family(Network, config_from_hf, tensors, unused, ("model.",))
+def _family(declared: keys.Keys, configure, tensors=_llama_tensors, **differs: Any) -> Family:
+    return Family(
+        **{
+            "network": Network,
+            "keys": declared,
+            "configure": configure,
+            "tensors": tensors,
+            "ignored": hf_reading.unused(_ROTARY_BUFFER),
+            "prefixes": ("model.", "transformer."),
+            "copies": hf_reading.copies("lm_head", "embed_tokens"),
+            "head": "lm_head.weight",
+        }
+        | differs
+    )
 
 
 FAMILIES = {
-    "llama": _family(_llama_config),
-    "mistral": _family(_mistral_config),
-    "qwen2": _family(_qwen2_config),
-    "qwen3": _family(_qwen3_config),
-    "gemma": _family(_gemma_config),
-    "gemma2": _family(_gemma2_config),
-    "gemma3_text": _family(_gemma3_config),
-    "gemma3": Family(
-        Network,
-        _gemma3_of_images_config,
-        _llama_tensors,
-        hf_reading.unused(r"(vision_tower|multi_modal_projector)\..*"),
-        ("language_model.model.", "model.language_model.", "language_model.", "model."),
+    "llama": _family(_LLAMA_KEYS, _llama_config),
+    "mistral": _family(_MISTRAL_KEYS, _mistral_config),
+    "qwen2": _family(keys.family(_QWEN2_KEYS, _INERT), _qwen2_config),
+    "qwen3": _family(keys.family(_QWEN3_KEYS, _INERT), _qwen3_config),
+    "gemma": _family(keys.family(_GEMMA_KEYS, _INERT), _gemma_config),
+    # hidden_act stands next to hidden_activation, and transformers reads the latter.
+    "gemma2": _family(keys.family(_GEMMA2_KEYS, f"{_INERT} hidden_act"), _gemma2_config),
+    # transformers has never applied the cap of Gemma 3's attention, nor were its weights trained
+    # with one.
+    "gemma3_text": _family(
+        keys.family(_GEMMA3_KEYS, f"{_INERT} hidden_act attn_logit_softcapping"), _gemma3_config
     ),
-    "phi3": _family(_phi3_config, _phi3_tensors),
+    "gemma3": _family(
+        keys.family(
+            _GEMMA3_IMAGES_KEYS,
+            "boi_token_id boi_token_index eoi_token_id eoi_token_index image_token_id"
+            " image_token_index initializer_range mm_tokens_per_image vision_config",
+        ),
+        _gemma3_of_images_config,
+        ignored=hf_reading.unused(r"(vision_tower|multi_modal_projector)\..*"),
+        prefixes=(
+            "language_model.model.",
+            "model.language_model.",
+            "language_model.",
+            "model.",
+        ),
+    ),
+    "phi3": _family(_PHI3_KEYS, _phi3_config, _phi3_tensors),
 }

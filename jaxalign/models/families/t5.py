@@ -1,74 +1,112 @@
 """T5: its configuration and tensors."""
 
-import dataclasses
-from collections.abc import Collection
+from typing import Any
 
 from jaxalign.errors import InputError
+from jaxalign.models.families import hf_reading, keys
 from jaxalign.models.families.base import Family
-from jaxalign.models.families.encoder_decoder import ACTIVATIONS, Config, Network
+from jaxalign.models.families.encoder_decoder import Config, Network
+from jaxalign.models.families.keys import Key, optional
 from jaxalign.models.weights import Tensor
 
+_KEYS = keys.family(
+    {
+        "vocab_size": Key(keys.COUNT),
+        "d_model": Key(keys.COUNT, names=("hidden_size",)),
+        "d_ff": Key(keys.COUNT),
+        "d_kv": Key(keys.COUNT, 64, names=("head_dim",)),
+        "num_layers": Key(keys.LAYERS, names=("num_hidden_layers",)),
+        "num_decoder_layers": Key(optional(keys.LAYERS), None),  # null: num_layers
+        "num_heads": Key(keys.COUNT, names=("num_attention_heads",)),
+        "relative_attention_num_buckets": Key(keys.integer(4, 4096), 32),
+        "relative_attention_max_distance": Key(keys.integer(1, 2**20), 128),
+        "layer_norm_epsilon": Key(keys.SMALL, 1e-6),
+        "initializer_factor": Key(keys.DEVIATION, 1.0),
+        "feed_forward_proj": Key(keys.NAME, "relu"),
+        # What transformers writes next to feed_forward_proj, and hears before it.
+        "dense_act_fn": Key(optional(hf_reading.ACTIVATION), None),
+        "is_gated_act": Key(optional(keys.FLAG), None),
+        "n_positions": Key(keys.COUNT, 512),
+        "pad_token_id": Key(optional(keys.integer(0)), 0),
+        "eos_token_id": Key(keys.integer(0), 1),
+        "decoder_start_token_id": Key(optional(keys.integer(0)), None),  # null: the padding token
+        "tie_word_embeddings": Key(keys.FLAG, True),
+        # transformers 4 leaves it to tie_word_embeddings; 5 writes a key.
+        "scale_decoder_outputs": Key(optional(keys.FLAG), None),
+        "is_decoder": keys.only(False),
+    },
+    "dropout_rate",
+)
 
-def config_from_hf(hf: dict, *, text: str = "both") -> Config:
-    """Read a Hugging Face `config.json` of model_type t5.
 
-    Args:
-      hf: its content.
-      text: how a text reaches the two stacks, of `encoder_decoder.TEXTS`.
-
-    Raises:
-      InputError: if it asks for a variant that is not built here.
-    """
-    feed_forward = hf.get("feed_forward_proj", "relu")
-    if feed_forward not in ACTIVATIONS:
-        raise InputError(
-            f"config.json: feed_forward_proj must be one of {', '.join(ACTIVATIONS)}, "
-            f"found {feed_forward!r}."
-        )
-    buckets, distance = (
-        hf.get("relative_attention_num_buckets", 32),
-        hf.get("relative_attention_max_distance", 128),
-    )
+def _config(values: dict[str, Any], *, text: str = "both") -> Config:
+    buckets = values["relative_attention_num_buckets"]
+    distance = values["relative_attention_max_distance"]
     # Half of an encoder's buckets look back, and half of those hold a single distance.
-    if buckets < 4 or buckets % 4 or distance <= buckets // 2:
+    if buckets % 4 or distance <= buckets // 2:
         raise InputError(
             "config.json: relative_attention_num_buckets must be a multiple of 4, and "
             "relative_attention_max_distance more than half of it: "
             f"found {buckets} and {distance}."
         )
-    # transformers 4 leaves both to tie_word_embeddings; 5 writes a separate key for the scaling.
-    tied = hf.get("tie_word_embeddings", True)
-    pad, end = hf.get("pad_token_id", 0), hf.get("eos_token_id", 1)
+    activation, gated = _feed_forward(values)
+    tied, scaled = values["tie_word_embeddings"], values["scale_decoder_outputs"]
     return Config(
-        vocab_size=hf["vocab_size"],
-        num_encoder_layers=hf["num_layers"],
-        num_decoder_layers=hf.get("num_decoder_layers") or hf["num_layers"],
-        width=hf["d_model"],
-        num_heads=hf["num_heads"],
-        head_size=hf.get("d_kv", 64),
-        mlp_size=hf["d_ff"],
-        feed_forward=feed_forward,
+        vocab_size=values["vocab_size"],
+        num_encoder_layers=values["num_layers"],
+        num_decoder_layers=values["num_decoder_layers"] or values["num_layers"],
+        width=values["d_model"],
+        num_heads=values["num_heads"],
+        head_size=values["d_kv"],
+        mlp_size=values["d_ff"],
+        activation=activation,
+        gated=gated,
         num_buckets=buckets,
         max_distance=distance,
-        max_length=hf.get("n_positions", 512),
-        norm_eps=hf.get("layer_norm_epsilon", 1e-6),
-        init_factor=hf.get("initializer_factor", 1.0),
+        max_length=values["n_positions"],
+        norm_eps=values["layer_norm_epsilon"],
+        init_factor=values["initializer_factor"],
         tied_embeddings=tied,
-        scaled_logits=hf.get("scale_decoder_outputs", tied),
-        start_token=hf.get("decoder_start_token_id", pad),
-        end_token=end,
+        scaled_logits=tied if scaled is None else scaled,
+        start_token=_token(values, "decoder_start_token_id", "pad_token_id"),
+        end_token=_token(values, "eos_token_id"),
         text=text,
     )
 
 
-def fit_checkpoint(config: Config, names: Collection[str]) -> Config:
-    """Return the configuration with the head untied if the checkpoint says so.
+def _feed_forward(values: dict[str, Any]) -> tuple[str, bool]:
+    """Return the activation of the MLP, and whether it is gated.
 
-    transformers 5 writes tie_word_embeddings=True for T5 v1.1 too, whose head is untied. An untied
-    head is recognised by logits that are not scaled and a file that holds a head.
+    Raises:
+      InputError: if feed_forward_proj is not "NAME" or "gated-NAME" of a known activation.
     """
-    untied = not config.scaled_logits and "lm_head.weight" in names
-    return dataclasses.replace(config, tied_embeddings=False) if untied else config
+    given = values["feed_forward_proj"]
+    gate, _, name = given.rpartition("-")
+    if gate not in ("", "gated") or not hf_reading.ACTIVATION.holds(name):
+        raise InputError(
+            "config.json: feed_forward_proj must be an activation or gated- and an activation, "
+            f"which must {hf_reading.ACTIVATION.must}: found {keys.shown(given)}."
+        )
+    # The gated one is the tanh form, whatever its name.
+    if given == "gated-gelu":
+        name = "gelu_new"
+    gated = gate == "gated" if values["is_gated_act"] is None else values["is_gated_act"]
+    return hf_reading.activation(values["dense_act_fn"] or name), gated
+
+
+def _token(values: dict[str, Any], *names: str) -> int:
+    """Return the first of these tokens that is set.
+
+    Raises:
+      InputError: if none is, or it is not in the vocabulary.
+    """
+    found = next((values[name] for name in names if values[name] is not None), None)
+    if found is None or found >= values["vocab_size"]:
+        raise InputError(
+            f"config.json: {names[0]} must be a token of the {values['vocab_size']} of the "
+            f"vocabulary, found {found!r}."
+        )
+    return found
 
 
 def _tensors() -> dict[str, Tensor]:
@@ -107,27 +145,36 @@ def _tensors() -> dict[str, Tensor]:
 
 
 _TENSORS = _tensors()
-# Copies of the table, and a table of the first T5 checkpoints that was never used.
-_IGNORED = (
-    r"(encoder|decoder)\.embed_tokens\.weight",
-    r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
+# A table of the first T5 checkpoints that was never used, and heads for other tasks.
+_unused = hf_reading.unused(
+    r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
 )
-_IGNORED_IF_TIED = (r"lm_head\.weight",)
 
 
-def ignored(config: Config) -> tuple[str, ...]:
-    """Return regular expressions of tensors that a network of this configuration does not use."""
+def _ignored(config: Config) -> tuple[str, ...]:
     if config.text == "encoder":
-        return (*_IGNORED, r"decoder\..*", r"lm_head\.weight")
-    return _IGNORED + (_IGNORED_IF_TIED if config.tied_embeddings else ())
+        return (*_unused(config), r"decoder\..*", r"lm_head\.weight")
+    return _unused(config)
+
+
+def _copies(config: Config) -> dict[str, str]:
+    """Return the copies of the table, of which the encoder alone needs no head's."""
+    names = ["encoder.embed_tokens.weight"]
+    if config.text != "encoder":
+        names += ["decoder.embed_tokens.weight"]
+        names += ["lm_head.weight"] * config.tied_embeddings
+    return dict.fromkeys(names, "shared.weight")
 
 
 FAMILIES = {
     "t5": Family(
         network=Network,
-        config_from_hf=config_from_hf,
+        keys=_KEYS,
+        configure=_config,
         tensors=lambda config: _TENSORS,
-        ignored=ignored,
-        fit_checkpoint=fit_checkpoint,
+        ignored=_ignored,
+        prefixes=("transformer.",),
+        copies=_copies,
+        head="lm_head.weight",
     )
 }

@@ -31,6 +31,11 @@ def read(config: Config, model: zoo.Model, stimuli) -> tuple[Reading, dict]:
         raise InputError(
             f"extract.surprisal must be False for {model.name}: only causal models predict words."
         )
+    if config.surprisal and not model.predicts:
+        raise InputError(
+            f"extract.surprisal must be False for {model.name}: its checkpoint has no head that "
+            "predicts tokens."
+        )
     path = model.tokenizer_path
     tokenizer = tokenizer_files.load(path)
     tokenizer = tokenizer_files.fit(tokenizer, model.config.vocab_size, model=model.name)

@@ -24,7 +24,7 @@ from networks import (
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
 from jaxalign.models import weights, zoo
-from jaxalign.models.families import base, encoder_decoder, t5
+from jaxalign.models.families import base, encoder_decoder
 from jaxalign.models.families.encoder_decoder import TEXTS
 
 NAMES = ("t5_v1_0", "t5_v1_1")
@@ -273,16 +273,16 @@ def test_head_as_transformers_5_describes_it(copy_golden, golden):
     assert config.tied_embeddings and config.scaled_logits
     hf = json.loads((golden / "t5_v1_1" / "config.json").read_text())
     del hf["scale_decoder_outputs"]
-    assert t5.config_from_hf(hf) == expected
+    assert zoo.family("t5").config_from_hf(hf) == expected
 
 
 def test_keys_left_out_are_hugging_faces_defaults():
-    config = t5.config_from_hf(
+    config = zoo.family("t5").config_from_hf(
         {"vocab_size": 10, "d_model": 8, "d_ff": 12, "num_layers": 3, "num_heads": 2}
     )
     assert (config.num_encoder_layers, config.num_decoder_layers) == (3, 3)
     assert (config.head_size, config.num_buckets, config.max_distance) == (64, 32, 128)
-    assert (config.feed_forward, config.norm_eps, config.init_factor) == ("relu", 1e-6, 1.0)
+    assert (config.activation, config.norm_eps, config.init_factor) == ("relu", 1e-6, 1.0)
     assert (config.start_token, config.end_token, config.max_length) == (0, 1, 512)
     assert config.tied_embeddings and config.scaled_logits and config.text == "both"
 
@@ -290,7 +290,12 @@ def test_keys_left_out_are_hugging_faces_defaults():
 @pytest.mark.parametrize(
     "changes,message",
     [
-        ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj must be one of relu, gated-gelu"),
+        (
+            {"feed_forward_proj": "gated-swiglu"},
+            "feed_forward_proj must be an activation or gated-",
+        ),
+        ({"eos_token_id": [1, 2]}, "eos_token_id must be an integer from 0 to"),
+        ({"decoder_start_token_id": 10_000}, "must be a token of the .* of the vocabulary"),
         ({"relative_attention_num_buckets": 6}, "must be a multiple of 4.* found 6 and 10"),
         ({"relative_attention_max_distance": 4}, "more than half of it: found 8 and 4"),
         ({"d_model": ...}, "must set 'd_model': it is missing"),
