@@ -311,8 +311,8 @@ def check(
                 f"{names[short]} and {full}."
             )
         names[short] = full
-    config, names = _fitted(design, config, checkpoint, names)
     dtypes = checkpoint.dtypes()
+    config, names = _fitted(design, config, checkpoint, names)
     weights.check(
         {short: (shapes[full], dtypes[full]) for short, full in names.items()},
         abstract(model_type, config),
@@ -351,8 +351,7 @@ def _fitted(
             del names[copy]
         elif copy != design.head:
             raise InputError(
-                f"model ({checkpoint.path}): tensors {copy} and {original} must be the same: "
-                "they differ."
+                f"{checkpoint.path}: tensors {copy} and {original} must be the same: they differ."
             )
     return _headed(design, config, names), names
 
