@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -285,7 +286,7 @@ def test_checkpoint_without_a_head(copy_golden):
     assert not model.predicts and find(copy_golden("llama")).predicts
     network = zoo.abstract(model.design, model.config)
     with pytest.raises(ValueError, match="without a head has no logits"):
-        network.logits(np.zeros((1, 1, 32), np.float32))
+        network.logits(jnp.zeros((1, 1, 32)))
 
 
 def test_extra_tensors(copy_golden):

@@ -28,9 +28,9 @@ _KEYS = {
     "position_embedding_type": keys.only("absolute"),
     "is_decoder": keys.only(False),
 }
-# Training, heads for other tasks, and the pooler of the first multilingual files.
+# Heads for other tasks, and the pooler of the first multilingual files.
 _INERT = """
-attention_probs_dropout_prob hidden_dropout_prob tie_word_embeddings directionality
+tie_word_embeddings directionality
 pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
 """
 

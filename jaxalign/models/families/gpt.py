@@ -23,7 +23,7 @@ _ROW = Key(keys.COUNT, names=("n_positions",))
 _SD = Key(keys.DEVIATION, 0.02)
 # Heads for other tasks; n_inner is what these families read, and shapes of tensors are checked.
 _INERT = """
-is_decoder n_ctx intermediate_size
+is_decoder n_ctx intermediate_size n_special predict_special_tokens
 summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
 """
 

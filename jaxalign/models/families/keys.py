@@ -168,8 +168,9 @@ unsloth_fixed unsloth_version use_bfloat16 use_cache use_flash_attention use_fla
 use_return_dict xla_device
 """
 _TRAINING = """
-attention_dropout chunk_size_feed_forward classifier_dropout dropout gradient_checkpointing
-hidden_dropout layerdrop attn_pdrop embd_pdrop resid_pdrop initializer_factor
+attention_dropout attention_probs_dropout_prob chunk_size_feed_forward classifier_dropout dropout
+gradient_checkpointing hidden_dropout hidden_dropout_prob layerdrop
+neftune_noise_alpha attn_pdrop embd_pdrop resid_pdrop initializer_factor
 use_gradient_checkpointing
 """
 _TOKENS = """

@@ -30,10 +30,14 @@ _EVERY = {
     "initializer_range": Key(keys.DEVIATION, 0.02),
     "pad_token_id": Key(optional(keys.TOKEN), None),
     "tie_word_embeddings": Key(keys.FLAG, False),
+    # What some files say of families that have no choice.
+    "attention_bias": keys.only(False),
+    "mlp_bias": keys.only(False),
+    "rope_interleaved": keys.only(False),
 } | rotary.KEYS
 _WINDOW = optional(keys.COUNT)
 _LAYER_TYPES = {"layer_types": Key(optional(keys.NAMES), None)}
-_INERT = "max_sequence_length pretraining_tp is_decoder"
+_INERT = "max_sequence_length pretraining_tp is_decoder is_llama_config"
 
 
 def _llama_like(values: Values, **differs: Any) -> Config:
@@ -85,7 +89,12 @@ def _attention_bias(values: Values) -> dict[str, bool]:
     return dict.fromkeys(("qkv_bias", "attention_out_bias"), values["attention_bias"])
 
 
-_LLAMA_KEYS = keys.family(_EVERY | _ATTENTION_BIAS | {"mlp_bias": Key(keys.FLAG, False)}, _INERT)
+_LLAMA_KEYS = keys.family(
+    _EVERY
+    | _ATTENTION_BIAS
+    | {"mlp_bias": Key(keys.FLAG, False), "use_sliding_window": keys.only(False)},
+    _INERT,
+)
 
 
 def _llama_config(values: Values) -> Config:
@@ -319,9 +328,7 @@ _PHI3_KEYS = keys.family(
         "rms_norm_eps": Key(keys.SMALL, 1e-5),
         "pad_token_id": Key(optional(keys.TOKEN), 32_000),
         "sliding_window": Key(_WINDOW, None),
-        "attention_bias": keys.only(False),
         "lm_head_bias": keys.only(False),
-        "mlp_bias": keys.only(False),
         "full_attn_mod": keys.only(1),
         "interpolate_factor": keys.only(1),
     },
