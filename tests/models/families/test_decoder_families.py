@@ -247,9 +247,11 @@ def test_rows_beyond_a_table_of_positions_are_refused(golden, mesh):
 
 
 def renamed(folder, rename, extra=None):
-    """Rename the tensors of a copied checkpoint, and add some."""
+    """Rename the tensors of a copied checkpoint, and add some: values, or a tensor's name."""
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
-    tensors = {rename(name): values for name, values in tensors.items()} | (extra or {})
+    tensors = {rename(name): values for name, values in tensors.items()}
+    for name, values in (extra or {}).items():
+        tensors[name] = tensors[values].copy() if isinstance(values, str) else values
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
 
 
@@ -262,9 +264,13 @@ ONE = np.ones((1, 1), np.float32)
         (
             "gpt2",
             lambda name: name.removeprefix("transformer."),
-            {"h.0.attn.bias": ONE, "h.2.attn.masked_bias": ONE, "lm_head.weight": ONE},
+            {"h.0.attn.bias": ONE, "h.2.attn.masked_bias": ONE, "lm_head.weight": "wte.weight"},
         ),
-        ("opt", lambda name: name.removeprefix("model."), {"lm_head.weight": ONE}),
+        (
+            "opt",
+            lambda name: name.removeprefix("model."),
+            {"lm_head.weight": "decoder.embed_tokens.weight"},
+        ),
         ("bloom", lambda name: name.removeprefix("transformer."), {}),
         (
             "neox",
