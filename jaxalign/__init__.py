@@ -28,6 +28,7 @@ _check_versions()
 _INTERFACE = {
     "AlignmentScore": "jaxalign.core.scores.alignment",
     "BenchmarkScore": "jaxalign.api.runs",
+    "CeilingWarning": "jaxalign.api.arrays",
     "InputError": "jaxalign.errors",
     "RepeatedStimuliWarning": "jaxalign.core.leaks",
     "ShuffledFoldsWarning": "jaxalign.api.arrays",
@@ -42,6 +43,7 @@ _INTERFACE = {
     "score_arrays": "jaxalign.api.arrays",
 }
 if TYPE_CHECKING:
+    from jaxalign.api.arrays import CeilingWarning as CeilingWarning
     from jaxalign.api.arrays import ShuffledFoldsWarning as ShuffledFoldsWarning
     from jaxalign.api.arrays import average as average
     from jaxalign.api.arrays import score_arrays as score_arrays

@@ -176,7 +176,8 @@ def test_planted_reading_times_are_recovered(rng, record_property):
     sentences = np.arange(num_words) // 10
     kept = np.flatnonzero(np.arange(num_words) % 10)
     halves = ceiling_lib.random_halves(num_participants, 20, rng)
-    known = ceiling_lib.split_half(times[kept].T[:, None], halves, Bootstrap(rng, SURE, 4000))
+    how = Bootstrap(rng, SURE, 4000)
+    known = ceiling_lib.split_half(times[kept].T[:, None], halves, how).reliability
     found = score(
         surprisal,
         times,

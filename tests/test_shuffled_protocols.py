@@ -49,7 +49,18 @@ def test_oasm_in_shuffled_folds(rng, name, record_property):
         assert np.isnan(found.contiguous)
     assert len(warned) == 1
     assert f"raw score {found.raw:.3f}, in contiguous folds" in warned[0]
-    assert f"{found.contiguous:.3f} (difference {found.raw - found.contiguous:+.3f})" in warned[0]
+    difference = f"{found.contiguous:.3f} (difference {found.raw - found.contiguous:+.3f})"
+    assert ("undefined" if np.isnan(found.contiguous) else difference) in warned[0]
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+def test_too_few_samples_for_contiguous_folds(rng, num_groups):
+    """The comparison is undefined; the protocol's own score needs none of it."""
+    X = rng.standard_normal((12, 3))
+    Y, groups = X @ rng.standard_normal((3, 2)), np.arange(12) * num_groups // 12
+    found, warned = score(X, Y, SHUFFLED[0], groups=groups)
+    assert found.raw == pytest.approx(1, abs=1e-5) and np.isnan(found.contiguous)
+    assert "undefined, as samples are too few" in warned[0]
 
 
 @pytest.mark.slow

@@ -30,6 +30,10 @@ class ShuffledFoldsWarning(UserWarning):
     """A protocol tests samples whose neighbours it trains on."""
 
 
+class CeilingWarning(UserWarning):
+    """A score in relation to its ceiling was cut, or is undefined because the ceiling is near 0."""
+
+
 def score_arrays(
     X: Any,
     Y: Any,
@@ -176,12 +180,9 @@ def _encoding(data, protocol, known, mesh) -> AlignmentScore:
     found = results(protocol, folds)
     contiguous = np.nan
     if protocol.is_shuffled:
-        count = 0 if groups is None else len(set(groups.tolist()))
-        # Of fewer than three groups there are no blocks.
-        whole = groups if count >= 3 else None
-        other = scoring.unshuffled(protocol, num_groups=None if whole is None else count)
-        blocks = scoring.make_folds(other, n, groups=whole, **known_of)
-        contiguous = scoring.combine(results(other, blocks), other, blocks, subjects=subjects).raw
+        make = lambda other, whole: scoring.make_folds(other, n, groups=whole, **known_of)
+        if apart := scoring.contiguous(protocol, groups, make):
+            contiguous = scoring.combine(results(*apart), *apart, subjects=subjects).raw
     score = scoring.combine(
         found,
         protocol,
@@ -192,6 +193,7 @@ def _encoding(data, protocol, known, mesh) -> AlignmentScore:
     )._replace(num_repeated=num_repeated)
     if protocol.is_shuffled:
         warnings.warn(scoring.caution(score), ShuffledFoldsWarning, stacklevel=3)
+    _warn_of_ceiling(score, protocol)
     return score
 
 
@@ -217,6 +219,11 @@ def _repeated(data, protocol, folds) -> int:
             stacklevel=4,
         )
     return found.num_repeated
+
+
+def _warn_of_ceiling(score: AlignmentScore, protocol: Protocol) -> None:
+    for remark in alignment.remarks(score, protocol):
+        warnings.warn(remark, CeilingWarning, stacklevel=4)
 
 
 def _reference(data, protocol, folds, known, mesh) -> Reference:
@@ -329,7 +336,7 @@ def _reading_time(X, Y, protocol, sentences, stories, ceiling) -> AlignmentScore
         found = Reference(half.value, half.low, half.high, np.array([half.value]))
     else:
         found = alignment.reference(np.nan, 1, protocol.aggregation)
-    return alignment.without_fit(
+    score = alignment.without_fit(
         protocol,
         abs(signed.value),
         interval=(low, high),
@@ -337,6 +344,8 @@ def _reading_time(X, Y, protocol, sentences, stories, ceiling) -> AlignmentScore
         num_nan=int((~known & ~first).sum()),
         folds_hash=_hash(rows),
     )
+    _warn_of_ceiling(score, protocol)
+    return score
 
 
 def _next_word(X, Y, protocol) -> AlignmentScore:
@@ -433,7 +442,7 @@ def average(
             raise InputError(
                 f"protocol {chosen.name} takes {', '.join(names)} under {part}, got {wrong[0]!r}."
             )
-        for field in ("score", "raw", "ceiling", "contiguous"):
+        for field in ("score", "unclipped", "raw", "ceiling", "contiguous"):
             terms.setdefault(field, []).append(float(np.mean([getattr(x, field) for x in found])))
     means = {field: float(np.mean(values)) for field, values in terms.items()}
     raw, ceilings = np.array(terms["raw"]), np.array(terms["ceiling"])
@@ -459,4 +468,8 @@ def average(
         ceiling_low=np.nan,
         ceiling_high=np.nan,
         ceiling_per_target=ceilings,
+        unclipped=means["unclipped"],
+        num_below_floor=sum(
+            scores[name].num_below_floor for names, _ in chosen.parts for name in names
+        ),
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from jaxalign.core import features
 from jaxalign.core.ceilings import ceiling
@@ -47,8 +47,7 @@ def by_subject_and_roi(
                 "subject": subject,
                 "roi": roi,
                 "score": found.score,
-                "ceiling": _ceiling(ceilings.ceiling[columns], subject),
-                **_ceiling_interval(ceilings, columns, subject),
+                **_ceiling(ceilings, columns, subject),
                 "ceiling_kind": "split_half" if subject == GROUP else "leave_one_subject_out",
                 "signal_ceiling": float(mean_defined(ceilings.signal_r[columns])),
                 "fold_scores": found.per_fold.tolist(),
@@ -105,31 +104,29 @@ def by_target(
     ]
 
 
-def _ceiling(values: Float[np.ndarray, " v"], subject: str) -> float:
-    """Mean over targets.
+def _ceiling(ceilings: Ceilings, columns: Int[np.ndarray, " g"], subject: str) -> dict:
+    """Return the mean over targets of the ceiling, its interval over folds, and what it is of.
 
-    The group's is NaN where it is not positive: a root of a negative reliability means nothing. A
-    subject's is a correlation, and stays what it is: leaving out the subjects in whom it is
-    negative would raise the mean over subjects.
+    A subject's is a correlation, and stays what it is: leaving out the subjects in whom it is
+    negative would raise the mean over subjects. The group's is a root (`ceiling.mean_root`) of the
+    correlations of two halves: undefined where these do not differ from 0, for noise has no root,
+    and a ceiling that chance has made bounds nothing.
     """
-    mean = float(mean_defined(values))
-    return mean if subject != GROUP or mean > 0 else float("nan")
-
-
-def _ceiling_interval(ceilings: Ceilings, columns: Int[np.ndarray, " g"], subject: str) -> dict:
-    """Return the mean over targets in each fold, and the interval over folds of the ceiling.
-
-    That of the group is found on the correlations of halves, and brought to the scale of the
-    ceiling about its own value.
-    """
-    folds = mean_defined(ceilings.fold_ceilings[:, columns], axis=1)
-    found = stats.crossed_interval(folds[None])
-    low, high = found.low, found.high
+    r = ceilings.fold_ceilings[:, columns]
+    folds = mean_defined(r, axis=1)
+    found = stats.crossed_interval(folds[None], is_correlation=True)
+    value, low, high = float(mean_defined(ceilings.ceiling[columns])), found.low, found.high
     if subject == GROUP:
-        center = _ceiling(ceilings.ceiling[columns], subject)
-        mean, low, high = ceiling.spearman_brown(np.array(found[:3]), root=True)
-        low, high = center + low - mean, center + high - mean
+        share = ceilings.half_share[columns]
+        errors = r.var(axis=0, ddof=1) / len(r) if len(r) > 1 else np.full(len(columns), np.nan)
+        value = ceiling.mean_root(r.mean(axis=0), share, errors)
+        ends = ceiling.root(ceiling.reliability(np.array(found[:3]), share[0]))
+        # Targets differ: their mean root is a little less than the root of the mean.
+        low, high = (ends[1:] * min(1.0, value / ends[0])).tolist()
+        is_known = value > 0 if np.isnan(found.low) else found.low > 0
+        value, low, high = (x if is_known else np.nan for x in (value, low, high))
     return {
+        "ceiling": float(value),
         "fold_ceilings": folds.tolist(),
         "ceiling_low": float(low),
         "ceiling_high": float(high),

@@ -20,6 +20,7 @@ class Ceilings(NamedTuple):
     # group, of two halves of the subjects.
     fold_ceilings: Float[np.ndarray, "k v"]
     signal_r: Float[np.ndarray, " v"]  # noiseless signal x responses; NaN unless simulated
+    half_share: Float[np.ndarray, " v"]  # of the group, of subjects in the smaller half; else NaN
 
 
 class Targets(NamedTuple):
@@ -133,20 +134,25 @@ def ceilings(
     """
     standard = _standardized(responses)
     of_subjects = np.full((len(blocks), len(responses.subject)), np.nan)
-    halves, signals = [], []
+    halves, signals, shares = [], [], []
     for group in _groups(responses):
         cube = standard[:, group.columns].transpose(1, 2, 0)  # [s g n]
         of_subjects[:, group.columns] = ceiling.subject_correlations(cube, blocks)
         halves.append(ceiling.half_correlations(cube, blocks, rng=rng, num_splits=num_splits))
+        shares.append(np.full(cube.shape[1], len(cube) // 2 / len(cube)))
         if responses.signal.size:
             signals.append(responses.signal[:, group.columns].mean(axis=1).T)
-    groups = [ceiling.spearman_brown(r.mean(axis=0), root=True) for r in halves]
+    groups = [
+        ceiling.root(ceiling.reliability(r.mean(axis=0), share))
+        for r, share in zip(halves, shares, strict=True)
+    ]
     values = np.concatenate([of_subjects.mean(axis=0), *groups])
     signal_r = np.full(len(values), np.nan)
     if responses.signal.size:
         signal = np.concatenate([responses.signal.T, *signals])
         signal_r = ceiling.correlation(signal, assemble(responses).Y.T, blocks)
-    return Ceilings(values, np.concatenate([of_subjects, *halves], axis=1), signal_r)
+    half_share = np.concatenate([np.full(len(responses.subject), np.nan), *shares])
+    return Ceilings(values, np.concatenate([of_subjects, *halves], axis=1), signal_r, half_share)
 
 
 class _Group(NamedTuple):

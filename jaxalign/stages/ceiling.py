@@ -26,7 +26,7 @@ from jaxalign.checks import (
     open_unit,
     some,
 )
-from jaxalign.core import folds
+from jaxalign.core import features, folds
 from jaxalign.core.ceilings import ceiling, isc, isc_null, shared_targets
 from jaxalign.core.inference.resampling import Bootstrap
 from jaxalign.data import samples
@@ -44,7 +44,7 @@ from jaxalign.results.ceilings import Kind, Shared
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Ceilings
 
-VERSION = 3  # rows have schema 3
+VERSION = 4
 TABLE = "ceilings.csv"
 ISC, LEAVE_ONE_OUT, SPLIT_HALF, EXTRAPOLATION, REPEATS = KINDS = (
     *("isc", "leave_one_out", "split_half", "extrapolation", "repeats"),
@@ -312,26 +312,32 @@ def _leave_one_out(config: Config, data: Shared, splits: Sequence[folds.Split]) 
 
 
 def _split_half(config: Config, data: Shared, runs: Sequence[str], how: Bootstrap) -> list[dict]:
-    kinds = [Kind("split_half", "reliability"), Kind("split_half_root")]
+    kinds = [
+        Kind("split_half", "reliability"),
+        Kind("split_half_root", remark="constant, or a reliability that does not differ from 0"),
+    ]
     if len(data.subject) < 2:
         return [x for kind in kinds for x in _alone(kind, data)]
     seed = how.rng.integers(2**63)
-    rows = []
-    for kind in kinds:
-        estimates = np.full((3, len(data.roi)), np.nan)
-        # Halves are of the subjects in whom a target varies: mostly all, and so once.
-        for own, people in shared_targets.divide(data.varies.T):
-            rng = np.random.default_rng(seed)  # the same resamples of all targets and scales
-            estimates[:, own] = ceiling.split_half(
-                data.Y[np.ix_(people, own)],
-                ceiling.random_halves(len(people), config.num_splits, rng),
-                how._replace(rng=rng, blocks=repeats.blocks(runs, config.block)),
-                root=kind.scale == "r",
-            )[:3]
-        value, low, high = estimates
-        found = ceiling.Ceiling(value, low, high, data.varies.sum(axis=0))
-        rows += ceilings.of_targets(kind, found, data.whose)
-    return rows
+    places = list(features.members(data.roi).values())
+    r = np.full((1 + config.num_resamples, len(data.roi)), np.nan)
+    share, value = np.full(len(data.roi), np.nan), np.full((3, len(data.roi)), np.nan)
+    # Halves are of the subjects in whom a target varies: mostly all, and so once.
+    for own, people in shared_targets.divide(data.varies.T):
+        rng = np.random.default_rng(seed)  # the same resamples of all targets
+        part = ceiling.split_half(
+            data.Y[np.ix_(people, own)],
+            ceiling.random_halves(len(people), config.num_splits, rng),
+            how._replace(rng=rng, blocks=repeats.blocks(runs, config.block)),
+        )
+        r[:, own], share[own], value[:, own] = part.r, part.share, part.reliability[:3]
+    whole = ceiling.Ceiling(*value, data.varies.sum(axis=0))
+    of_each, rois = ceiling.roots(ceiling.SplitHalf(whole, r, share), places, how.confidence)
+    rois = rois._replace(num=np.full(len(places), len(data.subject)))
+    return [
+        *ceilings.of_targets(kinds[0], whole, data.whose),
+        *ceilings.of_targets(kinds[1], of_each, data.whose, rois=rois),
+    ]
 
 
 def _repeats(

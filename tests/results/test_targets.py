@@ -138,4 +138,4 @@ def test_ceilings_of_folds_are_what_ceilings_are_made_of(rng):
         others = found.Y[block, 1:3].mean(axis=1)
         assert folds[0] == pytest.approx(np.corrcoef(found.Y[block, 0], others)[0, 1])
     r = found.fold_ceilings[:, 3].mean()
-    assert found.ceiling[3] == pytest.approx(np.sqrt(2 * r / (1 + r)))
+    assert found.ceiling[3] == pytest.approx(np.sqrt(ceiling.reliability(np.array(r), 1 / 3)))

@@ -8,9 +8,10 @@ import jaxalign
 
 
 def score(*args, **options):
-    """Score without the warning of shuffled protocols, which has its own test."""
+    """Score without the warnings of shuffled protocols and low ceilings, which have own tests."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", jaxalign.ShuffledFoldsWarning)
+        warnings.simplefilter("ignore", jaxalign.CeilingWarning)
         return jaxalign.score_arrays(*args, **options)
 
 

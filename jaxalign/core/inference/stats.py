@@ -45,7 +45,9 @@ def mean_interval(values: Float[np.ndarray, " n"], confidence: float = 0.95) -> 
     return Interval(mean, mean - float(half), mean + float(half), n)
 
 
-def crossed_interval(values: Float[np.ndarray, "s k"], confidence: float = 0.95) -> Interval:
+def crossed_interval(
+    values: Float[np.ndarray, "s k"], confidence: float = 0.95, *, is_correlation: bool = False
+) -> Interval:
     """Mean score of subjects who share their stimuli, with an interval for new ones of both.
 
     Subjects who saw the same stimuli, and folds that train on the same samples, are not
@@ -66,6 +68,9 @@ def crossed_interval(values: Float[np.ndarray, "s k"], confidence: float = 0.95)
       values: score of each subject and fold of a k-fold cross-validation; subjects with NaN in
         any fold are left out. NaN intervals without a second fold, or without subjects.
       confidence: coverage.
+      is_correlation: lay the interval out on the scale of Fisher's z (`fisher_ends`). Of simulated
+        correlations about .94 it covered 95.0 % of expected scores, and without 91.5 %, 8.3 % of
+        them below its lower end; of those about .44 both covered 97 %.
 
     Returns:
       The interval, and the number of subjects in it.
@@ -79,8 +84,56 @@ def crossed_interval(values: Float[np.ndarray, "s k"], confidence: float = 0.95)
     if not s:
         return Interval(np.nan, np.nan, np.nan, 0)
     mean = float(values.mean())
-    if k < 2:
+    error, freedom = _crossed_error(values)
+    if np.isnan(error):
         return Interval(mean, np.nan, np.nan, s)
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * error) if error else 0.0
+    low, high = fisher_ends(mean, half) if is_correlation else (mean - half, mean + half)
+    return Interval(mean, low, high, s)
+
+
+def crossed_p(values: Float[np.ndarray, "s k"]) -> float:
+    """Return the two-sided p of the hypothesis that a mean of subjects and folds is 0.
+
+    The test that belongs to `crossed_interval`: p < .05 where the 95 % interval leaves 0 out. Of
+    two equal models under which 12 subjects shared noise of the stimuli it rejected 1 to 4 % at the
+    level of 5 %, where t tests over subjects rejected 31 to 77 %.
+
+    Args:
+      values: see `crossed_interval`, such as differences of two models' scores.
+
+    Returns:
+      NaN where there is no interval, or all values are the same.
+    """
+    values = values[~np.isnan(values).any(axis=1)]
+    error, freedom = _crossed_error(values) if len(values) else (np.nan, np.nan)
+    return float(2 * stats.t.sf(abs(values.mean()) / error, freedom)) if error > 0 else np.nan
+
+
+def fisher_ends(r: float, half: float) -> tuple[float, float]:
+    """Bring an interval r +- half to the scale of Fisher's z, where no end lies beyond 1.
+
+    tanh(artanh(r) +- half / (1 - r^2)), since a small step of r is 1 / (1 - r^2) as large there.
+
+    Args:
+      r: a correlation.
+      half: half the width of its interval.
+
+    Source: Fisher (1921), Metron 1.
+    """
+    room = 1 - min(r**2, 1.0)
+    if room <= 0 or np.isnan(half):  # the scale ends here
+        return (r, r) if half == 0 else (np.nan, np.nan)
+    z, step = np.arctanh(r), half / room
+    return float(np.tanh(z - step)), float(np.tanh(z + step))
+
+
+def _crossed_error(values: Float[np.ndarray, "s k"]) -> tuple[float, float]:
+    """Return the standard error of the mean and its degrees of freedom; NaN with one fold."""
+    s, k = values.shape
+    if k < 2:
+        return np.nan, np.nan
+    mean = float(values.mean())
     subjects, folds = values.mean(axis=1), values.mean(axis=0)
     overlap = 1 / k + 1 / (k - 1)
     of_subjects, of_both, least = 0.0, 0.0, k - 1
@@ -94,11 +147,9 @@ def crossed_interval(values: Float[np.ndarray, "s k"], confidence: float = 0.95)
     # taking the larger of V_s and V_k covered 98 to 99 %.
     variance = of_subjects + max(of_folds - of_both, 0.0)
     if variance == 0:
-        return Interval(mean, mean, mean, s)
+        return 0.0, float(least)
     freedom = variance**2 / (of_subjects**2 / max(s - 1, 1) + of_folds**2 / (k - 1))
-    freedom = max(freedom, least)
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance))
-    return Interval(mean, mean - half, mean + half, s)
+    return float(np.sqrt(variance)), float(max(freedom, least))
 
 
 class Paired(NamedTuple):

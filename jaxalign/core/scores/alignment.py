@@ -4,9 +4,10 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxalign.core import features
+from jaxalign.core.ceilings import ceiling as ceiling_lib
 from jaxalign.core.features import Labels
 from jaxalign.core.inference import stats
 from jaxalign.core.metrics import mean_defined, median_defined
@@ -34,7 +35,8 @@ class AlignmentScore(NamedTuple):
     """A score, and all that belongs to it. NaN means undefined.
 
     Attributes:
-      score: what the protocol reports: raw, or in relation to the ceiling.
+      score: what the protocol reports: raw, or in relation to the ceiling. NaN where the ceiling is
+        below the protocol's floor, which nothing can be divided by.
       raw: the metric, summarised over folds, targets and subjects.
       raw_low, raw_high: 95 % interval of `raw` for new subjects and stimuli, see `interval`; NaN of
         a single test set, and of the pooled targets of several subjects. It does not know that the
@@ -56,6 +58,12 @@ class AlignmentScore(NamedTuple):
       ceiling_per_target: NaN where the ceiling is of the whole alone.
       num_repeated: test samples, over all folds, that present a stimulus that their fold trains on,
         as far as that is known.
+      unclipped: `score` before it was cut to 0..1, where a protocol does that; else equal to it.
+      num_below_floor: targets that have no score in relation to the ceiling, because theirs is
+        below the floor (all, where the ceiling is of the whole); 0 where nothing is divided.
+      ceiling_root: of a ceiling that is a reliability, as of reading times, its root: what |r| of
+        a predictor without error is expected to be. NaN of other ceilings, and where the
+        reliability is not positive.
     """
 
     score: float
@@ -77,15 +85,27 @@ class AlignmentScore(NamedTuple):
     ceiling_high: float
     ceiling_per_target: Float[np.ndarray, " v"]
     num_repeated: int = 0
+    unclipped: float = np.nan
+    num_below_floor: int = 0
+    ceiling_root: float = np.nan
 
     def __repr__(self) -> str:
         """Say in a few lines what a notebook's cell should show; arrays by their sizes alone."""
         raw = _show(self.raw, self.raw_low, self.raw_high)
         ceiling = _show(self.ceiling, self.ceiling_low, self.ceiling_high)
+        root = (
+            "" if np.isnan(self.ceiling_root) else f", a reliability: root {self.ceiling_root:.4f}"
+        )
+        note = f", cut from {self.unclipped:.4f}" if abs(self.unclipped - self.score) > 0 else ""
         lines = [
-            f"AlignmentScore of protocol {self.protocol}: {self.score:.4f}",
-            f"  raw {raw}, ceiling {ceiling}",
+            f"AlignmentScore of protocol {self.protocol}: {self.score:.4f}{note}",
+            f"  raw {raw}, ceiling {ceiling}{root}",
         ]
+        if self.num_below_floor:
+            lines.append(
+                f"  {self.num_below_floor} of {len(self.per_target)} targets have a ceiling below "
+                "the floor, and no score in relation to it"
+            )
         if not np.isnan(self.contiguous):
             lines.append(f"  raw in contiguous folds of the same data {self.contiguous:.4f}")
         if self.num_repeated:
@@ -142,6 +162,8 @@ def interval(
     rule: Aggregation,
     subjects: Labels | None = None,
     confidence: float = 0.95,
+    *,
+    is_correlation: bool = False,
 ) -> tuple[float, float]:
     """Return the interval of a summary over subjects and folds, by `stats.crossed_interval`.
 
@@ -153,6 +175,7 @@ def interval(
       rule: likewise.
       subjects: likewise; None: all targets are of one, and folds alone speak.
       confidence: coverage.
+      is_correlation: lay it out on the scale of Fisher's z; see `stats.fisher_ends`.
 
     Returns:
       NaN with a single test set, which does not show how scores depend on its stimuli (an interval
@@ -170,8 +193,8 @@ def interval(
     found = stats.crossed_interval(
         np.stack([summarize(values[:, index], rule).per_fold for index in by_subject]), confidence
     )
-    middle = summarize(values, rule, subjects).score - found.mean
-    return found.low + middle, found.high + middle
+    score, half = summarize(values, rule, subjects).score, (found.high - found.low) / 2
+    return stats.fisher_ends(score, half) if is_correlation else (score - half, score + half)
 
 
 def without_fit(
@@ -194,10 +217,11 @@ def without_fit(
       folds_hash: of those that do; "": not known.
     """
     known = ceiling or reference(np.nan, 1, protocol.aggregation)
-    ratio = raw / known.value if known.value > 0 else np.nan
+    is_low, divided = divide(raw, known.value, protocol)
+    is_reliability = protocol.ceiling == "split_half"
     one, nothing = np.array([raw]), np.full((1, 1), np.nan)
     return AlignmentScore(
-        score=float(np.clip(ratio, 0, 1) if protocol.normalize == "clip" else raw),
+        score=clip(divided, protocol),
         raw=float(raw),
         raw_low=interval[0],
         raw_high=interval[1],
@@ -215,7 +239,55 @@ def without_fit(
         ceiling_low=known.low,
         ceiling_high=known.high,
         ceiling_per_target=known.per_target,
+        unclipped=float(divided),
+        num_below_floor=int(is_low),
+        ceiling_root=float(ceiling_lib.root(np.array(known.value))) if is_reliability else np.nan,
     )
+
+
+def divide(
+    raw: float | Float[np.ndarray, "..."],
+    ceiling: float | Float[np.ndarray, "..."],
+    protocol: Protocol,
+) -> tuple[Bool[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Divide scores by ceilings, as a protocol does.
+
+    Args:
+      raw: scores.
+      ceiling: broadcast with them; NaN where there is none.
+      protocol: says whether scores are divided, and from which ceiling on.
+
+    Returns:
+      Where a ceiling is below the protocol's floor, in the shape of ceilings; and the scores, which
+      are NaN there. Undivided scores where the protocol divides none.
+    """
+    raw, known = np.asarray(raw, np.float64), np.asarray(ceiling, np.float64)
+    if protocol.normalize == "none":
+        return np.zeros(known.shape, bool), raw
+    is_low = np.asarray(known < protocol.ceiling_floor)
+    return is_low, np.asarray(raw / np.where(is_low, np.nan, known))
+
+
+def clip(score: float | Float[np.ndarray, ""], protocol: Protocol) -> float:
+    """Cut a score to 0..1 where the protocol does."""
+    return float(np.clip(score, 0.0, 1.0) if protocol.normalize == "clip" else score)
+
+
+def remarks(found: AlignmentScore, protocol: Protocol) -> list[str]:
+    """Say where a score was cut to its ceiling, and where that is too near to 0 to divide by."""
+    said = []
+    if found.unclipped > found.score:
+        said.append(
+            f"{found.protocol} cuts {found.unclipped:.3f} (raw {found.raw:.3f}, ceiling "
+            f"{found.ceiling:.3f}) to {found.score:.3f}: `unclipped` and `raw` keep what it was."
+        )
+    if found.num_below_floor:
+        said.append(
+            f"{found.num_below_floor} of {len(found.per_target)} targets have a ceiling below "
+            f"{protocol.ceiling_floor:g}, which {found.protocol} does not divide by: they have no "
+            "score in relation to it."
+        )
+    return said
 
 
 def reference(

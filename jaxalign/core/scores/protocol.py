@@ -249,6 +249,8 @@ class Protocol:
         is of reading times; see `core/ceilings/of_protocol.py` and `core/behavior/surprisal.py`.
       normalize: "none" reports the raw score; "clip" divides by the ceiling and cuts to 0..1;
         "per_target" divides each target by its own ceiling.
+      ceiling_floor: ceilings below it are not divided by: the ratio to a ceiling that is hardly
+        above 0 is noise of any size. Such ratios are undefined, and counted.
       parts: of "average", (data sets whose mean is one term, protocol of each).
     """
 
@@ -264,6 +266,7 @@ class Protocol:
     aggregation: Aggregation = Aggregation()
     ceiling: Ceiling = "none"
     normalize: Literal["none", "clip", "per_target"] = "none"
+    ceiling_floor: float = 0.05
     parts: tuple[tuple[tuple[str, ...], str], ...] = ()
 
     def __post_init__(self):
@@ -283,6 +286,10 @@ class Protocol:
                 )
         if self.ceiling == "leave_one_subject_out" and self.metric != "pearson_r":
             raise ValueError(f"{self.name}: ceiling 'leave_one_subject_out' is of correlations.")
+        if not 0 < self.ceiling_floor < 1:
+            raise ValueError(
+                f"{self.name}: ceiling_floor must lie in 0..1, got {self.ceiling_floor}."
+            )
         if self.epsilon and self.metric != "pearson_r":
             raise ValueError(f"{self.name}: epsilon belongs to norms of correlations.")
         if self.kind != "encoding":

@@ -152,6 +152,31 @@ def _splitter(rule: Folds) -> Any:
     return model_selection.KFold(rule.num)
 
 
+def contiguous(
+    protocol: Protocol,
+    groups: Labels | None,
+    make: Callable[[Protocol, Labels | None], tuple[Fold, ...]],
+) -> tuple[Protocol, tuple[Fold, ...]] | None:
+    """Return a shuffled protocol with contiguous blocks in place of its folds, and these folds.
+
+    Args:
+      protocol: whose folds draw single samples.
+      groups: of each sample; fewer than three are no blocks, and may then be divided.
+      make: makes the folds of a protocol and of the groups that its blocks keep whole.
+
+    Returns:
+      None if samples do not suffice for the blocks. The protocol's own score needs none of them:
+      what it would be compared with is then undefined.
+    """
+    count = 0 if groups is None else len(set(np.asarray(groups).tolist()))
+    whole = groups if count >= 3 else None
+    other = unshuffled(protocol, num_groups=None if whole is None else count)
+    try:
+        return other, make(other, whole)
+    except ValueError:
+        return None
+
+
 def unshuffled(protocol: Protocol, *, num_groups: int | None = None) -> Protocol:
     """Return a shuffled protocol with as many contiguous blocks in place of its folds.
 
@@ -379,13 +404,15 @@ def combine(
         take = lambda values: layers.take(values, choice)
     chosen = take(scores)
     summary = summarize(chosen, rule, subjects)
-    raw_low, raw_high = alignment.interval(chosen, rule, subjects)
+    is_correlation = protocol.metric == "pearson_r"
+    raw_low, raw_high = alignment.interval(chosen, rule, subjects, is_correlation=is_correlation)
     alphas = np.stack([result.alphas for result in results])
     known = ceiling
     if not isinstance(known, Reference):
         known = reference(known, chosen.shape[1], rule, subjects)
+    unclipped, num_below_floor = _normalized(protocol, chosen, summary, known, subjects)
     return AlignmentScore(
-        score=_normalized(protocol, chosen, summary, known, subjects),
+        score=alignment.clip(unclipped, protocol),
         raw=summary.score,
         raw_low=raw_low,
         raw_high=raw_high,
@@ -405,6 +432,8 @@ def combine(
         ceiling_low=known.low,
         ceiling_high=known.high,
         ceiling_per_target=known.per_target,
+        unclipped=unclipped,
+        num_below_floor=num_below_floor,
     )
 
 
@@ -416,26 +445,27 @@ def _choose_layers(results, per_layer, rule, subjects) -> layers.Choice:
     return layers.choose_for_groups(np.stack([x.inner_score for x in results]), subjects)
 
 
-def _normalized(protocol, chosen, summary, known, subjects) -> float:
-    if protocol.normalize == "none":
-        return summary.score
-    if protocol.normalize == "clip":
-        ratio = summary.score / known.value if known.value > 0 else np.nan
-        return float(np.clip(ratio, 0.0, 1.0))
+def _normalized(protocol, chosen, summary, known, subjects) -> tuple[float, int]:
+    """Return the score before it is cut, and the number of targets with too low a ceiling."""
+    if protocol.normalize != "per_target":
+        is_low, ratio = alignment.divide(summary.score, known.value, protocol)
+        return float(ratio), int(is_low) * chosen.shape[1]
     whole = np.isnan(known.per_target).all()
     ceilings = np.full(chosen.shape[1], known.value) if whole else known.per_target
-    positive = np.where(ceilings > 0, ceilings, np.nan)
     rule = protocol.aggregation
     if rule.undefined == "zero":
         # A score that is undefined counts as 0, but one without a ceiling is left out.
         chosen, rule = np.nan_to_num(chosen), dataclasses.replace(rule, undefined="skip")
-    return summarize(chosen / positive, rule, subjects).score
+    is_low, ratios = alignment.divide(chosen, ceilings, protocol)
+    return summarize(ratios, rule, subjects).score, int(is_low.sum())
 
 
 def caution(found: AlignmentScore) -> str:
     """Say how much of a shuffled protocol's score is due to neighbours of test samples."""
-    return (
+    said = (
         f"{found.protocol} draws single samples, so that neighbours of test samples are trained "
         f"on: raw score {found.raw:.3f}, in contiguous folds of the same data "
-        f"{found.contiguous:.3f} (difference {found.raw - found.contiguous:+.3f})."
     )
+    if np.isnan(found.contiguous):
+        return said + "undefined, as samples are too few for them, or vary too little."
+    return f"{said}{found.contiguous:.3f} (difference {found.raw - found.contiguous:+.3f})."

@@ -196,24 +196,18 @@ def make_folds(
 
 def contiguous(
     config: Config, responses: Responses, dataset: Dataset
-) -> tuple[Protocol, tuple[folds_lib.Fold, ...]]:
-    """Return a shuffled protocol with contiguous blocks in place of its folds, and the folds.
+) -> tuple[Protocol, tuple[folds_lib.Fold, ...]] | None:
+    """Return a shuffled protocol with contiguous blocks in place of its folds; see `scoring`.
 
     Args:
       config: settings, with a protocol whose folds draw single samples.
       responses: whose samples are divided.
       dataset: says what blocks keep together.
-
-    Raises:
-      ValueError: if samples do not suffice; see `scoring.make_folds`.
     """
-    kept = groups(config, responses, dataset)
-    if kept is not None and len(set(kept)) < 3:  # which are too few to be blocks
-        kept = None
-    num_groups = None if kept is None else len(set(kept))
-    protocol = scoring.unshuffled(config_lib.protocol(config), num_groups=num_groups)
     items = same_stimulus.items(dataset.stimuli, responses)
-    return protocol, make_folds(config, protocol, responses, kept=kept, items=items)
+    make = lambda protocol, kept: make_folds(config, protocol, responses, kept=kept, items=items)
+    kept = groups(config, responses, dataset)
+    return scoring.contiguous(config_lib.protocol(config), kept, make)
 
 
 def groups(config: Config, responses: Responses, dataset: Dataset) -> list[str] | None:

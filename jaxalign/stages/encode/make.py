@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import leaks
-from jaxalign.core.scores import scoring
+from jaxalign.core.scores import alignment, scoring
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import banded, cv, partition
 from jaxalign.core.solver.method import Execution
@@ -141,8 +141,9 @@ def _alignment(
     config = data.config
     protocol = data.protocol
     contiguous = float("nan")
-    if protocol.is_shuffled:
-        other, folds = inputs.contiguous(config, data.responses, data.job.dataset)
+    apart = protocol.is_shuffled and inputs.contiguous(config, data.responses, data.job.dataset)
+    if apart:
+        other, folds = apart
         blocks = data._replace(protocol=other, folds=folds)
         results = _score_layers(features, blocks, artefact, "contiguous")
         contiguous = scores.whole(results, data.targets, other, folds).raw
@@ -158,6 +159,8 @@ def _alignment(
     arrays.write(artefact.path / Scores.ALIGNMENT, found)
     if protocol.is_shuffled:
         logging.warning("encode %s: %s", artefact.name, scoring.caution(found))
+    for remark in alignment.remarks(found, protocol):
+        logging.warning("encode %s: %s", artefact.name, remark)
     return {
         "model": features.model,
         "control_of": features.control_of,
@@ -165,9 +168,9 @@ def _alignment(
     } | {
         name: getattr(found, name)
         for name in (
-            *("protocol", "folds_hash", "score", "raw", "raw_low", "raw_high"),
+            *("protocol", "folds_hash", "score", "unclipped", "raw", "raw_low", "raw_high"),
             *("ceiling", "ceiling_low", "ceiling_high"),
-            *("contiguous", "num_nan", "num_repeated"),
+            *("contiguous", "num_nan", "num_repeated", "num_below_floor"),
         )
     }
 

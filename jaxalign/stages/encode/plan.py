@@ -235,13 +235,13 @@ def _checked_folds(
     except ValueError as error:
         which = "" if items is None else same_stimulus.example(responses, items)
         raise InputError(f"encode: {error}{which}") from error
-    if protocol.is_shuffled:
-        try:
-            inputs.contiguous(config, responses, dataset)
-        except ValueError as error:
-            raise InputError(
-                f"encode: protocol {protocol.name} is scored in contiguous folds too: {error}"
-            ) from error
+    if protocol.is_shuffled and not inputs.contiguous(config, responses, dataset):
+        logging.warning(
+            "encode: %d samples do not suffice for contiguous folds: what scores of %s are in such "
+            "folds stays undefined",
+            len(responses.run),
+            protocol.name,
+        )
     return folds
 
 

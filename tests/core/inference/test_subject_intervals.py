@@ -77,8 +77,8 @@ def test_intervals_of_split_halves_cover_what_more_samples_would_give(rng, s, re
         Y = Y + rng.standard_normal(Y.shape)
         sides = [(gain[x].mean() ** 2, 1 / x.sum()) for h in halves for x in (h, ~h)]
         shares = np.sqrt([a / (a + b) for a, b in sides])
-        truth = ceiling.spearman_brown(np.mean(shares[::2] * shares[1::2], keepdims=True))
-        found = ceiling.split_half(Y, halves, Bootstrap(rng, num_resamples=400))
+        truth = ceiling.reliability(np.mean(shares[::2] * shares[1::2], keepdims=True))
+        found = ceiling.split_half(Y, halves, Bootstrap(rng, num_resamples=400)).reliability
         covered.append((found.low <= truth) & (truth <= found.high))
     record_property("covered", np.mean(covered))
     assert 0.93 <= np.mean(covered) <= 0.97
@@ -99,10 +99,10 @@ def test_intervals_of_split_halves_of_a_series_need_blocks(rng, record_property)
         Y = gain[:, None, None] * series[0] + series[1:]
         sides = [(gain[x].mean() ** 2, 1 / x.sum()) for h in halves for x in (h, ~h)]
         shares = np.sqrt([a / (a + b) for a, b in sides])
-        truth = ceiling.spearman_brown(np.mean(shares[::2] * shares[1::2], keepdims=True))
+        truth = ceiling.reliability(np.mean(shares[::2] * shares[1::2], keepdims=True))
         for size, covered in rates.items():
             how = Bootstrap(rng, num_resamples=400, blocks=np.arange(NUM_SAMPLES) // size)
-            found = ceiling.split_half(Y, halves, how)
+            found = ceiling.split_half(Y, halves, how).reliability
             covered.append((found.low <= truth) & (truth <= found.high))
     rates = {size: np.mean(covered) for size, covered in rates.items()}
     record_property("covered", rates)
