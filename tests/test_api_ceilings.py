@@ -12,6 +12,7 @@ from sklearn import linear_model
 
 from jaxalign.core.ceilings import subsets
 from jaxalign.core.ceilings.ceiling import Ceiling
+from jaxalign.core.inference import stats
 from jaxalign.core.scores import scoring
 from jaxalign.core.scores.protocol import Folds, Penalty
 from jaxalign.literature import protocols
@@ -140,7 +141,8 @@ def test_extrapolated_from_every_subset(rng, year, noise):
         np.nanmedian(oracle.extrapolated(Y, subjects, scores, without=one))
         for one in ("nobody", "s0", "s1", "s2", "s3")
     )
-    low, high = oracle.t_interval(found.ceiling, left_out)
+    half = np.subtract(*oracle.t_interval(found.ceiling, left_out)[::-1]) / 2
+    low, high = stats.fisher_ends(found.ceiling, half)
     close([found.ceiling_low, found.ceiling_high], [low, high], 2e-3)
     assert value == pytest.approx(found.ceiling, abs=0.1)
 
@@ -229,7 +231,7 @@ def test_readers_have_a_split_half_ceiling(rng):
     close(found.ceiling, expected, 1e-10)
     close(found.score, min(found.raw / expected, 1.0), 1e-10)
     left_out = [oracle.split_half(times[stories != one]) for one in "abcd"]
-    close([found.ceiling_low, found.ceiling_high], oracle.t_interval(expected, left_out), 1e-10)
+    close([found.ceiling_low, found.ceiling_high], oracle.z_interval(expected, left_out), 1e-10)
     one_story = score(bits, times, **own)
     assert one_story.ceiling == found.ceiling and np.isnan(one_story.ceiling_low)
     assert one_story.raw == found.raw and np.isnan(one_story.raw_low)
@@ -271,3 +273,17 @@ def test_a_score_describes_itself(rng):
     assert "3 layers: most often layer 2" in repr(several)
     assert "contiguous" not in repr(several)
     assert "mean of all" in repr(several._replace(layers=np.full((1, 3), -1)))
+
+
+def test_ceilings_near_zero_divide_nothing(rng):
+    """0.06 by .005 is no score of 11: it is undefined, and counted."""
+    X = rng.standard_normal((300, 1))
+    Y = X + 3 * rng.standard_normal((300, 4))
+    own = {"protocol": "oota2025", "test": np.arange(300) >= 200}
+    found = score(X, Y, **own, ceiling=np.array([0.3, 0.3, 0.3, 0.005]))
+    assert found.num_below_floor == 1
+    kept = found.per_target[:3]
+    close(found.score, kept.mean() / 0.3)
+    with pytest.warns(jaxalign.CeilingWarning, match="4 of 4 targets have a ceiling below 0.05"):
+        low = jaxalign.score_arrays(X, Y, **own, ceiling=0.005)
+    assert np.isnan(low.score) and low.num_below_floor == 4 and "below the floor" in repr(low)

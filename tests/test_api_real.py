@@ -273,7 +273,7 @@ def test_natural_stories_by_participants(reader):
         expected = ceiling_oracle.split_half(times)
         left_out = [ceiling_oracle.split_half(times[story != x]) for x in dict.fromkeys(story)]
     close(found.ceiling, expected, 1e-10)
-    ends = ceiling_oracle.t_interval(expected, left_out)
+    ends = ceiling_oracle.z_interval(expected, left_out)
     close([found.ceiling_low, found.ceiling_high], ends, 1e-10)
     close(found.score, found.raw / expected, 1e-10)
 

@@ -224,4 +224,4 @@ def test_one_command_gives_tables_figures_and_a_page(run):
     assert "://" not in re.sub("<script.*?</script>", "", page, flags=re.DOTALL)
     for dataset in DATASETS:
         assert dataset in page and f"Reading times of {dataset}" in printed
-    assert "ceiling of |r|: 0.6159" in printed and "gpt3-davinci" in printed
+    assert "reliability of mean times: 0.6159" in printed and "gpt3-davinci" in printed

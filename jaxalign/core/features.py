@@ -98,6 +98,25 @@ def standardize(values: Float[np.ndarray, "n v"], run: Labels) -> Float[np.ndarr
     return out
 
 
+def detrend(
+    values: Float[np.ndarray, "n v"], run: Labels, *, degree: int = 2
+) -> Float[np.ndarray, "n v"]:
+    """Take the polynomial of time that fits best out of each column, within each run.
+
+    Args:
+      values: one row per sample, evenly spaced within runs.
+      run: of each row. Of a run of fewer than ten samples for each power the mean alone is taken
+        out: a polynomial would be most of it.
+      degree: of the polynomial.
+    """
+    out = np.empty_like(values)
+    for rows in members(run).values():
+        powers = degree if len(rows) >= 10 * degree else 0
+        basis = np.linalg.qr(np.vander(np.linspace(-1, 1, len(rows)), powers + 1))[0]
+        out[rows] = values[rows] - basis @ (basis.T @ values[rows])
+    return out
+
+
 def principal_components(
     features: Float[np.ndarray, "n u"], train: Int[np.ndarray, " R"], num_components: int
 ) -> Float[np.ndarray, "n c"]:

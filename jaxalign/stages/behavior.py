@@ -15,6 +15,7 @@ from jaxalign.checks import Count, Names, NotNegative, Rule, check, differ
 from jaxalign.core import features
 from jaxalign.core.behavior import likelihood, surprisal
 from jaxalign.core.behavior.surprisal import Estimate
+from jaxalign.core.ceilings import ceiling as ceiling_lib
 from jaxalign.data import datasets, words
 from jaxalign.data.schema import MEAN, Behavior
 from jaxalign.errors import InputError
@@ -319,6 +320,7 @@ def _correlation(bits, mean, story, ceiling: Estimate, offset: int):
         "ceiling": ceiling.value,
         "ceiling_low": ceiling.low,
         "ceiling_high": ceiling.high,
+        "ceiling_root": float(ceiling_lib.root(np.array(ceiling.value))),
     }
     by_story = [
         {"story": x, "value": surprisal.pearson_r(bits[at], mean[at]), "num": len(at)}
@@ -355,7 +357,7 @@ def _gain(config: Config, bits, times, reading: Reading, kind: str, held_out: bo
             for x, gain, num in zip(densities.story, densities.delta, densities.num, strict=True)
         ]
     row |= {"value": found.value, "ci_low": found.low, "ci_high": found.high, "r": np.nan}
-    row |= dict.fromkeys(("ceiling", "ceiling_low", "ceiling_high"), np.nan)
+    row |= dict.fromkeys(("ceiling", "ceiling_low", "ceiling_high", "ceiling_root"), np.nan)
     return row | _sizes(len(set(word)), len(word), found.num_groups), by_story
 
 

@@ -103,7 +103,10 @@ def test_ceiling_is_of_all_words(make_job, root):
     expected = surprisal.split_half_ceiling(arrays["times"], arrays["story"])
     row = only(table, measure=report.CORRELATION, offset=0)
     assert row.ceiling == pytest.approx(expected.value)
-    assert f"ceiling of |r|: {expected.value:.4f}" in text
+    assert (
+        f"reliability of mean times: {expected.value:.4f}" in text
+        and f"{expected.value**0.5:.4f}" in text
+    )
 
 
 def test_negative_correlation_is_made_absolute_with_its_interval(make_job, root):
@@ -143,7 +146,7 @@ def test_means_alone_have_no_ceiling_and_no_mixed_effects(make_job):
     table, _, text = score(make_job(only_mean=True))
     assert set(table.times) == {"mean"}
     assert table.ceiling.isna().all()
-    assert "undefined, times of single participants are not known" in text
+    assert "undefined, since times of single participants are not known" in text
 
 
 def test_times_are_joined_by_id(make_job):

@@ -24,6 +24,7 @@ class Gain(NamedTuple):
     percent: Float[np.ndarray, " n"]  # of each pair
     mean: Association  # of percent; interval of pairs drawn anew, p Wilcoxon's of the differences
     by_base: Association  # the same mean; interval of bases drawn anew, with all their pairs
+    ratio: Association  # of bases, by log ratios: geometric mean gain in percent, t interval and p
     test: stats.Paired  # of the differences of scores
     num_higher: int
     num_bases: int
@@ -41,9 +42,15 @@ def percent_gain(
     """Average over pairs by how many percent one score exceeds the other, 100 (tuned / base - 1).
 
     Pairs that share a base are not independent, as the error of the base's score is in all of them.
-    The interval over pairs and the tests ignore that. The interval over bases does not, and is the
-    one to trust, as far as so few bases allow. Both are bootstraps: BCa over pairs; percentiles
-    over bases, of which there are too few to find an acceleration.
+    The interval over pairs and the tests ignore that. The interval over bases does not. Both are
+    bootstraps: BCa over pairs; percentiles over bases, of which there are too few to find an
+    acceleration.
+
+    A mean of ratios is too high: of 17 pairs of 8 bases that do not differ, and scatter by 14 %, it
+    is +2 %, and by 50 % it is +25 %; its intervals lie wholly above 0 in 17 and 31 % (over bases 10
+    and 16 %), where 2.5 % should. `ratio` is without that: the mean over bases of the mean log of
+    their ratios, with Student's t over bases. It rejects 4.2 to 5.4 % at the level of 5 %, and is
+    the one to trust.
 
     Args:
       tuned: scores.
@@ -77,6 +84,7 @@ def percent_gain(
     names, cluster = np.unique(bases[known], return_inverse=True)
     draw = functools.partial(_bootstrap, num=num_resamples, rng=rng, confidence=confidence)
     over_pairs, over_bases = (np.nan, np.nan), (np.nan, np.nan)
+    ratio = _of_bases(tuned[known], base[known], cluster, confidence)
     if n > 1:
         over_pairs = draw(np.mean, defined)
     if len(names) > 1:
@@ -87,10 +95,22 @@ def percent_gain(
         percent,
         Association(mean, *over_pairs, test.p_wilcoxon, n),
         Association(mean, *over_bases, np.nan, n),
+        ratio,
         test,
         int((difference > 0).sum()),
         len(names),
     )
+
+
+def _of_bases(tuned, base, cluster, confidence) -> Association:
+    """Test the mean log ratio of each base, and return it as percent; n counts bases."""
+    num = int(cluster.max()) + 1 if len(cluster) else 0
+    if not num or (tuned <= 0).any():
+        return Association(np.nan, np.nan, np.nan, np.nan, num, "a score that is not positive")
+    logs = np.bincount(cluster, weights=np.log(tuned / base)) / np.bincount(cluster)
+    found = stats.paired(logs, np.zeros_like(logs), confidence=confidence)
+    percent = 100 * np.expm1(np.array(found.difference[:3]))
+    return Association(*percent.tolist(), found.p_t, num)
 
 
 def _bootstrap(

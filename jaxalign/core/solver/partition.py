@@ -10,6 +10,9 @@ from jaxtyping import Float
 from jaxalign.core import metrics
 from jaxalign.core.folds import Split
 
+# R2 of a correlation of .05, the floor of ceilings: nothing is divided by less.
+LEAST_R2 = 0.05**2
+
 
 class Shares(NamedTuple):
     """What a model and a set of controls explain of the same targets, R2 of any one kind.
@@ -21,8 +24,8 @@ class Shares(NamedTuple):
       shared: model + controls - joint.
       omega: percent of what the model explains that the controls explain too,
         100 (1 - (joint - controls) / model). Above 100 where the model takes from the controls,
-        below 0 where it gains by them; NaN where the model explains nothing (R2 <= 0), of which
-        there is no share.
+        below 0 where it gains by them; NaN where the model explains next to nothing (R2 below
+        `LEAST_R2`), for a share of that is noise of any size.
     """
 
     model: Float[np.ndarray, "*s"]
@@ -53,7 +56,9 @@ def shares(
     """
     one, other = frozenset({"model"}), frozenset({"controls"})
     parts = variance_partition({one: model, other: controls, one | other: joint})
-    ratio = np.divide(parts[one], model, out=np.full(np.shape(model), np.nan), where=model > 0)
+    ratio = np.divide(
+        parts[one], model, out=np.full(np.shape(model), np.nan), where=model >= LEAST_R2
+    )
     return Shares(
         model, controls, joint, parts[one], parts[other], parts[one | other], 100 * (1 - ratio)
     )

@@ -25,7 +25,9 @@ from jaxalign.reporting.pages.behavior_plots import (
 _CORRELATIONS = (
     "r: Pearson correlation of surprisal in bits with mean reading times over the words of all "
     "stories; abs r: the score {}, raw, not divided by the ceiling. 95 % "
-    "intervals over stories (jackknife). Controls: the same correlation of length and the like."
+    "intervals over stories (jackknife). Controls: the same correlation of length and the like. "
+    "ceiling: reliability of mean times, by which the protocol divides; ceiling_root: its root, "
+    "which |r| of a predictor without error reaches."
 )
 _OFFSETS = (
     "r of each reading time with the surprisal of the word so many places after it (before it, if "
@@ -82,6 +84,7 @@ def tables(scores: pd.DataFrame, stories: pd.DataFrame) -> dict[str, pd.DataFram
     part = ["dataset", "alignment", "num_participants", "model", "control_of", "context"]
     interval = ["ci_low", "ci_high"]
     correlations = [*part, "r", "abs_r", *interval, "ceiling", "ceiling_low", "ceiling_high"]
+    correlations.append("ceiling_root")
     gains = [*part, "times", "evaluation", "value", *interval, "num_observations", "num_words"]
     return {
         "correlations": found[found.offset == 0][[*correlations, "num_words", "num_stories"]],
@@ -228,10 +231,11 @@ def _kind(times: str, evaluation: str) -> str:
 
 def _ceiling(row) -> str:
     if np.isnan(row.ceiling):
-        return "ceiling of |r|: undefined, times of single participants are not known"
+        return "ceiling of |r|: undefined, since times of single participants are not known"
     return (
-        f"ceiling of |r|: {row.ceiling:.4f} [{row.ceiling_low:.4f}, {row.ceiling_high:.4f}] "
-        "(split halves of participants, Spearman-Brown)"
+        f"reliability of mean times: {row.ceiling:.4f} [{row.ceiling_low:.4f}, "
+        f"{row.ceiling_high:.4f}] (split halves of participants, Spearman-Brown), by which the "
+        f"protocol divides; its root, which |r| without error reaches: {row.ceiling_root:.4f}"
     )
 
 

@@ -57,10 +57,11 @@ def between_models(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
       One row per dataset, ROI and pair of networks, with layers chosen inside the training data
       (`tables.nested_layer`): the mean over subjects of the difference of their scores, with a 95 %
-      interval over subjects and folds (`stats.crossed_interval`), and paired tests over subjects
-      with their effect sizes (`stats.paired`), adjusted over the ROIs of a pair by Benjamini and
-      Hochberg. The tests are about these stimuli: subjects who share them are not independent
-      where stimuli differ by chance.
+      interval over subjects and folds and the p that belongs to it (`stats.crossed_interval`,
+      `stats.crossed_p`), and paired tests over subjects with their effect sizes (`stats.paired`).
+      All are adjusted over the ROIs of a pair by Benjamini and Hochberg. The tests over subjects
+      are about these stimuli alone: subjects who share them are not independent, and of two equal
+      models they reject 31 to 77 %. They are NaN where there is no `p`, as of a single test set.
 
     Raises:
       InputError: if a network was scored in several ways (`tables.check_one_way`).
@@ -80,6 +81,9 @@ def between_models(rows: pd.DataFrame) -> pd.DataFrame:
                 both = (folds[dataset, first, roi] - folds[dataset, second, roi]).dropna()
                 difference = tables.interval(both)
                 d = both.map(np.mean).to_numpy(float)
+                values = np.array(both.tolist(), float).reshape(len(both), -1)
+                p = stats.crossed_p(values) if values.size else np.nan
+                d = d if np.isfinite(difference.low) else d[:0]
                 test = stats.paired(d, np.zeros_like(d))
                 pair.append(
                     {
@@ -91,13 +95,14 @@ def between_models(rows: pd.DataFrame) -> pd.DataFrame:
                         "ci_low": difference.low,
                         "ci_high": difference.high,
                         "num_subjects": difference.n,
+                        "p": p,
                     }
                     | {
                         name: getattr(test, name)
                         for name in ("t", "p_t", "d_z", "w", "p_wilcoxon", "rank_biserial")
                     }
                 )
-            for name in ("p_t", "p_wilcoxon"):
+            for name in ("p", "p_t", "p_wilcoxon"):
                 adjusted = stats.benjamini_hochberg(np.array([row[name] for row in pair], float))
                 for row, p in zip(pair, adjusted, strict=True):
                     row[f"{name}_adjusted"] = p

@@ -4,9 +4,10 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from jaxalign.core import features
 from jaxalign.core.inference import orders
 from jaxalign.core.scores import scoring
 from jaxalign.data.schema import Responses
@@ -58,6 +59,8 @@ def test(config: Config, job: Job, network: Features, artefact: Artefact) -> dic
     start = time.monotonic()
     data = inputs.prepare(config, job, artefact)
     drawn = draw(config, data.responses, seed=job.seed)
+    if config.orders != "row" and data.responses.is_timed:
+        data = data._replace(Y=_detrended(data))
     nulls = {}
     for layer in network.layers(config):
         path = artefact.path / f"nulls_{layer:03d}.npz"
@@ -74,6 +77,15 @@ def test(config: Config, job: Job, network: Features, artefact: Artefact) -> dic
     rows = significance.by_subject_and_roi(nulls, data.targets)
     finished.write(artefact.path / Significance.ROWS, rows, common, rows_lib.SIGNIFICANCE)
     return {"left_out": data.left_out, "seconds": round(time.monotonic() - start, 3)}
+
+
+def _detrended(data: inputs.Prepared) -> Float[np.ndarray, "n v"]:
+    """Take drifts out of responses, since these do not join end to end: see docs/inference.md."""
+    runs = data.responses.run
+    found = features.detrend(data.Y, runs)
+    return (
+        found if data.protocol.scaling.within_runs == "none" else features.standardize(found, runs)
+    )
 
 
 def _nulls(

@@ -80,3 +80,34 @@ def test_percent_gain_without_pairs(rng):
 def test_unequal_numbers_are_refused(rng):
     with pytest.raises(ValueError, match="Pairs must have .* 6, 6 and 5"):
         gain.percent_gain(np.ones(6), np.ones(6), np.array(list("abcde")), rng=rng)
+
+
+def test_log_ratios_of_bases_by_hand(rng):
+    base, names = rng.uniform(1, 2, 5)[[0, 0, 1, 2, 3, 3, 4]], np.array(list("aabcdde"))
+    tuned = base * rng.uniform(0.8, 1.4, 7)
+    found = gain.percent_gain(tuned, base, names, num_resamples=9, rng=rng).ratio
+    logs = np.log(tuned / base)
+    means = np.array([logs[names == x].mean() for x in "abcde"])
+    theirs = stats.ttest_1samp(means, 0)
+    ends = theirs.confidence_interval()
+    np.testing.assert_allclose(found[:3], 100 * np.expm1([means.mean(), *ends]))
+    np.testing.assert_allclose((found.p, found.n), (theirs.pvalue, 5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cv", [0.14, 0.5])
+def test_log_ratios_keep_their_level_where_means_of_ratios_do_not(rng, cv, record_property):
+    """17 pairs of 8 bases that differ by chance alone, 1,000 times."""
+    base_of, num, sd = np.r_[np.arange(8), rng.integers(0, 8, 9)], 1000, np.sqrt(np.log(1 + cv**2))
+    above, rejected = 0, 0
+    for _ in range(num):
+        base = np.exp(sd * rng.standard_normal(8))
+        tuned = np.exp(sd * rng.standard_normal(17))
+        found = gain.percent_gain(
+            tuned, base[base_of], base_of.astype(str), num_resamples=99, rng=rng
+        )
+        above += found.mean.low > 0
+        rejected += found.ratio.p < 0.05
+    record_property("above 0, rejected", (above / num, rejected / num))
+    assert rejected / num < 0.05 + 3 * np.sqrt(0.05 * 0.95 / num)
+    assert above / num > 0.025 + 3 * np.sqrt(0.025 * 0.975 / num)

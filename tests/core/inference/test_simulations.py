@@ -259,3 +259,34 @@ def test_intervals_of_one_subject_cover_the_expected_score(rng, record_property)
     rate = coverage(map(stats_lib.crossed_interval, found), truth)
     record_property("covered", rate)
     assert 0.93 <= rate <= 0.97
+
+
+@pytest.mark.parametrize("gain", [1.0, 6.0])
+def test_intervals_of_high_correlations_are_of_fishers_z(rng, gain, record_property):
+    """Scores about .65 and .94 of 8 subjects and 6 folds, who follow the signal unlike well."""
+
+    def scores(num):
+        X = rng.normal(size=(num, 240, 5))
+        w = np.ones((num, 5, 8)) + 0.5 * rng.normal(size=(num, 5, 8))
+        noise = np.exp(0.3 * rng.normal(size=(num, 1, 8)))
+        Y, fold = X @ w * gain / np.sqrt(5) + noise * rng.normal(size=(num, 240, 8)), np.arange(240)
+        found = []
+        for i in range(6):
+            own = fold * 6 // 240 == i
+            A, T = X[:, ~own], Y[:, own]
+            P = X[:, own] @ np.linalg.solve(A.swapaxes(1, 2) @ A, A.swapaxes(1, 2) @ Y[:, ~own])
+            P, T = (x - x.mean(axis=1, keepdims=True) for x in (P, T))
+            found.append((P * T).sum(axis=1) / np.sqrt((P**2).sum(axis=1) * (T**2).sum(axis=1)))
+        return np.stack(found, axis=-1)
+
+    found = np.concatenate([scores(100) for _ in range(20)])
+    truth = found.mean()
+    rates = {}
+    for name, options in (("plain", {}), ("z", {"is_correlation": True})):
+        ends = [stats_lib.crossed_interval(x, **options) for x in found]
+        rates[name] = coverage(ends, truth)
+    record_property("covered, truth", (rates, truth))
+    error = np.sqrt(0.05 * 0.95 / len(found))
+    # An approximation: a percent on either side of what is promised, and binomial error.
+    assert 0.94 - 3 * error < rates["z"] < 0.985 + 3 * error, rates
+    assert rates["z"] > rates["plain"] if gain > 1 else rates["z"] > 0.93

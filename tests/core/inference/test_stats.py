@@ -209,3 +209,21 @@ def test_corrections_of_one_and_of_none():
     np.testing.assert_array_equal(correct(np.array([0.2, np.nan])), [0.2, np.nan])
     assert np.isnan(correct(np.array([np.nan, np.nan]))).all()
     assert not len(correct(np.empty(0)))
+
+
+def test_ends_on_the_scale_of_fishers_z():
+    """Never beyond 1, and for small steps what they were."""
+    np.testing.assert_allclose(stats.fisher_ends(0.3, 1e-4), (0.2999, 0.3001), atol=1e-7)
+    low, high = stats.fisher_ends(0.84, 0.9)
+    assert -1 < low < 0.84 < high < 1
+    assert stats.fisher_ends(1.0, 0.0) == (1.0, 1.0)
+    assert np.isnan(stats.fisher_ends(1.0, 0.1)).all()
+
+
+def test_the_p_that_belongs_to_a_crossed_interval(rng):
+    values = rng.normal(0.3, 1, size=(8, 5))
+    p = stats.crossed_p(values)
+    for confidence, holds in ((1 - p - 1e-6, False), (1 - p + 1e-6, True)):
+        found = stats.crossed_interval(values, confidence)
+        assert (found.low <= 0 <= found.high) == holds
+    assert np.isnan(stats.crossed_p(values[:, :1]))

@@ -62,7 +62,7 @@ def test_omega_is_that_of_scikit_learn(problem, shuffle):
     np.testing.assert_allclose(shares.unique_controls, joint - model, atol=1e-5)
     np.testing.assert_allclose(shares.shared, model + alone - joint, atol=1e-5)
     with np.errstate(invalid="ignore"):
-        omega = np.where(model > 0, (1 - (joint - alone) / model) * 100, np.nan)
+        omega = np.where(model >= partition.LEAST_R2, (1 - (joint - alone) / model) * 100, np.nan)
     np.testing.assert_allclose(shares.omega, omega, rtol=1e-3, atol=1e-2)
     # The last target is noise and block means, which no feature explains on other samples.
     assert (model[:-1] > 0.1).all() and model[-1] < 0 and np.isnan(shares.omega[-1])
@@ -108,11 +108,17 @@ def test_parts_add_up_and_nothing_is_clipped(rng):
     found = partition.shares(model, controls, joint)
     parts = found.unique_model + found.unique_controls + found.shared
     np.testing.assert_allclose(parts, joint, atol=1e-12)
-    np.testing.assert_array_equal(np.isnan(found.omega), model <= 0)
-    positive = model > 0
+    np.testing.assert_array_equal(np.isnan(found.omega), model < partition.LEAST_R2)
+    positive = model >= partition.LEAST_R2
     omega = 100 * (1 - (joint - controls) / model)
     np.testing.assert_allclose(found.omega[positive], omega[positive])
     assert (found.unique_model < 0).any() and (found.omega[positive] > 100).any()
+
+
+def test_a_share_of_next_to_nothing_is_undefined():
+    """-2784 % of an R2 of .001 is no share."""
+    found = partition.shares(*(np.array([x]) for x in (0.001, 0.1, 0.1299)))
+    assert np.isnan(found.omega[0]) and found.unique_model[0] == pytest.approx(0.0299)
 
 
 def test_undefined_stays_undefined():

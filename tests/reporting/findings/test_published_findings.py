@@ -215,7 +215,7 @@ def test_errors_of_mixed_slopes_hold_those_of_the_variances(
     x, y = (tuned[name].to_numpy(float) for name in (predictor, outcome))
     slope, error, given = _mixed_by_hand(x, y, tuned.family.to_numpy(str))
     found = _r(aw2024, "tuned", predictor, outcome, "mixed_slope")
-    half = stats.norm.ppf(0.975) * error
+    half = stats.t.ppf(0.975, 14) * error
     np.testing.assert_allclose(found.value, slope, atol=1e-4)
     np.testing.assert_allclose([found.ci_low, found.ci_high], [slope - half, slope + half], 1e-3)
     assert abs(error / given - ratio) < 0.01

@@ -7,6 +7,7 @@ from refusals import refused
 from scipy import stats as scipy_stats
 from score_rows import frame, row
 
+from jaxalign.core.inference import stats
 from jaxalign.reporting.run import inference
 
 
@@ -36,8 +37,19 @@ def test_pairs_of_networks_by_hand(rng):
             p_w.append(scipy_stats.wilcoxon(d, method="exact").pvalue)
             assert test.p_wilcoxon == pytest.approx(p_w[-1])
             assert test.ci_low < test.difference < test.ci_high
+            values = scores[first, test.roi] - scores[second, test.roi]
+            assert test.p == pytest.approx(stats.crossed_p(values))
+            assert (test.p < 0.05) == (test.ci_low > 0 or test.ci_high < 0)
         for p, adjusted in ((p_t, own.p_t_adjusted), (p_w, own.p_wilcoxon_adjusted)):
             np.testing.assert_allclose(adjusted, scipy_stats.false_discovery_control(p))
+
+
+def test_of_a_single_test_set_there_is_no_test(rng):
+    """Subjects who share it would reject where the models do not differ."""
+    scores = {(m, "X"): rng.normal(size=(9, 1)) for m in "ab"}
+    (test,) = inference.between_models(networks(rng, scores)).itertuples()
+    assert np.isfinite(test.difference)
+    assert np.isnan([test.ci_low, test.p, test.p_t, test.p_wilcoxon]).all()
 
 
 def test_regions_and_subjects_that_both_have(rng):
