@@ -369,8 +369,8 @@ def roots(
     """
     num = found.reliability.num
     is_known = found.reliability.low > 0
-    ends = [np.where(is_known, root(x), np.nan) for x in found.reliability[:3]]
-    targets = Ceiling(*ends, num)
+    value, low, high = (np.where(is_known, root(x), np.nan) for x in found.reliability[:3])
+    targets = Ceiling(value, low, high, num)
     rois = np.full((3, len(places)), np.nan)
     for i, columns in enumerate(places):
         r = found.r[:, columns]
@@ -380,7 +380,7 @@ def roots(
         low, high = resampling.percentiles(means[1:], np.asarray(means[0]), confidence)
         if low > 0:
             rois[:, i] = means[0], low, high
-    return targets, Ceiling(*rois, np.zeros(len(places), int))
+    return targets, Ceiling(rois[0], rois[1], rois[2], np.zeros(len(places), int))
 
 
 def _half_r(Y, half, block, counts):

@@ -109,8 +109,8 @@ def _of_bases(tuned, base, cluster, confidence) -> Association:
         return Association(np.nan, np.nan, np.nan, np.nan, num, "a score that is not positive")
     logs = np.bincount(cluster, weights=np.log(tuned / base)) / np.bincount(cluster)
     found = stats.paired(logs, np.zeros_like(logs), confidence=confidence)
-    percent = 100 * np.expm1(np.array(found.difference[:3]))
-    return Association(*percent.tolist(), found.p_t, num)
+    mean, low, high = (100 * np.expm1(np.array(found.difference[:3]))).tolist()
+    return Association(mean, low, high, found.p_t, num)
 
 
 def _bootstrap(
