@@ -10,6 +10,7 @@ from quiet import close, score
 from refusals import refused
 from sklearn import linear_model
 
+import jaxalign
 from jaxalign.core.ceilings import subsets
 from jaxalign.core.ceilings.ceiling import Ceiling
 from jaxalign.core.inference import stats
@@ -238,7 +239,7 @@ def test_readers_have_a_split_half_ceiling(rng):
     # Of the score as well, whatever its sign.
     mean, rows = np.nanmean(times, axis=1), np.arange(60) % 5 > 0
     r = lambda own: np.corrcoef(bits[own], mean[own])[0, 1]
-    ends = oracle.t_interval(r(rows), [r(rows & (stories != one)) for one in "abcd"])
+    ends = oracle.z_interval(r(rows), [r(rows & (stories != one)) for one in "abcd"])
     close([found.raw_low, found.raw_high], ends, 1e-10)
     down = score(-bits, times, **own, runs=stories)
     close([down.raw, down.raw_low, down.raw_high], [found.raw, *ends], 1e-10)
