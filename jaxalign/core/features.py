@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxalign.core.metrics import is_rounding, precision
+
 # Of each sample: its run, its passage.
 Labels = Sequence | np.ndarray
 
@@ -86,15 +88,22 @@ def shuffle(
 def standardize(values: Float[np.ndarray, "n v"], run: Labels) -> Float[np.ndarray, "n v"]:
     """Scale each column to mean 0 and variance 1 within each run; a constant one becomes 0.
 
+    A column that is dead in a run but for rounding, of its size in all runs, counts as constant
+    there: scaled, rounding would look like a signal.
+
     Args:
       values: one row per sample.
       run: run of each row.
     """
     out = np.zeros_like(values)
+    largest = np.abs(values).max(axis=0, initial=0)
     for rows in members(run).values():
         centred = values[rows] - values[rows].mean(axis=0)
-        sd = centred.std(axis=0)
-        out[rows] = np.divide(centred, sd, out=np.zeros_like(centred), where=sd > 0)
+        peak = np.abs(centred).max(axis=0)
+        varies = ~is_rounding(peak, largest)
+        # Squares of very small or large units would leave the range of the type.
+        centred = np.divide(centred, peak, out=np.zeros_like(centred), where=varies)
+        out[rows] = np.divide(centred, centred.std(axis=0), out=centred, where=varies)
     return out
 
 
@@ -126,7 +135,7 @@ def principal_components(
       features: one row per sample.
       train: rows that the components are fitted on.
       num_components: at most the units, and fewer than the training rows. Beyond the rank of
-        the training rows, components are 0 or hold rounding.
+        the training rows, components are 0.
 
     Raises:
       ValueError: if the training rows do not have so many components.
@@ -134,16 +143,22 @@ def principal_components(
     most = min(len(train) - 1, features.shape[1])
     if not 1 <= num_components <= most:
         raise ValueError(f"num_components must lie in 1..{most}, got {num_components}.")
+    rounding = precision(features) ** 2
+    features = np.asarray(features, np.float64)
+    peak = np.abs(features[train]).max(initial=0) or 1.0
+    features = features / peak  # squares of very small or large units would be 0 or infinite
     mean = features[train].mean(axis=0)
     centred = features[train] - mean
-    if centred.shape[1] <= centred.shape[0]:
-        _, axes = np.linalg.eigh(centred.T @ centred)
+    is_tall = centred.shape[1] <= centred.shape[0]
+    spectrum, axes = np.linalg.eigh(centred.T @ centred if is_tall else centred @ centred.T)
+    # Beyond the rank of the rows there is no axis; what rounding leaves there is not scaled up.
+    least = len(spectrum) * np.finfo(np.float64).eps * spectrum[-1]
+    real = spectrum > max(least, rounding * (features[train] ** 2).sum())
+    if is_tall:
+        axes = axes * real
     else:
-        spectrum, Q = np.linalg.eigh(centred @ centred.T)
-        # Beyond the rank of the rows there is no axis; what rounding leaves there is not scaled up.
-        real = spectrum > len(spectrum) * np.finfo(np.float64).eps * spectrum[-1]
         scale = np.divide(
             1, np.sqrt(np.maximum(spectrum, 0)), out=np.zeros_like(spectrum), where=real
         )
-        axes = centred.T @ Q * scale
-    return (features - mean) @ axes[:, ::-1][:, :num_components]
+        axes = centred.T @ axes * scale
+    return peak * ((features - mean) @ axes[:, ::-1][:, :num_components])

@@ -1,13 +1,40 @@
 """Agreement of predictions and responses, and means of what is defined."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, Shaped
 
-# A column that varies by less than this fraction of its largest value is constant in float32: what
-# is left is rounding.
+# A column that varies by less than this fraction of its largest value is constant: what is left is
+# the rounding of float32, in which recordings and activations are stored, whatever holds them now.
 CONSTANT_TOLERANCE = 1e-6
+
+
+def is_rounding(spread: Any, largest: Any) -> Any:
+    """Return whether the spread of a column is rounding: the one rule of what counts as constant.
+
+    A column is compared with itself alone, so the rule does not depend on units, nor on columns in
+    other units next to it.
+
+    Args:
+      spread: standard deviation, range or largest deviation of each column.
+      largest: magnitude of each column, the largest of its values.
+    """
+    return spread <= CONSTANT_TOLERANCE * largest
+
+
+def precision(x: Any) -> float:
+    """Return the relative rounding of numbers: that of float32 where it can hold them all.
+
+    Args:
+      x: numbers, whatever type holds them now.
+    """
+    x = np.asarray(x)
+    with np.errstate(over="ignore"):
+        is_narrow = x.dtype.kind == "f" and np.array_equal(x, x.astype(np.float32))
+    return float(np.finfo(np.float32 if is_narrow else np.float64).eps) / 2
 
 
 def is_constant(x: Shaped[np.ndarray, "..."], axis: int = 0) -> Bool[np.ndarray, "..."]:
@@ -17,7 +44,7 @@ def is_constant(x: Shaped[np.ndarray, "..."], axis: int = 0) -> Bool[np.ndarray,
       x: numbers.
       axis: along which.
     """
-    return np.asarray(np.ptp(x, axis=axis) <= CONSTANT_TOLERANCE * np.abs(x).max(axis=axis))
+    return np.asarray(is_rounding(np.ptp(x, axis=axis), np.abs(x).max(axis=axis)))
 
 
 def _centre(x: Array, weight: Array) -> tuple[Array, Array, Array]:
@@ -26,7 +53,7 @@ def _centre(x: Array, weight: Array) -> tuple[Array, Array, Array]:
     mean = (x * keep).sum(axis=0) / weight.sum()
     centred = (x - mean[None]) * keep
     peak = jnp.abs(centred).max(axis=0)
-    return centred, peak, peak > CONSTANT_TOLERANCE * jnp.max(jnp.abs(x) * keep, axis=0)
+    return centred, peak, ~is_rounding(peak, jnp.max(jnp.abs(x) * keep, axis=0))
 
 
 def divide(a: Num[np.ndarray, "..."], b: Num[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import ridge, sweep
 from jaxalign.core.solver.method import GRID, Execution, Method
-from jaxalign.core.solver.problem import Problem, each
+from jaxalign.core.solver.problem import LARGEST_ALPHA, Problem, each
 
 
 class Nested(NamedTuple):
@@ -165,19 +165,34 @@ def refit(
         form = ridge.choose_form(*np.shape(X))
     single = Method((1.0,), method.standardize, intercept=method.intercept)
     problem = Problem(X, Y, (_whole(X, ()),), single, execution._replace(form=form))
-    settings = ridge.Settings(method.standardize, False, form, method.intercept, method.cutoff)
-    factorize = functools.partial(ridge.factorize_all, settings=settings)
+    square = 1.0 if method.standardize else problem.units[0] ** 2
+    scaled = np.clip(alphas / square, 0.0, LARGEST_ALPHA)
+    distinct, place = np.unique(scaled, return_inverse=True)
+    settings = ridge.Settings(
+        method.standardize,
+        False,
+        form,
+        intercept=method.intercept,
+        cutoff=method.cutoff,
+        precision=problem.precision,
+        least_squares=bool((distinct == 0).any()),
+    )
+    factorize = functools.partial(ridge.factorize_all, settings=settings, alphas=distinct)
     [(design, features, center)] = each(factorize, [problem.X])
+    device = design._replace(unfitted=None)
     coef = np.empty((problem.num_features, problem.num_targets), np.float32)
     constants = np.empty(problem.num_targets)
     for targets in problem.load():
         size, columns = len(targets), slice(targets.columns.start, targets.columns.stop)
         penalties = np.ones(targets.size, np.float32)
-        penalties[:size] = alphas[columns]
-        slopes = sweep.coefficients(design, features, targets.values, jnp.asarray(penalties))
+        penalties[:size] = scaled[columns]
+        slopes = sweep.coefficients(device, features, targets.values, jnp.asarray(penalties))
         slopes = np.asarray(slopes)[:, :size] * targets.peak[:size]
-        coef[:, columns] = slopes
-        constants[columns] = targets.mean[:size] - center @ slopes
+        if design.unfitted is not None:
+            of_ones = 1 - design.unfitted[0].T  # [p a]
+            slopes = slopes + of_ones[:, place[columns]] * targets.mean[:size]
+        coef[:, columns] = slopes / problem.units[:, None]
+        constants[columns] = targets.mean[:size] * method.intercept - center @ slopes
     return Fitted(coef, constants)
 
 

@@ -12,6 +12,7 @@ import threadpoolctl
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from jaxalign.core import metrics
 from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import ridge, sweep, tiles
 from jaxalign.core.solver import search as search_lib
@@ -29,9 +30,11 @@ MIN_DIRECTIONS = 100
 MAX_BLOCKS = 64
 # Factorisations at a time on CPU; each holds several matrices of its size.
 MAX_WORKERS = 8
-# For the cost model alone: products that the adaptive search computes per target, and that all
-# penalties of the grid take (`search.family`).
-EXPECTED_PRODUCTS, EXPECTED_FUNCTIONS = 1.5, 14
+# For the cost model alone: penalties that the adaptive search computes per target, by two products
+# each (or one with a Gram matrix), and products that the whole grid takes (`search.family`).
+EXPECTED_PENALTIES, EXPECTED_FUNCTIONS = 1.5, 14
+# Penalties in float32, in units in which features have a size of 1.
+LEAST_ALPHA, LARGEST_ALPHA = 1e-30, 1e30
 
 
 class Problem:
@@ -51,13 +54,21 @@ class Problem:
         _check_data(X, Y, folds, method.scheme)
         _check_method(alphas, method, execution.form)
         n, p = X.shape
-        self.X = ridge.to_float64(X)
+        self.precision = metrics.precision(X)
+        intercept = method.intercept
+        self.units = ridge.units(X, each=method.standardize, intercept=intercept)
+        self.X = ridge.to_float64(X / self.units[None])
         self.Y = Y
         self.num_samples, self.num_features = n, p
         self.num_targets = Y.shape[1]
         self.folds = folds
         self.alphas = alphas
-        self.grid = jax.device_put(alphas.astype(np.float32))
+        # Of features that are scaled, penalties do not depend on their units.
+        square = 1.0 if method.standardize else self.units[0] ** 2
+        self.scaled = np.where(
+            alphas > 0, np.clip(alphas / square, LEAST_ALPHA, LARGEST_ALPHA), 0.0
+        )
+        self.grid = jax.device_put(self.scaled.astype(np.float32))
         self.method, self.execution = method, execution
         self.width = self._tile()
         self.blocks = _blocks(n, self._splits())
@@ -102,9 +113,9 @@ class Problem:
         """
         splits = self._splits()
         n, p, v = self.num_samples, self.num_features, self.num_targets
-        products = min(
-            len(self.alphas), EXPECTED_PRODUCTS if self._adaptive else EXPECTED_FUNCTIONS
-        )
+        products = min(len(self.alphas), EXPECTED_FUNCTIONS)
+        looks = EXPECTED_PENALTIES if self._adaptive else products
+        products = 2 * looks if self._adaptive else products
         R = max(len(split.train) for split in splits)
         T = max(len(split.test) for split in splits)
         sets = len({split.train.tobytes() for split in splits})
@@ -113,7 +124,7 @@ class Problem:
         rows = sets * 2 * (2 * R * p * r + 9 * r**3)
         rows += v * (sets * 2 * R * r + tests * (1 + products) * 2 * T * r)
         sums = 2 * (2 * n * p * p + 9 * sets * p**3 + 4 * tests * p**3) + v * 2 * n * p
-        sums += v * (sets * 2 * p * p + tests * (1 + products) * 2 * p * p)
+        sums += v * (sets * 2 * p * p + tests * (1 + looks) * 2 * p * p)
         by_folds = self.method.scheme == "folds" and self.method.intercept
         if not by_folds or len(self.blocks) > MAX_BLOCKS or p >= R:
             return "auto"
@@ -154,9 +165,7 @@ class Problem:
 
     @property
     def _adaptive(self):
-        # The bound is for costs that are linear in q. With a correlation, which is not, the search
-        # missed the best penalty of up to .7 % of the targets. With few directions q is far from
-        # Gaussian (up to .5 % missed), and the grid costs little.
+        # The bound is for costs that are linear in q. With few directions the grid costs little.
         longest = max(
             len(split.train) for fold in self.folds for split in (fold.outer, *fold.inner)
         )
@@ -171,6 +180,8 @@ class Problem:
             center,
             intercept=self.method.intercept,
             cutoff=self.method.cutoff,
+            precision=self.precision,
+            least_squares=bool((self.alphas == 0).any()),
         )
         source = np.repeat(np.arange(len(sets), dtype=np.int32), [len(tests) for _, tests in sets])
         if self.sums is not None and self.layout is not None:
@@ -205,6 +216,7 @@ class Problem:
                 self.X,
                 settings=settings._replace(form=form),
                 shared=self.kernel,
+                alphas=self.scaled,
             )
             train, train_mask, tests, tests_mask = zip(*parts, strict=True)
             members = tiles.Rows(
@@ -237,7 +249,7 @@ class Problem:
         run = _divided(
             function, self.execution.mesh, len(others), ranks, tuple(sorted(static.items()))
         )
-        return run(self.layout, shared, targets.values, *others)
+        return run(self.layout, shared, targets.values, targets.offset, *others)
 
     def curves(self, inner: sweep.Inner, targets: Tile):
         """Return the cost of every penalty [k a t], and the cost without features [k t]."""
@@ -252,7 +264,7 @@ class Problem:
     def _family(self, inner):
         if self.family is None:
             spectrum = np.asarray(inner.sets.design.spectrum)
-            self.family = jax.device_put(search_lib.family(spectrum, self.alphas))
+            self.family = jax.device_put(search_lib.family(spectrum, self.scaled))
         return self.family
 
     def chooser(self) -> Callable[[Tile], sweep.Choice]:
@@ -269,13 +281,13 @@ class Problem:
         if not self._adaptive:
             return lambda targets: sweep.best(*self.curves(inner, targets))
         capacity = max(-(-self.width // self._devices // REFINED), 16)
-        covariance = sweep.prior(inner, self.grid, num_folds=len(self.folds))
         return lambda targets: self._run(
             sweep.choose,
-            (inner, covariance, self.grid),
+            (inner, self.grid),
             targets,
             ranks=(2, 2, 2, 2),
             capacity=capacity,
+            num_folds=len(self.folds),
         )
 
     def _only(self):
@@ -385,13 +397,13 @@ def _check_method(alphas, method, form):
 
 @functools.cache
 def _divided(function, mesh, num_others, ranks, static):
-    def run(layout, shared, values, *others):
-        return function(shared, tiles.tile(layout, values), *others, **dict(static))
+    def run(layout, shared, values, offset, *others):
+        return function(shared, tiles.tile(layout, values, offset), *others, **dict(static))
 
     if mesh is None:
         return run
     last = lambda rank: PartitionSpec(*(None,) * (rank - 1), mesh.axis_names)
-    specs = (PartitionSpec(), PartitionSpec(), *(last(2),) * (1 + num_others))
+    specs = (PartitionSpec(), PartitionSpec(), *(last(2),) * (2 + num_others))
     results: Any = tuple(map(last, ranks))
     if function is sweep.choose:
         results = sweep.Choice(*results)

@@ -14,13 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int
 
+from jaxalign.core.metrics import is_rounding
+
 Form = Literal["primal", "dual"]
 Matrix = Float64[np.ndarray, "_ _"] | Float64[Array, "_ _"]
-
-# A feature counts as constant when its training spread is below this fraction of the typical
-# spread, or of its own mean. Scaling such a feature to unit variance would turn rounding into a
-# signal (all-MiniLM-L6-v2 has output units near 1e-33 on ordinary sentences).
-CONSTANT_TOLERANCE = 1e-6
 
 # Operations of an eigenproblem, in cubes of its size.
 EIGENPROBLEM = 9
@@ -40,6 +37,9 @@ class Design(NamedTuple):
     mean_loading: Float[Array, "m r"]  # their mean, if `loadings` are centred; else 0
     rank: Int[Array, "*b"]  # directions that are kept
     condition: Float[Array, "*b"]  # largest over smallest eigenvalue kept
+    # Without an intercept: what a fit at each penalty leaves of a target that is 1 throughout;
+    # in float64 until designs are stacked.
+    unfitted: Any = None  # [m a T]
 
 
 def stack(designs: list[Design]) -> Design:
@@ -51,12 +51,14 @@ def stack(designs: list[Design]) -> Design:
     of_tests = ("loadings", "mean_loading")
     xp = np if isinstance(designs[0].spectrum, np.ndarray) else jnp
     parts = {name: [getattr(design, name) for design in designs] for name in Design._fields}
-    return Design(
-        **{
-            name: jax.device_put(xp.concatenate(part) if name in of_tests else xp.stack(part))
-            for name, part in parts.items()
-        }
-    )
+    unfitted = parts.pop("unfitted")
+    if unfitted[0] is not None:
+        unfitted = np.concatenate([np.asarray(x, np.float32) for x in unfitted])
+    stacked = {
+        name: jax.device_put(xp.concatenate(part) if name in of_tests else xp.stack(part))
+        for name, part in parts.items()
+    }
+    return Design(**stacked, unfitted=None if unfitted[0] is None else jax.device_put(unfitted))
 
 
 def choose_form(num_train: int, num_features: int, *, shared: bool = False) -> Form:
@@ -82,8 +84,8 @@ def varying(X: Matrix, train: Int[np.ndarray, " R"]) -> Bool[np.ndarray, " p"]:
       train: indices of the training samples.
     """
     rows = np.asarray(X)[train]
-    scale = feature_scale(np, rows.mean(axis=0), rows.var(axis=0), standardize=False)
-    return np.asarray(scale > 0)
+    largest = np.abs(rows).max(axis=0)
+    return np.asarray(feature_scale(np, largest, rows.var(axis=0), standardize=False) > 0)
 
 
 def _on_host() -> bool:
@@ -114,6 +116,27 @@ def to_float64(X: Any) -> Matrix:
         return np.asarray(X, np.float64)
     with jax.enable_x64(True):
         return jnp.asarray(X, jnp.float64)
+
+
+def units(X: Float[np.ndarray, "n p"], *, each: bool, intercept: bool) -> Float[np.ndarray, " p"]:
+    """Return the units of features in which they are neither large nor small, powers of two.
+
+    A ridge on X / u with penalties alpha / u^2 is the one on X with alpha, so what is computed in
+    float32 does not depend on the units that features come in.
+
+    Args:
+      X: features of all samples.
+      each: a unit for each feature, as is right where they are scaled; else one for all.
+      intercept: whether deviations from the mean count, or values.
+    """
+    X = np.asarray(X, np.float64)
+    largest = np.abs(X).max(axis=0)
+    peak = np.abs(X - X.mean(axis=0)).max(axis=0) if intercept else largest
+    peak = np.where(is_rounding(peak, largest), 0.0, peak)
+    if not each:
+        peak = np.full(len(peak), peak.max(initial=0.0))
+    exponent = np.floor(np.log2(peak, out=np.zeros_like(peak), where=peak > 0))
+    return 2.0**exponent
 
 
 def kernel(X: Matrix, *, intercept: bool = True) -> Matrix:
@@ -151,6 +174,9 @@ class Settings(NamedTuple):
       form: see `choose_form`.
       intercept: leave a constant free of penalty; if not, features are not centred.
       cutoff: fraction of the largest eigenvalue below which a direction is dropped.
+      precision: relative rounding of features (`metrics.precision`); directions that it could have
+        made are dropped too.
+      least_squares: whether there is no penalty, and small directions count in full.
     """
 
     standardize: bool
@@ -158,9 +184,18 @@ class Settings(NamedTuple):
     form: Form = "primal"
     intercept: bool = True
     cutoff: float = CUTOFF
+    precision: float = 0.0
+    least_squares: bool = False
 
 
-def factorize(X: Matrix, rows: Rows, settings: Settings, *, shared: Matrix | None = None) -> Design:
+def factorize(
+    X: Matrix,
+    rows: Rows,
+    settings: Settings,
+    *,
+    shared: Matrix | None = None,
+    alphas: Float[np.ndarray, " a"] | None = None,
+) -> Design:
     """Centre, scale and rotate the features of one training set, in float64.
 
     Primal: ZᵀZ = Q S Qᵀ, basis = (Z Q)ᵀ, loadings = Z_test Q. Dual: ZZᵀ = Q S Qᵀ, basis = Qᵀ,
@@ -173,21 +208,26 @@ def factorize(X: Matrix, rows: Rows, settings: Settings, *, shared: Matrix | Non
       settings: see there.
       shared: what `kernel` returns for X; saves the dual form, unless it standardises, the
         products of features.
+      alphas: penalties, which are needed where there is no intercept and targets have a mean.
 
     Source: Saunders et al. (1998), Ridge regression in dual variables, section 2.
     """
     is_shared = settings.form == "dual" and not settings.standardize
-    return _factorize(X, shared if is_shared else None, rows, settings=settings)
+    arrays = (X, shared if is_shared else None, rows, None if settings.intercept else alphas)
+    if settings.least_squares:  # a singular value decomposition may be needed
+        return _factorize_with(np, *jax.tree.map(np.asarray, arrays), settings=settings)
+    return _factorize(*arrays, settings=settings)
 
 
 def factorize_all(
-    X: Matrix, settings: Settings
+    X: Matrix, settings: Settings, *, alphas: Float[np.ndarray, " a"] | None = None
 ) -> tuple[Design, Float[Array, "p r"], Float64[np.ndarray, " p"]]:
     """Factorise all samples, to fit and not to test.
 
     Args:
       X: features [n p], float64.
       settings: see there; test sets, of which there are none, need no centring.
+      alphas: see `factorize`; `unfitted` is then 1 less the slopes of a target of ones.
 
     Returns:
       The design, without test samples; a matrix that maps its directions to features, so that
@@ -198,15 +238,15 @@ def factorize_all(
     mean = X.mean(axis=0) if settings.intercept else np.zeros(p)
     # The prediction for a sample that differs from the mean by 1 in one feature is that slope.
     rows = Rows(np.arange(n), np.ones(n, bool), n + np.arange(p)[None], np.ones((1, p), bool))
-    design = factorize(np.concatenate([X, mean + np.eye(p)]), rows, settings)
-    design = Design(*map(jax.device_put, design))
-    return design, design.loadings[0], mean
+    design = factorize(np.concatenate([X, mean + np.eye(p)]), rows, settings, alphas=alphas)
+    ones = None if design.unfitted is None else np.asarray(design.unfitted)
+    design = Design(*map(jax.device_put, design._replace(unfitted=None)))
+    return design._replace(unfitted=ones), design.loadings[0], mean
 
 
-@functools.partial(_float64, static=("settings",))
-def _factorize(xp, X, shared, rows, *, settings):
+def _factorize_with(xp, X, shared, rows, alphas, *, settings):
     train, train_mask, tests, tests_mask = rows
-    standardize, center, form, intercept, cutoff = settings
+    standardize, center, form, intercept = settings[:4]
     keep = train_mask.astype(X.dtype)[:, None]
     count = keep.sum()
     flat = tests.reshape(-1)
@@ -220,11 +260,15 @@ def _factorize(xp, X, shared, rows, *, settings):
             return (products - (to_origin[a] - square) - to_origin[train].T) * keep.T
 
         gram, cross, left = between(train) * keep, between(flat), None
+        energy = ((X[train] * keep) ** 2).sum()
+        Z = None
     else:
         X_train = X[train]
         mean = (X_train * keep).sum(axis=0) / count
         variance = (((X_train - mean[None]) * keep) ** 2).sum(axis=0) / count
-        scale = feature_scale(xp, mean, variance, standardize, intercept)
+        largest = xp.abs(X_train * keep).max(axis=0)
+        scale = feature_scale(xp, largest, variance, standardize, intercept)
+        energy = ((X_train * keep * scale[None]) ** 2).sum()
         origin = mean if intercept else xp.zeros_like(mean)
         Z = (X_train - origin[None]) * keep * scale[None]
         Z_tests = (X[flat] - origin[None]) * scale[None]
@@ -239,38 +283,67 @@ def _factorize(xp, X, shared, rows, *, settings):
     if center:
         means = cross.sum(axis=1, keepdims=True) / counted.sum(axis=1, keepdims=True)
         cross = (cross - means) * counted
-    spectrum, Q, kept = _directions(xp, gram, cutoff)
+    rounding = settings.precision**2 * energy
+    spectrum, Q, kept = _directions(xp, gram, settings.cutoff, rounding)
+    if settings.least_squares:
+        full = min(int(count) - intercept, X.shape[1])
+        if int(kept.sum()) < full:
+            if Z is None:
+                X_train = X[train] * keep
+                Z = (X_train - float(intercept) * X_train.sum(axis=0)[None] / count) * keep
+            spectrum, Q, kept = _small_directions(Z, form, settings.cutoff, rounding)
     basis = (Q if left is None else left @ Q).T
-    return _narrow(xp, spectrum, kept, basis, cross @ Q, means[:, 0] @ Q)
+    unfitted = None
+    if alphas is not None:
+        ones = (basis @ keep)[:, 0] / (spectrum[None] + alphas[:, None])  # [a r]
+        unfitted = (counted * (1 - (cross + means) @ Q @ ones.T)).swapaxes(1, 2)
+    design = _narrow(xp, spectrum, kept, basis, cross @ Q, means[:, 0] @ Q)
+    return design._replace(unfitted=unfitted)
+
+
+_factorize = _float64(_factorize_with, static=("settings",))
 
 
 def feature_scale(
-    xp: Any, mean: Any, variance: Any, standardize: bool, intercept: bool = True
+    xp: Any, largest: Any, variance: Any, standardize: bool, intercept: bool = True
 ) -> Any:
     """Return the factor of each feature, 0 for constant ones.
 
     Args:
       xp: numpy, or jax.numpy.
-      mean: of each feature over the training set [p].
+      largest: magnitude of each feature over the training set [p].
       variance: of each feature [p].
       standardize: bring features to unit variance.
       intercept: whether there is one; if not, a constant feature takes its place and is kept.
     """
     sd = xp.sqrt(variance)
-    # The median of features that vary: a few of another order of magnitude do not move it.
-    varying = (sd > 0).sum()
-    typical = xp.sort(sd)[xp.minimum(len(sd) - varying + varying // 2, len(sd) - 1)]
-    constant = sd <= CONSTANT_TOLERANCE * xp.maximum(xp.abs(mean), typical)
+    constant = is_rounding(sd, largest)
     scale = 1 / xp.where(constant, 1.0, sd) if standardize else xp.ones_like(sd)
     # Without an intercept, a constant feature is what can take its place.
     return xp.where(constant & intercept, 0.0, scale)
 
 
-def _directions(xp, gram, cutoff):
+def _directions(xp, gram, cutoff, rounding):
     """Return eigenvalues, eigenvectors without those that are dropped, and which are kept."""
     spectrum, Q = xp.linalg.eigh(gram)
+    return _kept(xp, spectrum, Q, xp.maximum(cutoff * spectrum[-1], rounding))
+
+
+def _small_directions(Z, form, cutoff, rounding):
+    """Do what `_directions` does, for directions too small for products of features to hold."""
+    size = Z.shape[1] if form == "primal" else len(Z)
+    left, values, right = np.linalg.svd(Z, full_matrices=False)
+    spectrum, Q = np.zeros(size), np.zeros((size, size))
+    spectrum[size - len(values) :] = values[::-1] ** 2
+    Q[:, size - len(values) :] = (right.T if form == "primal" else left)[:, ::-1]
+    if cutoff <= CUTOFF:
+        cutoff = (max(Z.shape) * np.finfo(np.float64).eps) ** 2
+    return _kept(np, spectrum, Q, max(cutoff * spectrum[-1], rounding))
+
+
+def _kept(xp, spectrum, Q, least):
     largest = spectrum[-1]
-    kept = spectrum > xp.maximum(cutoff * largest, 0.0)
+    kept = spectrum > xp.maximum(least, 0.0)
     # What is dropped must not divide by zero.
     harmless = xp.where(largest > 0, largest, 1.0)
     return xp.where(kept, spectrum, harmless), Q * kept.astype(Q.dtype)[None], kept
@@ -291,6 +364,7 @@ class Statistics(NamedTuple):
     count: Any  # [F]
     mean: Any  # [F p]
     scatter: Any  # [F p p], about the mean of the block
+    largest: Any  # [F p], magnitude of each feature
     axes: Any  # [p p]; deviations of features are coordinates @ axes
     offset: Any  # [F p], coordinates of the block means
 
@@ -314,12 +388,12 @@ def statistics(
       The sums, and the coordinates of each block's samples, about their mean.
     """
     parts = zip(*(_block(X[block]) for block in blocks), strict=True)
-    count, mean, scatter = (_stack(part) for part in parts)
-    axes, inverse, offset = _axes(count, mean, scatter, standardize=standardize)
+    count, mean, scatter, largest = (_stack(part) for part in parts)
+    axes, inverse, offset = _axes(count, mean, scatter, largest, standardize=standardize)
     coordinates = tuple(
         jax.device_put(_turn(X[block], mean[f], inverse)) for f, block in enumerate(blocks)
     )
-    return Statistics(count, mean, scatter, axes, offset), coordinates
+    return Statistics(count, mean, scatter, largest, axes, offset), coordinates
 
 
 def _stack(parts):
@@ -333,13 +407,15 @@ def _stack(parts):
 def _block(xp, rows):
     mean = rows.mean(axis=0)
     deviations = rows - mean[None]
-    return xp.asarray(len(rows), rows.dtype), mean, deviations.T @ deviations
+    count, largest = xp.asarray(len(rows), rows.dtype), xp.abs(rows).max(axis=0)
+    return count, mean, deviations.T @ deviations, largest
 
 
 @functools.partial(_float64, static=("standardize",))
-def _axes(xp, count, mean, scatter, *, standardize):
+def _axes(xp, count, mean, scatter, largest, *, standardize):
     center, total = _pool(xp, xp.ones_like(count), count, mean, scatter)
-    scale = feature_scale(xp, center, xp.diagonal(total) / count.sum(), standardize)
+    variance = xp.diagonal(total) / count.sum()
+    scale = feature_scale(xp, largest.max(axis=0), variance, standardize)
     _, Q = xp.linalg.eigh(total * scale[:, None] * scale[None])
     inverse = Q * scale[:, None]
     axes = Q.T / xp.where(scale > 0, scale, 1.0)[None]
@@ -385,9 +461,13 @@ def factorize_statistics(sums: Statistics, members: Members, settings: Settings)
 def _factorize_statistics(xp, sums, members, *, settings):
     blocks = (sums.count, sums.mean, sums.scatter)
     origin, gram = _pool(xp, members.train, *blocks)
-    size = (sums.count * members.train.astype(sums.count.dtype)).sum()
-    scale = feature_scale(xp, origin, xp.diagonal(gram) / size, settings.standardize)
-    spectrum, Q, kept = _directions(xp, gram * scale[:, None] * scale[None], settings.cutoff)
+    trained = members.train.astype(sums.count.dtype)
+    size, largest = (sums.count * trained).sum(), (sums.largest * trained[:, None]).max(axis=0)
+    scale = feature_scale(xp, largest, xp.diagonal(gram) / size, settings.standardize)
+    gram = gram * scale[:, None] * scale[None]
+    energy = xp.diagonal(gram).sum() + size * ((origin * scale) ** 2).sum()
+    rounding = settings.precision**2 * energy
+    spectrum, Q, kept = _directions(xp, gram, settings.cutoff, rounding)
     Q = Q * scale[:, None]
     grams, means = [], []
     for test in members.tests:

@@ -1,20 +1,20 @@
 """The penalty search: which penalty is best for each target, with few of them computed exactly.
 
-With z = w / (s + alpha) the prediction is L z (see `core/solver/ridge.py`). The cost of a penalty
-follows from three numbers per target: y'y and b = z'L'y, which are cheap for all penalties at once,
-and q = z'Gz with G = L'L, which takes one matrix product for each penalty. With the diagonal of G
-in place of G, q is cheap too, and right to a few percent: rotated targets are uncorrelated with one
-another where the target is noise, so the terms left out average to zero.
+With z = w / (s + alpha) the predictions of a test set are p = L z (see `core/solver/ridge.py`). The
+squared error of a penalty follows from three numbers per target: y'y and b = y'p, which are cheap
+for all penalties at once, and q = p'p, which takes one matrix product for each penalty.
 
-How large these terms are is known. Where targets are noise, the covariance of their sum over
-penalties follows from G and the spectrum (`neglected`), before any target is seen. The adaptive
-search therefore treats the error of the cheap curve as a Gaussian process with that covariance. It
-computes the cost exactly where the curve could still be lowest (a lower confidence bound),
-conditions the process on the result, and stops when the lowest bound is an exact value. Bounds are
-widened for targets whose errors turn out larger than those of noise. In the cases measured the
-search takes 1.1 to 3 products per target, whatever the number of penalties.
+A bound of q from below holds for any data. With p known at one penalty, a second product, L'p,
+gives its inner products p'L z with the predictions of all penalties. So those of every penalty are
+known along the directions of y and of the predictions that were computed; their squares along
+orthogonal directions add up to at most q, and what lies outside of these directions is not
+negative. The adaptive search computes the penalty whose error could be least, until the least bound
+is that of a penalty that was computed: then no other penalty has a smaller error. The predictions
+of a penalty are nearly combinations of y and of those of its neighbours, so that the search takes
+1.1 to 3 penalties per target, whatever their number.
 
-Source of the bound: Srinivas et al. (2010), Gaussian process optimization in the bandit setting.
+In other words, it factorises the Gram matrix of all penalties' predictions by Cholesky's method,
+by as many of its columns as are needed, and the diagonal that is left is not negative.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -30,18 +30,17 @@ Search = Literal["adaptive", "grid"]
 # "relative_error" is the squared error of each test set over the target's variance in it: 1 - R2.
 Criterion = Literal["squared_error", "relative_error", "correlation"]
 
-# Half-width of the bound in standard deviations, and the weight of the prior spread against the
-# errors seen of a target, in observations.
-WIDTH = 4.0
-PRIOR_WEIGHT = 3.0
 # Costs that differ by less than this fraction count as equal: the search does not go on for them.
 TOLERANCE = 1e-5
 # Largest relative error of a divisor that is a sum of those of other penalties.
 RANK_TOLERANCE = 1e-6
-# After so many penalties of a target the process is left as it is, and the search goes on with it.
-HISTORY = 12
-# The covariance is summed over at most so many groups of neighbouring directions.
-MAX_DIRECTIONS = 128
+# Directions that the bound is made of, the target's own among them; later ones do not tighten it.
+HISTORY = 8
+# A direction counts if at least this share of the squared predictions is new: of what little is
+# left of others, float32 leaves rounding.
+NEW = 1e-4
+# Rounding of float32 that the bound allows for, in units in the last place of each sum.
+ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 
 class Family(NamedTuple):
@@ -99,99 +98,58 @@ class Moments(NamedTuple):
     q: Float[Array, "..."]  # squared predictions
 
 
-def cost(
-    criterion: Criterion, moments: Moments, size: Float[Array, "..."]
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Return the cost, which is to be minimised, and its derivative by the logarithm of q.
+def negative_r(moments: Moments) -> Float[Array, "..."]:
+    """Return the negative Pearson r, of moments about the mean of a test set.
 
-    Args:
-      criterion: mean squared error, or negative Pearson r.
-      moments: of one test set; about its mean for "correlation", about the training mean for
-        "squared_error".
-      size: number of samples.
+    Where nothing varies the correlation is undefined, and counts as 0.
     """
     yy, b, q = moments
-    if criterion == "squared_error":
-        return (yy - 2 * b + q) / size, q / size
-    # Where nothing varies the correlation is undefined, and counts as 0.
     defined = (q > 0) & (yy > 0)
-    r = jnp.where(defined, b / jnp.where(defined, jnp.sqrt(q) * jnp.sqrt(yy), 1.0), 0.0)
-    return -r, jnp.abs(r) / 2
+    return jnp.where(defined, -b / jnp.where(defined, jnp.sqrt(q) * jnp.sqrt(yy), 1.0), 0.0)
 
 
-def neglected(
-    spectrum: Vector,
-    variance: Vector,
-    gram: Matrix,
-    alphas: Vector,
-    xp: Any = jnp,
-) -> Matrix:
-    """Return the covariance over penalties of q / (its diagonal part), for white-noise targets.
+class Looked(NamedTuple):
+    """What was computed of the predictions of one test set at one penalty of each target."""
 
-    For independent w_r of variance v_r, the terms off the diagonal, sum over r != s of
-    z_r z_s G_rs, have mean 0 and the covariance 2 sum G_rs^2 v_r v_s d_r d_s d'_r d'_s at two
-    penalties, d = 1 / (spectrum + alpha).
+    error: Float[Array, " v"]  # sum of squares
+    place: Int[Array, " v"]  # the penalty
+    products: Float[Array, "v a"]  # of these predictions with those at every penalty
+
+
+def first_direction(moments: Moments) -> Float[Array, "*u v a"]:
+    """Return the part of the predictions of every penalty that is along the target itself.
 
     Args:
-      spectrum: eigenvalues of the training set, ascending [r].
-      variance: of each rotated target, for targets of noise with unit variance [r].
-      gram: products of the loadings of a test set [r r].
-      alphas: penalties [a].
-      xp: jax.numpy, or numpy, which has nothing to compile.
+      moments: y'y [*u v 1], and b and an estimate of q [*u v a].
     """
-    size = xp.diagonal(gram)
-    scale = xp.where(size > 0, 1 / xp.sqrt(xp.where(size > 0, size, 1.0)), 0.0)
-    # Squared correlations of the loadings, and the share of each direction in the prediction: no
-    # number leaves the range of float32, whatever the units of the features.
-    square = (gram * scale[:, None] * scale[None]) ** 2
-    square = square - xp.diag(xp.diagonal(square))
-    share = xp.sqrt(size * variance)[None] / (spectrum[None] + alphas[:, None])
-    norm = xp.sqrt((share**2).sum(axis=1, keepdims=True))
-    share = share / xp.where(norm > 0, norm, 1.0)
-    width = -(-len(spectrum) // MAX_DIRECTIONS)
-    if width > 1:  # neighbouring directions, alike in size, as one
-        fill = -len(spectrum) % width
-        square = xp.pad(square, ((fill, 0), (fill, 0)))
-        groups = len(square) // width
-        square = square.reshape(groups, width, groups, width).sum(axis=(1, 3))
-        share = xp.pad(share, ((0, 0), (fill, 0)), mode="edge")
-        share = xp.sqrt((share**2).reshape(len(alphas), groups, width).mean(axis=2))
-    pairs = share[:, None] * share[None]  # [a a g]
-    return 2 * ((pairs @ square) * pairs).sum(axis=-1)
+    yy, b, q = moments
+    length = jnp.sqrt(jnp.where(yy > 0, yy, 1.0))
+    return _less_rounding(jnp.where(yy > 0, b / length, 0.0), jnp.sqrt(q))
 
 
-class Belief(NamedTuple):
-    """What is known about the cost curve of each target: exact values, and a Gaussian process.
-
-    The process is that of x = (exact - cheap) / scale.
-    """
-
-    exact: Float[Array, "k v a"]  # infinite where not computed
-    mean: Float[Array, "k v a"]
-    variance: Float[Array, "k v a"]
-    factors: Float[Array, "k v h a"]  # the covariance is the prior's minus factors' factors
-    surprise: Float[Array, "k v"]  # sum of squared standardised errors
-    count: Int[Array, "k v"]  # exact values computed
-
-
-def believe(prior: Float[Array, "k a a"], num_targets: int) -> Belief:
-    """Return the belief before any exact value is known.
+def next_direction(
+    known: Float[Array, "v h a"], looked: Looked, size: Float[Array, "v a"]
+) -> Float[Array, "v a"]:
+    """Return the part of the predictions of every penalty along a direction that is new.
 
     Args:
-      prior: covariance of the process in each fold.
-      num_targets: number of targets.
+      known: parts along the directions so far, which are orthogonal.
+      looked: predictions at one penalty.
+      size: about the squared predictions at every penalty, for the rounding.
     """
-    k, a, _ = prior.shape
-    variance = jnp.diagonal(prior, axis1=1, axis2=2)
-    shape = (k, num_targets, a)
-    return Belief(
-        exact=jnp.full(shape, jnp.inf),
-        mean=jnp.zeros(shape),
-        variance=jnp.broadcast_to(variance[:, None], shape),
-        factors=jnp.zeros((k, num_targets, min(HISTORY, a), a)),
-        surprise=jnp.zeros(shape[:2]),
-        count=jnp.zeros(shape[:2], jnp.int32),
-    )
+    at = jnp.take_along_axis(known, looked.place[:, None, None], axis=2)  # [v h 1]
+    rest = looked.products - (known * at).sum(axis=1)
+    itself = lambda x: jnp.take_along_axis(x, looked.place[:, None], axis=1)
+    square, left = itself(looked.products), itself(rest)
+    is_new = (left > NEW * square) & (square > 0)
+    length = jnp.sqrt(jnp.where(is_new, left, 1.0))
+    part = _less_rounding(rest / length, jnp.sqrt(square * size) / length)
+    return jnp.where(is_new, part, 0.0)
+
+
+def _less_rounding(part, size):
+    """Bring parts nearer to 0 by what may be rounding, so that their squares are not too large."""
+    return jnp.sign(part) * jnp.maximum(jnp.abs(part) - ROUNDING * size, 0.0)
 
 
 def last_argmin(x: Float[Array, "*b a"]) -> Int[Array, "*b"]:
@@ -199,68 +157,20 @@ def last_argmin(x: Float[Array, "*b a"]) -> Int[Array, "*b"]:
     return x.shape[-1] - 1 - jnp.argmin(x[..., ::-1], axis=-1)
 
 
-class Cheap(NamedTuple):
-    """The cost curve with the diagonal of G in place of G, and the scale of its error."""
+class Belief(NamedTuple):
+    """What is known about the cost curve of each target and outer fold."""
 
-    curve: Float[Array, "*k v a"]
-    scale: Float[Array, "*k v a"]  # an error is this times the value of the process
-
-
-class Observed(NamedTuple):
-    """One exact value for each target."""
-
-    place: Int[Array, "*k v"]  # which penalty was computed
-    value: Float[Array, "*k v"]
-    is_new: Bool[Array, "*k v"]  # False for targets without a new value
+    exact: Float[Array, "k v a"]  # infinite where not computed
+    low: Float[Array, "k v a"]  # at most the cost
+    count: Int[Array, "k v"]  # exact values computed
 
 
-def propose(belief: Belief, cheap: Cheap) -> tuple[Int[Array, "k v"], Bool[Array, "k v"]]:
+def propose(belief: Belief) -> tuple[Int[Array, "k v"], Bool[Array, "k v"]]:
     """Return the penalty to compute next for each target, and whether it needs to be computed.
 
     Args:
       belief: what is known, with at least one exact value of each target.
-      cheap: costs and their scales at all penalties.
     """
-    computed = jnp.isfinite(belief.exact)
-    # At most as many as are remembered: later values do not add to the surprise.
-    seen = jnp.minimum(belief.count, belief.factors.shape[2]).astype(jnp.float32)
-    spread = jnp.maximum((PRIOR_WEIGHT + belief.surprise) / (PRIOR_WEIGHT + seen), 1.0)
-    deviation = jnp.sqrt(jnp.maximum(belief.variance, 0.0) * spread[..., None])
-    low = cheap.curve + cheap.scale * (belief.mean - WIDTH * deviation)
-    low = jnp.where(computed, belief.exact, low)
+    low = jnp.where(jnp.isfinite(belief.exact), jnp.inf, belief.low)
     best = belief.exact.min(axis=-1)
     return last_argmin(low), low.min(axis=-1) < best - TOLERANCE * jnp.abs(best)
-
-
-def learn(belief: Belief, prior: Float[Array, "a a"], cheap: Cheap, observed: Observed) -> Belief:
-    """Condition the process of one fold's targets on one exact value of each.
-
-    Args:
-      belief: what is known, without the axis of folds, as all else here.
-      prior: covariance of the process.
-      cheap: costs and their scales at all penalties.
-      observed: the values.
-    """
-    place, exact, new = observed
-    targets = jnp.arange(len(place))
-    at = cheap.scale[targets, place]
-    x = jnp.where(at > 0, (exact - cheap.curve[targets, place]) / jnp.where(at > 0, at, 1.0), 0.0)
-    weights = jnp.take_along_axis(belief.factors, place[:, None, None], axis=2)  # [v h 1]
-    column = prior[place] - (belief.factors * weights).sum(axis=1)
-    # A value next to others adds little but rounding: hence the floor.
-    floor = 1e-5 * prior[place, place] + jnp.finfo(jnp.float32).tiny
-    root = jnp.sqrt(jnp.maximum(column[targets, place], floor))
-    error = (x - belief.mean[targets, place]) / root
-    history = belief.factors.shape[1]
-    remembered = new & (belief.count < history)
-    factor = jnp.where(remembered[:, None], column / root[:, None], 0.0)
-    slot = jnp.arange(history)[None] == belief.count[:, None]  # [v h]
-    here = new[:, None] & (jnp.arange(len(prior))[None] == place[:, None])  # [v a]
-    return Belief(
-        exact=jnp.where(here, exact[:, None], belief.exact),
-        mean=belief.mean + factor * error[:, None],
-        variance=belief.variance - factor**2,
-        factors=jnp.where(slot[..., None], factor[:, None], belief.factors),
-        surprise=belief.surprise + jnp.where(remembered, error**2, 0.0),
-        count=belief.count + new.astype(jnp.int32),
-    )

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxalign.core.metrics import CONSTANT_TOLERANCE
 from jaxalign.core.solver import search as search_lib
+from jaxalign.core.solver import tiles
 from jaxalign.core.solver.ridge import Design
 from jaxalign.core.solver.search import Criterion, Family, Moments
-from jaxalign.core.solver.tiles import Samples, Sets, Targets
+from jaxalign.core.solver.tiles import Asked, Samples, Sets, Targets
 
 
 class Inner(NamedTuple):
@@ -35,118 +35,84 @@ class Choice(NamedTuple):
     count: Int[Array, "k v"]  # penalties for which the cost was computed exactly
 
 
-def prior(
-    inner: Inner, alphas: Float[Array, " a"], *, num_folds: int
-) -> Float[Array, "{num_folds} a a"]:
-    """Return the prior covariance of the errors of the cheap cost curves, for each outer fold.
-
-    An error is what `search.neglected` describes, averaged over the inner test sets of the fold.
-
-    Args:
-      inner: training sets and their tests.
-      alphas: penalties.
-      num_folds: outer folds.
-    """
-    xp = np if jax.default_backend() == "cpu" else jnp
-    design = inner.sets.design
-    spectrum, basis, loadings, grid = (
-        xp.asarray(x) for x in (design.spectrum, design.basis, design.loadings, alphas)
-    )
-    variance = (basis**2).sum(axis=2)
-    total = np.zeros((num_folds, len(alphas), len(alphas)), np.float32)
-    uses = zip(*map(np.asarray, (inner.sets.source, inner.owner, inner.share)), strict=True)
-    for u, (b, fold, share) in enumerate(uses):
-        gram = loadings[u] if inner.sets.is_gram else loadings[u].T @ loadings[u]
-        covariance = search_lib.neglected(spectrum[b], variance[b], gram, grid, xp)
-        # Errors of different test sets are independent, and each is weighted by its share.
-        total[fold] += share**2 * np.asarray(covariance)
-    return jax.device_put(total)
-
-
 def _combine(inner, num_folds, each):
     """Average values of test sets [u v ...] over the test sets of each outer fold."""
     weights = jax.nn.one_hot(inner.owner, num_folds, dtype=jnp.float32) * inner.share[:, None]
     return jnp.tensordot(weights.T, each, axes=1)
 
 
-@jax.jit(static_argnames=("capacity",))
+@jax.jit(static_argnames=("capacity", "num_folds"))
 @jax.default_matmul_precision("highest")
 def choose(
-    shared: tuple[Inner, Float[Array, "k a a"], Float[Array, " a"]],
+    shared: tuple[Inner, Float[Array, " a"]],
     targets: Targets,
     *,
     capacity: int,
+    num_folds: int,
 ) -> Choice:
     """Choose the penalty of each target and outer fold by the adaptive search for squared errors.
 
     Args:
-      shared: training and test sets, their covariances from `prior`, and penalties, ascending.
+      shared: training and test sets, and penalties, ascending.
       targets: a tile of targets.
       capacity: number of targets computed at a time after the first round.
+      num_folds: outer folds.
     """
-    inner, covariance, alphas = shared
-    sets, owner = inner.sets, inner.owner
-    design, sizes, k = sets.design, sets.members.sizes(), len(covariance)
+    inner, alphas = shared
+    sets, owner, k = inner.sets, inner.owner, num_folds
+    sizes = sets.members.sizes()
     trained = targets.train(sets)
-    rotated = trained.rotated
-    num_targets = rotated.shape[1]
-    uses = jnp.arange(len(owner))
+    num_targets = trained.rotated.shape[1]
+    uses, fold = jnp.arange(len(owner)), jnp.arange(k)[:, None]
+    combine = lambda x: _combine(inner, k, x / sizes[(...,) + (None,) * (x.ndim - 1)])
+    observed = jax.lax.map(lambda u: targets.observe(sets, trained, u, alphas, center=False), uses)
+    yy, b, q = observed
+    part = search_lib.first_direction(observed)  # [u v a]
+    known = jnp.zeros((*part.shape[:2], search_lib.HISTORY, len(alphas))).at[:, :, 0].set(part)
+    low = yy - 2 * b + part**2 - search_lib.ROUNDING * (yy + 2 * jnp.abs(b))
+    count = jnp.zeros((k, num_targets), jnp.int32)
+    exact = jnp.full((k, num_targets, len(alphas)), jnp.inf)
+    belief = search_lib.Belief(exact, combine(low), count)
 
-    def observe(u):
-        b = sets.source[u]
-        t, yy = targets.project(sets, trained, u, center=False)
-        d = 1 / (design.spectrum[b][None] + alphas[:, None])
-        loadings = design.loadings[u]
-        lengths = jnp.diagonal(loadings) if sets.is_gram else (loadings**2).sum(axis=0)
-        return Moments(yy, (rotated[b] * t) @ d.T, rotated[b] ** 2 @ (d**2 * lengths[None]).T)
+    def compute(belief, known, rows, place):
+        """Compute the cost of some targets [k c] at one penalty each."""
+        # Out of range where there are fewer: clipped when read, dropped when written.
+        within = jnp.minimum(rows, num_targets - 1)
+        slot = belief.count[fold, within] + 1
 
-    yy, b, q = jax.lax.map(observe, uses)
-    each = search_lib.cost("squared_error", Moments(yy[..., None], b, q), sizes[:, None, None])
-    cheap = search_lib.Cheap(*(_combine(inner, k, x) for x in each))
+        def look(u):
+            f = owner[u]
+            asked = Asked(within[f], place[f], alphas)
+            mine = search_lib.Moments(yy[u], b[u], q[u])
+            looked = targets.look(sets, trained, u, asked, mine)
+            part = search_lib.next_direction(known[u, within[f]], looked, q[u, within[f]])
+            return looked.error, jnp.where(slot[f, :, None] < search_lib.HISTORY, part, 0.0)
 
-    def exact(place, rows):
-        """Exact costs [k c] of some targets of each fold, at one penalty each."""
-
-        def square(u):
-            source, fold = sets.source[u], owner[u]
-            w = rotated[source] if rows is None else rotated[source, rows[fold]]
-            z = w / (design.spectrum[source][None] + alphas[place[fold]][:, None])
-            return targets.squares(z, design.loadings[u])
-
-        q = jax.lax.map(square, uses)  # [u c]
-        index = jnp.arange(num_targets)[None] if rows is None else rows[owner]
-        crossed = b[uses[:, None], index, place[owner]]
-        moments = Moments(yy[uses[:, None], index], crossed, q)
-        total = _combine(inner, k, search_lib.cost("squared_error", moments, sizes[:, None])[0])
+        error, part = jax.lax.map(look, uses)  # [u c], [u c a]
+        total = combine(error)
         # An overflow is the worst value, not an unknown one.
-        return jnp.where(jnp.isfinite(total), total, jnp.finfo(jnp.float32).max)
+        total = jnp.where(jnp.isfinite(total), total, jnp.finfo(jnp.float32).max)
+        known = known.at[uses[:, None], rows[owner], slot[owner]].set(part, mode="drop")
+        belief = search_lib.Belief(
+            belief.exact.at[fold, rows, place].set(total, mode="drop"),
+            belief.low.at[fold, rows].add(combine(part**2), mode="drop"),
+            belief.count.at[fold, rows].add(1, mode="drop"),
+        )
+        return belief, known, search_lib.propose(belief)
 
     def refine(state):
-        belief, observed = state
-        belief = jax.vmap(search_lib.learn)(belief, covariance, cheap, observed)
-        place, need = search_lib.propose(belief, cheap)
-        # Out of range where there are fewer: clipped when read, dropped when written.
+        belief, known, (place, need) = state
         rows = jax.vmap(lambda x: jnp.nonzero(x, size=capacity, fill_value=num_targets)[0])(need)
-        fold = jnp.arange(k)[:, None]
-        some = jax.lax.cond(
-            need.any(),
-            lambda: exact(
-                place.at[fold, rows].get(mode="clip"), jnp.minimum(rows, num_targets - 1)
-            ),
-            lambda: jnp.zeros(rows.shape),
-        )
-        values = observed.value.at[fold, rows].set(some, mode="drop")
-        new = jnp.zeros_like(need).at[fold, rows].set(True, mode="drop")
-        return belief, search_lib.Observed(place, values, new)
+        return compute(belief, known, rows, place.at[fold, rows].get(mode="clip"))
 
-    # Before any exact value the bound is lowest where it is widest: begin at the cheap minimum.
-    place = search_lib.last_argmin(cheap.curve)
-    observed = search_lib.Observed(place, exact(place, None), jnp.ones(place.shape, bool))
-    state = (search_lib.believe(covariance, num_targets), observed)
-    belief, _ = jax.lax.while_loop(lambda state: state[1].is_new.any(), refine, state)
-    null = _combine(inner, k, yy / sizes[:, None])
-    place = search_lib.last_argmin(belief.exact)
-    return Choice(place, belief.exact.min(axis=-1), null, belief.count)
+    place = search_lib.last_argmin(combine(yy - 2 * b + q))
+    every = jnp.broadcast_to(jnp.arange(num_targets)[None], place.shape)
+    state = compute(belief, known, every, place)
+    belief, _, _ = jax.lax.while_loop(lambda state: state[2][1].any(), refine, state)
+    null = combine(jax.lax.map(lambda u: targets.null(sets, trained, u), uses))
+    return Choice(
+        search_lib.last_argmin(belief.exact), belief.exact.min(axis=-1), null, belief.count
+    )
 
 
 @jax.jit
@@ -178,26 +144,22 @@ def curves(
     sets = inner.sets
     sizes = sets.members.sizes()
     trained = targets.train(sets)
-    errors = "correlation" if criterion == "correlation" else "squared_error"
+    by_r = criterion == "correlation"
 
     def observe(u):
-        b = sets.source[u]
-        t, yy = targets.project(sets, trained, u, center=criterion == "correlation")
-        rotated, spectrum = trained.rotated[b], sets.design.spectrum[b]
-        loadings = sets.design.loadings[u]
-        moments = Moments(
-            yy[None],
-            (1 / (spectrum[None] + alphas[:, None])) @ (rotated * t).T,
-            targets.squares_of_all(rotated, spectrum, family, loadings),
-        )
-        cost, null = search_lib.cost(errors, moments, sizes[u])[0], yy / sizes[u]
+        null = targets.null(sets, trained, u) / sizes[u]
+        squares = targets.of_all(sets, trained, u, (alphas, family), center=by_r, errors=not by_r)
+        if by_r:
+            yy, b, _ = targets.observe(sets, trained, u, alphas, center=True)
+            return search_lib.negative_r(Moments(yy.T, b.T, squares)), jnp.zeros_like(null)
+        cost = squares / sizes[u]
         if criterion == "relative_error":
-            _, total = targets.project(sets, trained, u, center=True)
+            total = targets.observe(sets, trained, u, alphas[:1], center=True).yy[:, 0]
             # A test set in which the target does not vary has no say in the choice.
             varies = total > sizes[u] * CONSTANT_TOLERANCE**2
             share = jnp.where(varies, sizes[u] / jnp.where(varies, total, 1.0), 0.0)
             cost, null = cost * share[None], null * share
-        return cost, jnp.zeros_like(null) if criterion == "correlation" else null
+        return cost, null
 
     costs, null = jax.lax.map(observe, jnp.arange(len(inner.owner)))
     return _combine(inner, num_folds, costs), _combine(inner, num_folds, null)
@@ -235,10 +197,13 @@ def in_sample_curves(
     def observe(u):
         y, _ = targets.responses(sets, trained, u, center=False)
         y = y.T  # [v R]
+        ones = tiles.unfitted(sets, u, center=False)
         b = sets.source[u]
         spectrum = sets.design.spectrum[b]
         keep = sets.rows.tests_mask[u].astype(jnp.float32)
         size = keep.sum()
+
+        whole = y + targets.offset.T * keep[None]
 
         def cost(residual, free):
             """Take residuals [v R] and 1 - leverage [R]."""
@@ -247,10 +212,12 @@ def in_sample_curves(
             left_out = residual * keep[None] / jnp.where(keep > 0, free, 1.0)[None]
             if criterion == "squared_error":
                 return (left_out**2).sum(axis=1) / size
-            predicted = (y - left_out) * keep[None]
+            predicted = (whole - left_out) * keep[None]
             predicted = (predicted - predicted.sum(axis=1, keepdims=True) / size) * keep[None]
-            sums = [(a * b).sum(axis=1) for a, b in ((y, y), (predicted, y), (predicted,) * 2)]
-            return search_lib.cost(criterion, Moments(*sums), size)[0]
+            apart = (y - y.sum(axis=1, keepdims=True) / size) * keep[None]
+            pairs = ((apart, apart), (predicted, apart), (predicted, predicted))
+            sums = [(a * b).sum(axis=1) for a, b in pairs]
+            return search_lib.negative_r(Moments(*sums))
 
         # Residuals and 1 - leverage are computed as sums over directions: differences from fitted
         # values would lose digits where the fit is close.
@@ -263,15 +230,18 @@ def in_sample_curves(
         outside = (y - inside @ unit) * lies_outside[None]
         beyond = (keep * (1 - sets.intercept / size) - (unit**2).sum(axis=0)) * lies_outside
 
-        def at(alpha):
+        def at(x):
+            alpha, rest = x
             left = alpha / (spectrum + alpha)
             residual = (inside * left[None]) @ unit + outside
+            if rest is not None:
+                residual = residual + targets.offset.T * rest[None]
             return cost(residual, (left @ unit**2) + beyond)
 
-        nothing = cost(y, keep * (1 - sets.intercept / size))
+        nothing = cost(whole, keep * (1 - sets.intercept / size))
         if criterion == "correlation":
             nothing = jnp.zeros_like(nothing)
-        return jax.lax.map(at, alphas), nothing
+        return jax.lax.map(at, (alphas, ones)), nothing
 
     costs, null = jax.lax.map(observe, jnp.arange(len(inner.owner)))
     return _combine(inner, num_folds, costs), _combine(inner, num_folds, null)
@@ -310,8 +280,8 @@ def score(
         # Predictions are scaled up with the penalty, so that small slopes stay in float32's range.
         unit = spectrum.max() + alpha
         z = trained.rotated[u] * (unit[:, None] / (spectrum[None] + alpha[:, None]))
-        (yy, b, q), mean = targets.moments(z, sets, trained, u)
-        mean_predicted = z @ sets.design.mean_loading[u]
+        taken = (place, unit)
+        (yy, b, q), mean, mean_predicted = targets.moments(z, sets, trained, u, taken)
         varies = (yy > sizes[u] * floor) & (yy > 0) & (variance[u] > floor)
         moves = (q > VANISHING * sizes[u] * mean_predicted**2) & (q > 0)
         safe = lambda x, ok: jnp.where(ok, x, 1.0)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxalign.core.metrics import CONSTANT_TOLERANCE
+from jaxalign.core.metrics import CONSTANT_TOLERANCE, is_rounding
 from jaxalign.core.solver.ridge import Design
-from jaxalign.core.solver.search import Family, Moments
+from jaxalign.core.solver.search import Family, Looked, Moments
 
 
 class Rows(NamedTuple):
@@ -64,10 +64,25 @@ class Trained(NamedTuple):
     mean: Float[Array, "b v"]
 
 
+class Asked(NamedTuple):
+    """Some targets, and at which penalty each of them is to be predicted."""
+
+    rows: Int[Array, " c"]
+    place: Int[Array, " c"]
+    alphas: Float[Array, " a"]
+
+
 class Samples(NamedTuple):
-    """A tile of targets, sample by sample."""
+    """A tile of targets, sample by sample.
+
+    Without an intercept a large mean would cost the digits of what varies. As fits are linear in
+    targets, the residual of `values` + `offset` is that of `values` and `offset` times that of a
+    target of ones, which is known in float64 (`Design.unfitted`). So `values` are compared with
+    predictions less that part.
+    """
 
     values: Float[Array, "n v"]
+    offset: Float[Array, "1 v"]  # mean that was taken out; 0 with an intercept
 
     def train(self, sets: Sets) -> Trained:
         """Rotate the targets of every training set."""
@@ -106,39 +121,130 @@ class Samples(NamedTuple):
         mean = y.sum(axis=0) / keep.sum()
         return ((y - mean[None]) * keep if center else y), mean
 
-    def project(
-        self, sets: Sets, trained: Trained, u: Int[Array, ""], *, center: bool
-    ) -> tuple[Float[Array, "v r"], Float[Array, " v"]]:
-        """Return products of test responses with loadings, and sums of squared responses."""
-        y, _ = self.responses(sets, trained, u, center=center)
-        return y.T @ sets.design.loadings[u], (y**2).sum(axis=0)
+    def null(self, sets: Sets, trained: Trained, u: Int[Array, ""]) -> Float[Array, " v"]:
+        """Sum the squares of test responses, of which nothing is predicted but a free constant."""
+        keep = sets.rows.tests_mask[u].astype(jnp.float32)[:, None]
+        y, _ = self.responses(sets, trained, u, center=False)
+        return ((y + self.offset * keep) ** 2).sum(axis=0)
 
-    def squares(self, z: Float[Array, "v r"], loadings: Float[Array, "T r"]) -> Float[Array, " v"]:
-        """Sum the squares of predictions."""
-        return ((z @ loadings.T) ** 2).sum(axis=1)
-
-    def squares_of_all(
+    def observe(
         self,
-        rotated: Float[Array, "v r"],
-        spectrum: Float[Array, " r"],
-        family: Family,
-        loadings: Float[Array, "T r"],
+        sets: Sets,
+        trained: Trained,
+        u: Int[Array, ""],
+        alphas: Float[Array, " a"],
+        *,
+        center: bool,
+    ) -> Moments:
+        """Return y'y [v 1], and b and an estimate of q [v a] at every penalty."""
+        y, _ = self.responses(sets, trained, u, center=center)
+        b, loadings = sets.source[u], sets.design.loadings[u]
+        lengths = (loadings**2).sum(axis=0)
+        rotated, divisors = trained.rotated[b], _divisors(sets, b, alphas)
+        crossed, square = _crossed(y.T @ loadings, rotated, divisors, lengths)
+        ones = unfitted(sets, u, center=center)
+        if ones is not None:
+            offset = self.offset.T
+            crossed = crossed - offset * (y.T @ ones.T)
+            apart = rotated @ (divisors * (ones @ loadings)).T
+            square = square - 2 * offset * apart + offset**2 * (ones**2).sum(axis=1)[None]
+        return Moments((y**2).sum(axis=0)[:, None], crossed, jnp.maximum(square, 0.0))
+
+    def look(
+        self, sets: Sets, trained: Trained, u: Int[Array, ""], asked: Asked, observed: Moments
+    ) -> Looked:
+        """Compute the predictions of some targets, and their products with those elsewhere."""
+        rows, place, alphas = asked
+        b, loadings = sets.source[u], sets.design.loadings[u]
+        keep = sets.rows.tests_mask[u].astype(jnp.float32)[:, None]
+        y = self.values[sets.rows.tests[u][:, None], rows[None]]
+        y = (y - trained.mean[b, rows][None]) * keep
+        rotated, divisors = trained.rotated[b, rows], _divisors(sets, b, alphas)
+        predicted = (rotated * divisors[place]) @ loadings.T
+        ones = unfitted(sets, u, center=False)
+        if ones is not None:
+            predicted = predicted - self.offset[0, rows][:, None] * ones[place]
+        products = (rotated * (predicted @ loadings)) @ divisors.T
+        if ones is not None:
+            products = products - self.offset[0, rows][:, None] * (predicted @ ones.T)
+        return Looked(((y.T - predicted) ** 2).sum(axis=1), place, products)
+
+    def of_all(
+        self,
+        sets: Sets,
+        trained: Trained,
+        u: Int[Array, ""],
+        grid: tuple[Float[Array, " a"], Family],
+        *,
+        center: bool,
+        errors: bool,
     ) -> Float[Array, "a v"]:
-        """Sum the squares of predictions at every penalty."""
+        """Sum the squares of errors, or of predictions, at every penalty."""
+        b = sets.source[u]
+        y, _ = self.responses(sets, trained, u, center=center)
+        ones = unfitted(sets, u, center=center)
 
-        def some(rows):
-            return (_at_all(rotated, spectrum, family, rows) ** 2).sum(axis=2)
+        def some(x):
+            loadings, y, ones = x
+            found = _at_all(trained.rotated[b], sets.design.spectrum[b], grid[1], loadings)
+            if ones is not None:
+                found = found - self.offset.T[None] * ones.T[:, None]
+            return ((y.T[None] - found if errors else found) ** 2).sum(axis=2)
 
-        return jax.lax.map(some, _pieces(loadings)).sum(axis=0)
+        columns = (sets.design.loadings[u], y, None if ones is None else ones.T)
+        return jax.lax.map(some, jax.tree.map(_pieces, columns)).sum(axis=0)
 
     def moments(
-        self, z: Float[Array, "v r"], sets: Sets, trained: Trained, u: Int[Array, ""]
-    ) -> tuple[Moments, Float[Array, " v"]]:
-        """Return moments about the mean of a test set, and that mean."""
+        self,
+        z: Float[Array, "v r"],
+        sets: Sets,
+        trained: Trained,
+        u: Int[Array, ""],
+        taken: tuple[Int[Array, " v"], Float[Array, " v"]],
+    ) -> tuple[Moments, Float[Array, " v"], Float[Array, " v"]]:
+        """Return moments about the mean of a test set, that mean, and that of predictions.
+
+        Args:
+          z: slopes along the directions, in a unit of the target's.
+          sets: with centred loadings.
+          trained: see `train`.
+          u: test set.
+          taken: the penalty of each target, and its unit.
+        """
         y, mean = self.responses(sets, trained, u, center=True)
         predicted = z @ sets.design.loadings[u].T
+        mean_predicted = z @ sets.design.mean_loading[u]
+        ones = unfitted(sets, u, center=True)
+        if ones is not None:
+            place, unit = taken
+            offset = self.offset[0] * unit
+            predicted = predicted - offset[:, None] * ones[place]
+            average = unfitted(sets, u, center=False).sum(axis=1) / sets.members.sizes()[u]
+            mean_predicted = mean_predicted - offset * average[place]
         b = (predicted * y.T).sum(axis=1)
-        return Moments((y**2).sum(axis=0), b, (predicted**2).sum(axis=1)), mean
+        found = Moments((y**2).sum(axis=0), b, (predicted**2).sum(axis=1))
+        return found, mean, mean_predicted
+
+
+def unfitted(sets: Sets, u: Int[Array, ""], *, center: bool) -> Float[Array, "a T"] | None:
+    """Return what fits leave of ones in a test set, at every penalty; None with an intercept."""
+    if sets.design.unfitted is None:
+        return None
+    ones = sets.design.unfitted[u]
+    if not center:
+        return ones
+    keep = sets.rows.tests_mask[u].astype(jnp.float32)[None]
+    return (ones - ones.sum(axis=1, keepdims=True) / keep.sum()) * keep
+
+
+def _divisors(sets, b, alphas):
+    return 1 / (sets.design.spectrum[b][None] + alphas[:, None])
+
+
+def _crossed(projected, rotated, divisors, lengths):
+    """Return b, and q with the diagonal alone of the Gram matrix of loadings [v a]."""
+    crossed = (rotated * projected) @ divisors.T
+    return crossed, rotated**2 @ (divisors**2 * lengths[None]).T
 
 
 class Sums(NamedTuple):
@@ -194,18 +300,61 @@ class Sums(NamedTuple):
             squares = jnp.where(squares > size * rounding**2, squares, 0.0)
         return products @ sets.design.basis[b].T, squares
 
-    def squares(self, z: Float[Array, "v r"], loadings: Float[Array, "r r"]) -> Float[Array, " v"]:
-        """Sum the squares of predictions."""
-        return ((z @ loadings) * z).sum(axis=1)
+    def null(self, sets: Sets, trained: Trained, u: Int[Array, ""]) -> Float[Array, " v"]:
+        """Sum the squares of test responses about the training mean."""
+        return self.project(sets, trained, u, center=False)[1]
 
-    def squares_of_all(
+    def observe(
         self,
-        rotated: Float[Array, "v r"],
-        spectrum: Float[Array, " r"],
-        family: Family,
-        loadings: Float[Array, "r r"],
+        sets: Sets,
+        trained: Trained,
+        u: Int[Array, ""],
+        alphas: Float[Array, " a"],
+        *,
+        center: bool,
+    ) -> Moments:
+        """Return y'y [v 1], and b and an estimate of q [v a] at every penalty."""
+        b = sets.source[u]
+        projected, squares = self.project(sets, trained, u, center=center)
+        lengths = jnp.diagonal(sets.design.loadings[u])
+        divisors = _divisors(sets, b, alphas)
+        crossed = _crossed(projected, trained.rotated[b], divisors, lengths)
+        return Moments(squares[:, None], *crossed)
+
+    def look(
+        self, sets: Sets, trained: Trained, u: Int[Array, ""], asked: Asked, observed: Moments
+    ) -> Looked:
+        """Compute the squared predictions of some targets, and their products with others."""
+        rows, place, alphas = asked
+        b = sets.source[u]
+        rotated, divisors = trained.rotated[b, rows], _divisors(sets, b, alphas)
+        z = rotated * divisors[place]
+        products = z @ sets.design.loadings[u]
+        crossed = observed.b[rows, place]
+        error = observed.yy[rows, 0] - 2 * crossed + (products * z).sum(axis=1)
+        return Looked(error, place, (rotated * products) @ divisors.T)
+
+    def of_all(
+        self,
+        sets: Sets,
+        trained: Trained,
+        u: Int[Array, ""],
+        grid: tuple[Float[Array, " a"], Family],
+        *,
+        center: bool,
+        errors: bool,
     ) -> Float[Array, "a v"]:
-        """Sum the squares of predictions at every penalty."""
+        """Sum the squares of errors, or of predictions, at every penalty."""
+        b = sets.source[u]
+        rotated, spectrum = trained.rotated[b], sets.design.spectrum[b]
+        squares = self._squares_of_all(rotated, spectrum, grid[1], sets.design.loadings[u])
+        if not errors:
+            return squares
+        projected, yy = self.project(sets, trained, u, center=center)
+        crossed = _divisors(sets, b, grid[0]) @ (rotated * projected).T
+        return yy[None] - 2 * crossed + squares
+
+    def _squares_of_all(self, rotated, spectrum, family, loadings):
         divisors = family.weights @ (1 / (spectrum[None] + family.pivots[:, None]))
 
         def some(x):
@@ -217,13 +366,20 @@ class Sums(NamedTuple):
         return jax.lax.map(some, tuple(map(_pieces, (loadings, rotated.T, divisors.T)))).sum(axis=0)
 
     def moments(
-        self, z: Float[Array, "v r"], sets: Sets, trained: Trained, u: Int[Array, ""]
-    ) -> tuple[Moments, Float[Array, " v"]]:
-        """Return moments about the mean of a test set, and that mean."""
+        self,
+        z: Float[Array, "v r"],
+        sets: Sets,
+        trained: Trained,
+        u: Int[Array, ""],
+        taken: tuple[Int[Array, " v"], Float[Array, " v"]],
+    ) -> tuple[Moments, Float[Array, " v"], Float[Array, " v"]]:
+        """Return moments about the mean of a test set, that mean, and that of predictions."""
         t, yy = self.project(sets, trained, u, center=True)
         count = self.count * sets.members.tests[u]
         mean = count @ self.means / count.sum() - trained.mean[sets.source[u]]
-        return Moments(yy, (z * t).sum(axis=1), self.squares(z, sets.design.loadings[u])), mean
+        square = ((z @ sets.design.loadings[u]) * z).sum(axis=1)
+        found = Moments(yy, (z * t).sum(axis=1), square)
+        return found, mean, z @ sets.design.mean_loading[u]
 
 
 Targets = Samples | Sums
@@ -247,30 +403,26 @@ def _at_all(rotated, spectrum, family, rows):
     return jnp.tensordot(family.weights, parts, axes=1)
 
 
-@jax.jit(static_argnames=("intercept",))
+@jax.jit
 def normalize(
-    block: Float[Array, "n v"], *, intercept: bool
+    block: Float[Array, "n v"],
 ) -> tuple[Float[Array, "n v"], Float[Array, " v"], Float[Array, " v"], Float[Array, " v"]]:
-    """Bring targets to mean 0, if there is an intercept, and to 1 as their largest value.
+    """Bring targets to mean 0, and to 1 as their largest value; constant ones become 0.
 
     Args:
       block: a tile of targets.
-      intercept: take the mean out.
 
     Returns:
       The targets; their means; what they were divided by, 1 for a constant one; and the largest
       value before, which is not finite if any of the target is not.
     """
     largest = jnp.abs(block).max(axis=0)
-    mean = jnp.zeros_like(largest)
-    if intercept:
-        mean = block.mean(axis=0)
-        # Once more, for the digits that the first mean of large values lost.
-        mean = mean + (block - mean[None]).mean(axis=0)
+    mean = block.mean(axis=0)
+    # Once more, for the digits that the first mean of large values lost.
+    mean = mean + (block - mean[None]).mean(axis=0)
     block = block - mean[None]
     peak = jnp.abs(block).max(axis=0)
-    # What is left of a constant target is rounding.
-    varies = peak > 4 * jnp.finfo(jnp.float32).eps * largest
+    varies = ~is_rounding(peak, largest)
     peak = jnp.where(varies, peak, 1.0)
     return jnp.where(varies[None], block / peak[None], 0.0), mean, peak, largest
 
@@ -286,10 +438,12 @@ class Layout(NamedTuple):
 
 @jax.jit
 @jax.default_matmul_precision("highest")
-def tile(layout: Layout | None, values: Float[Array, "n v"]) -> Targets:
+def tile(
+    layout: Layout | None, values: Float[Array, "n v"], offset: Float[Array, "1 v"]
+) -> Targets:
     """Return targets as they are, or their sums over blocks of samples."""
     if layout is None:
-        return Samples(values)
+        return Samples(values, offset)
     rows = [values[block] for block in layout.blocks]
     means = jnp.stack([block.mean(axis=0) for block in rows])
     apart = [_about(block, mean) for block, mean in zip(rows, means, strict=True)]
@@ -311,6 +465,7 @@ class Tile(NamedTuple):
     """Targets on the device, centred, with 1 as their largest value; zeros fill the last tile."""
 
     values: Float[Array, "n t"]
+    offset: Float[Array, "1 t"]  # without an intercept, the mean in units of `peak`; else 0
     mean: Float[np.ndarray, " t"]
     peak: Float[np.ndarray, " t"]
     smallest: Float[np.ndarray, " t"]  # standard deviation of what counts as constant
@@ -335,7 +490,7 @@ def load(Y: Any, columns: range, width: int, *, intercept: bool) -> Tile:
       Y: responses [n v]; see `read`.
       columns: which of them.
       width: of the tile.
-      intercept: take means out.
+      intercept: whether means need not be predicted.
 
     Raises:
       ValueError: if a target holds NaN or infinity.
@@ -344,17 +499,18 @@ def load(Y: Any, columns: range, width: int, *, intercept: bool) -> Tile:
     fill = width - len(columns)
     block = np.pad(block, ((0, 0), (0, fill))) if fill else block
     if block.dtype == np.float32:
-        values, *others = normalize(jax.device_put(block), intercept=intercept)
+        values, *others = normalize(jax.device_put(block))
         mean, peak, largest = (np.asarray(x, np.float64) for x in others)
     else:
-        values, mean, peak, largest = _normalize(block, intercept)
+        values, mean, peak, largest = _normalize(block)
     if not np.isfinite(largest).all():
         raise ValueError(
             "Y must be finite: it holds NaN or infinity in columns "
             f"{columns.start}..{columns.stop - 1}."
         )
     smallest = (CONSTANT_TOLERANCE * largest / peak).astype(np.float32)
-    return Tile(values, mean, peak, smallest, columns)
+    offset = np.zeros_like(mean) if intercept else mean / peak
+    return Tile(values, jax.device_put(np.float32(offset)[None]), mean, peak, smallest, columns)
 
 
 def read(Y: Any, columns: range) -> Float[np.ndarray, "n t"]:
@@ -371,14 +527,14 @@ def read(Y: Any, columns: range) -> Float[np.ndarray, "n t"]:
     return block if block.dtype == np.float32 else block.astype(np.float64)
 
 
-def _normalize(block, intercept):
+def _normalize(block):
     """Do what `normalize` does, in float64 on the host."""
     largest = np.abs(block).max(axis=0)
     block = np.where(np.isfinite(largest), block, 0.0)  # refused, but not by a warning of NumPy's
-    mean = block.mean(axis=0) if intercept else np.zeros(block.shape[1])
+    mean = block.mean(axis=0)
     block = block - mean
     peak = np.abs(block).max(axis=0)
-    varies = peak > 64 * np.finfo(np.float64).eps * np.nan_to_num(largest)
+    varies = ~is_rounding(peak, np.nan_to_num(largest))
     peak = np.where(varies, peak, 1.0)
     values = np.where(varies, block / peak, 0.0)
     return jax.device_put(values.astype(np.float32)), mean, peak, largest
