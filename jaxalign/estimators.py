@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.folds import CV, Fold
+from jaxalign.core.metrics import is_constant
 from jaxalign.core.solver import banded as banded_lib
 from jaxalign.core.solver import cv as cv_lib
 from jaxalign.core.solver.method import Execution, Method
@@ -164,7 +165,7 @@ def _constant(Y: Any) -> np.ndarray:
     """Which targets do not vary; of targets on disk none is looked at."""
     if not isinstance(Y, np.ndarray):
         return np.zeros(Y.shape[1], bool)
-    return Y.max(axis=0) == Y.min(axis=0)
+    return is_constant(Y)
 
 
 @_estimator

@@ -22,7 +22,7 @@ from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import cv, partition, tiles
 from jaxalign.core.solver.method import ADAPTIVE, Execution, Method
 from jaxalign.core.solver.problem import each
-from jaxalign.core.solver.ridge import feature_scale
+from jaxalign.core.solver.ridge import feature_scale, units
 
 # A cost must be lower by this fraction to replace that of weights tried before: less is rounding.
 TOLERANCE = 1e-5
@@ -197,9 +197,12 @@ def predict_bands(features: Features, coef: Float[np.ndarray, "p v"]) -> Float[n
     parts = np.empty((num_bands, len(X), coef.shape[1]))
     for b in range(num_bands):
         in_band = bands == b
-        # Only deviations are multiplied in float32, in which a large mean would cost digits.
-        deviations = (X[:, in_band] - mean[in_band]).astype(np.float32)
-        parts[b] = deviations @ coef[in_band].astype(np.float32) + mean[in_band] @ coef[in_band]
+        # Only deviations are multiplied in float32, in which a large mean would cost digits, and
+        # large or small units would leave the range.
+        deviations = X[:, in_band] - mean[in_band]
+        unit = units(deviations, each=False, intercept=False)
+        slopes = (coef[in_band] * unit[:, None]).astype(np.float32)
+        parts[b] = (deviations / unit).astype(np.float32) @ slopes + mean[in_band] @ coef[in_band]
     return parts
 
 
@@ -268,9 +271,14 @@ class _Space(NamedTuple):
 
 def _space(features, num_bands, train, *, standardize):
     X, bands = np.asarray(features.X, np.float64), features.bands
-    mean, variance = X[train].mean(axis=0), X[train].var(axis=0)
+    mean, largest = X[train].mean(axis=0), np.abs(X[train]).max(axis=0)
     # Without scaling, constant features stay: centred, they are 0.
-    scale = feature_scale(np, mean, variance, standardize) if standardize else np.ones(len(mean))
+    scale = np.ones(len(mean))
+    if standardize:
+        # Squares of very small or large units would leave the range even of float64.
+        unit = units(X[train], each=True, intercept=True)
+        variance = (X[train] / unit).var(axis=0)
+        scale = feature_scale(np, largest / unit, variance, standardize) / unit
     X = (X - mean) * scale
     columns, axes = [], []
     for b in range(num_bands):
