@@ -18,6 +18,9 @@ CASES = {
     "wide": solver.Case(n=630, p=2048, v=8000, num_alphas=16),
     "tall": solver.Case(n=9000, p=768, v=1500, num_repeats=3, peer_repeats=1, peer_warmup=False),
     "grid": solver.Case(n=1000, p=768, v=10_000, search="grid"),
+    "search": solver.Case(
+        n=362, p=1536, v=4000, num_alphas=17, decay=1.4, peers=("every_penalty",)
+    ),
     "disk": solver.Case(n=1000, p=768, v=100_000, on_disk=True, peers=(), num_repeats=2),
 }
 SWEEPS = {"scaling": solver.Sweep()}

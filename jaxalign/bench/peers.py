@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxalign.core.folds import Fold, Split
+from jaxalign.core.solver import cv
+from jaxalign.core.solver.method import Execution, Method
 
 
 class Solution(NamedTuple):
@@ -140,6 +142,18 @@ def sklearn_ridge(
     return Solution(r, chosen)
 
 
+def every_penalty(
+    X: Float[np.ndarray, "n p"],
+    Y: Float[np.ndarray, "n v"],
+    folds: Sequence[Fold],
+    alphas: Float[np.ndarray, " a"],
+) -> Solution:
+    """Compute the error of every penalty with our own solver: what the adaptive search saves."""
+    method = Method(alphas, standardize=False)
+    found = cv.nested(X, Y, folds, method, execution=Execution(search="grid"))
+    return Solution(found.r, found.alphas)
+
+
 def numpy_ridge(
     X: Float[np.ndarray, "n p"],
     Y: Float[np.ndarray, "n v"],
@@ -212,6 +226,7 @@ PEERS = {
     "himalaya_ridge": Peer(himalaya_ridge, _HIMALAYA),
     "himalaya_kernel": Peer(himalaya_kernel, _HIMALAYA),
     "sklearn": Peer(sklearn_ridge, ("sklearn",)),
+    "every_penalty": Peer(every_penalty, ()),
     "numpy": Peer(numpy_ridge, ()),
 }
 

@@ -19,6 +19,7 @@ COLOURS: dict[str, str] = {
     "himalaya_ridge": charts.COLOURS["untrained"],
     "himalaya_kernel": charts.COLOURS["word_rate"],
     "sklearn": charts.COLOURS["position"],
+    "every_penalty": charts.COLOURS["length"],
     "numpy": charts.COLOURS["shifted"],
 }
 BUSY_CORES = 0.1  # used by other processes: more, and times are not to be trusted

@@ -86,6 +86,28 @@ def test_standardize_matches_sklearn_run_by_run(rng):
     np.testing.assert_allclose(result, np.concatenate(expected), atol=1e-6)
 
 
+@pytest.mark.parametrize("rounding", [0, 1e-13, 2e-7])
+@pytest.mark.parametrize("unit", [1e-30, 1, 1e30])
+def test_standardize_leaves_nothing_of_a_run_that_is_dead_but_for_rounding(rng, rounding, unit):
+    values = rng.normal(size=(len(RUNS), 2))
+    dead = np.array(RUNS) == "a"
+    values[dead, 1] = rounding * rng.uniform(size=dead.sum())
+    result = features.standardize(unit * values, RUNS)
+    np.testing.assert_array_equal(result[dead, 1], 0)
+    np.testing.assert_allclose(result[dead, 0].std(), 1)
+    np.testing.assert_allclose(result[~dead], features.standardize(values, RUNS)[~dead])
+
+
+@pytest.mark.parametrize("p", [15, 60])
+def test_components_beyond_the_rank_hold_no_rounding(rng, p):
+    values = rng.normal(size=(24, 3)) @ rng.normal(size=(3, p))
+    train = np.arange(20)
+    for X in (values, 1e-30 * values, 1e30 * values, np.float32(values + 100)):
+        found = features.principal_components(X, train, 5)
+        assert (found[:, :3].std(axis=0) > 0).all()
+        np.testing.assert_array_equal(found[:, 3:], 0)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1e6 + 0.1])
 def test_standardize_sets_a_constant_column_to_zero(rng, value):
     values = rng.normal(size=(24, 3))

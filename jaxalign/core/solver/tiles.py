@@ -219,7 +219,7 @@ class Samples(NamedTuple):
             place, unit = taken
             offset = self.offset[0] * unit
             predicted = predicted - offset[:, None] * ones[place]
-            average = unfitted(sets, u, center=False).sum(axis=1) / sets.members.sizes()[u]
+            average = jnp.asarray(sets.design.unfitted)[u].sum(axis=1) / sets.members.sizes()[u]
             mean_predicted = mean_predicted - offset * average[place]
         b = (predicted * y.T).sum(axis=1)
         found = Moments((y**2).sum(axis=0), b, (predicted**2).sum(axis=1))
@@ -510,7 +510,9 @@ def load(Y: Any, columns: range, width: int, *, intercept: bool) -> Tile:
         )
     smallest = (CONSTANT_TOLERANCE * largest / peak).astype(np.float32)
     offset = np.zeros_like(mean) if intercept else mean / peak
-    return Tile(values, jax.device_put(np.float32(offset)[None]), mean, peak, smallest, columns)
+    return Tile(
+        values, jax.device_put(offset.astype(np.float32)[None]), mean, peak, smallest, columns
+    )
 
 
 def read(Y: Any, columns: range) -> Float[np.ndarray, "n t"]:

@@ -5,6 +5,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from jaxalign.core import metrics
 from jaxalign.core.folds import Split
 from jaxalign.core.solver import ridge
 
@@ -490,3 +491,40 @@ def test_inputs_are_not_changed(rng, form):
     moments(X, Y, 1.0, form=form, standardize=True)
     np.testing.assert_array_equal(X, before[0])
     np.testing.assert_array_equal(Y, before[1])
+
+
+@pytest.mark.parametrize("form", ROW_FORMS)
+@pytest.mark.parametrize("offset", [0, 100, 1000])
+@pytest.mark.parametrize("least_squares", [True, False])
+def test_rounding_of_float32_adds_no_direction(rng, form, offset, least_squares):
+    X = np.float32(rng.normal(size=(N, 7)) @ rng.normal(size=(7, 100)) + offset)
+    settings = {"precision": metrics.precision(X), "least_squares": least_squares}
+    assert int(factorize(X, form=form, **settings).rank) == 7
+    shared = ridge.kernel(X.astype(np.float64))
+    assert int(factorize(X, form=form, shared=shared, **settings).rank) == 7
+
+
+@pytest.mark.parametrize("form", ROW_FORMS)
+def test_least_squares_keeps_features_in_small_units(rng, form):
+    X, Y = make_problem(rng, 8)
+    plain, small = X.copy(), X.copy()
+    small[:, 3] *= 1e-9
+    found, expected = (
+        slopes(factorize(x, form=form, least_squares=True), Y, np.zeros(V)) for x in (small, plain)
+    )
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("each", [True, False])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_units_are_powers_of_two_that_features_are_near_to(rng, each, intercept):
+    X = rng.normal(size=(N, 5)) * [1e-30, 1, 1e30, 7, 0] + (100 if intercept else 0)
+    X[:, 0] -= 100 if intercept else 0
+    found = ridge.units(X, each=each, intercept=intercept)
+    np.testing.assert_array_equal(np.log2(found) % 1, 0)
+    sizes = np.abs(X - X.mean(axis=0)).max(axis=0)
+    if each:
+        np.testing.assert_array_equal(found[4], 1)
+        assert ((sizes / found)[:4] >= 1).all() and ((sizes / found)[:4] < 4).all()
+    else:
+        np.testing.assert_array_equal(found, found[2])
