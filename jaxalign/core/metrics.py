@@ -10,6 +10,9 @@ from jaxtyping import Array, Bool, Float, Num, Shaped
 # A column that varies by less than this fraction of its largest value is constant: what is left is
 # the rounding of float32, in which recordings and activations are stored, whatever holds them now.
 CONSTANT_TOLERANCE = 1e-6
+# What varies by less than this in any unit is what underflow leaves (all-MiniLM-L6-v2 has output
+# units near 1e-33 on ordinary sentences).
+NEGLIGIBLE = 1e-32
 
 
 def is_rounding(spread: Any, largest: Any) -> Any:
@@ -22,7 +25,7 @@ def is_rounding(spread: Any, largest: Any) -> Any:
       spread: standard deviation, range or largest deviation of each column.
       largest: magnitude of each column, the largest of its values.
     """
-    return spread <= CONSTANT_TOLERANCE * largest
+    return (spread <= CONSTANT_TOLERANCE * largest) | (spread <= NEGLIGIBLE)
 
 
 def precision(x: Any) -> float:

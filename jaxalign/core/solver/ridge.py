@@ -206,13 +206,13 @@ def factorize(
       X: features of all samples [n p], float64.
       rows: samples to train and to test on.
       settings: see there.
-      shared: what `kernel` returns for X; saves the dual form, unless it standardises, the
-        products of features.
+      shared: what `kernel` returns for X; saves the dual form, unless it standardises or there
+        is no penalty, the products of features.
       alphas: penalties, which are needed where there is no intercept and targets have a mean.
 
     Source: Saunders et al. (1998), Ridge regression in dual variables, section 2.
     """
-    is_shared = settings.form == "dual" and not settings.standardize
+    is_shared = settings.form == "dual" and not (settings.standardize or settings.least_squares)
     arrays = (X, shared if is_shared else None, rows, None if settings.intercept else alphas)
     if settings.least_squares:  # a singular value decomposition may be needed
         return _factorize_with(np, *jax.tree.map(np.asarray, arrays), settings=settings)
@@ -261,7 +261,6 @@ def _factorize_with(xp, X, shared, rows, alphas, *, settings):
 
         gram, cross, left = between(train) * keep, between(flat), None
         energy = ((X[train] * keep) ** 2).sum()
-        Z = None
     else:
         X_train = X[train]
         mean = (X_train * keep).sum(axis=0) / count
@@ -276,6 +275,11 @@ def _factorize_with(xp, X, shared, rows, alphas, *, settings):
             gram, cross, left = Z.T @ Z, Z_tests, Z
         else:
             gram, cross, left = Z @ Z.T, Z_tests @ Z.T, None
+    rounding = settings.precision**2 * energy
+    spectrum, Q, kept = _directions(xp, gram, settings.cutoff, rounding)
+    if settings.least_squares and int(kept.sum()) < min(int(count) - intercept, X.shape[1]):
+        spectrum, Q, kept = _small_directions(Z, len(Q), settings.cutoff, rounding)
+        cross, left = Z_tests, Z
     # With L = cross Q and basis = (left Q)ᵀ, the means of test sets can be subtracted before.
     counted = tests_mask.astype(X.dtype)[..., None]  # [m T 1]
     cross = cross.reshape(*tests.shape, -1) * counted
@@ -283,15 +287,6 @@ def _factorize_with(xp, X, shared, rows, alphas, *, settings):
     if center:
         means = cross.sum(axis=1, keepdims=True) / counted.sum(axis=1, keepdims=True)
         cross = (cross - means) * counted
-    rounding = settings.precision**2 * energy
-    spectrum, Q, kept = _directions(xp, gram, settings.cutoff, rounding)
-    if settings.least_squares:
-        full = min(int(count) - intercept, X.shape[1])
-        if int(kept.sum()) < full:
-            if Z is None:
-                X_train = X[train] * keep
-                Z = (X_train - float(intercept) * X_train.sum(axis=0)[None] / count) * keep
-            spectrum, Q, kept = _small_directions(Z, form, settings.cutoff, rounding)
     basis = (Q if left is None else left @ Q).T
     unfitted = None
     if alphas is not None:
@@ -329,13 +324,15 @@ def _directions(xp, gram, cutoff, rounding):
     return _kept(xp, spectrum, Q, xp.maximum(cutoff * spectrum[-1], rounding))
 
 
-def _small_directions(Z, form, cutoff, rounding):
-    """Do what `_directions` does, for directions too small for products of features to hold."""
-    size = Z.shape[1] if form == "primal" else len(Z)
-    left, values, right = np.linalg.svd(Z, full_matrices=False)
-    spectrum, Q = np.zeros(size), np.zeros((size, size))
+def _small_directions(Z, size, cutoff, rounding):
+    """Do what `_directions` does of ZᵀZ, for directions too small for products to hold.
+
+    The directions are those of the features in any form; zeros fill up to `size` of them.
+    """
+    _, values, right = np.linalg.svd(Z, full_matrices=False)
+    spectrum, Q = np.zeros(size), np.zeros((Z.shape[1], size))
     spectrum[size - len(values) :] = values[::-1] ** 2
-    Q[:, size - len(values) :] = (right.T if form == "primal" else left)[:, ::-1]
+    Q[:, size - len(values) :] = right[::-1].T
     if cutoff <= CUTOFF:
         cutoff = (max(Z.shape) * np.finfo(np.float64).eps) ** 2
     return _kept(np, spectrum, Q, max(cutoff * spectrum[-1], rounding))
