@@ -9,6 +9,8 @@ import os
 import pathlib
 from typing import Any
 
+from absl import logging
+
 from jaxalign.data import localizer, samples
 from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats.recordings import NaN
@@ -161,6 +163,19 @@ class Dataset:
             raise InputError("responses are timed, so stimuli must have onset_s and offset_s.")
         if responses.is_timed:
             samples.check_clock(self.name, self.stimuli, responses, lead)
+        elif said := self.unanswered(responses):
+            logging.warning("data set %s: %s", self.name, said)
+
+    def unanswered(self, responses: Responses) -> str:
+        """Say how many stimuli have no response; "" if all have one, or samples are TRs."""
+        if responses.is_timed:
+            return ""
+        lost = len(set(self.stimuli.stimulus_id) - set(responses.stimulus_id))
+        if not lost:
+            return ""
+        return (
+            f"{lost} of {len(self.stimuli)} {self.stimuli.unit}s have no response and are left out."
+        )
 
     def check_text(self, stage: str) -> None:
         """Refuse images that have no captions, on behalf of a stage that reads text.

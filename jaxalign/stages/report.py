@@ -168,7 +168,9 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
         instruction=config.instruction,
         title=config.title,
         left_out=sorted({s for x in artefact.inputs for s in x.facts().get("left_out", ())}),
-        remarks=[x for one in encoded for x in one.artefact.facts().get("remarks", ())],
+        remarks=list(
+            dict.fromkeys(x for one in encoded for x in one.artefact.facts().get("remarks", ()))
+        ),
         planted=planted,
         descriptions=protocols.descriptions(rows.protocol),
         folds=_folds(encoded[0].settings) if encoded else "outer folds",

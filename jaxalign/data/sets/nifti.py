@@ -280,7 +280,7 @@ def _mean(row: Row, roi: str, values: Float[np.ndarray, "n v"]) -> Float[np.ndar
 
     Those are NaN in every volume. If all are, so is the mean.
     """
-    outside = np.isnan(values).all(axis=0)
+    outside = np.asarray(np.isnan(values).all(axis=0))
     if outside.any() and not outside.all():
         logging.warning(
             "%s: %d of %d voxels of %s are NaN throughout and left out of its mean",

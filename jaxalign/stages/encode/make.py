@@ -65,7 +65,7 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
         "left_out": data.left_out,
         "num_nan": undefined,
         "unknown_words": unknown,
-        "remarks": _repeated(features, data, artefact),
+        "remarks": [*_unanswered(features, data), *_repeated(features, data, artefact)],
         "alignment": alignment,
         "seconds": round(time.monotonic() - start, 3),
     }
@@ -111,6 +111,13 @@ def _warn_of_edges(scored: dict[int, cv.Nested], data: Prepared, artefact: Artef
             100 * low,
             100 * high,
         )
+
+
+def _unanswered(features: Features, data: Prepared) -> list[str]:
+    """Say beside a network how many stimuli have no response."""
+    dataset = data.job.dataset
+    said = dataset.unanswered(data.responses)
+    return [f"{dataset.name}: {said}"] if said and not features.control_of else []
 
 
 def _repeated(features: Features, data: Prepared, artefact: Artefact) -> list[str]:

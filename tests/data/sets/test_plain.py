@@ -231,3 +231,11 @@ def test_ids_that_are_none_of_the_stimuli_are_named(make_folder):
     found = read(folder)
     with refused("data set mine", "every run", "found 'r' (3 such)"):
         found.check_samples(found.responses)
+
+
+def test_stimuli_without_a_response_are_counted(make_folder, caplog):
+    """Those with one are scored; a note says how many are not."""
+    found = read(make_folder(SENTENCES + "d,Where?,p2\ne,When?,p2\n"))
+    found.check_samples(found.responses)
+    assert "data set mine: 2 of 5 sentences have no response and are left out." in caplog.text
+    assert read(make_folder(SENTENCES)).unanswered(found.responses) == ""
