@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -24,14 +24,14 @@ class Literal(NamedTuple):
     Attributes:
       tokenizer: has no control token but those that stand in the frame.
       before, after: of the frame, a single character in place of each control token.
-      ids: id in the tokenizer's own vocabulary of each id here.
+      ids: id in the tokenizer's own vocabulary of each id that is another here.
       first: id of the control token that the frame begins with; -1: of none.
     """
 
     tokenizer: tokenizers.Tokenizer
     before: str
     after: str
-    ids: Int[np.ndarray, " _"]
+    ids: Mapping[int, int]
     first: int
 
 
@@ -61,11 +61,18 @@ def literal(tokenizer: tokenizers.Tokenizer, before: str, after: str) -> Iterato
         if found or held:
             yield _copy(tokenizer, found, held, before, after)
         else:
-            size = tokenizer.get_vocab_size(with_added_tokens=True)
-            largest = max(special.values(), default=0)
-            yield Literal(tokenizer, before, after, np.arange(max(size, largest + 1)), -1)
+            yield Literal(tokenizer, before, after, {}, -1)
     finally:
         tokenizer.encode_special_tokens = was
+
+
+def restore(found: Int[np.ndarray, " t"], ids: Mapping[int, int]) -> Int[np.ndarray, " t"]:
+    """Return tokens of a `Literal` by the ids that the tokenizer itself gives them."""
+    if not ids:
+        return found
+    table = np.arange(max(max(ids), int(found.max(initial=0))) + 1)
+    table[list(ids)] = list(ids.values())
+    return table[found]
 
 
 def unknown_id(tokenizer: tokenizers.Tokenizer) -> int:
@@ -124,9 +131,8 @@ def _copy(
         )
     known = {x["content"]: x["id"] for x in steps["added_tokens"]}
     known |= {letter: tokenizer.token_to_id(name) for name, letter in stand_in.items()}
-    ids = np.arange(copy.get_vocab_size(with_added_tokens=True))
-    for name, i in known.items():
-        ids[copy.token_to_id(name)] = i
+    here = ((copy.token_to_id(name), i) for name, i in known.items())
+    ids = {found: i for found, i in here if found is not None}
     if names:
         pattern = re.compile("|".join(map(re.escape, names)))
         before, after = (pattern.sub(lambda x: stand_in[x[0]], text) for text in (before, after))

@@ -1,10 +1,12 @@
 """What parts see, put together to rows of tokens: which passes to run, and what to read in them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
+
+from jaxalign.data.text import control
 
 
 class View(NamedTuple):
@@ -35,12 +37,12 @@ class Around(NamedTuple):
 
     Attributes:
       left, right: tokens before and after, by their own ids.
-      ids: own id of each id in the views.
+      ids: own id of each id in the views that is another there; see `control.Literal`.
     """
 
     left: Int[np.ndarray, " b"]
     right: Int[np.ndarray, " a"]
-    ids: Int[np.ndarray, " _"]
+    ids: Mapping[int, int]
 
 
 class Counts(NamedTuple):
@@ -211,7 +213,8 @@ def _rows(views: Sequence[View], around: Around, num_parts: int, causal: bool) -
             inner.append(view.tail)
             after.append(right)
         row[members] = len(rows)
-        rows.append(np.concatenate([left, ids[np.concatenate(inner)], *after]).astype(np.int32))
+        own = control.restore(np.concatenate(inner), ids)
+        rows.append(np.concatenate([left, own, *after]).astype(np.int32))
         for i in members:
             shift[i] = len(left) + view.head - view.begin
             length[i] = views[i].count + shift[i] if len(members) > 1 else len(rows[-1])

@@ -92,6 +92,16 @@ def test_a_row_begins_with_one_first_token(gpt2):
     assert rows(gpt2, "a", before=end) == rows(gpt2, "a", bos=end) == [50256, 64]
 
 
+def test_a_vocabulary_may_have_gaps():
+    vocab = {"<unk>": 0, "a": 7, "b": 900}
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(["<unk>", "</s>"])
+    assert rows(tokenizer, "a b") == [7, 900]
+    end = tokenizer.token_to_id("</s>")
+    assert rows(tokenizer, "a b </s>", before="</s>") == [end, 7, 900, 0]
+
+
 def test_unknown_text_is_counted(minilm, gpt2):
     found = contexts.plan(
         minilm, words("\u6211\u559c\u6b22", "ball"), "none", max_length=9, causal=False
