@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxalign.core import folds as folds_lib
+from jaxalign.core import leaks
 from jaxalign.core.folds import CV, Fold
 from jaxalign.core.metrics import is_constant
 from jaxalign.core.solver import banded as banded_lib
@@ -321,6 +322,15 @@ class NestedRidgeCV(_Ridge):
         """
         X, Y = self._read(X, Y)
         folds = self._folds(len(X), groups)
+        found = leaks.count(folds, leaks.same_rows(X))
+        if found.num_repeated:
+            warnings.warn(
+                f"Features of {found} equal those of a sample that is trained on, as if stimuli "
+                "were presented again: then responses can be looked up. Take for outer_cv a "
+                "splitter of groups, and give groups that say what each sample presents.",
+                leaks.RepeatedStimuliWarning,
+                stacklevel=2,
+            )
         pool, execution = self._groups(Y.shape[1]), self._execution
         result = self._choose(
             lambda grid: cv_lib.nested(

@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from jaxalign import estimators
+from jaxalign.core.leaks import RepeatedStimuliWarning
 from jaxalign.estimators import BandedRidgeCV, GridEdgeWarning, NestedRidgeCV, RidgeCV
 
 ALPHAS = 10.0 ** np.arange(-2, 6)
@@ -127,6 +128,18 @@ def test_nested_scores_agree_with_scikit_learn(problem):
         predicted = model.predict(X[test])
         expected = [np.corrcoef(predicted[:, v], Y[test, v])[0, 1] for v in range(6)]
         np.testing.assert_allclose(ours.scores_[fold], expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_rows_that_are_tested_and_trained_on_are_warned_of(rng):
+    """Unless groups keep them together."""
+    order = np.r_[:30, 29:-1:-1]
+    X, Y = rng.standard_normal((30, 12))[order], rng.standard_normal((60, 2))
+    estimator = NestedRidgeCV(ALPHAS, outer_cv=3)
+    with pytest.warns(RepeatedStimuliWarning, match="Features of 40 of 60 test samples"):
+        quiet(estimator, X, Y)
+    apart = NestedRidgeCV(ALPHAS, outer_cv=GroupKFold(3))
+    assert np.isfinite(quiet(apart, X, Y, groups=order).scores_).all()
 
 
 @pytest.mark.slow

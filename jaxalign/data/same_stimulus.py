@@ -93,6 +93,13 @@ def stories(stimuli: Stimuli) -> tuple[Int[np.ndarray, " m"], Bool[np.ndarray, "
     return story, (np.bincount(label) > 1)[story]
 
 
+def passages(stimuli: Stimuli) -> list[str]:
+    """Return the passage of each stimulus, or the first one that shares most of its words."""
+    label = leaks.joined(stories(stimuli)[0], stimuli.passage).tolist()
+    first: dict[int, str] = {}
+    return [first.setdefault(x, own) for x, own in zip(label, stimuli.passage, strict=True)]
+
+
 def _alike(texts: Sequence[Sequence[str]]) -> Int[np.ndarray, " g"]:
     """Label texts so that those that share most of their sequences of words have the same."""
     sequences = [

@@ -16,7 +16,7 @@ from jaxalign.core import features
 from jaxalign.core.behavior import likelihood, surprisal
 from jaxalign.core.behavior.surprisal import Estimate
 from jaxalign.core.ceilings import ceiling as ceiling_lib
-from jaxalign.data import datasets, words
+from jaxalign.data import datasets, same_stimulus, words
 from jaxalign.data.schema import MEAN, Behavior
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -28,7 +28,7 @@ from jaxalign.reporting.pages import behavior as report
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Activations, Page, ReadingTimes
 
-VERSION = 3
+VERSION = 4
 SCORES, STORIES = ReadingTimes.SCORES, ReadingTimes.STORIES
 PARTICIPANTS = "participants"
 PUBLISHED = "published"
@@ -76,7 +76,8 @@ class Source(NamedTuple):
 class Reading(NamedTuple):
     """Reading times and baseline of all stimuli, in the order of reading."""
 
-    story: list[str]
+    story: list[str]  # the passage of each word
+    told: list[str]  # the same, or the first passage that shares most of its words
     times: Float[np.ndarray, "m s"]  # NaN where there is none, or the word does not count
     every_time: Float[np.ndarray, "m s"]  # of the words that begin sentences, too
     baseline: Float[np.ndarray, "m b"]
@@ -129,9 +130,22 @@ def _plan_scores(config: Config, job: Job, upstream: Upstream) -> Step:
             "behavior needs surprisal: add the stage extract, or a data set that has published one."
         )
     reading = _reading(config, job)
-    stories = len({s for s, t in zip(stimuli.passage, reading.times, strict=True) if any(t > 0)})
+    stories = len({s for s, t in zip(reading.told, reading.times, strict=True) if any(t > 0)})
+    again = {a: b for a, b in zip(reading.story, reading.told, strict=True) if a != b}
+    also = f": {len(again)} share most of their words with another" if again else ""
     if stories < 2:
-        raise InputError(f"behavior needs reading times of at least 2 passages, found {stories}.")
+        raise InputError(
+            f"behavior needs reading times of at least 2 passages, found {stories}{also}."
+        )
+    if again:
+        one, other = next(iter(again.items()))
+        logging.warning(
+            "behavior: %d passages share most of their words with another, and count as one story "
+            "with it (%r with %r)",
+            len(again),
+            one,
+            other,
+        )
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
     del settings["beside"]  # each is an artefact of its own
     if config.measure != report.CORRELATION:
@@ -188,6 +202,7 @@ def _reading(config: Config, job: Job) -> Reading:
     counts = config.sentence_initial | (position != 1)
     return Reading(
         story=list(stimuli.passage),
+        told=same_stimulus.passages(stimuli),
         times=np.where(counts[:, None], every, np.nan),
         every_time=every,
         baseline=words.baseline(config.baseline, stimuli, job.dataset.word_facts, position),
@@ -249,7 +264,7 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
     common |= {"bos": "", "joining": "", "num_shared_tokens": 0}
     mean = surprisal.mean_over_participants(reading.times)
     for name, column in zip(config.baseline, reading.baseline.T, strict=True):
-        row, by_story = _correlation(column, mean, reading.story, ceiling, 0)
+        row, by_story = _correlation(column, mean, reading.told, ceiling, 0)
         row["measure"] = config.measure
         undefined = {"num_undefined": int(np.isnan(column).sum())}
         rows.append(common | {"model": name} | row | undefined)
@@ -292,7 +307,7 @@ def _rows(config: Config, bits, reading: Reading, behavior: Behavior, ceiling: E
     mean = surprisal.mean_over_participants(reading.times)
     for offset in config.offsets:
         shifted = surprisal.neighbour(bits[:, None], reading.story, offset)[:, 0]
-        row, by_story = _correlation(shifted, mean, reading.story, ceiling, offset)
+        row, by_story = _correlation(shifted, mean, reading.told, ceiling, offset)
         yield row | {"measure": config.measure}, by_story
     kinds = [(MEAN, mean[:, None])]
     if config.mixed and list(behavior.participant) != [MEAN]:
@@ -343,7 +358,7 @@ def _gain(config: Config, bits, times, reading: Reading, kind: str, held_out: bo
         "offset": 0,
     }
     y = np.log(times[defined]) if config.log_times else times[defined]
-    story = np.asarray(reading.story)[word]
+    story = np.asarray(reading.told)[word]
     if len(set(story)) < 2:
         found, by_story = UNDEFINED, []
     else:

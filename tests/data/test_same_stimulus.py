@@ -87,6 +87,11 @@ def test_stories_that_share_most_words_are_one(other, is_one):
     assert "'r0' and 'r2' present the same" in same_stimulus.example(trs(25), found)
 
 
+def test_passages_that_share_most_words_have_one_name():
+    found = same_stimulus.passages(story([words(0, 60), words(500, 60), ["more", *words(0, 60)]]))
+    assert found == ["p0"] * 60 + ["p1"] * 60 + ["p0"] * 61
+
+
 def test_short_stories_differ_in_a_word():
     stimuli = story([words(0, 8), [*words(0, 7), "other"], words(0, 8)])
     found = same_stimulus.items(stimuli, trs(4))

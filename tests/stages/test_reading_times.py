@@ -281,6 +281,22 @@ def test_one_story_is_refused(make_job, root):
         behavior.plan(CONFIG, make_job(), {})
 
 
+def test_stories_told_again_are_one(make_job, root, caplog):
+    arrays = reading.read(root)
+    text = arrays["text"]
+    text[400:599] = text[:199]  # the third is the first, but for its last word
+    change(root, text=text)
+    with caplog.at_level("WARNING", logger="absl"):
+        behavior.plan(CONFIG, make_job(), {})
+    assert "1 passages share most of their words with another" in caplog.text
+    assert "'s3' with 's1'" in caplog.text
+    times = arrays["times"]
+    times[200:400] = np.nan
+    change(root, times=times)
+    with refused("at least 2 passages, found 1: 1 share most of their words with another"):
+        behavior.plan(CONFIG, make_job(), {})
+
+
 @pytest.fixture
 def other(tmp_path, root, monkeypatch):
     """The same words with other times, by a name that can be given."""
