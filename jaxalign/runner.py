@@ -208,9 +208,11 @@ def check_address_space() -> None:
 
 
 def results(plan: Plan) -> str:
-    """Return what the steps of a finished plan have to show at the end of a run."""
+    """Return what the steps of a finished plan have to show, and where their pages lie."""
     shown = [step.artefact.path / step.shows for step in plan.steps if step.shows]
-    return "".join(path.read_text(encoding="utf-8") for path in shown)
+    pages = [path.with_name(run_dir.PAGE) for path in shown]
+    texts = [path.read_text(encoding="utf-8") for path in shown]
+    return "".join([*texts, *(f"Page: {path}\n" for path in pages if path.is_file())])
 
 
 def describe(plan: Plan) -> str:

@@ -22,6 +22,7 @@ from jaxalign.core import metrics
 from jaxalign.core.solver import cv
 from jaxalign.core.solver.method import Execution, Method
 from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import page as page_lib
@@ -29,7 +30,7 @@ from jaxalign.reporting.page import SUMMARY
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
-ROWS = "rows.csv"
+ROWS = "rows"
 SEARCHES = ("adaptive", "grid")
 AXES = {"n": "n", "p": "p", "v": "v", "a": "num_alphas", "k": "num_folds"}
 # Two best inner errors closer than this, relative to the best: either penalty will do.
@@ -330,7 +331,7 @@ def _timing_row(name: str, case: Case, timed: timing.Timing) -> dict[str, Any]:
 def _write_rows(rows: list[dict[str, Any]], artefact: Artefact) -> dict:
     frame = pd.DataFrame(rows)
     frame.insert(0, "name", artefact.name)
-    run_dir.write_atomic(artefact.path / ROWS, frame.to_csv(index=False).encode())
+    rows_lib.write_table(artefact.path / ROWS, frame)
     return {"num_rows": len(rows)}
 
 
@@ -412,7 +413,7 @@ def work(n: int, p: int, v: int, a: int, k: int, evaluations: int | float) -> fl
 
 def _summarize(artefact: Artefact) -> dict:
     """Put the rows of all artefacts together."""
-    parts = [(x, pd.read_csv(x.path / ROWS)) for x in artefact.inputs]
+    parts = [(x, rows_lib.read_table(x.path / ROWS)) for x in artefact.inputs]
     cases = [frame for x, frame in parts if "case" in x.settings]
     sweeps = [frame for x, frame in parts if "sweep" in x.settings]
     machines = {json.dumps(x.settings["machine"]) for x, _ in parts}

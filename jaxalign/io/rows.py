@@ -279,6 +279,9 @@ def read(path: pathlib.Path) -> pd.DataFrame:
 def write_table(path: pathlib.Path, table: pd.DataFrame) -> None:
     """Write a table without a schema of its own twice, atomically: as CSV and as Parquet.
 
+    CSV is for people and other programs; `read_table` reads Parquet, where an ROI called NA is a
+    name and a number is the same to the last digit.
+
     Args:
       path: without suffix.
       table: of numbers and text; undefined numbers are NaN ("nan" in the CSV).
@@ -288,6 +291,11 @@ def write_table(path: pathlib.Path, table: pd.DataFrame) -> None:
     sink = io.BytesIO()
     table.to_parquet(sink, index=False)
     run_dir.write_atomic(path.with_name(f"{path.name}.parquet"), sink.getvalue())
+
+
+def has_table(path: pathlib.Path) -> bool:
+    """Whether `write_table` has written a table here."""
+    return path.with_name(f"{path.name}.parquet").is_file()
 
 
 def read_table(path: pathlib.Path) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from absl import logging
 from jaxalign.errors import InputError
 
 DONE = "done.json"
+PAGE = "index.html"  # the file to open, in the folder of an artefact that has a page
 # Seconds of hashing after which the log says how much was read; then again after as many.
 LONG_S = 5.0
 # Bytes above which a finished file is not hashed each time that it is looked at.

@@ -17,7 +17,16 @@ TEMPLATE = pathlib.Path(__file__).with_name("page.html.j2")
 STYLE = pathlib.Path(__file__).with_name("page.css")
 SCRIPT = pathlib.Path(__file__).with_name("page.js")
 _LEAST_ROWS = 8  # of a table that is worth sorting and filtering
+LEAST_P = 0.001  # that is written with its digits
 _LONG = 40  # characters of a cell whose text may go over several lines
+
+
+class Figure(NamedTuple):
+    """A drawing that another library has made."""
+
+    name: str  # of its files
+    alt: str  # what is shown, in a sentence or two
+    svg: bytes
 
 
 class Section(NamedTuple):
@@ -26,7 +35,7 @@ class Section(NamedTuple):
     title: str
     text: Sequence[str] = ()
     tables: Sequence[tuple[str, pd.DataFrame]] = ()  # caption, table
-    figures: Sequence[tuple[str, bytes]] = ()  # alternative text, SVG
+    figures: Sequence[Figure] = ()
     charts: Sequence[Chart] = ()
     notes: Sequence[str] = ()  # how to read what is there; folded away
 
@@ -54,6 +63,8 @@ def page(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["cell"] = cell
+    environment.filters["p_value"] = p_value
+    environment.tests["p"] = is_p
     environment.filters["order"] = lambda x: "" if x != x else repr(x)
     environment.filters["data_uri"] = lambda svg: (
         "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
@@ -94,10 +105,13 @@ def _is_number(value: object) -> bool:
 def whole(table: pd.DataFrame) -> pd.DataFrame:
     """Turn columns of whole numbers into integers; undefined numbers stay as they are.
 
-    Counts that may be undefined are floats in a frame, and need no decimals.
+    Counts that may be undefined are floats in a frame, and need no decimals. Probabilities that
+    happen to be all 1 stay numbers.
     """
     found = table.copy()
     for name in table.columns[table.dtypes.map(lambda x: x.kind == "f")]:
+        if is_p(name):
+            continue
         known = table[name].dropna()
         if len(known) and (known % 1 == 0).all():
             found[name] = integers(table[name])
@@ -107,6 +121,18 @@ def whole(table: pd.DataFrame) -> pd.DataFrame:
 def integers(column: pd.Series) -> pd.Series:
     """Turn numbers into integers; undefined numbers stay as they are."""
     return pd.Series([x if x != x else int(x) for x in column], column.index, dtype=object)
+
+
+def is_p(name: object) -> bool:
+    """Whether a column holds p-values: "p", "p_adjusted", "group_p" and the like."""
+    return "p" in str(name).split("_")
+
+
+def p_value(value: object) -> str:
+    """Return a p-value as journals print it: three decimals, and "< .001" below .001."""
+    if isinstance(value, float) and value < LEAST_P:
+        return "< .001"
+    return cell(value)
 
 
 def cell(value: object) -> str:

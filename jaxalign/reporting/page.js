@@ -134,14 +134,16 @@
     });
   };
 
+  const show = (target) => {
+    seen.unobserve(target);
+    if (target.dataset.begun) return;
+    target.dataset.begun = "yes";
+    if (target.tagName === "TABLE") sortable(target);
+    else draw(target).then(() => resized.observe(target));
+  };
   const seen = new IntersectionObserver(
     (entries) => {
-      for (const { isIntersecting, target } of entries) {
-        if (!isIntersecting) continue;
-        seen.unobserve(target);
-        if (target.tagName === "TABLE") sortable(target);
-        else draw(target).then(() => resized.observe(target));
-      }
+      for (const { isIntersecting, target } of entries) if (isIntersecting) show(target);
     },
     { rootMargin: "400px" },
   );
@@ -155,6 +157,15 @@
     }, 150);
   });
   for (const node of document.querySelectorAll(".plot, table.grid")) seen.observe(node);
+  // The others when there is nothing else to do: a page is printed whole, seen or not.
+  const rest = [...document.querySelectorAll(".plot")];
+  const later = window.requestIdleCallback || ((next) => setTimeout(next, 200));
+  const drawNext = () => {
+    if (!rest.length) return;
+    show(rest.shift());
+    later(drawNext);
+  };
+  window.addEventListener("load", () => later(drawNext));
   for (const node of document.querySelectorAll("figure.chart details")) {
     node.addEventListener("toggle", () => tell(node));
   }

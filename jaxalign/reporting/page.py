@@ -3,7 +3,7 @@
 import json
 import pathlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -14,9 +14,10 @@ from jaxalign.reporting import charts, html
 from jaxalign.reporting.charts import Chart
 from jaxalign.reporting.html import Section
 
-VERSION = 2  # of what all pages have: changed, pages are made again, and no scores
+VERSION = 3  # of what all pages have: changed, pages are made again, and no scores
 SUMMARY = "summary.txt"
-PAGE = "index.html"
+PAGE = run_dir.PAGE
+_LONGEST_NAME = 200  # bytes of a file's name without its ending
 _LONG_TABLE = 40  # rows, from which a table goes over several pages
 
 
@@ -43,7 +44,7 @@ class Page(NamedTuple):
         return html.page(self.title, self.lead, self.sections, self.provenance, self.tiles)
 
     def write(self, folder: pathlib.Path, *, parquet: bool = False) -> list[str]:
-        """Write each table as CSV and LaTeX, each chart as SVG and PDF, the page and the summary.
+        """Write each table as CSV and LaTeX, each drawing as SVG and PDF, the page and the summary.
 
         Each file is seen whole or not at all.
 
@@ -61,13 +62,15 @@ class Page(NamedTuple):
                 rows_lib.write_table(folder / name, table)
                 names += [f"{name}.csv", f"{name}.parquet"]
             else:
-                files[f"{name}.csv"] = table.to_csv(index=False).encode()
+                # Layers that may be undefined have no decimals here either.
+                files[f"{name}.csv"] = html.whole(table).to_csv(index=False).encode()
             if name not in self.unprinted and len(table):
                 files[f"{name}.tex"] = latex(table, name).encode()
-        for name, chart in self.charts.items():
-            drawn = charts.svg(chart)
-            files[f"{file_name(name)}.svg"] = drawn
-            files[f"{file_name(name)}.pdf"] = charts.pdf(drawn)
+        drawn = {name: charts.svg(chart) for name, chart in self.charts.items()}
+        drawn |= {x.name: x.svg for section in self.sections for x in section.figures}
+        for name, svg in zip(file_names(drawn), drawn.values(), strict=True):
+            files[f"{name}.svg"] = svg
+            files[f"{name}.pdf"] = charts.pdf(svg)
         for name, data in files.items():
             run_dir.write_atomic(folder / name, data)
         return [*names, *files]
@@ -86,8 +89,25 @@ def provenance(artefact: run_dir.Artefact, commit: str, versions: str = "") -> s
 
 
 def file_name(name: str) -> str:
-    """Return a name that a file can have; models may be named with a slash."""
-    return re.sub(r"[^\w.+-]", "_", name)
+    """Return a name that a file can have; models may be named with a slash, or a whole sentence."""
+    found = re.sub(r"[^\w.+-]", "_", name)
+    if len(found.encode()) <= _LONGEST_NAME:
+        return found
+    kept = found.encode()[: _LONGEST_NAME - 17].decode(errors="ignore")
+    return f"{kept}_{run_dir.hash_text(name)}"
+
+
+def file_names(names: Iterable[str]) -> list[str]:
+    """Return a name for the file of each, none twice: "a/b" and "a_b" would have the same."""
+    found: list[str] = []
+    for name in names:
+        file, number = file_name(name), 1
+        # Some systems do not tell capitals apart.
+        while file.lower() in {x.lower() for x in found}:
+            number += 1
+            file = f"{file_name(name)}_{number}"
+        found.append(file)
+    return found
 
 
 def latex(table: pd.DataFrame, label: str) -> str:
@@ -102,7 +122,8 @@ def latex(table: pd.DataFrame, label: str) -> str:
         index=False,
         escape=True,
         float_format=html.cell,
-        formatters={name: html.cell for name in named if named[name].dtype == object},
+        formatters={name: html.cell for name in named if named[name].dtype == object}
+        | {new: html.p_value for old, new in zip(table, named, strict=True) if html.is_p(old)},
         na_rep="--",
         longtable=len(table) > _LONG_TABLE,
         label=f"tab:{label}",

@@ -181,7 +181,8 @@ def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
                 "layers": part.layer.to_numpy()[choice.layer].tolist(),
             }
         )
-    return pd.DataFrame(found)
+    columns = [*keys, "score", "fold_scores", "ceiling", "fold_ceilings", "layers"]
+    return pd.DataFrame(found, columns=columns)
 
 
 def against_controls(rows: pd.DataFrame) -> pd.DataFrame:
@@ -255,7 +256,8 @@ def by_roi(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
       One row per dataset, model and ROI: `group_layer` has the highest group score (a maximum on
-      the test data, and so optimistic), with a 95 % interval over folds; `subjects_score` is the
+      the test data, and so optimistic; NaN without a defined one), with a 95 % interval over folds;
+      `subjects_score` is the
       mean over subjects with the layer chosen inside the training data, with a 95 % interval over
       subjects and folds; both have ceilings with intervals.
 
@@ -283,7 +285,7 @@ def by_roi(rows: pd.DataFrame) -> pd.DataFrame:
                 "dataset": dataset,
                 "model": model,
                 "roi": roi,
-                "group_layer": -1 if best is None else int(best.layer),
+                "group_layer": value("layer"),
                 "group_score": value("score"),
                 "group_low": of_group.low,
                 "group_high": of_group.high,
@@ -327,7 +329,7 @@ def beyond_controls(partition: pd.DataFrame) -> pd.DataFrame:
     for key, part in partition.groupby(keys, sort=False):
         is_group = part.subject == GROUP
         r2 = part[is_group if is_group.any() else ~is_group].groupby("layer").r2_model.mean()
-        layer = int(r2.idxmax()) if r2.notna().any() else -1
+        layer = r2.idxmax() if r2.notna().any() else np.nan
         at = part[part.layer == layer]
         group = at[at.subject == GROUP]
         value = lambda name, group=group: group[name].iloc[0] if len(group) else np.nan

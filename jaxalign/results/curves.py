@@ -15,7 +15,8 @@ from jaxalign.core.ceilings.saturation import Family
 from jaxalign.core.ceilings.subsets import SubsetScores
 from jaxalign.core.inference.resampling import Bootstrap
 from jaxalign.data.schema import GROUP, Responses
-from jaxalign.io import arrays, run_dir
+from jaxalign.io import arrays
+from jaxalign.io import rows as rows_lib
 from jaxalign.results import ceilings
 from jaxalign.results.ceilings import Kind, row
 
@@ -28,7 +29,7 @@ KINDS: dict[Kind, Family] = {
 JACKKNIFE = "subjects, each left out"
 PREDICTED = "subjects predicted"
 SCORES = "subset_scores.npz"
-CURVES = "curves.csv"  # averages and fitted curves, by ROI and number of subjects
+CURVES = "curves"  # table: averages and fitted curves, by ROI and number of subjects
 # Numbers of subjects at which fitted curves are drawn, up to this multiple of those there are.
 NUM_POINTS, BEYOND = 60, 2.0
 
@@ -104,8 +105,7 @@ def rows(
             drawn.append(_curve(family, of_roi, found).assign(kind=kind.name, roi=roi))
     table = pd.concat(drawn, ignore_index=True)
     table = table[["kind", "roi", *table.columns.drop(["kind", "roi"])]]
-    text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
-    run_dir.write_atomic(folder / CURVES, text.encode())
+    rows_lib.write_table(folder / CURVES, table)
     return rows
 
 

@@ -42,9 +42,9 @@ from jaxalign.results import ceilings, finished, repeats, targets
 from jaxalign.results import curves as ceiling_curves
 from jaxalign.results.ceilings import Kind, Shared
 from jaxalign.stages import Job, Step, Upstream, artefacts
-from jaxalign.stages.artefacts import Ceilings
+from jaxalign.stages.artefacts import Ceilings, Page
 
-VERSION = 4
+VERSION = 5  # curves are kept as Parquet, too
 TABLE = "ceilings.csv"
 ISC, LEAVE_ONE_OUT, SPLIT_HALF, EXTRAPOLATION, REPEATS = KINDS = (
     *("isc", "leave_one_out", "split_half", "extrapolation", "repeats"),
@@ -103,7 +103,7 @@ class Config:
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
-    """Plan the one table of ceilings.
+    """Plan the one table of ceilings, and its page, which is made again without them.
 
     Raises:
       InputError: if responses are missing or malformed, an ROI is not there, samples do not suffice
@@ -136,7 +136,20 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         inputs=simulated,
         cost=f"{s} subjects, {v} targets, {n} samples; {', '.join(config.kinds)}",
     )
-    return [Step(artefact=artefact, make=functools.partial(_make, config, job), shows=SUMMARY)]
+    page = Artefact(
+        workdir=job.workdir,
+        stage="ceiling",
+        kind=Page.kind,
+        name="report",
+        settings={"version": VERSION, "page": page_lib.VERSION},
+        inputs=(artefact,),
+        cost="tables, charts, page",
+        latest_only=True,
+    )
+    return [
+        Step(artefact=artefact, make=functools.partial(_make, config, job)),
+        Step(artefact=page, make=functools.partial(_report, config), shows=SUMMARY),
+    ]
 
 
 def _settings(config: Config, job: Job, *, is_planted: bool) -> dict:
@@ -212,17 +225,23 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     short = table.drop(columns=["schema_version", "versions"])
     text = short.to_csv(index=False, na_rep="nan", lineterminator="\n")
     run_dir.write_atomic(artefact.path / TABLE, text.encode())
-    curves = artefact.path / ceiling_curves.CURVES
-    curves = pd.read_csv(curves) if curves.is_file() else None
-    found = report.Found(table, curves, left_out, config.confidence)
-    commit, versions = provenance["git_commit"], provenance["versions"]
-    page = report.page(found, page_lib.provenance(artefact, commit, versions))
-    page.write(artefact.path)
     return {
         "left_out": left_out,
         "num_nan": int(table.value.isna().sum()),
         "seconds": round(time.monotonic() - start, 3),
     }
+
+
+def _report(config: Config, artefact: Artefact) -> dict:
+    """Lay out the ceilings as a page."""
+    [source] = artefact.inputs
+    table = rows_lib.read(source.path / Ceilings.ROWS)
+    curves = source.path / ceiling_curves.CURVES
+    curves = rows_lib.read_table(curves) if rows_lib.has_table(curves) else None
+    found = report.Found(table, curves, source.facts()["left_out"], config.confidence)
+    row = table.iloc[0]
+    page = report.page(found, page_lib.provenance(artefact, row.git_commit, row.versions))
+    return {"num_rows": len(table), "files": page.write(artefact.path)}
 
 
 def _parts(

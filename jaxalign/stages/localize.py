@@ -142,7 +142,9 @@ def _report(config: Config, artefact: Artefact) -> dict:
         with np.load(source.path / Masks.UNITS) as file:
             name = f"{own.model.iloc[0]} {own.control_of.iloc[0]}".strip()
             networks[name] = report.Units(file["t"], file["language"], file["random"])
-    paths = {name: x.path / Masks.UNITS for name, x in zip(networks, artefact.inputs, strict=True)}
+    # Within the work directory: the page is the same wherever that lies.
+    places = [(x.path / Masks.UNITS).relative_to(x.workdir) for x in artefact.inputs]
+    paths = dict(zip(networks, places, strict=True))
     found = report.Found(layers, networks, paths, config.embedding)
     page = report.page(found, page_lib.provenance(artefact, run_dir.git_commit()))
     return {"num_networks": len(networks), "files": page.write(artefact.path, parquet=True)}

@@ -17,6 +17,7 @@ from jaxalign.literature import properties, protocols, published
 from jaxalign.reporting import findings
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.findings import instructions
+from jaxalign.reporting.html import Figure
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.run import brain, build, exports
 from jaxalign.reporting.run.contents import Contents, Instructions
@@ -34,7 +35,7 @@ from jaxalign.stages.artefacts import (
     SimulatedInstructions,
 )
 
-VERSION = 13
+VERSION = 14
 INSTRUCTIONS = "oota2025/instructions"  # their texts and short names
 MOST_VIEWS = 6  # of brains, half a second each
 
@@ -174,6 +175,7 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
         planted=planted,
         descriptions=protocols.descriptions(rows.protocol),
         folds=_folds(encoded[0].settings) if encoded else "outer folds",
+        is_timed=bool(encoded) and all(x.settings["is_timed"] for x in encoded),
         figures=figures,
         not_drawn=not_drawn,
         instructions=[*_asked(rows), *_simulated(simulated)],
@@ -201,9 +203,9 @@ def _read(sources: Sequence[Rows]) -> pd.DataFrame | None:
     return pd.concat([x.rows() for x in sources], ignore_index=True)
 
 
-def _brains(encoded: Sequence[Scores]) -> tuple[list[tuple[str, bytes]], list[str]]:
+def _brains(encoded: Sequence[Scores]) -> tuple[list[Figure], list[str]]:
     """Draw the scores of targets that lie somewhere, and say of the others why they are not."""
-    drawn, reasons = [], []
+    kept, reasons = [], []
     for targets in (x.targets() for x in encoded):
         if targets is None:
             continue
@@ -211,19 +213,31 @@ def _brains(encoded: Sequence[Scores]) -> tuple[list[tuple[str, bytes]], list[st
             name = f"{model} on {dataset}"
             if reason := brain.why_not(part):
                 reasons.append(f"{name}: {reason}")
-            elif len(drawn) < MOST_VIEWS:
-                asked = f" asked {part.instruction.iloc[0]!r}" if part.instruction.iloc[0] else ""
-                metric = part.metric.iloc[0].replace("_", " ")
-                text = (
-                    f"Glass brain from the left, the front, the right and above: {metric} of "
-                    f"{model}{asked} for {part.score.notna().sum()} targets of "
-                    f"{part.subject.nunique()} subjects on {dataset}, where each lies, the layer "
-                    "chosen inside the training data."
-                )
-                drawn.append((text, brain.glass_brain(part)))
+            elif len(kept) < MOST_VIEWS:
+                kept.append(part)
             else:
                 reasons.append(f"{name}: not drawn, as {MOST_VIEWS} others are.")
-    return drawn, reasons
+    # Colours mean the same in all views of a data set.
+    limits: dict[tuple[str, str], float] = {}
+    for part in kept:
+        key = (part.dataset.iloc[0], part.metric.iloc[0])
+        limits[key] = max(limits.get(key, 0.0), brain.largest(part))
+    views = [_view(x, limits[x.dataset.iloc[0], x.metric.iloc[0]]) for x in kept]
+    return views, reasons
+
+
+def _view(part: pd.DataFrame, limit: float) -> Figure:
+    """Draw the targets of one model on one data set."""
+    row = part.iloc[0]
+    asked = f" asked {row.instruction!r}" if row.instruction else ""
+    text = (
+        f"Glass brain from the left, the front, the right and above: "
+        f"{row.metric.replace('_', ' ')} of {row.model}{asked} for {part.score.notna().sum()} "
+        f"targets of {part.subject.nunique()} subjects on {row.dataset}, where each lies, the "
+        "layer chosen inside the training data."
+    )
+    name = "_".join(x for x in ("brain", row.dataset, row.model, row.instruction) if x)
+    return Figure(name, text, brain.glass_brain(part, limit))
 
 
 def _asked(rows: pd.DataFrame) -> list[Instructions]:

@@ -16,6 +16,7 @@ import tiny
 from jaxalign import config as config_lib
 from jaxalign.bench import peers, solver
 from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.stages import Job
 
@@ -46,7 +47,7 @@ def job(tmp_path, mesh):
 
 
 def rows(artefact):
-    return pd.read_csv(artefact.path / solver.ROWS)
+    return rows_lib.read_table(artefact.path / solver.ROWS)
 
 
 @pytest.mark.slow

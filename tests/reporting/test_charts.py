@@ -65,7 +65,7 @@ def test_bars_and_profiles_have_the_scores():
     assert bars.score["net", "LATL"] == pytest.approx(0.31)  # layer 1, by its inner R2
     assert bars.score["word_rate", "LIFG"] == pytest.approx(0.14)
     assert bars.ceiling["untrained", "LATL"] == pytest.approx(0.5)
-    rows = pd.DataFrame(charts_rois.layer_profiles(study(), "net").rows)
+    rows = pd.DataFrame(charts_rois.layer_profiles(study(), ["net"])[0].rows)
     own = rows[(rows.features == "net") & (rows.roi == "LATL")]
     group = own[own.level.str.contains("group")].sort_values("layer")
     np.testing.assert_allclose(group.score, [0.30, 0.60, 0.50])
@@ -76,16 +76,20 @@ def test_bars_and_profiles_have_the_scores():
 @pytest.mark.parametrize("make", [charts_rois.roi_bars, lambda x: charts_rois.depth(x)])
 def test_undefined_numbers_are_null(make):
     rows = pd.concat([study(), study(rename=lambda x: {"net": "other"}.get(x, x))])
-    rows = rows.assign(score=NAN, ceiling=NAN, fold_scores=[np.full(2, NAN)] * len(rows))
-    chart = make(rows)
+    nothing = rows.assign(score=NAN, ceiling=NAN, fold_scores=[np.full(2, NAN)] * len(rows))
+    some = pd.concat([rows[rows.model != "net"], nothing[nothing.model == "net"]])
+    some = pd.concat([some[some.roi == "LATL"], nothing[nothing.roi == "LIFG"]])
+    chart = make(some)
     assert "NaN" not in json.dumps(chart.spec, allow_nan=False)
-    assert {row["score"] for row in chart.rows} == {None}
+    # A panel of a region where nothing is defined would have axes alone.
+    assert {row["roi"] for row in chart.rows} == {"LATL"}
+    assert make(nothing) is None
 
 
 def test_what_is_undefined_everywhere_has_no_mark():
     """Vega warns of a layer without numbers, and a model without layers has no profile."""
     flat = study().query("layer == 0").assign(num_layers=0)
-    assert charts_rois.layer_profiles(flat, "net") is None
+    assert charts_rois.layer_profiles(flat, ["net"]) == []
     with_ceilings, without = study(), study()
     without["fold_ceilings"] = [[NAN] * len(x) for x in without.fold_scores]
     drawn = [json.dumps(charts_rois.roi_bars(x).spec["vconcat"]) for x in (with_ceilings, without)]
@@ -94,7 +98,7 @@ def test_what_is_undefined_everywhere_has_no_mark():
 
 def profile(rows) -> list[str]:
     """Return all text of the drawn profile, which must be well formed."""
-    root = ET.fromstring(charts.svg(charts_rois.layer_profiles(rows, "net")))
+    root = ET.fromstring(charts.svg(charts_rois.layer_profiles(rows, ["net"])[0]))
     assert root.tag == f"{SVG}svg"
     return ["".join(x.itertext()).strip() for x in root.iter(f"{SVG}text")]
 
@@ -110,7 +114,7 @@ def test_drawn_lines_lie_where_the_scores_say():
     """Of the paths that Vega draws in the network's colour, one has the means over subjects."""
     rows = study(group=False)
     rows = rows[rows.roi == "LATL"]
-    root = ET.fromstring(charts.svg(charts_rois.layer_profiles(rows, "net")))
+    root = ET.fromstring(charts.svg(charts_rois.layer_profiles(rows, ["net"])[0]))
     lines = [
         np.array(re.findall(r"[ML]([\d.-]+),([\d.-]+)", path.get("d")), float)
         for path in root.iter(f"{SVG}path")
@@ -125,7 +129,7 @@ def test_drawn_lines_lie_where_the_scores_say():
 def test_one_participant_has_no_interval():
     rows = study(group=False)
     for own, has_band in ((rows[rows.subject == "s1"], False), (rows, True)):
-        drawn = charts.svg(charts_rois.layer_profiles(own, "net"))
+        drawn = charts.svg(charts_rois.layer_profiles(own, ["net"])[0])
         assert (b'opacity="0.18"' in drawn) == has_band
 
 
@@ -133,7 +137,7 @@ def test_one_participant_has_no_interval():
 def test_names_are_escaped_and_no_formulas(name):
     rows = study(rename=lambda x: {"untrained": name}.get(x, x))
     assert name in profile(rows)
-    assert b"<script" not in charts.svg(charts_rois.layer_profiles(rows, "net"))
+    assert b"<script" not in charts.svg(charts_rois.layer_profiles(rows, ["net"])[0])
 
 
 def test_every_control_has_a_colour_of_its_own():

@@ -10,7 +10,7 @@ import pytest
 from score_rows import NAN
 
 from jaxalign.reporting import html as html_lib
-from jaxalign.reporting.html import Section
+from jaxalign.reporting.html import Figure, Section
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><text>r</text></svg>'
 VOID = {"meta", "img", "link", "br", "hr", "input"}
@@ -62,7 +62,7 @@ def render(**changes) -> str:
         Section(
             "Second",
             tables=[("What the table says.", TABLE), ("Another.", TABLE.iloc[:0])],
-            figures=[("Lines: scores.", SVG), ("Bars: scores.", SVG + b"\n")],
+            figures=[Figure("a", "Lines: scores.", SVG), Figure("b", "Bars: scores.", SVG + b"\n")],
         ),
     ]
     settings = {"title": "Brain alignment", "lead": "It works.", "sections": sections}
@@ -161,7 +161,9 @@ def test_the_text_around_is_escaped(where):
 
 def test_names_in_sections_are_escaped():
     table = pd.DataFrame({EVIL: ["x"], "model": [EVIL]})
-    section = Section(EVIL, text=[EVIL], tables=[(EVIL, table)], figures=[(EVIL, SVG)])
+    section = Section(
+        EVIL, text=[EVIL], tables=[(EVIL, table)], figures=[Figure("evil", EVIL, SVG)]
+    )
     text = render(sections=[section])
     page = Page(text)
     assert "<script" not in text

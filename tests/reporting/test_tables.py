@@ -361,8 +361,7 @@ def test_by_roi_takes_networks_and_no_controls():
 
 def test_by_roi_without_group_rows():
     found = tables.by_roi(study(group=False))
-    assert list(found.group_layer) == [-1, -1]
-    assert found[["group_score", "group_ceiling"]].isna().all(axis=None)
+    assert found[["group_layer", "group_score", "group_ceiling"]].isna().all(axis=None)
     expected = tables.by_roi(study())
     np.testing.assert_array_equal(found.subjects_score, expected.subjects_score)
 
@@ -374,8 +373,7 @@ def test_by_roi_without_a_defined_group_score():
         + layers("net", "group", "LATL", (NAN, NAN))
     )
     found = only(tables.by_roi(rows))
-    assert found.group_layer == -1
-    assert np.isnan(found.group_score)
+    assert np.isnan(found.group_layer) and np.isnan(found.group_score)
     assert found.subjects_score == pytest.approx((0.2 + 0.3) / 2)
     assert found.subjects_ceiling == pytest.approx(0.4)
 
@@ -560,5 +558,5 @@ def test_without_a_group_the_mean_over_subjects_names_the_layer():
 
 def test_nothing_defined_beyond_controls():
     row = only(tables.beyond_controls(pd.DataFrame([joined("group", 2, NAN, 0.1, 0.2)])))
-    assert row.layer == -1
+    assert np.isnan(row.layer)
     assert np.isnan(row.group_model) and row.num_subjects == 0

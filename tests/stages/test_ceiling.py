@@ -16,6 +16,7 @@ from jaxalign.data.schema import Responses
 from jaxalign.data.sets import gallant
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
+from jaxalign.reporting import page as page_lib
 from jaxalign.stages import Job, ceiling
 from jaxalign.stages.artefacts import Ceilings, PlantedResponses
 
@@ -30,7 +31,7 @@ QUICK = {
 
 
 def measure(job, upstream=None, **settings):
-    (artefact,) = tiny.make(ceiling.plan(ceiling.Config(**QUICK | settings), job, upstream or {}))
+    artefact, _ = tiny.make(ceiling.plan(ceiling.Config(**QUICK | settings), job, upstream or {}))
     table = rows_lib.read(artefact.path / Ceilings.ROWS)
     return artefact, table.set_index(["kind", "subject", "roi", "target"]).sort_index()
 
@@ -84,11 +85,40 @@ def test_values_are_those_of_numpy(make_job, timed):
     group = table[(table.index.get_level_values("subject") == "group") & table.value.notna()]
     assert ((group.ci_low <= group.value) & (group.value <= group.ci_high)).mean() > 0.9
     assert group.ci_low.notna().all()
-    text = (artefact.path / "summary.txt").read_text()
+    page = artefact.path.parent
+    text = (page / "summary.txt").read_text()
     assert "isc_pairwise" in text and "extrapolated" in text
-    for name in ("ceilings.csv", "curves.csv", "rois.svg", "isc.svg", "extrapolation.svg"):
-        assert (artefact.path / name).stat().st_size
-    assert "Noise ceilings: timed" in (artefact.path / "index.html").read_text()
+    for path in (artefact.path / "ceilings.csv", artefact.path / "curves.csv"):
+        assert path.stat().st_size
+    for name in ("rois.svg", "isc.svg", "extrapolation.svg"):
+        assert (page / name).stat().st_size
+    assert "Noise ceilings: timed" in (page / "index.html").read_text()
+
+
+def test_a_page_is_drawn_again_by_another_writer_without_the_ceilings(make_job, timed, monkeypatch):
+    job, config = make_job(timed), ceiling.Config(**QUICK | {"kinds": ("isc",), "num_nulls": 9})
+    ceilings, page = tiny.make(ceiling.plan(config, job, {}))
+    made = (ceilings.path / "ceilings.csv").stat().st_mtime_ns
+    monkeypatch.setattr(page_lib, "VERSION", page_lib.VERSION + 1)
+    again = ceiling.plan(config, job, {})
+    assert [step.artefact.is_done for step in again] == [True, False]
+    tiny.make(again)
+    assert (ceilings.path / "ceilings.csv").stat().st_mtime_ns == made
+    assert again[1].artefact.fingerprint in (page.path / "index.html").read_text()
+
+
+def test_an_roi_called_na_is_in_every_figure(make_job, timed):
+    """Names that other programs read as missing are names."""
+
+    def rename(arrays):
+        arrays["roi"] = np.array([{"A": "NA", "B": "None"}[x] for x in arrays["roi"]])
+
+    rewrite(timed / "responses.npz", rename)
+    kinds = ("isc", "extrapolation")
+    artefact, _ = measure(make_job(timed), kinds=kinds, num_nulls=9)
+    for name in ("rois.svg", "extrapolation.svg"):
+        drawn = (artefact.path.parent / name).read_text()
+        assert ">NA<" in drawn and ">None<" in drawn
 
 
 def test_what_is_shared_is_significant_and_what_is_not_is_not(make_job, sentences):
@@ -116,7 +146,8 @@ def test_what_is_shared_is_significant_and_what_is_not_is_not(make_job, sentence
         mean = own.value["A"].drop("").mean()
         assert own.value["A", ""] == pytest.approx(mean, abs=1e-10)
     assert table.loc["isc_leave_one_out", "s1"].p.isna().all()
-    assert "targets at a false discovery rate" in (artefact.path / "summary.txt").read_text()
+    page = artefact.path.parent
+    assert "targets at a false discovery rate" in (page / "summary.txt").read_text()
 
 
 @pytest.mark.parametrize("null", ceiling.NULLS)
@@ -148,9 +179,8 @@ def test_each_kind_is_the_same_alone_and_after_an_interruption(make_job, timed, 
     pd.testing.assert_frame_equal(again[columns], whole[columns])
     csv = lambda path: pd.read_csv(path / "ceilings.csv").drop(columns="fingerprint")
     pd.testing.assert_frame_equal(csv(left), csv(artefact.path))
-    assert (left / "extrapolation.svg").read_bytes() == (
-        artefact.path / "extrapolation.svg"
-    ).read_bytes()
+    drawn = [x.parent / "extrapolation.svg" for x in (left, artefact.path)]
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
 
 
 def test_few_subjects_are_said(make_job, sentences):
@@ -165,7 +195,7 @@ def test_few_subjects_are_said(make_job, sentences):
     own = table.loc["extrapolated"]
     assert own.value.isna().all() and len(own) == 2
     assert (own.remark == "needs at least 3 subjects, there are 2").all()
-    text = (artefact.path / "summary.txt").read_text()
+    text = (artefact.path.parent / "summary.txt").read_text()
     assert "extrapolated: 2 ROIs undefined, needs at least 3 subjects, there are 2." in text
     assert table.loc["isc_pairwise", "group"].value.notna().all()
 
@@ -196,7 +226,7 @@ def test_constant_and_unshared_targets_are_counted(make_job, sentences):
     extrapolated = table.loc["extrapolated"]
     assert np.isnan(extrapolated.value["s1", "A", "t1"])
     assert extrapolated.num_undefined["group", "A", ""] == 3
-    assert "undefined" in (artefact.path / "summary.txt").read_text()
+    assert "undefined" in (artefact.path.parent / "summary.txt").read_text()
 
 
 def test_repeats_of_a_single_subject(tmp_path, mesh, rng):

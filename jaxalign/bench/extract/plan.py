@@ -15,6 +15,7 @@ from jaxalign.bench.extract.config import Config, Network, cases
 from jaxalign.data.sets import natural_stories
 from jaxalign.data.text import tokenizer_files
 from jaxalign.errors import InputError
+from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import page as page_lib
@@ -22,7 +23,7 @@ from jaxalign.reporting.page import SUMMARY
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
-ROWS = "rows.csv"
+ROWS = "rows"
 MEASURES = {
     "forwards": network_lib.measure_forward,
     "stories": stories.measure_stories,
@@ -102,13 +103,15 @@ def _measure(measure, case, network: Network, job: Job, artefact: Artefact) -> d
         for row in measure(case, network, job, artefact)
     ]
     frame = pd.DataFrame(rows)
-    run_dir.write_atomic(artefact.path / ROWS, frame.to_csv(index=False).encode())
+    rows_lib.write_table(artefact.path / ROWS, frame)
     return {"num_rows": len(rows)}
 
 
 def _summarize(artefact: Artefact) -> dict:
     """Put the rows of all artefacts together."""
-    rows = pd.concat([pd.read_csv(x.path / ROWS) for x in artefact.inputs], ignore_index=True)
+    rows = pd.concat(
+        [rows_lib.read_table(x.path / ROWS) for x in artefact.inputs], ignore_index=True
+    )
     machines = {json.dumps(x.settings["machine"]) for x in artefact.inputs}
     assert len(machines) == 1  # all were planned in one process
     provenance = page_lib.provenance(artefact, run_dir.git_commit())

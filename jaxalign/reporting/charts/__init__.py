@@ -1,6 +1,7 @@
 """What all charts share: the Vega-Lite specification, alternative text, colours, SVG and PDF."""
 
 import functools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,6 +10,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import vl_convert
+
+from jaxalign.reporting.charts import labels
+from jaxalign.reporting.charts import pdf as pdf_lib
 
 DATA = alt.NamedData("table")
 
@@ -55,9 +59,19 @@ COLOURS = {
 }
 # Networks in turn, where several have a colour each next to those of controls.
 NETWORKS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#44AA99")
+# What scores are called on axes, by the column `metric`.
+METRICS = {
+    "pearson_r": "Pearson r",
+    "abs_pearson_r": "|r|",
+    "abs pearson r": "|r|",
+    "normalised pearson r": "normalised r",
+    "r2": "R2",
+    "cka": "CKA",
+}
 OTHER = "#8A8A8A"  # a control that is not known by name
 INK = "currentColor"  # of the page: charts follow its theme without being drawn again
 
+_LABEL_LIMIT, _TITLE_LIMIT = 220.0, 260.0  # pixels
 _FONT = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
 _TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12}
 _AXIS = {"domainOpacity": 0.4, "gridColor": INK, "gridOpacity": 0.1, "tickColor": INK}
@@ -67,9 +81,9 @@ CONFIG: dict[str, Any] = {
     "background": None,
     "font": _FONT,
     "view": {"stroke": None, "continuousHeight": 260},
-    "axis": _TEXT | _AXIS | {"labelLimit": 220},
+    "axis": _TEXT | _AXIS | {"labelLimit": _LABEL_LIMIT},
     "legend": _TEXT
-    | {"orient": "top", "symbolStrokeWidth": 2, "labelLimit": 220, "titleLimit": 0}
+    | {"orient": "top", "symbolStrokeWidth": 2, "labelLimit": _LABEL_LIMIT, "titleLimit": 0}
     | {"offset": 10},
     "header": _TEXT | {"labelFontSize": 13, "labelFontWeight": 600, "labelLimit": 400},
     "title": {"color": INK, "subtitleColor": INK, "anchor": "start", "fontSize": 13},
@@ -78,6 +92,7 @@ CONFIG: dict[str, Any] = {
 }
 _PAPER = CONFIG | {"font": "Helvetica, Arial, Liberation Sans, sans-serif"}
 _PAPER_WIDTH = 560
+_WIDER = 0.18  # by how much a text of DejaVu Sans is wider than one of Arial
 
 
 class Chart(NamedTuple):
@@ -127,7 +142,7 @@ def finish(
       table: the rows; undefined numbers become null.
       panels: how its panels are divided into rows.
     """
-    spec = chart.to_dict()
+    spec = labels.tell_apart(chart.to_dict(), table, _LABEL_LIMIT)
     spec["description"] = text
     spec["datasets"] = {"table": records(table)}
     num, width, left, each = panels
@@ -141,11 +156,15 @@ def facet(
     """Lay a chart out in panels, one for each name; a name may have several lines."""
     # As an expression, because a line break in a heading is not one.
     header = alt.Header(labelExpr="split(datum.label, '\\n')")
-    return chart.facet(
+    if title is not None:
+        title = labels.shortened([title], _TITLE_LIMIT)[title]
+    laid = chart.facet(
         facet=alt.Facet(f"{field}:N", title=title, sort=list(names), header=header),
         columns=min(len(names), columns),
         data=DATA,
     )
+    # One axis for each column would stand in the last row under places without a panel, too.
+    return laid.resolve_axis(x="independent")
 
 
 def among_others(chart: Chart, what: str, *, lead: str = "") -> Chart:
@@ -196,15 +215,28 @@ def svg(chart: Chart) -> bytes:
     # Vega numbers clips and gradients from the start of the process on.
     numbers: dict[str, str] = {}
     number = lambda x: f"{x[1]}{x[2]}{numbers.setdefault(x[2] + x[3], str(len(numbers)))}"
-    return re.sub(r'(id="|url\(#)(clip|gradient_)(\d+)', number, drawn).encode()
+    drawn = re.sub(r'(id="|url\(#)(clip|gradient_)(\d+)', number, drawn)
+    return _with_margin(drawn).encode()
+
+
+def _with_margin(drawn: str) -> str:
+    """Leave room on both sides for fonts that are wider than Arial, where there is none."""
+    texts = re.findall(r'<text text-anchor="(\w+)"[^>]*>([^<]*)', drawn)
+    wider = lambda ends: max(
+        (_WIDER * labels.width(x) for end, x in texts if end in ends), default=0
+    )
+    left, right = math.ceil(wider(("end", "middle"))), math.ceil(wider(("start", "middle")))
+    size = re.search(r'width="([\d.]+)" height="([\d.]+)" viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)
+    if size is None:
+        raise ValueError("the drawing has no size")
+    width, across = (float(size[i]) + left + right for i in (1, 3))
+    box = f'width="{width:g}" height="{size[2]}" viewBox="{-left} 0 {across:g} {size[4]}"'
+    return drawn.replace(size[0], box, 1)
 
 
 def pdf(drawn: bytes) -> bytes:
-    """Make a PDF of a drawn chart, in vectors.
-
-    The page looks the same each time; the order of the objects in the file may differ.
-    """
-    return vl_convert.svg_to_pdf(drawn.decode())
+    """Make a PDF of a drawn chart, in vectors, the same bytes for the same drawing."""
+    return pdf_lib.in_order(vl_convert.svg_to_pdf(drawn.decode()))
 
 
 def _widen(spec: Any) -> Any:
@@ -245,6 +277,48 @@ def features(names: Sequence[str], network: str) -> alt.Scale:
 def networks(names: Iterable[str]) -> dict[str, str]:
     """Return a colour for each of several networks."""
     return {name: NETWORKS[i % len(NETWORKS)] for i, name in enumerate(dict.fromkeys(names))}
+
+
+def untrained(networks: Mapping[str, str]) -> dict[str, str]:
+    """Return a colour for each network with random weights.
+
+    Args:
+      networks: colours of the trained ones; of several, each untrained one has its network's colour
+        half way to grey, so that it can be told from the others.
+    """
+    if len(networks) == 1:
+        return dict.fromkeys(networks, COLOURS["untrained"])
+    return {name: _half_grey(colour) for name, colour in networks.items()}
+
+
+def _half_grey(colour: str) -> str:
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{(x + 0xAA) // 2:02X}" for x in parts)
+
+
+def metric(rows: pd.DataFrame) -> str:
+    """Name what scores are, for axes and legends; "score" where rows are of several metrics.
+
+    Args:
+      rows: with the column `metric`.
+    """
+    names = list(dict.fromkeys(rows.metric))
+    return METRICS.get(names[0], names[0].replace("_", " ")) if len(names) == 1 else "score"
+
+
+def limits(*columns: pd.Series) -> tuple[float, float] | None:
+    """Return the least and the largest defined number, with 0 between them; None without any.
+
+    Charts that are compared have the same axes.
+    """
+    values = np.concatenate([np.asarray(x, float) for x in columns])
+    values = values[np.isfinite(values)]
+    return (min(0.0, values.min()), max(0.0, values.max())) if len(values) else None
+
+
+def axis(ends: tuple[float, float] | None) -> alt.Scale:
+    """Return the scale of an axis from `limits`."""
+    return alt.Scale() if ends is None else alt.Scale(domain=list(map(float, ends)), nice=True)
 
 
 def scale(ranges: Mapping[str, Any]) -> alt.Scale:

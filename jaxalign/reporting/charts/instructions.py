@@ -29,23 +29,28 @@ def of_run(tables: Mapping[str, pd.DataFrame], *, lead: str = "") -> list[Chart]
       lead: a sentence before each alternative text, as that data are simulated.
     """
     found = []
-    groups = tables["instruction_map"].groupby(["dataset", "model"], sort=False)
+    every = tables["instruction_map"]
+    groups = every.groupby(["dataset", "model"], sort=False)
     for (dataset, model), part in groups:
         of_pair = {
             name: table[(table.dataset == dataset) & (table.model == model)]
             for name, table in tables.items()
         }
         what = f"{model} on {dataset}" if groups.ngroups > 1 else ""
-        drawn = _of_pair(part, of_pair, f"{dataset}_{model}")
+        ends = charts.limits(every[every.dataset == dataset].score)
+        drawn = _of_pair(part, of_pair, f"{dataset}_{model}", ends)
         found += [charts.among_others(x, what, lead=lead) for x in drawn if x is not None]
     return found
 
 
 def _of_pair(
-    part: pd.DataFrame, tables: Mapping[str, pd.DataFrame], name: str
+    part: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    name: str,
+    ends: tuple[float, float] | None,
 ) -> Iterator[Chart | None]:
     """Draw what there is of one data set and model."""
-    yield scores_map(part, tables["instruction_winners"], name=f"winners_{name}")
+    yield scores_map(part, tables["instruction_winners"], name=f"winners_{name}", ends=ends)
     if "instruction_shares" in tables:
         order = list(dict.fromkeys(part.roi))
         shares = tables["instruction_shares"].sort_values(
@@ -63,14 +68,21 @@ def _of_pair(
             yield parts.venn(named, name=f"venn_{measure}_{name}", **draw)
 
 
-def scores_map(table: pd.DataFrame, winners: pd.DataFrame, *, name: str) -> Chart | None:
+def scores_map(
+    table: pd.DataFrame,
+    winners: pd.DataFrame,
+    *,
+    name: str,
+    ends: tuple[float, float] | None = None,
+) -> Chart | None:
     """Draw the score of each instruction in each region, with the winner of each region marked.
 
     Args:
       table: `label`, `roi`, `score`, `ci_low`, `ci_high`; one row per instruction and region.
       winners: `roi`, `outcome`, `winner_label`, `margin`, `is_clear`; one row per region. A region
-        whose outcome is no winner has no mark.
+        whose outcome is no winner has no mark; a winner whose interval holds 0 a hollow one.
       name: of the chart's files.
+      ends: of the colours, where models share them; None: those of the scores.
 
     Returns:
       The chart; None without a defined score.
@@ -85,12 +97,18 @@ def scores_map(table: pd.DataFrame, winners: pd.DataFrame, *, name: str) -> Char
             for row in table.dropna(subset=["score"]).itertuples()
         ]
     )
-    middle = (data.score.min() + data.score.max()) / 2
-    data["_text"] = [f"{'★ ' if row.winner else ''}{row.score:.2f}" for row in data.itertuples()]
+    ends = ends or (data.score.min(), data.score.max())
+    mark = {roi: "★ " if clear else "☆ " for roi, clear in won.is_clear.items()}
+    data["_text"] = [
+        f"{mark[row.roi] if row.winner else ''}{_two_digits(row.score)}"
+        for row in data.itertuples()
+    ]
     base = alt.Chart(charts.DATA).encode(x=_x(winners.roi), y=_y("instruction", data.instruction))
     cells = base.mark_rect(cornerRadius=2).encode(
         color=alt.Color(
-            "score:Q", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title="mean score")
+            "score:Q",
+            scale=alt.Scale(scheme="viridis", domain=list(map(float, ends))),
+            legend=alt.Legend(title="mean score"),
         ),
         stroke=alt.condition("datum.winner", alt.value("#D55E00"), alt.value(charts.INK)),
         strokeWidth=alt.condition("datum.winner", alt.value(3), alt.value(0.2)),
@@ -104,7 +122,7 @@ def scores_map(table: pd.DataFrame, winners: pd.DataFrame, *, name: str) -> Char
     )
     numbers = base.mark_text(fontSize=12, aria=False).encode(
         text="_text:N",
-        color=alt.condition(f"datum.score > {middle}", alt.value("#111"), alt.value("#fff")),
+        color=alt.condition(f"datum.score > {sum(ends) / 2}", alt.value("#111"), alt.value("#fff")),
     )
     said = []
     for row in winners.itertuples():
@@ -114,11 +132,17 @@ def scores_map(table: pd.DataFrame, winners: pd.DataFrame, *, name: str) -> Char
         else:
             said.append(f"{row.roi} {row.outcome}")
     text = (
-        f"Heat map of mean scores, instructions by regions; a star is the best: {'; '.join(said)}."
+        "Heat map of mean scores, instructions by regions; a star is the best, a hollow one where "
+        f"the interval of its margin holds 0: {'; '.join(said)}."
     )
     size = charts.height(data.instruction.nunique(), 28)
     chart = alt.layer(cells, numbers).properties(width="container", height=size)
     return charts.finish(name, "Which instruction aligns best in each region", text, chart, data)
+
+
+def _two_digits(score: float) -> str:
+    """Return a score with two decimals, and more where they would show what is not 0 as 0."""
+    return f"{score:.2f}" if abs(score) >= 0.005 or score == 0 else f"{score:.1g}"
 
 
 def shares_map(table: pd.DataFrame, *, name: str) -> Chart | None:
@@ -134,9 +158,11 @@ def shares_map(table: pd.DataFrame, *, name: str) -> Chart | None:
     """
     data = table[["label", "roi", "share", "ci_low", "ci_high", "num_targets"]].copy()
     data = data[data.groupby("label").num_targets.transform("sum") > 0]
-    data = data.rename(columns={"label": "winner"})
+    data = data.rename(columns={"label": "winner"}).dropna(subset=["share"])
     if data.empty:
         return None
+    # As the sentence has it: Vega rounds halves upward, Python to even.
+    data["_text"] = [f"{x:.0%}" for x in data.share]
     chart = marks.heat_map(
         _x(table.roi),
         _y("winner", data.winner),
@@ -145,7 +171,7 @@ def shares_map(table: pd.DataFrame, *, name: str) -> Chart | None:
             scale=alt.Scale(scheme="viridis", domain=[0, 1]),
             legend=alt.Legend(title="share of voxels", format=".0%"),
         ),
-        alt.Text("share:Q", format=".0%"),
+        alt.Text("_text:N"),
         [
             tip("winner", digits=""),
             tip("roi", "region", ""),

@@ -1,5 +1,8 @@
 """Charts of layers and regions: a model next to its controls and under its ceiling."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -11,49 +14,93 @@ from jaxalign.reporting.charts import Chart, Panels, marks, tip
 _LEVELS = {"group": "mean response of the group", "subjects": "participants: mean, 95 % interval"}
 
 
-def layer_profiles(rows: pd.DataFrame, model: str) -> Chart | None:
+class Lines(NamedTuple):
+    """Numbers of a network and its controls against layers.
+
+    Attributes:
+      data: `level`, `roi`, `features`, `layer`, `score`, `ci_low`, `ci_high`, `ceiling`; whether
+        features have layers (`_layered`), and whether they are the network's (`_network`).
+      model: the network.
+      unit: title of the axis of scores.
+      ends: the least and the largest number of each level, over all networks of the page.
+    """
+
+    data: pd.DataFrame
+    model: str
+    unit: str
+    ends: Mapping[str, tuple[float, float] | None]
+
+
+def ends(drawn: Iterable[pd.DataFrame]) -> dict[str, tuple[float, float] | None]:
+    """Return the least and the largest number of each level, for the axes of all networks.
+
+    Args:
+      drawn: as of `Lines`.
+    """
+    every = pd.concat(drawn)
+    return {
+        str(level): charts.limits(x.score, x.ci_low, x.ci_high, x.ceiling.where(x._network))
+        for level, x in every.groupby("level", sort=False)
+    }
+
+
+def layer_profiles(rows: pd.DataFrame, models: Sequence[str]) -> list[Chart]:
     """Draw scores against layers, a panel for each region: the group's, and the subjects'.
 
     Args:
       rows: score rows of one data set.
-      model: the network; its controls come along.
+      models: the networks; the controls of each come along, and all have the same axes.
 
     Returns:
-      The chart; None of a model without layers.
+      A chart for each network with layers and a defined score.
     """
-    part = rows[(rows.model == model) & (rows.control_of == "") | (rows.control_of == model)]
-    data = _profiles(part)
+    found = {}
+    for model in models:
+        own = rows[(rows.model == model) & (rows.control_of == "") | (rows.control_of == model)]
+        data = _profiles(own)
+        # A panel of a region where nothing is defined would have axes alone.
+        data = data[_is_defined(data, ["level", "roi"])]
+        if (data._layered & data._network & data.score.notna()).any():
+            found[model] = data
+    shared = ends(found.values()) if found else {}
+    unit = charts.metric(rows)
+    return [_layers_of(rows, Lines(data, model, unit, shared)) for model, data in found.items()]
+
+
+def _is_defined(data: pd.DataFrame, keys: list[str]) -> pd.Series:
+    """Whether any score with the same keys is defined."""
+    return data.score.notna().groupby([data[x] for x in keys]).transform("any")
+
+
+def _layers_of(rows: pd.DataFrame, lines: Lines) -> Chart:
+    """Draw the layers of one network."""
+    data, model = lines.data, lines.model
     network = data[data._network]
-    if not network._layered.any():
-        return None
-    best = part[(part.model == model) & part.score.notna()]
+    part = rows[(rows.model == model) & (rows.control_of == "")]
+    best = part[part.score.notna()]
     heights = best.groupby(["roi", "layer"]).score.mean().unstack("layer")
     peaks = ", ".join(f"{roi} {layer}" for roi, layer in heights.idxmax(axis=1).items())
     text = (
         f"Lines: scores of {model} against its layers, a panel for each of "
-        f"{', '.join(dict.fromkeys(part.roi))}; controls with layers as lines, without layers as "
+        f"{', '.join(dict.fromkeys(data.roi))}; controls with layers as lines, without layers as "
         f"dashed levels{'; dotted: noise ceiling' if network.ceiling.notna().any() else ''}."
     )
     if peaks:
         text += f" Highest mean at layer: {peaks}."
     title = f"Scores against layers: {model}"
-    return profiles(data, model, f"layers_{model}", title, text)
+    return profiles(lines, f"layers_{model}", title, text)
 
 
-def profiles(
-    data: pd.DataFrame, model: str, name: str, title: str, text: str, *, y: str = "Pearson r"
-) -> Chart:
+def profiles(lines: Lines, name: str, title: str, text: str) -> Chart:
     """Draw numbers against layers: a row of panels for each level, a panel for each region.
 
     Args:
-      data: `level`, `roi`, `features`, `layer`, `score`, `ci_low`, `ci_high`, `ceiling`; whether
-        features have layers (`_layered`), and whether they are the network's (`_network`).
-      model: the network.
+      lines: the numbers, of which some are defined.
       name: of the chart's files.
       title: its heading.
       text: its alternative text.
-      y: title of the axis of scores.
     """
+    data, model = lines.data, lines.model
     names = [model, *(x for x in dict.fromkeys(data.features) if x != model)]
     rois, levels = list(dict.fromkeys(data.roi)), list(dict.fromkeys(data.level))
     has_ceiling = data[data._network].ceiling.notna().any()
@@ -67,10 +114,12 @@ def profiles(
     )
     base = alt.Chart().encode(
         x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d", tickCount=6)),
-        y=alt.Y("score:Q", title=y),
         color=colour,
     )
-    parts = [_level(data[data.level == level], rois, base, pick) for level in levels]
+    parts = []
+    for level in levels:
+        y = alt.Y("score:Q", title=lines.unit, scale=charts.axis(lines.ends.get(level)))
+        parts.append(_level(data[data.level == level], rois, base.encode(y=y), pick))
     chart = alt.vconcat(*parts, data=charts.DATA).resolve_scale(color="shared")
     done = charts.finish(name, title, text, chart, data, Panels(len(rois), 190, left=60))
     # One legend picks in all rows of panels; altair names no views inside facets for that.
@@ -161,11 +210,14 @@ def depth(rows: pd.DataFrame) -> Chart | None:
     keys = ["roi", "model", "layer", "num_layers"]
     data = part.groupby(keys, sort=False).score.mean().reset_index()
     data["relative_depth"] = data.layer / data.num_layers
+    data = data[_is_defined(data, ["roi"])]
+    if data.empty:
+        return None
     rois = list(dict.fromkeys(data.roi))
     colours, shapes = charts.families(data.model)
     base = alt.Chart().encode(
         x=alt.X("relative_depth:Q", title="relative depth (0: embedding, 1: last layer)"),
-        y=alt.Y("score:Q", title="Pearson r"),
+        y=alt.Y("score:Q", title=charts.metric(part)),
         color=alt.Color("model:N", scale=colours, legend=alt.Legend(title="model")),
     )
     lines = base.mark_line(strokeWidth=2, aria=False)
@@ -188,7 +240,7 @@ def depth(rows: pd.DataFrame) -> Chart | None:
     return charts.finish("depth", title, text, chart, data, Panels(len(rois), 190, left=60))
 
 
-def roi_bars(rows: pd.DataFrame) -> Chart:
+def roi_bars(rows: pd.DataFrame) -> Chart | None:
     """Draw each network and its controls in each region, layers chosen inside the training data.
 
     Bars are means over subjects with 95 % intervals; the band is the interval of the subjects'
@@ -196,19 +248,33 @@ def roi_bars(rows: pd.DataFrame) -> Chart:
 
     Args:
       rows: score rows of one data set.
+
+    Returns:
+      The chart; None where no subject has a defined score.
     """
+    rows = rows[rows.subject != tables.GROUP]
+    if not (rows.control_of == "").any():
+        return None
     scores = tables.nested_layer(rows)
-    scores = scores[scores.subject != tables.GROUP]
     models = list(dict.fromkeys(scores[scores.control_of == ""].model))
-    rois = list(dict.fromkeys(scores.roi))
     data = _bars(scores, models)
+    data = data[_is_defined(data, ["model", "roi"])]
+    if data.empty:
+        return None
+    models, rois = list(dict.fromkeys(data.model)), list(dict.fromkeys(data.roi))
     names = list(dict.fromkeys(data.features))
     colours = {
         x: charts.COLOURS["network"] if x in models else charts.COLOURS.get(x, charts.OTHER)
         for x in names
     }
     colour = alt.Color("features:N", scale=charts.scale(colours), legend=None)
-    parts = [_bars_of(model, data[data.model == model], rois, colour) for model in models]
+    ends = charts.limits(
+        *(data[x] for x in ("score", "ci_low", "ci_high", "ceiling", "ceiling_low", "ceiling_high"))
+    )
+    x = alt.X(
+        "score:Q", title=charts.metric(rows), axis=alt.Axis(tickCount=4), scale=charts.axis(ends)
+    )
+    parts = [_bars_of(data[data.model == model], rois, x, colour) for model in models]
     text = (
         f"Bars: mean score over subjects of {', '.join(models)} and of the controls of each, a "
         f"panel for each of {', '.join(rois)}"
@@ -250,12 +316,14 @@ def _bars(scores: pd.DataFrame, models: list[str]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _bars_of(model: str, part: pd.DataFrame, rois: list[str], colour: alt.Color) -> alt.FacetChart:
+def _bars_of(part: pd.DataFrame, rois: list[str], x: alt.X, colour: alt.Color) -> alt.FacetChart:
     """Draw the panels of one network."""
+    model = part.model.iloc[0]
+    rois = [roi for roi in rois if roi in set(part.roi)]
     names = list(dict.fromkeys(part.features))
     chart = marks.bars(
         part,
-        alt.X("score:Q", title="Pearson r", axis=alt.Axis(tickCount=4)),
+        x,
         alt.Y("features:N", sort=names, title=None, axis=alt.Axis(labelLimit=140, ticks=False)),
         colour,
         [
@@ -275,7 +343,7 @@ def roi_matrix(table: pd.DataFrame, name: str, title: str) -> Chart | None:
     """Draw the score of each model in each region as a heat map.
 
     Args:
-      table: `model`, `roi`, `score`, `ceiling`; one row per model and region.
+      table: `model`, `roi`, `metric`, `score`, `ceiling`; one row per model and region.
       name: of the chart's files.
       title: its heading.
 
@@ -285,10 +353,11 @@ def roi_matrix(table: pd.DataFrame, name: str, title: str) -> Chart | None:
     data = table[["model", "roi", "score", "ceiling"]].dropna(subset=["score"])
     if data.model.nunique() < 2 or data.roi.nunique() < 2:
         return None
+    legend = alt.Legend(title=charts.metric(table))
     chart = marks.heat_map(
         alt.X("roi:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35)),
         alt.Y("model:N", sort=None, title=None),
-        alt.Color("score:Q", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title="r")),
+        alt.Color("score:Q", scale=alt.Scale(scheme="viridis"), legend=legend),
         alt.Text("score:Q", format=".2f"),
         [
             tip("model", digits=""),

@@ -49,10 +49,11 @@ def model_scores(rows: pd.DataFrame, *, by_roi: bool = False) -> pd.DataFrame:
 
     Returns:
       Rows with `COLUMNS`: `selection` says how the layer was chosen; `best_layer` has the highest
-      mean on the test scores (-1: not named), `best_score` is that mean, an optimistic one, and
-      `optimism` by how much it exceeds `score`. `units` is "all", or their number where a model was
-      also scored with more of them. Rows of the data set "average" are means over the data sets
-      (of one metric, reading times not counted) of models that have all of these, without interval.
+      mean on the test scores (NaN: undefined, or not named by a paper), `best_score` is that mean,
+      an optimistic one, and `optimism` by how much it exceeds `score`. `units` is "all", or their
+      number where a model was also scored with more of them. Rows of the data set "average" are
+      means over the data sets (of one metric, reading times not counted) of models that have all
+      of these, without interval.
 
     Raises:
       InputError: if a layer of a model has two rows for the same subject and region, or there is no
@@ -153,7 +154,7 @@ def _published(kept: pd.DataFrame) -> dict:
         "ceiling": kept.ceiling.mean(),
         "num_subjects": 0,  # not known
         "selection": PUBLISHED if layers.index[0] < 0 else SINGLE if single else ON_TEST,
-        "best_layer": int(layers.idxmax()) if layers.notna().any() else -1,
+        "best_layer": _named(layers.idxmax()) if layers.notna().any() else np.nan,
         "best_score": layers.max(),
         "optimism": np.nan,
     }
@@ -176,13 +177,18 @@ def over_rois(chosen: pd.DataFrame, column: str) -> pd.Series:
     return whole.groupby("subject")[column].agg(lambda x: np.array(x.tolist(), float).mean(axis=0))
 
 
-def _best_on_test(kept: pd.DataFrame) -> tuple[int, float]:
+def _named(layer: int) -> float:
+    """Return a layer; NaN where it is the best of a paper, which does not name it."""
+    return float(layer) if layer >= 0 else np.nan
+
+
+def _best_on_test(kept: pd.DataFrame) -> tuple[float, float]:
     """Find the layer with the highest mean over the subjects and regions that all layers have."""
     wide = kept.pivot(index=["subject", "roi"], columns="layer", values="score")
     means = wide.dropna(axis=1, how="all").dropna().mean()
     if not means.notna().any():
-        return -1, np.nan
-    return int(means.idxmax()), float(means.max())
+        return np.nan, np.nan
+    return float(means.idxmax()), float(means.max())
 
 
 def _averages(found: list[dict]) -> list[dict]:
@@ -209,7 +215,7 @@ def _averages(found: list[dict]) -> list[dict]:
                     "ceiling": rows.ceiling.mean(skipna=False),
                     "num_subjects": 0,
                     "selection": " + ".join(dict.fromkeys(rows.selection)),
-                    "best_layer": -1,
+                    "best_layer": np.nan,
                     "best_score": rows.best_score.mean(skipna=False),
                     "optimism": rows.optimism.mean(skipna=False),
                 }

@@ -16,7 +16,6 @@ BASELINE = "control"  # in the place of a context: what the regressions' baselin
 MEAN = "mean"
 HELD_OUT = "held_out_story"
 _CONTROLS = {
-    "untrained": charts.COLOURS["untrained"],
     "length": charts.COLOURS["length"],
     "log_frequency": charts.COLOURS["frequency"],
     "position": charts.COLOURS["shifted"],
@@ -56,7 +55,11 @@ def _colours(scores: pd.DataFrame) -> dict[str, str]:
     rows = _labelled(scores).drop_duplicates("source")
     is_network = (rows.control_of == "") & (rows.context != BASELINE)
     networks = charts.networks(rows[is_network].model)
-    return {x.source: networks.get(x.model) or _CONTROLS[x.model] for x in rows.itertuples()}
+    untrained = charts.untrained(networks)
+    return {
+        x.source: networks.get(x.model) or untrained.get(x.control_of) or _CONTROLS[x.model]
+        for x in rows.itertuples()
+    }
 
 
 def _y(colours: dict[str, str]) -> alt.Y:

@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from jaxalign.reporting import charts, tables
+from jaxalign.reporting import charts, html, tables
 from jaxalign.reporting.charts import Chart, Panels, marks, tip
 from jaxalign.reporting.html import Section
 from jaxalign.reporting.page import Page
@@ -132,7 +132,8 @@ def summary(rows: pd.DataFrame, found: Sequence[str], confidence: float) -> str:
                 if not np.isnan(one.ci_low):
                     text += f" [{one.ci_low:.3f}, {one.ci_high:.3f}] over {one.interval}"
                 if not np.isnan(one.p):
-                    text += f", p {one.p:.4f}, adjusted {one.p_adjusted:.4f}"
+                    p = [html.p_value(x) for x in (one.p, one.p_adjusted)]
+                    text += f", p {p[0]}, adjusted {p[1]}"
             text += f"; {one.num_targets} targets, {one.num_subjects} subjects"
             lines.append(text)
     return "\n".join([*lines, "", *found]) + "\n"

@@ -179,7 +179,7 @@ def histograms(networks: Mapping[str, Units]) -> Chart:
         "Histograms: t of all units (filled), of language-selective and of random ones (outlines), "
         f"a panel for each of {', '.join(names)}."
     )
-    chart = charts.facet(chart, "network", names).resolve_scale(x="independent", y="independent")
+    chart = charts.facet(chart, "network", names)
     return charts.finish(
         "t", "Which t units have", text, chart, data, Panels(len(names), 200, each=60)
     )
@@ -214,7 +214,7 @@ def summary(layers: pd.DataFrame, found: pd.DataFrame, paths: Mapping[str, pathl
             f"others (units that were not chosen: {random.held_out_half_t:.2f}).",
             f"  By layer: {counts}.",
             f"  Masks [layer, unit] `language`, `random` (as many of the others), and `t` are in "
-            f"{path}.",
+            f"{path} of the work directory.",
         ]
     return "\n".join(lines) + "\n"
 

@@ -143,7 +143,8 @@ def bars(scores: pd.DataFrame) -> Chart:
     data = data.rename(columns={"bits_low": "ci_low", "bits_high": "ci_high"})
     data = data.assign(network=_names(scores))
     part = charts.networks(scores[scores.control_of == ""].model)
-    colours = {name(x): part.get(x.model, charts.COLOURS["untrained"]) for x in scores.itertuples()}
+    untrained = charts.untrained(part)
+    colours = {name(x): part.get(x.model) or untrained[x.control_of] for x in scores.itertuples()}
     chart = marks.bars(
         data,
         alt.X("bits_per_byte:Q", title="bits per byte"),

@@ -98,26 +98,29 @@ def draw(scores: pd.DataFrame, matrix: pd.DataFrame) -> tuple[list[Chart], list[
       scores: as of `tables`.
       matrix: one row per network and pair of layers; may be empty.
     """
-    drawn, matrices = [], []
+    lines, matrices = {}, []
+    low = float(np.nanmin([0.0, *matrix.cka_debiased])) if len(matrix) else 0.0
     for model in dict.fromkeys(scores[scores.control_of == ""].model):
         kept = scores[(scores.model == model) & (scores.control_of == "")]
         kept = pd.concat([kept, scores[scores.control_of == model]])
         if (kept.layer != ALL_LAYERS).all() and kept.value.notna().any():
-            drawn.append(profiles(kept, model))
+            lines[model] = _lines(kept)
         pairs = matrix[(matrix.model == model) | (matrix.control_of == model)]
         if len(pairs):
-            matrices.append(layer_matrix(pairs, model))
+            matrices.append(layer_matrix(pairs, model, low=low))
+    ends = charts_rois.ends(lines.values()) if lines else {}
+    drawn = [
+        profiles(charts_rois.Lines(data, model, "similarity", ends))
+        for model, data in lines.items()
+    ]
     return drawn, matrices
 
 
-def profiles(scores: pd.DataFrame, model: str) -> Chart:
-    """Draw similarity against layers: a row of panels for each measure, a panel for each ROI.
-
-    Means over subjects with 95 % intervals, or the group where there is no subject.
+def _lines(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return means over subjects with 95 % intervals, or the group's where there is no subject.
 
     Args:
       scores: of one network, and of the same untrained; some value is defined.
-      model: its name.
     """
     subjects = scores[scores.subject != score_tables.GROUP]
     shown = subjects if len(subjects) else scores
@@ -142,29 +145,38 @@ def profiles(scores: pd.DataFrame, model: str) -> Chart:
         )
     # Of a measure that is undefined everywhere there is nothing to draw.
     data = pd.DataFrame(found)
-    data = data[data.groupby("level").score.transform(lambda x: x.notna().any())]
+    return data[data.groupby("level").score.transform(lambda x: x.notna().any())]
+
+
+def profiles(lines: charts_rois.Lines) -> Chart:
+    """Draw similarity against layers: a row of panels for each measure, a panel for each ROI.
+
+    Args:
+      lines: the levels are measures.
+    """
+    data, model = lines.data, lines.model
     text = (
         f"Lines: similarity against layers of {model}, a row of panels for each of "
         f"{', '.join(dict.fromkeys(data.level))}, a panel for each of "
         f"{', '.join(dict.fromkeys(data.roi))}; bands: 95 % intervals over subjects."
     )
     title = f"Similarity against layers: {model}"
-    return charts_rois.profiles(data, model, f"profiles_{model}", title, text, y="similarity")
+    return charts_rois.profiles(lines, f"profiles_{model}", title, text)
 
 
-def layer_matrix(pairs: pd.DataFrame, model: str) -> Chart:
+def layer_matrix(pairs: pd.DataFrame, model: str, *, low: float) -> Chart:
     """Draw debiased CKA of layers x layers, of a network and its untrained counterpart.
 
     Args:
       pairs: one row per network and pair of layers, either way round.
       model: the network.
+      low: where the colours of all networks begin.
     """
     name = (pairs.model + " " + pairs.control_of).str.strip()
     data = pairs[["layer", "other", "cka", "cka_debiased"]].assign(network=name)
     networks, num = list(dict.fromkeys(name)), pairs.layer.nunique()
     numbers = data.cka_debiased.map(lambda x: "" if x != x else f"{x:.2f}".replace("0.", ".", 1))
     data["_text"] = numbers if num <= _MOST_NUMBERS else ""
-    low = np.nanmin([0.0, *data.cka_debiased])
     chart = marks.heat_map(
         alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
         alt.Y("other:O", title="layer", sort="descending", axis=alt.Axis(labelOverlap=True)),

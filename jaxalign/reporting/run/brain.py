@@ -60,14 +60,24 @@ def places(targets: pd.DataFrame) -> pd.DataFrame:
     return found.rename(columns={"mean": "score", "size": "num_targets"}).reset_index()
 
 
-def glass_brain(targets: pd.DataFrame) -> bytes:
-    """Draw scores on a glass brain, from four sides.
+def largest(targets: pd.DataFrame) -> float:
+    """Return the largest absolute score of a view, for the colours of all that are compared.
+
+    Args:
+      targets: see `glass_brain`.
+    """
+    return float(places(targets).score.abs().max())
+
+
+def glass_brain(targets: pd.DataFrame, limit: float | None = None) -> bytes:
+    """Draw scores on a glass brain, from four sides, on a ground that can be seen through.
 
     Up to `MAX_MARKERS` places are markers; more are cells of a grid of `CELL_MM`. Colours go from
-    minus to plus the largest absolute score, so that 0 is in the middle.
+    minus to plus the limit, so that 0 is in the middle.
 
     Args:
       targets: rows in the schema of `io.rows.TARGETS`, of one model and data set.
+      limit: where colours end; None: the largest absolute score.
 
     Returns:
       An SVG. Nothing is downloaded: the outline comes with nilearn.
@@ -80,20 +90,19 @@ def glass_brain(targets: pd.DataFrame) -> bytes:
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "jaxalign", "svg.fonttype": "none"}):
-        figure = _draw(places(targets))
+        figure = _draw(places(targets), limit or largest(targets) or 1.0)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return buffer.getvalue()
 
 
-def _draw(found: pd.DataFrame) -> Any:
+def _draw(found: pd.DataFrame, limit: float) -> Any:
     # Half a second to import where files are cached, several where they are not.
     import nibabel
     from matplotlib.figure import Figure
     from nilearn import plotting
 
     xyz = found[["x", "y", "z"]].to_numpy()
-    limit = float(np.abs(found.score).max()) or 1.0
     # One of its own: pyplot would open a window where a notebook has chosen so.
     figure = Figure(figsize=(10, 2.6))
     options = {"display_mode": VIEWS, "figure": figure}

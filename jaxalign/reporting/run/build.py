@@ -159,7 +159,7 @@ def _of_data_set(rows: pd.DataFrame) -> list[Chart]:
     models = list(dict.fromkeys(networks.model))[:_MOST_NETWORKS]
     drawn = [
         charts_rois.roi_bars(rows),
-        *(charts_rois.layer_profiles(rows, model) for model in models),
+        *charts_rois.layer_profiles(rows, models),
         charts_rois.depth(rows),
     ]
     return [chart for chart in drawn if chart is not None]

@@ -112,8 +112,8 @@ def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
       outcome: the data set.
 
     Returns:
-      The rows, `scope`, and `relation`, what the predictor is called; predictor by predictor, the
-      pooled one of each set of models first.
+      The rows, `pool` ("tuned"), `family` ("" of a whole pool), `scope`, and `relation`, what the
+      predictor is called; predictor by predictor, the pooled one of each set of models first.
     """
     part = findings[
         (findings.analysis == "correlation")
@@ -121,17 +121,39 @@ def correlations(findings: pd.DataFrame, outcome: str) -> pd.DataFrame:
         & (findings.outcome == outcome)
         & findings.value.notna()
     ]
-    head = part.subset.str.split(", ").str[0]
-    rest = part.subset.str.split(", ", n=1).str[1].fillna("")
+    of = _subsets(part)
     # Sets of models with one family more or less are in the file, and too many for a chart.
-    part = part[head.isin(_SUBSETS) & ~rest.str.contains("with", regex=False)]
+    part = part[of.pool.isin(_SUBSETS) & ~of.is_other]
     scope = np.where(part.subset.isin(_SUBSETS), POOLED, WITHIN)
-    rank = part.subset.str.split(", ").str[0].map(_SUBSETS.index)
+    rank = of.pool[part.index].map(_SUBSETS.index)
     predictors = list(dict.fromkeys(part.predictor))
-    part = part.assign(scope=scope, _p=part.predictor.map(predictors.index), _rank=rank)
+    part = part.assign(
+        pool=of.pool,
+        family=of.family,
+        scope=scope,
+        _p=part.predictor.map(predictors.index),
+        _rank=rank,
+    )
     part["relation"] = part.predictor.map(label)
     order = ["_p", "_rank", "scope"]
     return part.sort_values(order, kind="stable").drop(columns=["_p", "_rank"])
+
+
+def _subsets(findings: pd.DataFrame) -> pd.DataFrame:
+    """Divide the names of subsets ("tuned, T5", "all, without GPT2") into pool and the rest.
+
+    Returns:
+      Columns `pool`; `family`, "" of a whole pool; and `is_other`: with one family more or less.
+    """
+    parts = [name.partition(", ") for name in findings.subset]
+    return pd.DataFrame(
+        {
+            "pool": [pool for pool, _, _ in parts],
+            "family": [rest for _, _, rest in parts],
+            "is_other": [rest.startswith(("with ", "without ")) for _, _, rest in parts],
+        },
+        index=findings.index,
+    ).astype({"pool": str, "family": str, "is_other": bool})
 
 
 def headline(findings: pd.DataFrame) -> pd.DataFrame:
@@ -140,16 +162,14 @@ def headline(findings: pd.DataFrame) -> pd.DataFrame:
     Correlations are over all models, and over the first of tuned, all and vanilla models that is
     there: pooled, and within its families.
     """
-    if findings.empty:  # of no rows pandas makes no parts
-        return findings
-    head = findings.subset.str.partition(", ")
-    first = next((x for x in _SUBSETS if x in set(head[0])), "")
-    part = (head[0] == first) & ~head[2].str.contains("with", regex=False)
+    of = _subsets(findings)
+    first = next((x for x in _SUBSETS if x in set(of.pool)), "")
+    part = (of.pool == first) & ~of.is_other
     correlations = ["correlation", "brain_behavior"]
     kept = np.select(
         [findings.analysis == "gain", findings.analysis.isin(correlations)],
         [
-            findings.statistic.isin(_GAINS) & ~head[2].str.contains("with", regex=False),
+            findings.statistic.isin(_GAINS) & ~of.is_other,
             (findings.statistic == "pearson") & (part | (findings.subset == "all")),
         ],
         True,

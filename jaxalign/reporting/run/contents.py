@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from jaxalign.reporting.findings import Found
+from jaxalign.reporting.html import Figure
 
 
 class Instructions(NamedTuple):
@@ -36,7 +37,8 @@ class Contents:
       planted: settings of a simulation: model, layer, noise_sd.
       descriptions: sentences for each named protocol.
       folds: what the outer folds of nested ridge are, for the methods.
-      figures: views of the brain: alternative text, SVG.
+      is_timed: whether responses are series of TRs, for the methods; of several data sets, all.
+      figures: views of the brain.
       not_drawn: sentences on views that cannot be drawn.
       instructions: what instructions give, of models in `scores` and of others.
       provenance: preformatted text.
@@ -55,7 +57,8 @@ class Contents:
     planted: Mapping[str, Any] | None = None
     descriptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     folds: str = "outer folds"
-    figures: Sequence[tuple[str, bytes]] = ()
+    is_timed: bool = False
+    figures: Sequence[Figure] = ()
     not_drawn: Sequence[str] = ()
     instructions: Sequence[Instructions] = ()
     provenance: str = ""

@@ -12,6 +12,8 @@ from jaxalign.reporting.tables import GROUP
 # The mean over subjects, and the largest score of any layer, as rows of permutations name them.
 MEAN, ANY = "mean", -1
 LEVEL = 0.05
+_TESTS = ("t", "p_t", "d_z", "w", "p_wilcoxon", "rank_biserial")  # of `stats.paired`
+_PS = ("p", "p_t", "p_wilcoxon")
 
 
 def significance(rows: pd.DataFrame) -> pd.DataFrame:
@@ -97,14 +99,13 @@ def between_models(rows: pd.DataFrame) -> pd.DataFrame:
                         "num_subjects": difference.n,
                         "p": p,
                     }
-                    | {
-                        name: getattr(test, name)
-                        for name in ("t", "p_t", "d_z", "w", "p_wilcoxon", "rank_biserial")
-                    }
+                    | {name: getattr(test, name) for name in _TESTS}
                 )
-            for name in ("p", "p_t", "p_wilcoxon"):
+            for name in _PS:
                 adjusted = stats.benjamini_hochberg(np.array([row[name] for row in pair], float))
                 for row, p in zip(pair, adjusted, strict=True):
                     row[f"{name}_adjusted"] = p
             found += pair
-    return pd.DataFrame(found)
+    columns = ["dataset", "roi", "first", "second", "difference", "ci_low", "ci_high"]
+    columns += ["num_subjects", "p", *_TESTS, *(f"{name}_adjusted" for name in _PS)]
+    return pd.DataFrame(found, columns=columns)

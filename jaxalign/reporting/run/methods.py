@@ -63,7 +63,7 @@ def paragraphs(contents: Contents) -> list[str]:
         if name.startswith(rows_lib.PUBLISHED):
             found.append(_published(name.removeprefix(rows_lib.PUBLISHED), part))
         elif name == NESTED_RIDGE:
-            found.append(_nested(part, contents.folds))
+            found.append(_nested(part, contents))
         else:
             row = part.iloc[0]
             said = contents.descriptions.get(name, f"Protocol {name}.")
@@ -133,16 +133,17 @@ def _published(paper: str, rows: pd.DataFrame) -> str:
     )
 
 
-def _nested(rows: pd.DataFrame, folds: str) -> str:
+def _nested(rows: pd.DataFrame, contents: Contents) -> str:
     row = rows.iloc[0]
+    standard = "; responses in TRs standardised within each run" if contents.is_timed else ""
     return (
         f"{row.num_samples} samples; context {row.context}, tokens pooled by {row.pooling}. "
         f"Ridge regression (Hoerl & Kennard, 1970) with a free intercept, {len(row.fold_scores)} "
-        f"{folds}, one penalty "
+        f"{contents.folds}, one penalty "
         "per target and fold chosen by squared error on inner folds (the other outer blocks), so "
         "that nothing of a test block enters a choice (Cawley & Talbot, 2010); "
-        "means and scales of features from training samples alone; responses in TRs standardised "
-        "within each run. A score is the Pearson correlation of "
+        f"means and scales of features from training samples alone{standard}. A score is the "
+        "Pearson correlation of "
         "predicted and recorded responses in each held-out block, averaged over blocks, then over "
         "targets; scores are not divided by the ceiling. Ceilings are found on the same blocks: "
         "for a subject the correlation with the mean of the others, for the group the root of the "

@@ -135,7 +135,10 @@ def _checks(tables: Mapping[str, pd.DataFrame]) -> Section:
         for row in bad.itertuples()
     ]
     known = int(checks.follows.notna().sum())
-    lead = f"{len(bad)} of {known} published numbers do not follow."
+    lead = f"{len(bad)} of the {known} published numbers that can be found again do not follow"
+    if unknown := len(checks) - known:
+        lead += f"; {unknown} more cannot be, for the reason that the table gives"
+    lead += "."
     shown = checks.assign(
         follows=[
             "unknown" if x is pd.NA or x is None or x != x else "yes" if x else "no"

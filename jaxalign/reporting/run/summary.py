@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxalign.reporting import tables
+from jaxalign.reporting import html, tables
 from jaxalign.reporting.findings import PRINTED, Found
 from jaxalign.reporting.findings.gains import MEAN_OF_DATASETS
 from jaxalign.reporting.findings.model_scores import AVERAGE, BEHAVIORAL
@@ -117,9 +117,8 @@ def _planted(rows: pd.DataFrame, settings: Mapping[str, Any], layers: pd.DataFra
         remarks.append(
             f"Best layer: {best.best_layer} ({hit}), mean r over {best.num_subjects} participants "
             f"{best.best_score:.3f}; margin over the second, layer {best.second_layer} "
-            f"({best.second_score:.3f}): {best.margin:.3f}, 95 % interval "
-            f"[{best.ci_low:.3f}, {best.ci_high:.3f}] over folds and participants, who share the "
-            "signal."
+            f"({best.second_score:.3f}): {best.margin:.3f}{_between(best)}, a 95 % interval over "
+            "folds and participants, who share the signal."
         )
     # Ceilings are properties of the responses: any row of a participant has them.
     part = rows[rows.subject != tables.GROUP].drop_duplicates(["subject", "roi"])
@@ -140,7 +139,9 @@ def text(title: str, remarks: Sequence[str], found: Mapping[str, pd.DataFrame]) 
       found: the tables by name.
     """
     number = lambda x: "–" if x != x else f"{x:.3f}"
-    show = lambda table: table.to_string(index=False, float_format=number, na_rep="–")
+    show = lambda table: html.whole(
+        table.assign(**{name: table[name].map(html.p_value) for name in table if html.is_p(name)})
+    ).to_string(index=False, float_format=number, na_rep="–")
     parts = [
         ": ".join(x for x in (title, ", ".join(dict.fromkeys(found["scores"].dataset))) if x),
         *remarks,
@@ -169,7 +170,7 @@ def text(title: str, remarks: Sequence[str], found: Mapping[str, pd.DataFrame]) 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """Leave out of a table what is the same in all rows, or undefined in all."""
     if "group_score" in table and table.group_score.isna().all():
-        table = table.drop(columns="group_layer")
+        table = table.drop(columns="group_layer", errors="ignore")
     if "dataset" in table and table.dataset.nunique() == 1:
         table = table.drop(columns="dataset")
     return table.dropna(axis=1, how="all")
@@ -193,8 +194,7 @@ def lead(dataset: str, found: Mapping[str, pd.DataFrame]) -> str:
         f"On {dataset}, {best.model} predicts {best.roi} best: mean r over {best.num_subjects} "
         f"subjects {best.subjects_score:.3f}"
     )
-    if not np.isnan(best.ci_low):
-        text += f" [{best.ci_low:.3f}, {best.ci_high:.3f}]"
+    text += _between(best)
     text += _under(best.subjects_ceiling)
     if not np.isnan(best.group_score):
         text += f"; group r {best.group_score:.3f}{_under(best.group_ceiling)}"
@@ -270,10 +270,13 @@ def _gains(rows: pd.DataFrame, behavioral: set[str]) -> list[str]:
     means = part.xs("mean_percent", level="statistic")
     by_base = part.loc[(first.outcome, "mean_percent_by_base")]
     ahead = part.loc[(first.outcome, "num_higher")]
+    interval = ""
+    if not np.isnan(by_base.ci_low):
+        ends = f"{by_base.ci_low:.1f} to {by_base.ci_high:.1f} %"
+        interval = f"; 95 % interval over base models {ends}"
     text = (
-        f"Instruction tuning changes brain alignment by {first.value:+.1f} % ({first.outcome}; "
-        f"95 % interval over base models {by_base.ci_low:.1f} to {by_base.ci_high:.1f} %): "
-        f"{ahead.value:.0f} of {first.n} pairs are higher."
+        f"Instruction tuning changes brain alignment by {first.value:+.1f} % ({first.outcome}"
+        f"{interval}): {ahead.value:.0f} of {first.n} pairs are higher."
     )
     apart = {AVERAGE, PRINTED, MEAN_OF_DATASETS, *behavioral}
     each = [f"{x:+.1f} % on {name}" for name, x in means.value.items() if name not in apart]
@@ -284,12 +287,19 @@ def _gains(rows: pd.DataFrame, behavioral: set[str]) -> list[str]:
             text += f" {means.value[name]:+.1f} % on the {kind}."
     said = [text]
     said += [
-        f"Behavioural alignment ({name}) changes by {x.value:+.1f} % [{x.ci_low:.1f}, "
-        f"{x.ci_high:.1f}]; Wilcoxon's p = {x.p:.2g}."
+        f"Behavioural alignment ({name}) changes by {x.value:+.1f} %{_between(x, 1)}"
+        f"{'' if np.isnan(x.p) else f'; Wilcoxon p = {x.p:.2g}'}."
         for name, x in means.iterrows()
         if name in behavioral
     ]
     return said
+
+
+def _between(row, digits: int = 3) -> str:
+    """Return the interval of a row in brackets; "" where there is none."""
+    if np.isnan(row.ci_low) or np.isnan(row.ci_high):
+        return ""
+    return f" [{row.ci_low:.{digits}f}, {row.ci_high:.{digits}f}]"
 
 
 def _size(rows: pd.DataFrame) -> list[str]:
@@ -300,18 +310,17 @@ def _size(rows: pd.DataFrame) -> list[str]:
         return []
     outcome = pooled.outcome.iloc[0]
     part = comparisons.correlations(part, outcome)
-    first = part[part.scope == comparisons.POOLED].iloc[0]
-    within = part[part.subset.str.startswith(f"{first.subset}, ")]
+    pooled = part[part.scope == comparisons.POOLED]
+    if pooled.empty:  # all are undefined
+        return []
+    first = pooled.iloc[0]
+    within = part[(part.pool == first.pool) & (part.family != "")]
     text = (
-        f"Over {first.n} {'models' if first.subset == 'all' else first.subset + ' models'}, "
-        f"alignment ({outcome}) goes with size: r = {first.value:.3f} [{first.ci_low:.3f}, "
-        f"{first.ci_high:.3f}] with the logarithm of parameters."
+        f"Over {first.n} {'models' if first.pool == 'all' else first.pool + ' models'}, "
+        f"alignment ({outcome}) goes with size: r = {first.value:.3f}{_between(first)} with the "
+        "logarithm of parameters."
     )
     if len(within):
-        each = [
-            f"{x.subset.split(', ')[1]} {x.value:.3f} [{x.ci_low:.3f}, {x.ci_high:.3f}], "
-            f"{x.n} models"
-            for x in within.itertuples()
-        ]
+        each = [f"{x.family} {x.value:.3f}{_between(x)}, {x.n} models" for x in within.itertuples()]
         text += f" Within families: {'; '.join(each)}."
     return [text]

@@ -80,7 +80,7 @@ def test_undefined_scores_stay_undefined():
     )
     found = model_scores.model_scores(rows).iloc[0]
     assert np.isnan(found[["score", "ci_low", "best_score", "optimism"]].astype(float)).all()
-    assert found.best_layer == -1
+    assert np.isnan(found.best_layer)
 
 
 def test_without_inner_splits_the_best_layer_is_named_for_what_it_is():
