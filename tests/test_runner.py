@@ -39,7 +39,8 @@ def test_a_run_is_made_once_and_goes_on_where_it_was(settings, tmp_path):
     assert runner.run(plan, said.append) == 4
     assert json.loads((workdir / "config.json").read_text())["encode.layers"] == [0, 2]
     assert [x for x in said if ": done in" in x] == said[1::2] and len(said) == 8
-    assert "Small" in runner.results(plan)
+    shown = runner.results(plan)
+    assert "Small" in shown and shown.endswith(f"\nPage: {workdir / 'report/index.html'}\n")
     before = (workdir / "report/index.html").read_bytes()
     said.clear()
     assert runner.run(runner.plan(settings, workdir=workdir), said.append) == 0

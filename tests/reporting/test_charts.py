@@ -1,5 +1,6 @@
 """Charts: marks lie where the scores say, undefined numbers are nothing, names stay names."""
 
+import itertools
 import json
 import math
 import re
@@ -12,6 +13,7 @@ from score_rows import NAN, study
 
 from jaxalign.data import controls
 from jaxalign.reporting import charts, page
+from jaxalign.reporting.charts import labels, pdf_order
 from jaxalign.reporting.charts import models as charts_models
 from jaxalign.reporting.charts import parts as charts_parts
 from jaxalign.reporting.charts import rois as charts_rois
@@ -187,3 +189,58 @@ def test_latex_is_escaped_and_has_rules():
 
 def test_files_have_names_that_files_can_have():
     assert page.file_name("layers_org/model b") == "layers_org_model_b"
+    assert page.file_names(["a/b", "a_b", "A/b"]) == ["a_b", "a_b_2", "A_b_3"]
+    long = [page.file_name(x * 300) for x in ("a", "日", "日本")]
+    assert len(set(long)) == 3 and max(len(x.encode()) for x in long) <= 200
+
+
+def test_no_two_names_are_cut_to_one_label():
+    names = [f"meta-llama/Llama-2-{size}-hf-instruction-tuned-{x}" for size in "ab" for x in "ab"]
+    for room in (150.0, 30.0):
+        short = labels.shortened([*names, "net"], room)
+        assert len(set(short.values())) == 5 and short["net"] == "net"
+    assert labels.shortened(names[:1], 150.0)[names[0]].endswith("tuned-a")
+    renamed = study(rename=lambda x: {"net": names[0], "word_rate": names[1]}.get(x, x))
+    [chart] = charts_rois.layer_profiles(renamed, [names[0]])
+    drawn = ET.fromstring(charts.svg(chart))
+    texts = {"".join(x.itertext()) for x in drawn.iter(f"{SVG}text")}
+    assert set(labels.shortened(names[:2], 220.0).values()) <= texts
+
+
+def test_a_pdf_has_its_objects_in_an_order_of_their_own():
+    """Lists of fonts and opacities, and objects, may come in any order."""
+    head, parts = b"%PDF-1.7\n", [b"1 0 obj\n<<\n  /A 2 0 R\n  /B 3 0 R\n>>\nendobj\n"]
+    parts += [b"2 0 obj\n<<\n  /Length 9\n>>\nstream\n  /B 3 0 R\nendstream\nendobj\n"]
+    parts += [b"3 0 obj\n(b)\nendobj\n"]
+    found = set()
+    for order in itertools.permutations(range(3)):
+        made, at = head, {}
+        for i in order:
+            at[i] = len(made)
+            made += (
+                parts[i]
+                if i or order[0]
+                else parts[0].replace(b"  /A 2 0 R\n  /B 3 0 R\n", b"  /B 3 0 R\n  /A 2 0 R\n")
+            )
+        table = b"".join(b"%010d 00000 n \n" % at[i] for i in range(3))
+        end = b"xref\n0 4\n0000000000 65535 f \n" + table
+        end += b"trailer\n<<\n  /Size 4\n  /Root 1 0 R\n>>\n"
+        found.add(pdf_order.in_order(made + end + b"startxref\n%d\n%%%%EOF" % len(made)))
+    [same] = found
+    assert b"stream\n  /B 3 0 R\nendstream" in same and same.count(b" obj\n") == 3
+
+
+def test_models_of_a_page_have_the_same_axes():
+    rows = study()
+    more = study(rename=lambda x: {"net": "net2"}.get(x, x))
+    more["fold_scores"] = [[3 * x for x in values] for values in more.fold_scores]
+    drawn = charts_rois.layer_profiles(pd.concat([rows, more]), ["net", "net2"])
+    ends = [re.findall(r'"domain": (\[[^"\]]*\])', json.dumps(x.spec)) for x in drawn]
+    assert ends[0] and ends[0] == ends[1]
+    assert '"title": "R2"' in json.dumps(charts_rois.roi_bars(rows.assign(metric="r2")).spec)
+
+
+def test_untrained_networks_can_be_told_apart():
+    several = charts.untrained(charts.networks(["a", "b", "c"]))
+    assert len(set(several.values())) == 3
+    assert set(charts.untrained(charts.networks(["a"])).values()) == {charts.COLOURS["untrained"]}

@@ -184,3 +184,19 @@ def test_a_page_without_sections_has_its_provenance():
 def test_the_same_content_is_the_same_page():
     assert render() == render()
     assert render() != render(lead="It does not.")
+
+
+@pytest.mark.parametrize(
+    "name, value, shown",
+    [
+        ("p_t", 0.0, "&lt; .001"),
+        ("group_p", 0.0009, "&lt; .001"),
+        ("p_adjusted", 0.001, "0.001"),
+        ("p", 1.0, "1.000"),
+        ("p", NAN, "–"),
+        ("num_parts", 0.0, "0"),
+    ],
+)
+def test_p_values_are_never_zero(name, value, shown):
+    text = render(sections=[Section("S", tables=[("T", pd.DataFrame({name: [value]}))])])
+    assert f">{shown}</td>" in text

@@ -12,7 +12,7 @@ import pandas as pd
 import vl_convert
 
 from jaxalign.reporting.charts import labels
-from jaxalign.reporting.charts import pdf as pdf_lib
+from jaxalign.reporting.charts import pdf_order
 
 DATA = alt.NamedData("table")
 
@@ -236,7 +236,7 @@ def _with_margin(drawn: str) -> str:
 
 def pdf(drawn: bytes) -> bytes:
     """Make a PDF of a drawn chart, in vectors, the same bytes for the same drawing."""
-    return pdf_lib.in_order(vl_convert.svg_to_pdf(drawn.decode()))
+    return pdf_order.in_order(vl_convert.svg_to_pdf(drawn.decode()))
 
 
 def _widen(spec: Any) -> Any:

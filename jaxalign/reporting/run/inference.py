@@ -83,7 +83,7 @@ def between_models(rows: pd.DataFrame) -> pd.DataFrame:
                 both = (folds[dataset, first, roi] - folds[dataset, second, roi]).dropna()
                 difference = tables.interval(both)
                 d = both.map(np.mean).to_numpy(float)
-                values = np.array(both.tolist(), float).reshape(len(both), -1)
+                values = np.array(both.tolist(), float)  # [subject fold]; none in common: empty
                 p = stats.crossed_p(values) if values.size else np.nan
                 d = d if np.isfinite(difference.low) else d[:0]
                 test = stats.paired(d, np.zeros_like(d))
