@@ -104,8 +104,8 @@ print("folds", found.folds_hash, "kept in", found.workdir.name, found.fingerprin
 # # Rows
 #
 # `load_scores` gives one row for each model, layer, participant and region, with its ceiling. From
-# here on it is pandas. The regions with a signal score well above 0 in every layer. "motor" has none:
-# its scores are those of chance, which with 60 sentences is no exact 0, and neither is its ceiling.
+# here on it is pandas. The regions with a signal score well above 0. "motor" has none: its scores
+# are those of chance, which with 60 sentences is no exact 0, and neither is its ceiling.
 
 # %%
 scores = jaxalign.load_scores(folder / "runs")

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
-from jaxalign.reporting.charts import labels
-from jaxalign.reporting.charts import pdf_order
+from jaxalign.reporting.charts import labels, pdf_order
 
 DATA = alt.NamedData("table")
 
