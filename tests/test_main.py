@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+import small
 
+LLAMA = f"('{small.LLAMA}',)"
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -153,20 +155,13 @@ def test_ctrl_c_is_one_line(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "arguments,name",
-    [
-        (["--config=configs/demo.py"], "demo"),
-        (["--config=configs/ceilings.py:demo"], "ceilings-demo"),
-        (["--config=configs/demo.py", "--config.extract.models=('{0}',)"], "demo-bert-"),
-        (["--config=configs/own.py:demo,{0},{1}"], "own-demo-bert-llama-"),
-    ],
-)
-def test_a_run_is_named_by_its_data_and_models(arguments, name):
+def test_a_run_is_named_by_its_data_and_models(tmp_path):
     """So that another model does not take the place of the first one's report."""
-    golden = REPOSITORY / "tests/golden"
-    found = [x.format(golden / "bert", golden / "llama") for x in arguments]
-    result = call(*found, "--dry_run")
-    line = next((x for x in result.stdout.splitlines() if x.startswith("workdir: ")), result.stderr)
-    own = re.escape(str(REPOSITORY / "runs" / name))
-    assert re.fullmatch(f"workdir: {own}" + ("[0-9a-f]{6}" if name.endswith("-") else ""), line)
+    data = small.write(tmp_path / "data", num_passages=12)
+    arguments = ["--config=configs/ceilings.py:demo", "--dry_run"]
+    assert f"workdir: {REPOSITORY / 'runs/ceilings-demo'}\n" in call(*arguments).stdout
+    arguments = [f"--config=configs/own.py:{data},{small.BERT}", "--dry_run"]
+    named = [call(*arguments, *more).stdout for more in ([], [f"--config.extract.models={LLAMA}"])]
+    for name, text in zip(("own-data-bert", "own-data-bert-llama"), named, strict=True):
+        own = re.escape(str(REPOSITORY / "runs" / name))
+        assert re.search(f"^workdir: {own}-[0-9a-f]{{6}}$", text, re.MULTILINE)
