@@ -30,11 +30,10 @@ def test_own_data_and_models(request, tmp_path, kind):
 
 @pytest.mark.slow
 def test_missing_argument(tmp_path):
-    result = call(tmp_path / "work", "somewhere")
+    result = call(tmp_path / "work", "alice")
     assert result.returncode == 2
-    assert (
-        result.stderr == "error: --config=configs/own.py:DATA,MODEL[,MODEL...], got 'somewhere'.\n"
-    )
+    expected = "error: a model must be named, behind the data: alice,MODEL[,MODEL...].\n"
+    assert result.stderr == expected
 
 
 @pytest.mark.slow
