@@ -64,6 +64,10 @@ class Trained(NamedTuple):
     mean: Float[Array, "b v"]
 
 
+# Share of a target's squares below which an error is summed from residuals.
+CLOSE = 0.1
+
+
 class Asked(NamedTuple):
     """Some targets, and at which penalty each of them is to be predicted."""
 
@@ -167,7 +171,11 @@ class Samples(NamedTuple):
         products = (rotated * (predicted @ loadings)) @ divisors.T
         if ones is not None:
             products = products - self.offset[0, rows][:, None] * (predicted @ ones.T)
-        return Looked(((y.T - predicted) ** 2).sum(axis=1), place, products)
+        error = _error(
+            ((y.T - predicted) ** 2).sum(axis=1),
+            Moments(observed.yy[rows, 0], observed.b[rows, place], (predicted**2).sum(axis=1)),
+        )
+        return Looked(error, place, products)
 
     def of_all(
         self,
@@ -189,10 +197,16 @@ class Samples(NamedTuple):
             found = _at_all(trained.rotated[b], sets.design.spectrum[b], grid[1], loadings)
             if ones is not None:
                 found = found - self.offset.T[None] * ones.T[:, None]
-            return ((y.T[None] - found if errors else found) ** 2).sum(axis=2)
+            residual = ((y.T[None] - found) ** 2).sum(axis=2) if errors else None
+            return residual, (found**2).sum(axis=2)
 
         columns = (sets.design.loadings[u], y, None if ones is None else ones.T)
-        return jax.lax.map(some, jax.tree.map(_pieces, columns)).sum(axis=0)
+        parts = jax.lax.map(some, jax.tree.map(_pieces, columns))
+        residual, squares = jax.tree.map(lambda x: x.sum(axis=0), parts)
+        if residual is None:
+            return squares
+        seen = self.observe(sets, trained, u, grid[0], center=center)
+        return _error(residual, Moments(seen.yy.T, seen.b.T, squares))
 
     def moments(
         self,
@@ -224,6 +238,16 @@ class Samples(NamedTuple):
         b = (predicted * y.T).sum(axis=1)
         found = Moments((y**2).sum(axis=0), b, (predicted**2).sum(axis=1))
         return found, mean, mean_predicted
+
+
+def _error(residual, moments):
+    """Return squared errors by the sum that keeps their digits.
+
+    Where little is predicted, differences between penalties are those of b and q, which would be
+    lost among rounding errors of residuals; where a fit is close, y'y - 2 b + q cancels.
+    """
+    yy, b, q = moments
+    return jnp.where(residual < CLOSE * yy, residual, yy - 2 * b + q)
 
 
 def unfitted(sets: Sets, u: Int[Array, ""], *, center: bool) -> Float[Array, "a T"] | None:
