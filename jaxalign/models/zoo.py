@@ -311,6 +311,12 @@ def check(
                 f"{names[short]} and {full}."
             )
         names[short] = full
+    if model_type == "t5" and config.text != "encoder":
+        if not any(short.startswith("decoder.block.") for short in names):
+            raise InputError(
+                f"model {name} ({checkpoint.path}) must hold a decoder, found an encoder alone: "
+                "read it with extract.t5_text=encoder."
+            )
     dtypes = checkpoint.dtypes()
     config, names = _fitted(design, config, checkpoint, names)
     weights.check(

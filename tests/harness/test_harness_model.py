@@ -11,6 +11,7 @@ import scipy.special
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install jaxalign[harness]")
 
+import tiny
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from networks import forward
@@ -326,9 +327,11 @@ def test_a_spoiled_file_of_end_tokens(folder, tmp_path):
         harness.JaxalignLM(str(copy))
 
 
-def test_models_that_predict_nothing():
+def test_models_that_predict_nothing(tmp_path):
     with refused("pretrained must be causal or a T5: bert predicts no next token"):
         harness.JaxalignLM(str(GOLDEN / "bert"))
+    with refused("pretrained must be causal or a T5: headless predicts no next token"):
+        harness.JaxalignLM(str(tiny.headless(tmp_path)))
 
 
 def test_chats_with_a_model_that_was_made_for_none():

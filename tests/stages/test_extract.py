@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import tiny
 from jax.sharding import AxisType
 from tiny import GOLDEN, bert, llama, make
 
@@ -291,6 +292,14 @@ def test_settings_out_of_range(settings, message):
 def test_models_must_be_named_once(models):
     with pytest.raises(InputError, match="extract.models must"):
         extract.Config(models=models)
+
+
+def test_surprisal_of_a_checkpoint_without_a_head(make_job, sentences, tmp_path):
+    """It has states, and predicts nothing."""
+    config = extract.Config(models=(str(tiny.headless(tmp_path)),), surprisal=True)
+    with pytest.raises(InputError, match="surprisal must be False for headless: .* has no head"):
+        extract.plan(config, make_job(sentences), {})
+    assert extract.plan(dataclasses.replace(config, surprisal=False), make_job(sentences), {})
 
 
 def test_two_directories_of_one_name(make_job, sentences, tmp_path):

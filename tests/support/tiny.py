@@ -2,9 +2,11 @@
 
 import dataclasses
 import pathlib
+import shutil
 
 import numpy as np
 import pandas as pd
+import safetensors.numpy
 
 from jaxalign.data.schema import Responses
 from jaxalign.stages import encode, extract
@@ -78,6 +80,16 @@ def bert(**settings):
 def llama(**settings):
     """Return the settings of an extraction with the small decoder."""
     return dataclasses.replace(bert(untrained_seed=-1, **settings), models=(str(GOLDEN / "llama"),))
+
+
+def headless(parent):
+    """Write the small decoder without the head that predicts tokens; return its folder."""
+    folder = parent / "headless"
+    shutil.copytree(GOLDEN / "llama", folder)
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    return folder
 
 
 def make(steps):

@@ -16,6 +16,7 @@ from jaxalign.errors import InputError
 REQUIRED = object()  # the default of a key that must be there
 
 _LARGEST = 2**31 - 1  # of an index on an accelerator
+_NAMED = 3  # unknown keys that a message names
 
 
 class Key(NamedTuple):
@@ -80,9 +81,12 @@ def read(keys: Keys, found: Mapping[str, Any], *, source: str, owner: str) -> di
     # A key that is null asks for nothing.
     unknown = [n for n in found if n not in known and found[n] is not None]
     if unknown:
+        every = ", ".join(f"{shown(n)}: {shown(found[n])}" for n in unknown[:_NAMED])
+        more = len(unknown) - _NAMED
         raise InputError(
-            f"{source} must hold only keys that are known of {owner}, found {shown(unknown[0])}: "
-            f"{shown(found[unknown[0]])}; remove it if the weights were made without it."
+            f"{source} must hold only keys that are known of {owner}, found {every}"
+            + (f" and {more} more" if more > 0 else "")
+            + "; take a key out of the file if it changes nothing in the network."
         )
     return values
 
@@ -158,12 +162,12 @@ NAMES = Rule(
 # settings of generation, and what trainers and converters leave there.
 _ABOUT = """
 _attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation
-_flash_attn_2_enabled _name_or_path architectures attn_implementation auto_map custom_pipelines
-dtype experts_implementation finetuning_task id2label is_composition is_encoder_decoder label2id
-language license model_max_length model_type name_or_path num_labels output_attentions
-output_hidden_states
-output_past problem_type quantization_config return_dict task_specific_params tf_legacy_loss
-tokenizer_class torch_dtype torchscript transformers.js_config transformers_version
+_flash_attn_2_enabled _name_or_path _num_labels architectures attn_implementation auto_map
+custom_pipelines dtype experts_implementation finetuning_task id2label is_composition
+is_encoder_decoder label2id language license loss_type model_max_length model_type name_or_path
+num_labels output_attentions output_hidden_states output_past problem_type quantization_config
+return_dict sbert_ce_default_activation_function sentence_transformers task_specific_params
+tf_legacy_loss tokenizer_class torch_dtype torchscript transformers.js_config transformers_version
 unsloth_fixed unsloth_version use_bfloat16 use_cache use_flash_attention use_flash_attn
 use_return_dict xla_device
 """
@@ -174,8 +178,8 @@ neftune_noise_alpha attn_pdrop embd_pdrop resid_pdrop initializer_factor
 use_gradient_checkpointing
 """
 _TOKENS = """
-bos_token_id cls_token_id decoder_start_token_id eos_token_id mask_token_id pad_token_id
-sep_token_id unk_token_id suffix_token_id prefix_token_id
+bos_token_id cls_token_id decoder_start_token_id eos_token_id eos_token_ids mask_token_id
+pad_token_id sep_token_id unk_token_id suffix_token_id prefix_token_id
 """
 _GENERATION = """
 assistant_confidence_threshold assistant_early_exit assistant_ensemble_weight assistant_lookbehind

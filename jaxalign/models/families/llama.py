@@ -411,8 +411,11 @@ FAMILIES = {
     "qwen2": _family(keys.family(_QWEN2_KEYS, _INERT), _qwen2_config),
     "qwen3": _family(keys.family(_QWEN3_KEYS, _INERT), _qwen3_config),
     "gemma": _family(keys.family(_GEMMA_KEYS, _INERT), _gemma_config),
-    # hidden_act stands next to hidden_activation, and transformers reads the latter.
-    "gemma2": _family(keys.family(_GEMMA2_KEYS, f"{_INERT} hidden_act"), _gemma2_config),
+    # transformers reads hidden_activation and sliding_window; published files also hold the other
+    # names.
+    "gemma2": _family(
+        keys.family(_GEMMA2_KEYS, f"{_INERT} hidden_act sliding_window_size"), _gemma2_config
+    ),
     # transformers has never applied the cap of Gemma 3's attention, nor were its weights trained
     # with one.
     "gemma3_text": _family(

@@ -198,8 +198,24 @@ def test_two_names_of_one_key_must_agree():
 
 def test_unknown_keys_are_refused_by_name_and_null_asks_for_nothing():
     assert read(FILES["llama"] | {"new_kind_of_attention": None}) == read(FILES["llama"])
-    with refused("only keys that are known of llama, found 'new_kind_of_attention': False"):
+    with refused("only keys that are known of llama, found 'new_kind_of_attention': False; take"):
         read(FILES["llama"] | {"new_kind_of_attention": False})
+    with refused("found 'a': 0, 'b': 0, 'c': 0 and 2 more; take a key out of the file if"):
+        read(FILES["llama"] | dict.fromkeys("abcde", 0))
+
+
+@pytest.mark.parametrize(
+    "family,found",
+    [
+        ("gemma2", {"sliding_window_size": 4096}),  # gemma-2-9b
+        ("gpt2", {"_num_labels": 1}),  # distilgpt2, and classifiers of transformers 2 and 3
+        ("bert", {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}),
+        ("bert", {"sentence_transformers": {"version": "4.1.0"}}),  # cross-encoders
+        ("llama", {"eos_token_ids": [1], "loss_type": "ForCausalLM"}),
+    ],
+)
+def test_keys_of_published_files_that_no_class_has(family, found):
+    assert read(FILES[family] | found) == read(FILES[family])
 
 
 def test_deep_nesting_and_other_model_types(tmp_path):
