@@ -19,6 +19,9 @@ from jaxalign.data.schema import Responses, Stimuli
 _SHARE, _SEQUENCE = 0.5, 4
 # Shorter ones are one only if all words are equal: sentences may differ in a word by design.
 _FEW_WORDS = 20
+# What more different texts than these have in common is a template, as an instruction before each
+# is, and makes no two of them one.
+_TEMPLATE = 20
 _APOSTROPHES = str.maketrans("\u2019\u02bc", "''")
 
 
@@ -85,7 +88,8 @@ def stories(stimuli: Stimuli) -> tuple[Int[np.ndarray, " m"], Bool[np.ndarray, "
     if stimuli.pixels:
         parts = [[str(row)] for row in stimuli.pixels.row]
     else:
-        parts = [_words(text) for text in stimuli.text]
+        known = {text: _words(text) for text in dict.fromkeys(stimuli.text)}
+        parts = [known[text] for text in stimuli.text]
     label = _alike([[word for i in place for word in parts[i]] for place in places])
     story = np.empty(len(stimuli), int)
     for place, of_story in zip(places, label, strict=True):
@@ -102,11 +106,13 @@ def passages(stimuli: Stimuli) -> list[str]:
 
 def _alike(texts: Sequence[Sequence[str]]) -> Int[np.ndarray, " g"]:
     """Label texts so that those that share most of their sequences of words have the same."""
+    distinct: dict[tuple[str, ...], int] = {}
+    place = [distinct.setdefault(tuple(text), len(distinct)) for text in texts]
     sequences = [
-        {("", *text)}  # a whole, which is no part of another
-        if len(text) < _FEW_WORDS
-        else set(zip(*(text[i:] for i in range(_SEQUENCE)), strict=False))
-        for text in texts
+        set(zip(*(text[i:] for i in range(_SEQUENCE)), strict=False))
+        if len(text) >= _FEW_WORDS
+        else set()
+        for text in distinct
     ]
     holders = defaultdict(list)
     for i, own in enumerate(sequences):
@@ -114,12 +120,13 @@ def _alike(texts: Sequence[Sequence[str]]) -> Int[np.ndarray, " g"]:
             holders[sequence].append(i)
     shared: Counter[tuple[int, int]] = Counter()
     for found in holders.values():
-        shared.update(combinations(found, 2))
+        if len(found) <= _TEMPLATE:
+            shared.update(combinations(found, 2))
     least = lambda i, j: _SHARE * min(len(sequences[i]), len(sequences[j]))
     pairs = np.array([x for x, num in shared.items() if num >= least(*x)], int).reshape(-1, 2)
-    size = (len(texts), len(texts))
+    size = (len(distinct), len(distinct))
     graph = sparse.coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=size)
-    return sparse.csgraph.connected_components(graph, directed=False)[1]
+    return sparse.csgraph.connected_components(graph, directed=False)[1][place]
 
 
 def _of_trs(stimuli: Stimuli, responses: Responses) -> Int[np.ndarray, " n"]:

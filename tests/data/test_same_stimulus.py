@@ -99,6 +99,13 @@ def test_short_stories_differ_in_a_word():
     assert (found[:4] == found[8:]).all() and len(set(found)) == 5
 
 
+def test_a_template_makes_no_two_stimuli_one():
+    told = [" ".join([*words(0, 16), *words(100 * i, 12)]) for i in range(1, 31)]
+    assert same_stimulus.items(sentences(told), responses(stimulus_id=["s1", "s2"])) is None
+    found = same_stimulus.of_stimuli(sentences([*told, told[4]]))
+    assert len(set(found)) == 30 and found[4] == found[30]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["demo", "alice", "pereira2018-mean", "naturalstories"])
 def test_published_stimuli_are_told_once(name, data_root):
