@@ -108,21 +108,31 @@ def standardize(values: Float[np.ndarray, "n v"], run: Labels) -> Float[np.ndarr
 
 
 def detrend(
-    values: Float[np.ndarray, "n v"], run: Labels, *, degree: int = 2
+    values: Float[np.ndarray, "n v"],
+    run: Labels,
+    time_s: Float[np.ndarray, " n"],
+    *,
+    degree: int = 2,
 ) -> Float[np.ndarray, "n v"]:
     """Take the polynomial of time that fits best out of each column, within each run.
 
+    A column that is constant but for rounding, of its size in all runs, becomes 0.
+
     Args:
-      values: one row per sample, evenly spaced within runs.
+      values: one row per sample.
       run: of each row. Of a run of fewer than ten samples for each power the mean alone is taken
         out: a polynomial would be most of it.
+      time_s: of each row, ascending within runs; with gaps where samples were left out.
       degree: of the polynomial.
     """
     out = np.empty_like(values)
+    largest = np.abs(values).max(axis=0, initial=0)
     for rows in members(run).values():
         powers = degree if len(rows) >= 10 * degree else 0
-        basis = np.linalg.qr(np.vander(np.linspace(-1, 1, len(rows)), powers + 1))[0]
-        out[rows] = values[rows] - basis @ (basis.T @ values[rows])
+        since = time_s[rows] - time_s[rows[0]]
+        basis = np.linalg.qr(np.vander(2 * since / (since[-1] or 1.0) - 1, powers + 1))[0]
+        rest = values[rows] - basis @ (basis.T @ values[rows])
+        out[rows] = np.where(is_rounding(np.abs(rest).max(axis=0), largest), 0.0, rest)
     return out
 
 

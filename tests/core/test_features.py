@@ -167,6 +167,17 @@ def test_components_beyond_the_rank_hold_nothing(rng, p):
     np.testing.assert_allclose(projected[:, 3:], 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_detrend_follows_the_clock_and_leaves_nothing_of_constants(dtype):
+    """Of TRs with a gap between them, as censoring leaves it."""
+    time_s = np.r_[2.0 * np.arange(30), 2.0 * np.arange(60, 90)]
+    drift = 1 + time_s / 50 + (time_s / 100) ** 2
+    values = np.stack([drift, np.full(60, 1000.3)], axis=1).astype(dtype)
+    found = features.detrend(values, ["a"] * 60, time_s)
+    np.testing.assert_allclose(found[:, 0], 0, atol=2e-6)
+    np.testing.assert_array_equal(found[:, 1], 0)
+
+
 def test_inputs_are_not_changed(rng):
     values = rng.normal(size=(24, 3))
     before = values.copy()

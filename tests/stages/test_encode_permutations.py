@@ -42,7 +42,8 @@ def make(make_job, data, config):
 def test_nulls_are_scores_of_shifted_responses(make_job, timed):
     """Of responses without drift, which the test takes out."""
     recorded = make_job(timed).dataset.responses
-    flat = features.detrend(recorded.values, recorded.run).astype(recorded.values.dtype)
+    flat = features.detrend(recorded.values, recorded.run, recorded.time_s)
+    flat = flat.astype(recorded.values.dtype)
     (timed / "responses.npz").write_bytes(dataclasses.replace(recorded, values=flat).to_bytes())
     job, stores, (alone, permuted) = make(make_job, timed, CONFIG)
     found = read(permuted)

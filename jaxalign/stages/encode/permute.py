@@ -82,7 +82,7 @@ def test(config: Config, job: Job, network: Features, artefact: Artefact) -> dic
 def _detrended(data: inputs.Prepared) -> Float[np.ndarray, "n v"]:
     """Take drifts out of responses, since these do not join end to end: see docs/inference.md."""
     runs = data.responses.run
-    found = features.detrend(data.Y, runs)
+    found = features.detrend(data.Y, runs, data.responses.time_s)
     return (
         found if data.protocol.scaling.within_runs == "none" else features.standardize(found, runs)
     )
