@@ -6,6 +6,7 @@ from recordings import write_table
 from refusals import refused
 
 from jaxalign.data import word_columns
+from jaxalign.data.sets import plain
 from jaxalign.data.words import WordFacts
 
 KNOWN = ("stimulus_id", "text", "passage")
@@ -41,6 +42,14 @@ def test_every_kind_of_column(read):
         len({facts.hash, read().hash, read(years=[1, 2, 3]).hash, read(zipf=[1, 2, 3]).hash}) == 4
     )
     assert read().hash == WordFacts(stimulus_id=["w0", "w1", "w2"]).hash
+
+
+def test_columns_of_spaces_are_no_facts(tmp_path):
+    rows = [[f"w{i}", "dog", "p", i % 2, 4 * i, 4 * i + 3] for i in range(3)]
+    header = [*KNOWN, "space_before", "start_char", "end_char"]
+    write_table(tmp_path / "stimuli.csv", header, rows)
+    (tmp_path / "behavior.csv").touch()
+    assert not plain.Tables(root=tmp_path).word_facts().columns
 
 
 @pytest.mark.parametrize(

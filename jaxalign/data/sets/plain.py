@@ -42,7 +42,8 @@ from jaxalign.errors import InputError
 
 REQUIRED = ("stimulus_id", "text", "passage")
 TIMES = ("onset_s", "offset_s")
-STRUCTURE = (*REQUIRED, *TIMES, "run")  # other columns say something of words
+# Other columns say something of words.
+STRUCTURE = (*REQUIRED, *TIMES, "run", joints.COLUMN, joints.LANGUAGE, *joints.OFFSETS)
 SESSION = "session"
 STIMULI, NPZ, PARQUET, BEHAVIOR = (
     *("stimuli.csv", "responses.npz", "responses.parquet", "behavior.csv"),
