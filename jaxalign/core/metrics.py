@@ -47,7 +47,8 @@ def is_constant(x: Shaped[np.ndarray, "..."], axis: int = 0) -> Bool[np.ndarray,
       x: numbers.
       axis: along which.
     """
-    return np.asarray(is_rounding(np.ptp(x, axis=axis), np.abs(x).max(axis=axis)))
+    low, high = np.min(x, axis=axis), np.max(x, axis=axis)  # without a copy of many targets
+    return np.asarray(is_rounding(high - low, np.maximum(np.abs(low), np.abs(high))))
 
 
 def _centre(x: Array, weight: Array) -> tuple[Array, Array, Array]:

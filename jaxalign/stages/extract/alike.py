@@ -29,9 +29,9 @@ def count(layers: Iterable[Float[np.ndarray, "m u"]], texts: Sequence[str]) -> d
         return {}
     found = {}
     for layer, vectors in enumerate(layers):
-        values = vectors[first].astype(np.float64)
-        length = np.linalg.norm(values, axis=1, keepdims=True)
-        units = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
+        units = vectors[first].astype(np.float32)
+        length = np.linalg.norm(units, axis=1, keepdims=True)
+        units /= np.where(length > 0, length, 1)
         mean = units.mean(axis=0)
         number = int((units @ mean > COSINE * np.linalg.norm(mean)).sum())
         if number >= SHARE * len(first):
