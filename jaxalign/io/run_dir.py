@@ -92,8 +92,9 @@ class Artefact:
             gone = changed(self.path)
         else:
             gone = list(_vouched(self.path)) if self.latest_only else []
-        for name in gone:
-            (self.path / name).unlink(missing_ok=True)
+        for path in (self.path / name for name in gone):
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
         (self.path / DONE).unlink(missing_ok=True)
         write_json(self.path / "settings.json", self.describe())
 
@@ -145,7 +146,7 @@ class _Stamp(NamedTuple):
             found = os.stat(path)
         except OSError:
             return False
-        if found.st_size != self.size:
+        if found.st_size != self.size or not path.is_file():
             return False
         if self.size > LARGE and found.st_mtime_ns == self.mtime_ns:
             return True
@@ -210,13 +211,12 @@ def _vouched(folder: pathlib.Path) -> dict[str, _Stamp]:
 
     Names that lead out of the directory are none of its files, and must not be removed with them.
     """
-    files = marker(folder).get("files")
+    files, inside = marker(folder).get("files"), folder.resolve()
     try:
         found = {name: _Stamp(**stamp) for name, stamp in files.items()}
-    except (AttributeError, TypeError):
+        return {x: stamp for x, stamp in found.items() if inside in (folder / x).resolve().parents}
+    except (AttributeError, TypeError, ValueError):  # the last of a name that no file can have
         return {}
-    inside = folder.resolve()
-    return {x: stamp for x, stamp in found.items() if inside in (folder / x).resolve().parents}
 
 
 def _files(folder: pathlib.Path) -> list[str]:

@@ -165,7 +165,8 @@ def convert(
     if base is not None:
         opened = Sum(opened, _open(base), new_rows)
     hf = zoo.read_config(source)
-    design, config = zoo.configure(hf, source=f"{source}/config.json")
+    text = "encoder" if zoo.is_encoder_alone(str(hf["model_type"]), opened) else "both"
+    design, config = zoo.configure(hf, source=f"{source}/config.json", t5_text=text)
     # Before any value is read: a checkpoint that does not fit its network is not worth converting.
     model = zoo.check(source.resolve().name, design, config, opened, source)
     _start(work, plan)

@@ -292,6 +292,14 @@ def from_directory(name: str, path: pathlib.Path, *, t5_text: str = "both") -> M
     return check(name, design, config, Safetensors(path), path)
 
 
+def is_encoder_alone(model_type: str, checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint of a T5 has no decoder, as T5EncoderModel saves it."""
+    if model_type != "t5":
+        return False
+    name = family(model_type).name
+    return not any(name(x).startswith("decoder.block.") for x in checkpoint.shapes())
+
+
 def check(
     name: str, model_type: str, config: Any, checkpoint: Checkpoint, tokenizer_path: pathlib.Path
 ) -> Model:
@@ -311,12 +319,11 @@ def check(
                 f"{names[short]} and {full}."
             )
         names[short] = full
-    if model_type == "t5" and config.text != "encoder":
-        if not any(short.startswith("decoder.block.") for short in names):
-            raise InputError(
-                f"model {name} ({checkpoint.path}) must hold a decoder, found an encoder alone: "
-                "read it with extract.t5_text=encoder."
-            )
+    if is_encoder_alone(model_type, checkpoint) and config.text != "encoder":
+        raise InputError(
+            f"model {name} ({checkpoint.path}) must hold a decoder, found an encoder alone: "
+            "read it with extract.t5_text=encoder."
+        )
     dtypes = checkpoint.dtypes()
     config, names = _fitted(design, config, checkpoint, names)
     weights.check(

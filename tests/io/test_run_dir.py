@@ -194,7 +194,10 @@ def test_a_copied_artefact_is_finished_and_a_large_file_is_hashed_again(
     assert run_dir.changed(copied.path) == ["sub/shard"]
 
 
-@pytest.mark.parametrize("files", [None, [], "x", {"x": 1}, {"x": {"size": 1}}])
+STAMP = {"size": 1, "mtime_ns": 0, "sha256": "0"}
+
+
+@pytest.mark.parametrize("files", [None, [], "x", {"x": 1}, {"x": {"size": 1}}, {"\0": STAMP}])
 def test_a_marker_that_vouches_for_nothing_is_none(artefact, files):
     finished(artefact)
     run_dir.write_json(artefact.path / run_dir.DONE, artefact.facts() | {"files": files})
@@ -211,7 +214,8 @@ def test_a_marker_removes_no_file_outside_its_directory(tmp_path):
     foreign.write_text("mine")
     facts = artefact.facts()
     stamp = facts["files"]["settings.json"]
-    facts["files"] |= {"../mine.csv": stamp, str(foreign): stamp}
+    (artefact.path / "folder").mkdir()
+    facts["files"] |= {"../mine.csv": stamp, str(foreign): stamp, "folder": stamp}
     run_dir.write_json(artefact.path / run_dir.DONE, facts)
     artefact.start()
     dataclasses.replace(artefact, settings=SETTINGS | {"version": 2}).start()

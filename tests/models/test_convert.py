@@ -87,6 +87,16 @@ def test_torch_files_become_safetensors(
     assert not (tmp_path / "target.unfinished").exists()
 
 
+def test_an_encoder_alone_is_converted(copy_golden, golden, tmp_path):
+    """As T5EncoderModel saves it; it is read with the encoder."""
+    folder = copy_golden("t5_v1_1")
+    tensors = {k: v for k, v in read(folder).items() if not k.startswith(("decoder.", "lm_head"))}
+    write(folder, tensors)
+    convert.convert(folder, tmp_path / "target")
+    assert read(tmp_path / "target").keys() == tensors.keys()
+    zoo.find(str(tmp_path / "target"), None, t5_text="encoder")
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_types_are_kept_bit_by_bit(copy_golden, tmp_path, torch, dtype):
     folder, target = copy_golden("roberta"), tmp_path / "target"
