@@ -25,8 +25,8 @@ from jaxalign.checks import (
 )
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.folds import Fold
-from jaxalign.core.scores import scoring
-from jaxalign.core.scores.protocol import Protocol
+from jaxalign.core.scores import alignment, scoring
+from jaxalign.core.scores.protocol import CEILING_FLOOR, Protocol
 from jaxalign.core.solver import banded, cv, partition
 from jaxalign.core.solver.method import ADAPTIVE
 from jaxalign.data.schema import Responses
@@ -45,7 +45,7 @@ from jaxalign.results import targets as targets_lib
 from jaxalign.stages import Job, Step, Upstream
 from jaxalign.stages.artefacts import SimulatedInstructions
 
-VERSION = 2
+VERSION = 3
 TABLE = "oota2025/instructions"
 DATASET, MODEL = "simulated-instructions", "simulated"
 # Tables of single subjects.
@@ -292,8 +292,9 @@ def _measures(results, targets, ceilings, folds):
     """Yield what is partitioned, and its values of the two instructions and of both together."""
     outer = [fold.outer for fold in folds]
     yield R2, [partition.r2_out_of_sample(x.r2, targets.Y, outer) for x in results]
-    # Where nothing was planted there is no ceiling to divide by.
-    yield NORMALIZED, [x.r.mean(axis=0) / ceilings.signal_r for x in results]
+    # Where nothing was planted there is no ceiling to divide by. Such voxels, and those whose
+    # ceiling is too low, are undefined and counted with the parts.
+    yield NORMALIZED, [alignment.ratio(x.r.mean(axis=0), ceilings.signal_r)[1] for x in results]
 
 
 def _summary(
@@ -326,7 +327,8 @@ def _summary(
             show(share),
             "",
             "Variance partitioning, mean over subjects; percent of what both explain, negative "
-            "parts as they are. normalized_r: r by the ceiling of each voxel.",
+            "parts as they are. normalized_r: r by the ceiling of each voxel, where that is "
+            f"{CEILING_FLOOR:g} or more.",
             show(parts.drop(columns=["panel", "label"])),
             "",
         ]

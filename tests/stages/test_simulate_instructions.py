@@ -1,5 +1,7 @@
 """A simulation of instructions: what is planted is found, and nothing where nothing is."""
 
+import types
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,6 +85,16 @@ def test_rows_are_means_of_voxels(made):
     np.testing.assert_allclose(planted.ceiling, 1 / np.sqrt(2), atol=0.03)
     assert (rows.ceiling_kind == "signal").all()
     assert rows[rows.roi == "noise"].ceiling.isna().all()
+
+
+def test_low_ceilings_divide_no_voxel(rng):
+    scored = types.SimpleNamespace(r=np.full((3, 4), 0.3), r2=np.zeros((3, 4)))
+    targets = types.SimpleNamespace(Y=rng.standard_normal((201, 4)))
+    ceilings = types.SimpleNamespace(signal_r=np.array([0.6, 0.05, 0.04, np.nan]))
+    folds = simulate_instructions._folds(SMALL)
+    found = dict(simulate_instructions._measures([scored], targets, ceilings, folds))
+    (normalized,) = found[simulate_instructions.NORMALIZED]
+    np.testing.assert_allclose(normalized, [0.5, 6.0, np.nan, np.nan])
 
 
 def _ridge(X, Y, X_test, alpha):

@@ -11,7 +11,7 @@ from jaxalign.core.ceilings import ceiling as ceiling_lib
 from jaxalign.core.features import Labels
 from jaxalign.core.inference import stats
 from jaxalign.core.metrics import mean_defined, median_defined
-from jaxalign.core.scores.protocol import Aggregation, Protocol
+from jaxalign.core.scores.protocol import CEILING_FLOOR, Aggregation, Protocol
 
 
 class Summary(NamedTuple):
@@ -261,11 +261,29 @@ def divide(
       Where a ceiling is below the protocol's floor, in the shape of ceilings; and the scores, which
       are NaN there. Undivided scores where the protocol divides none.
     """
-    raw, known = np.asarray(raw, np.float64), np.asarray(ceiling, np.float64)
     if protocol.normalize == "none":
-        return np.zeros(known.shape, bool), raw
-    is_low = np.asarray(known < protocol.ceiling_floor)
-    return is_low, np.asarray(raw / np.where(is_low, np.nan, known))
+        return np.zeros(np.shape(ceiling), bool), np.asarray(raw, np.float64)
+    return ratio(raw, ceiling, protocol.ceiling_floor)
+
+
+def ratio(
+    raw: float | Float[np.ndarray, "..."],
+    ceiling: float | Float[np.ndarray, "..."],
+    floor: float = CEILING_FLOOR,
+) -> tuple[Bool[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Divide scores by the ceilings that are not below a floor; `divide` asks a protocol for it.
+
+    Args:
+      raw: scores.
+      ceiling: broadcast with them; NaN where there is none.
+      floor: the lowest ceiling that divides.
+
+    Returns:
+      Where a ceiling is below the floor, in the shape of ceilings; and the ratios, NaN there.
+    """
+    known = np.asarray(ceiling, np.float64)
+    is_low = np.asarray(known < floor)
+    return is_low, np.asarray(np.asarray(raw, np.float64) / np.where(is_low, np.nan, known))
 
 
 def clip(score: float | Float[np.ndarray, ""], protocol: Protocol) -> float:

@@ -17,6 +17,8 @@ Ceiling = Literal["none", "leave_one_subject_out", "split_half", "extrapolated"]
 READING = ("context", "one_stream", "pooling", "tap")
 READING += ("joining", "bos", "suffix", "chat", "system")
 SAMPLING = ("downsample", "delays")
+# No ratio to a lower ceiling is formed, unless a protocol says otherwise: it is noise of any size.
+CEILING_FLOOR = 0.05
 
 # What belongs to each kind: metrics, and ceilings.
 _METRICS = {
@@ -266,7 +268,7 @@ class Protocol:
     aggregation: Aggregation = Aggregation()
     ceiling: Ceiling = "none"
     normalize: Literal["none", "clip", "per_target"] = "none"
-    ceiling_floor: float = 0.05
+    ceiling_floor: float = CEILING_FLOOR
     parts: tuple[tuple[tuple[str, ...], str], ...] = ()
 
     def __post_init__(self):

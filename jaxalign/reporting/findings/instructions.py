@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 from jaxalign.core.inference import stats
+from jaxalign.core.metrics import mean_defined
+from jaxalign.core.scores import alignment
 from jaxalign.core.solver import partition as partition_lib
 from jaxalign.reporting import tables
 
@@ -29,15 +31,19 @@ def winner_map(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -
     Returns:
       One row per dataset, model, ROI and instruction: `score` is the mean over subjects with the
       layer chosen inside the training data, with a 95 % interval over subjects and folds
-      (`ci_low`, `ci_high`); `normalized` is the mean over subjects of score by ceiling, NaN
-      without ceilings; `rank` is 1 for the highest score of the ROI, and equal ones have the same.
+      (`ci_low`, `ci_high`); `normalized` is the mean of score by ceiling over the subjects
+      whose ceiling is not below `CEILING_FLOOR`, NaN if there is none; `num_below_floor` counts
+      the subjects who are left out of it; `rank` is 1 for the highest score of the ROI, and equal
+      ones have the same.
     """
     found = []
     for (*place, instruction), region in _nested(rows).groupby(
         [*_PLACE, "instruction"], sort=False
     ):
         scores = tables.interval(region.fold_scores)
-        ratio = region.score / region.ceiling.where(region.ceiling > 0)
+        is_low, ratios = alignment.ratio(
+            region.score.to_numpy(float), region.ceiling.to_numpy(float)
+        )
         found.append(
             dict(zip(_PLACE, place, strict=True))
             | {
@@ -46,12 +52,13 @@ def winner_map(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -
                 "score": scores.mean,
                 "ci_low": scores.low,
                 "ci_high": scores.high,
-                "normalized": ratio.mean(),
+                "normalized": float(mean_defined(ratios, axis=0)),
+                "num_below_floor": int(is_low.sum()),
                 "num_subjects": scores.n,
             }
         )
     columns = [*_PLACE, "instruction", "label", "score", "ci_low", "ci_high", "normalized"]
-    table = pd.DataFrame(found, columns=[*columns, "num_subjects"])
+    table = pd.DataFrame(found, columns=[*columns, "num_below_floor", "num_subjects"])
     table["rank"] = table.groupby(_PLACE, sort=False).score.rank(method="min", ascending=False)
     return table
 

@@ -49,6 +49,17 @@ def test_scores_of_each_instruction():
     assert found.label.to_dict() == {"colour": "IU1", "caption": "caption", "food": "food"}
 
 
+@pytest.mark.parametrize(("low", "count"), [(0.05, 0), (0.049, 1), (0.0, 1), (-0.1, 1), (NAN, 0)])
+def test_low_ceilings_divide_nothing(low, count):
+    """A subject without a usable ceiling is left out of the mean, and counted if it has one."""
+    frame = score_rows.frame(rows_of(FOLDS))
+    frame.loc[frame.subject == "s2", "ceiling"] = low
+    found = instructions.winner_map(frame).set_index("instruction")
+    expected = 0.31 / 0.5 if count or np.isnan(low) else np.mean([0.31 / 0.5, 0.43 / low])
+    assert found.normalized["colour"] == pytest.approx(expected)
+    assert found.num_below_floor["colour"] == count
+
+
 def test_winner_and_its_margin():
     frame = score_rows.frame([*rows_of(FOLDS), *rows_of(FOLDS, "V2")])
     found = instructions.winners(frame, labels={"colour": "IU1"})
