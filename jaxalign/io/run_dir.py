@@ -211,7 +211,8 @@ def _vouched(folder: pathlib.Path) -> dict[str, _Stamp]:
 
     Names that lead out of the directory are none of its files, and must not be removed with them.
     """
-    files, inside = marker(folder).get("files"), folder.resolve()
+    files = marker(folder).get("files")
+    inside = folder.resolve()
     try:
         found = {name: _Stamp(**stamp) for name, stamp in files.items()}
         return {x: stamp for x, stamp in found.items() if inside in (folder / x).resolve().parents}
