@@ -17,7 +17,7 @@ from jaxalign.stages.encode import inputs
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import Features
 
-VERSION = 15
+VERSION = 16
 # Controls that come as they are to each TR, or are added up in it, whatever `downsample` says.
 NOT_DOWNSAMPLED = ("position", "oasm", *controls.COUNTS)
 

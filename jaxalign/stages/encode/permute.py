@@ -80,12 +80,16 @@ def test(config: Config, job: Job, network: Features, artefact: Artefact) -> dic
 
 
 def _detrended(data: inputs.Prepared) -> Float[np.ndarray, "n v"]:
-    """Take drifts out of responses, since these do not join end to end: see docs/inference.md."""
-    runs = data.responses.run
+    """Take drifts out of responses, since these do not join end to end: see docs/inference.md.
+
+    Subjects are scaled within runs again, if the protocol does that; the group, a mean of scaled
+    subjects, is not.
+    """
+    runs, num = data.responses.run, len(data.responses.subject)
     found = features.detrend(data.Y, runs, data.responses.time_s)
-    return (
-        found if data.protocol.scaling.within_runs == "none" else features.standardize(found, runs)
-    )
+    if data.protocol.scaling.within_runs != "none":
+        found[:, :num] = features.standardize(found[:, :num], runs)
+    return found
 
 
 def _nulls(
