@@ -211,12 +211,12 @@ def _vouched(folder: pathlib.Path) -> dict[str, _Stamp]:
 
     Names that lead out of the directory are none of its files, and must not be removed with them.
     """
-    files = marker(folder).get("files")
     inside = folder.resolve()
     try:
-        found = {name: _Stamp(**stamp) for name, stamp in files.items()}
+        found = {name: _Stamp(**stamp) for name, stamp in marker(folder)["files"].items()}
         return {x: stamp for x, stamp in found.items() if inside in (folder / x).resolve().parents}
-    except (AttributeError, TypeError, ValueError):  # the last of a name that no file can have
+    # The last of a name that no file can have.
+    except (KeyError, AttributeError, TypeError, ValueError):
         return {}
 
 
