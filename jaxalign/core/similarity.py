@@ -19,6 +19,8 @@ DISTANCES = ("pearson", "cosine")
 COMPARISONS = ("spearman", "pearson")
 # Targets whose products with all units are on the device at once.
 TILE = 4096
+# Orders of samples whose pairs are in memory at once.
+_ORDERS = 16
 # An unbiased self-similarity below this share of the biased one is rounding in float32.
 _NOTHING = 1e-6
 # Dissimilarities are rounded to this, so that those which are equal but for the order in which
@@ -116,6 +118,12 @@ def linear_cka(X: Centred, Y: Centred) -> Cka:
     if len(X.names) != 1:
         raise ValueError(f"X must be one group, got {len(X.names)}.")
     cross = np.bincount(Y.group, weights=_cross(X.values, Y.values), minlength=len(Y.names))
+    return _aligned(cross, X, Y)
+
+
+def _aligned(cross: Float[np.ndarray, " g"], X: Centred, Y: Centred) -> Cka:
+    """Divide <K, L> by what each side has alone."""
+    n = X.diagonal.shape[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         biased = cross / np.sqrt(X.square * Y.square)
     defined = (X.square > 0) & (Y.square > 0)
@@ -128,6 +136,67 @@ def linear_cka(X: Centred, Y: Centred) -> Cka:
     with np.errstate(divide="ignore", invalid="ignore"):
         debiased = both / np.sqrt(own_X * own_Y)
     return Cka(biased, np.where(defined, debiased, np.nan))
+
+
+def gram_pairs(side: Centred) -> Float[np.ndarray, "g m"]:
+    """Return the inner products of each pair of samples, in the order of `rdm`, in float32.
+
+    Args:
+      side: from `centre`; a row for each of its groups.
+    """
+    first, second = np.triu_indices(len(side.values), k=1)
+    grams = (_gram(side.values[:, side.group == g]) for g in range(len(side.names)))
+    return np.stack([np.asarray(gram)[first, second] for gram in grams])
+
+
+def cka_in_orders(
+    X: Centred, Y: Centred, pairs_Y: Float[np.ndarray, "g m"], orders: Int[np.ndarray, "q n"]
+) -> Cka:
+    """Return linear CKA of features whose samples are put into other orders, targets as they are.
+
+    Nothing is multiplied out anew: an order moves the entries of the Gram matrix of X.
+
+    Args:
+      X: features, in one group.
+      Y: targets.
+      pairs_Y: `gram_pairs` of Y.
+      orders: from `core/inference/orders.py`.
+
+    Returns:
+      [q g], as `linear_cka` has it.
+    """
+    cross = 2 * dots_in_orders(gram_pairs(X)[0], pairs_Y, orders)
+    found = []
+    for order, products in zip(orders, cross, strict=True):
+        moved = X._replace(diagonal=X.diagonal[:, order])
+        shared = (moved.diagonal * Y.diagonal).sum(axis=1)
+        found.append(_aligned(products + shared, moved, Y))
+    return Cka(*map(np.stack, zip(*found, strict=True)))
+
+
+def dots_in_orders(
+    own: Float[np.ndarray, " m"], others: Float[np.ndarray, "g m"], orders: Int[np.ndarray, "q n"]
+) -> Float[np.ndarray, "q g"]:
+    """Return the dot product of values of pairs with those of others, for each order of samples.
+
+    Of RDMs that are `comparable` that is their correlation, as an order changes neither the ranks
+    nor the mean of dissimilarities.
+
+    Args:
+      own: of each pair of samples, which are put into other orders.
+      others: of each pair of samples as they are.
+      orders: from `core/inference/orders.py`.
+    """
+    n = orders.shape[1]
+    first, second = np.triu_indices(n, k=1)
+    matrix = np.zeros((n, n), np.float32)
+    matrix[first, second] = matrix[second, first] = own
+    found = []
+    for start in range(0, len(orders), _ORDERS):
+        part = orders[start : start + _ORDERS]
+        moved = np.stack([matrix[order[first], order[second]] for order in part])
+        found.append(moved @ others.T)
+    return np.concatenate(found).astype(np.float64)
 
 
 def _unbiased(product, diagonal_X, diagonal_Y):

@@ -89,14 +89,25 @@ def main_way(rows: pd.DataFrame, *, instruction: str = "") -> pd.DataFrame:
     return kept[~kept.duplicated(alike)]
 
 
-def interval(folds: pd.Series) -> stats.Interval:
+def interval(folds: pd.Series, *, is_correlation: bool = False) -> stats.Interval:
     """Return the mean of scores of subjects and folds, with a 95 % interval for new ones of both.
 
     Args:
       folds: a list over folds for each subject; see `stats.crossed_interval`.
+      is_correlation: of scores, see `are_correlations`; differences are none.
     """
     values = np.array(folds.tolist(), float)
-    return stats.crossed_interval(values if len(values) else np.empty((0, 0)))
+    values = values if len(values) else np.empty((0, 0))
+    return stats.crossed_interval(values, is_correlation=is_correlation)
+
+
+def are_correlations(rows: pd.DataFrame) -> bool:
+    """Whether the scores of rows are correlations, whose intervals lie within -1..1.
+
+    Args:
+      rows: score rows.
+    """
+    return bool((rows.metric == "pearson_r").all())
 
 
 def layer_margins(rows: pd.DataFrame) -> pd.DataFrame:
@@ -159,8 +170,8 @@ def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
       rows: score rows.
 
     Returns:
-      One row per dataset, model, control_of, subject and ROI: `score` and `fold_scores`, `ceiling`
-      and `fold_ceilings`, and `layers`, the layers chosen by the folds.
+      One row per dataset, model, control_of, subject and ROI: `metric`, `score` and `fold_scores`,
+      `ceiling` and `fold_ceilings`, and `layers`, the layers chosen by the folds.
 
     Raises:
       InputError: if a model was scored in several ways (`check_one_way`).
@@ -174,6 +185,7 @@ def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
         found.append(
             dict(zip(keys, key, strict=True))
             | {
+                "metric": part.metric.iloc[0],
                 "score": scores.mean(),
                 "fold_scores": scores,
                 "ceiling": part.ceiling.iloc[0],
@@ -181,7 +193,7 @@ def nested_layer(rows: pd.DataFrame) -> pd.DataFrame:
                 "layers": part.layer.to_numpy()[choice.layer].tolist(),
             }
         )
-    columns = [*keys, "score", "fold_scores", "ceiling", "fold_ceilings", "layers"]
+    columns = [*keys, "metric", "score", "fold_scores", "ceiling", "fold_ceilings", "layers"]
     return pd.DataFrame(found, columns=columns)
 
 
@@ -277,8 +289,11 @@ def by_roi(rows: pd.DataFrame) -> pd.DataFrame:
             & (nested.roi == roi)
             & (nested.subject != GROUP)
         ]
-        subjects, ceilings = interval(mine.fold_scores), interval(mine.fold_ceilings)
-        of_group = interval(group.fold_scores[group.index == getattr(best, "name", None)])
+        is_r = are_correlations(part)
+        subjects = interval(mine.fold_scores, is_correlation=is_r)
+        ceilings = interval(mine.fold_ceilings, is_correlation=True)
+        chosen = group.fold_scores[group.index == getattr(best, "name", None)]
+        of_group = interval(chosen, is_correlation=is_r)
         value = lambda name, best=best: np.nan if best is None else best[name]
         found.append(
             {

@@ -44,7 +44,7 @@ from jaxalign.results.ceilings import Kind, Shared
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Ceilings, Page
 
-VERSION = 5  # curves are kept as Parquet, too
+VERSION = 6  # intervals of extrapolations end at 1
 TABLE = "ceilings.csv"
 ISC, LEAVE_ONE_OUT, SPLIT_HALF, EXTRAPOLATION, REPEATS = KINDS = (
     *("isc", "leave_one_out", "split_half", "extrapolation", "repeats"),

@@ -35,7 +35,7 @@ from jaxalign.stages.artefacts import (
     SimulatedInstructions,
 )
 
-VERSION = 14
+VERSION = 15
 INSTRUCTIONS = "oota2025/instructions"  # their texts and short names
 MOST_VIEWS = 6  # of brains, half a second each
 

@@ -12,12 +12,14 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import pandas as pd
 from absl import logging
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
 from jaxalign.checks import Names, Rule, among, check, differ, one_of, some
 from jaxalign.core import clock, features
 from jaxalign.core import similarity as core
+from jaxalign.core.inference import orders as orders_lib
+from jaxalign.core.inference import stats
 from jaxalign.data import localizer
 from jaxalign.data.samples import Placement
 from jaxalign.data.schema import Responses
@@ -32,7 +34,9 @@ from jaxalign.results import targets
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Activations, Page, Similarity
 
-VERSION = 2
+VERSION = 3
+NUM_SHIFTS = 199  # of the null of time series; all there are where a recording has fewer
+_ROUNDING = 1e-6  # of similarities in float32: nulls that differ by less are ties
 SCORES, MATRIX = Similarity.SCORES, Similarity.MATRIX
 UNIT_SETS = ("language", "random")
 CKA = ("cka", "cka_debiased")
@@ -69,14 +73,24 @@ class Config:
             )
 
 
+class Shifted(NamedTuple):
+    """Time series without their drifts, and the orders that shift features against them."""
+
+    orders: Int[np.ndarray, "_ n"]  # the first leaves all in its place
+    centred: core.Centred
+    pairs: Float[np.ndarray, "g m"]  # inner products of samples; empty where CKA is not asked for
+    rdms: dict[str, Float[np.ndarray, "g m"]]  # by measure, comparable
+
+
 class Prepared(NamedTuple):
     """The responses' side of every comparison, prepared once for all layers."""
 
     keys: list[tuple[str, str]]  # subject, ROI
     num_targets: list[int]
     centred: core.Centred
-    rdms: dict[str, list[Float[np.ndarray, " m"]]]  # by measure and key, comparable
+    rdms: dict[str, Float[np.ndarray, "g m"]]  # by measure, comparable
     without_pattern: list[str]  # what is said of samples that leave them undefined
+    shifted: Shifted | None  # None: of single stimuli
 
 
 def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
@@ -145,6 +159,7 @@ def _settings(config: Config, job: Job, *, is_planted: bool) -> dict:
         found["comparison"] = config.comparison
     if not is_planted and job.dataset.responses.is_timed:
         found["downsample"] = config.downsample
+        found |= {"num_shifts": NUM_SHIFTS, "seed": job.seed}
     return found
 
 
@@ -180,7 +195,7 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
     start = time.monotonic()
     responses = artefacts.responses(job, artefact)
     responses, left_out = targets.select(responses, config.rois)
-    prepared = _prepare(config, responses)
+    prepared = _prepare(config, job.seed, responses)
     common = {
         "dataset": job.dataset.name,
         **source.names,
@@ -205,8 +220,9 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
         centred = core.centre(X)
         if config.layer_matrix and mask is None:
             compared[layer] = centred
+        nulls = _nulls(config, X, centred, prepared)
         for measure, values in _measure(config, X, centred, prepared).items():
-            for key, num, value in zip(prepared.keys, prepared.num_targets, values, strict=True):
+            for i, (key, num) in enumerate(zip(prepared.keys, prepared.num_targets, strict=True)):
                 rows.append(
                     common
                     | {
@@ -215,9 +231,10 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
                         "roi": key[1],
                         "measure": measure,
                         "comparison": config.comparison if measure in RSA else "",
-                        "value": value,
+                        "value": values[i],
                         "num_targets": num,
                     }
+                    | {name: column[i] for name, column in nulls[measure].items()}
                 )
     table = pd.DataFrame(rows)
     rows_lib.write_table(artefact.path / SCORES, table)
@@ -243,30 +260,53 @@ def _layer_matrix(compared: dict[int, core.Centred], common: dict) -> pd.DataFra
     return pd.DataFrame(rows, columns=[*keys, "layer", "other", *CKA])
 
 
-def _prepare(config: Config, responses: Responses) -> Prepared:
+def _prepare(config: Config, seed: int, responses: Responses) -> Prepared:
     """Standardise responses as encode does, with the group's mean, and prepare each ROI."""
     found = targets.assemble(responses)
     keys = list(zip(found.subject, found.roi, strict=True))
-    sizes = Counter(keys)
-    rdms = {}
-    for measure in config.measures:
-        if measure in RSA:
-            # In float32: all subjects and ROIs have to fit into memory.
-            rdms[measure] = [
-                _comparable(config, measure, found.Y[:, [key == x for x in keys]]).astype(
-                    np.float32
-                )
-                for key in sizes
-            ]
-    codes = np.array(_codes(keys))
+    sizes, codes = Counter(keys), np.array(_codes(keys))
     said = [
         remark
         for code, (key, size) in enumerate(sizes.items())
         if size > 1
         for remark in _samples_without(config, found.Y[:, codes == code], responses, ", ".join(key))
     ]
-    centred = core.centre(found.Y, codes.tolist())
-    return Prepared(list(sizes), list(sizes.values()), centred, rdms, said)
+    return Prepared(
+        list(sizes),
+        list(sizes.values()),
+        core.centre(found.Y, codes.tolist()),
+        _rdms(config, found.Y, codes),
+        said,
+        _shifted(config, seed, responses, found.Y, codes) if responses.is_timed else None,
+    )
+
+
+def _rdms(config: Config, Y, codes: Int[np.ndarray, " v"]) -> dict[str, Float[np.ndarray, "g m"]]:
+    """Return the RDMs of each ROI, in float32: all subjects and ROIs have to fit into memory."""
+    found = {}
+    for measure in config.measures:
+        if measure in RSA:
+            rdms = (_comparable(config, measure, Y[:, codes == x]) for x in range(max(codes) + 1))
+            found[measure] = np.stack([rdm.astype(np.float32) for rdm in rdms])
+    return found
+
+
+def _shifted(config: Config, seed: int, responses: Responses, Y, codes) -> Shifted | None:
+    """Draw shifts within runs, the same for all networks, and prepare what they are compared with.
+
+    Responses lose their drifts, as in permutation tests: those do not join end to end. None where
+    a run has a single sample.
+    """
+    run, rng = responses.run, np.random.default_rng(seed)
+    if min(Counter(run).values()) < 2:
+        return None
+    shifts = orders_lib.draw_shifts(run, num=NUM_SHIFTS, rng=rng)
+    orders = np.vstack([np.arange(len(run)), orders_lib.shift_orders(run, shifts)])
+    steady = features.detrend(Y, run)
+    centred = core.centre(steady, codes.tolist())
+    has_cka = bool(set(config.measures) & set(CKA))
+    pairs = core.gram_pairs(centred) if has_cka else np.empty((0, 0), np.float32)
+    return Shifted(orders, centred, pairs, _rdms(config, steady, codes))
 
 
 def _samples_without(config: Config, patterns, responses: Responses, whose: str) -> list[str]:
@@ -314,6 +354,35 @@ def _measure(
         own = _comparable(config, measure, X)
         found[measure] = np.array([float(own @ other.astype(np.float64)) for other in rdms])
     return {measure: found[measure] for measure in config.measures}
+
+
+def _nulls(
+    config: Config, X, centred: core.Centred, prepared: Prepared
+) -> dict[str, dict[str, np.ndarray]]:
+    """Compare each measure with its values for features that are shifted within runs.
+
+    Returns:
+      By measure, the columns `detrended` (the value without drifts of the responses), `null_mean`,
+      `p` and `num_shifts`, an entry per subject and ROI; NaN and 0 of single stimuli.
+    """
+    shifted, num = prepared.shifted, len(prepared.keys)
+    if shifted is None:
+        nothing = dict.fromkeys(("detrended", "null_mean", "p"), np.full(num, np.nan))
+        return dict.fromkeys(config.measures, nothing | {"num_shifts": np.zeros(num, int)})
+    values = {}
+    if set(config.measures) & set(CKA):
+        cka = core.cka_in_orders(centred, shifted.centred, shifted.pairs, shifted.orders)
+        values = dict(zip(CKA, cka, strict=True))
+    for measure, rdms in shifted.rdms.items():
+        own = _comparable(config, measure, X)
+        values[measure] = core.dots_in_orders(own, rdms, shifted.orders)
+    found = {}
+    for measure in config.measures:
+        detrended, nulls = values[measure][0], values[measure][1:]
+        tested = stats.compare(detrended, nulls, rounding=_ROUNDING)
+        found[measure] = {"detrended": detrended, "null_mean": tested.null_mean, "p": tested.p}
+        found[measure]["num_shifts"] = np.full(num, len(nulls))
+    return found
 
 
 def _report(artefact: Artefact) -> dict:

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import signal, stats
 from scipy.spatial import distance as scipy_distance
 
 from jaxalign.core import similarity
+from jaxalign.core.inference import orders as orders_lib
+from jaxalign.core.inference.stats import compare
 
 SHAPES = [(30, 8, 5), (20, 200, 3), (12, 12, 1), (200, 5, 90), (5, 300, 300)]
 
@@ -220,3 +222,42 @@ def test_unknown_names_are_refused(rng, unchecked):
         similarity.rdm(X, "l2")
     with pytest.raises(ValueError, match="comparison must be one of spearman, pearson, got 'k'"):
         similarity.comparable(X[0], "k")
+
+
+def test_moved_samples_are_compared_as_if_all_were_computed_anew(rng):
+    X, Y = rng.normal(size=(24, 9)) + 1, rng.normal(size=(24, 7))
+    groups = [0, 1, 0, 1, 1, 0, 0]
+    run = [0] * 10 + [1] * 14
+    drawn = orders_lib.draw_shifts(run, num=20, rng=rng)
+    orders = orders_lib.shift_orders(run, drawn)
+    x, y = similarity.centre(X), similarity.centre(Y, groups)
+    found = similarity.cka_in_orders(x, y, similarity.gram_pairs(y), orders)
+    anew = [similarity.linear_cka(similarity.centre(X[order]), y) for order in orders]
+    np.testing.assert_allclose(found.biased, [a.biased for a in anew], atol=2e-6)
+    np.testing.assert_allclose(found.debiased, [a.debiased for a in anew], atol=2e-6)
+    rdm = lambda part: similarity.comparable(similarity.rdm(part, "pearson"), "spearman")
+    others = np.stack([rdm(Y[:, np.equal(groups, g)]) for g in (0, 1)])
+    found = similarity.dots_in_orders(rdm(X), others, orders)
+    np.testing.assert_allclose(found, [others @ rdm(X[order]) for order in orders], atol=2e-6)
+
+
+def test_shifts_tell_slow_series_from_related_ones(rng):
+    """Independent autoregressions are alike, but no more than shifted ones; p is uniform.
+
+    Bounds are those of 60 binomial draws, to 1e-3 on each side.
+    """
+    n, repeats = 80, 60
+    run = [0] * n
+    slow = lambda units: signal.lfilter([1], [1, -0.9], rng.normal(size=(n + 60, units)), axis=0)
+    values, p = [], []
+    for _ in range(repeats):
+        x, y = (similarity.centre(slow(units)[60:]) for units in (12, 6))
+        shifts = orders_lib.draw_shifts(run, num=19, rng=rng)
+        orders = np.vstack([np.arange(n), orders_lib.shift_orders(run, shifts)])
+        cka = similarity.cka_in_orders(x, y, similarity.gram_pairs(y), orders).biased
+        values.append(cka[0, 0])
+        p.append(compare(cka[0], cka[1:], rounding=1e-6).p[0])
+    assert np.mean(values) > 0.4
+    for level in (0.1, 0.5):
+        low, high = stats.binom.ppf([1e-3, 1 - 1e-3], repeats, level)
+        assert low <= (np.array(p) <= level + 1e-9).sum() <= high

@@ -345,13 +345,30 @@ def test_by_roi_gives_the_best_group_layer_and_the_subjects_own():
     assert (best.group_layer, best.group_score, best.group_ceiling) == (1, 0.60, 0.8)
     assert best.num_subjects == 3
     assert best.subjects_score == pytest.approx((0.30 + 0.35 + 0.28) / 3)
-    interval = scipy_stats.t.interval(
-        0.95, 2, loc=best.subjects_score, scale=scipy_stats.sem([0.30, 0.35, 0.28])
+    # Of correlations: Student's t on the scale of Fisher's z.
+    score, error = (
+        best.subjects_score,
+        scipy_stats.sem([0.30, 0.35, 0.28]) / (1 - best.subjects_score**2),
     )
-    assert (best.ci_low, best.ci_high) == pytest.approx(interval)
+    z = scipy_stats.t.interval(0.95, 2, loc=np.arctanh(score), scale=error)
+    assert (best.ci_low, best.ci_high) == pytest.approx(tuple(np.tanh(z)))
     assert best.subjects_ceiling == pytest.approx(0.5)
     assert only(found, roi="LIFG").group_layer == 2
     assert only(found, roi="LIFG").subjects_score == pytest.approx((0.15 + 0.20 + 0.11) / 3)
+
+
+@pytest.mark.parametrize("metric", ["pearson_r", "r2"])
+def test_intervals_of_correlations_end_within_one(metric):
+    """Two subjects who differ lead Student's t far beyond 1, but for R2."""
+    rows = [
+        row("net", subject, "LATL", 0, scores, ceiling=0.9) | {"metric": metric}
+        for subject, scores in (("s1", [0.9, 0.95]), ("s2", [0.5, 0.4]), ("group", [0.9, 0.5]))
+    ]
+    found = tables.by_roi(frame(rows)).iloc[0]
+    ends = np.array([found.ci_low, found.ci_high, found.group_low, found.group_high])
+    assert np.isfinite(ends).all()
+    assert (np.abs(ends) <= 1).all() == (metric == "pearson_r")
+    assert found.ci_low < found.subjects_score < found.ci_high
 
 
 def test_by_roi_takes_networks_and_no_controls():

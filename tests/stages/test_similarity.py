@@ -56,6 +56,7 @@ def test_values_of_sentences_are_those_of_numpy_and_scipy(make_job, sentences):
                 assert values[f"rsa_{kind}"] == pytest.approx(expected, abs=1e-4)
     assert len(table) == 4 * 4 * 2 * 4
     assert (table.num_samples == 60).all()
+    assert (table.num_shifts == 0).all() and table.p.isna().all()
     check_page(stores[0].path.parents[1] / "similarity", stores[0])
 
 
@@ -116,6 +117,10 @@ def test_timed_responses_take_delays_and_only_the_rois_asked_for(make_job, timed
     _, table, _ = compare(job, tiny.bert(context="window:3", untrained_seed=-1), config)
     assert set(table.roi) == {"B"} and set(table.measure) == {"cka"}
     assert table.value.between(0, 1).all()
+    assert (table.num_shifts == similarity.NUM_SHIFTS).all()
+    assert table.p.between(1 / (1 + similarity.NUM_SHIFTS), 1).all()
+    group = table[table.subject == "group"]
+    assert (group.detrended > group.null_mean).all() and group.p.max() < 0.05
     late = dataclasses.replace(config, delays=(9,))
     _, wrong, _ = compare(job, tiny.bert(context="window:3", untrained_seed=-1), late)
     mean = lambda x: x[x.subject == "group"].value.mean()

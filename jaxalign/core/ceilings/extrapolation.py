@@ -19,6 +19,7 @@ from jaxalign.core.ceilings.ceiling import Ceiling
 from jaxalign.core.ceilings.saturation import Family
 from jaxalign.core.ceilings.subsets import SubsetScores
 from jaxalign.core.inference import resampling
+from jaxalign.core.inference.stats import fisher_ends
 
 Undefined = Literal["omit", "zero"]
 
@@ -95,6 +96,7 @@ def leave_subjects_out(
     family: Family = "exponential",
     undefined: Undefined = "omit",
     summarize: Callable[[Float[np.ndarray, " v"]], float] | None = None,
+    about: float | None = None,
     confidence: float = 0.95,
 ) -> Ceiling:
     """Extrapolate from the averages themselves, with an interval over subjects.
@@ -102,7 +104,7 @@ def leave_subjects_out(
     Each subject in turn is left out, as a predictor and as one to be predicted, and the ceiling
     (a summary over targets) extrapolated anew. Nothing is regressed for that, since the subsets
     without a subject are there already. The spread of these gives the standard error, and the
-    interval is Student's t. Few subjects leave it wide, and may lead it outside 0..1.
+    interval is Student's t, on the scale of Fisher's z. Few subjects leave it wide.
 
     Args:
       scores: from `subsets.score`, with at least 4 subjects.
@@ -110,6 +112,7 @@ def leave_subjects_out(
       undefined: see `extrapolate`.
       summarize: from ceilings of targets, NaN where undefined, to that of the whole; None: their
         median.
+      about: the ceiling that the interval is of; None: that of the averages.
       confidence: coverage of the interval.
 
     Raises:
@@ -128,7 +131,8 @@ def leave_subjects_out(
     )
     error = math.sqrt((s - 1) * np.var(parts))
     half = float(stats.t.ppf((1 + confidence) / 2, s - 1)) * error
-    return Ceiling(*map(np.asarray, (value, value - half, value + half, s)))
+    value = value if about is None else about
+    return Ceiling(*map(np.asarray, (value, *fisher_ends(value, half), s)))
 
 
 def resample_subjects(

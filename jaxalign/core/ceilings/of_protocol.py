@@ -18,7 +18,7 @@ from jaxalign.core.ceilings import ceiling as ceiling_lib
 from jaxalign.core.ceilings import extrapolation, shared_targets, subsets
 from jaxalign.core.features import Labels
 from jaxalign.core.folds import Fold
-from jaxalign.core.inference import resampling, stats
+from jaxalign.core.inference import resampling
 from jaxalign.core.scores import alignment, scoring
 from jaxalign.core.scores.alignment import Reference
 from jaxalign.core.scores.protocol import Protocol
@@ -148,10 +148,9 @@ def extrapolated(
         scores,
         undefined=undefined,
         summarize=lambda values: alignment.reference(values, len(values), rule, subjects).value,
+        about=whole.value,
     )
-    half = float(spread.high - spread.low) / 2
-    low, high = stats.fisher_ends(whole.value, half)
-    return whole._replace(low=low, high=high)
+    return whole._replace(low=float(spread.low), high=float(spread.high))
 
 
 def _is_plain(protocol):

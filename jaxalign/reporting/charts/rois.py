@@ -174,7 +174,8 @@ def _profiles(rows: pd.DataFrame) -> pd.DataFrame:
     for level, frame in levels.items():
         keys = ["roi", "model", "control_of", "layer"]
         for (roi, name, control_of, layer), part in frame.groupby(keys, sort=False):
-            interval = tables.interval(part.fold_scores)
+            is_r = tables.are_correlations(part)
+            interval = tables.interval(part.fold_scores, is_correlation=is_r)
             alone = len(part) < 2  # folds alone: of the group, and of a single subject
             found.append(
                 {
@@ -291,13 +292,16 @@ def roi_bars(rows: pd.DataFrame) -> Chart | None:
 
 
 def _bars(scores: pd.DataFrame, models: list[str]) -> pd.DataFrame:
-    found = []
+    found, is_r = [], tables.are_correlations(scores)
     for model in models:
         part = scores[(scores.model == model) & (scores.control_of == "")]
-        ceilings = {roi: tables.interval(x.fold_ceilings) for roi, x in part.groupby("roi")}
+        ceilings = {
+            roi: tables.interval(x.fold_ceilings, is_correlation=True)
+            for roi, x in part.groupby("roi")
+        }
         both = pd.concat([part, scores[scores.control_of == model]])
         for (name, roi), x in both.groupby(["model", "roi"], sort=False):
-            interval = tables.interval(x.fold_scores)
+            interval = tables.interval(x.fold_scores, is_correlation=is_r)
             band = ceilings.get(roi, stats.Interval(np.nan, np.nan, np.nan, 0))
             found.append(
                 {

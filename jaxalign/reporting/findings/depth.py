@@ -53,7 +53,9 @@ def profiles(rows: pd.DataFrame) -> pd.DataFrame:
         for layer, part in (people if len(people) else kept).groupby("layer"):
             value = stats.Interval(part.score.mean(skipna=False), np.nan, np.nan, 0)
             if part.fold_scores.map(len).all():
-                value = tables.interval(model_scores_lib.over_rois(part, "fold_scores"))
+                folds = model_scores_lib.over_rois(part, "fold_scores")
+                is_r = tables.are_correlations(part)
+                value = tables.interval(folds, is_correlation=is_r)
             num_layers = int(part.num_layers.iloc[0])
             found.append((*key, layer, num_layers, layer / num_layers, *value))
     return pd.DataFrame(found, columns=PROFILES)

@@ -40,7 +40,8 @@ def winner_map(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -
     for (*place, instruction), region in _nested(rows).groupby(
         [*_PLACE, "instruction"], sort=False
     ):
-        scores = tables.interval(region.fold_scores)
+        is_r = tables.are_correlations(region)
+        scores = tables.interval(region.fold_scores, is_correlation=is_r)
         is_low, ratios = alignment.ratio(
             region.score.to_numpy(float), region.ceiling.to_numpy(float)
         )
@@ -321,7 +322,7 @@ def _nested(rows: pd.DataFrame) -> pd.DataFrame:
         tables.nested_layer(part).assign(instruction=name)
         for name, part in _used(rows).groupby("instruction", sort=False)
     ]
-    columns = [*_PLACE, "instruction", "subject", "score", "fold_scores", "ceiling"]
+    columns = [*_PLACE, "instruction", "subject", "metric", "score", "fold_scores", "ceiling"]
     return pd.concat(parts) if parts else pd.DataFrame(columns=columns)
 
 

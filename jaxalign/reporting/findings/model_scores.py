@@ -129,7 +129,8 @@ def _of_one(kept: pd.DataFrame) -> dict:
     else:
         selection = NESTED if kept.layer.nunique() > 1 else SINGLE
         chosen = tables.nested_layer(kept)
-    found = tables.interval(over_rois(chosen, "fold_scores"))
+    is_r = tables.are_correlations(kept)
+    found = tables.interval(over_rois(chosen, "fold_scores"), is_correlation=is_r)
     ceilings = over_rois(chosen, "fold_ceilings").map(np.mean)
     return facts | {
         "score": found.mean,

@@ -27,6 +27,12 @@ _BEST = (
     "subject), a maximum and so optimistic, with a 95 % t interval over subjects; untrained: the "
     "best layer of the same network with random weights."
 )
+_SHIFTED = (
+    " above_null: the value of detrended responses minus the mean of those for features that are "
+    "shifted within runs, with its interval; p: of the group's, not corrected for the choice of "
+    "the layer."
+)
+_OF_SHIFTS = ["above_null", "above_low", "above_high", "p", "num_shifts"]
 _MOST_NUMBERS = 13  # layers of a matrix whose cells have their number
 
 
@@ -38,21 +44,32 @@ def tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     Returns:
       `profiles`: for each model, ROI, measure and layer the group's value, and the mean over
-      subjects with its interval; `best`: their best layers, and those of untrained networks.
+      subjects with its interval, both also above the mean of their nulls (`above_null`; NaN of
+      single stimuli), and the group's p; `best`: their best layers, and those of untrained
+      networks.
     """
     found = []
     for key, kept in scores.groupby([*_KEYS, "roi", "measure", "layer"], sort=False):
-        subjects = kept[kept.subject != score_tables.GROUP].value.to_numpy(float)
-        group = kept[kept.subject == score_tables.GROUP].value.to_numpy(float)
-        interval = stats.mean_interval(subjects)
+        kept = kept.assign(above=kept.detrended - kept.null_mean)
+        subjects = kept[kept.subject != score_tables.GROUP]
+        group = kept[kept.subject == score_tables.GROUP]
+        of_group = lambda name, group=group: float(group[name].iloc[0]) if len(group) else np.nan
+        interval = stats.mean_interval(subjects.value.to_numpy(float))
+        above = stats.mean_interval(subjects.above.to_numpy(float))
         found.append(
             dict(zip([*_KEYS, "roi", "measure", "layer"], key, strict=True))
             | {
-                "group": float(group[0]) if len(group) else np.nan,
+                "group": of_group("value"),
+                "group_above_null": of_group("above"),
+                "p": of_group("p"),
                 "subjects_mean": interval.mean,
                 "ci_low": interval.low,
                 "ci_high": interval.high,
+                "above_null": above.mean,
+                "above_low": above.low,
+                "above_high": above.high,
                 "num_subjects": interval.n,
+                "num_shifts": int(kept.num_shifts.max()),
             }
         )
     profiles = pd.DataFrame(found)
@@ -61,8 +78,11 @@ def tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _best(profiles: pd.DataFrame) -> pd.DataFrame:
     values = profiles.subjects_mean.where(profiles.subjects_mean.notna(), profiles.group)
+    above = profiles.above_null.where(profiles.subjects_mean.notna(), profiles.group_above_null)
     best = {}
-    for key, kept in profiles.assign(value=values).groupby([*_KEYS, "roi", "measure"], sort=False):
+    for key, kept in profiles.assign(value=values, above_null=above).groupby(
+        [*_KEYS, "roi", "measure"], sort=False
+    ):
         kept = kept.dropna(subset="value")
         best[key] = kept.loc[kept.value.idxmax()] if len(kept) else None
     found = []
@@ -82,10 +102,11 @@ def _best(profiles: pd.DataFrame) -> pd.DataFrame:
                 "layer": str(row.layer) if defined and row.layer != ALL_LAYERS else "–",
                 **{
                     name: float(row[name]) if defined else np.nan
-                    for name in ("value", "ci_low", "ci_high", "group")
+                    for name in ("value", "ci_low", "ci_high", "group", *_OF_SHIFTS[:-1])
                 },
                 "untrained": np.nan if untrained is None else float(untrained.value),
                 "num_subjects": int(row.num_subjects) if defined else 0,
+                "num_shifts": int(row.num_shifts) if defined else 0,
             }
         )
     return pd.DataFrame(found)
@@ -316,14 +337,27 @@ def _sections(
         "it grows with the number of units even if nothing is shared, which the debiased form "
         "corrects (Kornblith et al. 2019; Song et al. 2012). RSA compares dissimilarities of "
         f"samples{f' by {comparisons} correlation' if comparisons else ''} "
-        "(Kriegeskorte et al. 2008). Samples near in time are alike on both sides, whatever the "
-        "text: compare with the untrained network."
+        f"(Kriegeskorte et al. 2008). {_null(scores)}"
     )
     drawn, matrices = draw(scores, matrix)
-    best = [(_BEST, found["best"].drop(columns="dataset"))]
+    of_shifts = scores.num_shifts.max() > 0
+    best = found["best"].drop(columns=["dataset", *([] if of_shifts else _OF_SHIFTS)])
+    best = [(_BEST + _SHIFTED * int(of_shifts), best)]
     return [
         *([Section("What to know first", text=said)] if said else []),
         Section("Model and brain", tables=best, charts=drawn),
         *([Section("Layers and layers", charts=matrices)] if matrices else []),
         Section("Methods", text=[methods]),
     ]
+
+
+def _null(scores: pd.DataFrame) -> str:
+    """Say what a value is to be compared with."""
+    num = scores.num_shifts.max()
+    if not num:
+        return "Compare with the untrained network."
+    return (
+        "Samples near in time are alike on both sides, whatever the text: compare with the "
+        f"untrained network, and with the same features shifted circularly within runs, {num} "
+        "times, against responses without their drifts (a polynomial of second degree per run)."
+    )

@@ -42,7 +42,9 @@ def test_layers_are_chosen_inside_the_training_data():
     np.testing.assert_allclose(found.score, (0.2 + 0.3) / 2 + 0.01)
     np.testing.assert_allclose((found.best_layer, found.best_score), (2, 0.31))
     np.testing.assert_allclose(found.optimism, 0.05)
-    interval = tables.interval(pd.Series([np.array([0.2, 0.22]), np.array([0.3, 0.32])]))
+    interval = tables.interval(
+        pd.Series([np.array([0.2, 0.22]), np.array([0.3, 0.32])]), is_correlation=True
+    )
     np.testing.assert_allclose((found.ci_low, found.ci_high), interval[1:3])
     assert (found.roi, found.num_subjects, found.num_layers) == ("all", 2, 2)
 

@@ -43,7 +43,8 @@ def test_scores_of_each_instruction():
     assert found.score["colour"] == pytest.approx(expected)
     assert found.normalized["colour"] == pytest.approx(expected / 0.5)
     assert found.score["caption"] == pytest.approx(0.325)
-    interval = stats.crossed_interval(np.array([[0.20, 0.26], [0.41, 0.43]]))
+    folds = np.array([[0.20, 0.26], [0.41, 0.43]])
+    interval = stats.crossed_interval(folds, is_correlation=True)
     assert found.ci_low["caption"] == pytest.approx(interval.low)
     assert found["rank"].to_dict() == {"colour": 1, "caption": 2, "food": 3}
     assert found.label.to_dict() == {"colour": "IU1", "caption": "caption", "food": "food"}
