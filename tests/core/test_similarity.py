@@ -228,7 +228,7 @@ def test_moved_samples_are_compared_as_if_all_were_computed_anew(rng):
     X, Y = rng.normal(size=(24, 9)) + 1, rng.normal(size=(24, 7))
     groups = [0, 1, 0, 1, 1, 0, 0]
     run = [0] * 10 + [1] * 14
-    drawn = orders_lib.draw_shifts(run, num=20, rng=rng)
+    drawn = orders_lib.draw_shifts(run, num=5, rng=rng)
     orders = orders_lib.shift_orders(run, drawn)
     x, y = similarity.centre(X), similarity.centre(Y, groups)
     found = similarity.cka_in_orders(x, y, similarity.gram_pairs(y), orders)
@@ -241,6 +241,7 @@ def test_moved_samples_are_compared_as_if_all_were_computed_anew(rng):
     np.testing.assert_allclose(found, [others @ rdm(X[order]) for order in orders], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_shifts_tell_slow_series_from_related_ones(rng):
     """Independent autoregressions are alike, but no more than shifted ones; p is uniform.
 

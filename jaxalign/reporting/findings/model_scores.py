@@ -155,7 +155,7 @@ def _published(kept: pd.DataFrame) -> dict:
         "ceiling": kept.ceiling.mean(),
         "num_subjects": 0,  # not known
         "selection": PUBLISHED if layers.index[0] < 0 else SINGLE if single else ON_TEST,
-        "best_layer": _named(layers.idxmax()) if layers.notna().any() else np.nan,
+        "best_layer": _named(int(layers.idxmax())) if layers.notna().any() else np.nan,
         "best_score": layers.max(),
         "optimism": np.nan,
     }
