@@ -302,7 +302,7 @@ def _shifted(config: Config, seed: int, responses: Responses, Y, codes) -> Shift
         return None
     shifts = orders_lib.draw_shifts(run, num=NUM_SHIFTS, rng=rng)
     orders = np.vstack([np.arange(len(run)), orders_lib.shift_orders(run, shifts)])
-    steady = features.detrend(Y, run)
+    steady = features.detrend(Y, run, responses.time_s)
     centred = core.centre(steady, codes.tolist())
     has_cka = bool(set(config.measures) & set(CKA))
     pairs = core.gram_pairs(centred) if has_cka else np.empty((0, 0), np.float32)
