@@ -45,6 +45,9 @@ COLUMNS = ("subject", "run", "image", "atlas", "targets", "tr_s")
 TARGETS = ("voxels", "means")
 HEMISPHERES = ("L", "R")
 _SHOWN = 8  # labels in a message
+# What tables call label 0, which is no ROI.
+_BACKGROUND = ("background", "bg", "unknown", "unlabeled", "unlabelled", "clear label", "exterior")
+_BACKGROUND += ("outside", "none", "0", "???", "medial wall", "medial_wall")
 
 
 class Row(NamedTuple):
@@ -303,6 +306,13 @@ def _named(path: pathlib.Path) -> dict[int, str]:
             )
         if not roi.strip():
             raise InputError(f"{path}: roi must name label {label}, but is empty in row {i + 1}.")
+        if label == 0 and roi.strip().casefold() not in _BACKGROUND:
+            logging.warning(
+                "%s: label 0 is the background, and %r is left out. If it is an ROI of the "
+                "atlas, give it another label in both; if the table counts from 0 and the image "
+                "from 1, add 1 to each label; else call it background, or leave out the row",
+                *(path, roi),
+            )
         if label in names:
             raise InputError(
                 f"{path} must have each label once, found {label} twice: as {names[label]!r} and "
@@ -334,7 +344,10 @@ def _names(row: Row, scan: scans.Scan) -> dict[int, str]:
             )
         return {1: row.atlas.name.split(".")[0]}
     if unknown := sorted(found - names.keys()):
-        raise InputError(f"{source} must name every label of {row.atlas}: {unknown[0]} is missing.")
+        raise InputError(
+            f"{source} must name every label of {row.atlas}: {unknown[0]} is missing. If it is the "
+            "background, set it to 0 in the atlas."
+        )
     if empty := [i for i in sorted(found) if not names[i].strip()]:
         raise InputError(f"{source} must name every label of {row.atlas}: {empty[0]} has no name.")
     used = [names[i] for i in sorted(found)]

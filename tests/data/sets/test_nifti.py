@@ -76,6 +76,14 @@ def test_labels_that_were_rounded_are_meant_whole(scanned, scaled):
     assert scanned.responses().roi == [f"A{i}" for i in ATLAS[ATLAS > 0]]
 
 
+@pytest.mark.parametrize(("name", "is_said"), [("Frontal Pole", True), ("Background", False)])
+def test_an_roi_at_label_0_is_said_to_be_left_out(scanned, caplog, name, is_said):
+    rows = [[0, name], [1, "A"], [2, "B"], [5, "C"]]
+    write_table(scanned.root / "labels.csv", ["label", "roi"], rows)
+    assert set(scanned.responses().roi) == {"A", "B", "C"}
+    assert ("label 0 is the background, and 'Frontal Pole' is left out" in caplog.text) == is_said
+
+
 def test_labels_that_are_not_in_the_image_are_named(scanned, caplog):
     rows = [[0, "background"], [1, "A"], [2, "B"], [5, "C"], [7, "Lost"]]
     write_table(scanned.root / "labels.csv", ["label", "roi"], rows)
@@ -287,7 +295,7 @@ def test_atlases_that_are_none_are_refused(scanned, series):
 
 def test_labels_without_a_name_are_refused(scanned):
     scanned.named([1, 2])
-    with refused("labels.csv must name every label of", "atlas.nii", "5 is missing"):
+    with refused("labels.csv must name every label of", "atlas.nii", "5 is missing", "set it to 0"):
         scanned.responses()
     scanned.change("labels", "")
     with refused("atlas.nii has no names of labels", "mask of 0 and 1", "5"):
