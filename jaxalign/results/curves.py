@@ -104,7 +104,7 @@ def rows(
             rows += _of_roi(kind, responses, columns, found, over, interval)
             drawn.append(_curve(family, of_roi, found).assign(kind=kind.name, roi=roi))
     table = pd.concat(drawn, ignore_index=True)
-    table = table[["kind", "roi", *table.columns.drop(["kind", "roi"])]]
+    table = table.reindex(columns=["kind", "roi", *table.columns.drop(["kind", "roi"])])
     rows_lib.write_table(folder / CURVES, table)
     return rows
 
