@@ -53,7 +53,7 @@ def build(contents: Contents) -> Page:
         charted = charts_instructions.of_run(source.tables, lead=source.lead)
         drawn |= {chart.name: chart for chart in charted}
         remarks.append(f"Instructions: {source.notes[0]}")
-    lead = summary.lead(folded.dataset.iloc[0], made) if len(folded) else ""
+    lead = summary.lead(folded, made) if len(folded) else ""
     return Page(
         title=contents.title,
         lead=lead or (summary.lead_of_models(scores, found) if len(scores) else ""),

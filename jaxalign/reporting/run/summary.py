@@ -115,9 +115,10 @@ def _planted(rows: pd.DataFrame, settings: Mapping[str, Any], layers: pd.DataFra
     for best in layers[layers.model == model].itertuples():
         hit = "the planted layer" if best.best_layer == layer else f"NOT the planted layer {layer}"
         remarks.append(
-            f"Best layer: {best.best_layer} ({hit}), mean r over {best.num_subjects} participants "
-            f"{best.best_score:.3f}; margin over the second, layer {best.second_layer} "
-            f"({best.second_score:.3f}): {best.margin:.3f}{_between(best)}, a 95 % interval over "
+            f"Best layer: {best.best_layer} ({hit}), mean {_letter(rows)} over "
+            f"{best.num_subjects} participants {best.best_score:.3f}; margin over the second, "
+            f"layer {best.second_layer} ({best.second_score:.3f}): "
+            f"{best.margin:.3f}{_between(best)}, a 95 % interval over "
             "folds and participants, who share the signal."
         )
     # Ceilings are properties of the responses: any row of a participant has them.
@@ -176,8 +177,15 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     return table.dropna(axis=1, how="all")
 
 
-def lead(dataset: str, found: Mapping[str, pd.DataFrame]) -> str:
-    """Name the region that is predicted best, and the controls that score lower there."""
+def lead(rows: pd.DataFrame, found: Mapping[str, pd.DataFrame]) -> str:
+    """Name the region that is predicted best, and the controls that score lower there.
+
+    Args:
+      rows: score rows with folds, at least one; the first data set counts.
+      found: tables of them.
+    """
+    dataset = rows.dataset.iloc[0]
+    letter = _letter(rows[rows.dataset == dataset])
     rois = found["rois"]
     rois = rois[(rois.dataset == dataset) & rois.subjects_score.notna()]
     if rois.empty:
@@ -187,17 +195,17 @@ def lead(dataset: str, found: Mapping[str, pd.DataFrame]) -> str:
     part = part[(part.dataset == dataset) & (part.model == best.model) & (part.roi == best.roi)]
     part = part[part.control_score.notna()]
     if best.num_subjects == 1:
-        return _lead_of_one(dataset, best, part)
+        return _lead_of_one(best, letter, part)
     ahead = [row.control for row in part.itertuples() if row.ci_low > 0]
     close = [row.control for row in part.itertuples() if row.ci_low <= 0]
     text = (
-        f"On {dataset}, {best.model} predicts {best.roi} best: mean r over {best.num_subjects} "
-        f"subjects {best.subjects_score:.3f}"
+        f"On {dataset}, {best.model} predicts {best.roi} best: mean {letter} over "
+        f"{best.num_subjects} subjects {best.subjects_score:.3f}"
     )
     text += _between(best)
     text += _under(best.subjects_ceiling)
     if not np.isnan(best.group_score):
-        text += f"; group r {best.group_score:.3f}{_under(best.group_ceiling)}"
+        text += f"; group {letter} {best.group_score:.3f}{_under(best.group_ceiling)}"
     text += "."
     if ahead:
         text += f" The subjects' interval is above {', '.join(ahead)}"
@@ -211,9 +219,16 @@ def _under(ceiling: float) -> str:
     return "" if np.isnan(ceiling) else f", ceiling {ceiling:.3f}"
 
 
-def _lead_of_one(dataset: str, best, controls: pd.DataFrame) -> str:
+def _letter(rows: pd.DataFrame) -> str:
+    """Return what a sentence calls the scores."""
+    letters = {"pearson_r": "r", "r2": "R2"}
+    return letters.get(rows.metric.iloc[0], "score") if rows.metric.nunique() == 1 else "score"
+
+
+def _lead_of_one(best, letter: str, controls: pd.DataFrame) -> str:
     """Name the best region of a single subject, without claims about others."""
-    text = f"On {dataset}, {best.model} predicts {best.roi} best: r {best.subjects_score:.3f}."
+    text = f"On {best.dataset}, {best.model} predicts {best.roi} best: "
+    text += f"{letter} {best.subjects_score:.3f}."
     if len(controls):
         each = ", ".join(f"{row.control} {row.control_score:.3f}" for row in controls.itertuples())
         text += f" Its controls: {each}."
