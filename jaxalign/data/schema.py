@@ -241,7 +241,7 @@ class Responses:
 
     def _check_times(self):
         if not 0 < self.tr_s <= _LONGEST_TR_S:
-            hint = ": is it in milliseconds?" if self.tr_s > _LONGEST_TR_S else ""
+            hint = ", as if in milliseconds" if self.tr_s > _LONGEST_TR_S else ""
             raise InputError(
                 f"responses: tr_s must be positive, in seconds and at most {_LONGEST_TR_S}, found "
                 f"{self.tr_s}{hint}."

@@ -256,7 +256,9 @@ def test_sample_labels_of_another_length_are_refused():
 
 
 def test_a_repetition_time_in_milliseconds_is_refused():
-    with refused("responses: tr_s must be positive, in seconds", "2000.0: is it in milliseconds?"):
+    with refused(
+        "responses: tr_s must be positive, in seconds", "found 2000.0, as if in milliseconds."
+    ):
         timed(tr_s=2000.0, time_s=np.array([0, 2000.0, 0, 2000.0]))
 
 

@@ -38,9 +38,9 @@ class AlignmentScore(NamedTuple):
       score: what the protocol reports: raw, or in relation to the ceiling. NaN where the ceiling is
         below the protocol's floor, which nothing can be divided by.
       raw: the metric, summarised over folds, targets and subjects.
-      raw_low, raw_high: 95 % interval of `raw` for new subjects and stimuli, see `interval`; NaN of
-        a single test set, and of the pooled targets of several subjects. It does not know that the
-        best layer was taken. Of reading times over stories.
+      raw_low, raw_high: 95 % interval of `raw` for new subjects and stimuli, of one subject for new
+        stimuli alone, see `interval`; NaN of a single test set, and of targets of several subjects
+        pooled. It does not know that the best layer was taken. Of reading times over stories.
       ceiling: summarised as `raw` is; NaN where there is none.
       per_target: raw, over folds.
       per_fold: raw, over targets.

@@ -29,10 +29,10 @@ _BEST = (
 )
 _SHIFTED = (
     " above_null: the value of detrended responses minus the mean of those for features that are "
-    "shifted within runs, with its interval; p: of the group's, not corrected for the choice of "
-    "the layer."
+    "shifted within runs; it has no interval over subjects, because all share the features; p: of "
+    "the group's, not corrected for the choice of the layer."
 )
-_OF_SHIFTS = ["above_null", "above_low", "above_high", "p", "num_shifts"]
+_OF_SHIFTS = ["above_null", "p", "num_shifts"]
 _MOST_NUMBERS = 13  # layers of a matrix whose cells have their number
 
 
@@ -44,9 +44,9 @@ def tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     Returns:
       `profiles`: for each model, ROI, measure and layer the group's value, and the mean over
-      subjects with its interval, both also above the mean of their nulls (`above_null`; NaN of
-      single stimuli), and the group's p; `best`: their best layers, and those of untrained
-      networks.
+      subjects with its interval; both also above the mean of their nulls (`above_null`; NaN of
+      single stimuli), without an interval, since subjects share the features; and the group's p.
+      `best`: their best layers, and those of untrained networks.
     """
     found = []
     for key, kept in scores.groupby([*_KEYS, "roi", "measure", "layer"], sort=False):
@@ -55,7 +55,6 @@ def tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
         group = kept[kept.subject == score_tables.GROUP]
         of_group = lambda name, group=group: float(group[name].iloc[0]) if len(group) else np.nan
         interval = stats.mean_interval(subjects.value.to_numpy(float))
-        above = stats.mean_interval(subjects.above.to_numpy(float))
         found.append(
             dict(zip([*_KEYS, "roi", "measure", "layer"], key, strict=True))
             | {
@@ -65,9 +64,7 @@ def tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
                 "subjects_mean": interval.mean,
                 "ci_low": interval.low,
                 "ci_high": interval.high,
-                "above_null": above.mean,
-                "above_low": above.low,
-                "above_high": above.high,
+                "above_null": float(subjects.above.mean()),
                 "num_subjects": interval.n,
                 "num_shifts": int(kept.num_shifts.max()),
             }
