@@ -145,7 +145,7 @@ def principal_components(
       features: one row per sample.
       train: rows that the components are fitted on.
       num_components: at most the units, and fewer than the training rows. Beyond the rank of
-        the training rows, components are 0.
+        the training rows, components are 0, but of rows that lie outside their span.
 
     Raises:
       ValueError: if the training rows do not have so many components.
@@ -161,14 +161,17 @@ def principal_components(
     centred = features[train] - mean
     is_tall = centred.shape[1] <= centred.shape[0]
     spectrum, axes = np.linalg.eigh(centred.T @ centred if is_tall else centred @ centred.T)
-    # Beyond the rank of the rows there is no axis; what rounding leaves there is not scaled up.
+    # Beyond the rank of the training rows there is no component; what rounding leaves there must
+    # not be scaled up.
     least = len(spectrum) * np.finfo(np.float64).eps * spectrum[-1]
     real = spectrum > max(least, rounding * (features[train] ** 2).sum())
-    if is_tall:
-        axes = axes * real
-    else:
+    if not is_tall:
         scale = np.divide(
             1, np.sqrt(np.maximum(spectrum, 0)), out=np.zeros_like(spectrum), where=real
         )
         axes = centred.T @ axes * scale
-    return peak * ((features - mean) @ axes[:, ::-1][:, :num_components])
+    projected = (features - mean) @ axes
+    # Other rows may leave the span of the training rows, into whose delays they come.
+    noise = np.abs(projected) <= 1e-6 * np.abs(projected).max(initial=0)
+    projected[:, ~real] = np.where(noise[:, ~real], 0.0, projected[:, ~real])
+    return peak * projected[:, ::-1][:, :num_components]

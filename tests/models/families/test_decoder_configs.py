@@ -246,7 +246,7 @@ def test_alibi_slopes():
         ("bloom-560m", {"n_inner": 7}, "must be 4096, four times the width"),
         ("llama-7b", {"hidden_act": "xielu"}, "must be one of relu, silu, gelu"),
         ("llama-7b", {"partial_rotary_factor": 0.5}, "must be 1 in this family, found 0.5"),
-        ("llama-7b", {"sliding_window": 7}, "'sliding_window': 7; remove it if"),
+        ("llama-7b", {"sliding_window": 7}, "'sliding_window': 7; take a key out"),
         ("llama-7b", {"is_causal": False}, "must be True, found False"),
         (
             "mistral-7b",
