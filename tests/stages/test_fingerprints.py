@@ -481,7 +481,8 @@ def plan_planted(world, **planting):
     )
 
 
-OF_PLANTED = PLANTED | {"encode bert", "encode bert length", "ceiling demo"} | PAGE
+OF_CEILING = {"ceiling demo", "ceiling report"}
+OF_PLANTED = PLANTED | {"encode bert", "encode bert length"} | OF_CEILING | PAGE
 PLANTING = {"num_subjects": 3, "num_targets": 5, "noise_sd": 0.5}
 
 

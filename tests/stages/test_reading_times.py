@@ -235,7 +235,6 @@ def test_surprisal_that_is_undefined_everywhere_is_counted(make_job, root):
 @pytest.mark.parametrize(
     "settings,parts",
     [
-        ({"baseline": ("size",)}, ["behavior.baseline must be among length", "'size'"]),
         ({"baseline": ("length", "length")}, ["behavior.baseline must differ"]),
         ({"offsets": (1,)}, ["behavior.offsets must hold 0, got (1,)"]),
         ({"offsets": (0, 0)}, ["behavior.offsets must differ"]),
@@ -247,6 +246,11 @@ def test_surprisal_that_is_undefined_everywhere_is_counted(make_job, root):
 def test_settings_out_of_range(settings, parts):
     with refused(*parts):
         dataclasses.replace(CONFIG, **settings)
+
+
+def test_a_baseline_that_the_data_do_not_have_is_refused_when_planned(make_job):
+    with refused("behavior.baseline must be among length", "'size'"):
+        behavior.plan(dataclasses.replace(CONFIG, baseline=("size",)), make_job(), {})
 
 
 def test_data_without_frequencies_are_refused_before_anything_runs(make_job, root):
