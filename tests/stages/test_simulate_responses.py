@@ -79,7 +79,7 @@ def test_settings_that_do_not_fit_the_networks(make_job, sentences, settings, me
     "settings,message",
     [
         ({"rois": ("A",)}, r"encode.rois must be \(\) for simulated responses"),
-        ({"num_folds": 13}, "num_folds must leave samples"),
+        ({"num_folds": 13}, "encode.num_folds of at most 12 fits"),
     ],
 )
 def test_encode_settings_are_checked_before_anything_is_planted(
