@@ -1,6 +1,6 @@
 """Labels of samples and of targets: what counts as missing, and its refusal."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxalign.errors import InputError
 _WRITTEN = "nan"
 
 
-def missing(labels: Sequence[Any] | np.ndarray, *, may_be_nan: bool = False) -> np.ndarray:
+def missing(labels: Collection[Any], *, may_be_nan: bool = False) -> np.ndarray:
     """Return which labels are missing [n]: None, NaN, an empty text, or the text "nan".
 
     Args:
@@ -31,7 +31,7 @@ def missing(labels: Sequence[Any] | np.ndarray, *, may_be_nan: bool = False) -> 
 
 def refuse_missing(
     what: str,
-    labels: Sequence[Any] | np.ndarray,
+    labels: Collection[Any],
     entry: str = "entry",
     *,
     may_be_nan: bool = False,
