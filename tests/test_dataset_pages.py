@@ -76,8 +76,7 @@ def write_items(root, rng):
 def write_scans(root, rng):
     (root / "own").mkdir()
     folder = Folder(root / "own")
-    words = [[f"{run}.{i}", "dog", run, run, i, i + 0.5] for run in "ab" for i in range(60)]
-    words[3][1] = "cat"
+    words = [[f"{run}.{i}", f"{run}{i}", run, run, i, i + 0.5] for run in "ab" for i in range(60)]
     header = ["stimulus_id", "text", "passage", "run", "onset_s", "offset_s"]
     write_table(folder.root / "stimuli.csv", header, words)
     folder.volume("mask.nii", np.ones(8, np.int16))
