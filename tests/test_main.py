@@ -143,6 +143,8 @@ def test_ctrl_c_is_one_line(tmp_path):
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background jobs, and so what they start, are deaf to the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         for line in process.stderr:
             if "stimuli in" in line:
