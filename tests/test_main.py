@@ -136,15 +136,16 @@ def test_dry_run_shows_settings_and_plan(tmp_path):
 def test_ctrl_c_is_one_line(tmp_path):
     """What was begun goes on with the same command, and no traceback says otherwise."""
     arguments = ["--config=configs/demo.py", f"--workdir={tmp_path / 'work'}"]
-    command = [sys.executable, "-m", "jaxalign.main", *arguments]
+    # A shell's background jobs, and so what they start, are deaf to the signal.
+    hears = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    run = "runpy.run_module('jaxalign.main', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-c", hears + run, *arguments]
     with subprocess.Popen(
         command,
         cwd=REPOSITORY,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background jobs, and so what they start, are deaf to the signal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         for line in process.stderr:
             if "stimuli in" in line:
