@@ -204,7 +204,15 @@ def test_the_winner_of_each_region_is_marked(oota):
         assert own.locator("p").first.inner_text().startswith("This is a SIMULATION")
         figure = own.locator("figure", has_text="Which instruction aligns best")
         texts = figure.locator("svg text").all_text_contents()
-        assert sum(x.startswith("★") for x in texts) == 5  # regions
+        drawn = sorted((float(x[1:]), x[0]) for x in texts if x[0] in "★☆")
+        # One mark in each region that has a winner: filled where the interval of its margin lies
+        # above 0, hollow where it holds 0.
+        table = pd.read_csv(oota.parent / "instruction_winners.csv", keep_default_na=False)
+        won = table[table.outcome == "winner"].sort_values("score")
+        assert [mark for _, mark in drawn] == ["★" if x else "☆" for x in won.is_clear]
+        np.testing.assert_allclose([x for x, _ in drawn], won.score.astype(float), atol=0.005)
+        # What was planted is found, and none is in noise alone.
+        assert set(won.roi[won.is_clear]) == set(table.roi) - {"noise"}
         assert own.locator("figure", has_text="What two instructions share").count() == 4
 
 
