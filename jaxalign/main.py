@@ -14,6 +14,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from jaxalign import stopping
 from jaxalign.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -148,8 +149,12 @@ def _one_line(text: object) -> str:
 
 
 def cli() -> None:
-    """Run `main`; report what the user can put right in one line, with exit code 2."""
+    """Run `main`; report what the user can put right in one line, with exit code 2.
+
+    Ctrl-C ends with 130, SIGTERM and SIGUSR2 with 143; the list is in docs/running.md.
+    """
     logging.use_absl_handler()
+    stopping.listen()
     # JAX reports each kind of accelerator that is absent, matplotlib its search for fonts.
     for name in ("jax._src.xla_bridge", "matplotlib"):
         stdlib_logging.getLogger(name).setLevel(stdlib_logging.WARNING)
@@ -168,6 +173,11 @@ def cli() -> None:
         _stop(
             "interrupted: what is finished is kept; the same command goes on where it was.",
             _INTERRUPTED,
+        )
+    except stopping.Stopped:
+        _stop(
+            "stopped: what is finished is kept; the same command goes on where it was.",
+            stopping.EXIT_CODE,
         )
 
 

@@ -13,6 +13,7 @@ import ml_collections
 from absl import logging
 
 from jaxalign import config as config_lib
+from jaxalign import stopping
 from jaxalign.core import mesh
 from jaxalign.data import datasets
 from jaxalign.data.formats.recordings import NaN
@@ -117,6 +118,7 @@ def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
 
     Raises:
       InputError: if the work directory cannot be written, or a stage meets what it refuses.
+      stopping.Stopped: if a command line was asked to stop.
     """
     workdir, is_finished = plan.job.workdir, all(step.artefact.is_done for step in plan.steps)
     try:
@@ -137,8 +139,9 @@ def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
             say(f"{_label(artefact)}: {_changed(artefact)}: made again")
         say(f"{_label(artefact)}: {artefact.cost or 'starting'}")
         start = time.monotonic()
-        artefact.start()
-        artefact.finish(**step.make(artefact))
+        with stopping.at_work():
+            artefact.start()
+            artefact.finish(**step.make(artefact))
         made += 1
         say(f"{_label(artefact)}: done in {time.monotonic() - start:.1f} s ({artefact.path})")
     if not made:

@@ -11,6 +11,7 @@ import pandas as pd
 from absl import logging
 from jaxtyping import Bool, Float
 
+from jaxalign import stopping
 from jaxalign.checks import Count, Names, NotNegative, Rule, check, differ
 from jaxalign.core import features
 from jaxalign.core.behavior import likelihood, surprisal
@@ -233,7 +234,7 @@ def _score(config: Config, job: Job, sources: Sequence[Source], artefact: Artefa
         "num_participants": len(behavior.participant) if known else 0,  # 0: means alone
     }
     rows, stories = [], []
-    for source in sources:
+    for source in stopping.watch(sources):
         common = shared | {
             "model": source.model,
             "control_of": source.control_of,

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from absl import logging
 from sklearn.model_selection import ShuffleSplit
-from tqdm import tqdm
 
+from jaxalign import progress
 from jaxalign.checks import (
     Count,
     Names,
@@ -215,7 +215,7 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
         "num_samples": len(responses.run),
     } | finished.provenance(artefact.fingerprint, "jax", "jaxlib", "numpy", "scipy")
     tables = []
-    for name, part in tqdm(parts.items(), desc=f"ceiling {artefact.name}", unit=" kinds"):
+    for name, part in progress.bar(parts.items(), f"ceiling {artefact.name}", "kinds"):
         path = artefact.path / f"{name}.parquet"
         if not path.is_file():  # written whole, so what an interrupted run left can be read
             finished.write(path, part(), provenance, rows_lib.CEILINGS)
@@ -266,7 +266,7 @@ def _parts(
             config.alphas, config.subsets_per_subject, config.num_sizes, config.num_curves
         ),
         folder=artefact.path,
-        progress=functools.partial(tqdm, desc="subsets", unit=" chunks", mininterval=1.0),
+        progress=functools.partial(progress.bar, what="subsets", unit="chunks"),
     )
     every: dict[str, Callable[[], list[dict]]] = {
         ISC: lambda: _isc(config, data, runs, bootstrap(ISC)),
@@ -303,7 +303,7 @@ def _isc(config: Config, data: Shared, runs: Sequence[str], how: Bootstrap) -> l
             runs,
             isc_null.Moves(config.null, config.num_nulls, how.rng),
             pairs=is_pairs,
-            progress=functools.partial(tqdm, desc="nulls of ISC", unit=" draws", mininterval=1.0),
+            progress=functools.partial(progress.bar, what="nulls of ISC", unit="draws"),
         )
         # Over subjects as over targets: those that are undefined are left out.
         mean = ceilings.by_roi(values.T, [""] * len(values))[0][:, 0]

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
+from jaxalign import stopping
 from jaxalign.checks import Count, Names, NotNegative, at_least, check, one_of, some
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.core.behavior import next_word as core
@@ -252,6 +253,7 @@ def _read_text(config: Config, job: Job, model: zoo.Model, reading: Reading, art
         for shard in missing:
             parts, left = [], len(shard)
             while left:
+                stopping.check()
                 batch, log_probs = next(found)
                 for row, i in enumerate(batch.index):
                     own = slice(cut.first[i] - cut.start[i], cut.stop[i] - cut.start[i])

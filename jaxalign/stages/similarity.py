@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from absl import logging
 from jaxtyping import Bool, Float, Int
-from tqdm import tqdm
 
+from jaxalign import progress
 from jaxalign.checks import Names, Rule, among, check, differ, one_of, some
 from jaxalign.core import clock, features
 from jaxalign.core import similarity as core
@@ -213,7 +213,7 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
     onto = Placement(job.dataset.stimuli, responses, config.downsample, max(config.delays))
     layers = config.layers or source.layers
     layers = layers if mask is None else [report.ALL_LAYERS]
-    for layer in tqdm(layers, desc=f"similarity {artefact.name}", unit=" layers", mininterval=1.0):
+    for layer in progress.bar(layers, f"similarity {artefact.name}", "layers"):
         values = source.read_layer(layer) if mask is None else source.read_units(mask)
         X = _features(config, source, values, onto)
         said = said or _samples_without(config, X, responses, f"features of layer {layer}")

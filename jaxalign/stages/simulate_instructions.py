@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from tqdm import tqdm
 
+from jaxalign import progress, stopping
 from jaxalign.checks import (
     Count,
     Names,
@@ -195,7 +195,8 @@ def _make(config: Config, job: Job, texts: Mapping[str, str], artefact: Artefact
         rng=np.random.default_rng(job.seed),
     )
     scored = {}
-    for code, values in tqdm(zip(codes, simulated.features, strict=True), desc="instructions"):
+    given = list(zip(codes, simulated.features, strict=True))
+    for code, values in progress.bar(given, "instructions", "instructions"):
         design = scoring.design(values, protocol)
         scored[code] = scoring.evaluate(design, targets.Y, protocol, folds)
     rows = _rows(config, texts, scored, targets, ceilings, artefact)
@@ -284,7 +285,9 @@ def _joint(
         folds,
         scoring.method_of(_protocol(config)),
         banded.Budget(job.seed, config.partition_draws, rounds=config.partition_rounds),
-        execution=ADAPTIVE._replace(mesh=job.mesh if job.mesh.size > 1 else None),
+        execution=ADAPTIVE._replace(
+            mesh=job.mesh if job.mesh.size > 1 else None, progress=stopping.watch
+        ),
     )
 
 

@@ -6,7 +6,7 @@ independent of one another, and an interval that takes them to be is too narrow:
 `ceiling.over_subjects`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -92,6 +92,7 @@ def extrapolated(
     *,
     max_subsets: int | None = None,
     mesh: Mesh | None = None,
+    progress: Callable[[Sequence], Iterable] = iter,
 ) -> Reference:
     """Predict each subject from the others by the protocol, and extrapolate to infinitely many.
 
@@ -106,6 +107,7 @@ def extrapolated(
       max_subsets: subsets of subjects to draw of each size (seed 0), if there are more; None: every
         subset.
       mesh: devices that divide the targets among them.
+      progress: wraps lists of chunks of subsets, or of tiles of targets.
 
     Raises:
       ValueError: see `subsets.score`.
@@ -125,7 +127,7 @@ def extrapolated(
             folds,
             pool=number,
             execution=ADAPTIVE._replace(
-                form="dual" if len(pool) >= least / 2 else "auto", mesh=mesh
+                form="dual" if len(pool) >= least / 2 else "auto", mesh=mesh, progress=progress
             ),
         )
         return scoring.scores_of(result, protocol)
@@ -135,7 +137,7 @@ def extrapolated(
     )
     if _is_plain(protocol):
         splits, alphas = [fold.outer for fold in folds], scoring.penalties(protocol).tolist()
-        scores = subsets.score(Y, subjects, splits, alphas=alphas, chosen=chosen)
+        scores = subsets.score(Y, subjects, splits, alphas=alphas, chosen=chosen, progress=progress)
     else:
         scores = subsets.score_by(regress, subjects, len(folds), chosen=chosen)
     rule = protocol.aggregation

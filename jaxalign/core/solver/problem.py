@@ -436,8 +436,12 @@ def each(
         threadpoolctl.threadpool_limits(1, user_api="blas"),
         concurrent.futures.ThreadPoolExecutor(workers) as pool,
     ):
-        for _, result in zip(progress(items), pool.map(function, items), strict=True):
-            yield result
+        try:
+            for _, result in zip(progress(items), pool.map(function, items), strict=True):
+                yield result
+        except BaseException:  # such as Ctrl-C, which is not to wait for what nobody will take
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _blocks(num_samples, splits):

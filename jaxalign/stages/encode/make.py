@@ -2,12 +2,12 @@
 
 import pathlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
+from jaxalign import progress, stopping
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import leaks
 from jaxalign.core.scores import alignment, scoring
@@ -205,7 +205,11 @@ def _nested(features: Features, layer: int, data: Prepared) -> cv.Nested:
 def execution(data: Prepared) -> Execution:
     """Return how the solver is to compute scores."""
     mesh = data.job.mesh
-    return Execution(search=data.config.search, mesh=mesh if mesh.size > 1 else None)
+    return Execution(
+        search=data.config.search,
+        mesh=mesh if mesh.size > 1 else None,
+        progress=stopping.watch,
+    )
 
 
 def design(data: Prepared, sampled: samples.Samples, protocol: Protocol) -> scoring.Design:
@@ -299,8 +303,8 @@ def _unknown_words(data: Prepared, artefact: Artefact) -> dict[str, int]:
     return unknown
 
 
-def _progress(layers: Sequence[int], artefact: Artefact) -> Iterable[int]:
-    return tqdm(layers, desc=f"encode {artefact.name}", unit=" layers", mininterval=1.0)
+def _progress(layers: Sequence[int], artefact: Artefact) -> Iterator[int]:
+    return progress.bar(layers, f"encode {artefact.name}", "layers")
 
 
 def _layer_path(artefact: Artefact, layer: int, name: str = "layer") -> pathlib.Path:

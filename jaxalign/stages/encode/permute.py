@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
+from jaxalign import progress
 from jaxalign.core import features
 from jaxalign.core.inference import orders
 from jaxalign.core.scores import scoring
@@ -99,9 +99,8 @@ def _nulls(
     drawn: Int[np.ndarray, "q n"],
     artefact: Artefact,
 ) -> Nulls:
-    def progress(tiles: Sequence):
-        what = f"encode {artefact.name}, layer {layer}"
-        return tqdm(tiles, desc=what, unit=" tiles", mininterval=1.0)
+    def bar(tiles: Sequence):
+        return progress.bar(tiles, f"encode {artefact.name}, layer {layer}", "tiles")
 
     parts = scoring.permuted(
         make.design(data, network.samples(layer, data), data.protocol),
@@ -109,6 +108,6 @@ def _nulls(
         data.protocol,
         data.folds,
         drawn,
-        execution=make.execution(data)._replace(progress=progress),
+        execution=make.execution(data)._replace(progress=bar),
     )
     return significance.collect(parts, data.targets)

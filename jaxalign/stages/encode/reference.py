@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 
+from jaxalign import stopping
 from jaxalign.core.ceilings import of_protocol
 from jaxalign.data.schema import GROUP, Responses
 from jaxalign.errors import InputError
@@ -79,6 +80,7 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
             data.protocol,
             max_subsets=config.max_subsets,
             mesh=job.mesh if job.mesh.size > 1 else None,
+            progress=stopping.watch,
         )
     arrays.write(artefact.path / ProtocolCeiling.CEILING, found)
     return {"left_out": data.left_out, "seconds": round(time.monotonic() - start, 3)}

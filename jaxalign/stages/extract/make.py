@@ -6,6 +6,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from jaxalign import stopping
 from jaxalign.data.text.readouts import Reading
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
@@ -38,7 +39,7 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
     )
     num_tokens = 0
     batched = reading_lib.batched(config, model, job.mesh, reading)
-    lacking = (x for x in batched if shards.lack(x))
+    lacking = stopping.until_requested(x for x in batched if shards.lack(x))
     with tqdm(
         total=shards.num_missing, desc=f"extract {artefact.name}", unit=" stimuli", mininterval=1.0
     ) as progress:
@@ -48,6 +49,7 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
             progress.update(shards.num_added - progress.n)
             progress.set_postfix_str(f"{num_tokens / (time.monotonic() - start):.0f} tokens/s")
     shards.finish()
+    stopping.check()
     texts = job.dataset.stimuli.text
     layers = map(activations.read_layer, range(activations.shape[0]))
     found = alike.count(layers, texts)

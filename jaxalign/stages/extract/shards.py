@@ -99,8 +99,7 @@ class Shards:
             store.finish_write(self._writes.popleft(), self._artefact)
 
     def finish(self) -> None:
-        """Wait for the disk."""
-        assert not self._parts
+        """Wait for the disk; shards of which parts lack, after a stop, are left for another run."""
         for future in self._writes:
             store.finish_write(future, self._artefact)
 
