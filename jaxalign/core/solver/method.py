@@ -49,7 +49,7 @@ class Execution(NamedTuple):
     Attributes:
       search: "grid" computes the cost of every penalty, "adaptive" only of those that could be best
         (`core/solver/search.py`). With a correlation, a pool, no inner splits, or few directions
-        (`problem.MIN_DIRECTIONS`), all are computed.
+        (`outline.MIN_DIRECTIONS`), all are computed.
       form: "primal" and "dual" factorise training samples, "sums" works on sums over blocks of
         samples that train and test together; "auto" takes what should cost least.
       tile: targets at a time on each device; None: what suits the device.

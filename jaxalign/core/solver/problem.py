@@ -17,22 +17,13 @@ from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import ridge, sweep, tiles
 from jaxalign.core.solver import search as search_lib
 from jaxalign.core.solver.method import Execution, Method
+from jaxalign.core.solver.outline import Outline
 from jaxalign.core.solver.tiles import Tile
 
-# Targets per tile on each device: what training sets rotate stays in the last cache of a CPU.
-# Accelerators want more.
-CPU_TILE, TILE = 1024, 8192
 # After its first round the adaptive search takes this share of a tile's targets at a time.
 REFINED = 8
-# With fewer directions than this the adaptive search gives way to the grid.
-MIN_DIRECTIONS = 100
-# Blocks of samples that always train and test together; with more of them sums do not pay.
-MAX_BLOCKS = 64
 # Factorisations at a time on CPU; each holds several matrices of its size.
 MAX_WORKERS = 8
-# For the cost model alone: penalties that the adaptive search computes per target, by two products
-# each (or one with a Gram matrix), and products that the whole grid takes (`search.family`).
-EXPECTED_PENALTIES, EXPECTED_FUNCTIONS = 1.5, 14
 # Penalties in float32, in units in which features have a size of 1.
 LEAST_ALPHA, LARGEST_ALPHA = 1e-30, 1e30
 
@@ -70,9 +61,17 @@ class Problem:
         )
         self.grid = jax.device_put(self.scaled.astype(np.float32))
         self.method, self.execution = method, execution
-        self.width = self._tile()
-        self.blocks = _blocks(n, self._splits())
-        self.form = self._form() if execution.form == "auto" else execution.form
+        self.outline = Outline(
+            num_samples=n,
+            num_features=p,
+            num_targets=Y.shape[1],
+            folds=folds,
+            method=method,
+            execution=execution,
+        )
+        self.width = self.outline.tile
+        self.blocks = self.outline.blocks
+        self.form = self.outline.form
         self.sums = self.layout = self.kernel = self.family = None
         if self.form == "sums":
             self.sums, coordinates = ridge.statistics(
@@ -84,51 +83,6 @@ class Problem:
                 jax.device_put(np.asarray(self.sums.offset, np.float32)),
                 jax.device_put(np.asarray(self.sums.count, np.float32)),
             )
-
-    def _splits(self):
-        inner = [split for fold in self.folds for split in fold.inner]
-        return [fold.outer for fold in self.folds] + (
-            inner if self.method.scheme == "folds" else []
-        )
-
-    def _tile(self):
-        devices = self._devices
-        default = CPU_TILE if jax.default_backend() == "cpu" else TILE
-        width = default if self.execution.tile is None else self.execution.tile
-        if width < 1:
-            raise ValueError(f"tile must be >= 1, got {width}.")
-        # Tiles of one size, so that the last is not mostly padding.
-        number = -(-self.num_targets // (width * devices))
-        even = -(-self.num_targets // number)
-        return -(-even // (16 * devices)) * 16 * devices
-
-    @property
-    def _devices(self):
-        return 1 if self.execution.mesh is None else self.execution.mesh.size
-
-    def _form(self):
-        """Return the form with the least arithmetic, where float64 counts twice.
-
-        "auto" means the smaller eigenproblem for each kind of training set.
-        """
-        splits = self._splits()
-        n, p, v = self.num_samples, self.num_features, self.num_targets
-        products = min(len(self.alphas), EXPECTED_FUNCTIONS)
-        looks = EXPECTED_PENALTIES if self._adaptive else products
-        products = 2 * looks if self._adaptive else products
-        R = max(len(split.train) for split in splits)
-        T = max(len(split.test) for split in splits)
-        sets = len({split.train.tobytes() for split in splits})
-        tests = len(splits)
-        r = min(R, p)
-        rows = sets * 2 * (2 * R * p * r + 9 * r**3)
-        rows += v * (sets * 2 * R * r + tests * (1 + products) * 2 * T * r)
-        sums = 2 * (2 * n * p * p + 9 * sets * p**3 + 4 * tests * p**3) + v * 2 * n * p
-        sums += v * (sets * 2 * p * p + tests * (1 + looks) * 2 * p * p)
-        by_folds = self.method.scheme == "folds" and self.method.intercept
-        if not by_folds or len(self.blocks) > MAX_BLOCKS or p >= R:
-            return "auto"
-        return "sums" if sums < rows else "auto"
 
     # Training sets.
 
@@ -162,16 +116,6 @@ class Problem:
         return self._factorize(
             [(fold.outer.train, [fold.outer.test]) for fold in self.folds], center=True
         )
-
-    @property
-    def _adaptive(self):
-        # The bound is for costs that are linear in q. With few directions the grid costs little.
-        longest = max(
-            len(split.train) for fold in self.folds for split in (fold.outer, *fold.inner)
-        )
-        by_bound = self.method.criterion == "squared_error" and self.method.scheme == "folds"
-        by_bound &= min(longest, self.num_features) >= MIN_DIRECTIONS
-        return by_bound and self.execution.search == "adaptive" and len(self.alphas) > 1
 
     def _factorize(self, sets, *, center):
         """Factorise training sets for their test sets, padded to one length to compile once."""
@@ -278,9 +222,9 @@ class Problem:
         inner = self.inner()
         if self.method.pool is not None:
             return self._pooled(inner, np.asarray(self.method.pool))
-        if not self._adaptive:
+        if not self.outline.is_adaptive:
             return lambda targets: sweep.best(*self.curves(inner, targets))
-        capacity = max(-(-self.width // self._devices // REFINED), 16)
+        capacity = max(-(-self.width // self.outline.num_devices // REFINED), 16)
         return lambda targets: self._run(
             sweep.choose,
             (inner, self.grid),
@@ -442,17 +386,6 @@ def each(
         except BaseException:  # such as Ctrl-C, which is not to wait for what nobody will take
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _blocks(num_samples, splits):
-    """Divide the samples that are used into blocks that always train and test together."""
-    sides = {side.tobytes(): side for split in splits for side in split}
-    member = np.zeros((num_samples, len(sides)), bool)
-    for column, side in enumerate(sides.values()):
-        member[side, column] = True
-    _, label = np.unique(np.packbits(member, axis=1), axis=0, return_inverse=True)
-    used = member.any(axis=1)
-    return tuple(np.flatnonzero(label == x) for x in np.unique(label[used]))
 
 
 def _pad(indices, length):

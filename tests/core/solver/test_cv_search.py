@@ -16,7 +16,7 @@ from solver_problems import (
 )
 
 from jaxalign.core import folds as folds_lib
-from jaxalign.core.solver import problem
+from jaxalign.core.solver import outline
 
 DENSE_ALPHAS = np.logspace(-3, 5, 60)
 
@@ -91,7 +91,7 @@ def test_the_adaptive_search_finds_the_best_penalty(p, kind, alphas, criterion):
     lost = np.take_along_axis(costs, place, axis=1)[:, 0] - costs.min(axis=1)
     scale = costs.min(axis=1) if criterion == "squared_error" else 1.0
     assert (lost / scale).max() < 0.05
-    by_bound = criterion == "squared_error" and p >= problem.MIN_DIRECTIONS
+    by_bound = criterion == "squared_error" and p >= outline.MIN_DIRECTIONS
     assert (result.num_computed.mean() < len(alphas) / 2) == by_bound
 
 
