@@ -5,7 +5,7 @@ class InputError(ValueError):
     """A setting, a file or a data set is not what it must be.
 
     The message says, in one line, what must hold, what was found and, where it is not obvious,
-    what to do. `jaxalign.main` prints it without a traceback and exits with code 2.
+    what to do. Command lines print it without a traceback and exit with code 2 (`command_line`).
     """
 
 

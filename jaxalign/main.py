@@ -14,8 +14,8 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxalign import stopping
-from jaxalign.errors import InputError
+from jaxalign import command_line, stopping
+from jaxalign.errors import InputError, one_line
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Configuration file, such as configs/demo.py.", lock_config=True
@@ -47,7 +47,6 @@ _DRY_RUN = flags.DEFINE_bool(
 
 
 _LONG_NAME = 80  # characters of a work directory's name, from which it is cut
-_INTERRUPTED = 130  # what shells take for a program that was stopped by Ctrl-C
 
 
 def main(argv: list[str]) -> None:
@@ -128,8 +127,8 @@ def _parse(argv: list[str]) -> list[str]:
         # What a configuration file raises comes as the text of a traceback; its own words suffice.
         refused = str(error).rpartition("jaxalign.errors.InputError: ")
         if refused[1]:
-            raise InputError(_one_line(refused[2])) from error
-        raise InputError(f"{_one_line(error)} (--help lists the flags)") from error
+            raise InputError(" ".join(refused[2].split())) from error
+        raise InputError(f"{one_line(error)} (--help lists the flags)") from error
     except (AttributeError, KeyError) as error:
         # How ml_collections reports an override of a setting that does not exist.
         overrides = [
@@ -144,10 +143,6 @@ def _parse(argv: list[str]) -> list[str]:
         raise InputError(f"--{unknown}: there is no such setting; {hint}") from error
 
 
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
-
-
 def cli() -> None:
     """Run `main`; report what the user can put right in one line, with exit code 2.
 
@@ -159,40 +154,11 @@ def cli() -> None:
     for name in ("jax._src.xla_bridge", "matplotlib"):
         stdlib_logging.getLogger(name).setLevel(stdlib_logging.WARNING)
     logging.set_verbosity(logging.INFO)
-    try:
+    with command_line.ends_in_one_line(
+        kept="what is finished is kept; the same command goes on where it was",
+        smaller="a smaller --config.extract.batch_tokens, fewer models or targets at a time",
+    ):
         app.run(main, flags_parser=_parse)
-    except (InputError, OSError) as error:  # the latter: a full disk, a folder without permission
-        _stop(f"error: {_one_line(error)}", 2)
-    except MemoryError as error:
-        _stop(_no_memory(error), 2)
-    except RuntimeError as error:  # JAX's own class of it says so in its text
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        _stop(_no_memory(error), 2)
-    except KeyboardInterrupt:
-        _stop(
-            "interrupted: what is finished is kept; the same command goes on where it was.",
-            _INTERRUPTED,
-        )
-    except stopping.Stopped:
-        _stop(
-            "stopped: what is finished is kept; the same command goes on where it was.",
-            stopping.EXIT_CODE,
-        )
-
-
-def _no_memory(error: BaseException) -> str:
-    return (
-        f"error: there is not enough memory: {_one_line(error)}; a smaller "
-        "--config.extract.batch_tokens, fewer models or targets at a time, or a larger limit "
-        "(ulimit -v) helps; what is finished is kept."
-    )
-
-
-def _stop(line: str, code: int) -> None:
-    logging.flush()
-    sys.stderr.write(f"{line}\n")
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The command line of lm-evaluation-harness, with `--model jaxalign` added."""
 
 import importlib.util
-import sys
 
+from jaxalign import command_line
 from jaxalign.errors import InputError
 
 MODEL = "jaxalign"
@@ -10,22 +10,22 @@ TARGET = "jaxalign.harness.model:JaxalignLM"
 
 
 def main() -> None:
-    """Run the harness; report what the user can put right in one line, with exit code 2."""
+    """Run the harness; see `command_line.ends_in_one_line` for how it ends."""
+    with command_line.ends_in_one_line(smaller="a smaller --batch_size or --model_args max_length"):
+        _run()
+
+
+def _run() -> None:
     if importlib.util.find_spec("lm_eval") is None:
-        sys.stderr.write(
-            "error: this needs lm-evaluation-harness, which is not installed: run "
-            "pip install 'jaxalign[harness]'.\n"
+        raise InputError(
+            "this needs lm-evaluation-harness, which is not installed: run "
+            "pip install 'jaxalign[harness]'."
         )
-        sys.exit(2)
     from lm_eval import __main__ as harness
     from lm_eval.api.registry import model_registry
 
     model_registry.register(MODEL, target=TARGET)
-    try:
-        harness.cli_evaluate()
-    except InputError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        sys.exit(2)
+    harness.cli_evaluate()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
+from jaxalign import command_line
 from jaxalign.errors import InputError
 from jaxalign.io import checkpoint as checkpoint_lib
 from jaxalign.io import run_dir
@@ -321,8 +322,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with command_line.ends_in_one_line(
+        kept="what is finished is kept; the same command goes on where it was"
+    ):
         main(sys.argv[1:])
-    except (InputError, OSError) as error:  # the latter: a full disk, a folder without permission
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        sys.exit(2)
