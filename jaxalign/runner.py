@@ -19,7 +19,7 @@ from jaxalign.data import datasets
 from jaxalign.data.formats.recordings import NaN
 from jaxalign.data.sets import download
 from jaxalign.errors import InputError
-from jaxalign.io import run_dir
+from jaxalign.io import claims, run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Step
 
@@ -27,6 +27,7 @@ DATA_ROOT = "JAXALIGN_DATA"  # environment variable: the folder of published dat
 SETTINGS = "config.json"  # of the last run in a work directory
 DRAWING_BYTES = 68 * 2**30  # see `check_address_space`
 ORIGIN = "settings.json"  # in the folder of each artefact that was begun
+POLL_S = 1.0  # between looks at what another run makes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,8 @@ def plan(
 def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
     """Make every artefact of a plan that is not finished, and keep what is.
 
-    A run may be killed at any moment, and goes on where it was when it is started again.
+    A run may be killed at any moment, and goes on where it was when it is started again. What
+    another run makes in the same work directory is waited for, and not made twice.
 
     Args:
       plan: from `plan`.
@@ -129,24 +131,87 @@ def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
     else:
         run_dir.sweep(workdir)
         run_dir.write_json(workdir / SETTINGS, plan.settings)
-    made = 0
-    for step in plan.steps:
-        artefact = step.artefact
-        if artefact.is_done:
-            say(f"{_label(artefact)}: up to date ({artefact.path})")
-            continue
-        if artefact.is_marked:
-            say(f"{_label(artefact)}: {_changed(artefact)}: made again")
-        say(f"{_label(artefact)}: {artefact.cost or 'starting'}")
-        start = time.monotonic()
-        with stopping.at_work():
-            artefact.start()
-            artefact.finish(**step.make(artefact))
-        made += 1
-        say(f"{_label(artefact)}: done in {time.monotonic() - start:.1f} s ({artefact.path})")
+    made = _Run(plan.steps, say).all()
     if not made:
         say(f"Nothing to compute: all {len(plan.steps)} artefacts are up to date.")
     return made
+
+
+class _Run:
+    """The steps of a run on their way."""
+
+    def __init__(self, steps: Sequence[Step], say: Callable[[str], None]):
+        self._steps, self._say = steps, say
+        self._left = list(steps)
+        self._awaited: set[pathlib.Path] = set()
+        self._repaired: set[pathlib.Path] = set()
+
+    def all(self) -> int:
+        """Make what is not finished, and return how many that were."""
+        made = 0
+        while self._left:
+            step = self._next()
+            if step is None:
+                time.sleep(POLL_S)
+                continue
+            if step.artefact.is_done:
+                self._say(f"{_label(step.artefact)}: up to date ({step.artefact.path})")
+            else:
+                with claims.hold(step.artefact.workdir, _claim(step.artefact)) as is_mine:
+                    # Another run may have begun it, or have finished it, since the last look.
+                    if not is_mine or step.artefact.is_done:
+                        continue
+                    self._make(step)
+                made += 1
+            self._left.remove(step)
+        return made
+
+    def _next(self) -> Step | None:
+        """Return the first step that nobody else makes, and which needs none of those left."""
+        left = {step.artefact.fingerprint for step in self._left}
+        for step in self._left:
+            artefact = step.artefact
+            if left & {x.fingerprint for x in (*artefact.inputs, *step.needs)}:
+                continue
+            other = claims.holder(artefact.workdir, _claim(artefact))
+            if other is None or artefact.is_done:
+                return step
+            if artefact.path not in self._awaited:
+                self._awaited.add(artefact.path)
+                self._say(f"{_label(artefact)}: made by another run, {other}: waiting for it")
+        return None
+
+    def _make(self, step: Step) -> None:
+        artefact = step.artefact
+        if artefact.is_marked and not artefact.is_done:
+            self._say(f"{_label(artefact)}: {_changed(artefact)}: made again")
+        self._say(f"{_label(artefact)}: {artefact.cost or 'starting'}")
+        start = time.monotonic()
+        with stopping.at_work():
+            artefact.start()
+            artefact.finish(**self._mended(step))
+        seconds = time.monotonic() - start
+        self._say(f"{_label(artefact)}: done in {seconds:.1f} s ({artefact.path})")
+
+    def _mended(self, step: Step) -> dict:
+        """Make a step; what it finds damaged of an earlier one is made again first, once."""
+        while True:
+            try:
+                return step.make(step.artefact)
+            except run_dir.DamagedError as error:
+                known = [x for x in self._steps if x.artefact.path == error.folder]
+                if not known or error.folder in self._repaired:
+                    raise
+                self._repaired.add(error.folder)
+                source = known[0].artefact
+                self._say(f"{_label(source)}: {error.problem}: made again")
+                source.start()
+                source.finish(**self._mended(known[0]))
+
+
+def _claim(artefact: Artefact) -> str:
+    """Name the claim on the folder of an artefact."""
+    return artefact.stage if artefact.latest_only else f"{artefact.stage}-{artefact.fingerprint}"
 
 
 def _check_workdir(workdir: pathlib.Path) -> None:
@@ -212,10 +277,18 @@ def check_address_space() -> None:
 
 def results(plan: Plan) -> str:
     """Return what the steps of a finished plan have to show, and where their pages lie."""
-    shown = [step.artefact.path / step.shows for step in plan.steps if step.shows]
-    pages = [path.with_name(run_dir.PAGE) for path in shown]
-    texts = [path.read_text(encoding="utf-8") for path in shown]
-    return "".join([*texts, *(f"Page: {path}\n" for path in pages if path.is_file())])
+    texts, pages = [], []
+    for step in plan.steps:
+        artefact, shown = step.artefact, step.artefact.path / step.shows
+        if not step.shows:
+            continue
+        if not artefact.is_marked:
+            texts.append(f"{_label(artefact)}: another run has replaced it: {artefact.path}\n")
+            continue
+        texts.append(shown.read_text(encoding="utf-8"))
+        if (page := shown.with_name(run_dir.PAGE)).is_file():
+            pages.append(f"Page: {page}\n")
+    return "".join([*texts, *pages])
 
 
 def describe(plan: Plan) -> str:

@@ -1,6 +1,8 @@
 """Runs without the command line: planned, made once, resumed, described."""
 
+import concurrent.futures
 import json
+import os
 import resource
 import shutil
 
@@ -9,6 +11,7 @@ import small
 from refusals import refused
 
 from jaxalign import config, recipes, runner
+from jaxalign.io import claims, run_dir, store
 from jaxalign.literature import benchmarks
 from jaxalign.stages import encode, extract, report
 
@@ -25,6 +28,16 @@ def settings(data):
         extract=extract.Config(models=(str(small.BERT),), untrained_seed=-1),
         encode=encode.Config(groups="passage", controls=("word_length",), layers=(0, 2)),
         report=report.Config(title="Small"),
+    )
+
+
+@pytest.fixture
+def bare(data):
+    """Without controls and report, which take longest."""
+    return config.pack(
+        config.Common(dataset=str(data)),
+        extract=extract.Config(models=(str(small.BERT),), untrained_seed=-1),
+        encode=encode.Config(groups="passage", controls=(), layers=(0, 2)),
     )
 
 
@@ -73,6 +86,50 @@ def test_what_was_damaged_after_a_run_is_made_again_by_name(settings, tmp_path):
     runner.run(runner.plan(settings, workdir=workdir), said.append)
     assert "encode bert: layer_002.npz is not what was written: made again" in said
     assert [path.read_bytes() for path in files[:2]] == before[:2]
+
+
+def test_two_runs_at_once_make_everything_once(bare, tmp_path, monkeypatch):
+    """Each waits for what the other makes, and both end with all of it."""
+    monkeypatch.setattr(runner, "POLL_S", 0.05)
+    plans = [runner.plan(bare, workdir=tmp_path / "work") for _ in range(2)]
+    said = [[], []]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(runner.run, plans, [x.append for x in said]))
+    assert sum(made) == 2
+    assert any("made by another run, process" in x for x in (*said[0], *said[1]))
+    assert all(step.artefact.is_done for step in plans[0].steps)
+    assert not (tmp_path / "work" / claims.FOLDER).exists()
+
+
+def test_another_page_may_take_the_place_of_a_run(settings, tmp_path):
+    plan = runner.plan(settings, workdir=tmp_path / "work")
+    runner.run(plan)
+    other = config.override(settings, {"report.title": "Other"})
+    runner.run(runner.plan(other, workdir=tmp_path / "work"))
+    assert runner.results(plan) == (
+        f"report: another run has replaced it: {tmp_path / 'work/report'}\n"
+    )
+
+
+def test_damage_that_is_found_when_it_is_read_is_mended(bare, tmp_path, monkeypatch):
+    """A large file is not hashed each time: its chunks have checksums."""
+    monkeypatch.setattr(run_dir, "LARGE", 1000)
+    workdir = tmp_path / "work"
+    plan = runner.plan(bare, workdir=workdir)
+    runner.run(plan)
+    scores = plan.stages["encode"][0].artefact.path
+    before = (scores / "rows.parquet").read_bytes()
+    [shard] = (plan.stages["extract"][0].artefact.path / store.ARRAY / "c/0").glob("*/0")
+    content, times = bytearray(shard.read_bytes()), shard.stat()
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    shutil.rmtree(scores)
+    said = []
+    assert runner.run(runner.plan(bare, workdir=workdir), said.append) == 1
+    [found] = (x for x in said if x.startswith("extract bert: ") and "cannot be read" in x)
+    assert "Digest mismatch" in found and found.endswith(": made again")
+    assert (scores / "rows.parquet").read_bytes() == before
 
 
 def test_a_finished_run_can_be_looked_at_where_nothing_can_be_written(settings, tmp_path):

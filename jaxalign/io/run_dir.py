@@ -21,6 +21,9 @@ from absl import logging
 from jaxalign.errors import InputError
 
 DONE = "done.json"
+# The marker of a page that is being replaced (`latest_only`): its files stay until those of the new
+# one are there, for somebody may be reading them.
+LAST = ".last.json"
 PAGE = "index.html"  # the file to open, in the folder of an artefact that has a page
 # Seconds of hashing after which the log says how much was read; then again after as many.
 LONG_S = 5.0
@@ -83,20 +86,28 @@ class Artefact:
     def start(self) -> None:
         """Make the directory, clear what cannot be resumed, and record what it will hold.
 
-        Of a finished artefact that is made again, files that are not what was written go; of
-        another one that is replaced (`latest_only`), all of its files.
+        Nothing that is finished goes, for another run may just have made it: of a finished artefact
+        only files that are not what was written. The marker stays with the others, and vouches for
+        nothing until these are there again.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         sweep(self.path)
         if self.is_marked:
-            gone = changed(self.path)
-        else:
-            gone = list(_vouched(self.path)) if self.latest_only else []
-        for path in (self.path / name for name in gone):
-            if not path.is_dir():
-                path.unlink(missing_ok=True)
+            for name, stamp in _vouched(self.path).items():
+                path = self.path / name
+                if not stamp.holds(path) and not path.is_dir():
+                    path.unlink(missing_ok=True)
+        elif self.latest_only:
+            self._put_aside()
+        if not self.is_done:
+            write_json(self.path / "settings.json", self.describe())
+
+    def _put_aside(self) -> None:
+        """Take the marker of another page away, and remember its files until `finish`."""
+        stamps = _vouched(self.path, LAST) | _vouched(self.path)
+        if stamps:
+            write_json(self.path / LAST, {"files": {x: y._asdict() for x, y in stamps.items()}})
         (self.path / DONE).unlink(missing_ok=True)
-        write_json(self.path / "settings.json", self.describe())
 
     def finish(self, *, files: Sequence[str] | None = None, **facts: object) -> None:
         """Write the done-marker, with what was found on the way (counts, times).
@@ -107,6 +118,12 @@ class Artefact:
         """
         found = _files(self.path) if files is None else [*files, "settings.json"]
         vouch(self.path, self.fingerprint, found, **facts)
+        if self.latest_only:
+            for name in _vouched(self.path, LAST).keys() - set(found):
+                path = self.path / name
+                if not path.is_dir():
+                    path.unlink(missing_ok=True)
+            (self.path / LAST).unlink(missing_ok=True)
 
     def facts(self) -> dict:
         """Read the fingerprint, and what `finish` was given; nothing if there is no marker."""
@@ -153,13 +170,25 @@ class _Stamp(NamedTuple):
         return hash_file(path) == self.sha256
 
 
-def marker(folder: pathlib.Path) -> dict:
+def marker(folder: pathlib.Path, name: str = DONE) -> dict:
     """Read the done-marker of a directory; nothing if there is none."""
     try:
-        facts = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        facts = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
+
+
+class DamagedError(InputError):
+    """A file of an artefact is not what was written, which was found when it was read.
+
+    A run makes the artefact again and goes on.
+    """
+
+    def __init__(self, folder: pathlib.Path, problem: str):
+        """Say in one line what is wrong, of which artefact's folder."""
+        super().__init__(f"{problem}; delete {folder} and run again.")
+        self.folder, self.problem = folder, problem
 
 
 def vouch(folder: pathlib.Path, fingerprint: str, files: Sequence[str], **facts: object) -> None:
@@ -206,14 +235,14 @@ def check_whole(path: pathlib.Path) -> None:
         raise InputError(f"{path} is not what its run wrote: run that again, which makes it anew.")
 
 
-def _vouched(folder: pathlib.Path) -> dict[str, _Stamp]:
+def _vouched(folder: pathlib.Path, marked: str = DONE) -> dict[str, _Stamp]:
     """Return what the marker says of each file; nothing if it is no marker.
 
     Names that lead out of the directory are none of its files, and must not be removed with them.
     """
     inside = folder.resolve()
     try:
-        found = {name: _Stamp(**stamp) for name, stamp in marker(folder)["files"].items()}
+        found = {name: _Stamp(**stamp) for name, stamp in marker(folder, marked)["files"].items()}
         return {x: stamp for x, stamp in found.items() if inside in (folder / x).resolve().parents}
     # The last of a name that no file can have.
     except (KeyError, AttributeError, TypeError, ValueError):
@@ -224,7 +253,12 @@ def _files(folder: pathlib.Path) -> list[str]:
     """Return the names of all files below a directory, without its marker and unfinished writes."""
     found = (path for path in folder.rglob("*") if path.is_file())
     names = (path.relative_to(folder).as_posix() for path in found)
-    return [x for x in names if x != DONE and not _PARTIAL.fullmatch(x.rpartition("/")[2])]
+    return [x for x in names if x not in (DONE, LAST) and not _is_partial(x.rpartition("/")[2])]
+
+
+def _is_partial(name: str) -> bool:
+    """Whether a file is one of ours, or of tensorstore's, that is or was being written."""
+    return bool(_PARTIAL.fullmatch(name)) or name.endswith(".__lock")
 
 
 def sweep(folder: pathlib.Path) -> None:

@@ -118,15 +118,15 @@ class Store:
         try:
             values = self._array[layer].read().result().astype(np.float32)
         except ValueError as error:
-            raise InputError(
-                f"{self.path}: layer {layer} cannot be read ({_first_line(error)}); delete "
-                f"{self.path.parent} and run again."
+            raise run_dir.DamagedError(
+                self.path.parent,
+                f"{self.path}: layer {layer} cannot be read ({_first_line(error)})",
             ) from error
         if not np.isfinite(values).all():
-            raise InputError(
+            raise run_dir.DamagedError(
+                self.path.parent,
                 f"{self.path}: layer {layer} must be finite, but "
-                f"{int((~np.isfinite(values)).any(axis=1).sum())} of {len(values)} stimuli are "
-                f"not: delete {self.path.parent} and run again."
+                f"{int((~np.isfinite(values)).any(axis=1).sum())} of {len(values)} stimuli are not",
             )
         return values
 
@@ -151,7 +151,10 @@ def create(
     Raises:
       InputError: if the directory holds activations of something else.
     """
-    if (path / "zarr.json").is_file():
+    metadata = path / "zarr.json"
+    if metadata.is_file() and not _is_json(metadata):
+        metadata.unlink()  # it is written again, as it was; shards have checksums of their own
+    if metadata.is_file():
         store = open_store(path, expected=attributes)
         if store.shape != shape:
             raise InputError(f"{path}: shape must be {shape}, found {store.shape}.")
@@ -267,6 +270,34 @@ def open_vector(path: pathlib.Path, activations: Store, *, create: bool = False)
         ) from error
 
 
+def read_vector(path: pathlib.Path, activations: Store) -> Float[np.ndarray, " m"]:
+    """Read a vector with a number for each stimulus; NaN is what is undefined.
+
+    Args:
+      path: directory of the array.
+      activations: those of the same stimuli.
+
+    Raises:
+      InputError: if there is none, it is of other stimuli or damaged.
+    """
+    vector = open_vector(path, activations)
+    try:
+        return vector.read().result()
+    except ValueError as error:
+        raise run_dir.DamagedError(
+            path.parent, f"{path} cannot be read ({_first_line(error)})"
+        ) from error
+
+
+def has_rows(vector: ts.TensorStore, rows: range) -> bool:
+    """Whether a shard of a vector is undamaged; reads it, and its checksum."""
+    try:
+        vector[rows.start : rows.stop].read().result()
+    except ValueError:
+        return False
+    return True
+
+
 def open_artefact(artefact: run_dir.Artefact) -> Store:
     """Open the store of a finished extraction, and make sure that it is the one meant.
 
@@ -312,6 +343,14 @@ def finish_write(future: ts.Future, artefact: run_dir.Artefact) -> None:
         future.result()
     except (ValueError, OSError) as error:
         raise InputError(f"{artefact.path} cannot be written: {_first_line(error)}.") from error
+
+
+def _is_json(path: pathlib.Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def _first_line(error: Exception) -> str:

@@ -31,6 +31,8 @@ class Step:
 
     artefact: Artefact
     make: Callable[[Artefact], dict]
+    # Artefacts of other steps whose files it reads too, though they do not fix what it makes.
+    needs: tuple[Artefact, ...] = ()
     shows: str = ""  # a text file of the artefact to print at the end of the run
 
 

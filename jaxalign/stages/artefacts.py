@@ -185,7 +185,7 @@ class Activations(Kind):
           InputError: if it is missing or damaged.
         """
         path = self.artefact.path / store.SURPRISAL
-        return store.open_vector(path, self.open()).read().result(), self.stimulus_ids()
+        return store.read_vector(path, self.open()), self.stimulus_ids()
 
     def samples(self, values: Float[np.ndarray, "m _"], onto: samples.Placement) -> samples.Samples:
         """Bring what was read of this store to the samples of responses, joined by stimulus_id.

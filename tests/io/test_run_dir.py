@@ -133,11 +133,13 @@ def test_artefact_is_done_only_after_finish(artefact):
     assert facts == {"fingerprint": artefact.fingerprint, "num_nan": 2, "seconds": 1.5}
 
 
-def test_starting_again_takes_the_marker_away(artefact):
-    artefact.start()
-    artefact.finish()
-    artefact.start()
-    assert not artefact.is_done and artefact.path.is_dir()
+def test_starting_again_undoes_nothing(artefact):
+    """A run that planned to make it before another one had."""
+    finished(artefact)
+    files = {x: x.stat().st_mtime_ns for x in artefact.path.rglob("*")}
+    dataclasses.replace(artefact, name="under another name").start()
+    assert artefact.is_done
+    assert {x: x.stat().st_mtime_ns for x in artefact.path.rglob("*")} == files
 
 
 def test_done_marker_belongs_to_one_fingerprint(artefact):
@@ -176,9 +178,11 @@ def test_what_the_marker_does_not_vouch_for_is_made_again(artefact, name, conten
     assert artefact.is_marked and not artefact.is_done
     assert run_dir.changed(artefact.path) == [name]
     artefact.start()  # what has changed is not resumed, and what has not is
-    left = {"scores.parquet", "sub/shard", "settings.json"} - {name} | {"settings.json"}
+    left = {"scores.parquet", "sub/shard", "settings.json"} - {name}
+    left |= {"settings.json", run_dir.DONE}
     found = (x for x in artefact.path.rglob("*") if x.is_file())
     assert {x.relative_to(artefact.path).as_posix() for x in found} == left
+    assert artefact.is_done == (name == "settings.json")
 
 
 def test_a_copied_artefact_is_finished_and_a_large_file_is_hashed_again(
@@ -250,6 +254,25 @@ def test_latest_only_replaces_the_last_one(tmp_path):
     assert new.is_done and not old.is_done
     assert json.loads((new.path / "settings.json").read_text())["settings"] == {"v": 2}
     assert dataclasses.replace(new, latest_only=False).fingerprint == new.fingerprint
+
+
+def test_a_page_that_is_replaced_stays_for_its_readers(tmp_path):
+    """Until the new one is there; then what only the old one had goes, and one killed between."""
+    pages = [make(tmp_path, stage="report", settings={"v": v}, latest_only=True) for v in range(3)]
+    folder = pages[0].path
+    names = [("index.html", "old.csv"), ("index.html",), ("index.html", "new.csv")]
+    for page, files in zip(pages, names, strict=True):
+        page.start()
+        assert not any(x.is_done for x in pages)
+        if page is pages[1]:
+            assert (folder / "old.csv").read_text() == (folder / "index.html").read_text() == "0"
+        for name in files:
+            (folder / name).write_text(str(page.settings["v"]))
+        if page is not pages[1]:  # which is killed
+            page.finish(files=files)
+    found = {x.name for x in folder.iterdir()}
+    assert found == {"index.html", "new.csv", "settings.json", run_dir.DONE}
+    assert pages[2].is_done and (folder / "index.html").read_text() == "2"
 
 
 def test_settings_are_recorded_with_those_of_all_inputs(artefact):

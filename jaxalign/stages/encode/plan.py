@@ -123,7 +123,7 @@ def _partition(
         cost=f"{alone.cost}, for each weight of the bands",
     )
     run = functools.partial(make.join, config, job, network, others, alone)
-    return Step(artefact=artefact, make=run)
+    return Step(artefact=artefact, make=run, needs=(alone,))
 
 
 def _significance(shared: _Shared, network: Features, num_orders: int, cost: str) -> Step:
