@@ -24,6 +24,20 @@ READING = (
     *("t5_text", "compute_dtype"),
 )
 UNKNOWN_READING = dict.fromkeys(("layer_name", "final_norm", *READING), "")
+# What a layer is, in rows of every kind that have one.
+_LAYER = (
+    # "embedding", "block.3"; of two stacks "encoder.3", "decoder.3"; "" where not known.
+    ("layer_name", pa.string()),
+    # Whether the layer has passed the network's final norm: "yes", "no" or "" as in `READING`.
+    ("final_norm", pa.string()),
+)
+# How the model read the stimuli, in rows of every kind that are of a model's layers.
+_READING = (
+    ("context", pa.string()),
+    ("pooling", pa.string()),
+    ("instruction", pa.string()),  # what the model was asked before each part; "": nothing
+    *((name, pa.string()) for name in READING),
+)
 
 # One row per model x layer x subject x ROI. Lists have one value per outer fold. Of scores that
 # were published layer is -1, the best, which is not named, and lists are empty.
@@ -34,19 +48,13 @@ SCHEMA = pa.schema(
         ("model", pa.string()),  # of a control: its kind
         ("control_of", pa.string()),  # of a control: the model it is compared with; else ""
         ("layer", pa.int32()),  # 0 is the embedding; 0 too for features without layers
-        # "embedding", "block.3"; of two stacks "encoder.3", "decoder.3"; "" where not known.
-        ("layer_name", pa.string()),
-        # Whether the layer has passed the network's final norm: "yes", "no" or "" as below.
-        ("final_norm", pa.string()),
+        *_LAYER,
         ("num_layers", pa.int32()),  # blocks of the network; 0 for features without layers
         ("subject", pa.string()),  # "group": the mean over subjects; or `ALL`
         ("roi", pa.string()),
         ("protocol", pa.string()),
         ("folds_hash", pa.string()),
-        ("context", pa.string()),
-        ("pooling", pa.string()),
-        ("instruction", pa.string()),  # what the model was asked before each part; "": nothing
-        *((name, pa.string()) for name in READING),
+        *_READING,
         # Features of a layer that entered, before delays: components if there is a PCA; 0: unknown.
         ("num_units", pa.int32()),
         ("metric", pa.string()),
@@ -87,11 +95,11 @@ PARTITION = pa.schema(
         ("model", pa.string()),
         ("controls", pa.string()),  # their names, with " + " between them
         ("layer", pa.int32()),
+        *_LAYER,
         ("subject", pa.string()),
         ("roi", pa.string()),
         ("folds_hash", pa.string()),
-        ("context", pa.string()),
-        ("pooling", pa.string()),
+        *_READING,
         ("r2_model", pa.float64()),
         ("r2_controls", pa.float64()),
         ("r2_joint", pa.float64()),
@@ -123,12 +131,12 @@ SIGNIFICANCE = pa.schema(
         ("model", pa.string()),
         ("control_of", pa.string()),
         ("layer", pa.int32()),
+        *_LAYER,
         ("subject", pa.string()),
         ("roi", pa.string()),
         ("protocol", pa.string()),
         ("folds_hash", pa.string()),
-        ("context", pa.string()),
-        ("pooling", pa.string()),
+        *_READING,
         ("orders", pa.string()),  # "shift", "block" or "row"
         ("num_orders", pa.int32()),
         ("score", pa.float64()),

@@ -34,7 +34,7 @@ from jaxalign.results import targets
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Activations, Page, Similarity
 
-VERSION = 3
+VERSION = 4
 NUM_SHIFTS = 199  # of the null of time series; all there are where a recording has fewer
 _ROUNDING = 1e-6  # of similarities in float32: nulls that differ by less are ties
 SCORES, MATRIX = Similarity.SCORES, Similarity.MATRIX
@@ -200,8 +200,9 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
         "dataset": job.dataset.name,
         **source.names,
         "num_layers": source.num_layers,
-        "context": source.reading["context"],
-        "pooling": source.reading["pooling"],
+        **source.reading,
+        **rows_lib.UNKNOWN_READING,
+        **source.way,
         "units": config.unit_set if config.units else "all",
         "num_samples": len(responses.run),
         "fingerprint": artefact.fingerprint,
@@ -221,10 +222,12 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
         if config.layer_matrix and mask is None:
             compared[layer] = centred
         nulls = _nulls(config, X, centred, prepared)
+        named = source.layer_columns(layer) if mask is None else {}
         for measure, values in _measure(config, X, centred, prepared).items():
             for i, (key, num) in enumerate(zip(prepared.keys, prepared.num_targets, strict=True)):
                 rows.append(
                     common
+                    | named
                     | {
                         "layer": layer,
                         "subject": key[0],
@@ -250,7 +253,8 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
 
 def _layer_matrix(compared: dict[int, core.Centred], common: dict) -> pd.DataFrame:
     """Compare each layer with each: one row per pair, either way round."""
-    keys = ("dataset", "model", "control_of", "num_samples")
+    reading = ("context", "pooling", "instruction", *rows_lib.READING)
+    keys = ("dataset", "model", "control_of", *reading, "num_samples")
     rows = []
     for first, second in itertools.combinations_with_replacement(compared, 2):
         found = core.linear_cka(compared[first], compared[second])

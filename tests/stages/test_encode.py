@@ -17,8 +17,9 @@ from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import store
+from jaxalign.results import significance
 from jaxalign.stages import encode, extract
-from jaxalign.stages.artefacts import Scores
+from jaxalign.stages.artefacts import Partition, Scores, Significance, among
 from jaxalign.stages.encode import config as settings
 from jaxalign.stages.encode import inputs
 
@@ -196,15 +197,37 @@ def test_components_come_from_training_samples(make_job, timed):
 
 @pytest.mark.slow
 def test_rows_name_what_the_model_was_asked(make_job, sentences):
-    config = encode.Config(num_folds=3, alphas=(10.0,), controls=("length",), layers=(1,))
+    config = encode.Config(
+        num_folds=3,
+        alphas=(10.0,),
+        controls=("length",),
+        layers=(1, 3),
+        partition=("length",),
+        partition_draws=1,
+        partition_rounds=0,
+        permutations=9,
+        orders="row",
+    )
     job, asked = make_job(sentences), "what is this? "
     _, encoded = tiny.run(job, tiny.bert(untrained_seed=-1, prompt=asked), config)
-    found = read(encoded)
+    found = pd.concat([x.rows() for x in among(Scores, encoded)])
     assert set(found.instruction) == {asked}
     way = found[["tap", "joining", "bos", "chat", "compute_dtype", "layer_name", "final_norm"]]
     network = found.control_of == ""
-    assert set(way[network].agg("|".join, axis=1)) == {"residual|text||no|float32|block.1|no"}
+    said = "residual|text||no|float32"
+    assert set(way[network].agg("|".join, axis=1)) == {f"{said}|block.1|no", f"{said}|block.3|no"}
     assert (way[~network] == "").all(axis=None)
+    # Rows of the other kinds name it as the scores do, and a layer that is any names none.
+    columns = ["context", "pooling", "instruction", *rows_lib.READING]
+    columns += ["layer", "layer_name", "final_norm"]
+    of_layers = found[network][columns].drop_duplicates().reset_index(drop=True)
+    for kind in (Partition, Significance):
+        (artefact,) = among(kind, encoded)
+        other = artefact.rows()
+        at = other[other.layer >= 0][columns].drop_duplicates().reset_index(drop=True)
+        pd.testing.assert_frame_equal(at, of_layers)
+    at_any = other[other.layer == significance.ANY][["layer_name", "final_norm"]]
+    assert len(at_any) and (at_any == "").all(axis=None)
 
 
 def test_settings_that_play_no_part_change_no_fingerprint(make_job, sentences):

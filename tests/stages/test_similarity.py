@@ -55,6 +55,10 @@ def test_values_of_sentences_are_those_of_numpy_and_scipy(make_job, sentences):
                 # Activations are float32.
                 assert values[f"rsa_{kind}"] == pytest.approx(expected, abs=1e-4)
     assert len(table) == 4 * 4 * 2 * 4
+    said = table[["tap", "joining", "bos", "chat", "compute_dtype", "final_norm"]]
+    assert set(said.agg("|".join, axis=1)) == {"residual|text||no|float32|no"}
+    names = table.drop_duplicates("layer").set_index("layer").layer_name
+    assert names.to_dict() == {0: "embedding", 1: "block.1", 2: "block.2", 3: "block.3"}
     assert (table.num_samples == 60).all()
     assert (table.num_shifts == 0).all() and table.p.isna().all()
     check_page(stores[0].path.parents[1] / "similarity", stores[0])

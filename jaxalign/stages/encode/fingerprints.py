@@ -18,6 +18,8 @@ from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import Features
 
 VERSION = 16
+# Of the columns of partitions and permutation tests; those of scores have `rows_schema`.
+ROWS_OF_NETWORKS = 2
 # Controls that come as they are to each TR, or are added up in it, whatever `downsample` says.
 NOT_DOWNSAMPLED = ("position", "oasm", *controls.COUNTS)
 
@@ -79,6 +81,7 @@ def of_partition(
         targets
         | _regression(config, job, targets, network)
         | {
+            "rows_of_networks": ROWS_OF_NETWORKS,
             "seed": job.seed,
             "partition": [_regression(config, job, targets, x) for x in others],
             "partition_draws": config.partition_draws,
@@ -92,7 +95,8 @@ def of_significance(
 ) -> dict:
     """Return what fixes the permutation tests of a network; arguments as of `of_scores`."""
     found = targets | _regression(config, job, targets, network)
-    found |= {"seed": job.seed, "permutations": num_orders, "orders": config.orders}
+    found |= {"rows_of_networks": ROWS_OF_NETWORKS, "seed": job.seed}
+    found |= {"permutations": num_orders, "orders": config.orders}
     return found | ({"order_block": config.order_block} if config.orders == "block" else {})
 
 

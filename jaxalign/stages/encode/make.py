@@ -41,8 +41,6 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
     ceilings = inputs.ceilings(data)
     shared = common(data, features, artefact) | {
         "num_layers": features.num_layers,
-        "instruction": features.source.reading["instruction"],
-        **features.way,
         "num_units": features.num_units(config, data.protocol),
         "protocol": data.protocol.name,
         "metric": data.protocol.metric,
@@ -78,8 +76,8 @@ def common(data: Prepared, features: Features, artefact: Artefact) -> dict:
         "model": features.model,
         "control_of": features.control_of,
         "folds_hash": folds_lib.folds_hash(data.folds),
-        "context": features.source.reading["context"],
-        "pooling": features.source.reading["pooling"],
+        **features.source.reading,
+        **features.way,
         "num_samples": len(data.responses.run),
     } | finished.provenance(artefact.fingerprint, "jax", "jaxlib", "numpy")
 
@@ -259,7 +257,7 @@ def join(
         joint = joined(_layer_path(artefact, layer).name, [sampled, *bands], has_pca)
         found = np.stack([r2(of_model), of_controls, joint])
         for row in partition_rows.by_subject_and_roi(found, data.targets):
-            rows.append({"layer": layer} | row)
+            rows.append({"layer": layer} | network.layer_columns(layer) | row)
     finished.write(artefact.path / Partition.ROWS, rows, shared, rows_lib.PARTITION)
     return {
         "left_out": data.left_out,

@@ -74,7 +74,10 @@ def test(config: Config, job: Job, network: Features, artefact: Artefact) -> dic
         "orders": config.orders,
         "num_orders": len(drawn),
     }
-    rows = significance.by_subject_and_roi(nulls, data.targets)
+    what = {layer: network.layer_columns(layer) for layer in nulls} | {significance.ANY: {}}
+    rows = [
+        what[row["layer"]] | row for row in significance.by_subject_and_roi(nulls, data.targets)
+    ]
     finished.write(artefact.path / Significance.ROWS, rows, common, rows_lib.SIGNIFICANCE)
     return {"left_out": data.left_out, "seconds": round(time.monotonic() - start, 3)}
 
