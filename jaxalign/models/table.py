@@ -21,7 +21,9 @@ class Row:
     # are absent have the defaults of transformers, as they do there.
     config: Mapping[str, object] = dataclasses.field(default_factory=dict)
     num_parameters: int = 0  # 0: not in the table, but found with the weights
-    num_unused: int = 0  # of these, in heads that no activation passes through (BERT's pooler)
+    # Of these, in heads that no activation passes through (BERT's pooler), and of files with two
+    # towers in that of texts, and in what compares them.
+    num_unused: int = 0
     delta_of: str = ""  # name of the model to which the published weights have to be added
     package: str = ""  # Python package that carries it, and the folder inside
     folder: str = ""
@@ -509,10 +511,126 @@ _ENCODERS = {
     ),
 }
 
+
+def _tower(width: int, layers: int, heads: int, mlp: int) -> dict[str, object]:
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": mlp,
+    }
+
+
+_BASE, _LARGE = (768, 12, 12, 3072), (1024, 24, 16, 4096)
+
+
+def _vit(name: str, num_parameters: int, shape: tuple, patch_size: int) -> Row:
+    """Parameters include the pooler, which is not built."""
+    config = {"model_type": "vit", "image_size": 224, "patch_size": patch_size, **_tower(*shape)}
+    return Row(
+        repository=f"google/vit-{name}",
+        config=config,
+        num_parameters=num_parameters,
+        num_unused=shape[0] * shape[0] + shape[0],
+    )
+
+
+def _clip(name: str, counts: tuple[int, int], shape: tuple, pixels: tuple[int, int]) -> Row:
+    """CLIP; `counts`: parameters of both towers, and what is not the vision tower's."""
+    width = 768 if shape == _LARGE else 512
+    config = {
+        "model_type": "clip",
+        "projection_dim": width,
+        "vision_config": _tower(*shape) | {"image_size": pixels[0], "patch_size": pixels[1]},
+        "text_config": _tower(width, 12, width // 64, 4 * width),
+    }
+    return Row(
+        repository=f"openai/clip-vit-{name}",
+        config=config,
+        num_parameters=counts[0],
+        num_unused=counts[1],
+    )
+
+
+def _siglip(name: str, counts: tuple[int, int], shape: tuple, pixels: tuple[int, int]) -> Row:
+    """SigLIP; `counts`: as of CLIP."""
+    config = {
+        "model_type": "siglip",
+        "vision_config": _tower(*shape) | {"image_size": pixels[0], "patch_size": pixels[1]},
+        "text_config": _tower(*shape),
+    }
+    return Row(
+        repository=f"google/siglip-{name}",
+        config=config,
+        num_parameters=counts[0],
+        num_unused=counts[1],
+    )
+
+
+def _dinov2(name: str, num_parameters: int, shape: tuple[int, int, int], **other) -> Row:
+    """Parameters include the token of masked patches, which is not built."""
+    width, layers, heads = shape
+    registers = "num_register_tokens" in other
+    config = {
+        "model_type": "dinov2_with_registers" if registers else "dinov2",
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "image_size": 518,
+        "patch_size": 14,
+    } | other
+    return Row(
+        repository=f"facebook/{name}",
+        config=config,
+        num_parameters=num_parameters,
+        num_unused=width,
+    )
+
+
+_DINOV2_SHAPES = {  # width, layers, heads; parameters
+    "small": ((384, 12, 6), 22_056_576),
+    "base": ((768, 12, 12), 86_580_480),
+    "large": ((1024, 24, 16), 304_368_640),
+    "giant": ((1536, 40, 24), 1_136_480_768),
+}
+_GIANT = {"use_swiglu_ffn": True}
+_VISION = {
+    "vit-b16-in21k": _vit("base-patch16-224-in21k", 86_389_248, _BASE, 16),
+    "vit-l16-in21k": _vit("large-patch16-224-in21k", 304_351_232, _LARGE, 16),
+    # The vision tower of Oota et al. (2025).
+    "vit-h14-in21k": _vit("huge-patch14-224-in21k", 632_404_480, (1280, 32, 16, 5120), 14),
+    "clip-vit-b32": _clip("base-patch32", (151_277_313, 63_428_097), _BASE, (224, 32)),
+    "clip-vit-b16": _clip("base-patch16", (149_620_737, 63_428_097), _BASE, (224, 16)),
+    "clip-vit-l14": _clip("large-patch14", (427_616_513, 123_650_305), _LARGE, (224, 14)),
+    "clip-vit-l14-336": _clip("large-patch14-336", (427_944_193, 123_650_305), _LARGE, (336, 14)),
+    **{
+        f"dinov2-{size}": _dinov2(
+            f"dinov2-{size}", count, shape, **(_GIANT if size == "giant" else {})
+        )
+        for size, (shape, count) in _DINOV2_SHAPES.items()
+    },
+    **{
+        f"dinov2-registers-{size}": _dinov2(
+            f"dinov2-with-registers-{size}",
+            count + 4 * shape[0],
+            shape,
+            num_register_tokens=4,
+            **(_GIANT if size == "giant" else {}),
+        )
+        for size, (shape, count) in _DINOV2_SHAPES.items()
+    },
+    "siglip-base": _siglip("base-patch16-224", (203_155_970, 110_271_746), _BASE, (224, 16)),
+    "siglip-large": _siglip("large-patch16-256", (652_150_786, 336_194_562), _LARGE, (256, 16)),
+    "siglip-so400m": _siglip(
+        "so400m-patch14-384", (877_960_498, 449_734_898), (1152, 27, 16, 4304), (384, 14)
+    ),
+}
+
 MODELS = (
     _AW2024
     | _CAUSAL
     | _ENCODERS
+    | _VISION
     | {"stories260K": Row(repository="karpathy/tinyllamas", data="stories260K/stories260K.bin")}
 )
 

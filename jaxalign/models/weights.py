@@ -45,12 +45,20 @@ class Tensor(NamedTuple):
     name: str
     transpose: bool = False
     part: Part | None = None  # which of the parameter's last axis; None: all of it
+    lead: int = 0  # axes of length 1 in front of it where it is stored
+    # What the last axis of the stored tensor is divided into, as the kernel of a convolution has
+    # channels, rows and columns where the parameter has one axis.
+    divided: tuple[int, ...] = ()
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the stored tensor of a parameter without its layer axis."""
         if self.part is not None:
             shape = (*shape[:-1], self.part.total)
-        return shape[::-1] if self.transpose else shape
+        if self.transpose:
+            shape = shape[::-1]
+        if self.divided:
+            shape = (*shape[:-1], *self.divided)
+        return (1,) * self.lead + shape
 
     def read(self, checkpoint: Checkpoint, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Read part of a parameter; `index` has a start and a stop in each axis."""
@@ -60,9 +68,19 @@ class Tensor(NamedTuple):
         pieces = []
         for piece in last:
             where = (*index[:-1], piece)
-            values = checkpoint.read(name, where[::-1] if self.transpose else where)
+            values = self._stored(checkpoint, name, where[::-1] if self.transpose else where)
             pieces.append(values.T if self.transpose else values)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
+
+    def _stored(self, checkpoint: Checkpoint, name: str, where: tuple[slice, ...]) -> np.ndarray:
+        """Read part of the stored tensor, with the axes of the parameter."""
+        last = tuple(slice(0, size) for size in self.divided)
+        index = (slice(0, 1),) * self.lead + ((*where[:-1], *last) if last else where)
+        values = checkpoint.read(name, index)
+        values = values.reshape(values.shape[self.lead :])
+        if not last:
+            return values
+        return values.reshape(*values.shape[: -len(last)], -1)[..., where[-1]]
 
 
 def check(

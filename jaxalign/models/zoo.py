@@ -32,10 +32,16 @@ class Reader(NamedTuple):
 
 # model_type in config.json -> how it is read. A new family is a row here, and an entry of
 # `FAMILIES` in a module of models/families: there a function reads config.json into the `Config`
-# of a network (`decoder`, `encoder`, `encoder_decoder`), and another names the tensors.
+# of a network (`decoder`, `encoder`, `encoder_decoder`, `vision`), and another names the tensors.
 FAMILIES = {
     "bert": Reader("bert", "BERT"),
+    "blip_2_vision_model": Reader("clip", "EVA of BLIP-2"),
     "bloom": Reader("gpt", "BLOOM"),
+    "clip": Reader("clip", "CLIP"),
+    "clip_text_model": Reader("clip", "CLIP"),
+    "clip_vision_model": Reader("clip", "CLIP"),
+    "dinov2": Reader("vit", "DINOv2"),
+    "dinov2_with_registers": Reader("vit", "DINOv2"),
     "gemma": Reader("llama", "Gemma"),
     "gemma2": Reader("llama", "Gemma 2"),
     "gemma3": Reader("llama", "Gemma 3"),
@@ -50,13 +56,18 @@ FAMILIES = {
     "qwen2": Reader("llama", "Qwen 2"),
     "qwen3": Reader("llama", "Qwen 3"),
     "roberta": Reader("bert", "RoBERTa"),
+    "siglip": Reader("clip", "SigLIP"),
+    "siglip_text_model": Reader("clip", "SigLIP"),
+    "siglip_vision_model": Reader("clip", "SigLIP"),
     "t5": Reader("t5", "T5"),
+    "vit": Reader("vit", "ViT"),
 }
 
 # Parameter of every network that holds a row for each token.
 WORD_EMBEDDING = "words/table"
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
+TOWERS = ("vision", "text")  # of a checkpoint that holds two networks, as CLIP's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +78,9 @@ class Model:
     design: str  # model_type, a key of `FAMILIES`
     config: Any  # a `base.Config`
     checkpoint: Any  # `io.checkpoint.Checkpoint`, or `io.orbax_tree.Arrays` by parameter
-    tokenizer_path: pathlib.Path  # a file or directory that `tokenizer_files.load` takes
+    # A file or directory that `tokenizer_files.load` takes; of networks that read images, one that
+    # `data.images.preprocessing.read` takes.
+    tokenizer_path: pathlib.Path
     names: Mapping[str, str]  # tensor, as its family names it -> tensor in the checkpoint
 
     @functools.cached_property
@@ -100,6 +113,11 @@ class Model:
     def causal(self) -> bool:
         """Whether a token's states depend on no later token."""
         return self.config.causal
+
+    @property
+    def reads(self) -> str:
+        """What a pass is given: "text" or "images"."""
+        return self.config.reads
 
     @property
     def predicts(self) -> bool:
@@ -173,7 +191,9 @@ def family(model_type: str) -> base.Family:
     return importlib.import_module(module).FAMILIES[model_type]
 
 
-def find(name: str, data_root: pathlib.Path | None, *, t5_text: str = "both") -> Model:
+def find(
+    name: str, data_root: pathlib.Path | None, *, t5_text: str = "both", tower: str = "vision"
+) -> Model:
     """Find a model by its name in the table, or by the path of a local directory.
 
     `LABEL=MODEL` gives it another name in all that is written. A name is looked up in Hugging
@@ -188,38 +208,40 @@ def find(name: str, data_root: pathlib.Path | None, *, t5_text: str = "both") ->
       name: key of `MODELS`, a path, or a repository, in the cache if the table lacks it.
       data_root: folder of data, for models that lie there.
       t5_text: how a text reaches the two stacks of a T5; see `families.encoder_decoder`.
+      tower: of `TOWERS`, where a checkpoint holds both.
 
     Raises:
       InputError: if it is not found, is of no known family, or does not fit its network.
     """
+    options = {"t5_text": t5_text, "tower": tower}
     if name in MODELS:
-        return _of_the_table(name, data_root, t5_text=t5_text)
+        return _of_the_table(name, data_root, options)
     label, place = labels.split(name)
     if label:
-        return dataclasses.replace(find(place, data_root, t5_text=t5_text), name=label)
+        return dataclasses.replace(find(place, data_root, **options), name=label)
     path = pathlib.Path(name)
     if path.is_dir():
-        return from_directory(labels.of_folder(path), path, t5_text=t5_text)
-    return _of_the_hub(name, data_root, t5_text=t5_text)
+        return from_directory(labels.of_folder(path), path, **options)
+    return _of_the_hub(name, data_root, options)
 
 
-def _of_the_table(name: str, data_root: pathlib.Path | None, *, t5_text: str) -> Model:
+def _of_the_table(name: str, data_root: pathlib.Path | None, options: Mapping[str, str]) -> Model:
     row = MODELS[name]
     if row.package:
-        return from_directory(name, _package_folder(name, row), t5_text=t5_text)
+        return from_directory(name, _package_folder(name, row), **options)
     if row.data:
         return _from_data(name, row, data_root)
-    return from_directory(name, formats.locate(name, row), t5_text=t5_text)
+    return from_directory(name, formats.locate(name, row), **options)
 
 
-def _of_the_hub(name: str, data_root: pathlib.Path | None, *, t5_text: str) -> Model:
+def _of_the_hub(name: str, data_root: pathlib.Path | None, options: Mapping[str, str]) -> Model:
     """Find what the hub calls by a name: a row of the table, or a repository in the cache."""
     known = table.by_hub_name().get(name)
     cached = formats.cached(name)
     if known and (cached is None or MODELS[known].delta_of):
-        return _of_the_table(known, data_root, t5_text=t5_text)
+        return _of_the_table(known, data_root, options)
     if cached:
-        return from_directory(known or name, cached, t5_text=t5_text)
+        return from_directory(known or name, cached, **options)
     close = ", ".join(table.close_to(name))
     raise InputError(
         "model must be a name in the table (such as "
@@ -230,7 +252,7 @@ def _of_the_hub(name: str, data_root: pathlib.Path | None, *, t5_text: str) -> M
     )
 
 
-def describe(name: str, *, t5_text: str = "both") -> tuple[str, Any]:
+def describe(name: str, *, t5_text: str = "both", tower: str = "vision") -> tuple[str, Any]:
     """Return design (a key of `FAMILIES`) and configuration of a named model, without its weights.
 
     Raises:
@@ -239,10 +261,12 @@ def describe(name: str, *, t5_text: str = "both") -> tuple[str, Any]:
     row = MODELS.get(name)
     if row is None or not row.config:
         raise InputError(f"model must be in the table with its hyperparameters: found {name!r}.")
-    return configure(dict(row.config), source=f"model {name}", t5_text=t5_text)
+    return configure(dict(row.config), source=f"model {name}", t5_text=t5_text, tower=tower)
 
 
-def configure(hf: dict, *, source: str, t5_text: str = "both") -> tuple[str, Any]:
+def configure(
+    hf: dict, *, source: str, t5_text: str = "both", tower: str = "vision"
+) -> tuple[str, Any]:
     """Return design (a key of `FAMILIES`) and configuration for the content of a `config.json`.
 
     Raises:
@@ -254,6 +278,8 @@ def configure(hf: dict, *, source: str, t5_text: str = "both") -> tuple[str, Any
             f"{source}: model_type must be one of {', '.join(FAMILIES)}, found {model_type!r}."
         )
     options = {"text": t5_text} if model_type == "t5" else {}
+    if family(model_type).two_towers:
+        options = {"tower": tower}
     return model_type, family(model_type).config_from_hf(hf, source=source, **options)
 
 
@@ -276,7 +302,9 @@ def read_config(path: pathlib.Path) -> dict:
     return hf
 
 
-def from_directory(name: str, path: pathlib.Path, *, t5_text: str = "both") -> Model:
+def from_directory(
+    name: str, path: pathlib.Path, *, t5_text: str = "both", tower: str = "vision"
+) -> Model:
     """Open a directory under a name; see `find`.
 
     Raises:
@@ -285,7 +313,7 @@ def from_directory(name: str, path: pathlib.Path, *, t5_text: str = "both") -> M
     if not (path / "config.json").is_file():
         raise InputError(f"model {name}: {path} must hold config.json: there is no such file.")
     hf = read_config(path)
-    design, config = configure(hf, source=f"{path}/config.json", t5_text=t5_text)
+    design, config = configure(hf, source=f"{path}/config.json", t5_text=t5_text, tower=tower)
     formats.refuse(name, path, hf)
     if (path / formats.ORBAX).is_dir():
         return _from_orbax(name, design, config, path)
@@ -366,7 +394,7 @@ def _fitted(
             raise InputError(
                 f"{checkpoint.path}: tensors {copy} and {original} must be the same: they differ."
             )
-    return _headed(design, config, names), names
+    return design.fit(_headed(design, config, names), names), names
 
 
 def _headed(design: base.Family, config: Any, names: Collection[str]) -> Any:
@@ -389,7 +417,8 @@ def _from_orbax(name: str, model_type: str, config: Any, path: pathlib.Path) -> 
     arrays = orbax_tree.Arrays(path / formats.ORBAX)
     found = arrays.shapes()
     tensors = design.tensors(config)
-    config = _headed(design, config, {tensors[x].name for x in found if x in tensors})
+    held = {tensors[x].name for x in found if x in tensors}
+    config = design.fit(_headed(design, config, held), held)
     wanted = weights.parameters(abstract(model_type, config))
     for param, struct in wanted.items():
         if found.get(param) != struct.shape:

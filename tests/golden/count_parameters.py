@@ -15,12 +15,13 @@ import torch
 import transformers
 
 TABLE = pathlib.Path(__file__).resolve().parents[2] / "jaxalign/models/table.py"
-HEADLESS = ("bert", "roberta")
+HEADLESS = (*("bert", "roberta", "vit", "clip", "siglip", "dinov2", "dinov2_with_registers"),)
 
 
 def count(config: dict) -> int:
     """Return the number of parameters, each shared one counted once."""
-    config = {"max_position_embeddings": 2048} | config if "n_embd" not in config else config
+    if "n_embd" not in config and "image_size" not in config and "vision_config" not in config:
+        config = {"max_position_embeddings": 2048} | config
     built = transformers.AutoConfig.for_model(**config)
     if config["model_type"] == "t5":
         # Version 5 ties the head whatever the configuration says; the published files do not.

@@ -41,6 +41,14 @@ def test_full_size_has_the_published_number_of_parameters(name):
     assert count(*zoo.describe(name)) == row.num_parameters - row.num_unused
 
 
+@pytest.mark.parametrize("name", [x for x in BUILT if "vision_config" in NAMED[x].config])
+def test_both_towers_have_all_parameters_of_a_file_of_both(name):
+    """But the scale, and SigLIP's bias, of what compares images with texts."""
+    row = NAMED[name]
+    scales = 2 if row.config["model_type"] == "siglip" else 1
+    assert count(*zoo.describe(name, tower="text")) == row.num_unused - scales
+
+
 def test_every_row_has_a_design():
     assert len(BUILT) == len(NAMED)
 

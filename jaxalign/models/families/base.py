@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -106,6 +106,8 @@ class Config:
     final_norm_applied: bool = False
     # Whether the network predicts tokens.
     predicts: bool = False
+    # What a pass is given: token ids of "text", or pixels of "images" (`vision.Network`).
+    reads: str = "text"
 
 
 class Network(Protocol):
@@ -137,7 +139,7 @@ class Network(Protocol):
 class Family(NamedTuple):
     """How checkpoints of one model_type are read. The module of a family lists it in `FAMILIES`."""
 
-    network: type[nnx.Module]
+    network: Callable[..., nnx.Module]  # of a configuration, a dtype and rngs
     keys: keys.Keys  # what config.json may hold
     configure: Callable[..., Any]  # the configuration, of the values of all keys that are read
     tensors: Callable[[Any], Mapping[str, Tensor]]  # parameter path -> where it is stored
@@ -149,6 +151,11 @@ class Family(NamedTuple):
     # Tensors that copy another one -> the other one, of which a file may hold either or both.
     copies: Callable[[Any], Mapping[str, str]] = lambda config: {}
     head: str = ""  # the tensor that predicts tokens, if the family has one
+    # Completes a configuration by the tensors that a file holds, such as a projection or none.
+    fit: Callable[[Any, Collection[str]], Any] = lambda config, names: config
+    # Whether a checkpoint holds two networks, and `configure` takes which (`tower`): "vision" or
+    # "text".
+    two_towers: bool = False
 
     def config_from_hf(
         self, hf: Mapping[str, Any], *, source: str = "config.json", **options: Any
