@@ -9,9 +9,11 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
 from absl import logging
+from jaxtyping import Int
 
-from jaxalign.data import localizer, samples
+from jaxalign.data import localizer, same_stimulus, samples
 from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats.recordings import NaN
 from jaxalign.data.presentations import Repeats
@@ -115,6 +117,27 @@ class Dataset:
     def groups(self) -> dict[str, str]:
         """What folds must keep together, by stimulus_id."""
         return self.adapter.groups()
+
+    @functools.cached_property
+    def told(self) -> list[str]:
+        """The story of each stimulus, under one name wherever it is told: see `same_stimulus`."""
+        return same_stimulus.passages(self.stimuli)
+
+    def items(self, responses: Responses) -> Int[np.ndarray, " n"] | None:
+        """Label samples by what they present: `same_stimulus.items`, found once for all artefacts.
+
+        Args:
+          responses: recorded or planted, of samples that present these stimuli.
+        """
+        times = responses.time_s.tobytes(), responses.tr_s
+        key = tuple(responses.run), tuple(responses.stimulus_id), *times
+        if key not in self._items:
+            self._items[key] = same_stimulus.items(self.stimuli, responses)
+        return self._items[key]
+
+    @functools.cached_property
+    def _items(self) -> dict[tuple, Int[np.ndarray, " n"] | None]:
+        return {}
 
     @functools.cached_property
     def word_facts(self) -> WordFacts:

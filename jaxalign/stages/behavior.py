@@ -17,7 +17,7 @@ from jaxalign.core import features
 from jaxalign.core.behavior import likelihood, surprisal
 from jaxalign.core.behavior.surprisal import Estimate
 from jaxalign.core.ceilings import ceiling as ceiling_lib
-from jaxalign.data import datasets, same_stimulus, words
+from jaxalign.data import datasets, words
 from jaxalign.data.schema import MEAN, Behavior
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -203,7 +203,7 @@ def _reading(config: Config, job: Job) -> Reading:
     counts = config.sentence_initial | (position != 1)
     return Reading(
         story=list(stimuli.passage),
-        told=same_stimulus.passages(stimuli),
+        told=job.dataset.told,
         times=np.where(counts[:, None], every, np.nan),
         every_time=every,
         baseline=words.baseline(config.baseline, stimuli, job.dataset.word_facts, position),

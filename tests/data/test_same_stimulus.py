@@ -111,3 +111,22 @@ def test_a_template_makes_no_two_stimuli_one():
 def test_published_stimuli_are_told_once(name, data_root):
     stimuli = datasets.find(name, data_root).stimuli
     assert len(set(same_stimulus.of_stimuli(stimuli))) == len(stimuli)
+
+
+def test_a_data_set_compares_its_stories_once(tmp_path):
+    """Every artefact of a run asks, and comparing 200,000 words takes seconds."""
+    rows = [f"s{i},text {i % 3},p{i}" for i in range(6)]
+    (tmp_path / "stimuli.csv").write_text("\n".join(["stimulus_id,text,passage", *rows]))
+    some, others = ([f"s{i}" for i in x] for x in (range(6), (0, 1, 3)))
+    recorded = responses(stimulus_id=some)
+    (tmp_path / "responses.npz").write_bytes(recorded.to_bytes())
+    dataset = datasets.find(str(tmp_path), None)
+    found = dataset.items(dataset.responses)
+    assert (
+        found is not None
+        and found.tolist() == same_stimulus.items(dataset.stimuli, recorded).tolist()
+    )
+    assert dataset.items(recorded) is found
+    of_others = dataset.items(responses(stimulus_id=others))
+    assert of_others is not None and of_others.tolist() == found[[0, 1, 3]].tolist()
+    assert dataset.told is dataset.told

@@ -10,7 +10,7 @@ from jaxalign.core import features, leaks
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.scores import scoring
 from jaxalign.core.scores.protocol import Protocol
-from jaxalign.data import controls, same_stimulus, samples
+from jaxalign.data import controls, samples
 from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
@@ -118,7 +118,7 @@ def prepare(config: Config, job: Job, artefact: Artefact, names: Sequence[str] =
     """
     responses, left_out = targets_lib.select(artefacts.responses(job, artefact), config.rois)
     protocol = config_lib.protocol(config)
-    items = same_stimulus.items(job.dataset.stimuli, responses)
+    items = job.dataset.items(responses)
     kept = groups(config, responses, job.dataset)
     folds = make_folds(config, protocol, responses, kept=kept, items=items)
     num_repeated = 0 if items is None else leaks.count(folds, items).num_repeated
@@ -169,7 +169,7 @@ def make_folds(
       protocol: that of the settings, or another for the same samples.
       responses: whose samples are divided.
       kept: from `groups`.
-      items: from `same_stimulus.items`.
+      items: from `Dataset.items`.
 
     Raises:
       InputError: if the test set is not what the protocol needs.
@@ -204,7 +204,7 @@ def contiguous(
       responses: whose samples are divided.
       dataset: says what blocks keep together.
     """
-    items = same_stimulus.items(dataset.stimuli, responses)
+    items = dataset.items(responses)
     make = lambda protocol, kept: make_folds(config, protocol, responses, kept=kept, items=items)
     kept = groups(config, responses, dataset)
     return scoring.contiguous(config_lib.protocol(config), kept, make)

@@ -204,7 +204,6 @@ def _checked_folds(
     config: Config, responses: Responses, dataset: Dataset
 ) -> tuple[folds_lib.Fold, ...]:
     """Refuse settings that do not fit the samples, and samples that do not fit the stimuli."""
-    stimuli = dataset.stimuli
     if responses.is_timed and config.groups != "none":
         raise InputError(
             f"encode.groups must be 'none' for timed responses, got {config.groups!r}."
@@ -222,7 +221,7 @@ def _checked_folds(
             f"{short[0]!r} has 1."
         )
     kept, protocol = inputs.groups(config, responses, dataset), config_lib.protocol(config)
-    items = same_stimulus.items(stimuli, responses)
+    items = dataset.items(responses)
     try:
         folds = inputs.make_folds(config, protocol, responses, kept=kept, items=items)
         if items is not None:
