@@ -139,6 +139,7 @@ def test_each_page_has_a_command(page):
     assert page in {name for name, _ in COMMANDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page,flags", COMMANDS, ids=NAMES)
 def test_commands_are_understood_and_planned(tmp_path, rng, monkeypatch, page, flags):
     monkeypatch.setitem(nsd.NUM_SESSIONS, "subj01", 2)
@@ -161,6 +162,7 @@ def test_commands_are_understood_and_planned(tmp_path, rng, monkeypatch, page, f
         config.unpack(settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["pieman", "shortclips"])
 def test_python_examples_run(request, tmp_path, rng, page):
     """Without words there is no command: what can be done is said in Python."""

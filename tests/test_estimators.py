@@ -66,6 +66,7 @@ def unhooked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_leave_one_out_agrees_with_scikit_learn(problem, fit_intercept):
     X, Y = problem
@@ -97,6 +98,7 @@ def test_labels_group_the_choice(problem):
         np.testing.assert_array_equal(together.best_alphas_[own], alone.best_alphas_)
 
 
+@pytest.mark.slow
 def test_folds_agree_with_a_grid_search_by_hand(problem):
     X, Y = problem
     cv = KFold(4, shuffle=True, random_state=0)
@@ -157,6 +159,7 @@ def test_inner_splits_see_the_groups_of_their_training_set(problem):
     assert [len(np.unique(x)) for x in seen] == [8] * 5
 
 
+@pytest.mark.slow
 def test_the_other_folds_are_the_default_inner_ones(problem):
     X, Y = problem
     shared = quiet(NestedRidgeCV(ALPHAS, outer_cv=4), X, Y)
@@ -188,6 +191,7 @@ def test_pipeline_clone_and_cross_validation(problem):
         copy[-1].predict(X)
 
 
+@pytest.mark.slow
 def test_jax_arrays_and_rows_of_targets(problem):
     X, Y = problem
     X, y = X.astype(np.float32), Y[:, 0].astype(np.float32)
@@ -231,6 +235,7 @@ def test_targets_on_disk(problem, tmp_path):
     np.testing.assert_array_equal(on_disk.scores_, in_memory.scores_)
 
 
+@pytest.mark.slow
 def test_the_share_at_the_ends_of_the_grid_is_reported(problem):
     X, Y = problem
     Y = np.c_[Y, np.full(len(Y), 3.0)]
@@ -314,6 +319,7 @@ def test_bands_have_penalties_of_their_own(rng):
         BandedRidgeCV(ALPHAS, bands=bands[1:]).fit(X, Y)
 
 
+@pytest.mark.slow
 def test_one_band_is_a_ridge(problem):
     X, Y = problem
     banded = quiet(BandedRidgeCV(ALPHAS, num_draws=2, num_rounds=1), X, Y)

@@ -77,6 +77,7 @@ def test_positions_within_the_outer_training_set():
         peers.positions(gapped, gapped.inner[0])
 
 
+@pytest.mark.slow
 def test_nothing_optional_is_imported_before_it_is_asked_for():
     code = (
         "import sys; from jaxalign.bench import peers, solver;"

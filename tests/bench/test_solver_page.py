@@ -87,6 +87,7 @@ def test_slopes_are_exponents():
     assert "n (samples), jaxalign: slope 2.00 (100: 30 s, 200: 120 s, 400: 480 s)" in text
 
 
+@pytest.mark.slow
 def test_figure_has_a_panel_for_each_axis_and_the_slopes():
     svg = charts.svg(solver_page.scaling(sweep()))
     root = ET.fromstring(svg)

@@ -5,6 +5,7 @@ import json
 import math
 
 import numpy as np
+import pytest
 
 from jaxalign.bench import timing
 
@@ -32,6 +33,7 @@ def use(megabytes, inputs):
     return np.ones(megabytes * 10**6 // 8).sum() + inputs.sum()
 
 
+@pytest.mark.slow
 def test_peak_memory_is_beyond_the_inputs():
     found = timing.peak_memory(functools.partial(load, 300), functools.partial(use, 100))
     assert 90 < found["peak_mb"] < 200

@@ -17,6 +17,7 @@ def label(lengths):
     return [f"run{i}" for i, length in enumerate(lengths) for _ in range(length)]
 
 
+@pytest.mark.slow
 @settings
 @hypothesis.given(run_lengths, st.integers(0, 5), st.sampled_from([0.5, 1.5, 2.0, 2.0045]))
 def test_lead_in_extends_each_run_backwards(lengths, num_trs, tr_s):
@@ -37,6 +38,7 @@ def test_lead_in_extends_each_run_backwards(lengths, num_trs, tr_s):
     assert len(added) == num_trs * len(lengths)
 
 
+@pytest.mark.slow
 @settings
 @hypothesis.given(
     st.integers(1, 12),

@@ -260,6 +260,7 @@ def series(draw):
     return runs, groups, draw(st.integers(3, 6)), draw(st.integers(0, 4))
 
 
+@pytest.mark.slow
 @settings
 @hypothesis.given(series())
 def test_folds_keep_the_books(problem):
@@ -294,6 +295,7 @@ def test_folds_keep_the_books(problem):
         assert len(set(zip(groups, fold_of.tolist(), strict=True))) == len(set(groups))
 
 
+@pytest.mark.slow
 @settings
 @hypothesis.given(st.integers(1, 40), st.integers(3, 8), st.integers(0, 8))
 def test_folds_are_refused_only_where_samples_are_missing(n, num_folds, gap):
@@ -408,6 +410,7 @@ def test_grouped_folds_of_adjacent_groups_are_contiguous_ones():
         assert folds_lib.folds_hash(found) == folds_lib.folds_hash(expected)
 
 
+@pytest.mark.slow
 @settings
 @hypothesis.given(
     st.lists(st.integers(0, 7), min_size=12, max_size=60), st.integers(0, 3), st.booleans()

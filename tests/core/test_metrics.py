@@ -24,11 +24,13 @@ def pair(rng):
     return predicted, recorded
 
 
+@pytest.mark.slow
 def test_pearson_r_matches_scipy(pair):
     expected = stats.pearsonr(*pair, axis=0).statistic
     np.testing.assert_allclose(score(metrics.pearson_r, *pair), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_of_weight_zero_do_not_count(rng, pair):
     padded = [np.r_[array, 1e3 * rng.normal(size=(9, 6))] for array in pair]
     weight = np.arange(N + 9) < N

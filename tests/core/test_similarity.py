@@ -151,6 +151,7 @@ def test_ties_share_their_rank(rng):
     np.testing.assert_allclose(similarity.standard_ranks(values), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_patterns_that_repeat_make_ties(rng):
     """Four categories of the same pattern each: rounding must not order equal dissimilarities."""
     kinds, n = 4, 40
@@ -197,6 +198,7 @@ def test_fewer_than_three_samples_have_nothing_to_correlate(rng, comparison, n):
     assert np.isnan(rsa(X, Y, comparison=comparison))
 
 
+@pytest.mark.slow
 def test_an_rdm_that_does_not_vary_is_undefined():
     """Orthogonal patterns are all equally far apart."""
     X = np.eye(6)
@@ -224,6 +226,7 @@ def test_unknown_names_are_refused(rng, unchecked):
         similarity.comparable(X[0], "k")
 
 
+@pytest.mark.slow
 def test_moved_samples_are_compared_as_if_all_were_computed_anew(rng):
     X, Y = rng.normal(size=(24, 9)) + 1, rng.normal(size=(24, 7))
     groups = [0, 1, 0, 1, 1, 0, 0]

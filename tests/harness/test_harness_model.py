@@ -100,6 +100,7 @@ def by_hand(lm, ids, num_scored):
     return own.sum(), bool(greedy)
 
 
+@pytest.mark.slow
 def test_log_likelihoods_are_sums_over_continuations(lm):
     encode = lm.tokenizer.encode
     found = log_likelihoods(lm)
@@ -176,6 +177,7 @@ def test_a_text_follows_one_first_token_which_is_not_scored(lm):
         np.testing.assert_allclose(rolling(lm, text), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_rolling_windows_predict_each_token_once(make, caplog):
     lm = make(max_length=16)
     text = " ".join([CONTEXT] * 3)

@@ -85,6 +85,7 @@ def test_large_values_survive_bfloat16(path):
     np.testing.assert_allclose(store.open_store(path).read_layer(0), values[0], rtol=2**-8)
 
 
+@pytest.mark.slow
 @hypothesis.given(st.integers(1, 13), st.integers(1, 16), st.randoms(use_true_random=False))
 @hypothesis.settings(max_examples=25, deadline=None)
 def test_shards_partition_the_stimuli(num_stimuli, shard_stimuli, random):

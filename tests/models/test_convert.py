@@ -310,6 +310,7 @@ def test_orbax_restores_onto_any_mesh(orbax, golden):
         assert shardings(network) == shardings(expected)
 
 
+@pytest.mark.slow
 def test_orbax_rounds_as_safetensors_do(orbax, golden, mesh):
     found = load(orbax, mesh, dtype="bfloat16")
     assert_same(found, load(golden / orbax.name, mesh, dtype="bfloat16"))
@@ -323,6 +324,7 @@ def test_orbax_is_a_model_like_any_other(orbax, golden):
     assert sorted(x.name for x in orbax.iterdir()) == ["config.json", "orbax", "tokenizer.json"]
 
 
+@pytest.mark.slow
 def test_orbax_keeps_the_type(copy_golden, tmp_path, mesh):
     folder = copy_golden("roberta")
     write(folder, {k: v.astype(ml_dtypes.bfloat16) for k, v in read(folder).items()})
@@ -332,6 +334,7 @@ def test_orbax_keeps_the_type(copy_golden, tmp_path, mesh):
     assert_same(load(tmp_path / "target", mesh), load(folder, mesh))
 
 
+@pytest.mark.slow
 def test_encoder_is_read_from_an_orbax_of_both_stacks(golden, tmp_path, mesh):
     convert.convert(golden / "t5_v1_0", tmp_path / "target", output="orbax")
     find = lambda path: zoo.find(str(path), None, t5_text="encoder").load(mesh)
@@ -347,6 +350,7 @@ def test_delta_of_torch_files_to_orbax_at_once(copy_golden, tmp_path, mesh, torc
     np.testing.assert_array_equal(table, expected["model.embed_tokens.weight"].astype(np.float32))
 
 
+@pytest.mark.slow
 def test_orbax_that_does_not_fit_its_configuration(golden, tmp_path):
     target = tmp_path / "target"
     convert.convert(golden / "roberta", target, output="orbax")
@@ -369,6 +373,7 @@ def test_unfinished_orbax_is_refused(golden, tmp_path):
 # Interruption.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", convert.FORMATS)
 def test_interrupted_conversion_goes_on(copy_golden, golden, tmp_path, mesh, monkeypatch, output):
     """What is finished is not read again, and the result is that of one go."""
@@ -467,6 +472,7 @@ def test_command(golden, tmp_path, mesh):
 # Memory.
 
 
+@pytest.mark.slow
 def test_host_memory_is_one_parameter_not_the_model(copy_golden, tmp_path, mesh):
     """40 MB in 48 tensors: what NumPy and safetensors take is bounded by the largest parameter."""
     folder = copy_golden("roberta", hidden_size=256, intermediate_size=1024, num_hidden_layers=12)

@@ -72,6 +72,7 @@ def test_network_that_fits_no_host(mesh):
         memory.check(placed, source="model llama-65b")
 
 
+@pytest.mark.slow
 def test_model_is_refused_before_it_is_read(golden, mesh, monkeypatch):
     model = zoo.find(str(golden / "roberta"), None)
     needed = 4 * 4 * model.num_parameters  # float32, on each of four devices

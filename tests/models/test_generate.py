@@ -84,6 +84,7 @@ def test_sampling_from_the_most_probable_token_is_greedy(network):
     np.testing.assert_array_equal(found.tokens, greedy(network).tokens)
 
 
+@pytest.mark.slow
 def test_rows_end_at_the_stop_token(network):
     free = np.asarray(greedy(network).tokens)
     stop = int(free[0, 4])
@@ -94,6 +95,7 @@ def test_rows_end_at_the_stop_token(network):
         assert row[:length].tolist() == whole[:length].tolist() and (row[length:] == stop).all()
 
 
+@pytest.mark.slow
 def test_restriction_matches_the_warpers_of_hugging_face(golden):
     """Golden values of TemperatureLogitsWarper, TopKLogitsWarper and TopPLogitsWarper in turn."""
     expected = np.load(golden / "decoders" / "warpers.npz")

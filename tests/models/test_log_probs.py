@@ -37,6 +37,7 @@ def find(network, tokens, mask, positions=None, **settings):
 
 
 # One token of each row at a time, a few, and all; the last chunk of a few is not full.
+@pytest.mark.slow
 @pytest.mark.parametrize("logit_bytes", [1, 4 * 3 * 127 * 3, 2**28])
 def test_token_log_probs_match_log_softmax(network, rng, logit_bytes):
     tokens = rng.integers(0, 127, (3, 11))
@@ -62,6 +63,7 @@ def test_packed_texts_have_the_log_probs_of_single_ones(network, rng):
     assert np.flatnonzero(np.isnan(packed[0])).tolist() == [0, 5]
 
 
+@pytest.mark.slow
 def test_log_probs_never_hold_all_logits(network):
 
     def run(network, tokens, mask):
@@ -80,6 +82,7 @@ def test_surprisal_is_in_bits():
     np.testing.assert_allclose(log_probs.surprisal_bits(jnp.log(jnp.array([0.5, 0.125]))), [1, 3])
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_all_logits(network, rng):
     """Targets need not be the row's own tokens."""
     tokens, targets = rng.integers(0, 127, (2, 3, 11))
@@ -103,6 +106,7 @@ def test_predictions_are_those_of_all_logits(network, rng):
 # Refusals.
 
 
+@pytest.mark.slow
 def test_log_probs_of_other_tokens(network):
     output = base.Output({}, final=forward(network, PROMPTS, MASK).final)
     with pytest.raises(ValueError, match=r"output must be of these tokens: of \(3, 4\)"):
@@ -111,6 +115,7 @@ def test_log_probs_of_other_tokens(network):
         )
 
 
+@pytest.mark.slow
 def test_log_probs_of_an_encoder(golden, mesh):
     encoder = zoo.find(str(golden / "bert"), None).load(mesh)
     tokens, mask = jnp.asarray(PROMPTS), jnp.asarray(MASK)

@@ -51,6 +51,7 @@ def behind_start(tokens, mask):
     return np.concatenate([START * ones, tokens], axis=1), np.concatenate([ones > 0, mask], axis=1)
 
 
+@pytest.mark.slow
 def test_logits_are_hugging_faces(name, network, golden):
     """Of texts that both stacks read, padded and not."""
     expected = np.load(golden / name / "expected.npz")
@@ -85,6 +86,7 @@ def test_greedy_equals_full_passes(network):
     assert len(set(found.tokens[0].tolist())) > 1  # more than one token over and over
 
 
+@pytest.mark.slow
 def test_answers_depend_on_what_was_read_but_not_on_padding(network):
     tokens, mask = behind_start(np.array([[5, 6, 7]] * 3), np.ones((3, 3), bool))
     found = np.asarray(logits(network, SOURCE, MASK, tokens, mask))
@@ -111,6 +113,7 @@ def test_an_encoder_alone_answers_nothing(name, golden, mesh):
         seq2seq.read(network, jnp.asarray(SOURCE), jnp.asarray(MASK))
 
 
+@pytest.mark.slow
 def test_answers_have_no_taps(network):
     decoder = read(network, SOURCE, MASK)
     with pytest.raises(ValueError, match=r"taps must be empty, got \('residual',\)"):

@@ -34,6 +34,7 @@ def count(design, config):
     return weights.count(zoo.abstract(design, config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT)
 def test_full_size_has_the_published_number_of_parameters(name):
     """Shapes alone; the counts are derived by torch in tests/golden/count_parameters.py."""
@@ -99,6 +100,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
+@pytest.mark.slow
 def test_name_is_found_in_the_local_cache(golden, home):
     put_in_cache(home, "google/flan-t5-small", golden / "t5_v1_1")
     model = zoo.find("flan-t5-small", None, t5_text="encoder")
@@ -111,6 +113,7 @@ def test_repository_without_a_row_is_found_there_too(golden, home):
     assert zoo.find("somebody/tiny-roberta", None).name == "somebody/tiny-roberta"
 
 
+@pytest.mark.slow
 def test_what_tells_a_folder_from_others_is_its_name(golden, home, tmp_path):
     snapshot = put_in_cache(home, "somebody/tiny-roberta", golden / "roberta")
     steps = [tmp_path / run / "checkpoint-500" for run in ("first", "second")]
@@ -160,6 +163,7 @@ def test_close_names_are_suggested(home, name, close):
         zoo.find(name, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variable,value,home",
     [

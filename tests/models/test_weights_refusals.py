@@ -262,6 +262,7 @@ def test_missing_tensor(copy_golden, name, tensor, shape):
         find(folder)
 
 
+@pytest.mark.slow
 def test_tied_configuration_of_a_checkpoint_with_a_head_of_its_own(copy_golden, golden, mesh):
     """transformers 5 uses the head that is there, whatever the configuration says."""
     model, untied = find(copy_golden("llama", tie_word_embeddings=True)), find(golden / "llama")
@@ -280,6 +281,7 @@ def test_head_that_copies_the_table_is_the_table(copy_golden, golden):
     assert find(folder).names["embed_tokens.weight"] == "lm_head.weight"
 
 
+@pytest.mark.slow
 def test_checkpoint_without_a_head(copy_golden):
     """Embedding models and classifiers have hidden states, and no logits."""
     model = find(copy_golden("llama_tied", tie_word_embeddings=False))

@@ -168,6 +168,7 @@ def check(made: page.Page) -> None:
             assert not (table[layers] == -1).any(axis=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

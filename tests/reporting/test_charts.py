@@ -38,6 +38,7 @@ def scatter(table=MODELS):
     )
 
 
+@pytest.mark.slow
 def test_trends_are_least_squares():
     rows = pd.DataFrame(scatter().spec["datasets"]["table"])
     ends = rows[rows._drawn & (rows.family == charts_models.ALL)]
@@ -62,6 +63,7 @@ def test_pairs_join_a_model_and_its_base():
     assert charts_models.pairs(MODELS[MODELS.base == ""]) is None
 
 
+@pytest.mark.slow
 def test_bars_and_profiles_have_the_scores():
     bars = pd.DataFrame(charts_rois.roi_bars(study()).rows).set_index(["features", "roi"])
     assert bars.score["net", "LATL"] == pytest.approx(0.31)  # layer 1, by its inner R2
@@ -75,6 +77,7 @@ def test_bars_and_profiles_have_the_scores():
     np.testing.assert_allclose(people.score, [0.10, 0.31, 0.22])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [charts_rois.roi_bars, lambda x: charts_rois.depth(x)])
 def test_undefined_numbers_are_null(make):
     rows = pd.concat([study(), study(rename=lambda x: {"net": "other"}.get(x, x))])
@@ -88,6 +91,7 @@ def test_undefined_numbers_are_null(make):
     assert make(nothing) is None
 
 
+@pytest.mark.slow
 def test_what_is_undefined_everywhere_has_no_mark():
     """Vega warns of a layer without numbers, and a model without layers has no profile."""
     flat = study().query("layer == 0").assign(num_layers=0)
@@ -105,6 +109,7 @@ def profile(rows) -> list[str]:
     return ["".join(x.itertext()).strip() for x in root.iter(f"{SVG}text")]
 
 
+@pytest.mark.slow
 def test_features_and_the_ceiling_are_in_the_legend():
     found = profile(study())
     assert {"net", "untrained", "word_rate"} <= set(found)
@@ -112,6 +117,7 @@ def test_features_and_the_ceiling_are_in_the_legend():
     assert "model and controls" in profile(study(ceiling=NAN))
 
 
+@pytest.mark.slow
 def test_drawn_lines_lie_where_the_scores_say():
     """Of the paths that Vega draws in the network's colour, one has the means over subjects."""
     rows = study(group=False)
@@ -128,6 +134,7 @@ def test_drawn_lines_lie_where_the_scores_say():
     np.testing.assert_allclose((drawn - drawn[0]) / (drawn[1] - drawn[0]), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_participant_has_no_interval():
     rows = study(group=False)
     for own, has_band in ((rows[rows.subject == "s1"], False), (rows, True)):
@@ -135,6 +142,7 @@ def test_one_participant_has_no_interval():
         assert (b'opacity="0.18"' in drawn) == has_band
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["<script>&", "$x$", r"a$\b$", "50% $"])
 def test_names_are_escaped_and_no_formulas(name):
     rows = study(rename=lambda x: {"untrained": name}.get(x, x))
@@ -194,6 +202,7 @@ def test_files_have_names_that_files_can_have():
     assert len(set(long)) == 3 and max(len(x.encode()) for x in long) <= 200
 
 
+@pytest.mark.slow
 def test_no_two_names_are_cut_to_one_label():
     names = [f"meta-llama/Llama-2-{size}-hf-instruction-tuned-{x}" for size in "ab" for x in "ab"]
     for room in (150.0, 30.0):
@@ -230,6 +239,7 @@ def test_a_pdf_has_its_objects_in_an_order_of_their_own():
     assert b"stream\n  /B 3 0 R\nendstream" in same and same.count(b" obj\n") == 3
 
 
+@pytest.mark.slow
 def test_models_of_a_page_have_the_same_axes():
     rows = study()
     more = study(rename=lambda x: {"net": "net2"}.get(x, x))

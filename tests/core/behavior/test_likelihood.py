@@ -118,6 +118,7 @@ def test_without_differences_of_participants_it_is_linear_regression(rng):
     np.testing.assert_allclose(mixed.full, linear.full, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_gain_of_a_useless_predictor_is_nothing_in_sample_and_a_loss_held_out():
     rng = np.random.default_rng(0)
     gains = []

@@ -103,6 +103,7 @@ def test_ratio_refuses():
         next_word.ratio(np.ones(2), np.zeros(2), np.zeros(2, int))
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_mean_of_autocorrelated_losses(rng):
     """Blocks far longer than the correlation cover; single tokens as blocks would not."""
     num, n, memory = 600, 4000, 0.9

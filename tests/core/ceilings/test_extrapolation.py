@@ -62,6 +62,7 @@ def fit(x, y):
     return min(fits, key=lambda params: ((exponential(x, *params) - y) ** 2).sum())[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("undefined", ["omit", "zero"])
 def test_matches_loops_over_targets_and_bootstraps(rng, undefined):
     scores, _ = planted(rng, s=5, v=3)
@@ -119,6 +120,7 @@ def test_planted_levels_lie_within_their_intervals(rng):
     np.testing.assert_allclose(found.value, v0, atol=0.05)
 
 
+@pytest.mark.slow
 def test_the_interval_narrows_with_confidence(rng):
     scores, _ = planted(rng)
     wide, narrow = (
@@ -256,6 +258,7 @@ def pie_man(data_root):
     return np.stack([*io.loadmat(path)["weights"][0]])
 
 
+@pytest.mark.slow
 def test_pie_man_ceilings_of_a_few_nodes(pie_man):
     """Six listeners, and the eight nodes in which the other thirty agree most."""
     agreement = isc.leave_one_out(pie_man[6:].transpose(0, 2, 1)).mean(axis=0)

@@ -114,6 +114,7 @@ def test_refusals(rng):
             average(Y, pairs=pairs, confidence=95.0)
 
 
+@pytest.mark.slow
 def test_pie_man(data_root):
     path = data_root / "pieman_fmri_36subj/examples/sample_data/weights.mat"
     Y = np.stack([subject.T for subject in io.loadmat(path)["weights"][0]]).astype(np.float64)

@@ -49,6 +49,7 @@ def test_phases_keep_the_spectrum(rng, n):
         np.testing.assert_allclose(one, isc.leave_one_out(other).mean(axis=0), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("null", ["shift", "phase"])
 @pytest.mark.parametrize("pairs", [False, True])
 def test_subjects_who_share_nothing_are_rejected_at_the_level(null, pairs):

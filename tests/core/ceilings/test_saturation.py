@@ -43,6 +43,7 @@ def curve_fit(family, x, y, start):
     return ((CURVES[family](x, *params) - y) ** 2).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CURVES)
 def test_no_fit_of_scipy_is_better(rng, family):
     """From two starting points, in 40 series."""

@@ -62,6 +62,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("alpha", [0.0, 20.0])
 def test_matches_scikit_learn_over_every_subset(rng, targets, alpha):
@@ -73,6 +74,7 @@ def test_matches_scikit_learn_over_every_subset(rng, targets, alpha):
     agree(found, exhaustive(Y, subjects, splits, regression), 1e-5)
 
 
+@pytest.mark.slow
 def test_test_sets_may_differ_in_length(rng):
     Y, subjects = simulate(rng, (5, 30, 40))
     groups = np.repeat(np.arange(7), [2, 9, 4, 7, 3, 10, 5])

@@ -54,6 +54,7 @@ def test_spearman_of_few_is_exact(rng, n):
     np.testing.assert_allclose(perfect.p, 2 / len(list(itertools.permutations(range(n)))))
 
 
+@pytest.mark.slow
 def test_bonett_and_wrights_interval_covers(rng):
     draws = rng.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], size=(600, 25))
     true = 6 / np.pi * np.arcsin(0.4)  # Spearman's coefficient of normal variables with r .8

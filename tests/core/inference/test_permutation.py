@@ -81,6 +81,7 @@ def test_fitted_nulls_are_what_nested_makes_of_each_order(rng, method):
     assert_agrees(found, scores[0], np.stack(scores[1:]), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_fitted_nulls_match_float64(rng):
     """Every order is solved anew by NumPy, with the penalty that it chooses itself."""
     X, Y = make_problem(rng, v=1)

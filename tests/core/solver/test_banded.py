@@ -151,6 +151,7 @@ def test_coefficients_match_the_oracle(rng, sizes, standardize):
     assert (fitted.coef[bands != 1][:, 2] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standardize", [True, False])
 @pytest.mark.parametrize("sizes", [SIZES, (3, 90, 4)])
 def test_held_out_scores_match_the_oracle(rng, sizes, standardize):
@@ -225,6 +226,7 @@ def test_penalties_are_those_of_weights_and_alphas(rng):
     assert np.isinf(found.penalties[~held]).all()
 
 
+@pytest.mark.slow
 def test_the_cost_is_that_of_the_chosen_weights(rng):
     X, Y, bands = make_problem(rng)
     found = banded.search(Features(X, bands), Y, SPLITS, PLAIN, SMALL)
@@ -237,6 +239,7 @@ def test_the_cost_is_that_of_the_chosen_weights(rng):
         assert found.score[j] == pytest.approx(again.score[0], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_refinement_never_raises_the_cost(rng):
     X, Y, bands = make_problem(rng)
     costs, tried = [], []
@@ -259,6 +262,7 @@ def test_adaptive_search_costs_as_the_grid(rng):
     np.testing.assert_allclose(adaptive.cost, grid.cost, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_seed_decides(rng):
     X, Y, bands = make_problem(rng)
     first, again, other = (
@@ -269,6 +273,7 @@ def test_the_seed_decides(rng):
     assert (first.weights != other.weights).any()
 
 
+@pytest.mark.slow
 def test_targets_do_not_interact_but_by_what_the_refinement_tries(rng):
     X, Y, bands = make_problem(rng)
     draws = Budget(0, num_draws=5, rounds=0)
@@ -286,6 +291,7 @@ def test_targets_do_not_interact_but_by_what_the_refinement_tries(rng):
     assert (refined.cost[2:] <= before.cost[2:]).all()
 
 
+@pytest.mark.slow
 def test_permuting_targets_permutes_choices(rng):
     X, Y, bands = make_problem(rng)
     order = rng.permutation(V)
@@ -296,6 +302,7 @@ def test_permuting_targets_permutes_choices(rng):
     np.testing.assert_allclose(permuted.cost, plain.cost[order], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_columns_of_bands_may_be_in_any_order(rng):
     X, Y, bands = make_problem(rng)
     order = rng.permutation(len(bands))
@@ -320,6 +327,7 @@ def test_a_band_rotated_within_itself_is_the_same_band(rng):
     np.testing.assert_allclose(other.cost, plain.cost, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_constant_target_has_no_score_and_equal_weights(rng):
     X, Y, bands = make_problem(rng)
     Y[:, 3] = 0.1
@@ -360,6 +368,7 @@ def test_left_out_single_samples_choose_too(rng):
     np.testing.assert_array_equal(result.alphas[1], within.alphas)
 
 
+@pytest.mark.slow
 def test_held_out_responses_and_features_do_not_choose(rng):
     X, Y, bands = make_problem(rng)
     before = banded.nested(Features(X, bands), Y, FOLDS, SCALED, FIXED)
@@ -373,6 +382,7 @@ def test_held_out_responses_and_features_do_not_choose(rng):
     ).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_inputs_are_not_changed(rng, dtype):
     X, Y, bands = make_problem(rng)

@@ -26,6 +26,7 @@ from jaxalign.core.solver import cv
 from jaxalign.core.solver.method import Method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["squared_error", "correlation"])
 @pytest.mark.parametrize("form, search", [("primal", "grid"), ("sums", "adaptive")])
 def test_selection_matches_the_oracle(criterion, form, search):
@@ -161,6 +162,7 @@ def test_held_out_predictions_match_float64(rng, p, standardize):
     np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_held_out_predictions_have_the_scores_of_nested(rng):
     X, Y = make_problem(rng)
     folds = equal_folds()

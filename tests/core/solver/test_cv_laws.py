@@ -15,6 +15,7 @@ from solver_problems import (
 from jaxalign.core.folds import Fold
 
 
+@pytest.mark.slow
 def test_targets_do_not_interact(rng):
     X, Y = make_problem(rng)
     before = nested(X, Y, gapped_folds(), ALPHAS)
@@ -53,6 +54,7 @@ def test_scale_and_offset_of_features_do_not_matter_when_standardized(rng, p):
     np.testing.assert_allclose(rescaled.r, plain.r, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scale_of_features_matters_when_not_standardized(rng):
     X, Y = make_problem(rng)
     alphas = np.array([10.0])
@@ -99,6 +101,7 @@ def test_a_noiseless_signal_is_recovered_in_full(rng):
     np.testing.assert_allclose(result.inner_score, 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_unrelated_features_predict_nothing(rng):
     X = rng.normal(size=(N, 10))
     result = nested(X, rng.normal(size=(N, 400)), gapped_folds(), ALPHAS)

@@ -184,6 +184,7 @@ def test_scores_match_the_oracle_where_samples_equal_features(p, standardize, fo
     assert_matches_oracle("plain", p, equal_folds, standardize=standardize, form=form)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["primal", *SLOW_FORMS])
 def test_one_feature_matches_the_oracle(form):
     assert_matches_oracle("plain", 1, gapped_folds, form=form)

@@ -57,6 +57,7 @@ def test_pooled_errors_are_in_the_units_of_the_targets(rng):
         np.testing.assert_array_equal(louder.alphas, alone.alphas[:, [j, j]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["loo", "gcv"])
 def test_pools_go_with_any_scheme(scheme):
     X, Y = make_many(10)

@@ -46,6 +46,7 @@ def test_no_targets_are_refused(rng):
             run()
 
 
+@pytest.mark.slow
 def test_the_tile_with_a_missing_value_is_named():
     X, Y, _ = many_targets("plain", 10)
     Y = Y.copy()

@@ -83,6 +83,7 @@ def test_generalised_cross_validation_matches_its_closed_form(regime, form, stan
     assert_bar(found.alphas, np.array(expected), ALPHAS, "squared_error")
 
 
+@pytest.mark.slow
 def test_gcv_and_leave_one_out_agree_where_leverages_are_equal(rng):
     # Cosines: every sample has the same leverage.
     time = 2 * np.pi * np.arange(N) / N

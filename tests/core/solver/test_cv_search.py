@@ -110,6 +110,7 @@ def test_the_adaptive_search_finds_what_the_grid_finds(form):
     np.testing.assert_allclose(adaptive.inner_score[same], grid.inner_score[same], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["squared_error", "correlation"])
 def test_a_target_alone_is_searched_as_among_others(criterion):
     X, Y, _ = many_targets("plain", 10)

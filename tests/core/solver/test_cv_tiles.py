@@ -84,6 +84,7 @@ def test_sharded_pools_equal_local_ones(shape):
     assert_same(nested(X, Y, gapped_folds(), DISTINCT_ALPHAS, mesh=mesh, **options), local)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, tile", [(np.float32, None), (np.float64, TILE)])
 def test_targets_may_be_on_disk(dtype, tile):
     X, Y, _ = many_targets("plain", 10)
@@ -95,6 +96,7 @@ def test_targets_may_be_on_disk(dtype, tile):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_fits_read_targets_from_disk(rng):
     X, Y = make_problem(rng)
     expected = refit(X, Y, np.full(10, 3.0))

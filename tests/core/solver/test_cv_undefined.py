@@ -40,6 +40,7 @@ def test_a_target_that_is_constant_in_training_has_no_correlation(rng, value, p)
     assert np.isfinite(result.r[3, 1:]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [10, 90])
 def test_constant_features_have_no_correlation_and_score_as_the_mean(rng, p):
     _, Y = make_problem(rng)
@@ -60,6 +61,7 @@ def test_ties_go_to_the_larger_penalty(rng):
     np.testing.assert_array_equal(of_constant_features.alphas, ALPHAS[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standardize", [True, False])
 def test_test_samples_that_are_the_same_to_the_fit_have_no_correlation(rng, standardize):
     """Each block has columns of its own, constant elsewhere: rounding would vary at random."""

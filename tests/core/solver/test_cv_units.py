@@ -32,6 +32,7 @@ def test_scores_do_not_depend_on_the_unit_of_features(unit, form, standardize):
     np.testing.assert_array_equal(found.num_constant, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e-30, 1e30])
 def test_least_squares_does_not_depend_on_the_unit_of_features(unit):
     X, Y = make_many(10, 30)
@@ -100,6 +101,7 @@ def test_without_an_intercept_a_common_offset_costs_no_digits(rng, offset, searc
         np.testing.assert_allclose(found.r2[i], r2, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-25, 1e-9])
 def test_a_feature_in_small_units_counts_as_much_as_in_large_ones(scale):
     X, Y = make_many(10, 30)

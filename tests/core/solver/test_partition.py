@@ -93,6 +93,7 @@ def test_bands_of_their_own_penalties_recover_what_is_shared(rng):
     assert shares.omega[0] == pytest.approx(50, abs=7)
 
 
+@pytest.mark.slow
 def test_the_training_mean_explains_nothing(problem):
     """Constant features: 0 where the usual R2, about a mean that was not known, is negative."""
     _, _, Y = problem

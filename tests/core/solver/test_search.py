@@ -48,6 +48,7 @@ def projected(curves, target, places):
     return ((curves.predicted[target] @ basis) ** 2).sum(axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 2, 4])
 def test_the_bound_is_what_lies_along_the_directions_computed(rng, number):
     curves = Curves(rng)
@@ -73,6 +74,7 @@ def test_a_direction_that_is_not_new_adds_nothing(rng):
     np.testing.assert_array_equal(twice[:, 2], 0)
 
 
+@pytest.mark.slow
 def test_of_a_target_that_is_zero_nothing_is_known():
     zero = jnp.zeros((3, 4))
     first = search.first_direction(Moments(zero[:, :1], zero, zero))
@@ -82,6 +84,7 @@ def test_of_a_target_that_is_zero_nothing_is_known():
     np.testing.assert_array_equal(part, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_search_finds_the_least_error_of_any_curve(seed):
     curves = Curves(np.random.default_rng(seed), v=300)
@@ -101,6 +104,7 @@ def test_the_search_finds_the_least_error_of_any_curve(seed):
     assert np.isfinite(exact).sum(axis=1).mean() < a / 2
 
 
+@pytest.mark.slow
 def test_what_is_proposed_has_the_lowest_bound_below_the_best_error():
     exact = jnp.array([[[jnp.inf, 3.0, jnp.inf], [jnp.inf, 1.0, jnp.inf]]])
     low = jnp.array([[[1.0, 0.0, 2.0], [1.0, 0.0, 2.0]]])

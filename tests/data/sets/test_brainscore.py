@@ -61,6 +61,7 @@ def test_pereira_labels(tmp_path, rng):
     assert stimuli.unit == "sentence" and not stimuli.is_timed
 
 
+@pytest.mark.slow
 def test_presentations_in_another_order_are_put_back(tmp_path, rng):
     path, data = published.pereira(tmp_path, rng)
     order = rng.permutation(9)
@@ -256,6 +257,7 @@ def test_copies_of_a_subject_are_refused(tmp_path, rng):
         adapter(tmp_path, **P243).responses()
 
 
+@pytest.mark.slow
 def test_data_of_another_shape_or_type_are_refused(tmp_path, rng):
     path, data = published.pereira(tmp_path, rng)
     path.unlink()

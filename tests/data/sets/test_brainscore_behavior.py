@@ -19,6 +19,7 @@ def test_all_participants_have_a_column(tmp_path, rng):
     assert Futrell2018(root=tmp_path, verify=False).files() == [path]
 
 
+@pytest.mark.slow
 def test_words_have_the_codes_of_the_corpus(tmp_path, rng):
     published.futrell(tmp_path, rng)
     published.stories(tmp_path)

@@ -191,6 +191,7 @@ def refusals(case, root):
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_every_file_is_read_or_refused_by_its_name(tmp_path, rng, name):
     """Each in turn missing, empty, cut off, of other bytes, and with a few bytes changed."""

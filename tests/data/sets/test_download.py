@@ -70,6 +70,7 @@ def test_what_arrives_with_another_checksum_is_not_kept(tmp_path, server):
 
 
 # pooch does not close the answer that it refuses; the socket is let go here, and not in some test.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_an_address_without_a_file_is_named(tmp_path, server):

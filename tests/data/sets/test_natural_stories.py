@@ -238,6 +238,7 @@ def real(data_root):
     return data_root
 
 
+@pytest.mark.slow
 def test_the_corpus_is_whole(real):
     """Counts and sums are held against the published ones; 485 sentences, as its authors say."""
     found = datasets.find("naturalstories", real)
@@ -248,6 +249,7 @@ def test_the_corpus_is_whole(real):
     assert participants.reading_time_ms.shape == (5055, 88)
 
 
+@pytest.mark.slow
 def test_correcting_the_means_gives_the_corrected_copy(real):
     """That copy was made apart, by moving the published rows."""
     path = real / adapter.FOLDER / "processed_wordinfo_shifted2025.tsv"
@@ -258,6 +260,7 @@ def test_correcting_the_means_gives_the_corrected_copy(real):
     np.testing.assert_array_equal(mean_ms(found), [wanted[x] for x in found.stimulus_id])
 
 
+@pytest.mark.slow
 def test_participants_agree_with_the_corrected_means(real):
     """They were aligned from raw times by themselves, and are part of the means."""
     own = datasets.find("naturalstories-participants", real).behavior
@@ -270,6 +273,7 @@ def test_participants_agree_with_the_corrected_means(real):
     assert r["naturalstories"] < 0.6
 
 
+@pytest.mark.slow
 def test_participants_are_made_of_the_raw_times(real):
     """As docs/datasets/naturalstories.md says: a word's time lies in the raw row behind it."""
     path = real / adapter.FOLDER / "naturalstories_RTS" / "batch2_raw.txt"
@@ -283,6 +287,7 @@ def test_participants_are_made_of_the_raw_times(real):
     np.testing.assert_array_equal(times.loc[found.stimulus_id], found.reading_time_ms)
 
 
+@pytest.mark.slow
 def test_gpt3_against_the_published_means(real):
     """Known from a computation apart: r = .206 on words that do not begin a sentence."""
     found = datasets.find("naturalstories", real).behavior

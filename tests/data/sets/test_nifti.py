@@ -375,6 +375,7 @@ def test_pickles_are_refused(scanned):
         scanned.responses()
 
 
+@pytest.mark.slow
 def test_subjects_must_have_the_same_runs_of_the_same_length(scanned, rng):
     scanned.volume("long.nii.gz", rng.normal(size=(41, 8)))
     scanned.add("long.nii.gz", "atlas.nii", subject="s2", labels="labels.csv")

@@ -85,6 +85,7 @@ def test_images_of_ones_own_train_and_shared_ones_test(stored):
     assert set(only.run) == {"test"}
 
 
+@pytest.mark.slow
 def test_every_label_of_an_atlas_is_a_roi_inside_the_mask(stored):
     root, written = stored
     found = Nsd(root=root, **OPTIONS, atlas="prf-visualrois").responses()
@@ -110,6 +111,7 @@ def test_repeats_average_to_the_responses(stored):
     assert found.target == mean.target
 
 
+@pytest.mark.slow
 def test_subjects_share_the_images_that_all_saw(tmp_path, rng):
     written = nsd(tmp_path, rng, subjects=("subj01", "subj05"), num_sessions=1)
     options = {"subjects": ("subj01", "subj05"), "images": "shared", "num_sessions": 1}
@@ -163,6 +165,7 @@ def test_a_voxel_that_is_constant_in_a_session_is_left_out(copy, caplog):
     assert Nsd(root=copy.parent, **OPTIONS).repeats("subj01").target == found.target
 
 
+@pytest.mark.slow
 def test_stimuli_are_images_with_captions_where_there_are_any(copy):
     adapter = Nsd(root=copy.parent, **OPTIONS)
     found, stimuli = responses(copy), adapter.stimuli()

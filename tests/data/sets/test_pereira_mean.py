@@ -115,6 +115,7 @@ def test_a_missing_table_is_named(tmp_path):
         adapter(tmp_path).files()
 
 
+@pytest.mark.slow
 def test_the_real_activations_predict_the_real_responses(data_root):
     """Known from a computation apart: r about .37 over folds of whole topics, 0 for other rows."""
     if not (data_root / pereira_mean.RESPONSES).is_file():

@@ -375,6 +375,7 @@ def test_a_part_without_a_token_is_named(minilm, rule, text):
             contexts.plan(minilm, words("one", text, "two"), rule, max_length=9, causal=causal)
 
 
+@pytest.mark.slow
 def test_slide_cuts_a_part_that_is_longer_than_the_model(gpt2):
     stimuli = words("one", "a b c d e f", "two")
     found = contexts.plan(gpt2, stimuli, "accumulate:slide", max_length=4, causal=True)

@@ -110,6 +110,7 @@ def test_unknown_text_is_counted(minilm, gpt2):
     assert control.unknown_id(gpt2) == -1 and control.unknown_id(unigram()) == 0
 
 
+@pytest.mark.slow
 def test_added_tokens_that_are_not_special_stay(gpt2):
     tokenizer = tokenizers.Tokenizer.from_str(gpt2.to_str())
     tokenizer.add_special_tokens(["<|turn|>"])

@@ -33,6 +33,7 @@ def test_joinings_by_hand(rule, joined):
         assert [found.text[a:b] for a, b in zip(found.start, found.stop, strict=True)] == parts
 
 
+@pytest.mark.slow
 @settings
 @given(st.lists(st.text("ab .,\t", min_size=1).filter(str.strip), min_size=1, max_size=8))
 def test_brainscore_joins_as_its_rule_says(parts):
@@ -95,6 +96,7 @@ def test_the_corpus_says_where_spaces_are(tmp_path, how):
     assert joining.join(stimuli.text[:4], before=spaces.before[:4]).text == "in 't huis."
 
 
+@pytest.mark.slow
 def test_where_nothing_is_said_only_english_is_guessed(tmp_path, gpt2):
     for language, text, num in (
         ("", "in 't huis .", 1),

@@ -44,6 +44,7 @@ def folder(tmp_path, marked):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_file", [False, True])
 def test_a_turn_by_hand(folder, own_file):
     frame = prompts.chat(
@@ -58,6 +59,7 @@ def test_a_turn_by_hand(folder, own_file):
     assert not frame.special_tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["none", "accumulate", "window:2"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_tokens_of_the_part_alone_are_read(folder, rule, causal):
@@ -96,6 +98,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
         prompts.chat(tmp_path, NUMBERS)
 
 
+@pytest.mark.slow
 def test_a_template_that_alters_a_text_is_refused(folder):
     template = CHATML.replace("turn.content", "(turn.content | trim)")
     prompts.chat(folder(template), ["kept"])
@@ -103,6 +106,7 @@ def test_a_template_that_alters_a_text_is_refused(folder):
         prompts.chat(folder(template), ["kept", " lost "])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "template", ["Hello.", CHATML + CHATML], ids=["without the turn", "the turn twice"]
 )

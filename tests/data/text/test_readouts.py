@@ -47,6 +47,7 @@ def dense(weights, plan):
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(passes(), st.sampled_from(readouts.POOLINGS))
 def test_poolings_are_what_they_say(plan, pooling):
@@ -62,6 +63,7 @@ def test_poolings_are_what_they_say(plan, pooling):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(passes())
 def test_surprisal_counts_from_the_lead(plan):
@@ -77,6 +79,7 @@ def test_surprisal_counts_from_the_lead(plan):
     assert (weights.token > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "llama2c"])
 def test_every_token_of_a_story_counts_once(request, natural_stories, name):
     tokenizer = request.getfixturevalue(name)

@@ -152,6 +152,7 @@ def test_what_is_proven_is_so(tokenizer):
     assert (found.count >= 0).sum() >= len(text) - 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "llama2c", "minilm"])
 def test_all_stories_are_proven_by_cuts(request, natural_stories, name):
     tokenizer = request.getfixturevalue(name)

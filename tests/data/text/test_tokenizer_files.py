@@ -194,6 +194,7 @@ def test_gpt2_by_hand(gpt2):
     assert gpt2.decode(gpt2.encode(text).ids) == text
 
 
+@pytest.mark.slow
 def test_the_pair_under_its_other_name(tmp_path, gpt2, gpt2_path):
     (tmp_path / "vocab.json").write_bytes((gpt2_path / "encoder.json").read_bytes())
     with_no_merges = tmp_path / "vocab.json"
@@ -238,6 +239,7 @@ def ranks(gpt2_path):
     return b"\n".join(lines) + b"\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2.tiktoken", "tokenizer.model"])
 def test_ranks_encode_as_merges(tmp_path, ranks, gpt2, natural_stories, name):
     (tmp_path / name).write_bytes(ranks)
@@ -298,6 +300,7 @@ def test_a_sentencepiece_model_encodes_as_its_own_package(spm_folder, natural_st
         assert tokenizer.encode(text).ids == [own.bos_id(), *own.encode(text)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["accumulate", "accumulate:slide", "chunk:8-16"])
 def test_a_sentencepiece_model_is_planned_by_cuts(spm_folder, natural_stories, rule):
     tokenizer = tokenizer_files.load(spm_folder)

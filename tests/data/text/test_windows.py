@@ -66,6 +66,7 @@ def test_windows_by_hand(minilm):
     assert [(row.start, row.stop) for row in rows] == [(n, n + 1) for n in (1, 2, 3, 3, 1, 2)]
 
 
+@pytest.mark.slow
 @settings
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(1, 7))
 def test_a_window_holds_the_parts_before_and_never_crosses_passages(minilm, sizes, size):
@@ -151,6 +152,7 @@ PARTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings
 @given(PARTS)
 @example(["do", "n't", "stop"])
@@ -167,6 +169,7 @@ def test_wordpiece_tokens_of_a_part_decode_to_it(minilm, text):
         assert written(row.tokens[row.start : row.stop], minilm) == part
 
 
+@pytest.mark.slow
 @settings
 @given(PARTS)
 @example(["do", "n't", "stop"])

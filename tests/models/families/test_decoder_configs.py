@@ -297,6 +297,7 @@ def test_heads_that_do_not_divide():
         read(PUBLISHED["gpt2"][0] | {"n_head": 7})
 
 
+@pytest.mark.slow
 def test_fused_tensor_of_another_size(copy_golden):
     """The stored tensor is named with the shape that all its parts need."""
     folder = copy_golden("decoders/phi3", num_key_value_heads=4)

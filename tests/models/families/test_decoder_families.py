@@ -184,6 +184,7 @@ def small(golden, mesh, name, **settings):
     return zoo.find(str(golden / "decoders" / name), None).load(mesh, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "gemma3"])
 def test_bfloat16_is_close_to_float32(golden, mesh, name):
     expected = np.load(golden / "decoders" / name / "expected.npz")
@@ -198,6 +199,7 @@ def test_bfloat16_is_close_to_float32(golden, mesh, name):
     assert network.empty_cache(1, 4).keys.dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "gemma3"])
 def test_program_does_not_grow_with_depth(golden, name):
     model = zoo.find(str(golden / "decoders" / name), None)
@@ -214,6 +216,7 @@ def test_program_does_not_grow_with_depth(golden, name):
     assert num_lines(1) == num_lines(8) > 50
 
 
+@pytest.mark.slow
 def test_taps_are_pooled_inside_the_scan(golden, mesh):
     expected = np.load(golden / "decoders" / "gemma2" / "expected.npz")
     mask = expected["mask_11"]
@@ -232,12 +235,14 @@ def test_taps_are_pooled_inside_the_scan(golden, mesh):
         np.testing.assert_allclose(taps[tap], outside, atol=TOLERANCE * np.abs(outside).max())
 
 
+@pytest.mark.slow
 def test_unknown_tap_is_refused(golden, mesh):
     network = small(golden, mesh, "gpt2")
     with pytest.raises(ValueError, match="taps must be of residual, attention, mlp, got 'head'"):
         network(jnp.ones((1, 3), int), jnp.ones((1, 3), bool), taps=("head",))
 
 
+@pytest.mark.slow
 def test_rows_beyond_a_table_of_positions_are_refused(golden, mesh):
     network = small(golden, mesh, "opt")
     with pytest.raises(ValueError, match="a row must have at most 48 tokens, got 49"):
@@ -258,6 +263,7 @@ def renamed(folder, rename, extra=None):
 ONE = np.ones((1, 1), np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,rename,extra",
     [
@@ -292,6 +298,7 @@ def test_older_checkpoints_mean_the_same(golden, copy_golden, mesh, name, rename
     assert_same(zoo.find(str(folder), None).load(mesh), small(golden, mesh, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
 def test_gemma_3_with_a_vision_tower_is_read_as_text(golden, copy_golden, mesh, prefix):
     folder = copy_golden("decoders/gemma3")
@@ -302,6 +309,7 @@ def test_gemma_3_with_a_vision_tower_is_read_as_text(golden, copy_golden, mesh, 
     assert_same(zoo.find(str(folder), None).load(mesh), small(golden, mesh, "gemma3"))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 5), st.integers(1, 5), st.integers(0, 5), st.integers(0, 20), st.data())
 def test_part_of_a_fused_axis(start, block, gap, last, data):
     """Its pieces are, in order, the entries that an index list would pick."""

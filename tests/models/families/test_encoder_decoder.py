@@ -57,6 +57,7 @@ def network(model, mesh):
     return model.load(mesh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_matches_hugging_face(name, model, expected, shape, length):
@@ -89,6 +90,7 @@ def test_hidden_states_are_those_of_all_layers(model, network, expected, mesh):
     assert output.hidden.shape == (model.config.num_layers + 1, 4, 13, model.config.width)
 
 
+@pytest.mark.slow
 def test_pooling_inside_the_scan_equals_pooling_outside(model, expected):
     mesh = mesh_lib.make_mesh(2, 2)
     network = model.load(mesh)
@@ -151,6 +153,7 @@ def test_bfloat16_is_close_to_float32(model, network, expected, mesh):
     assert (error[1:] > 1e-4).all()
 
 
+@pytest.mark.slow
 def test_parameters_are_divided_over_the_model_axis(name, model):
     mesh = mesh_lib.make_mesh(2, 2)
     network = model.load(mesh)
@@ -165,6 +168,7 @@ def test_parameters_are_divided_over_the_model_axis(name, model):
     ]
 
 
+@pytest.mark.slow
 def test_buffers_and_missing_prefix_change_nothing(copy_golden, golden, mesh):
     """A checkpoint of the bare encoder, as transformers 4 wrote it."""
     folder = copy_golden("bert")
@@ -193,6 +197,7 @@ def test_config_of_transformers_4_means_the_same(copy_golden, golden):
     assert zoo.family("llama").config_from_hf(hf).num_kv_heads == 4
 
 
+@pytest.mark.slow
 def test_tied_checkpoint_may_hold_the_head_too(copy_golden):
     folder = copy_golden("llama_tied")
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
@@ -269,6 +274,7 @@ def test_untrained_weights_follow_from_the_seed_alone(golden, mesh):
             assert (other[path] != values).mean() > 0.9, path
 
 
+@pytest.mark.slow
 def test_program_does_not_grow_with_depth(model):
     def num_lines(num_layers):
         tokens = jax.ShapeDtypeStruct((4, 8), jnp.int32)
@@ -282,6 +288,7 @@ def test_program_does_not_grow_with_depth(model):
     assert num_lines(2) == num_lines(12) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "design,config,num_parameters,width",
     [

@@ -118,6 +118,7 @@ def test_sentence_embeddings_match_float64(hidden, encoded, oracle):
         np.testing.assert_allclose(found, unit(oracle(ids)[-1].mean(axis=0)), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_the_file_without_the_pooler(folder):
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     unused = ("pooler.", "embeddings.position_ids")
@@ -125,6 +126,7 @@ def test_parameters_are_those_of_the_file_without_the_pooler(folder):
     assert zoo.find("all-MiniLM-L6-v2", None).num_parameters == count == 22_565_376
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close(folder, encoded, hidden, mesh):
     """A trained network is harder on eight bits of mantissa than random weights are."""
     network = zoo.find("all-MiniLM-L6-v2", None).load(mesh, dtype="bfloat16")

@@ -29,6 +29,7 @@ def expected(golden):
     return dict(np.load(golden / "roberta" / "expected.npz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(4, 1), (2, 2)], ids=str)
 @pytest.mark.parametrize("length", [7, 13])
 def test_matches_hugging_face(model, expected, shape, length):
@@ -50,6 +51,7 @@ def test_padding_tokens_in_the_padding_change_nothing(network, expected, mesh):
     assert_layers_close(output.hidden, expected["hidden_13"], mask)
 
 
+@pytest.mark.slow
 def test_padding_tokens_in_a_text_have_no_position_of_their_own(network, mesh):
     """transformers counts the other tokens: by its formula, the rows 2 1 3 1 1 4."""
     tokens = np.array([[5, 1, 6, 1, 1, 7]])
@@ -72,6 +74,7 @@ def test_first_rows_of_the_positions_are_free(model, network):
     assert network.positions.table[...].shape == (34, 24)
 
 
+@pytest.mark.slow
 def test_untrained_padding_rows_are_zero(model, mesh):
     untrained = model.load(mesh, untrained_seed=1)
     for part in (untrained.words, untrained.positions):

@@ -227,6 +227,7 @@ def test_untrained_weights_have_hugging_faces_deviations(models, mesh):
     assert scipy.stats.kstest(np.concatenate(drawn), "norm").pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_program_does_not_grow_with_depth(models):
     def num_lines(depth):
         config = dataclasses.replace(
@@ -245,6 +246,7 @@ def test_config_hash_follows_the_way_of_reading(models):
     assert len({model.weights_hash for model in models.values()}) == 1
 
 
+@pytest.mark.slow
 def test_encoder_is_loaded_without_the_decoder(models, networks):
     assert not any(path.startswith(("decoder", "head")) for path in parameters(networks["encoder"]))
     assert models["encoder"].num_parameters < models["both"].num_parameters
@@ -263,6 +265,7 @@ def test_checkpoint_of_the_encoder_alone(copy_golden, models, networks, mesh, na
         zoo.find(str(folder), None, t5_text="both")
 
 
+@pytest.mark.slow
 def test_head_as_transformers_5_describes_it(copy_golden, golden):
     """It calls every T5 tied; an untied head shows in the file, and in logits without scaling."""
     folder = copy_golden("t5_v1_1", tie_word_embeddings=True)
@@ -316,6 +319,7 @@ def test_golden_files_say_what_made_them(expected):
     assert {"torch", "transformers", "numpy"} <= versions.keys()
 
 
+@pytest.mark.slow
 def test_full_size_runs_in_shapes():
     design, config = zoo.describe("t5-xxl")
     network = zoo.abstract(design, config, "bfloat16")

@@ -123,6 +123,7 @@ def test_depth_of_the_best_layer_and_what_choosing_it_adds(found):
     np.testing.assert_allclose((row.value, row.n), (0, 8), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_tables_are_joined_by_name(found):
     rows, models = _scores(num_units=64), _properties()
     shuffled = compare(rows.sample(frac=1, random_state=1), models.iloc[::-1], num_resamples=99)

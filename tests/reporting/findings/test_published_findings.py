@@ -12,6 +12,10 @@ from jaxalign.reporting.findings import published_checks
 from jaxalign.reporting.findings import rows as finding_rows
 
 
+# Findings with all their resamples, of three papers.
+pytestmark = pytest.mark.slow
+
+
 def compare(scores, models, **options):
     """Return the findings of a comparison with options."""
     return findings.of_run(scores, models, findings.Options(**options)).findings

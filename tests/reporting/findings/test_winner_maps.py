@@ -150,6 +150,7 @@ def test_shares_of_targets():
     assert own.label.tolist() == ["IU1", "b", "tie", "none", "undefined"]
 
 
+@pytest.mark.slow
 def test_all_tables_of_a_run():
     found = instructions.of_run(score_rows.frame(rows_of(FOLDS)), targets(TARGETS))
     assert list(found) == ["instruction_map", "instruction_winners", "instruction_shares"]

@@ -65,6 +65,7 @@ def test_a_block_without_bytes_is_undefined():
     assert found[1]["bits_per_byte"] == pytest.approx(2 / np.log(2) / 3)
 
 
+@pytest.mark.slow
 def test_page_and_summary(losses):
     scores, blocks, controls = lay_out(losses)
     found = report.Found(scores, blocks, controls, 50)

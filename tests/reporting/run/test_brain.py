@@ -49,6 +49,7 @@ def test_many_places_are_cells_of_a_grid(rng):
     assert cell.score.item() == pytest.approx(score[own].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [40, 3000])
 def test_picture_is_drawn_offline(rng, no_network, num):
     table = targets(rng.uniform(-60, 60, (num, 3)), rng.normal(size=num))

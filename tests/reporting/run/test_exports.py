@@ -72,6 +72,7 @@ def test_published_scores_have_one_layer_and_no_folds():
     assert np.isnan(unknown) and float(unknown.attrs["raw"].squeeze()) == 0.3
 
 
+@pytest.mark.slow
 def test_score_survives_a_file(tmp_path):
     score = exports.to_score(score_rows.study(), model="net", dataset="toy")
     exports.write_score(tmp_path / "net.nc", score)
@@ -101,6 +102,7 @@ def test_scores_that_are_none_are_refused(tmp_path):
         exports.read_score(tmp_path / "other.nc")
 
 
+@pytest.mark.slow
 def test_names_and_values_of_metrics():
     found = exports.metrics(score_rows.study(rename=lambda x: x.replace("_", "+")), FINDINGS)
     assert found["scores/toy/net/LATL"] == pytest.approx(np.mean([0.30, 0.35, 0.28]))
@@ -121,6 +123,7 @@ def test_trackers_are_checked_before_anything_is_made(monkeypatch):
         exports.check_tracker("mlflow")
 
 
+@pytest.mark.slow
 @needs("mlflow")
 def test_mlflow_has_settings_metrics_and_files(tmp_path, report, monkeypatch):
     """In its store of plain files, which needs no server."""
