@@ -11,7 +11,6 @@ from jaxalign.reporting import findings
 from jaxalign.reporting.findings import published_checks
 from jaxalign.reporting.findings import rows as finding_rows
 
-
 # Findings with all their resamples, of three papers.
 pytestmark = pytest.mark.slow
 
