@@ -36,6 +36,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.12.8",
         "packaging>=23",
         "pandas>=2.2",
+        "pillow>=11",  # images
         "pooch>=1.8",
         "pyarrow>=17",
         "safetensors>=0.8",

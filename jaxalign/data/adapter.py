@@ -92,6 +92,11 @@ class Adapter(abc.ABC):
         return self.timed
 
     @property
+    def has_images(self) -> bool:
+        """Whether stimuli are images; pixels are not looked for."""
+        return False
+
+    @property
     def has_times(self) -> bool:
         """Whether stimuli are words with times; those of scans are."""
         return self.timed

@@ -212,6 +212,19 @@ class Dataset:
                 f"{self.stimuli.unit}s without captions."
             )
 
+    def check_images(self, stage: str) -> None:
+        """Refuse stimuli that are no images, or whose pixels are not there, on behalf of a stage.
+
+        Raises:
+          InputError: naming the stage and the data set, or the file.
+        """
+        if self.stimuli.pixels is None:
+            raise InputError(
+                f"{stage} reads images with this model, but data set {self.name} has "
+                f"{self.stimuli.unit}s."
+            )
+        self.stimuli.pixels.check()
+
     @functools.cached_property
     def hash(self) -> str:
         """Hash of all files, and of the options by which they are read; 16 hexadecimal digits."""

@@ -67,7 +67,7 @@ def example(responses: Responses, labels: Int[np.ndarray, " n"]) -> str:
 def of_stimuli(stimuli: Stimuli) -> Int[np.ndarray, " m"]:
     """Label single stimuli by what they present; see `items`."""
     if stimuli.pixels:
-        return np.unique(stimuli.pixels.row, return_inverse=True)[1]
+        return np.unique(stimuli.pixels.places, return_inverse=True)[1]
     story, is_told_again = stories(stimuli)
     label = np.where(is_told_again, story, len(stimuli) + np.arange(len(stimuli)))
     if stimuli.unit == "word":
@@ -86,7 +86,7 @@ def stories(stimuli: Stimuli) -> tuple[Int[np.ndarray, " m"], Bool[np.ndarray, "
     told = stimuli.run if stimuli.pixels else list(zip(stimuli.run, stimuli.passage, strict=True))
     places = list(features.members(told).values())
     if stimuli.pixels:
-        parts = [[str(row)] for row in stimuli.pixels.row]
+        parts = [[str(place)] for place in stimuli.pixels.places]
     else:
         known = {text: _words(text) for text in dict.fromkeys(stimuli.text)}
         parts = [known[text] for text in stimuli.text]

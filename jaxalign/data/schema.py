@@ -19,8 +19,8 @@ from jaxtyping import Float, Int
 from jaxalign.core import metrics
 from jaxalign.data import labels
 from jaxalign.data.formats import coordinates, recordings
-from jaxalign.data.formats.pixels import Pixels
 from jaxalign.data.formats.tables import first_repeated
+from jaxalign.data.images.stored import Pixels
 from jaxalign.errors import InputError
 
 Unit = Literal["word", "sentence", "image"]
@@ -151,13 +151,13 @@ class Stimuli:
 
     @property
     def hash(self) -> str:
-        """Hash of all content, and of which images it names but not of pixels; 16 digits."""
+        """Hash of all content, 16 digits; of pixels as far as they are there."""
         columns = [self.unit, *map(list, (self.stimulus_id, self.text, self.passage, self.run))]
         columns += [list(map(int, self.space_before)), self.language]
         digest = hashlib.sha256(json.dumps(columns).encode())
         digest.update(self.onset_s.tobytes() + self.offset_s.tobytes())
         if self.pixels:
-            digest.update(self.pixels.key.encode() + self.pixels.row.tobytes())
+            digest.update(self.pixels.hash.encode())
         return digest.hexdigest()[:16]
 
 

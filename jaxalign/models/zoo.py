@@ -79,7 +79,7 @@ class Model:
     config: Any  # a `base.Config`
     checkpoint: Any  # `io.checkpoint.Checkpoint`, or `io.orbax_tree.Arrays` by parameter
     # A file or directory that `tokenizer_files.load` takes; of networks that read images, one that
-    # `data.images.preprocessing.read` takes.
+    # `data.images.pixels.read` takes.
     tokenizer_path: pathlib.Path
     names: Mapping[str, str]  # tensor, as its family names it -> tensor in the checkpoint
 

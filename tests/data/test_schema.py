@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from refusals import refused
 
-from jaxalign.data.formats.pixels import Pixels
+from jaxalign.data.images.stored import Hdf5
 from jaxalign.data.schema import Responses, Stimuli
 
 REQUIRED = ("values", "run", "subject", "roi", "target", "units")
@@ -185,7 +185,7 @@ def test_the_hash_changes_with_any_content():
 
 
 def images(*row, **changes):
-    pixels = Pixels(file=pathlib.Path("images.hdf5"), key="brick", row=np.array(row))
+    pixels = Hdf5(file=pathlib.Path("images.hdf5"), key="brick", row=np.array(row))
     return sentences(**{"unit": "image", "text": (), "pixels": pixels} | changes)
 
 

@@ -21,8 +21,8 @@ from jaxtyping import Bool, Float, Int
 
 from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats import recordings, tables
-from jaxalign.data.formats.pixels import Pixels
 from jaxalign.data.formats.recordings import Recording
+from jaxalign.data.images.stored import Hdf5
 from jaxalign.data.presentations import Repeats
 from jaxalign.data.schema import Responses, Stimuli, naming
 from jaxalign.data.sets import nsd_files
@@ -93,6 +93,11 @@ class Nsd(Adapter):
         captions = self._folder / CAPTIONS
         return self.need([*paths, *([captions] if captions.exists() else [])])
 
+    @property
+    def has_images(self) -> bool:
+        """Stimuli are images."""
+        return True
+
     def stimuli(self) -> Stimuli:
         """Return the images in the order of the responses, and what `captions.csv` says of them.
 
@@ -110,7 +115,7 @@ class Nsd(Adapter):
                 run=self._runs(shown),
                 unit="image",
                 language="en",
-                pixels=Pixels(file=self._folder / PIXELS, key=BRICK, row=np.array(shown)),
+                pixels=Hdf5(file=self._folder / PIXELS, key=BRICK, row=np.array(shown)),
             )
 
     def responses(self) -> Responses:

@@ -18,6 +18,9 @@ for each target) and their space, such as MNI152, scores can be drawn on a brain
 word_in_sentence (from 1). What was not read has no row. Where there are only means, the participant
 is "mean".
 
+Where `stimuli.csv` has a column image, or `stimuli.npz` lies in its place, stimuli are images: see
+`data/images/listing.py`.
+
 `stimuli.csv` may say more of words, each empty where it is not known: frequency_per_million or
 zipf; surprisal_bits_NAME, under a model called NAME; and columns of other numbers, which
 `behavior.baseline` may name.
@@ -36,6 +39,7 @@ import pyarrow.parquet as pq
 from jaxalign.data import word_columns
 from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats import joints, recordings, tables
+from jaxalign.data.images import listing
 from jaxalign.data.schema import Behavior, Responses, Stimuli, naming
 from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
@@ -60,7 +64,12 @@ class Tables(Adapter):
 
     def files(self) -> list[pathlib.Path]:
         """Return the files that are there."""
-        if not (self.root / STIMULI).is_file():
+        archive = (self.root / listing.ARCHIVE).is_file()
+        if archive and (self.root / STIMULI).is_file():
+            raise InputError(
+                f"data set {self.root} must hold {STIMULI} or {listing.ARCHIVE}, found both."
+            )
+        if not archive and not (self.root / STIMULI).is_file():
             raise InputError(f"data set {self.root} must hold {STIMULI}: there is no such file.")
         names = (NPZ, PARQUET, BEHAVIOR)
         found = [self.root / name for name in names if (self.root / name).is_file()]
@@ -72,7 +81,7 @@ class Tables(Adapter):
         if {self.root / NPZ, self.root / PARQUET} <= set(found):
             raise InputError(f"data set {self.root} must hold {NPZ} or {PARQUET}, found both.")
         passages = [x for x in (self.root / joints.PASSAGES,) if x.is_file()]
-        return [self.root / STIMULI, *passages, *found]
+        return [self.root / (listing.ARCHIVE if archive else STIMULI), *passages, *found]
 
     def stimuli(self) -> Stimuli:
         """Read the table of stimuli."""
@@ -100,8 +109,11 @@ class Tables(Adapter):
         return read_behavior(path)
 
     def word_facts(self) -> WordFacts:
-        """Read what the table of stimuli says of words."""
-        return word_columns.read(self.files()[0], STRUCTURE)
+        """Read what the table of stimuli says of words; of images it says nothing."""
+        path = self.files()[0]
+        if listing.has_images(path):
+            return super().word_facts()
+        return word_columns.read(path, STRUCTURE)
 
     def has(self, kind: str) -> bool:
         """Whether there is a file of it."""
@@ -113,7 +125,8 @@ class Tables(Adapter):
     @property
     def has_frequencies(self) -> bool:
         """Whether the table of stimuli has a column of them."""
-        return word_columns.has_frequencies(self.files()[0])
+        path = self.files()[0]
+        return not listing.has_images(path) and word_columns.has_frequencies(path)
 
     @property
     def is_timed(self) -> bool:
@@ -127,7 +140,13 @@ class Tables(Adapter):
     @property
     def has_times(self) -> bool:
         """Whether the table of stimuli has times."""
-        return TIMES[0] in tables.read(self.files()[0], REQUIRED)
+        path = self.files()[0]
+        return not listing.has_images(path) and TIMES[0] in tables.read(path, REQUIRED)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the stimuli are images."""
+        return listing.has_images(self.files()[0])
 
 
 def read_behavior(path: pathlib.Path) -> Behavior:
@@ -164,8 +183,12 @@ def read_stimuli(path: pathlib.Path) -> Stimuli:
 
     Raises:
       InputError: if a column is missing, the times are not numbers, an id is there twice,
-        words overlap, or it says of spaces what cannot be.
+        words overlap, it says of spaces what cannot be, or an image is missing.
     """
+    if listing.has_images(path):
+        content = listing.read(path)
+        with naming(path):
+            return Stimuli(unit="image", **content)
     table = tables.read(path, REQUIRED)
     if ("onset_s" in table) != ("offset_s" in table):
         raise InputError(f"{path} must have both onset_s and offset_s, or neither.")

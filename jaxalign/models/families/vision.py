@@ -206,7 +206,7 @@ class Network(nnx.Module):
         """Run all layers.
 
         Args:
-          pixels: of images, from `data.images.preprocessing.Recipe`; channels first.
+          pixels: of images, from `data.images.pixels.Recipe`; channels first.
           taps: what to return of each layer, names of `base.TAPS`.
           pool: reduces each layer's activations [B T D] inside the scan.
 
