@@ -1,14 +1,13 @@
 """How a program that was started from a command line ends: one line and an exit code."""
 
 import contextlib
-import sys
+import traceback
 from collections.abc import Iterator
 
-from absl import logging
-
-from jaxalign import stopping
+from jaxalign import processes, stopping
 from jaxalign.errors import InputError, one_line
 
+BUG = 1
 REFUSED = 2  # what the user can put right, in the command, in a file or on the machine
 INTERRUPTED = 130  # what shells take for a program that was stopped by Ctrl-C
 
@@ -20,7 +19,7 @@ def ends_in_one_line(*, kept: str = "", smaller: str = "") -> Iterator[None]:
     An `InputError` and an error of the system (a full disk, a folder without permission) end with
     exit code 2, and so does too little memory, on the host or on a device. Ctrl-C ends with 130,
     a request to stop with 143, where the program listens to it (`stopping.listen`). Any other
-    exception is a bug, and keeps its traceback.
+    exception is a bug, and keeps its traceback; of several processes all end with it.
 
     Args:
       kept: what is said of the work so far, a sentence without a stop; "": nothing.
@@ -33,20 +32,20 @@ def ends_in_one_line(*, kept: str = "", smaller: str = "") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _end(f"interrupted{so_far}.", INTERRUPTED)
+        processes.end(f"interrupted{so_far}.", INTERRUPTED)
     except stopping.Stopped:
-        _end(f"stopped{so_far}.", stopping.EXIT_CODE)
+        processes.end(f"stopped{so_far}.", stopping.EXIT_CODE)
     except MemoryError as error:
-        _end(no_memory(error), REFUSED)
+        processes.end(no_memory(error), REFUSED)
     except (InputError, OSError) as error:
-        _end(f"error: {' '.join(str(error).split())}", REFUSED)
-    except RuntimeError as error:  # JAX's own class of it says so in its text
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        processes.end(f"error: {' '.join(str(error).split())}", REFUSED)
+    except Exception as error:
+        # JAX's own class of it says so in its text.
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+            processes.end(no_memory(error), REFUSED)
+        if processes.count() == 1:
             raise
-        _end(no_memory(error), REFUSED)
-
-
-def _end(line: str, code: int) -> None:
-    logging.flush()
-    sys.stderr.write(f"{line}\n")
-    sys.exit(code)
+        if isinstance(error, RuntimeError):  # so says JAX where another process has ended
+            processes.wait_for_cause()
+        traceback.print_exc()
+        processes.end(f"error: {type(error).__name__}: {one_line(error)}{behind}", BUG)

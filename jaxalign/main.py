@@ -9,12 +9,13 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Callable
 
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxalign import command_line, stopping
+from jaxalign import command_line, processes, stopping
 from jaxalign.errors import InputError, one_line
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -44,6 +45,19 @@ _CACHE = flags.DEFINE_string(
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print the resolved configuration and what each stage would do, and stop."
 )
+# Of several processes that make one run; on TPUs and under Slurm none is needed.
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "HOST:PORT where process 0 runs, for several processes in one run."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes make this run.", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this is: 0, 1, ...", lower_bound=0
+)
+_LOCAL_DEVICES = flags.DEFINE_list(
+    "local_devices", [], "Numbers of the devices of this process on its host. Default: all."
+)
 
 
 _LONG_NAME = 80  # characters of a work directory's name, from which it is cut
@@ -58,6 +72,7 @@ def main(argv: list[str]) -> None:
     from jaxalign import runner
 
     _keep_compiled(_CACHE.value)
+    _join_processes()
     plan = runner.plan(
         settings,
         workdir=_WORKDIR.value or f"runs/{_run_name()}",
@@ -65,11 +80,31 @@ def main(argv: list[str]) -> None:
         fetch=_DOWNLOAD.value,
     )
     if _DRY_RUN.value:
-        sys.stdout.write(runner.describe(plan))
+        _show(lambda: runner.describe(plan))
         return
     runner.run(plan)
     logging.flush()
-    sys.stdout.write(runner.results(plan))
+    _show(lambda: runner.results(plan))
+
+
+def _join_processes() -> None:
+    """Join the other processes of this run, if there are any."""
+    if bad := [x for x in _LOCAL_DEVICES.value if not x.isdigit()]:
+        raise InputError(f"--local_devices must be numbers, got {bad[0]!r}.")
+    processes.start(
+        _COORDINATOR.value,
+        _NUM_PROCESSES.value or 0,
+        -1 if _PROCESS_ID.value is None else _PROCESS_ID.value,
+        [int(x) for x in _LOCAL_DEVICES.value],
+    )
+
+
+def _show(text: Callable[[], str]) -> None:
+    """Print, in the first process, and leave the others."""
+    if processes.is_first():
+        sys.stdout.write(text())
+        sys.stdout.flush()
+    processes.finish()
 
 
 def _keep_compiled(folder: str) -> None:
@@ -150,8 +185,8 @@ def cli() -> None:
     """
     logging.use_absl_handler()
     stopping.listen()
-    # JAX reports each kind of accelerator that is absent, matplotlib its search for fonts.
-    for name in ("jax._src.xla_bridge", "matplotlib"):
+    # JAX reports accelerators that are absent and how processes meet, matplotlib its fonts.
+    for name in ("jax._src.xla_bridge", "jax._src.distributed", "matplotlib"):
         stdlib_logging.getLogger(name).setLevel(stdlib_logging.WARNING)
     logging.set_verbosity(logging.INFO)
     with command_line.ends_in_one_line(

@@ -5,13 +5,15 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from jaxalign import stopping
+from jaxalign import processes, stopping
 
 Item = TypeVar("Item")
 
 
 def bar(items: Collection[Item], what: str, unit: str) -> Iterator[Item]:
     """Yield items under a progress bar, and ask before each whether the run is to stop.
+
+    Of several processes the first shows it.
 
     Args:
       items: as many as the bar counts.
@@ -21,4 +23,6 @@ def bar(items: Collection[Item], what: str, unit: str) -> Iterator[Item]:
     Raises:
       stopping.Stopped: if the run was asked to stop.
     """
-    return stopping.watch(tqdm(items, desc=what, unit=f" {unit}", mininterval=1.0))
+    hidden = not processes.is_first()
+    shown = tqdm(items, desc=what, unit=f" {unit}", mininterval=1.0, disable=hidden)
+    return stopping.watch(shown)

@@ -1,5 +1,6 @@
 """Plan and run the stages of a configuration: what the command line and Python both do."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -13,7 +14,7 @@ import ml_collections
 from absl import logging
 
 from jaxalign import config as config_lib
-from jaxalign import stopping
+from jaxalign import processes, stopping
 from jaxalign.core import mesh
 from jaxalign.data import datasets
 from jaxalign.data.formats.recordings import NaN
@@ -75,10 +76,12 @@ def plan(
       InputError: if a setting, data set, model or device is not what it must be.
     """
     common, stages = config_lib.unpack(settings)
+    flags = {"--workdir": str(workdir), "--data_root": str(data_folder(data_root))}
+    processes.check_same("configuration", config_lib.flatten(settings) | flags)
     _check_workdir(pathlib.Path(workdir).absolute())
     root = data_folder(data_root)
     if fetch:
-        download.fetch(common.dataset, root)
+        processes.decide(lambda: download.fetch(common.dataset, root))
     try:
         devices = mesh.make_mesh(*common.mesh)
     except ValueError as error:
@@ -98,10 +101,13 @@ def plan(
     for name, config in stages.items():
         planned[name] = config_lib.STAGES[name].load().plan(config, job, upstream)
         upstream[name] = [step.artefact for step in planned[name]]
-    for artefact in (step.artefact for steps in planned.values() for step in steps):
+    artefacts = [step.artefact for steps in planned.values() for step in steps]
+    for artefact in artefacts:
         if artefact.latest_only:
             _check_folder(artefact.path)
             check_address_space()
+    made = {_label(artefact): artefact.fingerprint for artefact in artefacts}
+    processes.check_same("data, models and versions", made)
     return Plan(settings=config_lib.flatten(settings), job=job, stages=planned)
 
 
@@ -122,19 +128,32 @@ def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
       InputError: if the work directory cannot be written, or a stage meets what it refuses.
       stopping.Stopped: if a command line was asked to stop.
     """
+    is_written = processes.decide(lambda: _prepare(plan))
+    if is_written and not (plan.job.workdir / SETTINGS).is_file():
+        raise InputError(
+            f"workdir must lie where all processes can read it: process {processes.index()} does "
+            f"not see {plan.job.workdir / SETTINGS}, which process 0 has written."
+        )
+    # Several processes stop at the same place, and not at once.
+    with contextlib.nullcontext() if processes.count() == 1 else stopping.at_work():
+        made = _Run(plan.steps, say).all()
+    if not made:
+        say(f"Nothing to compute: all {len(plan.steps)} artefacts are up to date.")
+    return made
+
+
+def _prepare(plan: Plan) -> bool:
+    """Make the work directory ready; False if nothing can be written, and nothing has to be."""
     workdir, is_finished = plan.job.workdir, all(step.artefact.is_done for step in plan.steps)
     try:
         run_dir.check_writable(workdir)
     except InputError:
         if not is_finished:  # what is finished can be read where nothing can be written
             raise
-    else:
-        run_dir.sweep(workdir)
-        run_dir.write_json(workdir / SETTINGS, plan.settings)
-    made = _Run(plan.steps, say).all()
-    if not made:
-        say(f"Nothing to compute: all {len(plan.steps)} artefacts are up to date.")
-    return made
+        return False
+    run_dir.sweep(workdir)
+    run_dir.write_json(workdir / SETTINGS, plan.settings)
+    return True
 
 
 class _Run:
@@ -150,21 +169,36 @@ class _Run:
         """Make what is not finished, and return how many that were."""
         made = 0
         while self._left:
-            step = self._next()
-            if step is None:
-                time.sleep(POLL_S)
-                continue
-            if step.artefact.is_done:
-                self._say(f"{_label(step.artefact)}: up to date ({step.artefact.path})")
-            else:
-                with claims.hold(step.artefact.workdir, _claim(step.artefact)) as is_mine:
-                    # Another run may have begun it, or have finished it, since the last look.
-                    if not is_mine or step.artefact.is_done:
-                        continue
+            if processes.count() > 1:  # one alone ends at once, when nothing is at hand
+                stopping.check()
+            with contextlib.ExitStack() as held:
+                place, is_done = processes.decide(lambda held=held: self._choose(held))
+                if place < 0:
+                    time.sleep(POLL_S)
+                    continue
+                step = self._left[place]
+                if is_done:
+                    self._say(f"{_label(step.artefact)}: up to date ({step.artefact.path})")
+                else:
                     self._make(step)
-                made += 1
-            self._left.remove(step)
+                    made += 1
+            del self._left[place]
         return made
+
+    def _choose(self, held: contextlib.ExitStack) -> tuple[int, bool]:
+        """Return which of the steps that are left comes next, and whether it is done.
+
+        If it is not, it is claimed until `held` closes. -1: none, as others make them.
+        """
+        step = self._next()
+        if step is None:
+            return -1, False
+        artefact, place = step.artefact, self._left.index(step)
+        if artefact.is_done:
+            return place, True
+        is_mine = held.enter_context(claims.hold(artefact.workdir, _claim(artefact)))
+        # Another run may have begun it, or have finished it, since the last look.
+        return (place if is_mine else -1), is_mine and artefact.is_done
 
     def _next(self) -> Step | None:
         """Return the first step that nobody else makes, and which needs none of those left."""
@@ -188,10 +222,24 @@ class _Run:
         self._say(f"{_label(artefact)}: {artefact.cost or 'starting'}")
         start = time.monotonic()
         with stopping.at_work():
-            artefact.start()
-            artefact.finish(**self._mended(step))
+            if step.together and processes.count() > 1:
+                self._make_together(step)
+            else:
+                processes.decide(lambda: self._make_alone(step))
         seconds = time.monotonic() - start
         self._say(f"{_label(artefact)}: done in {seconds:.1f} s ({artefact.path})")
+
+    def _make_alone(self, step: Step) -> None:
+        step.artefact.start()
+        step.artefact.finish(**self._mended(step))
+
+    def _make_together(self, step: Step) -> None:
+        """Make a step in all processes; the first one makes the folder and the marker."""
+        artefact = step.artefact
+        processes.decide(artefact.start)
+        facts = step.make(artefact)
+        processes.barrier()
+        processes.decide(lambda: artefact.finish(**facts))
 
     def _mended(self, step: Step) -> dict:
         """Make a step; what it finds damaged of an earlier one is made again first, once."""

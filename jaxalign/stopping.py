@@ -7,7 +7,7 @@ SIGUSR2. Nothing depends on it, for a run may be killed at any moment; it saves 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 EXIT_CODE = 143  # what shells take for a program that SIGTERM has ended
@@ -25,6 +25,7 @@ class _Asked:
 
     is_asked = False
     has_work = False
+    all_stop: Callable[[], bool] | None = None  # of several processes: see `agree_by`
 
 
 def listen() -> None:
@@ -41,9 +42,28 @@ def listen() -> None:
 
 def _hear(number, frame) -> None:
     del number, frame
-    _Asked.is_asked = True
+    ask()
     if not _Asked.has_work:
         raise Stopped
+
+
+def ask() -> None:
+    """Ask this process to stop, as a signal does."""
+    _Asked.is_asked = True
+
+
+def was_asked() -> bool:
+    """Return whether this process itself was asked to stop."""
+    return _Asked.is_asked
+
+
+def agree_by(all_stop: Callable[[], bool]) -> None:
+    """Let several processes stop at the same place.
+
+    Args:
+      all_stop: whether they do, where all of them ask at the same time.
+    """
+    _Asked.all_stop = all_stop
 
 
 @contextlib.contextmanager
@@ -53,21 +73,24 @@ def at_work() -> Iterator[None]:
     Raises:
       Stopped: at the end, if the run was asked to stop.
     """
-    _Asked.has_work = True
+    had_work, _Asked.has_work = _Asked.has_work, True
     try:
         yield
     finally:
-        _Asked.has_work = False
+        _Asked.has_work = had_work
     check()
 
 
 def requested() -> bool:
-    """Return whether the run was asked to stop: ask where little is lost by it."""
-    return _Asked.is_asked
+    """Return whether the run is to stop here: ask where little is lost by it.
+
+    Several processes get the same answer, so all of them must ask, as often as one another.
+    """
+    return _Asked.is_asked if _Asked.all_stop is None else _Asked.all_stop()
 
 
 def check() -> None:
-    """End here if the run was asked to stop.
+    """End here if the run is to stop; see `requested`.
 
     Raises:
       Stopped: if so.

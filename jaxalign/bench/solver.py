@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from jaxalign import processes
 from jaxalign.bench import peers as peers_lib
 from jaxalign.bench import problems, timing
 from jaxalign.bench import solver_page as tables
@@ -149,8 +150,10 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     until one of them changes; another --workdir measures again.
 
     Raises:
-      InputError: if a package that a case is compared with is not installed.
+      InputError: if a package that a case is compared with is not installed, or this is one of
+        several processes.
     """
+    processes.check_alone("the bench")
     for field, rows in (("cases", config.cases), ("sweeps", config.sweeps)):
         for name, row in rows.items():
             for peer in row.peers:

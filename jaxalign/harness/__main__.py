@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from jaxalign import command_line
+from jaxalign import command_line, processes
 from jaxalign.errors import InputError
 
 MODEL = "jaxalign"
@@ -16,6 +16,7 @@ def main() -> None:
 
 
 def _run() -> None:
+    processes.check_alone("the harness")
     if importlib.util.find_spec("lm_eval") is None:
         raise InputError(
             "this needs lm-evaluation-harness, which is not installed: run "

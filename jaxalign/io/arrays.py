@@ -7,11 +7,13 @@ and must not resume what was copied from another.
 import io
 import pathlib
 import zipfile
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 from absl import logging
 
+from jaxalign import processes
 from jaxalign.io import run_dir
 
 Arrays = TypeVar("Arrays", bound=tuple)
@@ -52,3 +54,22 @@ def read(path: pathlib.Path, kind: type[Arrays]) -> Arrays | None:
     except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         logging.warning("%s is damaged or another's (%s) and made again", path, error)
         return None
+
+
+def kept(path: pathlib.Path, kind: type[Arrays], compute: Callable[[], Arrays]) -> Arrays | None:
+    """Return what an earlier run has kept in a file; else compute it, and keep it there.
+
+    Several processes compute it together, and the first one reads and writes: None in the others
+    where it was there.
+
+    Args:
+      path: the file.
+      kind: the `NamedTuple`.
+      compute: called in all processes.
+    """
+    found = read(path, kind) if processes.is_first() else None
+    if processes.decide(lambda: found is None):
+        found = compute()
+        if processes.is_first():
+            write(path, found)
+    return found

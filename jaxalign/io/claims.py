@@ -158,4 +158,8 @@ def _is_alive(pid: int) -> bool:
         return False
     except OSError:  # somebody else's
         return True
-    return True
+    try:  # one that has ended, which nobody has asked for its end yet, is not alive
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+    except OSError:
+        return True
+    return not state.split()[:1] == ["Z"]

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from jax.sharding import Mesh
 
+from jaxalign import processes
+from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.datasets import Dataset
 from jaxalign.io.run_dir import Artefact
 
@@ -20,6 +22,11 @@ class Job:
     mesh: Mesh
     seed: int
 
+    @property
+    def own_mesh(self) -> Mesh:
+        """Devices of this process alone, for what the first one makes by itself."""
+        return self.mesh if processes.count() == 1 else mesh_lib.own(self.mesh)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
@@ -33,6 +40,8 @@ class Step:
     make: Callable[[Artefact], dict]
     # Artefacts of other steps whose files it reads too, though they do not fix what it makes.
     needs: tuple[Artefact, ...] = ()
+    # Whether all processes of a job make it, each with its devices; else the first one alone.
+    together: bool = False
     shows: str = ""  # a text file of the artefact to print at the end of the run
 
 

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
-from jaxalign import stopping
+from jaxalign import processes, stopping
 from jaxalign.checks import Count, Names, NotNegative, at_least, check, one_of, some
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.core.behavior import next_word as core
@@ -116,7 +116,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             if not artefact.is_done:
                 model.check_memory(job.mesh, dtype=config.compute_dtype)
             make = functools.partial(_read_text, config, job, model, reading)
-            steps.append(Step(artefact=artefact, make=make))
+            steps.append(Step(artefact=artefact, make=make, together=True))
     page = Artefact(
         workdir=job.workdir,
         stage="next_word",
@@ -229,9 +229,11 @@ def _read_text(config: Config, job: Job, model: zoo.Model, reading: Reading, art
     tokens["position"] = position
     tokens["token_id"] = reading.tokens.ids[position]
     tokens["num_bytes"] = reading.tokens.num_bytes[position]
-    _save(artefact.path / Losses.TOKENS, tokens)
+    if processes.is_first():
+        _save(artefact.path / Losses.TOKENS, tokens)
     shards = _shards(len(cut.start), config.shard_windows)
-    missing = [x for x in shards if not _is_there(_shard_path(artefact, x), cut, x)]
+    lack = lambda: [not _is_there(_shard_path(artefact, x), cut, x) for x in shards]
+    missing = [x for x, lacks in zip(shards, processes.decide(lack), strict=True) if lacks]
     if len(missing) < len(shards):
         logging.info(
             "next_word %s: resuming, %d of %d shards are there",
@@ -248,9 +250,10 @@ def _read_text(config: Config, job: Job, model: zoo.Model, reading: Reading, art
         desc=f"next_word {artefact.name}",
         unit=" windows",
         mininterval=1.0,
+        disable=not processes.is_first(),
     ) as progress:
         found = run(network, _batches(config, reading, missing, job.mesh), job.mesh)
-        for shard in missing:
+        for number, shard in enumerate(missing):
             parts, left = [], len(shard)
             while left:
                 stopping.check()
@@ -262,7 +265,8 @@ def _read_text(config: Config, job: Job, model: zoo.Model, reading: Reading, art
                 num_tokens += int(batch.mask[: len(batch.index)].sum())
                 progress.update(len(batch.index))
                 progress.set_postfix_str(f"{num_tokens / (time.monotonic() - start):.0f} tokens/s")
-            _write_shard(artefact, shard, np.concatenate(parts))
+            if number % processes.count() == processes.index():  # each has one writer
+                _write_shard(artefact, shard, np.concatenate(parts))
     seconds = round(time.monotonic() - start, 3)
     return {"num_tokens": num_tokens, "num_predicted": len(position), "seconds": seconds}
 
@@ -339,14 +343,14 @@ def run(
       mesh: devices of the network.
     """
     in_flight = collections.deque()
-    place = lambda x: jax.device_put(x, mesh_lib.sharding(mesh, ("batch", None), x.shape))
+    place = lambda x: mesh_lib.place(x, mesh_lib.sharding(mesh, ("batch", None), x.shape))
     for batch in batches:
         in_flight.append((batch, _forward(network, place(batch.tokens), place(batch.mask))))
         if len(in_flight) > PASSES_IN_FLIGHT:
             done, log_probs = in_flight.popleft()
-            yield done, np.asarray(log_probs)
+            yield done, mesh_lib.to_host(log_probs)
     for done, log_probs in in_flight:
-        yield done, np.asarray(log_probs)
+        yield done, mesh_lib.to_host(log_probs)
 
 
 @jax.jit

@@ -286,7 +286,7 @@ def _joint(
         scoring.method_of(_protocol(config)),
         banded.Budget(job.seed, config.partition_draws, rounds=config.partition_rounds),
         execution=ADAPTIVE._replace(
-            mesh=job.mesh if job.mesh.size > 1 else None, progress=stopping.watch
+            mesh=job.own_mesh if job.own_mesh.size > 1 else None, progress=stopping.watch
         ),
     )
 

@@ -281,7 +281,7 @@ def test_scores_of_the_network_must_be_there(mixed):
     alone, step = encode.plan(config, job, {"extract": stores})
     tiny.make([alone])
     (alone.artefact.path / "layer_002.npz").unlink()
-    with refused("layer_002.npz must hold scores: delete", alone.artefact.path, "and run again"):
+    with refused("layer_002.npz must hold scores; delete", alone.artefact.path, "and run again"):
         tiny.make([step])
 
 

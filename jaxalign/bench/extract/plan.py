@@ -7,6 +7,7 @@ import pathlib
 
 import pandas as pd
 
+from jaxalign import processes
 from jaxalign.bench import extract_page as tables
 from jaxalign.bench import networks, timing
 from jaxalign.bench.extract import network as network_lib
@@ -38,9 +39,11 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     As in the bench of solvers, machine, versions and sources are settings.
 
     Raises:
-      InputError: if a package or the published data are not there.
+      InputError: if a package or the published data are not there, or this is one of several
+        processes.
     """
     del upstream
+    processes.check_alone("the bench")
     if absent := networks.missing():
         raise InputError(f"bench_extract needs {', '.join(absent)}: pip install -e .[bench]")
     if job.data_root is None:

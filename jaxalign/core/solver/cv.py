@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxalign.core import mesh as mesh_lib
 from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import ridge, sweep
 from jaxalign.core.solver.method import GRID, Execution, Method
@@ -76,8 +77,8 @@ def nested(
     for targets in problem.load():
         choice = choose(targets)
         scores = problem.score(outer, targets, choice.place)
-        alphas = problem.alphas[np.asarray(choice.place)]
-        parts = (*scores, alphas, problem.inner_score(choice), np.asarray(choice.count))
+        alphas = problem.alphas[mesh_lib.to_host(choice.place)]
+        parts = (*scores, alphas, problem.inner_score(choice), mesh_lib.to_host(choice.count))
         tiles.append([part[:, : len(targets)] for part in parts])
     *parts, computed = (np.concatenate(x, axis=1) for x in zip(*tiles, strict=True))
     r, r2, predicted, recorded, alphas, inner_score = (x.astype(np.float64) for x in parts)
@@ -130,9 +131,9 @@ def select(
     tiles = []
     for targets in problem.load():
         choice = choose(targets)
-        cost = np.asarray(choice.cost) * problem.unit(targets)
+        cost = mesh_lib.to_host(choice.cost) * problem.unit(targets)
         parts = (choice.place, problem.inner_score(choice), cost, choice.count)
-        tiles.append([np.asarray(part)[0, : len(targets)] for part in parts])
+        tiles.append([mesh_lib.to_host(part)[0, : len(targets)] for part in parts])
     place, score, cost, computed = map(np.concatenate, zip(*tiles, strict=True))
     return Selected(problem.alphas[place], score, cost, computed.astype(int))
 

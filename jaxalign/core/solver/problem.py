@@ -12,6 +12,7 @@ import threadpoolctl
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from jaxalign.core import mesh as mesh_lib
 from jaxalign.core import metrics
 from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import ridge, sweep, tiles
@@ -257,7 +258,9 @@ class Problem:
         for targets in self.load():
             columns = targets.columns
             group, filled = pool[columns.start : columns.stop], slice(len(columns))
-            costs, null = (np.asarray(x, np.float64) for x in self.curves(inner, targets))
+            costs, null = (
+                mesh_lib.to_host(x).astype(np.float64) for x in self.curves(inner, targets)
+            )
             unit = self.unit(targets)[filled]
             np.add.at(total, group, np.moveaxis(costs[..., filled] * unit, -1, 0))
             np.add.at(nothing, group, (null[..., filled] * unit).T)
@@ -283,12 +286,12 @@ class Problem:
         smallest = jax.device_put(targets.smallest[None])
         shared = (outer, self.grid)
         found = self._run(sweep.score, shared, targets, place, smallest, ranks=(2, 2, 2, 2))
-        r, r2, predicted, recorded = map(np.asarray, found)
+        r, r2, predicted, recorded = map(mesh_lib.to_host, found)
         return r, r2, predicted * targets.peak, recorded * targets.peak
 
     def inner_score(self, choice: sweep.Choice) -> Float[np.ndarray, "k t"]:
         """Return R2 or r on the inner test samples; R2 is NaN where there is nothing to explain."""
-        cost, null = (np.asarray(x, np.float64) for x in (choice.cost, choice.null))
+        cost, null = (mesh_lib.to_host(x).astype(np.float64) for x in (choice.cost, choice.null))
         if self.method.criterion == "correlation":
             return -cost
         if self.method.criterion == "relative_error":

@@ -1,13 +1,15 @@
 """Making of the encoding stage's artefacts: scores of a feature set, and partitions of variance."""
 
+import functools
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
-from jaxalign import progress, stopping
+from jaxalign import processes, progress, stopping
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import leaks
 from jaxalign.core.scores import alignment, scoring
@@ -16,8 +18,7 @@ from jaxalign.core.solver import banded, cv, partition
 from jaxalign.core.solver.method import Execution
 from jaxalign.data import controls, samples
 from jaxalign.data.schema import GROUP
-from jaxalign.errors import InputError
-from jaxalign.io import arrays
+from jaxalign.io import arrays, run_dir
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
 from jaxalign.results import finished, scores
@@ -33,11 +34,17 @@ EDGE = 0.25  # share of choices at an end of the grid that is worth a warning; n
 
 
 def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> dict:
-    """Score layer by layer; a layer that an interrupted run has scored is not scored again."""
+    """Score layer by layer; a layer that an interrupted run has scored is not scored again.
+
+    Of several processes, which score together, the first one writes.
+    """
     start = time.monotonic()
     data = inputs.prepare(config, job, artefact, (features.model,))
     unknown = _unknown_words(data, artefact)
     scored = _score_layers(features, data, artefact, "layer")
+    apart = _score_contiguous(features, data, artefact) if config.protocol else None
+    if not processes.is_first():
+        return {}
     ceilings = inputs.ceilings(data)
     shared = common(data, features, artefact) | {
         "num_layers": features.num_layers,
@@ -58,7 +65,7 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
     undefined = sum(row["num_nan"] for row in rows)
     if undefined:
         logging.warning("encode %s: %d fold scores are undefined", artefact.name, undefined)
-    alignment = _alignment(features, data, scored, artefact) if config.protocol else None
+    alignment = _alignment(features, data, (scored, apart), artefact) if config.protocol else None
     return {
         "left_out": data.left_out,
         "num_nan": undefined,
@@ -88,13 +95,28 @@ def _score_layers(
     """Score every layer, and keep each in a file of its own."""
     scored = {}
     for layer in _progress(features.layers(data.config), artefact):
-        path = _layer_path(artefact, layer, name)
-        result = arrays.read(path, cv.Nested)
-        if result is None:
-            result = _nested(features, layer, data)
-            arrays.write(path, result)
-        scored[layer] = result
+        compute = functools.partial(_nested, features, layer, data)
+        scored[layer] = arrays.kept(_layer_path(artefact, layer, name), cv.Nested, compute)
     return scored
+
+
+class _Contiguous(NamedTuple):
+    """What a protocol with shuffled folds gives in contiguous ones."""
+
+    protocol: Protocol
+    folds: tuple[folds_lib.Fold, ...]
+    scored: dict[int, cv.Nested]
+
+
+def _score_contiguous(features: Features, data: Prepared, artefact: Artefact) -> _Contiguous | None:
+    """Score every layer in contiguous folds, where those of the protocol are shuffled."""
+    protocol, config = data.protocol, data.config
+    apart = protocol.is_shuffled and inputs.contiguous(config, data.responses, data.job.dataset)
+    if not apart:
+        return None
+    other, folds = apart
+    blocks = data._replace(protocol=other, folds=folds)
+    return _Contiguous(other, folds, _score_layers(features, blocks, artefact, "contiguous"))
 
 
 def _warn_of_edges(scored: dict[int, cv.Nested], data: Prepared, artefact: Artefact) -> None:
@@ -143,18 +165,18 @@ def _repeated(features: Features, data: Prepared, artefact: Artefact) -> list[st
 
 
 def _alignment(
-    features: Features, data: Prepared, scored: dict[int, cv.Nested], artefact: Artefact
+    features: Features,
+    data: Prepared,
+    every: tuple[dict[int, cv.Nested], _Contiguous | None],
+    artefact: Artefact,
 ) -> dict:
     """Return the one score of a protocol over all subjects, and what belongs to it."""
     config = data.config
     protocol = data.protocol
+    scored, apart = every
     contiguous = float("nan")
-    apart = protocol.is_shuffled and inputs.contiguous(config, data.responses, data.job.dataset)
-    if apart:
-        other, folds = apart
-        blocks = data._replace(protocol=other, folds=folds)
-        results = _score_layers(features, blocks, artefact, "contiguous")
-        contiguous = scores.whole(results, data.targets, other, folds).raw
+    if apart is not None:
+        contiguous = scores.whole(apart.scored, data.targets, apart.protocol, apart.folds).raw
     known = [x.read() for x in artefacts.among(ProtocolCeiling, artefact.inputs)]
     found = scores.whole(
         scored,
@@ -240,24 +262,26 @@ def join(
     r2 = lambda result: partition.r2_out_of_sample(result.r2, data.Y, outer)
 
     def joined(name, bands, pca):
-        result = arrays.read(artefact.path / name, banded.Nested)
-        if result is None:
-            result = _banded(data, bands, pca)
-            arrays.write(artefact.path / name, result)
-        return r2(result)
+        compute = functools.partial(_banded, data, bands, pca)
+        result = arrays.kept(artefact.path / name, banded.Nested, compute)
+        return r2(result) if processes.is_first() else None
 
     of_controls = joined("controls.npz", bands, False)
     rows = []
     for layer in _progress(network.layers(config), artefact):
+        sampled = network.samples(layer, data)
+        joint = joined(_layer_path(artefact, layer).name, [sampled, *bands], has_pca)
+        if not processes.is_first():
+            continue
         path = _layer_path(alone, layer)
         of_model = arrays.read(path, cv.Nested)
         if of_model is None:
-            raise InputError(f"{path} must hold scores: delete {alone.path} and run again.")
-        sampled = network.samples(layer, data)
-        joint = joined(_layer_path(artefact, layer).name, [sampled, *bands], has_pca)
+            raise run_dir.DamagedError(alone.path, f"{path} must hold scores")
         found = np.stack([r2(of_model), of_controls, joint])
         for row in partition_rows.by_subject_and_roi(found, data.targets):
             rows.append({"layer": layer} | network.layer_columns(layer) | row)
+    if not processes.is_first():
+        return {}
     finished.write(artefact.path / Partition.ROWS, rows, shared, rows_lib.PARTITION)
     return {
         "left_out": data.left_out,

@@ -1,12 +1,13 @@
 """Permutation tests of the encoding stage: p-values of networks' scores, every null fitted anew."""
 
+import functools
 import time
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxalign import progress
+from jaxalign import processes, progress
 from jaxalign.core import features
 from jaxalign.core.inference import orders
 from jaxalign.core.scores import scoring
@@ -64,11 +65,10 @@ def test(config: Config, job: Job, network: Features, artefact: Artefact) -> dic
     nulls = {}
     for layer in network.layers(config):
         path = artefact.path / f"nulls_{layer:03d}.npz"
-        found = arrays.read(path, Nulls)
-        if found is None:
-            found = _nulls(network, layer, data, drawn, artefact)
-            arrays.write(path, found)
-        nulls[layer] = found
+        compute = functools.partial(_nulls, network, layer, data, drawn, artefact)
+        nulls[layer] = arrays.kept(path, Nulls, compute)
+    if not processes.is_first():
+        return {}
     common = make.common(data, network, artefact) | {
         "protocol": data.protocol.name,
         "orders": config.orders,

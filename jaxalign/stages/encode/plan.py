@@ -100,7 +100,8 @@ def _scores(shared: _Shared, features_of: Features, ceilings, cost: str) -> Step
         inputs=(*features_of.inputs, *planted, *ceilings),
         cost=cost,
     )
-    return Step(artefact=artefact, make=functools.partial(make.encode, config, job, features_of))
+    run = functools.partial(make.encode, config, job, features_of)
+    return Step(artefact=artefact, make=run, together=True)
 
 
 def _partition(
@@ -123,7 +124,7 @@ def _partition(
         cost=f"{alone.cost}, for each weight of the bands",
     )
     run = functools.partial(make.join, config, job, network, others, alone)
-    return Step(artefact=artefact, make=run, needs=(alone,))
+    return Step(artefact=artefact, make=run, needs=(alone,), together=True)
 
 
 def _significance(shared: _Shared, network: Features, num_orders: int, cost: str) -> Step:
@@ -137,7 +138,8 @@ def _significance(shared: _Shared, network: Features, num_orders: int, cost: str
         inputs=(*network.inputs, *planted),
         cost=f"{cost}, and sweeps of {num_orders} orders",
     )
-    return Step(artefact=artefact, make=functools.partial(permute.test, config, job, network))
+    run = functools.partial(permute.test, config, job, network)
+    return Step(artefact=artefact, make=run, together=True)
 
 
 def _feature_set(upstream: Upstream, source: Activations, where: str, control: str) -> Features:

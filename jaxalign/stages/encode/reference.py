@@ -79,7 +79,7 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
             data.folds,
             data.protocol,
             max_subsets=config.max_subsets,
-            mesh=job.mesh if job.mesh.size > 1 else None,
+            mesh=job.own_mesh if job.own_mesh.size > 1 else None,
             progress=stopping.watch,
         )
     arrays.write(artefact.path / ProtocolCeiling.CEILING, found)

@@ -21,7 +21,7 @@ PASSES_IN_FLIGHT = 2
 def run(
     network: nnx.Module, batched: Iterable[Batch], mesh: Mesh, *, tap: str
 ) -> Iterator[tuple[Batch, Float[np.ndarray, "L B P D"], Float[np.ndarray, "B Q"] | None]]:
-    """Yield each batch with the vectors of its parts and their surprisal, on the host.
+    """Yield each batch with the vectors of its parts and their surprisal, on every host.
 
     A few passes are under way while the host prepares the next and takes results.
 
@@ -35,7 +35,8 @@ def run(
 
     def collect():
         batch, (vectors, bits) = in_flight.popleft()
-        return batch, np.asarray(vectors), None if bits is None else np.asarray(bits)
+        bits = None if bits is None else mesh_lib.to_host(bits)
+        return batch, mesh_lib.to_host(vectors), bits
 
     for batch in batched:
         in_flight.append((batch, _start(network, batch, mesh, tap=tap)))
@@ -47,7 +48,7 @@ def run(
 
 def _start(network, batch: Batch, mesh, *, tap: str):
     """Start one forward pass; its results are on their way to the host when they are asked for."""
-    place = lambda x: jax.device_put(x, mesh_lib.sharding(mesh, ("batch", None), x.shape))
+    place = lambda x: mesh_lib.place(x, mesh_lib.sharding(mesh, ("batch", None), x.shape))
     arrays = jax.tree.map(place, (batch.tokens, batch.mask, batch.pooled, batch.predicted))
     parts = (batch.part, batch.predicted_part)
     num_sums = tuple(0 if x is None else x.shape[1] for x in parts)

@@ -6,7 +6,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from jaxalign import stopping
+from jaxalign import processes, stopping
 from jaxalign.data.text.readouts import Reading
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
@@ -20,9 +20,9 @@ from jaxalign.stages.extract.shards import Shards, not_finite
 
 
 def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dict:
-    """Write the shards that are missing."""
+    """Write the shards that are missing, each by one process."""
+    processes.decide(lambda: _begin(config, model, artefact, stimulus_ids))
     activations = _open(config, model, artefact)
-    run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(stimulus_ids))
     shards = Shards(activations, reading.predicted, artefact)
     if shards.num_done:
         logging.info(
@@ -41,7 +41,11 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
     batched = reading_lib.batched(config, model, job.mesh, reading)
     lacking = stopping.until_requested(x for x in batched if shards.lack(x))
     with tqdm(
-        total=shards.num_missing, desc=f"extract {artefact.name}", unit=" stimuli", mininterval=1.0
+        total=shards.num_missing,
+        desc=f"extract {artefact.name}",
+        unit=" stimuli",
+        mininterval=1.0,
+        disable=not processes.is_first(),
     ) as progress:
         for batch, vectors, bits in forward.run(network, lacking, job.mesh, tap=config.tap):
             shards.add(batch, vectors, bits)
@@ -50,6 +54,9 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
             progress.set_postfix_str(f"{num_tokens / (time.monotonic() - start):.0f} tokens/s")
     shards.finish()
     stopping.check()
+    processes.barrier()  # so that all shards are there
+    if not processes.is_first():
+        return {}
     texts = job.dataset.stimuli.text
     layers = map(activations.read_layer, range(activations.shape[0]))
     found = alike.count(layers, texts)
@@ -62,11 +69,17 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
     }
 
 
+def _begin(config: Config, model: zoo.Model, artefact: Artefact, stimulus_ids) -> None:
+    """Create the store, and the list of its rows."""
+    _open(config, model, artefact)
+    run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(stimulus_ids))
+
+
 def embed(config, model, reading: Reading, stimulus_ids, artefact) -> dict:
     """Average the embedding's rows over the tokens of each part, as the model reads them."""
     start = time.monotonic()
+    _begin(config, model, artefact, stimulus_ids)
     opened = _open(config, model, artefact)
-    run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(stimulus_ids))
     passes = reading.passes
     parts = zip(passes.row, passes.start, passes.stop, strict=True)
     tokens = [passes.rows[row][first:last] for row, first, last in parts]

@@ -62,7 +62,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             write = functools.partial(
                 make.extract, config, job, model, reading, stimuli.stimulus_id
             )
-            steps.append(Step(artefact=artefact, make=write))
+            steps.append(Step(artefact=artefact, make=write, together=True))
         if config.static_embedding:
             steps.append(_static_step(config, job, model, reading, fixed))
     return steps

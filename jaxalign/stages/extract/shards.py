@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign import processes
 from jaxalign.data.text.batches import Batch
 from jaxalign.data.text.readouts import Surprisal
 from jaxalign.errors import InputError
@@ -16,7 +17,10 @@ SHARDS_IN_FLIGHT = 2
 
 
 class Shards:
-    """Results on their way into the stores: a shard is written when all its parts are there."""
+    """Results on their way into the stores: a shard is written when all its parts are there.
+
+    Of several processes, all of which have the results, each writes shards of its own.
+    """
 
     def __init__(self, activations: store.Store, predicted: Surprisal | None, artefact: Artefact):
         self._activations = activations
@@ -29,7 +33,9 @@ class Shards:
             self._surprisal = store.open_vector(
                 artefact.path / store.SURPRISAL, activations, create=True
             )
-        self._missing = [not self._is_done(i) for i in range(len(self._rows))]
+        every = range(len(self._rows))
+        self._missing = processes.decide(lambda: [not self._is_done(i) for i in every])
+        self._mine = [i % processes.count() == processes.index() for i in every]
         self.num_done = self._missing.count(False)
         self.num_missing = sum(
             len(rows) for rows, missing in zip(self._rows, self._missing, strict=True) if missing
@@ -54,12 +60,16 @@ class Shards:
     def add(self, batch: Batch, vectors, bits) -> None:
         """Take the results of a batch, vectors [L B P D] and bits [B Q], and write full shards."""
         for index, place, row, slot in self._places(batch.part):
+            self.num_added += len(place)
+            if not self._mine[index]:
+                continue
             partial = self._parts.get(index) or self._begin(index)
             partial.vectors[:, place] = vectors[:, row, slot]
             partial.num_left -= len(place)
-            self.num_added += len(place)
         if bits is not None:
             for index, place, row, slot in self._places(batch.predicted_part):
+                if not self._mine[index]:
+                    continue
                 partial = self._parts.get(index) or self._begin(index)
                 partial.bits[place] = bits[row, slot]
                 partial.num_left -= len(place)

@@ -1,0 +1,215 @@
+"""Several processes make one run: each shard once, the same rows, and all end together."""
+
+import collections
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import small
+from refusals import refused
+
+from jaxalign import processes
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+# The command line, with shards that are counted and, where asked for, written slowly.
+CHILD = """
+import os, time
+from jaxalign.io import store
+write = store.Store.write_shard
+
+def counted(self, index, values):
+    time.sleep(float(os.environ["SLOWLY_S"]))
+    with open(os.environ["WRITTEN"], "a") as file:
+        file.write(f"{self.path.parent.name} {index} {os.getpid()}\\n")
+    return write(self, index, values)
+
+store.Store.write_shard = counted
+from jaxalign import main
+main.cli()
+"""
+CONFIG = """
+from jaxalign import config
+from jaxalign.stages import encode, extract
+
+
+def get_config():
+    return config.pack(
+        config.Common(dataset={data!r}),
+        extract=extract.Config(
+            models=({model!r},), untrained_seed=-1, shard_stimuli=2, batch_tokens=32
+        ),
+        encode=encode.Config(groups="passage", controls=("word_length",), num_folds=3),
+    )
+"""
+
+
+def start(folder, arguments, *, num=2, slowly_s=0.0, extra=((), ())):
+    """Begin processes with two devices each, or one process with four; return them."""
+    folder.mkdir(exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(4 // num),
+        "WRITTEN": str(folder / "written"),
+        "SLOWLY_S": str(slowly_s),
+    }
+    found = []
+    for i in range(num):
+        flags = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={num}", f"--process_id={i}"]
+        with open(folder / f"out{i}", "w") as out, open(folder / f"err{i}", "w") as err:
+            command = [sys.executable, "-c", CHILD, *arguments, *extra[i]]
+            command += flags if num > 1 else []
+            found.append(
+                subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=out, stderr=err)
+            )
+    return found
+
+
+def ends(found, folder, timeout_s=240):
+    """Return exit codes, and what each process wrote to stderr."""
+    try:
+        codes = [x.wait(timeout_s) for x in found]
+    finally:
+        for process in found:
+            process.kill()
+    return codes, [(folder / f"err{i}").read_text() for i in range(len(found))]
+
+
+def wait_for_shards(folder, num):
+    until = time.monotonic() + 120
+    while written(folder) < num:
+        assert time.monotonic() < until, (folder / "err0").read_text()
+        time.sleep(0.05)
+
+
+def written(folder):
+    path = folder / "written"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def rows(workdir):
+    paths = workdir.glob("encode/*/rows.parquet")
+    return {path.parent.name: pd.read_parquet(path) for path in paths}
+
+
+def assert_same_rows(workdir, other):
+    """The mesh changes sums by rounding alone, and nothing else."""
+    ours, theirs = rows(workdir), rows(other)
+    assert ours.keys() == theirs.keys() and len(ours) > 1
+    for name, table in ours.items():
+        pd.testing.assert_frame_equal(table, theirs[name], rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    data = small.write(folder / "data", num_passages=12)
+    path = folder / "settings.py"
+    path.write_text(CONFIG.format(data=str(data), model=str(small.BERT)))
+    return [f"--config={path}", f"--compilation_cache={folder / 'compiled'}"]
+
+
+@pytest.mark.slow
+def test_the_demo_has_the_rows_of_one_process(tmp_path):
+    demo = ["--config=configs/demo.py", "--config.extract.shard_stimuli=32"]
+    for name, num in (("one", 1), ("two", 2)):
+        folder = tmp_path / name
+        found = start(folder, [*demo, f"--workdir={folder / 'work'}"], num=num)
+        codes, said = ends(found, folder)
+        assert codes == [0] * num, said
+    assert_same_rows(tmp_path / "two/work", tmp_path / "one/work")
+    lines = [x.split() for x in (tmp_path / "two/written").read_text().splitlines()]
+    counts = collections.Counter((store, index) for store, index, _ in lines)
+    assert set(counts.values()) == {1} and len(counts) == 20
+    writers = collections.defaultdict(set)
+    for _, index, pid in lines:
+        writers[pid].add(int(index) % 2)
+    assert sorted(map(sorted, writers.values())) == [[0], [1]]
+    assert "participants" in (tmp_path / "two/out0").read_text()
+    assert (tmp_path / "two/out1").read_text() == said[1] == ""
+
+
+@pytest.mark.slow
+def test_all_end_together_and_go_on_where_they_were(tmp_path, arguments):
+    """SIGTERM to one, SIGKILL of one, then to the end."""
+    folder = tmp_path / "two"
+    arguments = [*arguments, f"--workdir={folder / 'work'}"]
+    found = start(folder, arguments, slowly_s=0.5)
+    wait_for_shards(folder, 2)
+    found[1].send_signal(signal.SIGTERM)
+    codes, said = ends(found, folder)
+    assert codes == [143, 143], said
+    assert said[0].splitlines()[-1].startswith("stopped: what is finished is kept")
+    assert said[1] == ""
+    assert 2 <= written(folder) < 12
+    before = written(folder)
+    found = start(folder, arguments, slowly_s=0.5)
+    wait_for_shards(folder, before + 1)
+    found[1].kill()
+    start_s = time.monotonic()
+    codes, said = ends(found, folder, 45)
+    assert time.monotonic() - start_s < 45
+    assert codes == [134, -signal.SIGKILL], said
+    assert "error: process 1 is lost: what is finished is kept" in said[0]
+    assert "Traceback" not in said[0]
+    found = start(folder, arguments)
+    codes, said = ends(found, folder)
+    assert codes == [0, 0], said
+    one = tmp_path / "one"
+    codes, said = ends(start(one, [*arguments[:-1], f"--workdir={one}"], num=1), one)
+    assert codes == [0], said
+    assert_same_rows(folder / "work", one)
+
+
+@pytest.mark.slow
+def test_other_settings_in_another_process_are_refused(tmp_path, arguments):
+    extra = ((), ("--config.encode.num_folds=4",))
+    arguments = [*arguments, f"--workdir={tmp_path / 'work'}"]
+    codes, said = ends(start(tmp_path, arguments, extra=extra), tmp_path)
+    assert codes == [2, 2]
+    assert said[0] == (
+        "error: processes must be given the same configuration: encode.num_folds is 3 in process 0 "
+        "and 4 in process 1.\n"
+    )
+    assert said[1] == "" and not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    "given,message",
+    [
+        ({"coordinator": "host:1"}, "go together: give all or none"),
+        ({"num_processes": 2, "process_id": 0}, "go together: give all or none"),
+        (
+            {"coordinator": "host:1", "num_processes": 2, "process_id": 2},
+            "--process_id must lie in 0..1, got 2 of 2 processes",
+        ),
+        (
+            {"coordinator": "host", "num_processes": 2, "process_id": 0},
+            "--coordinator must be HOST:PORT, got 'host'",
+        ),
+    ],
+)
+def test_flags_that_name_no_job_are_refused(given, message):
+    with refused(message):
+        processes.start(**given)
+
+
+def test_one_process_agrees_with_itself(monkeypatch):
+    for name in ("SLURM_NTASKS", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"):
+        monkeypatch.delenv(name, raising=False)
+    processes.start()
+    assert (processes.count(), processes.index(), processes.is_first()) == (1, 0, True)
+    assert processes.decide(lambda: [1, None]) == [1, None]
+    assert processes.gather("x") == ["x"]
+    processes.barrier()
+    processes.check_same("configuration", {"a": np.inf})
+    processes.finish()
