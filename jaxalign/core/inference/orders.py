@@ -74,9 +74,10 @@ def draw_shifts(run: Labels, *, num: int, rng: np.random.Generator) -> Int[np.nd
 
     Runs shift independently. The test is exact for responses whose runs are stationary and join
     end to end; else it is approximate, as every shifted run has a seam, whose effect is hardly
-    measurable. Leaving out small shifts makes it worse, as the shifts that are left do not form a
-    group. Of independent autoregressions (.8, 300
-    samples, level 5 %) all shifts rejected 5.0 %, those of 10 or more 6.1 %, of 30 or more 6.4 %.
+    measurable; nor is that of gaps of samples that were left out (docs/inference.md). Leaving out
+    small shifts makes it worse, as the shifts that are left do not form a group. Of independent
+    autoregressions (.8, 300 samples, level 5 %) all shifts rejected 5.0 %, those of 10 or more
+    6.1 %, of 30 or more 6.4 %.
 
     Args:
       run: run of each sample; samples of a run are in order of time.

@@ -19,6 +19,7 @@ from jaxalign.core.solver import ridge, sweep, tiles
 from jaxalign.core.solver import search as search_lib
 from jaxalign.core.solver.method import Execution, Method
 from jaxalign.core.solver.outline import Outline
+from jaxalign.core.solver.sets import Blocks, Rows, Sets
 from jaxalign.core.solver.tiles import Tile
 
 # After its first round the adaptive search takes this share of a tile's targets at a time.
@@ -112,7 +113,7 @@ class Problem:
             jax.device_put(np.array(share, np.float32)),
         )
 
-    def outer(self) -> tiles.Sets:
+    def outer(self) -> Sets:
         """Factorise the outer training sets."""
         return self._factorize(
             [(fold.outer.train, [fold.outer.test]) for fold in self.folds], center=True
@@ -137,7 +138,7 @@ class Problem:
             ]
             factorize = functools.partial(ridge.factorize_statistics, self.sums, settings=settings)
             train, tests = zip(*parts, strict=True)
-            members = tiles.Blocks(
+            members = Blocks(
                 jax.device_put(np.float32(np.stack(train))),
                 jax.device_put(np.float32(np.concatenate(tests))),
                 self.layout.count,
@@ -164,13 +165,13 @@ class Problem:
                 alphas=self.scaled,
             )
             train, train_mask, tests, tests_mask = zip(*parts, strict=True)
-            members = tiles.Rows(
+            members = Rows(
                 *map(jax.device_put, map(np.stack, (train, train_mask))),
                 *map(jax.device_put, map(np.concatenate, (tests, tests_mask))),
             )
         designs = list(each(factorize, parts))
         intercept = jax.device_put(np.float32(self.method.intercept))
-        return tiles.Sets(ridge.stack(designs), members, jax.device_put(source), intercept)
+        return Sets(ridge.stack(designs), members, jax.device_put(source), intercept)
 
     # Targets.
 
@@ -278,7 +279,7 @@ class Problem:
 
         return of_tile
 
-    def score(self, outer: tiles.Sets, targets: Tile, place: Int[Array, "k t"]):
+    def score(self, outer: Sets, targets: Tile, place: Int[Array, "k t"]):
         """Return r, R2 and the norms of predictions and responses [k t] on held-out samples.
 
         Norms are in the units of Y.

@@ -12,10 +12,11 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.core.metrics import CONSTANT_TOLERANCE
 from jaxalign.core.solver import search as search_lib
-from jaxalign.core.solver import tiles
 from jaxalign.core.solver.ridge import Design
+from jaxalign.core.solver.samples import Samples, unfitted
 from jaxalign.core.solver.search import Criterion, Family, Moments
-from jaxalign.core.solver.tiles import Asked, Samples, Sets, Targets
+from jaxalign.core.solver.sets import Asked, Sets
+from jaxalign.core.solver.tiles import Targets
 
 
 class Inner(NamedTuple):
@@ -197,7 +198,7 @@ def in_sample_curves(
     def observe(u):
         y, _ = targets.responses(sets, trained, u, center=False)
         y = y.T  # [v R]
-        ones = tiles.unfitted(sets, u, center=False)
+        ones = unfitted(sets, u, center=False)
         b = sets.source[u]
         spectrum = sets.design.spectrum[b]
         keep = sets.rows.tests_mask[u].astype(jnp.float32)
