@@ -101,6 +101,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     """
     simulated = artefacts.planted("similarity", config.rois, upstream)
     if simulated:
+        _check_delays(config, is_timed=False)  # they are of single stimuli
         n = len(job.dataset.stimuli)
     else:
         n = len(_checked(config, job).run)
@@ -183,12 +184,16 @@ def _checked(config: Config, job: Job) -> Responses:
     """Return the recorded responses; refuse settings and stimuli that do not fit them."""
     responses = job.dataset.responses
     targets.checked(responses, config.rois, stage="similarity")
-    if not responses.is_timed and config.delays != (0,):
+    _check_delays(config, is_timed=responses.is_timed)
+    job.dataset.check_samples(responses, max(config.delays))
+    return responses
+
+
+def _check_delays(config: Config, *, is_timed: bool) -> None:
+    if not is_timed and config.delays != (0,):
         raise InputError(
             f"similarity.delays must be (0,) for responses to single stimuli, got {config.delays}."
         )
-    job.dataset.check_samples(responses, max(config.delays))
-    return responses
 
 
 def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) -> dict:

@@ -258,6 +258,10 @@ def test_settings_that_do_not_fit_are_found_before_anything_runs(
         similarity.plan(
             dataclasses.replace(CONFIG, rois=("A",)), job, {"extract": stores, "simulate": planted}
         )
+    with refused("similarity.delays must be (0,) for responses to single stimuli, got (1,)"):
+        similarity.plan(
+            dataclasses.replace(CONFIG, delays=(1,)), job, {"extract": stores, "simulate": planted}
+        )
 
 
 def test_responses_to_other_stimuli_are_refused(make_job, sentences):
