@@ -65,11 +65,13 @@ setuptools.setup(
         "test": [
             "axe-playwright-python>=0.1.8",
             "beartype>=0.20",
+            "gcp-storage-emulator>=2024.8",  # serves gs:// on this machine
             "h5py>=3.11",
             "hypothesis>=6.100",
             "lm-eval>=0.4.13",
             "matplotlib>=3.9",
             "mlflow-skinny>=3",
+            "moto[s3,server]>=5.1",  # serves s3:// on this machine
             "nibabel>=5.3",
             "nilearn>=0.12",
             "playwright>=1.50",  # drives the system's Chromium; none is downloaded

@@ -12,3 +12,18 @@ class InputError(ValueError):
 def one_line(error: BaseException) -> str:
     """Return the message of an error of another library in one line, without a stop at its end."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+class PlaceError(Exception):
+    """A bucket in which artefacts lie cannot be read or written.
+
+    It is no `OSError` and no `ValueError`, so that nobody takes it for a damaged file, which would
+    be made again. `jaxalign.main` prints it without a traceback.
+
+    Attributes:
+      is_lost: whether the store could not be reached, so that the same may succeed later.
+    """
+
+    def __init__(self, message: str, *, is_lost: bool):
+        super().__init__(message)
+        self.is_lost = is_lost

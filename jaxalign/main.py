@@ -24,8 +24,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Where artefacts go. Default: runs/<configuration>, and behind it the data and models that the "
-    "command names.",
+    "Where artefacts go: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH. Default: "
+    "runs/<configuration>, and behind it the data and models that the command names.",
 )
 _DATA_ROOT = flags.DEFINE_string(
     "data_root", None, "Folder of published data. Default: environment variable JAXALIGN_DATA."
@@ -111,6 +111,9 @@ def _keep_compiled(folder: str) -> None:
     """Let JAX keep what it compiles; a second run begins at once."""
     import jax
 
+    from jaxalign.io import place
+
+    place.refuse_urls("--compilation_cache", folder)
     if folder:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

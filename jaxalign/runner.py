@@ -20,12 +20,15 @@ from jaxalign.data import datasets
 from jaxalign.data.formats.recordings import NaN
 from jaxalign.data.sets import download
 from jaxalign.errors import InputError
-from jaxalign.io import claims, run_dir
+from jaxalign.io import claims, place, run_dir
+from jaxalign.io.place import Place, Remote
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, Step
 
 DATA_ROOT = "JAXALIGN_DATA"  # environment variable: the folder of published data
 SETTINGS = "config.json"  # of the last run in a work directory
+# Settings that may name places in a bucket: what runs have made.
+ELSEWHERE = ("collect.runs", "properties.sources")
 DRAWING_BYTES = 68 * 2**30  # see `check_address_space`
 ORIGIN = "settings.json"  # in the folder of each artefact that was begun
 POLL_S = 1.0  # between looks at what another run makes
@@ -54,6 +57,7 @@ class Plan:
 def data_folder(path: str | os.PathLike[str] | None) -> pathlib.Path | None:
     """Return the folder of published data: the path, or what the environment names, or None."""
     found = path or os.environ.get(DATA_ROOT)
+    place.refuse_urls("data_root", found)
     return pathlib.Path(found) if found else None
 
 
@@ -68,7 +72,7 @@ def plan(
 
     Args:
       settings: from `config.pack`.
-      workdir: where artefacts go; nothing is written yet.
+      workdir: where artefacts go, a folder or a URL (`io.place.at`); nothing is written yet.
       data_root: folder of published data; None: the environment variable JAXALIGN_DATA.
       fetch: download files of the data set that are missing, see `data.sets.download`.
 
@@ -78,7 +82,11 @@ def plan(
     common, stages = config_lib.unpack(settings)
     flags = {"--workdir": str(workdir), "--data_root": str(data_folder(data_root))}
     processes.check_same("configuration", config_lib.flatten(settings) | flags)
-    _check_workdir(pathlib.Path(workdir).absolute())
+    where = place.at(workdir).absolute()
+    _check_workdir(where)
+    for name, value in config_lib.flatten(settings).items():
+        if name not in ELSEWHERE:
+            place.refuse_urls(name, value)
     root = data_folder(data_root)
     if fetch:
         processes.decide(lambda: download.fetch(common.dataset, root))
@@ -90,7 +98,7 @@ def plan(
     if common.dataset:
         dataset = datasets.find(common.dataset, root, nan=cast(NaN, common.nan))
     job = Job(
-        workdir=pathlib.Path(workdir).absolute(),
+        workdir=where,
         data_root=root,
         dataset=dataset,
         mesh=devices,
@@ -136,7 +144,7 @@ def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
         )
     # Several processes stop at the same place, and not at once.
     with contextlib.nullcontext() if processes.count() == 1 else stopping.at_work():
-        made = _Run(plan.steps, say).all()
+        made = _Run(plan.steps, say, is_writable=is_written).all()
     if not made:
         say(f"Nothing to compute: all {len(plan.steps)} artefacts are up to date.")
     return made
@@ -159,11 +167,11 @@ def _prepare(plan: Plan) -> bool:
 class _Run:
     """The steps of a run on their way."""
 
-    def __init__(self, steps: Sequence[Step], say: Callable[[str], None]):
-        self._steps, self._say = steps, say
+    def __init__(self, steps: Sequence[Step], say: Callable[[str], None], *, is_writable: bool):
+        self._steps, self._say, self._is_writable = steps, say, is_writable
         self._left = list(steps)
-        self._awaited: set[pathlib.Path] = set()
-        self._repaired: set[pathlib.Path] = set()
+        self._awaited: set[Place] = set()
+        self._repaired: set[Place] = set()
 
     def all(self) -> int:
         """Make what is not finished, and return how many that were."""
@@ -195,6 +203,8 @@ class _Run:
             return -1, False
         artefact, place = step.artefact, self._left.index(step)
         if artefact.is_done:
+            if self._is_writable:
+                run_dir.renew(artefact.path)
             return place, True
         is_mine = held.enter_context(claims.hold(artefact.workdir, _claim(artefact)))
         # Another run may have begun it, or have finished it, since the last look.
@@ -262,16 +272,19 @@ def _claim(artefact: Artefact) -> str:
     return artefact.stage if artefact.latest_only else f"{artefact.stage}-{artefact.fingerprint}"
 
 
-def _check_workdir(workdir: pathlib.Path) -> None:
+def _check_workdir(workdir: Place) -> None:
     """Refuse a work directory that cannot be one, or in which a file of others would be replaced.
 
     Raises:
       InputError: if it is or lies below a file, or has a `config.json` that no run has written, as
         a model's directory has.
     """
-    there = next(x for x in (workdir, *workdir.parents) if x.exists())
-    if not there.is_dir():
-        raise InputError(f"workdir must be a directory, but {there} is a file.")
+    if isinstance(workdir, Remote):
+        place.check_readable(workdir)
+    else:
+        there = next(x for x in (workdir, *workdir.parents) if x.exists())
+        if not there.is_dir():
+            raise InputError(f"workdir must be a directory, but {there} is a file.")
     path = workdir / SETTINGS
     if not path.is_file():
         return
@@ -286,7 +299,7 @@ def _check_workdir(workdir: pathlib.Path) -> None:
         )
 
 
-def _check_folder(path: pathlib.Path) -> None:
+def _check_folder(path: Place) -> None:
     """Refuse to replace what is in a stage's folder if no run has put it there.
 
     Raises:

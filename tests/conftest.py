@@ -6,11 +6,13 @@ import pathlib
 # One thread per BLAS call: many small eigenproblems are slowed down by threads of their own.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import buckets
 import jax
 import numpy as np
 import pytest
 
 from jaxalign.core import mesh as mesh_lib
+from jaxalign.io import place
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -78,3 +80,40 @@ def data_root():
 def mesh():
     """All four devices along data."""
     return mesh_lib.make_mesh(-1, 1)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """URL of a server of S3; tests that need it are skipped where moto is absent."""
+    with buckets.serve_s3() as url:
+        yield url
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """URL of a new bucket, which the environment leads to."""
+    buckets.environment(monkeypatch, buckets.s3_environment(s3_server))
+    return f"s3://{buckets.make_s3(s3_server)}"
+
+
+@pytest.fixture(scope="session")
+def gs_server():
+    """URL of an emulator of Google's store; tests that need it are skipped where it is absent."""
+    with buckets.serve_gs() as url:
+        yield url
+
+
+@pytest.fixture
+def gs(gs_server, monkeypatch):
+    """URL of a new bucket, which the environment leads to."""
+    token = {"TENSORSTORE_GCS_HTTP_URL": gs_server, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token"}
+    buckets.environment(monkeypatch, token)
+    return f"gs://{buckets.make_gs(gs_server)}"
+
+
+@pytest.fixture(params=["folder", "s3", "gs"])
+def anywhere(request, tmp_path):
+    """A place of each kind: a folder, and a prefix of a bucket."""
+    if request.param == "folder":
+        return place.at(tmp_path)
+    return place.at(f"{request.getfixturevalue(request.param)}/some/runs")

@@ -1,13 +1,14 @@
 """Scores of finished runs as one table."""
 
 import os
-import pathlib
 from collections.abc import Sequence
 
 import pandas as pd
 
 from jaxalign.errors import InputError
+from jaxalign.io import place
 from jaxalign.io import rows as rows_lib
+from jaxalign.io.place import Place
 from jaxalign.literature import published
 from jaxalign.results import finished
 
@@ -50,7 +51,7 @@ def load_scores(workdirs: Path | Sequence[Path]) -> pd.DataFrame:
     given = [workdirs] if isinstance(workdirs, (str, os.PathLike)) else list(workdirs)
     if not given:
         raise InputError("workdirs must name at least one work directory, got none.")
-    if len({pathlib.Path(x).resolve() for x in given}) < len(given):
+    if len({place.at(x).resolve() for x in given}) < len(given):
         raise InputError(f"workdirs must differ, got {', '.join(map(str, given))}.")
     return once(pd.concat([_read(x) for x in given], ignore_index=True))
 
@@ -74,17 +75,17 @@ def once(rows: pd.DataFrame) -> pd.DataFrame:
 def _read(path: Path) -> pd.DataFrame:
     if str(path).startswith(rows_lib.PUBLISHED):
         return published.score_rows(str(path).removeprefix(rows_lib.PUBLISHED))
-    return pd.concat([rows_lib.read(x) for x in _files(pathlib.Path(path))], ignore_index=True)
+    return pd.concat([rows_lib.read(x) for x in _files(place.at(path))], ignore_index=True)
 
 
-def _files(path: pathlib.Path) -> list[pathlib.Path]:
+def _files(path: Place) -> list[Place]:
     """Return the files of score rows of a work directory, or the file itself."""
     if path.is_file():
         return [path]
-    if not path.is_dir():
-        raise InputError(f"workdir must be a directory: there is none at {str(path)!r}.")
     found = finished.files(path, STAGES)
     if not found:
+        if not path.is_dir():
+            raise InputError(f"workdir must be a directory: there is none at {str(path)!r}.")
         inside = ", ".join(sorted(x.name for x in path.iterdir() if x.is_dir())) or "nothing"
         raise InputError(
             f"workdir {path} must hold score rows, in {finished.REPORT}/{finished.TABLE} or in "

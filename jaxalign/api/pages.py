@@ -15,8 +15,8 @@ from jaxalign.api import frames
 from jaxalign.api.frames import Path
 from jaxalign.api.runs import BenchmarkScore
 from jaxalign.errors import InputError
+from jaxalign.io import place, run_dir
 from jaxalign.io import rows as rows_lib
-from jaxalign.io import run_dir
 from jaxalign.literature import properties, property_sources, protocols, published
 from jaxalign.reporting import findings
 from jaxalign.reporting.charts import Chart
@@ -100,6 +100,7 @@ def report(
       >>> written.page.name, written.tables["rois"].roi.tolist()
       ('index.html', ['A', 'B'])
     """
+    place.refuse_urls("path", os.fspath(path))
     folder = pathlib.Path(path).absolute()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"path must be a folder, but {folder} is a file.")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from jaxalign.core.scores.alignment import AlignmentScore
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
+from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import protocols
 from jaxalign.stages import artefacts
@@ -55,7 +55,7 @@ class BenchmarkScore:
     alignment: AlignmentScore
     controls: Mapping[str, AlignmentScore]
     rows: pd.DataFrame
-    workdir: pathlib.Path
+    workdir: Place
     fingerprint: str
 
     def __getattr__(self, name: str) -> Any:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import tempfile
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -23,8 +22,8 @@ from jaxalign.core import metrics
 from jaxalign.core.solver import cv
 from jaxalign.core.solver.method import Execution, Method
 from jaxalign.errors import InputError
+from jaxalign.io import place, run_dir
 from jaxalign.io import rows as rows_lib
-from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
@@ -241,8 +240,7 @@ def _time(case: Case, X: np.ndarray, Y: Any) -> dict[str, timing.Timing]:
 
 def _measure_case(case: Case, seed: int, num_checked: int, artefact: Artefact) -> dict:
     """Write one row for ours and one for each peer."""
-    with tempfile.TemporaryDirectory(dir=artefact.path, prefix="inputs.") as name:
-        folder = pathlib.Path(name)
+    with place.scratch(artefact.path, "inputs.") as folder:
         _write_inputs(case, seed, folder)
         memory = timing.peak_memory(
             functools.partial(problems.read, folder), functools.partial(_solve, case)
@@ -297,8 +295,7 @@ def _measure_sweep(sweep: Sweep, seed: int, artefact: Artefact) -> dict:
         if is_base and base is not None:
             timings = base
         else:
-            with tempfile.TemporaryDirectory(dir=artefact.path, prefix="inputs.") as name:
-                folder = pathlib.Path(name)
+            with place.scratch(artefact.path, "inputs.") as folder:
                 _write_inputs(case, seed, folder)
                 timings = _time(case, *problems.read(folder))
         if is_base:

@@ -22,6 +22,8 @@ from jaxalign.data.formats import coordinates, recordings
 from jaxalign.data.formats.tables import first_repeated
 from jaxalign.data.images.stored import Pixels
 from jaxalign.errors import InputError
+from jaxalign.io import place
+from jaxalign.io.place import Place
 
 Unit = Literal["word", "sentence", "image"]
 GROUP = "group"  # in the place of a subject: the mean over subjects
@@ -318,7 +320,7 @@ class Responses:
         return _read_npz(path, lambda file: "time_s" in file.files and file["time_s"].size > 0)
 
     @classmethod
-    def load(cls, path: pathlib.Path) -> "Responses":
+    def load(cls, path: Place) -> "Responses":
         """Read an `.npz` with one array per attribute; those that have a default may lack.
 
         Raises:
@@ -352,10 +354,10 @@ class Responses:
             return cls(**read)
 
 
-def _read_npz(path: pathlib.Path, read: Callable[[Any], Any]) -> Any:
+def _read_npz(path: Place, read: Callable[[Any], Any]) -> Any:
     try:
         # Opened here: np.load leaves its own handle open when the archive is broken.
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with place.at(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return read(file)
     except _DAMAGED_NPZ as error:
         raise InputError(
@@ -472,7 +474,7 @@ def _hash(found: Responses | Behavior) -> str:
 
 
 @contextlib.contextmanager
-def naming(path: pathlib.Path) -> Iterator[None]:
+def naming(path: Place) -> Iterator[None]:
     """Put the file in front of what is refused while something is built from it."""
     try:
         yield

@@ -5,7 +5,6 @@ and must not resume what was copied from another.
 """
 
 import io
-import pathlib
 import zipfile
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,16 +14,17 @@ from absl import logging
 
 from jaxalign import processes
 from jaxalign.io import run_dir
+from jaxalign.io.place import Place
 
 Arrays = TypeVar("Arrays", bound=tuple)
 PLACE = "written_as"  # beside the fields
 
 
-def _place(path: pathlib.Path) -> str:
+def _place(path: Place) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def write(path: pathlib.Path, arrays: Any) -> None:
+def write(path: Place, arrays: Any) -> None:
     """Write the fields of a named tuple, atomically.
 
     Args:
@@ -36,7 +36,7 @@ def write(path: pathlib.Path, arrays: Any) -> None:
     run_dir.write_atomic(path, buffer.getvalue())
 
 
-def read(path: pathlib.Path, kind: type[Arrays]) -> Arrays | None:
+def read(path: Place, kind: type[Arrays]) -> Arrays | None:
     """Read what `write` wrote there; None if there is no file, it is damaged, or of elsewhere.
 
     Args:
@@ -44,7 +44,7 @@ def read(path: pathlib.Path, kind: type[Arrays]) -> Arrays | None:
       kind: the `NamedTuple`.
     """
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             found = dict(file)
         if (place := str(found.pop(PLACE, "nowhere"))) != _place(path):
             raise ValueError(f"it was written as {place}")
@@ -56,7 +56,7 @@ def read(path: pathlib.Path, kind: type[Arrays]) -> Arrays | None:
         return None
 
 
-def kept(path: pathlib.Path, kind: type[Arrays], compute: Callable[[], Arrays]) -> Arrays | None:
+def kept(path: Place, kind: type[Arrays], compute: Callable[[], Arrays]) -> Arrays | None:
     """Return what an earlier run has kept in a file; else compute it, and keep it there.
 
     Several processes compute it together, and the first one reads and writes: None in the others

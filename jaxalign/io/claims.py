@@ -17,6 +17,9 @@ import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from jaxalign.errors import PlaceError
+from jaxalign.io.place import Place, Remote
+
 FOLDER = ".claims"  # in a work directory; a file for each artefact that is being made
 BEAT_S = 10.0  # seconds between signs of life
 DEAD_S = 60.0  # seconds without one after which a claim counts no more
@@ -38,23 +41,22 @@ class Holder(NamedTuple):
         return f"process {self.pid} on {self.host}{job}"
 
 
-def holder(workdir: pathlib.Path, name: str) -> Holder | None:
+def holder(workdir: Place, name: str) -> Holder | None:
     """Return who is making an artefact; None where nobody is, or a claim is of the dead.
 
     Args:
       workdir: of the artefact.
       name: of the claim.
     """
-    path = workdir / FOLDER / name
-    try:
-        beat_s, content = path.stat().st_mtime, path.read_text(encoding="utf-8")
-    except OSError:
+    looked = _look(workdir / FOLDER / name)
+    if looked is None:
         return None
+    content, silent_s = looked
     try:
         found = Holder(**json.loads(content))
     except (ValueError, TypeError):  # half written
         found = Holder("an unknown host", 0, "", "", "")
-    if _now_s(path.parent) - beat_s > DEAD_S:
+    if silent_s > DEAD_S:
         return None
     if found.machine == _machine() and found.pid and not _is_alive(found.pid):
         return None
@@ -62,7 +64,7 @@ def holder(workdir: pathlib.Path, name: str) -> Holder | None:
 
 
 @contextlib.contextmanager
-def hold(workdir: pathlib.Path, name: str) -> Iterator[bool]:
+def hold(workdir: Place, name: str) -> Iterator[bool]:
     """Claim an artefact while this lasts; False if somebody else does.
 
     Where claims cannot be written, whoever asks may go on.
@@ -76,7 +78,7 @@ def hold(workdir: pathlib.Path, name: str) -> Iterator[bool]:
     path = workdir / FOLDER / name
     try:
         is_mine = _write(path, mine)
-    except OSError:
+    except (OSError, PlaceError):
         is_mine = None
     if not is_mine:
         yield is_mine is None
@@ -90,16 +92,43 @@ def hold(workdir: pathlib.Path, name: str) -> Iterator[bool]:
         over.set()
         thread.join()
         if _token(path) == mine.token:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, PlaceError):
                 path.unlink()
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()  # if it is empty
+        if isinstance(path, pathlib.Path):
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()  # if it is empty
 
 
-def _write(path: pathlib.Path, mine: Holder) -> bool:
+def _look(path: Place) -> tuple[str, float] | None:
+    """Return what a claim says, and for how many seconds it has given no sign; None if it is gone.
+
+    A store says of no object when it was written. So the sign of life there is a new content, and
+    its time that at which this process first saw it.
+    """
+    try:
+        if isinstance(path, pathlib.Path):
+            beat_s, content = path.stat().st_mtime, path.read_text(encoding="utf-8")
+            return content, _now_s(path.parent) - beat_s
+        looked = path.look()
+    except (OSError, ValueError, PlaceError):
+        return None
+    if looked is None:
+        return None
+    data, generation = looked
+    now_s = time.monotonic()
+    return data.decode(errors="replace"), now_s - _seen.setdefault((str(path), generation), now_s)
+
+
+_seen: dict[tuple[str, str], float] = {}
+
+
+def _write(path: Place, mine: Holder) -> bool:
     """Make the file of a claim, and return whether nobody else has."""
     if holder(path.parents[1], path.name) is not None:
         return False
+    if isinstance(path, Remote):
+        looked = path.look()
+        return path.swap(json.dumps(mine._asdict()).encode(), looked[1] if looked else "")
     path.unlink(missing_ok=True)
     while True:
         path.parent.mkdir(exist_ok=True)
@@ -114,19 +143,32 @@ def _write(path: pathlib.Path, mine: Holder) -> bool:
         return True
 
 
-def _beat(path: pathlib.Path, mine: Holder, over: threading.Event) -> None:
-    """Give a sign of life now and then: the time of the file, which its server sets."""
+def _beat(path: Place, mine: Holder, over: threading.Event) -> None:
+    """Give a sign of life now and then: the time of the file, which its server sets.
+
+    In a bucket it is another content, a line longer each time.
+    """
+    content = json.dumps(mine._asdict()).encode()
     while not over.wait(BEAT_S):
         if _token(path) != mine.token:
             return
-        with contextlib.suppress(OSError):
-            os.utime(path)
+        with contextlib.suppress(OSError, PlaceError):
+            if isinstance(path, pathlib.Path):
+                os.utime(path)
+            elif looked := path.look():
+                content += b"\n"
+                path.swap(content, looked[1])
 
 
-def _token(path: pathlib.Path) -> str:
+def _token(path: Place) -> str:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["token"]
-    except (OSError, ValueError, KeyError, TypeError):
+        if isinstance(path, pathlib.Path):
+            content = path.read_text(encoding="utf-8")
+        else:
+            looked = path.look()
+            content = looked[0].decode() if looked else ""
+        return json.loads(content)["token"]
+    except (OSError, ValueError, KeyError, TypeError, PlaceError):
         return ""
 
 

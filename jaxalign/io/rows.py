@@ -1,7 +1,6 @@
 """Rows of scores, partitions, tests, ceilings and properties: their schemas and Parquet files."""
 
 import io
-import pathlib
 from collections.abc import Sequence
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pyarrow.parquet as pq
 
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
+from jaxalign.io.place import Place
 
 SCHEMA_VERSION = 4
 
@@ -227,7 +227,7 @@ PROPERTIES = pa.schema(
 LISTS = tuple(field.name for field in SCHEMA if pa.types.is_list(field.type))
 
 
-def write(path: pathlib.Path, rows: Sequence[dict], schema: pa.Schema = SCHEMA) -> None:
+def write(path: Place, rows: Sequence[dict], schema: pa.Schema = SCHEMA) -> None:
     """Write rows to a Parquet file, atomically.
 
     Args:
@@ -262,14 +262,15 @@ def frame(rows: Sequence[dict]) -> pd.DataFrame:
     return pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas()
 
 
-def read(path: pathlib.Path) -> pd.DataFrame:
+def read(path: Place) -> pd.DataFrame:
     """Read rows into a frame.
 
     Raises:
       InputError: if the file cannot be read, or has another schema version.
     """
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as file:
+            table = pq.read_table(file)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             f"{path} must be a Parquet file of score rows: {str(error).splitlines()[0]}; delete "
@@ -284,7 +285,7 @@ def read(path: pathlib.Path) -> pd.DataFrame:
     return table.to_pandas()
 
 
-def write_table(path: pathlib.Path, table: pd.DataFrame) -> None:
+def write_table(path: Place, table: pd.DataFrame) -> None:
     """Write a table without a schema of its own twice, atomically: as CSV and as Parquet.
 
     CSV is for people and other programs; `read_table` reads Parquet, where an ROI called NA is a
@@ -301,12 +302,12 @@ def write_table(path: pathlib.Path, table: pd.DataFrame) -> None:
     run_dir.write_atomic(path.with_name(f"{path.name}.parquet"), sink.getvalue())
 
 
-def has_table(path: pathlib.Path) -> bool:
+def has_table(path: Place) -> bool:
     """Whether `write_table` has written a table here."""
     return path.with_name(f"{path.name}.parquet").is_file()
 
 
-def read_table(path: pathlib.Path) -> pd.DataFrame:
+def read_table(path: Place) -> pd.DataFrame:
     """Read the Parquet file that `write_table` has written.
 
     Args:
@@ -317,7 +318,8 @@ def read_table(path: pathlib.Path) -> pd.DataFrame:
     """
     path = path.with_name(f"{path.name}.parquet")
     try:
-        return pq.read_table(path).to_pandas()
+        with path.open("rb") as file:
+            return pq.read_table(file).to_pandas()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             f"{path} must be a Parquet file: {str(error).splitlines()[0]}; delete {path.parent} "

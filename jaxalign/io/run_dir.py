@@ -1,24 +1,23 @@
 """Artefacts of a run: where they lie, what fixes their content, and whether they are finished."""
 
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
-import re
 import subprocess
-import tempfile
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from absl import logging
 
 from jaxalign.errors import InputError
+from jaxalign.io import files as files_lib
+from jaxalign.io import place as place_lib
+from jaxalign.io.place import Place, Remote
 
 DONE = "done.json"
 # The marker of a page that is being replaced (`latest_only`): its files stay until those of the new
@@ -29,10 +28,6 @@ PAGE = "index.html"  # the file to open, in the folder of an artefact that has a
 LONG_S = 5.0
 # Bytes above which a finished file is not hashed each time that it is looked at.
 LARGE = 64 * 2**20
-# What `write_atomic` calls a file until it is whole.
-_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")
-# Seconds after which a write under way has its lock; and a file without locks nobody to write it.
-_LOCKED_WITHIN_S, _ABANDONED_S = 5.0, 3600.0
 # A file that changed less than this before it was hashed may change again without another time.
 SETTLED_S = 2.0
 
@@ -47,7 +42,7 @@ class Artefact:
     with another one, or with a file that it does not vouch for is unfinished.
     """
 
-    workdir: pathlib.Path
+    workdir: Place
     stage: str
     kind: str = ""  # what is in it: see `stages/artefacts.py`
     name: str  # for people: unique within a stage and a configuration
@@ -68,7 +63,7 @@ class Artefact:
         return hash_text(json.dumps(content, sort_keys=True, allow_nan=False))
 
     @property
-    def path(self) -> pathlib.Path:
+    def path(self) -> Place:
         """The directory."""
         folder = self.workdir / self.stage
         return folder if self.latest_only else folder / self.fingerprint
@@ -90,13 +85,13 @@ class Artefact:
         only files that are not what was written. The marker stays with the others, and vouches for
         nothing until these are there again.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        if isinstance(self.path, pathlib.Path):
+            self.path.mkdir(parents=True, exist_ok=True)
         sweep(self.path)
         if self.is_marked:
-            for name, stamp in _vouched(self.path).items():
-                path = self.path / name
-                if not stamp.holds(path) and not path.is_dir():
-                    path.unlink(missing_ok=True)
+            for name, same in _held(self.path, _vouched(self.path)).items():
+                if not same:
+                    _remove(self.path / name)
         elif self.latest_only:
             self._put_aside()
         if not self.is_done:
@@ -120,9 +115,7 @@ class Artefact:
         vouch(self.path, self.fingerprint, found, **facts)
         if self.latest_only:
             for name in _vouched(self.path, LAST).keys() - set(found):
-                path = self.path / name
-                if not path.is_dir():
-                    path.unlink(missing_ok=True)
+                _remove(self.path / name)
             (self.path / LAST).unlink(missing_ok=True)
 
     def facts(self) -> dict:
@@ -145,13 +138,18 @@ class _Stamp(NamedTuple):
     """What a done-marker knows of a file."""
 
     size: int
-    mtime_ns: int
+    mtime_ns: int  # 0 in a bucket
     sha256: str
+    generation: str = ""  # in a bucket: what the store calls this content of the object
 
     @classmethod
     def of(cls, path: pathlib.Path) -> "_Stamp":
         found = os.stat(path)
         return cls(found.st_size, found.st_mtime_ns, hash_file(path))
+
+    @classmethod
+    def of_object(cls, data: bytes, generation: str) -> "_Stamp":
+        return cls(len(data), 0, hashlib.sha256(data).hexdigest()[:16], generation)
 
     def holds(self, path: pathlib.Path) -> bool:
         """Whether a file is what it was.
@@ -170,7 +168,7 @@ class _Stamp(NamedTuple):
         return hash_file(path) == self.sha256
 
 
-def marker(folder: pathlib.Path, name: str = DONE) -> dict:
+def marker(folder: Place, name: str = DONE) -> dict:
     """Read the done-marker of a directory; nothing if there is none."""
     try:
         facts = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -185,13 +183,13 @@ class DamagedError(InputError):
     A run makes the artefact again and goes on.
     """
 
-    def __init__(self, folder: pathlib.Path, problem: str):
+    def __init__(self, folder: Place, problem: str):
         """Say in one line what is wrong, of which artefact's folder."""
         super().__init__(f"{problem}; delete {folder} and run again.")
         self.folder, self.problem = folder, problem
 
 
-def vouch(folder: pathlib.Path, fingerprint: str, files: Sequence[str], **facts: object) -> None:
+def vouch(folder: Place, fingerprint: str, files: Sequence[str], **facts: object) -> None:
     """Write the done-marker of a directory, with a hash of each of its files.
 
     Args:
@@ -200,11 +198,19 @@ def vouch(folder: pathlib.Path, fingerprint: str, files: Sequence[str], **facts:
       files: names of those that the marker vouches for.
       facts: plain JSON.
     """
-    stamps = {name: _Stamp.of(folder / name)._asdict() for name in sorted(files)}
+    names = sorted(files)
+    if isinstance(folder, Remote):
+        paths = [folder / name for name in names]
+        known = _stamps(dict(zip(paths, place_lib.generations(paths), strict=True)))
+        found = [known[path] for path in paths]
+    else:
+        found = [_Stamp.of(folder / name) for name in names]
+    kept = [{k: x for k, x in stamp._asdict().items() if x != ""} for stamp in found]
+    stamps = dict(zip(names, kept, strict=True))
     write_json(folder / DONE, {"fingerprint": fingerprint, "files": stamps} | facts)
 
 
-def changed(folder: pathlib.Path) -> list[str]:
+def changed(folder: Place) -> list[str]:
     """Return the files of a finished artefact that are missing, or not what was written.
 
     Args:
@@ -213,10 +219,47 @@ def changed(folder: pathlib.Path) -> list[str]:
     vouched = _vouched(folder)
     if not vouched:
         return [DONE]
-    return [name for name, stamp in vouched.items() if not stamp.holds(folder / name)]
+    return [name for name, same in _held(folder, vouched).items() if not same]
 
 
-def check_whole(path: pathlib.Path) -> None:
+def _held(folder: Place, stamps: Mapping[str, _Stamp]) -> dict[str, bool]:
+    """Return of each file whether it is what it was.
+
+    An object whose generation is the same is not read; what was copied from elsewhere has another.
+    """
+    if not isinstance(folder, Remote):
+        return {name: stamp.holds(folder / name) for name, stamp in stamps.items()}
+    paths = {name: folder / name for name in stamps}
+    there = dict(zip(stamps, place_lib.generations(list(paths.values())), strict=True))
+    held = {name: x != "" and x == stamps[name].generation for name, x in there.items()}
+    others = {paths[name]: there[name] for name in stamps if there[name] and not held[name]}
+    found = _stamps(others)
+    same = {
+        name: found[paths[name]].sha256 == stamps[name].sha256
+        for name in stamps
+        if paths[name] in others
+    }
+    return held | same
+
+
+def renew(folder: Place) -> None:
+    """Note that finished objects were copied to a bucket, so that they are not read at each start.
+
+    Args:
+      folder: with files that are what was written.
+    """
+    if not isinstance(folder, Remote):
+        return
+    facts, vouched = marker(folder), _vouched(folder)
+    # What a check has read, with its generation of then.
+    read = {(name, x.sha256): x for (name, _), x in _objects.items()}
+    new = {name: read.get((str(folder / name), x.sha256), x) for name, x in vouched.items()}
+    if new != vouched:
+        files = {name: stamp._asdict() for name, stamp in new.items()}
+        write_json(folder / DONE, facts | {"files": files})
+
+
+def check_whole(path: Place) -> None:
     """Refuse a file of a finished artefact that is not what was written.
 
     Args:
@@ -231,11 +274,12 @@ def check_whole(path: pathlib.Path) -> None:
             f"{path.parent / DONE} must have a hash of each file, found none, as an older version "
             "wrote it: run that again."
         )
-    if path.name not in vouched or not vouched[path.name].holds(path):
+    name = path.name
+    if name not in vouched or not _held(path.parent, {name: vouched[name]})[name]:
         raise InputError(f"{path} is not what its run wrote: run that again, which makes it anew.")
 
 
-def _vouched(folder: pathlib.Path, marked: str = DONE) -> dict[str, _Stamp]:
+def _vouched(folder: Place, marked: str = DONE) -> dict[str, _Stamp]:
     """Return what the marker says of each file; nothing if it is no marker.
 
     Names that lead out of the directory are none of its files, and must not be removed with them.
@@ -249,95 +293,69 @@ def _vouched(folder: pathlib.Path, marked: str = DONE) -> dict[str, _Stamp]:
         return {}
 
 
-def _files(folder: pathlib.Path) -> list[str]:
+def _files(folder: Place) -> list[str]:
     """Return the names of all files below a directory, without its marker and unfinished writes."""
+    if isinstance(folder, Remote):
+        return [x for x in folder.files() if x not in (DONE, LAST)]
     found = (path for path in folder.rglob("*") if path.is_file())
     names = (path.relative_to(folder).as_posix() for path in found)
-    return [x for x in names if x not in (DONE, LAST) and not _is_partial(x.rpartition("/")[2])]
+    return [x for x in names if x not in (DONE, LAST) and not files_lib.is_partial(x)]
 
 
-def _is_partial(name: str) -> bool:
-    """Whether a file is one of ours, or of tensorstore's, that is or was being written."""
-    return bool(_PARTIAL.fullmatch(name)) or name.endswith(".__lock")
+def _remove(path: Place) -> None:
+    if isinstance(path, Remote) or not path.is_dir():
+        path.unlink(missing_ok=True)
 
 
-def sweep(folder: pathlib.Path) -> None:
-    """Remove what writes that were killed have left in a directory.
+def sweep(folder: Place) -> None:
+    """Remove what writes that were killed have left in a directory; in a bucket they leave nothing.
 
     A write that is under way holds a lock; where a file system has no locks, an hour must pass.
     """
-    for path in folder.glob(".*"):
-        if not _PARTIAL.fullmatch(path.name):
-            continue
-        try:
-            age_s = time.time() - path.stat().st_mtime
-            with open(path, "rb") as file:
-                is_dead = age_s > _LOCKED_WITHIN_S and _lock(file.fileno(), age_s > _ABANDONED_S)
-                if is_dead:
-                    path.unlink()
-        except OSError:  # somebody else has removed it, or may not
-            continue
+    if not isinstance(folder, Remote):
+        files_lib.sweep(folder)
 
 
-def _lock(descriptor: int, default: bool) -> bool:
-    """Lock a file, and return whether nobody else has; `default` where there are no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return default
-    return True
+def write_atomic(path: Place, data: bytes) -> None:
+    """Write a file so that it is seen whole or not at all.
+
+    Raises:
+      OSError: if a disk or a file system does not take it.
+      PlaceError: if a bucket does not.
+    """
+    if isinstance(path, Remote):
+        generation = path.write(data)
+        _objects[str(path), generation] = _Stamp.of_object(data, generation)
+        return
+    files_lib.write(path, data)
 
 
-def write_atomic(path: pathlib.Path, data: bytes) -> None:
-    """Write a file so that it is seen whole or not at all."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    # The kernel takes the umask off this mode, which no thread has to ask for by changing it.
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with open(descriptor, "wb") as file:
-            _lock(descriptor, True)  # so that nobody takes it for what a killed write has left
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
-
-
-def write_json(path: pathlib.Path, content: object) -> None:
+def write_json(path: Place, content: object) -> None:
     """Write JSON atomically."""
     write_atomic(path, json.dumps(content, indent=2, sort_keys=True).encode() + b"\n")
 
 
-def check_writable(workdir: pathlib.Path) -> None:
+def check_writable(workdir: Place) -> None:
     """Make the work directory, and refuse one that cannot be written.
 
     Raises:
-      InputError: if a file cannot be made in it. A directory whose write bits are all cleared is
-        refused for root too, who could write it nevertheless.
+      InputError: if nothing can be written in it, or removed.
+      PlaceError: if the store of a bucket cannot be reached.
     """
-    remedy = "choose another --workdir or change its permissions."
-    try:
-        existing = next(x for x in (workdir, *workdir.parents) if x.exists())
-        if not existing.stat().st_mode & 0o222:
-            raise InputError(f"workdir must be writable: {existing} is read-only; {remedy}")
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=workdir):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"workdir must be writable: {workdir}: {reason}; {remedy}") from error
+    if isinstance(workdir, Remote):
+        place_lib.check_writable(workdir)
+    else:
+        files_lib.check_writable(workdir)
 
 
-def hash_file(path: pathlib.Path) -> str:
+def hash_file(path: Place) -> str:
     """Return the SHA-256 of a file's content, 16 hexadecimal digits.
 
     The file is read once in a process, unless it has changed; another process reads it again, for
     a file's times and size do not prove what it holds.
     """
+    if isinstance(path, Remote):
+        return _stamps({path: place_lib.generations([path])[0]})[path].sha256
     found = os.stat(path)
     key = (os.path.realpath(path), found.st_dev, found.st_ino, found.st_size)
     key += (found.st_mtime_ns, found.st_ctime_ns)
@@ -351,6 +369,22 @@ def hash_file(path: pathlib.Path) -> str:
             return digest
         _hashes[key] = digest
     return _hashes[key]
+
+
+def _stamps(generations: Mapping[Remote, str]) -> dict[Remote, _Stamp]:
+    """Return what a done-marker is to know of objects, which this process reads once at most.
+
+    Args:
+      generations: of each object.
+    """
+    keys = {path: (str(path), generation) for path, generation in generations.items()}
+    unknown = [path for path, key in keys.items() if key not in _objects]
+    start = time.monotonic()
+    for path, data in zip(unknown, place_lib.contents(unknown), strict=True):
+        _objects[keys[path]] = _Stamp.of_object(data, generations[path])
+        _read.add(len(data), time.monotonic() - start)
+        start = time.monotonic()
+    return {path: _objects[key] for path, key in keys.items()}
 
 
 @dataclasses.dataclass
@@ -374,6 +408,7 @@ class _Read:
 
 
 _hashes: dict[tuple, str] = {}
+_objects: dict[tuple[str, str], _Stamp] = {}  # by name and generation
 _read = _Read()
 
 

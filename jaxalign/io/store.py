@@ -5,7 +5,6 @@ Anything that reads zarr3 reads it. The attributes are an interface: see `Attrib
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import ml_dtypes
@@ -14,7 +13,8 @@ import tensorstore as ts
 from jaxtyping import Float
 
 from jaxalign.errors import InputError
-from jaxalign.io import run_dir
+from jaxalign.io import place, run_dir
+from jaxalign.io.place import Place
 
 FORMAT_VERSION = 2
 ARRAY = "activations.zarr"  # in the directory of an artefact
@@ -54,7 +54,7 @@ class Attributes:
 class Store:
     """An open activation store."""
 
-    def __init__(self, path: pathlib.Path, array: ts.TensorStore, attributes: Attributes):
+    def __init__(self, path: Place, array: ts.TensorStore, attributes: Attributes):
         """Use `create` or `open_store`."""
         self.path = path
         self.attributes = attributes
@@ -86,7 +86,8 @@ class Store:
         try:
             # tensorstore renames a shard into place when it is whole; what is absent reads as NaN.
             values = self._array[:, rows.start : rows.stop].read().result()
-        except ValueError:
+        except ValueError as error:
+            place.refuse_lost(self.path, error)
             return False
         return bool(np.isfinite(values.astype(np.float32)).all())
 
@@ -118,6 +119,7 @@ class Store:
         try:
             values = self._array[layer].read().result().astype(np.float32)
         except ValueError as error:
+            place.refuse_lost(self.path, error)
             raise run_dir.DamagedError(
                 self.path.parent,
                 f"{self.path}: layer {layer} cannot be read ({_first_line(error)})",
@@ -132,7 +134,7 @@ class Store:
 
 
 def create(
-    path: pathlib.Path,
+    path: Place,
     *,
     shape: tuple[int, int, int],
     dtype: str,
@@ -168,7 +170,7 @@ def create(
     inner = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
     spec = {
         "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(path)},
+        "kvstore": place.kvstore(path),
         "metadata": {
             "shape": shape,
             "data_type": dtype,
@@ -195,7 +197,7 @@ def create(
     return Store(path, array, attributes)
 
 
-def open_store(path: pathlib.Path, *, expected: Attributes | None = None) -> Store:
+def open_store(path: Place, *, expected: Attributes | None = None) -> Store:
     """Open a store for reading.
 
     Args:
@@ -211,9 +213,10 @@ def open_store(path: pathlib.Path, *, expected: Attributes | None = None) -> Sto
         version = found["format_version"]
         # Another version may have other attributes.
         attributes = Attributes(**found) if version == FORMAT_VERSION else None
-        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+        spec = {"driver": "zarr3", "kvstore": place.kvstore(path)}
         array = ts.open(spec, open=True).result()
     except (OSError, ValueError, KeyError, TypeError) as error:
+        place.refuse_lost(path, error)
         raise InputError(
             f"{metadata} must describe an activation store: {_first_line(error)}; delete "
             f"{path.parent} and run again."
@@ -232,7 +235,7 @@ def open_store(path: pathlib.Path, *, expected: Attributes | None = None) -> Sto
     return Store(path, array, attributes)
 
 
-def open_vector(path: pathlib.Path, activations: Store, *, create: bool = False) -> ts.TensorStore:
+def open_vector(path: Place, activations: Store, *, create: bool = False) -> ts.TensorStore:
     """Open a vector with one float32 per stimulus, in the same shards as the activations.
 
     Args:
@@ -245,7 +248,7 @@ def open_vector(path: pathlib.Path, activations: Store, *, create: bool = False)
     """
     spec = {
         "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(path)},
+        "kvstore": place.kvstore(path),
         "metadata": {
             "shape": [activations.shape[1]],
             "data_type": "float32",
@@ -264,13 +267,14 @@ def open_vector(path: pathlib.Path, activations: Store, *, create: bool = False)
     try:
         return ts.open(spec, create=create, open=True).result()
     except ValueError as error:
+        place.refuse_lost(path, error)
         raise InputError(
             f"{path} must hold a number for each of {activations.shape[1]} stimuli: "
             f"{_first_line(error)}; delete {path.parent} and run again."
         ) from error
 
 
-def read_vector(path: pathlib.Path, activations: Store) -> Float[np.ndarray, " m"]:
+def read_vector(path: Place, activations: Store) -> Float[np.ndarray, " m"]:
     """Read a vector with a number for each stimulus; NaN is what is undefined.
 
     Args:
@@ -284,6 +288,7 @@ def read_vector(path: pathlib.Path, activations: Store) -> Float[np.ndarray, " m
     try:
         return vector.read().result()
     except ValueError as error:
+        place.refuse_lost(path, error)
         raise run_dir.DamagedError(
             path.parent, f"{path} cannot be read ({_first_line(error)})"
         ) from error
@@ -342,10 +347,11 @@ def finish_write(future: ts.Future, artefact: run_dir.Artefact) -> None:
     try:
         future.result()
     except (ValueError, OSError) as error:
+        place.refuse_lost(artefact.path, error)
         raise InputError(f"{artefact.path} cannot be written: {_first_line(error)}.") from error
 
 
-def _is_json(path: pathlib.Path) -> bool:
+def _is_json(path: Place) -> bool:
     try:
         json.loads(path.read_text(encoding="utf-8"))
     except ValueError:

@@ -14,6 +14,7 @@ from absl import logging
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir, store
+from jaxalign.io.place import Place
 from jaxalign.literature import properties
 from jaxalign.literature.protocols import OWN_READING
 
@@ -83,7 +84,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path}, line {reader.line_num}: must be CSV: {error}.") from error
 
 
-def _text(path: pathlib.Path) -> str:
+def _text(path: Place) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -223,7 +224,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def read_run(workdir: pathlib.Path, stages: Sequence[pathlib.Path] | None = None) -> pd.DataFrame:
+def read_run(workdir: Place, stages: Sequence[Place] | None = None) -> pd.DataFrame:
     """Read what a run of jaxalign found out about its networks, not about its controls.
 
     `nwp_loss` of the stage next_word, `behavior` of the stage behavior (all words, mean reading
@@ -236,8 +237,6 @@ def read_run(workdir: pathlib.Path, stages: Sequence[pathlib.Path] | None = None
     Raises:
       InputError: if it is no such folder, has nothing that is read, or gives two values.
     """
-    if not workdir.is_dir():
-        raise InputError(f"{workdir} must be the workdir of a run: there is no such folder.")
     if stages is None:
         stores = [x for name in ("extract", "imported") for x in workdir.glob(f"{name}/*")]
         stages = sorted(stores) + [workdir / "next_word", workdir / "behavior"]
@@ -252,6 +251,8 @@ def read_run(workdir: pathlib.Path, stages: Sequence[pathlib.Path] | None = None
         else:
             found += _shape(folder, workdir)
     if not found:
+        if not workdir.is_dir():
+            raise InputError(f"{workdir} must be the workdir of a run: there is no such folder.")
         raise InputError(
             f"{workdir} must hold what one of the stages extract, imported, next_word and behavior "
             "has finished, found nothing."
@@ -259,7 +260,7 @@ def read_run(workdir: pathlib.Path, stages: Sequence[pathlib.Path] | None = None
     return properties.table(_once(found), where=f"run {workdir}")
 
 
-def _losses(scores: pd.DataFrame, workdir: pathlib.Path) -> list[dict]:
+def _losses(scores: pd.DataFrame, workdir: Place) -> list[dict]:
     return [
         properties.row(
             x["model"],
@@ -272,7 +273,7 @@ def _losses(scores: pd.DataFrame, workdir: pathlib.Path) -> list[dict]:
     ]
 
 
-def _reading_times(scores: pd.DataFrame, workdir: pathlib.Path) -> list[dict]:
+def _reading_times(scores: pd.DataFrame, workdir: Place) -> list[dict]:
     kept = (
         (scores.dataset == scores.dataset.iloc[0])  # the run's own; the table may hold others
         & (scores.control_of == "")
@@ -293,7 +294,7 @@ def _reading_times(scores: pd.DataFrame, workdir: pathlib.Path) -> list[dict]:
     ]
 
 
-def _shape(folder: pathlib.Path, workdir: pathlib.Path) -> list[dict]:
+def _shape(folder: Place, workdir: Place) -> list[dict]:
     """Return layers and width of the network whose activations lie in a folder."""
     path = folder / "settings.json"
     try:

@@ -1,7 +1,6 @@
 """A page with its tables and charts -> the files of a folder, the same way for every stage."""
 
 import json
-import pathlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import pandas as pd
 
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
+from jaxalign.io.place import Place
 from jaxalign.reporting import charts, html
 from jaxalign.reporting.charts import Chart
 from jaxalign.reporting.html import Section
@@ -43,7 +43,7 @@ class Page(NamedTuple):
         """The page as one self-contained file."""
         return html.page(self.title, self.lead, self.sections, self.provenance, self.tiles)
 
-    def write(self, folder: pathlib.Path, *, parquet: bool = False) -> list[str]:
+    def write(self, folder: Place, *, parquet: bool = False) -> list[str]:
         """Write each table as CSV and LaTeX, each drawing as SVG and PDF, the page and the summary.
 
         Each file is seen whole or not at all.

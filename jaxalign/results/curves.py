@@ -1,6 +1,5 @@
 """Scores of subsets of subjects -> rows of extrapolated ceilings, and the curves behind them."""
 
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from jaxalign.core.inference.resampling import Bootstrap
 from jaxalign.data.schema import GROUP, Responses
 from jaxalign.io import arrays
 from jaxalign.io import rows as rows_lib
+from jaxalign.io.place import Place
 from jaxalign.results import ceilings
 from jaxalign.results.ceilings import Kind, row
 
@@ -56,7 +56,7 @@ def rows(
     how: Bootstrap,
     extrapolate: Extrapolate,
     *,
-    folder: pathlib.Path,
+    folder: Place,
     progress: Callable[[Sequence], Iterable],
 ) -> list[dict]:
     """Predict subjects from others, and extrapolate to infinitely many.

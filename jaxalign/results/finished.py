@@ -1,13 +1,13 @@
 """Finished rows: columns that all rows of an artefact share, and the files of a run's rows."""
 
 import json
-import pathlib
 from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
+from jaxalign.io.place import Place
 
 ROWS = "rows.parquet"  # score rows of one artefact
 REPORT, TABLE = "report", "scores.parquet"  # those of a whole run
@@ -41,7 +41,7 @@ def finish(rows: Iterable[dict], common: dict, schema: pa.Schema = rows_lib.SCHE
 
 
 def write(
-    path: pathlib.Path, rows: Iterable[dict], common: dict, schema: pa.Schema = rows_lib.SCHEMA
+    path: Place, rows: Iterable[dict], common: dict, schema: pa.Schema = rows_lib.SCHEMA
 ) -> None:
     """Write finished rows to a Parquet file, checked against their schema.
 
@@ -57,7 +57,7 @@ def write(
     rows_lib.write(path, finish(rows, common, schema), schema)
 
 
-def files(workdir: pathlib.Path, stages: Sequence[str]) -> list[pathlib.Path]:
+def files(workdir: Place, stages: Sequence[str]) -> list[Place]:
     """Return the files of a run's score rows, of artefacts that are finished.
 
     Args:
@@ -72,7 +72,7 @@ def files(workdir: pathlib.Path, stages: Sequence[str]) -> list[pathlib.Path]:
     """
     table = workdir / REPORT / TABLE
     if run_dir.marker(table.parent) and table.is_file():
-        found = [table]
+        found: list[Place] = [table]
     else:
         every = [x for stage in stages for x in sorted(workdir.glob(f"{stage}/*/{ROWS}"))]
         is_done = lambda folder: run_dir.marker(folder).get("fingerprint") == folder.name

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jaxalign import processes
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.datasets import Dataset
+from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
 
 
@@ -16,7 +17,7 @@ from jaxalign.io.run_dir import Artefact
 class Job:
     """What every stage is given besides its own settings."""
 
-    workdir: pathlib.Path
+    workdir: Place
     data_root: pathlib.Path | None
     dataset: Dataset | None  # None: of no stage that reads one
     mesh: Mesh

@@ -2,15 +2,15 @@
 
 import dataclasses
 import functools
-import pathlib
 from typing import Annotated
 
 import pandas as pd
 
 from jaxalign.checks import Names, among, check
 from jaxalign.errors import InputError
+from jaxalign.io import place, run_dir
 from jaxalign.io import rows as rows_lib
-from jaxalign.io import run_dir
+from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import published as published_lib
 from jaxalign.results import finished
@@ -48,7 +48,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     found = {f"published:{name}": published_lib.score_rows(name) for name in config.published}
     hashes = [published_lib.fingerprint(name) for name in config.published]
     for text in config.runs:
-        workdir = pathlib.Path(text)
+        workdir = place.at(text)
         if workdir.absolute() == job.workdir.absolute():
             raise InputError(
                 f"collect.runs must be other runs: {text!r} is this one, whose own scores are "
@@ -77,12 +77,12 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     return [Step(artefact=artefact, make=functools.partial(_write, rows))]
 
 
-def _files(workdir: pathlib.Path) -> list[pathlib.Path]:
+def _files(workdir: Place) -> list[Place]:
     """Return the files of score rows of a run, of artefacts that are finished."""
-    if not workdir.is_dir():
-        raise InputError(f"collect.runs must be workdirs: there is no folder {str(workdir)!r}.")
     found = finished.files(workdir, ("encode",))
     if not found:
+        if not workdir.is_dir():
+            raise InputError(f"collect.runs must be workdirs: there is no folder {str(workdir)!r}.")
         raise InputError(
             f"collect.runs: {workdir} must hold score rows: neither {finished.REPORT}/"
             f"{finished.TABLE} nor encode/*/{finished.ROWS} is there and finished."

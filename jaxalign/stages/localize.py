@@ -139,7 +139,7 @@ def _report(config: Config, artefact: Artefact) -> dict:
     layers = pd.concat(tables, ignore_index=True)
     networks = {}
     for source, own in zip(artefact.inputs, tables, strict=True):
-        with np.load(source.path / Masks.UNITS) as file:
+        with (source.path / Masks.UNITS).open("rb") as opened, np.load(opened) as file:
             name = f"{own.model.iloc[0]} {own.control_of.iloc[0]}".strip()
             networks[name] = report.Units(file["t"], file["language"], file["random"])
     # Within the work directory: the page is the same wherever that lies.

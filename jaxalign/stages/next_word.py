@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import io
-import pathlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple
@@ -27,6 +26,7 @@ from jaxalign.data.text import texts, tokenizer_files
 from jaxalign.data.text.texts import Text, Tokens
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
+from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature.protocols import OWN_READING
 from jaxalign.models import log_probs as log_probs_lib
@@ -276,11 +276,11 @@ def _shards(num_windows: int, size: int) -> list[range]:
     return [range(i, min(i + size, num_windows)) for i in range(0, num_windows, size)]
 
 
-def _shard_path(artefact: Artefact, shard: range) -> pathlib.Path:
+def _shard_path(artefact: Artefact, shard: range) -> Place:
     return artefact.path / f"losses_{shard.start:07d}.npy"
 
 
-def _is_there(path: pathlib.Path, cut: Windows, shard: range) -> bool:
+def _is_there(path: Place, cut: Windows, shard: range) -> bool:
     """Whether a run before this one has written a shard."""
     own = slice(shard.start, shard.stop)
     return path.is_file() and len(_load(path)) == int((cut.stop - cut.first)[own].sum())
@@ -297,15 +297,16 @@ def _write_shard(artefact: Artefact, shard: range, losses: Float[np.ndarray, " n
     _save(_shard_path(artefact, shard), losses.astype(np.float32))
 
 
-def _save(path: pathlib.Path, values: np.ndarray) -> None:
+def _save(path: Place, values: np.ndarray) -> None:
     written = io.BytesIO()
     np.save(written, values)
     run_dir.write_atomic(path, written.getvalue())
 
 
-def _load(path: pathlib.Path) -> np.ndarray:
+def _load(path: Place) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            return np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
             f"{path} must be what the stage next_word wrote, but cannot be read: delete "

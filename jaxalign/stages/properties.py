@@ -11,8 +11,9 @@ from absl import logging
 
 from jaxalign.checks import Names, check, each, some
 from jaxalign.errors import InputError
+from jaxalign.io import place, run_dir
 from jaxalign.io import rows as rows_lib
-from jaxalign.io import run_dir
+from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import properties as lib
 from jaxalign.literature import property_sources, published
@@ -133,14 +134,15 @@ def _renamed(config: Config, rows: pd.DataFrame, source: str) -> pd.DataFrame:
 
 
 def _existing(text: str) -> pathlib.Path:
+    place.refuse_urls("properties.sources", text)
     path = pathlib.Path(text)
     if not path.exists():
         raise InputError(f"properties.sources must name files that are there: {text!r} is not.")
     return path
 
 
-def _other(text: str, job: Job) -> pathlib.Path:
-    path = pathlib.Path(text)
+def _other(text: str, job: Job) -> Place:
+    path = place.at(text)
     if path.absolute() == job.workdir.absolute():
         raise InputError(f"properties.sources must call this run itself 'run', got 'run:{text}'.")
     return path
@@ -149,7 +151,7 @@ def _other(text: str, job: Job) -> pathlib.Path:
 def _join(
     config: Config,
     frames: Mapping[str, pd.DataFrame | None],
-    paths: Sequence[pathlib.Path],
+    paths: Sequence[Place],
     artefact: Artefact,
 ) -> dict:
     read = dict(frames)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import pathlib
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxalign.bench import networks, timing
 from jaxalign.bench.extract.config import Network
 from jaxalign.data.text import tokenizer_files
+from jaxalign.io import place
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job
 
@@ -22,8 +22,8 @@ TOKENIZER = "tokenizers_gpt2"  # in the folder of published data
 def checkpoint(network: Network, job: Job, artefact: Artefact) -> Iterator[pathlib.Path]:
     """Give the folder of a checkpoint that transformers drew and saved."""
     assert job.data_root is not None
-    with tempfile.TemporaryDirectory(dir=artefact.path, prefix="inputs.") as name:
-        folder = pathlib.Path(name) / "network"
+    with place.scratch(artefact.path, "inputs.") as inside:
+        folder = inside / "network"
         tokenizer = tokenizer_files.load(job.data_root / TOKENIZER)
         networks.write(folder, tokenizer, sizes=network, seed=job.seed)
         yield folder

@@ -14,6 +14,8 @@ import xarray as xr
 from absl import logging
 
 from jaxalign.errors import InputError
+from jaxalign.io import place
+from jaxalign.io.place import Place
 from jaxalign.reporting import tables
 
 # Tracker -> the package that it needs.
@@ -144,7 +146,7 @@ def check_tracker(kind: str) -> None:
 def track(
     kind: str,
     name: str,
-    folder: pathlib.Path,
+    folder: Place,
     settings: Mapping[str, object],
     scores: pd.DataFrame,
     *,
@@ -172,7 +174,8 @@ def track(
     defined = {key: value for key, value in values.items() if np.isfinite(value)}
     flat = _flatten(settings) | {"undefined_metrics": len(values) - len(defined)}
     run = {"mlflow": _mlflow, "wandb": _wandb}[kind]
-    problem = run(name, folder, flat, defined)
+    with place.copied(folder) as files:
+        problem = run(name, files, flat, defined)
     if problem:
         problem = " ".join(problem.split())
         logging.warning("report: it is complete, but %s did not take it: %s", kind, problem)

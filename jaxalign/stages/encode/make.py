@@ -1,7 +1,6 @@
 """Making of the encoding stage's artefacts: scores of a feature set, and partitions of variance."""
 
 import functools
-import pathlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from jaxalign.data import controls, samples
 from jaxalign.data.schema import GROUP
 from jaxalign.io import arrays, run_dir
 from jaxalign.io import rows as rows_lib
+from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
 from jaxalign.results import finished, scores
 from jaxalign.results import partition as partition_rows
@@ -329,5 +329,5 @@ def _progress(layers: Sequence[int], artefact: Artefact) -> Iterator[int]:
     return progress.bar(layers, f"encode {artefact.name}", "layers")
 
 
-def _layer_path(artefact: Artefact, layer: int, name: str = "layer") -> pathlib.Path:
+def _layer_path(artefact: Artefact, layer: int, name: str = "layer") -> Place:
     return artefact.path / f"{name}_{layer:03d}.npz"

@@ -46,8 +46,9 @@ class Shards:
 
     def _is_done(self, index: int) -> bool:
         # The surprisal of a shard is written before its activations; what was not is NaN.
-        has_bits = self._surprisal is None or store.has_rows(self._surprisal, self._rows[index])
-        return has_bits and self._activations.has_whole_shard(index)
+        return self._activations.has_whole_shard(index) and (
+            self._surprisal is None or store.has_rows(self._surprisal, self._rows[index])
+        )
 
     def _shard(self, part):
         return part // len(self._rows[0])
