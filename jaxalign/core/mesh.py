@@ -1,5 +1,10 @@
 """Device mesh, and the rules from logical axis names to mesh axes."""
 
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -36,25 +41,88 @@ def make_mesh(data: int, model: int) -> Mesh:
     return jax.make_mesh((data, model), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def sharding(mesh: Mesh, logical: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
-    """Return the sharding of an array whose axes carry these logical names.
+class Units(NamedTuple):
+    """A logical axis of units that stay whole when it is divided, such as heads.
 
-    An axis that its mesh axis does not divide (a vocabulary of 50,257 on two devices) is
-    replicated, since JAX refuses uneven shards.
+    Attributes:
+      name: logical name.
+      num: units along the axis.
+      groups: equal groups of neighbouring units, as query heads have them that share a key-value
+        head. A part is made of whole groups, or lies within one.
+    """
+
+    name: str
+    num: int
+    groups: int
+
+    def parts(self, most: int) -> int:
+        """Return the largest number of parts that divides the units and `most`."""
+        fits = lambda d: self.num % d == 0 and (self.groups % d == 0 or d % self.groups == 0)
+        return max(d for d in range(1, most + 1) if most % d == 0 and fits(d))
+
+
+Logical = str | Units | None
+
+
+def parts(
+    shape: tuple[int, ...], logical: Sequence[Logical], devices: Mapping[str, int]
+) -> tuple[int, ...]:
+    """Return into how many parts each axis of an array is divided.
+
+    A mesh axis divides one axis of an array, the first that it can. Batches are divided over all
+    devices of their mesh axis or not at all. Parameters are divided by as many as divide them, since
+    JAX refuses uneven shards: 4 key-value heads are divided over 4 of 8 devices, each of them twice,
+    and a vocabulary of 50,257 is replicated on two.
+
+    Args:
+      shape: of the array.
+      logical: names of its axes.
+      devices: devices along each mesh axis.
 
     Raises:
       ValueError: if names and axes differ in number.
     """
     if len(logical) != len(shape):
-        raise ValueError(f"One name per axis is needed: {logical} for shape {shape}.")
-    spec, used = [], set()
-    for name, size in zip(logical, shape, strict=True):
-        axis = RULES.get(name) if name else None
-        fits = axis is not None and axis not in used and size % mesh.shape[axis] == 0
-        spec.append(axis if fits else None)
-        if fits:
-            used.add(axis)
-    return NamedSharding(mesh, PartitionSpec(*spec))
+        raise ValueError(f"One name per axis is needed: {tuple(logical)} for shape {shape}.")
+    found, used = [], set()
+    for axis, size in zip(logical, shape, strict=True):
+        along = RULES.get(axis.name if isinstance(axis, Units) else axis or "")
+        number = 1
+        if along is not None and along not in used:
+            most = devices[along]
+            number = axis.parts(most) if isinstance(axis, Units) else math.gcd(size, most)
+            if along == "data" and number < most:
+                number = 1
+        if number > 1:
+            used.add(along)
+        found.append(number)
+    return tuple(found)
+
+
+def sharding(mesh: Mesh, logical: Sequence[Logical], shape: tuple[int, ...]) -> NamedSharding:
+    """Return the sharding of an array whose axes carry these logical names; see `parts`.
+
+    Raises:
+      ValueError: if names and axes differ in number.
+    """
+    spec, over = [], mesh
+    for axis, number in zip(logical, parts(shape, logical, mesh.shape), strict=True):
+        along = RULES[axis.name if isinstance(axis, Units) else axis or ""] if number > 1 else None
+        spec.append(along)
+        if along is not None and number < mesh.shape[along]:
+            over = _with_copies(mesh, number)
+    return NamedSharding(over, PartitionSpec(*spec))
+
+
+@functools.cache
+def _with_copies(mesh: Mesh, parts: int) -> Mesh:
+    """Return a mesh of the same devices in which neighbours along "model" hold the same part.
+
+    Programs take arrays of both meshes, for which the order of devices counts and nothing else.
+    """
+    data, model = (mesh.shape[axis] for axis in AXES)
+    devices = mesh.devices.reshape(data, parts, model // parts)
+    return Mesh(devices, (*AXES, "copies"), axis_types=(AxisType.Auto,) * 3)
 
 
 def own(mesh: Mesh) -> Mesh:

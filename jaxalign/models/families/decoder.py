@@ -119,14 +119,15 @@ class Block(nnx.Module):
         linear = lambda inputs, outputs, names, bias, init=init: layers.Linear(
             inputs, outputs, names, init, bias=bias
         )
+        heads, kv_heads = layers.heads(c.num_heads, c.num_kv_heads)
         self.attention_norm = _norm(c, D, init)
-        self.query = linear(D, c.num_heads * H, ("embed", "heads"), c.qkv_bias)
-        self.key = linear(D, c.num_kv_heads * H, ("embed", "kv_heads"), c.qkv_bias)
-        self.value = linear(D, c.num_kv_heads * H, ("embed", "kv_heads"), c.qkv_bias)
+        self.query = linear(D, c.num_heads * H, ("embed", heads), c.qkv_bias)
+        self.key = linear(D, c.num_kv_heads * H, ("embed", kv_heads), c.qkv_bias)
+        self.value = linear(D, c.num_kv_heads * H, ("embed", kv_heads), c.qkv_bias)
         self.query_norm = _norm(c, H, init) if c.qk_norm else None
         self.key_norm = _norm(c, H, init) if c.qk_norm else None
         self.attention_out = linear(
-            c.num_heads * H, D, ("heads", "embed"), c.attention_out_bias, residual
+            c.num_heads * H, D, (heads, "embed"), c.attention_out_bias, residual
         )
         self.attention_post_norm = _norm(c, D, init) if c.norm_place == "both" else None
         self.mlp_norm = None if c.shared_norm else _norm(c, D, init)

@@ -36,10 +36,11 @@ class Block(nnx.Module):
         """Draw the weights."""
         D, F = config.width, config.mlp_size
         norm = lambda: layers.LayerNorm(D, config.norm_eps, init.dtype)
-        self.query = layers.Linear(D, D, ("embed", "heads"), init, bias=True)
-        self.key = layers.Linear(D, D, ("embed", "heads"), init, bias=True)
-        self.value = layers.Linear(D, D, ("embed", "heads"), init, bias=True)
-        self.attention_out = layers.Linear(D, D, ("heads", "embed"), init, bias=True)
+        heads, kv_heads = layers.heads(config.num_heads)
+        self.query = layers.Linear(D, D, ("embed", heads), init, bias=True)
+        self.key = layers.Linear(D, D, ("embed", kv_heads), init, bias=True)
+        self.value = layers.Linear(D, D, ("embed", kv_heads), init, bias=True)
+        self.attention_out = layers.Linear(D, D, (heads, "embed"), init, bias=True)
         self.attention_norm = norm()
         self.mlp_in = layers.Linear(D, F, ("embed", "mlp"), init, bias=True)
         self.mlp_out = layers.Linear(F, D, ("mlp", "embed"), init, bias=True)

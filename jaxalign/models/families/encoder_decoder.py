@@ -132,10 +132,11 @@ class Attention(nnx.Module):
         linear = lambda i, o, logical, sd: layers.Linear(
             i, o, logical, init._replace(sd=init.sd * sd), bias=False
         )
-        self.query = linear(D, inner, ("embed", "heads"), (D * config.head_size) ** -0.5)
-        self.key = linear(D, inner, ("embed", "heads"), D**-0.5)
-        self.value = linear(D, inner, ("embed", "heads"), D**-0.5)
-        self.out = linear(inner, D, ("heads", "embed"), inner**-0.5)
+        heads, kv_heads = layers.heads(config.num_heads)
+        self.query = linear(D, inner, ("embed", heads), (D * config.head_size) ** -0.5)
+        self.key = linear(D, inner, ("embed", kv_heads), D**-0.5)
+        self.value = linear(D, inner, ("embed", kv_heads), D**-0.5)
+        self.out = linear(inner, D, (heads, "embed"), inner**-0.5)
         self.num_heads = config.num_heads
 
     def __call__(self, x_BTD: Array, memory_BSD: Array, mask: Bool[Array, "B S"], **how) -> Array:
@@ -231,7 +232,8 @@ class Stack(nnx.Module):
             init._replace(sd=init.sd * config.width**-0.5),
         )
         # The embedding's second axis is that of the heads here.
-        self.distances.table.set_metadata("logical", ("buckets", "heads"))
+        heads, _ = layers.heads(config.num_heads)
+        self.distances.table.set_metadata("logical", ("buckets", heads))
         self.final_norm = _norm(config, init)
         self.config, self.decoder = config, decoder
 

@@ -15,10 +15,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jaxalign.core.mesh import Logical, Units
+
 
 def _like(vector: Float[Array, " d"], x: Float[Array, "... d"]) -> Array:
     """Give a vector the rank of `x`, since ranks are not promoted silently."""
     return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
+
+
+def heads(num: int, num_kv: int | None = None) -> tuple[Units, Units]:
+    """Return the logical axes of query heads and of key-value heads, which are fewer or as many."""
+    num_kv = num if num_kv is None else num_kv
+    return Units("heads", num, num_kv), Units("kv_heads", num_kv, num_kv)
 
 
 class Init(NamedTuple):
@@ -45,7 +53,7 @@ class Linear(nnx.Module):
         self,
         inputs: int,
         outputs: int,
-        logical: tuple[str | None, str | None],
+        logical: tuple[Logical, Logical],
         init: Init,
         *,
         bias: bool,
