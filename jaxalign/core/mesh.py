@@ -70,9 +70,9 @@ def parts(
     """Return into how many parts each axis of an array is divided.
 
     A mesh axis divides one axis of an array, the first that it can. Batches are divided over all
-    devices of their mesh axis or not at all. Parameters are divided by as many as divide them, since
-    JAX refuses uneven shards: 4 key-value heads are divided over 4 of 8 devices, each of them twice,
-    and a vocabulary of 50,257 is replicated on two.
+    devices of their mesh axis or not at all. Parameters are divided by as many as divide them,
+    since JAX refuses uneven shards: 4 key-value heads lie on 8 devices twice, and a vocabulary of
+    50,257 is replicated on two.
 
     Args:
       shape: of the array.

@@ -5,7 +5,7 @@ import importlib.util
 import os
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -15,7 +15,12 @@ from jaxalign.errors import InputError
 _CGROUP = pathlib.Path("/sys/fs/cgroup")
 
 
-def check(placed: Mapping[str, jax.ShapeDtypeStruct], *, source: str) -> None:
+def check(
+    placed: Mapping[str, jax.ShapeDtypeStruct],
+    *,
+    source: str,
+    on_each: Callable[[int], int] | None = None,
+) -> None:
     """Refuse parameters that do not fit where they would go.
 
     Accelerators are asked how much memory they have left; CPU devices share what the host has left.
@@ -24,10 +29,12 @@ def check(placed: Mapping[str, jax.ShapeDtypeStruct], *, source: str) -> None:
     Args:
       placed: parameter -> shape, dtype, and the sharding that it will have.
       source: what to call the network in an error.
+      on_each: devices along the mesh's model axis -> bytes of the parameters on each of them.
 
     Raises:
-      InputError: naming the memory that is too small, and both sizes.
+      InputError: naming the memory that is too small, both sizes, and the least mesh that would do.
     """
+    num_devices = max((len(x.sharding.device_set) for x in placed.values()), default=1)
     needed = collections.Counter()
     for struct in placed.values():
         size = int(np.prod(struct.sharding.shard_shape(struct.shape))) * struct.dtype.itemsize
@@ -39,9 +46,12 @@ def check(placed: Mapping[str, jax.ShapeDtypeStruct], *, source: str) -> None:
         if free is None:
             on_host += size
         elif size > free:
-            raise InputError(_message(source, size, f"device {device.id}", free))
+            advice = _advice(on_each, free, num_devices)
+            raise InputError(_message(source, size, f"device {device.id}", free) + advice)
     if on_host and on_host > (free := host_bytes()):
-        raise InputError(_message(source, on_host, "the host", free))
+        share = sum(device_bytes(device) is None for device in needed)
+        advice = _advice(on_each, free // share, num_devices, more=False)
+        raise InputError(_message(source, on_host, "the host", free) + advice)
 
 
 def device_bytes(device: jax.Device) -> int | None:
@@ -84,9 +94,30 @@ def address_bytes() -> int:
     return limit - int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
+DOUBLINGS = 8  # of the devices that are here, to what is proposed
+
+
 def _message(source: str, needed: int, where: str, free: int) -> str:
     return (
         f"{source}: its parameters must fit in memory: they need {needed / 2**30:.1f} GiB on "
-        f"{where}, which has {free / 2**30:.1f} GiB left; use compute_dtype bfloat16, more devices "
-        "along the mesh's model axis, or a smaller model."
+        f"{where}, which has {free / 2**30:.1f} GiB left; "
+    )
+
+
+def _advice(
+    on_each: Callable[[int], int] | None, free: int, num_devices: int, *, more: bool = True
+) -> str:
+    """Name the shortest model axis whose devices hold the parameters, of those here or of more."""
+    fits = lambda model: on_each is not None and on_each(model) <= free
+    here = [x for x in range(1, num_devices + 1) if num_devices % x == 0]
+    if found := next(filter(fits, here), 0):
+        return f"mesh (-1, {found}) is the first that holds them."
+    beyond = [num_devices * 2**i for i in range(1, DOUBLINGS) if more]
+    if found := next(filter(fits, beyond), 0):
+        return (
+            f"mesh (-1, {found}), on {found} such devices, is the first that holds them; or use "
+            "compute_dtype bfloat16, or a smaller model."
+        )
+    return (
+        "use compute_dtype bfloat16, more devices along the mesh's model axis, or a smaller model."
     )

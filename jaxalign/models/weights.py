@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -241,6 +242,27 @@ def placements(network: nnx.Module, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruc
     }
 
 
+def bytes_per_device(network: nnx.Module, devices: Mapping[str, int]) -> int:
+    """Return the bytes of the parameters on one device of a mesh, which need not exist.
+
+    Args:
+      network: the network, from `nnx.eval_shape`.
+      devices: along each axis of the mesh.
+    """
+    total = 0
+    for _, param in nnx.to_flat_state(nnx.state(network)):
+        parts = mesh_lib.parts(param.shape, _logical(param), devices)
+        total += math.prod(param.shape) * param.dtype.itemsize // math.prod(parts)
+    return total
+
+
+def head_parts(network: nnx.Module, devices: Mapping[str, int]) -> int:
+    """Return into how many parts the heads of attention are divided on a mesh of this shape."""
+    axes = [x for _, param in nnx.to_flat_state(nnx.state(network)) for x in _logical(param)]
+    heads = [x for x in axes if isinstance(x, mesh_lib.Units) and x.name == "heads"]
+    return min(x.parts(devices["model"]) for x in heads)
+
+
 def initialize(make: "type[nnx.Module]", config, *, dtype, seed: int, mesh: Mesh) -> nnx.Module:
     """Draw a network's weights from a seed, each on the devices that hold it.
 
@@ -283,8 +305,11 @@ def _name(path: tuple) -> str:
     return "/".join(map(str, path))
 
 
-def _sharding(param: nnx.Variable, mesh: Mesh) -> jax.sharding.NamedSharding:
+def _logical(param: nnx.Variable) -> tuple[mesh_lib.Logical, ...]:
     logical = param.get_metadata("logical")
-    shape = param.get_value().shape
     # Scanned blocks have a layer axis in front of the axes that the module named.
-    return mesh_lib.sharding(mesh, (None,) * (len(shape) - len(logical)) + tuple(logical), shape)
+    return (None,) * (len(param.get_value().shape) - len(logical)) + tuple(logical)
+
+
+def _sharding(param: nnx.Variable, mesh: Mesh) -> jax.sharding.NamedSharding:
+    return mesh_lib.sharding(mesh, _logical(param), param.get_value().shape)

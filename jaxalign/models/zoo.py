@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -159,6 +160,13 @@ class Model:
         """
         self.check_memory(mesh, dtype=dtype)
         network = abstract(self.design, self.config, dtype)
+        model = mesh.shape["model"]
+        if (parts := weights.head_parts(network, mesh.shape)) < model:
+            logging.warning(
+                "model %s: its heads divide over %d of the %d devices of the mesh's model axis, so "
+                "%d compute each part of attention; mesh (-1, %d) leaves none without work",
+                *(self.name, parts, model, model // parts, parts),
+            )
         design = family(self.design)
         if untrained_seed >= 0:
             return weights.initialize(
@@ -176,8 +184,12 @@ class Model:
         Raises:
           InputError: naming the memory that is too small.
         """
-        placed = weights.placements(abstract(self.design, self.config, dtype), mesh)
-        memory.check(placed, source=f"model {self.name}")
+        network = abstract(self.design, self.config, dtype)
+        memory.check(
+            weights.placements(network, mesh),
+            source=f"model {self.name}",
+            on_each=lambda model: weights.bytes_per_device(network, {"data": 1, "model": model}),
+        )
 
 
 def abstract(design: str, config: Any, dtype: str = "float32") -> nnx.Module:

@@ -41,16 +41,13 @@ def expected(q, k, v, visible, bias, *, scale, cap):
     "length", [10, 17, *(pytest.param(x, marks=pytest.mark.slow) for x in (16, 50, 260))]
 )
 @pytest.mark.parametrize("cap,with_bias", [(0.0, False), (1.5, True)])
-@pytest.mark.parametrize("of_accelerators", [False, True])
+@pytest.mark.parametrize("attend", [attention._attend_by_head, attention._attend_in_chunks])
 def test_causal_attention_computes_what_is_visible(
-    rng, length, cap, with_bias, of_accelerators, monkeypatch
+    rng, length, cap, with_bias, attend, monkeypatch
 ):
     monkeypatch.setattr(attention, "_QUERIES", 16)
     arrays = inputs(rng, length, with_bias=with_bias)
     settings = {"scale": 0.7, "cap": cap}
-    attend = functools.partial(attention.attend, causal=True)
-    if of_accelerators:
-        attend = attention._attend_in_chunks
     bias = None if arrays[-1] is None else jnp.asarray(arrays[-1])
     logits = attention.Logits(bias=bias, **settings)
     found = jax.jit(attend)(*arrays[:-1], logits)
