@@ -86,12 +86,13 @@ class Block(nnx.Module):
         c, D, F = config, config.width, config.mlp_size
         drawn = lambda sd: init._replace(sd=sd or c.init_sd)
         norm = lambda: layers.LayerNorm(D, c.norm_eps, init.dtype)
-        part = lambda: layers.Linear(D, D, ("embed", "heads"), drawn(c.qkv_sd), bias=c.qkv_bias)
+        heads, _ = layers.heads(c.num_heads)
+        part = lambda: layers.Linear(D, D, ("embed", heads), drawn(c.qkv_sd), bias=c.qkv_bias)
         inner = lambda: layers.Linear(D, F, ("embed", "mlp"), drawn(c.mlp_in_sd), bias=True)
         out = lambda size, name, sd: layers.Linear(size, D, (name, "embed"), drawn(sd), bias=True)
         self.attention_norm = norm()
         self.query, self.key, self.value = part(), part(), part()
-        self.attention_out = out(D, "heads", c.attention_out_sd)
+        self.attention_out = out(D, heads, c.attention_out_sd)
         self.mlp_norm = norm()
         self.mlp_gate = inner() if c.gated else None
         self.mlp_in = inner()
@@ -139,11 +140,12 @@ class AttentionPool(nnx.Module):
         """Draw the weights."""
         c, D, F = config, config.width, config.mlp_size
         drawn = lambda sd: init._replace(sd=sd or c.init_sd)
-        part = lambda: layers.Linear(D, D, ("embed", "heads"), drawn(c.qkv_sd), bias=True)
+        heads, _ = layers.heads(c.num_heads)
+        part = lambda: layers.Linear(D, D, ("embed", heads), drawn(c.qkv_sd), bias=True)
         self.probe = nnx.Param(drawn(c.qkv_sd).draw(D), logical=("embed",))
         self.query, self.key, self.value = part(), part(), part()
         self.attention_out = layers.Linear(
-            D, D, ("heads", "embed"), drawn(c.attention_out_sd), bias=True
+            D, D, (heads, "embed"), drawn(c.attention_out_sd), bias=True
         )
         self.norm = layers.LayerNorm(D, c.norm_eps, init.dtype)
         self.mlp_in = layers.Linear(D, F, ("embed", "mlp"), drawn(c.mlp_in_sd), bias=True)
