@@ -176,11 +176,18 @@ class Problem:
     # Targets.
 
     def load(self) -> Iterator[Tile]:
-        """Read all targets, tile by tile."""
+        """Read all targets, tile by tile; each is read while the one before it is computed."""
         starts = range(0, self.num_targets, self.width)
         columns = [range(a, min(a + self.width, self.num_targets)) for a in starts]
-        for some in self.execution.progress(columns):
-            yield tiles.load(self.Y, some, self.width, intercept=self.method.intercept)
+        # The thread reads and does nothing else: what devices do has one order in all processes.
+        with concurrent.futures.ThreadPoolExecutor(1) as reader:
+            read = lambda i: reader.submit(tiles.read, self.Y, columns[i])
+            ahead = read(0)
+            for i, some in enumerate(self.execution.progress(columns)):
+                block = ahead.result()
+                if i + 1 < len(columns):
+                    ahead = read(i + 1)
+                yield tiles.load(block, some, self.width, intercept=self.method.intercept)
 
     def unit(self, targets: Tile) -> Float[np.ndarray, " t"]:
         """Return the factor that brings costs to the units of Y."""

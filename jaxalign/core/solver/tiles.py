@@ -92,21 +92,20 @@ class Tile(NamedTuple):
         return len(self.columns)
 
 
-def load(Y: Any, columns: range, width: int, *, intercept: bool) -> Tile:
-    """Read targets, and shift and scale them so that float32 can hold them.
+def load(block: Float[np.ndarray, "n t"], columns: range, width: int, *, intercept: bool) -> Tile:
+    """Shift and scale targets so that float32 can hold them, and put them on the device.
 
     Scores do not depend on shift and scale. Targets in float32 are normalised on the device.
 
     Args:
-      Y: responses [n v]; see `read`.
-      columns: which of them.
+      block: from `read`.
+      columns: which of the responses these are.
       width: of the tile.
       intercept: whether means need not be predicted.
 
     Raises:
       ValueError: if a target holds NaN or infinity.
     """
-    block = read(Y, columns)
     fill = width - len(columns)
     block = np.pad(block, ((0, 0), (0, fill))) if fill else block
     if block.dtype == np.float32:
