@@ -10,13 +10,13 @@ import jax
 import numpy as np
 import pytest
 from absl import logging
+from command import REPOSITORY
 from jax.sharding import AxisType, Mesh
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
 from jaxalign.models import memory, weights, zoo
 from jaxalign.models.table import MODELS
-from tests.support.command import REPOSITORY
 
 AXES = (4, 8, 16, 32)  # devices along the model axis
 # The largest of each family that does not fit one device, over how many devices its heads divide,

@@ -6,10 +6,10 @@ import sys
 import threading
 
 import pytest
+from command import REPOSITORY
 from solver_problems import ALPHAS, equal_folds, make_problem, settings
 
 from jaxalign.core.solver.problem import Problem
-from tests.support.command import REPOSITORY
 
 MiB = 2**20
 
