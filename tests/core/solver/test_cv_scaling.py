@@ -53,12 +53,12 @@ def cost(path, devices, *cases):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_targets(tmp_path):
     """Ten times the targets: their scores are more, and nothing else is."""
-    few, many = (cost(tmp_path / "found.json", 1, f"400,128,{v}")[0] for v in (10240, 102400))
+    few, many = (cost(tmp_path / "found.json", 1, f"400,128,{v}")[0] for v in (5120, 51200))
     assert few["peak"] > 100 * MiB
     # Scores are held once by tile, once joined, and then as float64.
     most = 3 * (many["results"] - few["results"])
     assert many["peak"] - few["peak"] < most + 32 * MiB
-    responses = 4 * 400 * (102400 - 10240)
+    responses = 4 * 400 * (51200 - 5120)
     assert most + 32 * MiB < 1.5 * responses
 
 
