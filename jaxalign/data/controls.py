@@ -55,10 +55,17 @@ OF_SENTENCES = ("sentence_length", "sentence_position")
 COUNTS = ("word_rate", "length")
 
 
+class Given(NamedTuple):
+    """A control that the data set itself has, for each stimulus."""
+
+    values: Float[np.ndarray, "m c"]
+    num_unknown: int  # stimuli that have none of their own
+
+
 class Lexicon(NamedTuple):
     """Tables of those controls that read one; None where it is not asked for."""
 
-    frequency: Table | None = None
+    frequency: Table | Given | None = None
     word_vectors: Table | None = None
 
 
@@ -92,7 +99,8 @@ def of_parts(name: str, stimuli: Stimuli, lexicon: Lexicon) -> Float[np.ndarray,
     """
     check(name, stimuli)
     if name in Lexicon._fields:
-        return word_tables.mean(getattr(lexicon, name), stimuli)
+        table = getattr(lexicon, name)
+        return table.values if isinstance(table, Given) else word_tables.mean(table, stimuli)
     make = {
         "word_rate": word_rate,
         "word_length": word_length,
@@ -187,13 +195,17 @@ def oasm(blocks: features.Labels, sigma: float) -> Float[np.ndarray, "n n"]:
     return found / scale if scale > 0 else found
 
 
-def report_unknown(table: Table, stimuli: Stimuli) -> tuple[int, str]:
+def report_unknown(table: Table | Given, stimuli: Stimuli) -> tuple[int, str]:
     """Count the words that a table does not list, and say which.
 
     Returns:
       Their number, occurrences counted, and a clause such as "3 of 500 words are not listed (2
-      different ones: Wug, blicket)"; at most five are named, the most frequent first.
+      different ones: Wug, blicket)"; at most five are named, the most frequent first. Of given
+      values the number of stimuli that have none.
     """
+    if isinstance(table, Given):
+        num = table.num_unknown
+        return num, f"{num} of {len(stimuli)} stimuli have no value and take the least"
     missing, size = word_tables.unknown(table, stimuli)
     kinds = collections.Counter(missing)
     names = ", ".join(word for word, _ in kinds.most_common(5))

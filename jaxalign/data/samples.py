@@ -12,6 +12,7 @@ from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 
 _MANY = 0.05  # share of words or TRs from which on a warning counts them
+_BEYOND = 20  # lengths of a run, between those of a session (a few) and a thousand
 
 
 class Samples(NamedTuple):
@@ -67,8 +68,9 @@ def check_clock(
 ) -> tuple[int, int, int]:
     """Hold onsets of words against the TRs of their runs; warn of what does not meet.
 
-    Words that begin in no TR take no part in a score, and TRs without a word have features of 0.
-    Where either is a twentieth or more of all, a warning says so.
+    Words that begin in no TR are in no mean and no sum (under `lanczos` those within three TRs
+    count), and TRs without a word have features of 0. Where either is a twentieth or more of all, a
+    warning says so.
 
     Args:
       name: of the data set.
@@ -81,7 +83,7 @@ def check_clock(
       recorded TRs no word begins.
 
     Raises:
-      InputError: if no word of a run begins in one of its TRs.
+      InputError: if no word of a run begins in one of its TRs, or their onsets are milliseconds.
     """
     grid = clock.grid(responses.time_s, responses.run, responses.tr_s, lead)
     recorded = np.isin(np.arange(len(grid.time_s)), grid.recorded)
@@ -102,6 +104,8 @@ def check_clock(
                 f"{len(place)} begin {begin}: onset_s must be in seconds, on the clock of time_s, "
                 "in every run."
             )
+        if reason := _in_milliseconds(onset_s, time_s, responses.tr_s):
+            raise InputError(f"data set {name}: run {run!r}: {reason}")
         heard += len(place)
         unknown += int(np.isnan(onset_s).sum())
         outside[run] = int((place < 0).sum())
@@ -110,10 +114,11 @@ def check_clock(
     if lost >= _MANY * heard:
         worst = max(outside, key=lambda run: outside[run] / len(words[run]))
         logging.warning(
-            "data set %s: %d of %d words (%.1f %%) begin in no TR and take no part, %d of them "
-            "because their time is not known; most in run %s (%d of %d)",
+            "data set %s: %d of %d words (%.1f %%) begin in no TR, %d of them because their time "
+            "is not known; most in run %s (%d of %d). They are in no mean or sum of a TR; lanczos "
+            "counts those within %d TRs",
             *(name, lost, heard, 100 * lost / heard, unknown),
-            *(worst, outside[worst], len(words[worst])),
+            *(worst, outside[worst], len(words[worst]), clock.LANCZOS_LOBES),
         )
     if empty >= _MANY * num_trs:
         logging.warning(
@@ -121,6 +126,26 @@ def check_clock(
             *(name, empty, num_trs, 100 * empty / num_trs),
         )
     return lost, unknown, empty
+
+
+def _in_milliseconds(
+    onset_s: Float[np.ndarray, " m"], time_s: Float[np.ndarray, " n"], tr_s: float
+) -> str:
+    """Say that the onsets of a run are milliseconds, where they can be nothing else; else "".
+
+    The first words of a run begin within it in either unit, so that some are always in a TR. Most
+    are `_BEYOND` runs' lengths away from its start, where no clock of a session leads: those of a
+    run that come after so many others are outside with all of its words.
+    """
+    known = onset_s[np.isfinite(onset_s)]
+    length = time_s[-1] + tr_s - time_s[0]
+    if np.median(known - time_s[0]) <= _BEYOND * length:
+        return ""
+    return (
+        f"onset_s must be in seconds, but half of its {len(known)} words begin after "
+        f"{np.median(known):g} s, and its {len(time_s)} TRs end at {time_s[-1] + tr_s:g} s: "
+        "milliseconds are to be divided by 1000."
+    )
 
 
 def of_control(

@@ -18,10 +18,10 @@ from jaxtyping import Float, Int
 
 from jaxalign.core import metrics
 from jaxalign.data import labels
-from jaxalign.data.formats import coordinates, recordings
+from jaxalign.data.formats import coordinates
 from jaxalign.data.formats.tables import first_repeated
 from jaxalign.data.images.stored import Pixels
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 from jaxalign.io import place
 from jaxalign.io.place import Place
 
@@ -252,8 +252,12 @@ class Responses:
             raise InputError("responses: time_s must be finite, found NaN or infinity.")
         run = np.asarray(self.run)
         steps = np.diff(self.time_s)[run[1:] == run[:-1]] / self.tr_s
-        whole = np.rint(steps)
-        uneven = (whole < 1) | (np.abs(steps - whole) > 1e-3 * np.maximum(whole, 1))
+        single = steps[np.rint(steps) == 1]
+        # A rounded tr_s adds up in a gap, where the steps of TRs that follow each other do not.
+        pace = single.mean() if len(single) else 1.0
+        whole = np.rint(steps / pace)
+        off = np.where(whole == 1, np.abs(steps - 1), np.abs(steps / pace - whole))
+        uneven = (whole < 1) | (off > 1e-3 * (1 + (whole > 1) * whole / max(len(single), 1)))
         if uneven.any():
             raise InputError(
                 f"responses: time_s must advance by tr_s = {self.tr_s} s within a run, or by a "
@@ -360,9 +364,7 @@ def _read_npz(path: Place, read: Callable[[Any], Any]) -> Any:
         with place.at(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return read(file)
     except _DAMAGED_NPZ as error:
-        raise InputError(
-            f"{path} must be an .npz of plain arrays: {recordings.line(error)}."
-        ) from error
+        raise InputError(f"{path} must be an .npz of plain arrays: {one_line(error)}.") from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -83,6 +83,33 @@ def align(
     return np.where(index >= 0, np.asarray(values, np.float64)[index], np.nan)
 
 
+def given_frequency(facts: WordFacts, stimuli: Stimuli) -> controls.Given:
+    """Return the frequencies that a data set gives, as the control `frequency` of its stimuli.
+
+    They are decimal logarithms, as those of a table are. What has none is taken to be as rare as
+    the rarest that has one, as a word is that a table does not list.
+
+    Args:
+      facts: of the data set.
+      stimuli: whose frequencies these are, found by id.
+
+    Raises:
+      InputError: if the data set gives none.
+    """
+    found = (
+        align(facts.log_frequency, facts.stimulus_id, stimuli) if len(facts.log_frequency) else []
+    )
+    unknown = np.isnan(found)
+    if not len(found) or unknown.all():
+        raise InputError(
+            "encode.frequency_table must name the file that 'frequency' reads, for the data set "
+            "does not say how frequent its words are (of data of your own, in a column "
+            "frequency_per_million or zipf of stimuli.csv)."
+        )
+    filled = np.where(unknown, np.nanmin(found), found) / np.log(10)
+    return controls.Given(filled[:, None], int(unknown.sum()))
+
+
 def baseline(
     names: Sequence[str],
     stimuli: Stimuli,

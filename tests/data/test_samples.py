@@ -66,7 +66,6 @@ def test_words_on_the_clock_of_the_session_are_refused(words, responses):
 @pytest.mark.parametrize(
     "onset_s, lead, lost, empty",
     [
-        (1000 * ONSET_S, 0, 171, 59),  # milliseconds
         (ONSET_S + 60, 0, 86, 30),
         (ONSET_S - 20, 0, 29, 10),
         (ONSET_S - 20, 10, 0, 10),
@@ -79,6 +78,33 @@ def test_words_without_a_tr_are_counted(words, responses, caplog, onset_s, lead,
     assert f"in {3 * empty} of 180 TRs" in caplog.text
     onto = samples.Placement(late, responses, "sum", lead)
     assert samples.from_stimuli(np.ones((516, 1)), onto).values.sum() == 516 - 3 * lost
+
+
+@pytest.mark.parametrize("heard", [slice(None), slice(20)])  # of the whole run, and of its start
+def test_onsets_in_milliseconds_are_refused(words, responses, heard):
+    """The first word begins with the run in either unit, and so would be in a TR."""
+    kept = np.flatnonzero(np.tile(np.isin(np.arange(len(ONSET_S)), np.r_[heard]), len(RUNS)))
+    take = lambda x: [x[i] for i in kept]
+    some = dataclasses.replace(
+        words,
+        **{x: take(getattr(words, x)) for x in ("stimulus_id", "text", "passage", "run")},
+        onset_s=1000 * words.onset_s[kept],
+        offset_s=1000 * words.onset_s[kept],
+    )
+    with refused(
+        "data set mine: run 'r1': onset_s must be in seconds, but half of its",
+        *("and its 60 TRs end at 120 s", "milliseconds are to be divided by 1000"),
+    ):
+        samples.check_clock("mine", some, responses, 0)
+
+
+def test_runs_on_the_clock_of_a_long_session_are_not_taken_for_milliseconds(words, responses):
+    """A run after nineteen others has no word in its TRs, and is refused for that."""
+    late = moved(words, words.onset_s + 19 * NUM_TRS * TR_S)
+    with refused("words must begin within its 60 TRs", "on the clock of time_s"):
+        samples.check_clock("mine", late, responses, 0)
+    early = moved(words, words.onset_s + np.tile(np.where(ONSET_S < 20, 0, 1000), len(RUNS)))
+    assert samples.check_clock("mine", early, responses, 0)[0] > 0
 
 
 def test_words_whose_time_is_not_known_are_counted_and_in_no_tr(words, responses, caplog):

@@ -268,6 +268,25 @@ def test_a_repetition_time_that_is_not_positive_is_refused(tr_s):
         timed(tr_s=tr_s)
 
 
+@pytest.mark.parametrize("gap, is_even", [(400.0, True), (400.4, False), (401.0, False)])
+def test_a_long_gap_is_whole_trs_as_a_short_one_is(gap, is_even):
+    """The tolerance is that of one step: of a gap of 200 TRs .2 TRs were let pass."""
+    time_s = np.r_[2.0 * np.arange(300), 598.0 + gap + 2.0 * np.arange(300)]
+    make = lambda: timed(time_s=time_s, values=np.outer(np.arange(600.0), [1, 2, 3]), run=["r"] * 600)
+    if is_even:
+        make()
+    else:
+        with refused("time_s must advance by tr_s = 2.0 s within a run", f"step of {gap:.4f} s"):
+            make()
+
+
+def test_a_rounded_tr_does_not_add_up_in_a_gap():
+    """A TR of 1.4993 s that was given as 1.5 s is .05 TRs off after a gap of a hundred."""
+    time_s = 1.4993 * np.r_[np.arange(300), np.arange(400, 700)]
+    n = len(time_s)
+    timed(time_s=time_s, tr_s=1.5, values=np.outer(np.arange(n), [1.0, 2, 3]), run=["r"] * n)
+
+
 @pytest.mark.parametrize("step", [0.0, 1.99, 2.01, 3.0, 4.1, -2.0])
 def test_uneven_samples_are_refused(step):
     with refused("time_s must advance by tr_s = 2.0 s within a run", f"step of {step:.4f} s"):

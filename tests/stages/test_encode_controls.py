@@ -84,6 +84,30 @@ def test_controls_of_sentences(make_job, sentences, files, caplog):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("column", ["zipf", "frequency_per_million"])
+def test_frequencies_of_the_data_set_itself(make_job, timed, tmp_path, caplog, column):
+    """A table of the same numbers by word gives the same scores; one word has none."""
+    table = pd.read_csv(timed / "stimuli.csv")
+    kinds = sorted(set(table.text))
+    zipf = {word: 2 + 5 * i / len(kinds) for i, word in enumerate(kinds)}
+    listed = "".join(f"{word},{zipf[word]}\n" for word in kinds[1:])
+    (tmp_path / "zipf.csv").write_text(f"word,zipf\n{listed}")
+    from_zipf = {"zipf": lambda x: x, "frequency_per_million": lambda x: 10 ** (x - 3)}[column]
+    own = [from_zipf(zipf[word]) if word != kinds[0] else "" for word in table.text]
+    config = dataclasses.replace(TIMED, controls=("frequency",), layers=(1,))
+    by_word = dataclasses.replace(config, frequency_table=str(tmp_path / "zipf.csv"))
+    _, (_, expected) = tiny.run(make_job(timed, workdir="a"), BERT, by_word)
+    table.assign(**{column: own}).to_csv(timed / "stimuli.csv", index=False)
+    _, (_, found) = tiny.run(make_job(timed, workdir="b"), BERT, config)
+    assert read([expected]).score.notna().all()
+    np.testing.assert_allclose(read([found]).score, read([expected]).score, atol=1e-5)
+    num = int((table.text == kinds[0]).sum())
+    assert found.facts()["unknown_words"] == {"frequency": num}
+    said = f"{num} of {len(table)} stimuli have no value and take the least in data set"
+    assert said in caplog.text
+
+
+@pytest.mark.slow
 def test_controls_of_timed_words(make_job, timed, files):
     names = ("length", "word_vectors", "shuffled", "static_embedding")
     config = dataclasses.replace(TIMED, controls=names, layers=(1,), **files)
@@ -327,10 +351,6 @@ def test_the_report_shows_what_is_left_beyond_controls(mixed):
         ({"oasm_sigma": float("inf")}, "encode.oasm_sigma must be positive, got inf"),
         ({"partition_draws": -1}, "encode.partition_draws must be >= 0, got -1"),
         ({"shuffle": "week"}, "encode.shuffle must be one of run, all, got 'week'"),
-        (
-            {"controls": ("frequency",)},
-            "encode.frequency_table must name the file that 'frequency'",
-        ),
         ({"partition": ("word_vectors",)}, "encode.word_vectors must name the file that"),
         ({"partition": ("oasm",)}, "encode.partition must be among word_rate"),
         ({"partition": ("shifted",)}, "got 'shifted'"),
@@ -352,6 +372,14 @@ def test_settings_out_of_range(settings, message):
         (
             {"partition": ("random_embedding",)},
             "encode.partition has 'random_embedding', so extract.untrained_seed must be >= 0",
+        ),
+        (
+            {"controls": ("frequency",)},
+            "encode.frequency_table must name the file that 'frequency' reads, for the data set",
+        ),
+        (
+            {"partition": ("frequency",)},
+            "encode.frequency_table must name the file that 'frequency' reads, for the data set",
         ),
         (
             {"controls": ("frequency",), "frequency_table": "nowhere.csv"},

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxalign.data.formats import recordings
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 
 _ENDINGS = (".nii.gz", ".nii", ".gii")
 _KINDS = (".dtseries", ".func")  # which BIDS keeps in the name of the JSON file, or leaves out
@@ -51,7 +50,7 @@ def timing(path: pathlib.Path) -> Timing:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} must be a JSON object: {recordings.line(error)}.") from error
+        raise InputError(f"{path} must be a JSON object: {one_line(error)}.") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} must be a JSON object, found {type(found).__name__}.")
     tr_s, start_s = (_number(path, found, name) for name in ("RepetitionTime", "StartTime"))

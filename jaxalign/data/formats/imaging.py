@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jaxalign.data.formats import recordings
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 
 _BLOCK = 32  # volumes held at once
 # By which a label may differ from a whole number: a float, or integers that were scaled.
@@ -44,7 +44,7 @@ def reading(path: pathlib.Path) -> Iterator[Any]:
     except InputError:
         raise
     except broken as error:
-        raise InputError(f"{path} must be a whole image: {recordings.line(error)}.") from error
+        raise InputError(f"{path} must be a whole image: {one_line(error)}.") from error
 
 
 def volume(path: pathlib.Path, *, ndim: int) -> Any:
@@ -169,6 +169,6 @@ def color_table(path: pathlib.Path) -> dict[int, str]:
                     raise ValueError(f"label {number} is there twice")
     except (ValueError, OSError) as error:
         raise InputError(
-            f"{path} must hold lines of number and name: {recordings.line(error)}."
+            f"{path} must hold lines of number and name: {one_line(error)}."
         ) from error
     return names

@@ -12,7 +12,7 @@ from absl import logging
 from jaxtyping import Bool, Float, Float32, Shaped
 
 from jaxalign.data.formats import coordinates
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 
 # Reading one of these runs whatever code it holds.
 PICKLES = (".pkl", ".pickle", ".jbl", ".joblib")
@@ -65,11 +65,6 @@ def refuse_pickle(path: pathlib.Path) -> None:
         )
 
 
-def line(error: BaseException) -> str:
-    """Return the message of an error in one line, without its full stop."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
 def npy(path: pathlib.Path, *, shape: tuple[int | None, ...], kinds: str = "fiu") -> np.ndarray:
     """Read a `.npy` of numbers or of text.
 
@@ -88,7 +83,9 @@ def npy(path: pathlib.Path, *, shape: tuple[int | None, ...], kinds: str = "fiu"
             array = np.load(opened, allow_pickle=False)
     # The last two: of a header that is no Python expression.
     except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
-        raise InputError(f"{path} must be a whole .npy of plain values: {line(error)}.") from error
+        raise InputError(
+            f"{path} must be a whole .npy of plain values: {one_line(error)}."
+        ) from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} must be a .npy of one array, found an archive of several.")
     fits = array.ndim == len(shape) and all(
@@ -122,7 +119,7 @@ def hdf5(path: pathlib.Path) -> Iterator[Any]:
         raise
     # h5py raises the others over groups and types that are damaged.
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise InputError(f"{path} must be a whole HDF5 file: {line(error)}.") from error
+        raise InputError(f"{path} must be a whole HDF5 file: {one_line(error)}.") from error
 
 
 def names(file: Any) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxalign.data.formats import coordinates, imaging
 from jaxalign.errors import InputError
@@ -86,7 +86,7 @@ def _volumes(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
     if unit not in _TIME_UNITS_S:
         raise InputError(f"{image}: its fourth dimension must be time, found unit {unit!r}.")
     _check_tr(image, float(opened.header.get_zooms()[3]) * _TIME_UNITS_S[unit], tr_s)
-    mask = labels > 0
+    mask = _inside(labels, atlas)
     places = np.argwhere(mask)
     # nibabel takes the affine of the sform, and where that has no code of the qform.
     header = opened.header
@@ -133,7 +133,7 @@ def _grayordinates(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Sca
             names = {int(key): name for key, (name, _) in maps.label[0].items()}
     _check_volumes(image, models, atlas, label_models)
     column = {place: i for i, place in enumerate(_places(models))}
-    inside = np.flatnonzero(label > 0)
+    inside = np.flatnonzero(_inside(label, atlas))
     places = _places(label_models)
     wanted = [places[i] for i in inside]
     if lost := [place for place in wanted if place not in column]:
@@ -158,6 +158,16 @@ def _axes(nib: Any, image: Any, path: pathlib.Path, first: Any) -> tuple[Any, An
             f"{' x '.join(type(axis).__name__ for axis in found)}."
         )
     return found[0], found[1]
+
+
+def _inside(label: Int[np.ndarray, "..."], atlas: pathlib.Path) -> Bool[np.ndarray, "..."]:
+    """Return where a label is above 0; negative ones are background, as 0 is, and counted."""
+    if num := int((label < 0).sum()):
+        logging.warning(
+            "%s: %d of %d places have a negative label, from %d, and count as background",
+            *(atlas, num, label.size, label.min()),
+        )
+    return label > 0
 
 
 def _places(models: Any) -> list[str]:
@@ -216,7 +226,7 @@ def _surface(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
     step = data.meta.get("TimeStep")
     if step is not None:
         _check_time_step(image, step, tr_s)
-    inside = np.flatnonzero(label > 0)
+    inside = np.flatnonzero(_inside(label, atlas))
     values = np.stack([array[inside] for array in series]).astype(np.float32)
     return Scan(values, label[inside], [str(i) for i in inside.tolist()], names)
 

@@ -19,8 +19,7 @@ import PIL.Image
 import PIL.ImageOps
 from jaxtyping import UInt8
 
-from jaxalign.data.formats import recordings
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 
 # What Pillow raises on damaged files: SyntaxError on broken PNG, and what its decoders let through.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError)
@@ -65,7 +64,7 @@ def _opened(path: pathlib.Path) -> Iterator[PIL.Image.Image]:
         raise
     except _DAMAGED as error:
         raise InputError(
-            f"image {path} must be a whole image that Pillow reads: {recordings.line(error)}."
+            f"image {path} must be a whole image that Pillow reads: {one_line(error)}."
         ) from error
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Int, UInt8
 
 from jaxalign.data.formats import recordings
 from jaxalign.data.images import opening
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 from jaxalign.io import run_dir
 
 Image = UInt8[np.ndarray, "h w 3"]
@@ -267,4 +267,4 @@ def _mapped(path: pathlib.Path, key: str) -> np.ndarray:
 
 
 def _broken(path: pathlib.Path, error: BaseException) -> InputError:
-    return InputError(f"{path} must be an .npz of plain arrays: {recordings.line(error)}.")
+    return InputError(f"{path} must be an .npz of plain arrays: {one_line(error)}.")

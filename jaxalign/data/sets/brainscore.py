@@ -19,11 +19,10 @@ from absl import logging
 from jaxtyping import Float
 
 from jaxalign.data.adapter import Adapter
-from jaxalign.data.formats import recordings
 from jaxalign.data.formats.tables import first_repeated
 from jaxalign.data.formats.verify import Range, about, check, exactly
 from jaxalign.data.schema import Responses, Stimuli, Unit, naming
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 
 FOLDER = "brainscore"
 PRESENTATION, NEUROID = "presentation", "neuroid"
@@ -244,9 +243,7 @@ def load(path: pathlib.Path, *, values: bool) -> xr.Dataset:
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
             return (dataset if values else dataset.drop_vars("data", errors="ignore")).load()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(
-            f"{path} must be a whole netCDF4 file: {recordings.line(error)}."
-        ) from error
+        raise InputError(f"{path} must be a whole netCDF4 file: {one_line(error)}.") from error
 
 
 def read_values(

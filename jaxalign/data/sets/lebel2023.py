@@ -25,7 +25,7 @@ from jaxalign.data.formats import recordings, textgrids
 from jaxalign.data.formats.recordings import NaN, Recording
 from jaxalign.data.presentations import Repeats, repeats_of
 from jaxalign.data.schema import Responses, Stimuli, naming
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 
 FOLDER = "ds003020"
 SUBJECTS = tuple(f"UTS0{i}" for i in range(1, 9))
@@ -133,7 +133,7 @@ class Lebel2023(Adapter):
         try:
             table: Any = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise InputError(f"{path} must be JSON: {recordings.line(error)}.") from error
+            raise InputError(f"{path} must be JSON: {one_line(error)}.") from error
         lengths = {}
         for story in self._grids():
             scanned = table.get(story) if isinstance(table, dict) else None

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from jaxalign.data.formats import imaging, recordings
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 
 NUM_TRIALS = 750  # of a session
 NUM_SHARED = 1000
@@ -137,8 +137,7 @@ def _numbers(
         table = pd.read_csv(path, sep=separator, usecols=columns)
     except (ValueError, OSError) as error:
         raise InputError(
-            f"{path} must be a table with the columns {', '.join(columns)}: "
-            f"{recordings.line(error)}."
+            f"{path} must be a table with the columns {', '.join(columns)}: {one_line(error)}."
         ) from error
     found = {name: np.asarray(table[name]) for name in columns}
     for name, values in found.items():

@@ -16,10 +16,9 @@ import scipy.io
 from scipy.io.matlab import MatReadError
 
 from jaxalign.data.adapter import Adapter
-from jaxalign.data.formats import recordings
 from jaxalign.data.formats import verify as verify_lib
 from jaxalign.data.schema import Responses, naming
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 
 FILE = "pieman_fmri_36subj/examples/sample_data/weights.mat"
 VARIABLE = "weights"
@@ -88,9 +87,7 @@ def _tables(path: pathlib.Path) -> list[np.ndarray]:
     try:
         content = scipy.io.loadmat(str(path))
     except damaged as error:
-        raise InputError(
-            f"{path} must be a whole MATLAB file (v5): {recordings.line(error)}."
-        ) from error
+        raise InputError(f"{path} must be a whole MATLAB file (v5): {one_line(error)}.") from error
     names = [name for name in content if not name.startswith("__")]
     if VARIABLE not in content:
         raise InputError(f"{path} must hold the variable {VARIABLE!r}, found {names}.")

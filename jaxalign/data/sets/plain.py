@@ -38,11 +38,11 @@ import pyarrow.parquet as pq
 
 from jaxalign.data import word_columns
 from jaxalign.data.adapter import Adapter
-from jaxalign.data.formats import joints, recordings, tables
+from jaxalign.data.formats import joints, tables
 from jaxalign.data.images import listing
 from jaxalign.data.schema import Behavior, Responses, Stimuli, naming
 from jaxalign.data.words import WordFacts
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 
 REQUIRED = ("stimulus_id", "text", "passage")
 TIMES = ("onset_s", "offset_s")
@@ -219,9 +219,7 @@ def _parquet(path: pathlib.Path, read: Callable[[pathlib.Path], Any]) -> Any:
     try:
         return read(path)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} must be a whole Parquet file: {recordings.line(error)}."
-        ) from error
+        raise InputError(f"{path} must be a whole Parquet file: {one_line(error)}.") from error
 
 
 def _long(path: pathlib.Path, table: pd.DataFrame) -> Responses:

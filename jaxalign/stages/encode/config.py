@@ -82,7 +82,8 @@ class Config:
     # `shuffled` permutes the samples within each run, or with "all" all.
     shuffle: Annotated[str, one_of(SHUFFLE)] = "run"
     oasm_sigma: Annotated[float, positive] = 1.0  # of `oasm`, in samples; published: 0.1 to 4.8
-    frequency_table: str = ""  # file that `frequency` reads: see data/word_tables.py
+    # File that `frequency` reads: see data/word_tables.py. "": the data set says it of its words.
+    frequency_table: str = ""
     word_vectors: str = ""  # file that `word_vectors` reads
     # Controls that each network is joined with, all of them together, a band for each: what they
     # and the network explain alone and share, in rows of their own. (): no such rows.
@@ -149,10 +150,10 @@ class Config:
 
 def files(config: Config) -> dict[str, tuple[str, str]]:
     """Return controls that read a file, with the setting that names it and its value."""
-    return {
-        "frequency": ("frequency_table", config.frequency_table),
-        "word_vectors": ("word_vectors", config.word_vectors),
-    }
+    found = {"word_vectors": ("word_vectors", config.word_vectors)}
+    if config.frequency_table:
+        found["frequency"] = ("frequency_table", config.frequency_table)
+    return found
 
 
 def protocol(config: Config) -> Protocol:

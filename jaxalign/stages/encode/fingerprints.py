@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from jaxalign.core.scores import scoring
-from jaxalign.data import controls, word_tables
+from jaxalign.data import controls, word_tables, words
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -127,6 +127,9 @@ def _regression(config: Config, job: Job, targets: dict, features: Features) -> 
         found["oasm_sigma"] = config.oasm_sigma
     if name in config_lib.files(config):
         found["table_hash"] = _table_hash(config, name)
+    elif name == "frequency":
+        given = words.given_frequency(job.dataset.word_facts, job.dataset.stimuli)
+        found["given_hash"] = run_dir.hash_text(json.dumps(given.values.tolist()))
     return found
 
 

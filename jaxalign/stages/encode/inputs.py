@@ -10,7 +10,7 @@ from jaxalign.core import features, leaks
 from jaxalign.core import folds as folds_lib
 from jaxalign.core.scores import scoring
 from jaxalign.core.scores.protocol import Protocol
-from jaxalign.data import controls, samples
+from jaxalign.data import controls, samples, words
 from jaxalign.data.datasets import Dataset
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
@@ -129,6 +129,9 @@ def prepare(config: Config, job: Job, artefact: Artefact, names: Sequence[str] =
         Y = np.c_[recorded, targets.Y[:, recorded.shape[1] :]]
     paths = config_lib.tables(config, names)
     lexicon = controls.read_lexicon(paths, job.dataset.stimuli)
+    if "frequency" in names and "frequency" not in paths:
+        given = words.given_frequency(job.dataset.word_facts, job.dataset.stimuli)
+        lexicon = lexicon._replace(frequency=given)
     return Prepared(
         config, job, protocol, responses, left_out, folds, num_repeated, targets, Y, lexicon
     )

@@ -320,8 +320,9 @@ def _unknown_words(data: Prepared, artefact: Artefact) -> dict[str, int]:
         if table is not None:
             unknown[control], clause = controls.report_unknown(table, stimuli)
             level = logging.WARNING if unknown[control] else logging.INFO
-            _, path = config_lib.files(data.config)[control]
-            logging.log(level, "encode %s: %s in %s", artefact.name, clause, path)
+            own = ("", f"data set {data.job.dataset.name}")
+            _, where = config_lib.files(data.config).get(control, own)
+            logging.log(level, "encode %s: %s in %s", artefact.name, clause, where)
     return unknown
 
 

@@ -84,6 +84,14 @@ def test_an_roi_at_label_0_is_said_to_be_left_out(scanned, caplog, name, is_said
     assert ("label 0 is the background, and 'Frontal Pole' is left out" in caplog.text) == is_said
 
 
+def test_negative_labels_are_counted_as_background(scanned, caplog):
+    labels = np.where(ATLAS == 2, -3, ATLAS).reshape(2, 2, 2).astype(np.int16)
+    nib.save(nib.Nifti1Image(labels, AFFINE), scanned.root / "atlas.nii")
+    assert set(scanned.responses().roi) == {"A1", "A5"}
+    said = "atlas.nii: 2 of 8 places have a negative label, from -3, and count as background"
+    assert said in caplog.text
+
+
 def test_labels_that_are_not_in_the_image_are_named(scanned, caplog):
     rows = [[0, "background"], [1, "A"], [2, "B"], [5, "C"], [7, "Lost"]]
     write_table(scanned.root / "labels.csv", ["label", "roi"], rows)
