@@ -96,11 +96,11 @@ def given_frequency(facts: WordFacts, stimuli: Stimuli) -> controls.Given:
     Raises:
       InputError: if the data set gives none.
     """
-    found = (
-        align(facts.log_frequency, facts.stimulus_id, stimuli) if len(facts.log_frequency) else []
-    )
+    found = np.full(len(stimuli), np.nan)
+    if len(facts.log_frequency):
+        found = align(facts.log_frequency, facts.stimulus_id, stimuli)
     unknown = np.isnan(found)
-    if not len(found) or unknown.all():
+    if unknown.all():
         raise InputError(
             "encode.frequency_table must name the file that 'frequency' reads, for the data set "
             "does not say how frequent its words are (of data of your own, in a column "
