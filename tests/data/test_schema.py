@@ -272,7 +272,8 @@ def test_a_repetition_time_that_is_not_positive_is_refused(tr_s):
 def test_a_long_gap_is_whole_trs_as_a_short_one_is(gap, is_even):
     """The tolerance is that of one step: of a gap of 200 TRs .2 TRs were let pass."""
     time_s = np.r_[2.0 * np.arange(300), 598.0 + gap + 2.0 * np.arange(300)]
-    make = lambda: timed(time_s=time_s, values=np.outer(np.arange(600.0), [1, 2, 3]), run=["r"] * 600)
+    values = np.outer(np.arange(600.0), [1, 2, 3])
+    make = lambda: timed(time_s=time_s, values=values, run=["r"] * 600)
     if is_even:
         make()
     else:
