@@ -71,7 +71,7 @@ def _log_frequency(path: pathlib.Path, table: pd.DataFrame) -> Float[np.ndarray,
                 f"for {table[ID].iloc[int(np.argmax(found == 0))]!r} ({int((found == 0).sum())} "
                 "such)."
             )
-        return np.log(found)
+        return np.log(1000 * found)  # in 10^9 words, as zipf
     return np.empty(0)
 
 

@@ -86,8 +86,9 @@ def align(
 def given_frequency(facts: WordFacts, stimuli: Stimuli) -> controls.Given:
     """Return the frequencies that a data set gives, as the control `frequency` of its stimuli.
 
-    They are decimal logarithms, as those of a table are. What has none is taken to be as rare as
-    the rarest that has one, as a word is that a table does not list.
+    They are decimal logarithms, as those of a table are: of one's own data on the Zipf scale, of a
+    data set of the table of whatever it counts. What has none is taken to be as rare as the rarest
+    that has one, as a word is that a table does not list.
 
     Args:
       facts: of the data set.
