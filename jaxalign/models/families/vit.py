@@ -214,8 +214,8 @@ _UNUSED = hf_reading.unused(
     r"decoder\.\d+\.(weight|bias)",  # of masked images
 )
 _DINOV2_INERT = """
-apply_layernorm drop_path_rate out_features out_indices reshape_hidden_states stage_names
-use_mask_token
+_out_features _out_indices apply_layernorm drop_path_rate out_features out_indices
+reshape_hidden_states stage_names use_mask_token
 """
 _dinov2 = lambda keys_of_family: Family(
     network=Network,
