@@ -1,6 +1,7 @@
 """Log-likelihoods and continuations of rows of token ids, in few passes of few shapes."""
 
 import collections
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -238,10 +239,10 @@ def continuations(
         start += len(chosen)
         text, reader = pad([prompts[i] for i in chosen], num, size.longest, mesh), network
         if is_t5:
-            reader = _read(network, *text)
+            reader = dataclasses.replace(_read(network, *text), network=network)
             text = pad([[network.config.start_token]] * num, num, 1, mesh)
         stop_when = _stop_when(ending.is_over, len(chosen))
-        until = generate.Ending(ending.num_new, ending.stop_token, stop_when)
+        until = generate.Ending(ending.num_new, (ending.stop_token,), stop_when)
         if draws is None:
             found = generate.greedy(reader, *text, until)
         else:
@@ -268,4 +269,5 @@ def _stop_when(is_over: Callable[[list[int]], bool], num_prompts: int) -> genera
 @jax.jit
 @jax.default_matmul_precision("highest")
 def _read(network, tokens, mask) -> seq2seq.Decoder:
-    return seq2seq.read(network, tokens, mask)
+    """Read texts; without the network, which a program would return as a copy."""
+    return dataclasses.replace(seq2seq.read(network, tokens, mask), network=None)

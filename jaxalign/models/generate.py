@@ -24,13 +24,13 @@ class Ending(NamedTuple):
 
     Attributes:
       num_new: most tokens to add.
-      stop_token: token that ends its row, -1 for none; decoding ends with the last row.
+      stop_tokens: tokens that end their row; decoding ends with the last row.
       stop_when: asked every few tokens which rows end without a stop token, such as those whose
         text holds some words; they may have got some tokens more.
     """
 
     num_new: int
-    stop_token: int = -1
+    stop_tokens: tuple[int, ...] = ()
     stop_when: StopWhen | None = None
 
 
@@ -66,8 +66,37 @@ class Sampling:
 class Continuation(NamedTuple):
     """What decoding adds to each prompt."""
 
-    tokens: Int[Array, "B n"]  # after the stop token: the stop token again and again
+    # After a row has ended: the first of the stop tokens again and again, -1 if there are none.
+    tokens: Int[Array, "B n"]
     lengths: Int[Array, " B"]  # tokens up to the stop token, included
+
+
+class Kept(NamedTuple):
+    """States of the tokens that were fed back, of each layer and in float32.
+
+    A token's state is the one at the position where the network reads it. So the last token of a
+    row, which is never read, has none, and the position that predicts the first one is the
+    prompt's.
+    """
+
+    total: Float[Array, "L B D"]  # their sum
+    last: Float[Array, "L B D"]  # of the last of them; zero where there is none
+    count: Int[Array, " B"]  # how many they are
+
+
+class Prompted(NamedTuple):
+    """Prompts that have passed, and what continues them."""
+
+    network: Causal
+    final: Float[Array, "B D"]  # of each prompt's last token; see `base.Output`
+    cache: base.Cache  # with a free slot for each new token but the last
+
+
+class Draws(NamedTuple):
+    """How tokens are drawn, and from which key; see `sample`."""
+
+    key: Key[Array, "*B"]
+    sampling: Sampling
 
 
 def greedy(
@@ -88,7 +117,7 @@ def greedy(
       ValueError: if a prompt is empty or not padded on the right, or prompt and continuation are
         longer than the network takes.
     """
-    return _continue(network, prompts, mask, ending, _Choice(ending.stop_token))
+    return _continue(network, prompts, mask, ending)
 
 
 def sample(
@@ -116,8 +145,25 @@ def sample(
     Raises:
       ValueError: as `greedy` does.
     """
-    choice = _Choice(ending.stop_token, key, sampling.temperature, sampling.top_p)
-    return _continue(network, prompts, mask, ending, choice, sampling.top_k)
+    return _continue(network, prompts, mask, ending, Draws(key, sampling))
+
+
+def resume(
+    prompted: Prompted, ending: Ending, draws: Draws | None = None, *, keep: bool = False
+) -> tuple[Continuation, Kept | None]:
+    """Continue prompts that have passed, as `greedy` and `sample` do.
+
+    Args:
+      prompted: the prompts; its cache is used up.
+      ending: when to stop.
+      draws: None: the most probable token.
+      keep: whether to keep states of the new tokens, the second result.
+    """
+    top_k = 0 if draws is None else draws.sampling.top_k
+    choice = _choice(ending, draws)
+    state = _start(prompted, choice, num_new=ending.num_new, top_k=top_k, keep=keep)
+    state = _until(prompted.network, state, choice, ending, top_k)
+    return state.found, state.kept
 
 
 def restrict(
@@ -147,7 +193,7 @@ def restrict(
 class _Choice(NamedTuple):
     """How the next token is chosen, but for `top_k`, which programs are compiled for."""
 
-    stop_token: int | Array
+    stop_tokens: Array  # at least one; -1, which is no token, where there is none
     key: Array | None = None  # None: the most probable token
     temperature: float | Array = 1.0
     top_p: float | Array = 1.0
@@ -161,14 +207,28 @@ class _State(NamedTuple):
     done: Array  # [B] whether the stop token has come
     found: Continuation
     cache: base.Cache
+    kept: Kept | None
 
 
-def _continue(network, prompts, mask, ending: Ending, choice: _Choice, top_k=0) -> Continuation:
+def _choice(ending: Ending, draws: Draws | None) -> _Choice:
+    stop_tokens = jnp.asarray(ending.stop_tokens or (-1,), jnp.int32)
+    if draws is None:
+        return _Choice(stop_tokens)
+    return _Choice(stop_tokens, draws.key, draws.sampling.temperature, draws.sampling.top_p)
+
+
+def _continue(network, prompts, mask, ending: Ending, draws: Draws | None = None) -> Continuation:
+    _check_prompts(network, mask, ending.num_new)
+    choice, top_k = _choice(ending, draws), 0 if draws is None else draws.sampling.top_k
+    state = _begin(network, prompts, mask, choice, num_new=ending.num_new, top_k=top_k)
+    return _until(network, state, choice, ending, top_k).found
+
+
+def _until(network, state, choice: _Choice, ending: Ending, top_k: int) -> _State:
+    """Add tokens until the ending."""
     num_new = ending.num_new
-    _check_prompts(network, mask, num_new)
-    state = _begin(network, prompts, mask, choice, num_new=num_new, top_k=top_k)
     if ending.stop_when is None:
-        return _advance(network, state, choice, num_new, top_k=top_k).found
+        return _advance(network, state, choice, num_new, top_k=top_k)
     limit = 1
     while limit < num_new:
         state = state._replace(done=state.done | ending.stop_when(*map(np.asarray, state.found)))
@@ -176,7 +236,7 @@ def _continue(network, prompts, mask, ending: Ending, choice: _Choice, top_k=0) 
             break
         limit = min(limit + _CHECK_EVERY, num_new)
         state = _advance(network, state, choice, limit, top_k=top_k)
-    return state.found
+    return state
 
 
 def _check_prompts(network, mask, num_new: int) -> None:
@@ -202,15 +262,43 @@ def _begin(network, prompts, mask, choice: _Choice, *, num_new: int, top_k: int)
     output = network(prompts, mask, taps=(), cache=cache)
     at = mask.sum(axis=1)[:, None, None] - 1
     final = jnp.take_along_axis(output.final, at, axis=1)[:, 0]
-    tokens = jnp.full((B, num_new), choice.stop_token, jnp.int32)
+    prompted = Prompted(network, final, output.cache)
+    return _first(prompted, choice, num_new=num_new, top_k=top_k)
+
+
+@jax.jit(static_argnames=("num_new", "top_k", "keep"))
+@jax.default_matmul_precision("highest")
+def _start(prompted: Prompted, choice: _Choice, *, num_new: int, top_k: int, keep: bool) -> _State:
+    """Add the first token to prompts that have passed."""
+    return _first(prompted, choice, num_new=num_new, top_k=top_k, keep=keep)
+
+
+def _first(prompted: Prompted, choice: _Choice, *, num_new: int, top_k: int, keep: bool = False):
+    network, final, cache = prompted
+    B = len(final)
+    tokens = jnp.full((B, num_new), choice.stop_tokens[0], jnp.int32)
+    kept = None
+    if keep:
+        zero = jnp.zeros((B, 1), jnp.int32)
+        layers = jax.eval_shape(lambda: _read(network, zero, cache, keep=True).hidden)
+        zeros = jnp.zeros(layers.shape, layers.dtype)
+        kept = Kept(zeros, zeros, jnp.zeros(B, jnp.int32))
     state = _State(
         step=jnp.zeros((), jnp.int32),
         last=jnp.zeros(B, jnp.int32),
         done=jnp.zeros(B, bool),
         found=Continuation(tokens, lengths=jnp.zeros(B, jnp.int32)),
-        cache=output.cache,
+        cache=cache,
+        kept=kept,
     )
     return _add(state, network.logits(final), choice, top_k)
+
+
+def _read(network, tokens, cache, *, keep: bool) -> base.Output:
+    """Pass one more token of each row; its states are [L B D]."""
+    taps = ("residual",) if keep else ()
+    first = lambda x_BTD: x_BTD[:, 0].astype(jnp.float32)
+    return network(tokens, jnp.ones(tokens.shape, bool), taps=taps, pool=first, cache=cache)
 
 
 @jax.jit(static_argnames="top_k", donate_argnames="state")
@@ -219,9 +307,16 @@ def _advance(network, state: _State, choice: _Choice, limit, *, top_k: int) -> _
     """Add tokens until all rows are done, or there are `limit`."""
 
     def step(state: _State) -> _State:
-        alone = jnp.ones((len(state.last), 1), bool)
-        output = network(state.last[:, None], alone, taps=(), cache=state.cache)
-        state = state._replace(cache=output.cache)
+        kept = state.kept
+        output = _read(network, state.last[:, None], state.cache, keep=kept is not None)
+        if kept is not None:
+            going, x_LBD = ~state.done, output.hidden
+            kept = Kept(
+                total=kept.total + jnp.where(going[None, :, None], x_LBD, 0),
+                last=jnp.where(going[None, :, None], x_LBD, kept.last),
+                count=kept.count + going,
+            )
+        state = state._replace(cache=output.cache, kept=kept)
         return _add(state, network.logits(output.final[:, 0]), choice, top_k)
 
     going = lambda state: (state.step < limit) & ~state.done.all()
@@ -231,13 +326,13 @@ def _advance(network, state: _State, choice: _Choice, limit, *, top_k: int) -> _
 def _add(state: _State, logits, choice: _Choice, top_k: int) -> _State:
     """Choose a token of each row from logits [B V]."""
     picked = _pick(logits, state.step, choice, top_k)
-    token = jnp.where(state.done, choice.stop_token, picked).astype(jnp.int32)
+    token = jnp.where(state.done, choice.stop_tokens[0], picked).astype(jnp.int32)
     found = Continuation(
         tokens=state.found.tokens.at[:, state.step].set(token),
         lengths=state.found.lengths + ~state.done,
     )
-    done = state.done | (token == choice.stop_token)
-    return _State(state.step + 1, token, done, found, state.cache)
+    done = state.done | jnp.isin(token, choice.stop_tokens)
+    return _State(state.step + 1, token, done, found, state.cache, state.kept)
 
 
 def _pick(logits, step, choice: _Choice, top_k: int):

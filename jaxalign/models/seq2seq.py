@@ -23,15 +23,17 @@ class Decoder:
     """The decoder of a network whose encoder has read a text; see `base.Network`.
 
     Attributes:
-      network: both stacks.
+      network: both stacks; None while programs hand on what was read, who would copy its weights.
       keys, values: of the text that was read, for the attention of each block of the decoder.
       mask: False for padding of that text.
+      taps: what was asked for of the encoder's layers.
     """
 
-    network: nnx.Module
+    network: nnx.Module | None
     keys: Float[Array, "L B S N H"]
     values: Float[Array, "L B S N H"]
     mask: Bool[Array, "B S"]
+    taps: dict[str, Array] = dataclasses.field(default_factory=dict)
 
     @property
     def config(self) -> encoder_decoder.Config:
@@ -44,15 +46,18 @@ class Decoder:
         mask: Bool[Array, "B T"],
         *,
         taps: tuple[str, ...] = (),
+        pool: base.Pool | None = None,
         cache: base.Cache | None = None,
     ) -> base.Output:
         """Run the decoder over tokens that begin, or whose cache begins, with the start token.
 
+        Its layers are the decoder's alone: the embedding first, the normed state last. "attention"
+        is that of the decoder to itself, as in `encoder_decoder.Network`.
+
         Raises:
-          ValueError: if taps are asked for: activations are those of `encoder_decoder.Network`.
+          ValueError: if a tap is unknown.
         """
-        if taps:
-            raise ValueError(f"an answer has no taps: taps must be empty, got {taps}.")
+        keep = base.Keep(taps, pool)
         cached = cache is not None
         cache = cache if cached else self.empty_cache(*tokens.shape)
         positions = cache.next_position() + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
@@ -70,15 +75,20 @@ class Decoder:
                 jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, slot, 0, 0))
                 for old, new in zip(stored, block.attention.project(normed), strict=True)
             )
-            x_BTD = x_BTD + block.attention.attend(normed, *stored, visible, bias=bias)
+            attended = block.attention.attend(normed, *stored, visible, bias=bias)
+            x_BTD = x_BTD + attended
             x_BTD = x_BTD + block.cross.attend(block.cross_norm(x_BTD), *read, self.mask[:, None])
-            return x_BTD + block.mlp(x_BTD), stored
+            mlp = block.mlp(x_BTD)
+            return x_BTD + mlp, (stored, keep.of_block(x_BTD + mlp, attended, mlp))
 
         stored, read = (cache.keys, cache.values), (self.keys, self.values)
         layers = decoder.blocks, stored, read
-        x_BTD, (keys, values) = jax.lax.scan(step, self.network.words(tokens), layers)
+        embedded = self.network.words(tokens)
+        x_BTD, ((keys, values), kept) = jax.lax.scan(step, embedded, layers)
         cache = dataclasses.replace(cache, keys=keys, values=values) if cached else None
-        return base.Output({}, cache, final=decoder.final_norm(x_BTD))
+        x_BTD = decoder.final_norm(x_BTD)
+        kept = keep.with_first(keep.with_last(kept, x_BTD), embedded)
+        return base.Output(kept, cache, final=x_BTD)
 
     def logits(self, final: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Predict the next token from `base.Output.final`."""
@@ -91,22 +101,33 @@ class Decoder:
         return base.Cache.empty(shape, self.keys.dtype)
 
 
-def read(network: nnx.Module, tokens: Int[Array, "B S"], mask: Bool[Array, "B S"]) -> Decoder:
+def read(
+    network: nnx.Module,
+    tokens: Int[Array, "B S"] | base.Merged,
+    mask: Bool[Array, "B S"],
+    *,
+    taps: tuple[str, ...] = (),
+    pool: base.Pool | None = None,
+) -> Decoder:
     """Let the encoder read texts, and return the decoder that answers them.
 
     Call it inside the `jit` of what is done with the decoder.
 
     Args:
       network: a T5 with both stacks.
-      tokens: of each text, with the end token that it was trained with.
+      tokens: of each text, with the end token that it was trained with; or vectors in their place.
       mask: False for padding.
+      taps: what to return of each layer of the encoder; see `base.Network`.
+      pool: of what is returned.
 
     Raises:
-      ValueError: if there is no decoder.
+      ValueError: if there is no decoder, or a tap is unknown.
     """
     if network.config.text == "encoder":
         raise ValueError("network must have a decoder: t5_text must not be 'encoder'.")
-    memory_BSD, _ = network.encoder(network.words(tokens), mask, (), base.Keep((), None))
+    keep = base.Keep(taps, pool)
+    embedded = tokens.vectors if isinstance(tokens, base.Merged) else network.words(tokens)
+    memory_BSD, kept = network.encoder(embedded, mask, (), keep)
     project = lambda _, block: (None, block.cross.project(memory_BSD))
     _, (keys, values) = jax.lax.scan(project, None, network.decoder.blocks)
-    return Decoder(network, keys, values, mask)
+    return Decoder(network, keys, values, mask, keep.with_first(kept, embedded))

@@ -10,6 +10,8 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 
+from jaxalign.models import image_models
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
@@ -631,6 +633,7 @@ MODELS = (
     | _CAUSAL
     | _ENCODERS
     | _VISION
+    | {name: Row(**fields) for name, fields in image_models.ROWS.items()}
     | {"stories260K": Row(repository="karpathy/tinyllamas", data="stories260K/stories260K.bin")}
 )
 

@@ -50,6 +50,11 @@ class Tensor(NamedTuple):
     # What the last axis of the stored tensor is divided into, as the kernel of a convolution has
     # channels, rows and columns where the parameter has one axis.
     divided: tuple[int, ...] = ()
+    every: int = 1  # of what only some blocks have: blocks from one that has it to the next
+
+    def of_layer(self, layer: int) -> str:
+        """Return the name of the tensor that fills entry `layer` of a stacked parameter."""
+        return self.name.format(layer=layer * self.every)
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the stored tensor of a parameter without its layer axis."""
@@ -111,7 +116,7 @@ def check(
         stacked = "{layer}" in tensor.name
         want = tensor.stored_shape(param.shape[1:] if stacked else param.shape)
         for layer in range(param.shape[0] if stacked else 1):
-            name = tensor.name.format(layer=layer)
+            name = tensor.of_layer(layer)
             if name not in found:
                 raise InputError(f"{source} must hold tensor {name} {list(want)}: it is missing.")
             shape, dtype = found[name]
@@ -212,7 +217,7 @@ def read_part(
         values = tensor.read(checkpoint, names[tensor.name], bounded)
         return values if dtype is None else values.astype(dtype)
     layers, rest = range(bounded[0].start, bounded[0].stop), bounded[1:]
-    read = lambda layer: tensor.read(checkpoint, names[tensor.name.format(layer=layer)], rest)
+    read = lambda layer: tensor.read(checkpoint, names[tensor.of_layer(layer)], rest)
     first = read(layers[0])
     values = np.empty((len(layers), *first.shape), dtype or first.dtype)
     values[0] = first

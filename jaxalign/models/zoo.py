@@ -36,6 +36,7 @@ class Reader(NamedTuple):
 # of a network (`decoder`, `encoder`, `encoder_decoder`, `vision`), and another names the tensors.
 FAMILIES = {
     "bert": Reader("bert", "BERT"),
+    "blip-2": Reader("blip", "BLIP-2"),
     "blip_2_vision_model": Reader("clip", "EVA of BLIP-2"),
     "bloom": Reader("gpt", "BLOOM"),
     "clip": Reader("clip", "CLIP"),
@@ -50,22 +51,26 @@ FAMILIES = {
     "gpt2": Reader("gpt", "GPT2"),
     "gpt_neox": Reader("gpt", "GPT-NeoX"),
     "gptj": Reader("gpt", "GPT-J"),
+    "idefics": Reader("idefics", "IDEFICS"),
+    "instructblip": Reader("blip", "InstructBLIP"),
     "llama": Reader("llama", "LLaMA"),
+    "llava": Reader("llava", "LLaVA"),
     "mistral": Reader("llama", "Mistral"),
     "opt": Reader("gpt", "OPT"),
+    "paligemma": Reader("llava", "PaliGemma"),
     "phi3": Reader("llama", "Phi-3"),
     "qwen2": Reader("llama", "Qwen 2"),
+    "qwen2_5_vl": Reader("qwen_vl", "Qwen2.5-VL"),
+    "qwen2_vl": Reader("qwen_vl", "Qwen2-VL"),
     "qwen3": Reader("llama", "Qwen 3"),
     "roberta": Reader("bert", "RoBERTa"),
     "siglip": Reader("clip", "SigLIP"),
     "siglip_text_model": Reader("clip", "SigLIP"),
     "siglip_vision_model": Reader("clip", "SigLIP"),
+    "smolvlm": Reader("smolvlm", "SmolVLM"),
     "t5": Reader("t5", "T5"),
     "vit": Reader("vit", "ViT"),
 }
-
-# Parameter of every network that holds a row for each token.
-WORD_EMBEDDING = "words/table"
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 TOWERS = ("vision", "text")  # of a checkpoint that holds two networks, as CLIP's
@@ -128,14 +133,14 @@ class Model:
     @functools.cached_property
     def word_embedding_shape(self) -> tuple[int, ...]:
         """Tokens and numbers for each, of the table of the embedding."""
-        return weights.parameters(abstract(self.design, self.config))[WORD_EMBEDDING].shape
+        return weights.parameters(abstract(self.design, self.config))[self.config.word_table].shape
 
     def word_embedding(self) -> np.ndarray:
         """Read the table of the embedding [V E] alone: a row for each token, as it is stored.
 
         Without what networks add to it (positions, a norm, a scale, a projection to the width).
         """
-        path, shape = WORD_EMBEDDING, self.word_embedding_shape
+        path, shape = self.config.word_table, self.word_embedding_shape
         if isinstance(self.checkpoint, Checkpoint):
             tensor = family(self.design).tensors(self.config)[path]
             every = (slice(None),) * len(shape)
@@ -414,10 +419,10 @@ def _headed(design: base.Family, config: Any, names: Collection[str]) -> Any:
     if not (design.head and config.predicts):
         return config
     if design.head in names:
-        return dataclasses.replace(config, tied_embeddings=False)
+        return config.headed(tied_embeddings=False)
     bias = design.head.removesuffix("weight") + "bias"
     whole = config.tied_embeddings and (not getattr(config, "head_bias", False) or bias in names)
-    return config if whole else dataclasses.replace(config, headless=True)
+    return config if whole else config.headed(headless=True)
 
 
 def _from_orbax(name: str, model_type: str, config: Any, path: pathlib.Path) -> Model:

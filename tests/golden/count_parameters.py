@@ -10,11 +10,12 @@ hyperparameters without memory for its weights, and says which rows differ.
 import importlib.util
 import pathlib
 import sys
+import types
 
 import torch
 import transformers
 
-TABLE = pathlib.Path(__file__).resolve().parents[2] / "jaxalign/models/table.py"
+MODELS = pathlib.Path(__file__).resolve().parents[2] / "jaxalign/models"
 HEADLESS = (*("bert", "roberta", "vit", "clip", "siglip", "dinov2", "dinov2_with_registers"),)
 
 
@@ -26,8 +27,13 @@ def count(config: dict) -> int:
     if config["model_type"] == "t5":
         # Version 5 ties the head whatever the configuration says; the published files do not.
         built.tie_word_embeddings = config.get("tie_word_embeddings", True)
+    reads_images = config["model_type"] not in HEADLESS and "vision_config" in config
+    if reads_images and getattr(built.text_config, "model_type", "") == "t5":
+        built.tie_word_embeddings = built.text_config.tie_word_embeddings = False
     with torch.device("meta"):
-        if config["model_type"] in HEADLESS:
+        if reads_images:
+            model = transformers.AutoModelForImageTextToText.from_config(built)
+        elif config["model_type"] in HEADLESS:
             model = transformers.AutoModel.from_config(built)
         elif config["model_type"] == "t5":
             model = transformers.T5ForConditionalGeneration(built)
@@ -38,12 +44,21 @@ def count(config: dict) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def load(name: str) -> types.ModuleType:
+    """Run a module of the models by itself."""
+    spec = importlib.util.spec_from_file_location(name, MODELS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where a dataclass looks itself up
+    spec.loader.exec_module(module)
+    return module
+
+
 def main() -> None:
     """Compare all rows."""
-    spec = importlib.util.spec_from_file_location("table", TABLE)
-    table = importlib.util.module_from_spec(spec)
-    sys.modules["table"] = table  # where the dataclass looks itself up
-    spec.loader.exec_module(table)
+    # Without the package, which needs JAX.
+    sys.modules |= {name: types.ModuleType(name) for name in ("jaxalign", "jaxalign.models")}
+    sys.modules["jaxalign.models"].image_models = load("image_models")
+    table = load("table")
     seen, wrong = {}, 0
     for name, row in table.MODELS.items():
         if not row.config:

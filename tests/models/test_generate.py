@@ -88,7 +88,7 @@ def test_sampling_from_the_most_probable_token_is_greedy(network):
 def test_rows_end_at_the_stop_token(network):
     free = np.asarray(greedy(network).tokens)
     stop = int(free[0, 4])
-    found = greedy(network, stop_token=stop)
+    found = greedy(network, stop_tokens=(stop,))
     for row, length, whole in zip(np.asarray(found.tokens), found.lengths, free, strict=True):
         first = [*whole, stop].index(stop)
         assert length == min(first + 1, 12)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import assert_layers_close
 
 from jaxalign.models import generate, seq2seq, zoo
 
@@ -44,6 +45,13 @@ def logits(network, source, source_mask, tokens, mask):
 @jax.default_matmul_precision("highest")
 def read(network, source, mask):
     return seq2seq.read(network, source, mask)
+
+
+@jax.jit
+@jax.default_matmul_precision("highest")
+def states(network, source, source_mask, tokens, mask):
+    decoder = seq2seq.read(network, source, source_mask, taps=("residual",))
+    return decoder.taps["residual"], decoder(tokens, mask, taps=("residual",)).hidden
 
 
 def behind_start(tokens, mask):
@@ -102,7 +110,7 @@ def test_answers_depend_on_what_was_read_but_not_on_padding(network):
 def test_answers_may_be_longer_than_texts_of_training(network):
     decoder = read(network, SOURCE[:1], MASK[:1])
     assert network.config.max_length == 512
-    ending = generate.Ending(513, stop_token=2)
+    ending = generate.Ending(513, stop_tokens=(2,))
     found = generate.greedy(decoder, jnp.array([[START]]), jnp.ones((1, 1), bool), ending)
     assert found.tokens.shape == (1, 513)
 
@@ -114,7 +122,11 @@ def test_an_encoder_alone_answers_nothing(name, golden, mesh):
 
 
 @pytest.mark.slow
-def test_answers_have_no_taps(network):
-    decoder = read(network, SOURCE, MASK)
-    with pytest.raises(ValueError, match=r"taps must be empty, got \('residual',\)"):
-        decoder(jnp.array([[START]] * 3), jnp.ones((3, 1), bool), taps=("residual",))
+def test_states_of_both_stacks_are_hugging_faces(name, network, golden):
+    """Where the encoder has read a text and the decoder reads it behind its start token."""
+    expected = np.load(golden / name / "expected.npz")
+    tokens, mask = expected["tokens_13"], expected["mask_13"]
+    answer, answer_mask = behind_start(tokens, mask)
+    encoded, decoded = states(network, tokens, mask, answer, answer_mask)
+    assert_layers_close(encoded, expected["encoder_13"], mask)
+    assert_layers_close(decoded, expected["decoder_13"], answer_mask)

@@ -42,7 +42,9 @@ def test_full_size_has_the_published_number_of_parameters(name):
     assert count(*zoo.describe(name)) == row.num_parameters - row.num_unused
 
 
-@pytest.mark.parametrize("name", [x for x in BUILT if "vision_config" in NAMED[x].config])
+@pytest.mark.parametrize(
+    "name", [x for x in BUILT if zoo.family(NAMED[x].config["model_type"]).two_towers]
+)
 def test_both_towers_have_all_parameters_of_a_file_of_both(name):
     """But the scale, and SigLIP's bias, of what compares images with texts."""
     row = NAMED[name]

@@ -71,7 +71,7 @@ def attend(
     q_BTNH: Float[Array, "B T N H"],
     k_BSKH: Float[Array, "B S K H"],
     v_BSKH: Float[Array, "B S K H"],
-    visible: Bool[Array, "#B T S"],
+    visible: Bool[Array, "#B #T S"],
     logits: Logits,
     *,
     causal: bool = False,
@@ -84,7 +84,7 @@ def attend(
       q_BTNH: queries.
       k_BSKH: keys.
       v_BSKH: values.
-      visible: whether a query sees a key.
+      visible: whether a query sees a key; T is 1 where no query differs.
       logits: how they are made.
       causal: whether no query sees a key that comes after it in the row (S is T): then most of
         what is not visible is not computed.

@@ -65,6 +65,38 @@ class Cache:
         )
 
 
+class Image(NamedTuple):
+    """What layers that attend to an image are given; see `gated`."""
+
+    keys: Array  # [G B S N H] of each such layer, or [B S N H] of one
+    values: Array
+    seen: Bool[Array, "R T"]  # whether a token attends to the image
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Merged:
+    """Vectors in the place of token ids, such as those of an image among those of words.
+
+    Attributes:
+      vectors: [B T E], in the place of what the network's `embed_words` returns.
+      together: [B T], the number of a group from 1 on, whose tokens see each other in both
+        directions; 0: none. The group passes at once, into a cache that is empty.
+      image: for networks whose own layers attend to it.
+      places: [3 B T], what rotary positions with three axes are counted from; see `places`.
+    """
+
+    vectors: Float[Array, "B T E"]
+    together: Int[Array, "B T"] | None = None
+    image: Image | None = None
+    places: Int[Array, "3 B T"] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and tokens."""
+        return self.vectors.shape[:2]
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Output:
@@ -106,8 +138,14 @@ class Config:
     final_norm_applied: bool = False
     # Whether the network predicts tokens.
     predicts: bool = False
-    # What a pass is given: token ids of "text", or pixels of "images" (`vision.Network`).
+    # What a pass is given: token ids of "text", pixels of "images" (`vision.Network`), or both
+    # ("images and text", `multimodal.Network`).
     reads: str = "text"
+    word_table: str = "words/table"  # the parameter that holds a row for each token
+
+    def headed(self, **changes: Any) -> Any:
+        """Return the configuration with changes of what predicts tokens."""
+        return dataclasses.replace(self, **changes)
 
 
 class Network(Protocol):
@@ -148,6 +186,8 @@ class Family(NamedTuple):
     prefixes: tuple[str, ...] = ()  # that names may have; the first one that fits is cut off
     # Ends of names in older files -> what they are called today.
     old_ends: Mapping[str, str] = types.MappingProxyType({})
+    # Beginnings of names in other files -> what they are here; the first one that fits.
+    old_beginnings: Mapping[str, str] = types.MappingProxyType({})
     # Tensors that copy another one -> the other one, of which a file may hold either or both.
     copies: Callable[[Any], Mapping[str, str]] = lambda config: {}
     head: str = ""  # the tensor that predicts tokens, if the family has one
@@ -179,6 +219,10 @@ class Family(NamedTuple):
         """Return what a tensor of a checkpoint is called here: its prefix cut, in today's words."""
         prefix = next((p for p in self.prefixes if stored.startswith(p)), "")
         short = stored.removeprefix(prefix)
+        for old, new in self.old_beginnings.items():
+            if short.startswith(old):
+                short = new + short.removeprefix(old)
+                break
         for old, new in self.old_ends.items():
             if short.endswith(old):
                 return short.removesuffix(old) + new

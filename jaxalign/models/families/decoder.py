@@ -96,6 +96,8 @@ class _Context(NamedTuple):
 
     visible: Bool[Array, "b T S"]
     distance: Int[Array, "b T S"] | None  # of each key before each query; if layers have windows
+    together: Bool[Array, "B T S"] | None  # what is seen whatever its distance, ahead too
+    image: base.Image | None  # of `base.Merged`
     turns: tuple[Array, Array] | None
     local_turns: tuple[Array, Array] | None
     logits: attention.Logits
@@ -180,8 +182,10 @@ class Block(nnx.Module):
         if layer.window is not None:
             reach = jnp.where(layer.window > 0, layer.window, _FAR)
             visible = visible & (context.distance < reach)
+        if context.together is not None:
+            visible = visible | context.together
         # With a cache there are more keys than queries.
-        causal = stored is None
+        causal = stored is None and context.together is None
         out = attention.attend(q, k, v, visible, context.logits, causal=causal)
         out = self.attention_out(out)
         return out if self.attention_post_norm is None else self.attention_post_norm(out), stored
@@ -225,7 +229,7 @@ class Network(nnx.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "B T"],
+        tokens: Int[Array, "B T"] | base.Merged,
         mask: Bool[Array, "B T"],
         *,
         taps: Sequence[str] = ("residual",),
@@ -236,7 +240,7 @@ class Network(nnx.Module):
         """Run all layers.
 
         Args:
-          tokens: as of `base.Network`.
+          tokens: as of `base.Network`, or vectors in their place.
           mask: as of `base.Network`.
           taps: as of `base.Network`.
           pool: as of `base.Network`.
@@ -258,6 +262,34 @@ class Network(nnx.Module):
             cache = cache.extend(positions, mask)
         x_BTD = embedded = self._embed(tokens, positions)
         context = self._context(positions, mask, cache, several_texts=several_texts)
+        if isinstance(tokens, base.Merged):
+            context = context._replace(image=tokens.image)
+            if tokens.places is not None:
+                context = context._replace(turns=self.config.rope.turns(tokens.places))
+            if tokens.together is not None:
+                context = context._replace(together=_together(tokens.together, mask, context))
+        stored = None if cache is None else (cache.keys, cache.values)
+        if "residual" in keep.taps:
+            embedded = self._received(embedded, context)
+        (x_BTD, stored), kept = self._through((x_BTD, stored), context, keep)
+        if self.final_norm is not None:
+            x_BTD = self.final_norm(x_BTD)
+            kept = keep.with_last(kept, x_BTD)
+        if cache is not None:
+            cache = dataclasses.replace(cache, keys=stored[0], values=stored[1])
+        return base.Output(keep.with_first(kept, embedded), cache, final=x_BTD)
+
+    def _received(self, embedded, context: _Context):
+        """Return what the first block receives."""
+        del context
+        return embedded
+
+    def _through(self, carry, context: _Context, keep: base.Keep):
+        """Pass all blocks; `carry`: the residual stream, and keys and values of a cache."""
+        return self._scan(carry, (self.blocks, self._layers()), context, keep)
+
+    def _scan(self, carry, blocks_and_layers, context: _Context, keep: base.Keep):
+        """Pass some blocks, one after the other."""
 
         def step(carry, block_and_layer):
             x, stored = carry
@@ -265,14 +297,7 @@ class Network(nnx.Module):
             x, attended, mlp, stored = block(x, layer, context, stored)
             return (x, stored), keep.of_block(x, attended, mlp)
 
-        stored = None if cache is None else (cache.keys, cache.values)
-        (x_BTD, stored), kept = jax.lax.scan(step, (x_BTD, stored), (self.blocks, self._layers()))
-        if self.final_norm is not None:
-            x_BTD = self.final_norm(x_BTD)
-            kept = keep.with_last(kept, x_BTD)
-        if cache is not None:
-            cache = dataclasses.replace(cache, keys=stored[0], values=stored[1])
-        return base.Output(keep.with_first(kept, embedded), cache, final=x_BTD)
+        return jax.lax.scan(step, carry, blocks_and_layers)
 
     def logits(self, final: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Predict the next token from `base.Output.final`, in float32.
@@ -309,11 +334,15 @@ class Network(nnx.Module):
         if c.learned_positions and length > c.max_length:
             raise ValueError(f"a row must have at most {c.max_length} tokens, got {length}.")
 
+    def embed_words(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T E"]:
+        """Return the vector of each token, scaled, without its position; see `base.Merged`."""
+        x_BTE, scale = self.words(tokens), self.config.embed_scale
+        return x_BTE if scale == 1.0 else x_BTE * jnp.asarray(scale, x_BTE.dtype)
+
     def _embed(self, tokens, positions):
         c = self.config
-        x_BTD = self.words(tokens)
-        if c.embed_scale != 1.0:
-            x_BTD = x_BTD * jnp.asarray(c.embed_scale, x_BTD.dtype)
+        merged = isinstance(tokens, base.Merged)
+        x_BTD = tokens.vectors if merged else self.embed_words(tokens)
         if self.project_in is not None:
             x_BTD = self.project_in(x_BTD)
         if self.positions is not None:
@@ -344,6 +373,8 @@ class Network(nnx.Module):
         return _Context(
             visible=visible,
             distance=distance if any(c.windows) else None,
+            together=None,
+            image=None,
             turns=turns(c.rope),
             local_turns=turns(c.local_rope),
             logits=attention.Logits(
@@ -351,3 +382,12 @@ class Network(nnx.Module):
             ),
             slot=None if cache is None else cache.length - positions.shape[1],
         )
+
+
+def _together(group_BT, mask, context: _Context) -> Bool[Array, "B T S"]:
+    """Return which tokens of one group see each other; see `base.Merged`."""
+    group_BT = jnp.where(mask, group_BT, 0)
+    same = (group_BT[:, :, None] == group_BT[:, None]) & (group_BT[:, :, None] > 0)
+    # The slots of the cache after those of this pass, which is its first one.
+    empty = context.visible.shape[2] - same.shape[2]
+    return jnp.pad(same, [(0, 0), (0, 0), (0, empty)])

@@ -319,6 +319,10 @@ class Network(nnx.Module):
         kept = jax.tree.map(lambda *layers: jnp.concatenate(layers), *stacks)
         return base.Output(keep.with_first(kept, embedded), final=final)
 
+    def embed_words(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Return the vector of each token; see `base.Merged`."""
+        return self.words(tokens)
+
     def _decode(self, embedded, mask, memory: tuple, keep: base.Keep) -> tuple:
         """Run the decoder over the start token and the text; drop the start token's states."""
         batch = embedded.shape[0]

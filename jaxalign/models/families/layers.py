@@ -178,6 +178,7 @@ class Rope:
     factors: tuple[float, ...] = ()
     whole_pairs: bool = True  # of "yarn": whether its two pairs are rounded to whole numbers
     magnitude: float = 1.0  # what rotated entries are multiplied by
+    axes: tuple[int, ...] = ()  # of positions with three axes, by pair: the one it turns with
 
     def frequencies(self) -> np.ndarray:
         """Return the frequencies, in radians per position."""
@@ -211,10 +212,14 @@ class Rope:
         last += 0.001 * (first == last)  # a step, as in the reference code
         return np.clip((np.arange(self.size // 2) - first) / (last - first), 0, 1)
 
-    def turns(self, positions: Int[Array, "B T"]) -> tuple[Array, Array]:
+    def turns(self, positions: Int[Array, "B T"] | Int[Array, "3 B T"]) -> tuple[Array, Array]:
         """Return cosine and sine of each token's angles, [B T 1 size/2]."""
         frequency = jnp.asarray(self.frequencies())[None, None]
-        angle = positions[..., None].astype(jnp.float32) * frequency
+        if positions.ndim == 3:
+            by_pair = jnp.moveaxis(positions[np.array(self.axes)], 0, -1)
+        else:
+            by_pair = positions[..., None]
+        angle = by_pair.astype(jnp.float32) * frequency
         cos, sin = (self.magnitude * f(angle)[:, :, None] for f in (jnp.cos, jnp.sin))
         return cos, sin
 

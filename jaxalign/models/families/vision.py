@@ -46,6 +46,7 @@ class Config(base.Config):
     gated: bool = False
     layer_scale: float = 0.0  # where the scale of what a sublayer adds begins; 0: there is none
     # Head.
+    final_norm: bool = True
     attention_pool: bool = False  # a query of its own attends to the normed tokens
     projection: int = 0  # units of the space shared with texts that CLS is projected to; 0: none
     # Initialisation: standard deviations, and for parts that differ; 0: as all others.
@@ -190,7 +191,7 @@ class Network(nnx.Module):
         norm = lambda: layers.LayerNorm(D, c.norm_eps, dtype)
         self.embed_norm = norm() if c.embed_norm else None
         self.blocks = init.stack(c.num_layers, lambda init: Block(c, init))
-        self.final_norm = norm()
+        self.final_norm = norm() if c.final_norm else None
         self.attention_pool = AttentionPool(c, init) if c.attention_pool else None
         to_texts = lambda: layers.Linear(
             D, c.projection, ("embed", None), init._replace(sd=D**-0.5), bias=False
@@ -247,8 +248,8 @@ class Network(nnx.Module):
         return jax.lax.scan(lambda x, block: (block(x, visible)[0], None), x_BTD, blocks)[0]
 
     def normed(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Apply the final norm to all tokens (CLIP itself applies it to CLS alone)."""
-        return self.final_norm(x_BTD)
+        """Apply the final norm, if there is one, to all tokens (CLIP itself: to CLS alone)."""
+        return x_BTD if self.final_norm is None else self.final_norm(x_BTD)
 
     def patches(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B P D"]:
         """Return the tokens of patches, without CLS and registers."""
