@@ -189,9 +189,9 @@ def fill(trial: Trial) -> None:
         subprocess.run(["umount", str(trial.folder)], check=True)
 
 
-def run(folder: pathlib.Path, num_kills: int, seed: int) -> dict:
-    """Disturb runs until there were so many kills; return what happened."""
-    rng = random.Random(seed)
+def run(folder: pathlib.Path, num_kills: int, seed: int, seconds: float) -> dict:
+    """Disturb runs until there were so many kills or the time is over; return what happened."""
+    rng, start = random.Random(seed), time.monotonic()
     data = small.write(folder / "data", num_passages=12)
     config = CONFIG.format(data=str(data), model=str(small.BERT))
     (folder / "config.py").write_text(config)
@@ -202,7 +202,7 @@ def run(folder: pathlib.Path, num_kills: int, seed: int) -> dict:
     expected = undisturbed.rows()
     assert len(expected) == 2
     totals, number, kills = dict.fromkeys(undisturbed.counts, 0), 0, 0
-    while kills < num_kills:
+    while kills < num_kills and time.monotonic() - start < seconds:
         trial = Trial(folder / f"trial{number}", data, rng)
         if number == 0:
             fill(trial)
@@ -223,10 +223,11 @@ def run(folder: pathlib.Path, num_kills: int, seed: int) -> dict:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--folder", type=pathlib.Path, required=True)
     options = parser.parse_args()
     chosen = time.time_ns() % 2**31 if options.seed is None else options.seed
     sys.stderr.write(f"seed {chosen}\n")
-    found = {"seed": chosen} | run(options.folder, options.kills, chosen)
+    found = {"seed": chosen} | run(options.folder, options.kills, chosen, options.seconds)
     sys.stdout.write(f"{json.dumps(found)}\n")
