@@ -34,6 +34,7 @@ from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
+from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
@@ -217,7 +218,7 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     tables = []
     for name, part in progress.bar(parts.items(), f"ceiling {artefact.name}", "kinds"):
         path = artefact.path / f"{name}.parquet"
-        if not path.is_file():  # written whole, so what an interrupted run left can be read
+        if not _is_there(path):
             finished.write(path, part(), provenance, rows_lib.CEILINGS)
         tables.append(rows_lib.read(path))
     table = pd.concat([x for x in tables if len(x)], ignore_index=True)
@@ -230,6 +231,18 @@ def _make(config: Config, job: Job, artefact: Artefact) -> dict:
         "num_nan": int(table.value.isna().sum()),
         "seconds": round(time.monotonic() - start, 3),
     }
+
+
+def _is_there(path: Place) -> bool:
+    """Whether an interrupted run has left a part, which can be read."""
+    if not path.is_file():
+        return False
+    try:
+        rows_lib.read(path)
+    except InputError as error:
+        logging.warning("ceiling: %s: made again", error)
+        return False
+    return True
 
 
 def _report(config: Config, artefact: Artefact) -> dict:

@@ -281,9 +281,14 @@ def _shard_path(artefact: Artefact, shard: range) -> Place:
 
 
 def _is_there(path: Place, cut: Windows, shard: range) -> bool:
-    """Whether a run before this one has written a shard."""
+    """Whether a run before this one has written a shard, which can be read."""
     own = slice(shard.start, shard.stop)
-    return path.is_file() and len(_load(path)) == int((cut.stop - cut.first)[own].sum())
+    try:
+        found = _load(path) if path.is_file() else ()
+    except InputError as error:
+        logging.warning("%s: made again", error)
+        return False
+    return len(found) == int((cut.stop - cut.first)[own].sum())
 
 
 def _write_shard(artefact: Artefact, shard: range, losses: Float[np.ndarray, " n"]) -> None:

@@ -173,6 +173,8 @@ def test_each_kind_is_the_same_alone_and_after_an_interruption(make_job, timed, 
             measure(job)
     (left,) = (job.workdir / "ceiling").iterdir()
     made = (left / "isc.parquet").stat().st_mtime_ns
+    cut = left / "leave_one_out.parquet"
+    cut.write_bytes(cut.read_bytes()[:-9])
     assert not (left / "done.json").exists()
     _, again = measure(job)
     assert (left / "isc.parquet").stat().st_mtime_ns == made

@@ -226,7 +226,9 @@ def test_an_interrupted_run_goes_on(job, text, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         step.make(step.artefact)
     assert not step.artefact.is_done and len(written) == 2
-    kept = [x.stat().st_mtime_ns for x in sorted(step.artefact.path.glob("losses_*"))]
+    files = sorted(step.artefact.path.glob("losses_*"))
+    kept = [x.stat().st_mtime_ns for x in files]
+    (step.artefact.path / "losses_0000006.npy").write_bytes(files[0].read_bytes()[:-9])
     monkeypatch.setattr(next_word, "_write_shard", write)
     again = make_first(settings, job)
     # Six windows of 24 tokens were there.
