@@ -3,8 +3,11 @@
 python -m jaxalign.main --config=configs/demo.py --workdir=runs/demo
 """
 
+import contextlib
+import dataclasses
 import hashlib
 import logging as stdlib_logging
+import math
 import os
 import pathlib
 import re
@@ -58,6 +61,27 @@ _PROCESS_ID = flags.DEFINE_integer(
 _LOCAL_DEVICES = flags.DEFINE_list(
     "local_devices", [], "Numbers of the devices of this process on its host. Default: all."
 )
+_CHIP = flags.DEFINE_string(
+    "chip",
+    "",
+    "With --dry_run: the machine to price, such as v5e-8 or h200 (jaxalign/pricing/chips.py). "
+    "Default: the one at hand.",
+)
+_CALIBRATION = flags.DEFINE_string(
+    "calibration",
+    "",
+    "File that `python -m jaxalign.calibrate` has written, whose rates count in the place of the "
+    "table's. Default: that of the chip in ~/.cache/jaxalign/chips, where there is one.",
+)
+_PRICE_PER_HOUR = flags.DEFINE_float(
+    "price_per_hour",
+    None,
+    "Money for one device and hour, in any currency. Default: none is shown.",
+    lower_bound=0.0,
+)
+_PROFILE = flags.DEFINE_string(
+    "profile", "", "Folder for a JAX trace of the run, which TensorBoard and Perfetto show."
+)
 
 
 _LONG_NAME = 80  # characters of a work directory's name, from which it is cut
@@ -69,20 +93,35 @@ def main(argv: list[str]) -> None:
         raise InputError(f"only flags are understood, got argument {argv[1]!r}.")
     settings = _settings()
     # Imported here: --help and a bad flag need not wait for JAX.
+    import jax
+
     from jaxalign import runner
+    from jaxalign.pricing import chips, prices
 
     _keep_compiled(_CACHE.value)
     _join_processes()
+    machine = _machine()
     plan = runner.plan(
         settings,
         workdir=_WORKDIR.value or f"runs/{_run_name()}",
         data_root=_DATA_ROOT.value,
         fetch=_DOWNLOAD.value,
+        machine=machine,
     )
+    if plan.machine:
+        plan = dataclasses.replace(plan, machine=chips.calibrated(plan.machine, _CALIBRATION.value))
     if _DRY_RUN.value:
-        _show(lambda: runner.describe(plan))
+        rate = math.nan if _PRICE_PER_HOUR.value is None else _PRICE_PER_HOUR.value
+        _show(lambda: runner.describe(plan, rate))
+        if plan.machine and (
+            reason := prices.refusal(runner.items(plan), plan.machine, plan.layout)
+        ):
+            raise InputError(reason)
         return
-    runner.run(plan)
+    with jax.profiler.trace(_PROFILE.value) if _PROFILE.value else contextlib.nullcontext():
+        made = runner.run(plan)
+    if made:
+        logging.info("%s", runner.compared(plan))
     logging.flush()
     _show(lambda: runner.results(plan))
 
@@ -105,6 +144,17 @@ def _show(text: Callable[[], str]) -> None:
         sys.stdout.write(text())
         sys.stdout.flush()
     processes.finish()
+
+
+def _machine():
+    """Return the machine that a plan is to be priced for; None: the one at hand."""
+    from jaxalign.pricing import chips
+
+    if not _CHIP.value:
+        return None
+    if not _DRY_RUN.value:
+        raise InputError(f"--chip={_CHIP.value} prices a plan, so it goes with --dry_run.")
+    return chips.find(_CHIP.value)
 
 
 def _keep_compiled(folder: str) -> None:

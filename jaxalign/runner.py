@@ -4,10 +4,11 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import ml_collections
@@ -23,6 +24,9 @@ from jaxalign.errors import InputError
 from jaxalign.io import claims, place, run_dir
 from jaxalign.io.place import Place, Remote
 from jaxalign.io.run_dir import Artefact
+from jaxalign.pricing import chips, prices, truth
+from jaxalign.pricing.chips import Machine
+from jaxalign.pricing.work import Layout
 from jaxalign.stages import Job, Step
 
 DATA_ROOT = "JAXALIGN_DATA"  # environment variable: the folder of published data
@@ -42,11 +46,15 @@ class Plan:
       settings: every setting under its dotted name, stages in their order.
       job: what all stages are given.
       stages: the steps of each stage, in the order in which they are made.
+      layout: of the devices that it is for.
+      machine: these devices; None: those at hand, which are of no chip of `pricing.chips`.
     """
 
     settings: Mapping[str, Any]
     job: Job
     stages: Mapping[str, Sequence[Step]]
+    layout: Layout
+    machine: Machine | None
 
     @property
     def steps(self) -> list[Step]:
@@ -67,6 +75,7 @@ def plan(
     workdir: str | os.PathLike[str],
     data_root: str | os.PathLike[str] | None = None,
     fetch: bool = False,
+    machine: Machine | None = None,
 ) -> Plan:
     """Plan all stages of a configuration, which finds every error that needs no computing.
 
@@ -75,6 +84,7 @@ def plan(
       workdir: where artefacts go, a folder or a URL (`io.place.at`); nothing is written yet.
       data_root: folder of published data; None: the environment variable JAXALIGN_DATA.
       fetch: download files of the data set that are missing, see `data.sets.download`.
+      machine: for which the plan is, and which it can only be priced for; None: the one at hand.
 
     Raises:
       InputError: if a setting, data set, model or device is not what it must be.
@@ -91,7 +101,7 @@ def plan(
     if fetch:
         processes.decide(lambda: download.fetch(common.dataset, root))
     try:
-        devices = mesh.make_mesh(*common.mesh)
+        devices = mesh.make_mesh(*((-1, 1) if machine else common.mesh))
     except ValueError as error:
         raise InputError(str(error)) from error
     dataset = None
@@ -103,7 +113,9 @@ def plan(
         dataset=dataset,
         mesh=devices,
         seed=common.seed,
+        elsewhere=machine is not None,
     )
+    layout = machine.layout(common.mesh) if machine else _layout(job)
     planned: dict[str, list[Step]] = {}
     upstream: dict[str, list[Artefact]] = {}
     for name, config in stages.items():
@@ -116,7 +128,19 @@ def plan(
             check_address_space()
     made = {_label(artefact): artefact.fingerprint for artefact in artefacts}
     processes.check_same("data, models and versions", made)
-    return Plan(settings=config_lib.flatten(settings), job=job, stages=planned)
+    return Plan(
+        settings=config_lib.flatten(settings),
+        job=job,
+        stages=planned,
+        layout=layout,
+        machine=machine or chips.at_hand(),
+    )
+
+
+def _layout(job: Job) -> Layout:
+    """Return how the devices at hand divide the work."""
+    is_cpu = job.mesh.devices.flat[0].platform == "cpu"
+    return Layout(job.mesh.shape["data"], job.mesh.shape["model"], is_cpu)
 
 
 def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
@@ -136,6 +160,7 @@ def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
       InputError: if the work directory cannot be written, or a stage meets what it refuses.
       stopping.Stopped: if a command line was asked to stop.
     """
+    assert not plan.job.elsewhere  # it is for other devices than those at hand
     is_written = processes.decide(lambda: _prepare(plan))
     if is_written and not (plan.job.workdir / SETTINGS).is_file():
         raise InputError(
@@ -144,7 +169,7 @@ def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
         )
     # Several processes stop at the same place, and not at once.
     with contextlib.nullcontext() if processes.count() == 1 else stopping.at_work():
-        made = _Run(plan.steps, say, is_writable=is_written).all()
+        made = _Run(plan, say, is_writable=is_written).all()
     if not made:
         say(f"Nothing to compute: all {len(plan.steps)} artefacts are up to date.")
     return made
@@ -167,9 +192,11 @@ def _prepare(plan: Plan) -> bool:
 class _Run:
     """The steps of a run on their way."""
 
-    def __init__(self, steps: Sequence[Step], say: Callable[[str], None], *, is_writable: bool):
-        self._steps, self._say, self._is_writable = steps, say, is_writable
-        self._left = list(steps)
+    def __init__(self, plan: Plan, say: Callable[[str], None], *, is_writable: bool):
+        self._plan, self._steps, self._say = plan, plan.steps, say
+        self._is_writable = is_writable
+        self._left = list(plan.steps)
+        self._compiled: set[tuple] = set()
         self._awaited: set[Place] = set()
         self._repaired: set[Place] = set()
 
@@ -229,27 +256,42 @@ class _Run:
         artefact = step.artefact
         if artefact.is_marked and not artefact.is_done:
             self._say(f"{_label(artefact)}: {_changed(artefact)}: made again")
-        self._say(f"{_label(artefact)}: {artefact.cost or 'starting'}")
+        price = _price(self._plan, step, self._compiled)
+        self._compiled |= price.work.programs
+        self._say(f"{_label(artefact)}: {_cost(artefact, price) or 'starting'}")
         start = time.monotonic()
         with stopping.at_work():
             if step.together and processes.count() > 1:
-                self._make_together(step)
+                self._make_together(step, price)
             else:
-                processes.decide(lambda: self._make_alone(step))
+                processes.decide(lambda: self._make_alone(step, price))
         seconds = time.monotonic() - start
-        self._say(f"{_label(artefact)}: done in {seconds:.1f} s ({artefact.path})")
+        took = truth.line(artefact.facts())
+        self._say(f"{_label(artefact)}: done in {seconds:.1f} s, {took} ({artefact.path})")
 
-    def _make_alone(self, step: Step) -> None:
+    def _make_alone(self, step: Step, price: prices.Price) -> None:
         step.artefact.start()
-        step.artefact.finish(**self._mended(step))
+        with truth.metered() as meter:
+            facts = self._mended(step)
+        self._finish(step.artefact, price, facts, meter)
 
-    def _make_together(self, step: Step) -> None:
+    def _make_together(self, step: Step, price: prices.Price) -> None:
         """Make a step in all processes; the first one makes the folder and the marker."""
         artefact = step.artefact
         processes.decide(artefact.start)
-        facts = step.make(artefact)
-        processes.barrier()
-        processes.decide(lambda: artefact.finish(**facts))
+        with truth.metered() as meter:
+            facts = step.make(artefact)
+            processes.barrier()
+        processes.decide(lambda: self._finish(artefact, price, facts, meter))
+
+    def _finish(
+        self, artefact: Artefact, price: prices.Price, facts: dict, meter: truth.Meter
+    ) -> None:
+        """Write the marker, with what was planned and what it took beside what was found."""
+        num_tokens = facts.get("num_tokens", 0) if price.work.passes else 0
+        found = truth.facts(price, self._plan.machine, self._plan.layout, meter, num_tokens)
+        found["took"]["bytes_written"] = truth.written(artefact.path)
+        artefact.finish(**facts, **found)
 
     def _mended(self, step: Step) -> dict:
         """Make a step; what it finds damaged of an earlier one is made again first, once."""
@@ -336,6 +378,36 @@ def check_address_space() -> None:
         )
 
 
+def _price(plan: Plan, step: Step, compiled: Collection[tuple] = ()) -> prices.Price:
+    """Return what a step costs; in time only where the machine is known."""
+    if plan.machine is None:
+        work = step.work(plan.layout)
+        return prices.Price(
+            work, math.nan, work.device_bytes, work.process_bytes(plan.layout), math.nan
+        )
+    return prices.price(step.work, plan.machine, plan.layout, known=compiled)
+
+
+def _cost(artefact: Artefact, price: prices.Price) -> str:
+    """Say what making an artefact takes: counts of what it is made of, then numbers."""
+    return ", ".join(x for x in (artefact.cost, price.work.describe()) if x)
+
+
+def items(plan: Plan) -> list[prices.Item]:
+    """Return what a plan makes, to be priced."""
+    return [prices.Item(_label(x.artefact), x.work, x.artefact.is_done) for x in plan.steps]
+
+
+def compared(plan: Plan) -> str:
+    """Return plan and truth of all artefacts of a finished run, as a table; "" if none has them."""
+    found = [(_label(step.artefact), step.artefact.facts()) for step in plan.steps]
+    known = [(name, facts) for name, facts in found if "took" in facts]
+    if not known:
+        return ""
+    names, facts = zip(*known, strict=True)
+    return truth.table(names, facts)
+
+
 def results(plan: Plan) -> str:
     """Return what the steps of a finished plan have to show, and where their pages lie."""
     texts, pages = [], []
@@ -352,19 +424,32 @@ def results(plan: Plan) -> str:
     return "".join([*texts, *pages])
 
 
-def describe(plan: Plan) -> str:
-    """Say what a plan would do: each setting as the flag that overrides it, each step's cost."""
-    job = plan.job
+def describe(plan: Plan, rate: float = math.nan) -> str:
+    """Say what a plan would do: each setting as the flag that overrides it, each step's price.
+
+    Args:
+      plan: from `plan`.
+      rate: money for one device and hour; NaN: none is known.
+    """
+    job, machine = plan.job, plan.machine
     lines = ["# Configuration", *(f"--config.{k}={v!r}" for k, v in plan.settings.items())]
     lines += ["", "# Plan", f"workdir: {job.workdir}", f"data_root: {job.data_root}"]
-    lines += [f"devices: {job.mesh.size} x {job.mesh.devices.flat[0].device_kind}"]
+    kind = job.mesh.devices.flat[0].device_kind
+    if machine and job.elsewhere:
+        kind = f"{machine.chip.kind}, as {plan.layout.data} x {plan.layout.model}"
+    lines += [f"devices: {plan.layout.size} x {kind}"]
     for step in plan.steps:
         artefact = step.artefact
         status = "up to date" if artefact.is_done else "to do"
         if artefact.is_marked and not artefact.is_done:
             status += f" again, {_changed(artefact)}"
-        lines.append(f"{_label(artefact)}: {status}; {artefact.cost}; {artefact.path}")
-    return "\n".join(lines) + "\n"
+        cost = _cost(artefact, _price(plan, step))
+        lines.append(f"{_label(artefact)}: {status}; {cost}; {artefact.path}")
+    if machine is None:
+        unknown = f"no price: {kind} is of no chip of jaxalign/pricing/chips.py; give --chip."
+        return "\n".join([*lines, "", "# Price", unknown]) + "\n"
+    lines += ["", "# Price", prices.table(items(plan), machine, plan.layout, rate)]
+    return "\n".join(lines)
 
 
 def _label(artefact: Artefact) -> str:

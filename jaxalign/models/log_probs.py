@@ -15,7 +15,7 @@ from jaxalign.models.families import base
 # What predicts the next token: a causal network, or a T5's decoder behind what was read.
 Causal = nnx.Module | seq2seq.Decoder
 # Logits that exist at once, in bytes: many enough for matrix products to be fast.
-_LOGIT_BYTES = 2**28
+LOGIT_BYTES = 2**28
 
 
 def token_log_probs(
@@ -25,7 +25,7 @@ def token_log_probs(
     mask: Bool[Array, "B T"],
     *,
     positions: Int[Array, "B T"] | None = None,
-    logit_bytes: int = _LOGIT_BYTES,
+    logit_bytes: int = LOGIT_BYTES,
 ) -> Float[Array, "B T"]:
     """Return the log-probability of each token given those before it, in nats.
 
@@ -66,7 +66,7 @@ def predict(
     output: base.Output,
     targets: Int[Array, "B T"],
     *,
-    logit_bytes: int = _LOGIT_BYTES,
+    logit_bytes: int = LOGIT_BYTES,
 ) -> Predicted:
     """Return the log-probability of a target after each token of a pass.
 

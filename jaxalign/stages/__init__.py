@@ -11,6 +11,7 @@ from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.datasets import Dataset
 from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
+from jaxalign.pricing.work import Priced, small
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,9 @@ class Job:
     dataset: Dataset | None  # None: of no stage that reads one
     mesh: Mesh
     seed: int
+    # Whether the plan is for another machine, and is not run on this one: then the memory at hand
+    # has no say.
+    elsewhere: bool = False
 
     @property
     def own_mesh(self) -> Mesh:
@@ -43,6 +47,7 @@ class Step:
     needs: tuple[Artefact, ...] = ()
     # Whether all processes of a job make it, each with its devices; else the first one alone.
     together: bool = False
+    work: Priced = small(host_s=0.0, disk_bytes=0.0)  # what that takes
     shows: str = ""  # a text file of the artefact to print at the end of the run
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -53,14 +53,15 @@ class Execution(NamedTuple):
       form: "primal" and "dual" factorise training samples, "sums" works on sums over blocks of
         samples that train and test together; "auto" takes what should cost least.
       tile: targets at a time on each device; None: what suits the device.
-      mesh: devices that divide the targets among them; None: one device.
+      mesh: devices that divide the targets among them; None: one device. Without devices
+        (`AbstractMesh`) there are sizes alone, for plans.
       progress: wraps the list of tiles, `tqdm.tqdm` for instance.
     """
 
     search: Search = "grid"
     form: Form = "auto"
     tile: int | None = None
-    mesh: Mesh | None = None
+    mesh: Mesh | AbstractMesh | None = None
     progress: Callable[[Sequence], Iterable] = iter
 
 

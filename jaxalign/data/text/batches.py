@@ -1,5 +1,6 @@
 """From planned passes to padded batches, in an order that follows from the plan alone."""
 
+import collections
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -49,6 +50,23 @@ class Batch(NamedTuple):
     predicted: Reads | None
     predicted_part: Int[np.ndarray, "B Q"] | None
     num_tokens: int
+
+
+class Shape(NamedTuple):
+    """What the program of a batch depends on.
+
+    Attributes:
+      rows, length: of the padded tokens.
+      parts, entries: vectors of each row, and tokens that they are made of, padding included.
+      predicted, predicted_entries: the same of surprisal; 0 without it.
+    """
+
+    rows: int
+    length: int
+    parts: int
+    entries: int
+    predicted: int = 0
+    predicted_entries: int = 0
 
 
 class Groups(NamedTuple):
@@ -135,9 +153,7 @@ def pad(
       num_shares: see `group`.
     """
     passes, pooled, predicted = reading
-    # The last batch of a length is smaller: as few more shapes as there are powers of two.
-    most = -(-max(batch_tokens // length, 1) // num_shares) * num_shares
-    size = min(_power(-(-len(rows) // num_shares)) * num_shares, most)
+    size = _padded_rows(len(rows), length, batch_tokens, num_shares)
     tokens = np.zeros((size, length), np.int32)
     mask = np.zeros((size, length), bool)
     mask[:, 0] = True
@@ -156,6 +172,45 @@ def pad(
         predicted_part=predicted_part,
         num_tokens=sum(len(passes.rows[row]) for row in rows),
     )
+
+
+def _padded_rows(num_rows: int, length: int, batch_tokens: int, num_shares: int) -> int:
+    """Return how many rows a batch has: the last one of a length is smaller than the others.
+
+    There are as few more shapes as there are powers of two.
+    """
+    most = -(-max(batch_tokens // length, 1) // num_shares) * num_shares
+    return min(_power(-(-num_rows // num_shares)) * num_shares, most)
+
+
+def shapes(
+    reading: Reading, groups: Groups, *, batch_tokens: int, num_shares: int
+) -> collections.Counter[Shape]:
+    """Count the batches of each shape, without making them.
+
+    Args:
+      reading: the plan, and what is read.
+      groups: from `group`.
+      batch_tokens: see `group`.
+      num_shares: see `group`.
+    """
+    of_rows = _counts(reading.pooled)
+    of_bits = None if reading.predicted is None else _counts(reading.predicted[0])
+    found = collections.Counter()
+    for rows, length in zip(*groups, strict=True):
+        largest = lambda counts, rows=rows: [_power(int(x[rows].max())) for x in counts]
+        size = _padded_rows(len(rows), length, batch_tokens, num_shares)
+        bits = [0, 0] if of_bits is None else largest(of_bits)
+        found[Shape(size, length, *largest(of_rows), *bits)] += 1
+    return found
+
+
+def _counts(weights: Weights) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"]]:
+    """Return how many sums each row has, and of how many entries."""
+    entries = np.diff(weights.indptr)
+    row = np.repeat(np.arange(len(entries)), entries)
+    pairs = np.unique(np.stack([row, weights.part]), axis=1)
+    return np.bincount(pairs[0], minlength=len(entries)), entries
 
 
 def _sums(weights: Weights, rows: Int[np.ndarray, " b"], size: int) -> tuple[Reads, np.ndarray]:

@@ -61,7 +61,7 @@ class Logits:
 
 # Queries of a causal row whose logits exist at once: few enough that most keys after a query are
 # never computed, and enough for matrix products to be fast.
-_QUERIES = 128
+QUERIES = 128
 _MOST_CHUNKS = 16  # each is compiled by itself
 # Logit of a key that is not seen: finite, so that a row of padding, which sees nothing, has no NaN.
 _UNSEEN = -0.5 * float(np.finfo(np.float32).max)
@@ -94,14 +94,18 @@ def attend(
         return _attend_at_once(*arguments)
     # Of several devices each would gather all rows, to have them one after the other: 4 CPU devices
     # took 1.7 times as long as in chunks.
-    if q_BTNH.shape[1] <= _QUERIES or jax.device_count() > 1:
+    if q_BTNH.shape[1] <= QUERIES or jax.device_count() > 1:
         return _attend_in_chunks(*arguments)
     return jax.lax.platform_dependent(*arguments, cpu=_attend_by_head, default=_attend_in_chunks)
 
 
-def _chunks(length: int) -> list[tuple[slice, slice]]:
-    """Divide a row into chunks of queries, each with the keys up to the last of them."""
-    size = max(_QUERIES, -(-length // _MOST_CHUNKS))
+def chunks(length: int) -> list[tuple[slice, slice]]:
+    """Divide a row into chunks of queries, each with the keys up to the last of them.
+
+    Args:
+      length: of the row.
+    """
+    size = max(QUERIES, -(-length // _MOST_CHUNKS))
     return [(slice(i, i + size), slice(i + size)) for i in range(0, length, size)]
 
 
@@ -114,8 +118,8 @@ def _attend_in_chunks(q_BTNH, k_BSKH, v_BSKH, visible, logits: Logits):
         q, k, v = q_BTNH[:, queries], k_BSKH[:, keys], v_BSKH[:, keys]
         return _attend_at_once(q, k, v, visible[:, queries, keys], some)
 
-    chunks = [one_chunk(*chunk) for chunk in _chunks(q_BTNH.shape[1])]
-    return chunks[0] if len(chunks) == 1 else jnp.concatenate(chunks, axis=1)
+    parts = [one_chunk(*chunk) for chunk in chunks(q_BTNH.shape[1])]
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
 
 
 def _attend_by_head(q_BTNH, k_BSKH, v_BSKH, visible, logits: Logits):
@@ -150,7 +154,7 @@ def _attend_one_head(q_GTH, k_SH, v_SH, bias_GS, visible_TS, logits: Logits):
         shares = logits.softmax(products, visible_TS[None, queries, keys], bias)
         return jnp.einsum("GTS,SH->GTH", shares.astype(v.dtype), v)
 
-    return jnp.concatenate([one_chunk(*chunk) for chunk in _chunks(q_GTH.shape[1])], axis=1)
+    return jnp.concatenate([one_chunk(*chunk) for chunk in chunks(q_GTH.shape[1])], axis=1)
 
 
 def _attend_at_once(q_BTNH, k_BSKH, v_BSKH, visible, logits: Logits):

@@ -27,6 +27,7 @@ from jaxalign.stages.artefacts import (
 )
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode import fingerprints, inputs, make, permute, reference
+from jaxalign.stages.encode import work as work_lib
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import Features
 
@@ -41,9 +42,12 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     simulated = artefacts.planted("encode", config.rois, upstream)
     if simulated:
         planned = _planned_samples(job.dataset.stimuli)
+        of_planted = simulated[0].settings
+        num_targets = (of_planted["num_subjects"] + 1) * of_planted["num_targets"]
     else:
         planned = job.dataset.responses
-        _, left_out = targets.checked(planned, config.rois, stage="encode")
+        kept, left_out = targets.checked(planned, config.rois, stage="encode")
+        num_targets = work_lib.count_targets(kept)
         for subject in left_out:
             logging.warning(
                 "encode: subject %s is left out: every target is constant (%d of %d subjects)",
@@ -58,7 +62,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         controls.check(control, job.dataset.stimuli)
     num_orders = permute.check(config, planned) if config.permutations else 0
     fixed = fingerprints.of_targets(config, job, planned, is_planted=bool(simulated))
-    shared = _Shared(config, job, fixed, simulated)
+    sizes = work_lib.Sizes(config, folds, len(planned.run), num_targets)
+    shared = _Shared(config, job, fixed, simulated, sizes)
     steps = reference.plan(config, job, planned, simulated, fixed)
     ceilings = [step.artefact for step in steps]
     for name, source in stores.items():
@@ -86,10 +91,11 @@ class _Shared(NamedTuple):
     job: Job
     fixed: dict  # what fixes targets and folds
     planted: tuple[Artefact, ...]  # responses, where nobody was recorded
+    sizes: work_lib.Sizes
 
 
 def _scores(shared: _Shared, features_of: Features, ceilings, cost: str) -> Step:
-    config, job, fixed, planted = shared
+    config, job, fixed, planted, sizes = shared
     name = features_of.control_of or features_of.model
     artefact = Artefact(
         workdir=job.workdir,
@@ -101,7 +107,8 @@ def _scores(shared: _Shared, features_of: Features, ceilings, cost: str) -> Step
         cost=cost,
     )
     run = functools.partial(make.encode, config, job, features_of)
-    return Step(artefact=artefact, make=run, together=True)
+    taken = work_lib.of_scores(features_of, sizes)
+    return Step(artefact=artefact, make=run, work=taken, together=True)
 
 
 def _partition(
@@ -112,7 +119,7 @@ def _partition(
     The regression on the network alone is read from its scores, `alone`. These are no input:
     ceilings are part of them, and have no part in this.
     """
-    config, job, fixed, planted = shared
+    config, job, fixed, planted, sizes = shared
     sources = [x for features_of in (network, *others) for x in features_of.inputs]
     artefact = Artefact(
         workdir=job.workdir,
@@ -124,11 +131,12 @@ def _partition(
         cost=f"{alone.cost}, for each weight of the bands",
     )
     run = functools.partial(make.join, config, job, network, others, alone)
-    return Step(artefact=artefact, make=run, needs=(alone,), together=True)
+    taken = work_lib.of_partition(network, others, sizes)
+    return Step(artefact=artefact, make=run, work=taken, needs=(alone,), together=True)
 
 
 def _significance(shared: _Shared, network: Features, num_orders: int, cost: str) -> Step:
-    config, job, fixed, planted = shared
+    config, job, fixed, planted, sizes = shared
     artefact = Artefact(
         workdir=job.workdir,
         stage="encode",
@@ -139,7 +147,8 @@ def _significance(shared: _Shared, network: Features, num_orders: int, cost: str
         cost=f"{cost}, and sweeps of {num_orders} orders",
     )
     run = functools.partial(permute.test, config, job, network)
-    return Step(artefact=artefact, make=run, together=True)
+    taken = work_lib.of_significance(network, sizes, num_orders)
+    return Step(artefact=artefact, make=run, work=taken, together=True)
 
 
 def _feature_set(upstream: Upstream, source: Activations, where: str, control: str) -> Features:
@@ -248,12 +257,4 @@ def _checked_folds(
 
 def _cost(config: Config, features_of: Features, n: int, k: int) -> str:
     layers = len(features_of.layers(config))
-    units = features_of.num_units(config, config_lib.protocol(config))
-    if features_of.model in controls.STIMULUS_CONTROLS:
-        units = {"oasm": n, "word_vectors": 300}.get(features_of.model, 2)
-    p = units * len(config.delays)
-    training_sets = k + k * (k - 1) // 2
-    small, large = sorted((n, p))
-    # A product for the smaller of kernel and covariance, and its eigenvectors.
-    flop = layers * training_sets * (2.0 * small**2 * large + 9.0 * small**3)
-    return f"{layers} layers x {training_sets} training sets, {n} samples, {flop / 1e9:.1f} GFLOP"
+    return f"{layers} layers x {k + k * (k - 1) // 2} training sets, {n} samples"

@@ -4,7 +4,6 @@ import collections
 import functools
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 from jaxalign.data import controls
@@ -18,6 +17,7 @@ from jaxalign.stages import Job, Step, Upstream
 from jaxalign.stages.artefacts import Activations
 from jaxalign.stages.extract import make
 from jaxalign.stages.extract import reading as reading_lib
+from jaxalign.stages.extract import work as work_lib
 from jaxalign.stages.extract.config import READING, Config
 
 VERSION = 7
@@ -55,14 +55,15 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 kind=Activations.TRAINED if seed < 0 else Activations.UNTRAINED,
                 name=model.name + ("" if seed < 0 else " untrained"),
                 settings=fixed | _settings(config, job, model, seed),
-                cost=_cost(config, model, reading.passes),
+                cost=_cost(reading.passes),
             )
-            if not artefact.is_done:
+            if not (artefact.is_done or job.elsewhere):
                 model.check_memory(job.mesh, dtype=config.compute_dtype)
             write = functools.partial(
                 make.extract, config, job, model, reading, stimuli.stimulus_id
             )
-            steps.append(Step(artefact=artefact, make=write, together=True))
+            taken = work_lib.of_passes(config, model, reading, is_trained=seed < 0)
+            steps.append(Step(artefact=artefact, make=write, work=taken, together=True))
         if config.static_embedding:
             steps.append(_static_step(config, job, model, reading, fixed))
     return steps
@@ -90,7 +91,7 @@ def _static_step(config: Config, job: Job, model: zoo.Model, reading: Reading, f
         cost=f"{len(reading.passes.row)} stimuli, rows of the embedding alone",
     )
     write = functools.partial(make.embed, config, model, reading, job.dataset.stimuli.stimulus_id)
-    return Step(artefact=artefact, make=write)
+    return Step(artefact=artefact, make=write, work=work_lib.of_embedding(config, model, reading))
 
 
 def _settings(config: Config, job: Job, model: zoo.Model, seed: int) -> dict:
@@ -163,18 +164,12 @@ def _warn(model: zoo.Model, reading: Reading) -> None:
         )
 
 
-def _cost(config: Config, model: zoo.Model, passes: Passes) -> str:
+def _cost(passes: Passes) -> str:
     counts = passes.counts
-    embedding = model.config.vocab_size * model.config.width
-    flop = 2.0 * (model.num_parameters - embedding) * counts.tokens
-    size = np.dtype(store.DTYPES[config.store_dtype]).itemsize
-    stored = (model.config.num_layers + 1) * len(passes.row) * model.config.width * size
     saved = counts.separate_tokens / counts.tokens
     notes = [
         f"{len(passes.row)} stimuli in {counts.passes} passes",
         f"{counts.tokens} tokens ({saved:.3g} times as many one by one)",
-        f"{flop / 1e9:.1f} GFLOP",
-        f"store {stored / 1e6:.1f} MB",
     ]
     for number, what in (
         (counts.fallbacks, "parts apart, whose tokens depend on what follows"),

@@ -1,5 +1,6 @@
 """How a model reads stimuli: passes, and batches of them."""
 
+import collections
 import dataclasses
 from collections.abc import Iterator
 
@@ -82,13 +83,7 @@ def _one_stream(stimuli: Stimuli) -> Stimuli:
 def batched(config: Config, model: zoo.Model, mesh: Mesh, reading: Reading) -> Iterator[Batch]:
     """Yield all padded batches of a reading, in an order that follows from it alone."""
     num_shares = mesh.shape["data"]
-    groups = batches.group(
-        reading,
-        batch_tokens=config.batch_tokens,
-        shard_stimuli=config.shard_stimuli,
-        longest=model.config.max_length,
-        num_shares=num_shares,
-    )
+    groups = _group(config, model, reading, num_shares)
     for rows, length in zip(*groups, strict=True):
         yield batches.pad(
             reading,
@@ -97,3 +92,21 @@ def batched(config: Config, model: zoo.Model, mesh: Mesh, reading: Reading) -> I
             batch_tokens=config.batch_tokens,
             num_shares=num_shares,
         )
+
+
+def shapes(
+    config: Config, model: zoo.Model, reading: Reading, num_shares: int
+) -> collections.Counter[batches.Shape]:
+    """Count the batches of each shape, when as many devices divide a batch among them."""
+    groups = _group(config, model, reading, num_shares)
+    return batches.shapes(reading, groups, batch_tokens=config.batch_tokens, num_shares=num_shares)
+
+
+def _group(config: Config, model: zoo.Model, reading: Reading, num_shares: int) -> batches.Groups:
+    return batches.group(
+        reading,
+        batch_tokens=config.batch_tokens,
+        shard_stimuli=config.shard_stimuli,
+        longest=model.config.max_length,
+        num_shares=num_shares,
+    )

@@ -1,0 +1,236 @@
+"""Arithmetic and memory of a cross-validated ridge, by the form in which it is solved.
+
+The formulas follow `core/solver`: what is factorised is in float64, on one device; what is done for
+each target in float32, on all.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxalign.core.folds import Split
+from jaxalign.core.solver import ridge, tiles
+from jaxalign.core.solver.outline import (
+    CPU_TILE,
+    EXPECTED_FUNCTIONS,
+    EXPECTED_PENALTIES,
+    TILE,
+    Outline,
+)
+from jaxalign.core.solver.problem import MAX_WORKERS
+from jaxalign.core.solver.search import HISTORY
+from jaxalign.pricing.work import Layout, Work
+
+# Programs that are compiled for one shape of problem; the last two on accelerators alone.
+PROGRAMS = ("normalize", "choose", "best", "score")
+FACTORISATIONS = ("inner", "outer")
+
+
+class _Sets(NamedTuple):
+    """Training sets that are factorised together, and the test sets that they predict."""
+
+    num: int  # training sets
+    tests: int  # test sets
+    R: int  # samples of the longest training set
+    T: int  # of the longest test set
+    form: str
+
+    def directions(self, p: int) -> int:
+        return self.R if self.form == "dual" else p
+
+
+def nested(outline: Outline, layout: Layout) -> Work:
+    """Return the work of `cv.nested` on the features of one layer.
+
+    Args:
+      outline: its sizes; `execution.mesh` is replaced by the layout's.
+      layout: of the devices.
+    """
+    execution = outline.execution._replace(
+        mesh=layout.mesh if layout.size > 1 else None,
+        tile=outline.execution.tile or (CPU_TILE if layout.is_cpu else TILE),
+    )
+    outline = dataclasses.replace(outline, execution=execution)
+    inner = _inner(outline)
+    outer = [[fold.outer] for fold in outline.folds]
+    calls = tuple(_sets(outline, x) for x in (inner, outer) if x)
+    number = -(-outline.num_targets // outline.tile)
+    factor = eigen = 0.0
+    if outline.form == "sums":
+        factor, eigen = _statistics(outline)
+    elif any(x.form == "dual" for x in calls) and not outline.method.standardize:
+        factor = 2.0 * outline.num_samples**2 * outline.num_features
+    for one in calls:
+        products, problems = _factorised(outline, one)
+        factor, eigen = factor + products, eigen + problems
+    sweep = _score(outline, calls[-1])
+    if inner:
+        pooled = outline.method.pool is not None
+        choose = _adaptive if outline.is_adaptive and not pooled else _grid
+        if outline.method.scheme != "folds":
+            choose = _in_sample
+        sweep += choose(outline, calls[0])
+    device, host = _bytes(outline, calls, layout)
+    k, v, method = len(outline.folds), outline.num_targets, outline.method
+    sizes = (outline.num_samples, outline.num_features, outline.tile, k, len(method.alphas))
+    return Work(
+        flop={"sweep": number * outline.tile * sweep, "factor": factor, "eigen": eigen},
+        device_bytes=device,
+        host_bytes=host,
+        disk_bytes=7.0 * k * v * 8 + 24 * k + 3000,
+        fits=1,
+        programs=frozenset(
+            ("solver", name, calls, sizes, layout, method.criterion, method.scheme)
+            for name in PROGRAMS + FACTORISATIONS * (not layout.is_cpu)
+        ),
+    )
+
+
+def _inner(outline: Outline) -> list[list[Split]]:
+    """Return the test sets of each inner training set, as `Problem.inner` groups them."""
+    if outline.method.scheme != "folds":
+        return [[Split(fold.outer.train, fold.outer.train)] for fold in outline.folds]
+    found: dict[bytes, list[Split]] = {}
+    for fold in outline.folds:
+        for split in fold.inner:
+            found.setdefault(split.train.tobytes(), []).append(split)
+    return list(found.values())
+
+
+def _sets(outline: Outline, groups: list[list[Split]]) -> _Sets:
+    R = max(len(x[0].train) for x in groups)
+    T = max(len(split.test) for x in groups for split in x)
+    form = outline.form
+    if form == "auto":
+        shared = not outline.method.standardize and len(groups) > 1
+        form = ridge.choose_form(R, outline.num_features, shared=shared)
+    return _Sets(len(groups), sum(map(len, groups)), R, T, form)
+
+
+def _statistics(outline: Outline) -> tuple[float, float]:
+    n, p = outline.num_samples, outline.num_features
+    return 4.0 * n * p**2, float(ridge.EIGENPROBLEM * p**3)
+
+
+def _factorised(outline: Outline, sets: _Sets) -> tuple[float, float]:
+    """Return products, and eigenproblems, of factorising some training sets."""
+    p, R, T = outline.num_features, sets.R, sets.T
+    size = p if sets.form != "dual" else R
+    eigen = float(sets.num * ridge.EIGENPROBLEM * size**3)
+    if sets.form == "sums":
+        return 2.0 * sets.num * p**3 + 4.0 * sets.tests * p**3, eigen
+    products = 2.0 * sets.tests * T * size**2
+    if sets.form == "primal":
+        products += 4.0 * sets.num * R * p**2
+    elif outline.method.standardize:
+        products += 2.0 * sets.num * R**2 * p + 2.0 * sets.tests * T * R * p
+    return products, eigen
+
+
+# Of one target from here on.
+
+
+def _trained(outline: Outline, sets: _Sets) -> float:
+    p = outline.num_features
+    if sets.form == "sums":
+        blocks = len(outline.blocks)
+        return 2.0 * outline.num_samples * p + sets.num * (4.0 * blocks * p + 2.0 * p**2)
+    return 2.0 * sets.num * sets.R * sets.directions(p)
+
+
+def _projected(outline: Outline, sets: _Sets) -> float:
+    """Return products of the responses of one test set with its loadings."""
+    p = outline.num_features
+    if sets.form == "sums":
+        return 4.0 * len(outline.blocks) * p + 2.0 * p**2
+    return 2.0 * sets.T * sets.directions(p)
+
+
+def _predicted(outline: Outline, sets: _Sets) -> float:
+    """Return products for the predictions of one test set."""
+    p = outline.num_features
+    return 2.0 * p**2 if sets.form == "sums" else 2.0 * sets.T * sets.directions(p)
+
+
+def _observed(outline: Outline, sets: _Sets, num_alphas: int) -> float:
+    r = sets.directions(outline.num_features)
+    return _projected(outline, sets) + 4.0 * r * num_alphas
+
+
+def _adaptive(outline: Outline, sets: _Sets) -> float:
+    a, r = len(outline.method.alphas), sets.directions(outline.num_features)
+    one = _predicted(outline, sets) + 2.0 * r * a
+    if sets.form != "sums":  # products with the predictions of every penalty take one more
+        one += _predicted(outline, sets)
+    nothing = _projected(outline, sets) if sets.form == "sums" else 0.0
+    each = _observed(outline, sets, a) + EXPECTED_PENALTIES * one + nothing
+    return _trained(outline, sets) + sets.tests * each
+
+
+def _grid(outline: Outline, sets: _Sets) -> float:
+    a, criterion = len(outline.method.alphas), outline.method.criterion
+    m = min(a, EXPECTED_FUNCTIONS)
+    length = outline.num_features if sets.form == "sums" else sets.T
+    each = m * _predicted(outline, sets) + 2.0 * a * m * length
+    if sets.form == "sums":
+        each += _projected(outline, sets)  # of nothing
+        if criterion != "correlation":
+            each += _projected(outline, sets) + 2.0 * a * outline.num_features
+    if criterion == "correlation" or sets.form != "sums":
+        each += _observed(outline, sets, a)
+    if criterion == "relative_error":
+        each += _observed(outline, sets, 1)
+    return _trained(outline, sets) + sets.tests * each
+
+
+def _in_sample(outline: Outline, sets: _Sets) -> float:
+    r, a = sets.directions(outline.num_features), len(outline.method.alphas)
+    return _trained(outline, sets) + sets.num * 2.0 * sets.R * r * (a + 2)
+
+
+def _score(outline: Outline, sets: _Sets) -> float:
+    each = _predicted(outline, sets)
+    if sets.form == "sums":
+        each += _projected(outline, sets)
+    return _trained(outline, sets) + sets.tests * each
+
+
+def _bytes(outline: Outline, calls: Sequence[_Sets], layout: Layout) -> tuple[float, float]:
+    """Return the peak memory of a device, and what the host holds beside it."""
+    n, p, a = outline.num_samples, outline.num_features, len(outline.method.alphas)
+    w, k = outline.tile // outline.num_devices, len(outline.folds)
+    blocks = len(outline.blocks) if outline.form == "sums" else 0
+    held = sum(4.0 * _design(x, p) for x in calls)
+    values = 4.0 * n * w + 4.0 * blocks * p * w
+    sweeps = []
+    for i, one in enumerate(calls):
+        rotated = 4.0 * one.num * w * one.directions(p)
+        if i == len(calls) - 1:
+            inside = 4.0 * w * (3 * one.T + 2 * one.directions(p))
+        elif outline.is_adaptive:
+            inside = 4.0 * one.tests * w * a * (2 + 2 * HISTORY) + 4.0 * k * w * 3 * a
+        else:
+            piece = min(tiles.PIECE, one.T if one.form != "sums" else p)
+            m = min(a, EXPECTED_FUNCTIONS)
+            inside = 4.0 * w * piece * (2 * a + m) + 4.0 * one.tests * a * w
+        sweeps.append(rotated + inside)
+    sweep = held + values + max(sweeps)
+    features = 8.0 * n * p
+    one = max(8.0 * (2 * x.R * p + 4 * x.directions(p) ** 2) for x in calls)
+    if outline.form == "sums":
+        features += 8.0 * (blocks + 1) * p * p
+    elif not outline.method.standardize:
+        features += 8.0 * n * n
+    targets = 16.0 * n * outline.num_targets
+    if layout.is_cpu:
+        workers = min(MAX_WORKERS, max(x.num for x in calls))
+        return sweep, 3 * features + workers * one + targets
+    return max(sweep, held + features + one), 2 * features + targets
+
+
+def _design(sets: _Sets, p: int) -> float:
+    """Return the numbers of all designs."""
+    r = sets.directions(p)
+    columns = p if sets.form == "sums" else sets.R
+    loadings = p * p if sets.form == "sums" else sets.T * r
+    return float(sets.num * r * columns + sets.tests * loadings)
