@@ -246,7 +246,7 @@ def lines(names: Sequence[str], prices: Sequence[Price], machine: Machine) -> It
         yield f"{name:{width}} {' '.join(f'{cell:>12}' for cell in cells)}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """Write a time in seconds, minutes or hours.
 
     Args:

@@ -119,7 +119,7 @@ def written(folder: pathlib.Path) -> int:
 
 
 def facts(
-    price: Price, machine: Machine | None, layout: Layout, meter: Meter, num_tokens: float
+    price: Price, machine: Machine | None, layout: Layout, meter: Meter, num_tokens: int | float
 ) -> dict[str, Any]:
     """Return a plan and what became of it, as plain JSON for the done-marker.
 

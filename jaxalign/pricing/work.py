@@ -95,7 +95,7 @@ class Work:
                 found[field.name] = a + b
         return Work(**found)
 
-    def times(self, number: float) -> "Work":
+    def times(self, number: int | float) -> "Work":
         """Return the same work done several times; programs are compiled, and files written, once.
 
         Args:
@@ -144,7 +144,12 @@ def small(host_s: float, disk_bytes: float) -> Priced:
     return lambda layout: Work(host_s=host_s, disk_bytes=disk_bytes)
 
 
-def quantity(value: float, unit: str) -> str:
+# Of a page with its charts and tables, or of tables alone, as measured on two cores.
+PAGE = small(host_s=9.0, disk_bytes=2e6)
+TABLES = small(host_s=0.5, disk_bytes=2e5)
+
+
+def quantity(value: int | float, unit: str) -> str:
     """Write a number with three digits and a prefix: 1.23 TFLOP.
 
     Args:
@@ -157,7 +162,7 @@ def quantity(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
-def gib(value: float) -> str:
+def gib(value: int | float) -> str:
     """Write a number of bytes in GiB, or in MiB where it is small.
 
     Args:

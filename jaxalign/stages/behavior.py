@@ -23,6 +23,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
+from jaxalign.pricing import work
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import behavior as report
@@ -107,7 +108,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         latest_only=True,
     )
     make = functools.partial(_report, config)
-    return [*steps, Step(artefact=artefact, make=make, shows=SUMMARY)]
+    return [*steps, Step(artefact=artefact, make=make, work=work.PAGE, shows=SUMMARY)]
 
 
 def _beside(name: str, job: Job) -> Job:
@@ -170,7 +171,8 @@ def _plan_scores(config: Config, job: Job, upstream: Upstream) -> Step:
         cost=f"{len(sources)} x {times} reading times of {stories} stories, "
         f"{len(behavior.participant)} participants",
     )
-    return Step(artefact=artefact, make=functools.partial(_score, config, job, sources))
+    score = functools.partial(_score, config, job, sources)
+    return Step(artefact=artefact, make=score, work=work.TABLES)
 
 
 def _sources(config: Config, job: Job, upstream: Upstream) -> list[Source]:

@@ -36,6 +36,7 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
+from jaxalign.pricing import work
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import ceilings as report
@@ -147,9 +148,14 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         cost="tables, charts, page",
         latest_only=True,
     )
+    write = functools.partial(_report, config)
     return [
-        Step(artefact=artefact, make=functools.partial(_make, config, job)),
-        Step(artefact=page, make=functools.partial(_report, config), shows=SUMMARY),
+        Step(
+            artefact=artefact,
+            make=functools.partial(_make, config, job),
+            work=work.TABLES,
+        ),
+        Step(artefact=page, make=write, work=work.PAGE, shows=SUMMARY),
     ]
 
 

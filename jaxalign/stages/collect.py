@@ -13,6 +13,7 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import published as published_lib
+from jaxalign.pricing import work
 from jaxalign.results import finished
 from jaxalign.stages import Job, Step, Upstream
 from jaxalign.stages.artefacts import CollectedScores
@@ -74,7 +75,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         },
         cost=f"{len(rows)} rows of {rows.model.nunique()} models",
     )
-    return [Step(artefact=artefact, make=functools.partial(_write, rows))]
+    write = functools.partial(_write, rows)
+    return [Step(artefact=artefact, make=write, work=work.TABLES)]
 
 
 def _files(workdir: Place) -> list[Place]:

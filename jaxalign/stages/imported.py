@@ -16,6 +16,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import activation_files, run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import labels
+from jaxalign.pricing import work
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Activations
 
@@ -80,7 +81,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             settings=_settings(job, model, given),
             cost=_cost(given),
         )
-        steps.append(Step(artefact=artefact, make=functools.partial(_import, given)))
+        size = _size(given)
+        taken = lambda layout, size=size: work.Work(host_bytes=3.0 * size, disk_bytes=float(size))
+        steps.append(Step(artefact=artefact, make=functools.partial(_import, given), work=taken))
     return steps
 
 
@@ -153,12 +156,16 @@ def _dtype(given: activation_files.Given) -> str:
 
 
 def _cost(given: activation_files.Given) -> str:
-    values = len(given.layers) * len(given.stimulus_id) * given.width
-    size = values * np.dtype(_dtype(given)).itemsize
     return (
         f"{len(given.stimulus_id)} stimuli, {len(given.layers)} layers x {given.width} units, "
-        f"store {size / 1e6:.1f} MB"
+        f"store {_size(given) / 1e6:.1f} MB"
     )
+
+
+def _size(given: activation_files.Given) -> int:
+    """Return the bytes of the store."""
+    values = len(given.layers) * len(given.stimulus_id) * given.width
+    return values * np.dtype(_dtype(given)).itemsize
 
 
 def _import(given: activation_files.Given, artefact: Artefact) -> dict:

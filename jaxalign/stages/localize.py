@@ -16,6 +16,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
+from jaxalign.pricing import work
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import localizer as report
@@ -69,7 +70,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 cost=f"{num} of {size} units",
             )
             make = functools.partial(_localize, config, job, source)
-            steps.append(Step(artefact=artefact, make=make))
+            taken = work.small(host_s=1.0, disk_bytes=float(size))
+            steps.append(Step(artefact=artefact, make=make, work=taken))
     page = Artefact(
         workdir=job.workdir,
         stage="localize",
@@ -80,7 +82,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         cost="tables, charts, page",
         latest_only=True,
     )
-    return [*steps, Step(artefact=page, make=functools.partial(_report, config), shows=SUMMARY)]
+    write = functools.partial(_report, config)
+    return [*steps, Step(artefact=page, make=write, work=work.PAGE, shows=SUMMARY)]
 
 
 def _size(config: Config, source: Activations) -> int:

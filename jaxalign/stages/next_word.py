@@ -22,7 +22,7 @@ from jaxalign.checks import Count, Names, NotNegative, at_least, check, one_of, 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.core.behavior import next_word as core
 from jaxalign.core.behavior.next_word import Windows
-from jaxalign.data.text import texts, tokenizer_files
+from jaxalign.data.text import batches, texts, tokenizer_files
 from jaxalign.data.text.texts import Text, Tokens
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
@@ -31,6 +31,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.literature.protocols import OWN_READING
 from jaxalign.models import log_probs as log_probs_lib
 from jaxalign.models import zoo
+from jaxalign.pricing import networks, work
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import next_word as report
@@ -113,10 +114,11 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 settings=_settings(config, model, text, reading, seed),
                 cost=_cost(model, reading),
             )
-            if not artefact.is_done:
+            if not (artefact.is_done or job.elsewhere):
                 model.check_memory(job.mesh, dtype=config.compute_dtype)
             make = functools.partial(_read_text, config, job, model, reading)
-            steps.append(Step(artefact=artefact, make=make, together=True))
+            taken = _work(config, model, reading, is_trained=seed < 0)
+            steps.append(Step(artefact=artefact, make=make, work=taken, together=True))
     page = Artefact(
         workdir=job.workdir,
         stage="next_word",
@@ -132,7 +134,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         cost="tables, charts, page",
         latest_only=True,
     )
-    return [*steps, Step(artefact=page, make=functools.partial(_report, config), shows=SUMMARY)]
+    write = functools.partial(_report, config)
+    return [*steps, Step(artefact=page, make=write, work=work.PAGE, shows=SUMMARY)]
 
 
 def read(config: Config, model: zoo.Model, text: Text) -> Reading:
@@ -271,6 +274,35 @@ def _read_text(config: Config, job: Job, model: zoo.Model, reading: Reading, art
     return {"num_tokens": num_tokens, "num_predicted": len(position), "seconds": seconds}
 
 
+def _work(config: Config, model: zoo.Model, reading: Reading, *, is_trained: bool) -> work.Priced:
+    """Return the work of all passes over the windows."""
+
+    @functools.cache
+    def count(layout: work.Layout) -> work.Work:
+        network = zoo.abstract(model.design, model.config, config.compute_dtype)
+        windows = len(reading.windows.start)
+        size = _batch_size(config, reading, layout.data)
+        shape = batches.Shape(size, reading.context, 0, 0, reading.context, 0)
+        number = sum(-(-len(x) // size) for x in _shards(windows, config.shard_windows))
+        found = networks.extraction(model.config, network, {shape: number}, layout)
+        tokens = int((reading.windows.stop - reading.windows.start).sum())
+        predicted = len(reading.windows.predicted)
+        return dataclasses.replace(
+            found,
+            num_tokens=tokens,
+            read_bytes=found.read_bytes * is_trained,
+            disk_bytes=float((4 + TOKEN.itemsize) * predicted),
+        )
+
+    return count
+
+
+def _batch_size(config: Config, reading: Reading, shares: int) -> int:
+    """Return the windows of a batch that so many devices divide among them."""
+    size = min(max(config.batch_tokens // reading.context, 1), config.shard_windows)
+    return -(-size // shares) * shares
+
+
 def _shards(num_windows: int, size: int) -> list[range]:
     """Return the windows of each file."""
     return [range(i, min(i + size, num_windows)) for i in range(0, num_windows, size)]
@@ -323,9 +355,7 @@ def _batches(
     config: Config, reading: Reading, shards: Sequence[range], mesh: Mesh
 ) -> Iterator[Batch]:
     """Yield padded batches of the windows of each shard, in order."""
-    shares, cut = mesh.shape["data"], reading.windows
-    size = min(max(config.batch_tokens // reading.context, 1), config.shard_windows)
-    size = -(-size // shares) * shares
+    cut, size = reading.windows, _batch_size(config, reading, mesh.shape["data"])
     for shard in shards:
         for i in range(shard.start, shard.stop, size):
             index = range(i, min(i + size, shard.stop))

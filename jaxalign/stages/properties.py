@@ -18,6 +18,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import properties as lib
 from jaxalign.literature import property_sources, published
 from jaxalign.models import catalogue, table
+from jaxalign.pricing import work
 from jaxalign.results import finished
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Activations, Page, Properties
@@ -95,7 +96,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         cost=f"{len(frames)} sources",
     )
     read = [x.path for x in (*(store.artefact for store in stores), *pages)]
-    return [Step(artefact=artefact, make=functools.partial(_join, config, frames, read))]
+    join = functools.partial(_join, config, frames, read)
+    return [Step(artefact=artefact, make=join, work=work.TABLES)]
 
 
 def _read(config: Config, source: str, job: Job, upstream: Upstream) -> pd.DataFrame | None:

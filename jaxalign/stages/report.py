@@ -14,6 +14,7 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import properties, protocols, published
+from jaxalign.pricing import work
 from jaxalign.reporting import findings
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.findings import instructions
@@ -107,7 +108,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     )
     planted = artefacts.among(PlantedResponses, upstream.get("simulate", ()))
     make = functools.partial(_report, config, job.seed, planted[0].settings if planted else None)
-    return [Step(artefact=artefact, make=make, shows=SUMMARY)]
+    return [Step(artefact=artefact, make=make, work=work.PAGE, shows=SUMMARY)]
 
 
 def _settings(

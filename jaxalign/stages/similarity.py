@@ -27,6 +27,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
+from jaxalign.pricing import work
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import similarity as report
@@ -129,7 +130,12 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 cost=f"{layers} layers, {n} samples, {n * (n - 1) // 2} pairs",
             )
             make = functools.partial(_compare, config, job, source)
-            steps.append(Step(artefact=artefact, make=make))
+            # Gram matrices of the samples and of their distances, in each layer.
+            products = layers * 4.0 * n**2 * source.width
+            taken = lambda layout, products=products, n=n: work.Work(
+                flop={"sweep": products}, host_bytes=32.0 * n**2, disk_bytes=1e5, host_s=1.0
+            )
+            steps.append(Step(artefact=artefact, make=make, work=taken))
     page = Artefact(
         workdir=job.workdir,
         stage="similarity",
@@ -140,7 +146,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         cost="tables, charts, page",
         latest_only=True,
     )
-    return [*steps, Step(artefact=page, make=_report, shows=SUMMARY)]
+    return [*steps, Step(artefact=page, make=_report, work=work.PAGE, shows=SUMMARY)]
 
 
 def _settings(config: Config, job: Job, *, is_planted: bool) -> dict:

@@ -36,6 +36,7 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import protocols, published
+from jaxalign.pricing import work
 from jaxalign.reporting import html
 from jaxalign.reporting.findings import instructions as report
 from jaxalign.reporting.page import SUMMARY
@@ -142,7 +143,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         f"{config.num_samples} samples",
     )
     make = functools.partial(_make, config, job, texts)
-    return [Step(artefact=artefact, make=make, shows=SUMMARY)]
+    return [Step(artefact=artefact, make=make, work=work.PAGE, shows=SUMMARY)]
 
 
 def _texts() -> dict[str, str]:

@@ -12,6 +12,7 @@ from jaxalign.data.synthetic import planted
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
+from jaxalign.pricing import work
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Activations, PlantedResponses
 
@@ -64,7 +65,10 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         cost=f"{config.num_subjects} participants x {config.num_targets} targets, "
         f"{8 * samples / 1e6:.1f} MB",
     )
-    return [Step(artefact=artefact, make=functools.partial(_simulate, config, job, source))]
+    # Responses, and the signal that they are made of.
+    taken = work.small(host_s=0.1, disk_bytes=2.0 * 8 * samples)
+    make = functools.partial(_simulate, config, job, source)
+    return [Step(artefact=artefact, make=make, work=taken)]
 
 
 def _simulate(config: Config, job: Job, source: Activations, artefact: Artefact) -> dict:

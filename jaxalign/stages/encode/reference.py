@@ -11,6 +11,7 @@ from jaxalign.data.schema import GROUP, Responses
 from jaxalign.errors import InputError
 from jaxalign.io import arrays
 from jaxalign.io.run_dir import Artefact
+from jaxalign.pricing import work
 from jaxalign.stages import Job, Step
 from jaxalign.stages.artefacts import ProtocolCeiling
 from jaxalign.stages.encode import config as config_lib
@@ -60,7 +61,8 @@ def plan(
             "from subsets of them" if kind == "extrapolated" else "each with the mean of the others"
         ),
     )
-    return [Step(artefact=artefact, make=functools.partial(_make, config, job))]
+    make = functools.partial(_make, config, job)
+    return [Step(artefact=artefact, make=make, work=work.TABLES)]
 
 
 def _make(config: Config, job: Job, artefact: Artefact) -> dict:
