@@ -51,8 +51,8 @@ def test_what_cannot_fit_is_refused_with_the_smallest_mesh_that_can():
     said = prices.refusal([job, prices.Item("small", divided(1))], V5E, layout)
     assert said == (
         "memory: extract big needs 24.21 GiB of memory on each device of v5e-8 in a mesh of "
-        "(8, 1), which can give 14.16 GiB of 14.90 GiB: the smallest mesh of these devices that can is "
-        "(4, 2)."
+        "(8, 1), which can give 14.16 GiB of 14.90 GiB: the smallest mesh of these devices that "
+        "can is (4, 2)."
     )
     said = prices.refusal([prices.Item("huge", divided(200))] * 2, V5E, Layout(1, 8, False))
     assert said.endswith("the smallest mesh that can is (1, 16). So it is with 1 more.")
