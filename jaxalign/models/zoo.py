@@ -86,13 +86,13 @@ class Model:
     checkpoint: Any  # `io.checkpoint.Checkpoint`, or `io.orbax_tree.Arrays` by parameter
     # A file or directory that `tokenizer_files.load` takes; of networks that read images, one that
     # `data.images.pixels.read` takes.
-    tokenizer_path: pathlib.Path
+    tokenizer_path: pathlib.Path | None
     names: Mapping[str, str]  # tensor, as its family names it -> tensor in the checkpoint
 
     @functools.cached_property
     def weights_hash(self) -> str:
-        """Hash of the checkpoint's content."""
-        return self.checkpoint.hash()
+        """Hash of the checkpoint's content; "" where there is none."""
+        return "" if self.checkpoint is None else self.checkpoint.hash()
 
     @property
     def config_hash(self) -> str:
@@ -279,6 +279,30 @@ def describe(name: str, *, t5_text: str = "both", tower: str = "vision") -> tupl
     if row is None or not row.config:
         raise InputError(f"model must be in the table with its hyperparameters: found {name!r}.")
     return configure(dict(row.config), source=f"model {name}", t5_text=t5_text, tower=tower)
+
+
+def is_absent(name: str) -> bool:
+    """Return whether a model of the table is not on this machine, and can be `described`.
+
+    Args:
+      name: any that `find` takes.
+    """
+    row = MODELS.get(name)
+    if row is None or not row.config or row.package or row.data:
+        return False
+    return bool(row.delta_of) or formats.cached(row.repository, row.revision) is None
+
+
+def described(name: str, *, t5_text: str = "both") -> Model:
+    """Return a named model from the table alone, for plans of machines that have its files.
+
+    Raises:
+      InputError: see `describe`.
+    """
+    design, config = describe(name, t5_text=t5_text)
+    return Model(
+        name=name, design=design, config=config, checkpoint=None, tokenizer_path=None, names={}
+    )
 
 
 def configure(

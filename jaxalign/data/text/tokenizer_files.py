@@ -20,6 +20,7 @@ _LAST_BYTE = 258
 
 # The names under which a pair of vocabulary and merges is published; GPT-2's own come second.
 _PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
+_PIECE = "piece"  # the one token of `stand_in`
 _END_OF_TEXT = "<|endoftext|>"
 _CONVERTED = (".model", ".txt")  # SentencePiece's, and BERT's list of pieces
 _ADDED = "added_tokens.json"
@@ -114,6 +115,18 @@ def fit(tokenizer: tokenizers.Tokenizer, vocab_size: int, *, model: str) -> toke
             "tokens: give the tokenizer that it was trained with."
         )
     return fitted
+
+
+def stand_in() -> tokenizers.Tokenizer:
+    """Return a tokenizer for plans of models whose own is not here: pieces of up to five letters.
+
+    English has about 1.3 of them in a word, as it has tokens of GPT-2's vocabulary.
+    """
+    found = tokenizers.Tokenizer(models.WordLevel({_PIECE: 0}, unk_token=_PIECE))
+    found.pre_tokenizer = pre_tokenizers.Split(
+        tokenizers.Regex(r" ?[^\s]{1,5}|\s"), behavior="isolated"
+    )
+    return found
 
 
 def hash_of(tokenizer: tokenizers.Tokenizer) -> str:

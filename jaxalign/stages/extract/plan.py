@@ -32,7 +32,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     del upstream
     job.dataset.check_text("extract")
     stimuli = job.dataset.stimuli
-    models = [zoo.find(name, job.data_root, t5_text=config.t5_text) for name in config.models]
+    models = [_find(config, job, name) for name in config.models]
     for model in models:
         if model.name in controls.CONTROLS:
             raise InputError(
@@ -47,7 +47,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     steps = []
     for model in models:
         reading, fixed = reading_lib.read(config, model, stimuli)
-        _warn(model, reading)
+        if model.tokenizer_path is not None:
+            _warn(model, reading)
         for seed in (-1,) if config.untrained_seed < 0 else (-1, config.untrained_seed):
             artefact = Artefact(
                 workdir=job.workdir,
@@ -55,7 +56,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 kind=Activations.TRAINED if seed < 0 else Activations.UNTRAINED,
                 name=model.name + ("" if seed < 0 else " untrained"),
                 settings=fixed | _settings(config, job, model, seed),
-                cost=_cost(reading.passes),
+                cost=_cost(model, reading.passes),
             )
             if not (artefact.is_done or job.elsewhere):
                 model.check_memory(job.mesh, dtype=config.compute_dtype)
@@ -67,6 +68,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         if config.static_embedding:
             steps.append(_static_step(config, job, model, reading, fixed))
     return steps
+
+
+def _find(config: Config, job: Job, name: str) -> zoo.Model:
+    """Find a model; of a plan for another machine it need not be here, if the table knows it."""
+    if job.elsewhere and zoo.is_absent(name):
+        return zoo.described(name, t5_text=config.t5_text)
+    return zoo.find(name, job.data_root, t5_text=config.t5_text)
 
 
 def _static_step(config: Config, job: Job, model: zoo.Model, reading: Reading, fixed: dict) -> Step:
@@ -164,13 +172,15 @@ def _warn(model: zoo.Model, reading: Reading) -> None:
         )
 
 
-def _cost(passes: Passes) -> str:
+def _cost(model: zoo.Model, passes: Passes) -> str:
     counts = passes.counts
     saved = counts.separate_tokens / counts.tokens
     notes = [
         f"{len(passes.row)} stimuli in {counts.passes} passes",
         f"{counts.tokens} tokens ({saved:.3g} times as many one by one)",
     ]
+    if model.tokenizer_path is None:
+        return ", ".join([*notes, "model and tokenizer not here: pieces of five letters"])
     for number, what in (
         (counts.fallbacks, "parts apart, whose tokens depend on what follows"),
         (counts.truncated_parts, "parts cut on the left"),

@@ -38,11 +38,18 @@ def read(config: Config, model: zoo.Model, stimuli) -> tuple[Reading, dict]:
             "predicts tokens."
         )
     path = model.tokenizer_path
-    tokenizer = tokenizer_files.load(path)
-    tokenizer = tokenizer_files.fit(tokenizer, model.config.vocab_size, model=model.name)
+    if path is None:
+        tokenizer = tokenizer_files.stand_in()
+    else:
+        tokenizer = tokenizer_files.load(path)
+        tokenizer = tokenizer_files.fit(tokenizer, model.config.vocab_size, model=model.name)
     if config.one_stream:
         stimuli = _one_stream(stimuli)
     frame = prompts.Frame(config.prompt, config.suffix)
+    if config.chat and path is None:
+        raise InputError(
+            f"extract.chat must be False for {model.name}, whose chat template is not here."
+        )
     if config.chat:
         frame = prompts.chat(
             path if path.is_dir() else path.parent,

@@ -1,0 +1,63 @@
+"""Plans for machines that are not at hand, of models that are not here."""
+
+import pytest
+import small
+from refusals import refused
+
+from jaxalign import config, runner
+from jaxalign.data.text import tokenizer_files
+from jaxalign.models import zoo
+from jaxalign.pricing import chips, prices
+from jaxalign.stages import encode, extract
+
+
+def test_pieces_stand_in_for_tokens():
+    tokenizer = tokenizer_files.stand_in()
+    found = tokenizer.encode("An extraordinary sentence.")
+    assert [found.offsets[0], found.offsets[-1]] == [(0, 2), (21, 26)]
+    assert len(found.ids) == 6 and set(found.ids) == {0}
+
+
+def test_models_that_are_here_or_unknown_are_not_absent():
+    assert zoo.is_absent("alpaca-7b")  # published as a difference
+    for name in ("all-MiniLM-L6-v2", "stories260K", "no-such-model", str(small.BERT)):
+        assert not zoo.is_absent(name)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    data = small.write(tmp_path_factory.mktemp("elsewhere") / "data", num_passages=12)
+    return config.pack(
+        config.Common(dataset=str(data)),
+        extract=extract.Config(models=("alpaca-7b",), untrained_seed=-1, compute_dtype="bfloat16"),
+        encode=encode.Config(groups="passage", controls=("word_length",)),
+    )
+
+
+def test_a_model_that_is_not_here_is_priced_and_never_run(settings, tmp_path):
+    machine = chips.find("v5e-8")
+    divided = config.override(settings, {"mesh": (1, 8)})
+    plan = runner.plan(divided, workdir=tmp_path / "work", machine=machine)
+    found, scores, _ = (prices.price(x.work, machine, plan.layout) for x in runner.items(plan))
+    assert 13e9 / 8 < found.device_bytes < 2.2 * 2**30
+    assert found.work.flop["bfloat16"] > 2 * 6.4e9 * found.work.num_tokens
+    assert scores.work.total_flop > 0
+    text = runner.describe(plan, 1.2)
+    assert "devices: 8 x TPU v5 lite, as 1 x 8" in text and "pieces of five letters" in text
+    assert not prices.refusal(runner.items(plan), machine, plan.layout)
+    with pytest.raises(AssertionError):
+        runner.run(plan)
+    assert not (tmp_path / "work").exists()
+
+
+def test_what_cannot_fit_is_named_with_the_mesh_that_can(settings, tmp_path):
+    machine = chips.find("v5e-8")
+    large = config.override(settings, {"extract.compute_dtype": "float32"})
+    plan = runner.plan(large, workdir=tmp_path / "work", machine=machine)
+    said = prices.refusal(runner.items(plan), machine, plan.layout)
+    assert said.startswith("memory: extract alpaca-7b needs") and said.endswith("is (4, 2).")
+
+
+def test_at_hand_it_must_be_here(settings, tmp_path):
+    with refused("model alpaca-7b was published as a difference from llama-7b"):
+        runner.plan(settings, workdir=tmp_path / "work")
