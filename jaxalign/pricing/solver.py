@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxalign.core.folds import Split
-from jaxalign.core.solver import ridge, tiles
+from jaxalign.core.solver import ridge
+from jaxalign.core.solver import sets as sets_lib
 from jaxalign.core.solver.outline import (
     CPU_TILE,
     EXPECTED_FUNCTIONS,
@@ -210,7 +211,7 @@ def _bytes(outline: Outline, calls: Sequence[_Sets], layout: Layout) -> tuple[fl
         elif outline.is_adaptive:
             inside = 4.0 * one.tests * w * a * (2 + 2 * HISTORY) + 4.0 * k * w * 3 * a
         else:
-            piece = min(tiles.PIECE, one.T if one.form != "sums" else p)
+            piece = min(sets_lib.PIECE, one.T if one.form != "sums" else p)
             m = min(a, EXPECTED_FUNCTIONS)
             inside = 4.0 * w * piece * (2 * a + m) + 4.0 * one.tests * a * w
         sweeps.append(rotated + inside)
