@@ -24,6 +24,7 @@ def sizes(n, p, v, method, **how):
     return outline_lib.Outline(**known, folds=folds, method=method, execution=execution)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "n,p,method,how",
     [
