@@ -290,7 +290,6 @@ class _Run:
         """Write the marker, with what was planned and what it took beside what was found."""
         num_tokens = facts.get("num_tokens", 0) if price.work.passes else 0
         found = truth.facts(price, self._plan.machine, self._plan.layout, meter, num_tokens)
-        found["took"]["bytes_written"] = truth.written(artefact.path)
         artefact.finish(**facts, **found)
 
     def _mended(self, step: Step) -> dict:

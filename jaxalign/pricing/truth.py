@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import resource
 import sys
@@ -109,13 +108,13 @@ def _peak_of_process() -> int:
     return found if sys.platform == "darwin" else found * 1024
 
 
-def written(folder: pathlib.Path) -> int:
-    """Return the bytes of all files below a folder.
+def written(found: Mapping[str, Any]) -> int:
+    """Return the bytes of the files of a finished artefact.
 
     Args:
-      folder: of an artefact.
+      found: its done-marker.
     """
-    return sum(os.stat(path).st_size for path in folder.rglob("*") if path.is_file())
+    return sum(stamp["size"] for stamp in found["files"].values())
 
 
 def facts(
@@ -169,7 +168,7 @@ def line(found: Mapping[str, Any]) -> str:
     """Say what an artefact took, in the order in which one asks.
 
     Args:
-      found: of `facts`.
+      found: its done-marker, with `facts` in it.
     """
     took = found["took"]
     parts = [f"{took['compile_seconds']:.1f} s of it compiling"]
@@ -180,8 +179,7 @@ def line(found: Mapping[str, Any]) -> str:
         of_peak = "" if share is None else f" ({100 * share:.1f} % of peak)"
         parts.append(quantity(took["flop_per_s"], "FLOP/s") + of_peak)
     parts.append(f"{took['peak_bytes'] / 2**30:.2f} GiB at most")
-    if "bytes_written" in took:
-        parts.append(f"{quantity(took['bytes_written'], 'B')} written")
+    parts.append(f"{quantity(written(found), 'B')} written")
     return ", ".join(parts)
 
 
@@ -190,7 +188,7 @@ def table(names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> str:
 
     Args:
       names: of the artefacts.
-      found: of `facts` of each, with the `bytes_written`.
+      found: done-marker of each, with `facts` in it.
     """
     width = max(map(len, names))
     whose = {x["took"]["peak_of"] for x in found}
@@ -200,7 +198,7 @@ def table(names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> str:
         f"{'':{width}} {' '.join(f'{x:>12}' for x in heads)}",
     ]
     for name, x in zip(names, found, strict=True):
-        lines.append(f"{name:{width}} {_cells(x['planned'], x['took'])}")
+        lines.append(f"{name:{width}} {_cells(x['planned'], x['took'], written(x))}")
     planned = {
         "disk_bytes": sum(x["planned"]["disk_bytes"] for x in found),
         "process_bytes": max(x["planned"]["process_bytes"] for x in found),
@@ -212,12 +210,12 @@ def table(names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> str:
         "seconds": sum(x["took"]["seconds"] for x in found),
         "peak_bytes": max(x["took"]["peak_bytes"] for x in found),
         "peak_of": found[0]["took"]["peak_of"],
-        "bytes_written": sum(x["took"]["bytes_written"] for x in found),
     }
-    return "\n".join([*lines, f"{'all':{width}} {_cells(planned, took)}"])
+    whole = _cells(planned, took, sum(map(written, found)))
+    return "\n".join([*lines, f"{'all':{width}} {whole}"])
 
 
-def _cells(planned: Mapping[str, Any], took: Mapping[str, Any]) -> str:
+def _cells(planned: Mapping[str, Any], took: Mapping[str, Any], num_bytes: int) -> str:
     of_process = took["peak_of"] == "process"
     memory = planned["process_bytes" if of_process else "device_bytes"]
     cells = [
@@ -226,7 +224,7 @@ def _cells(planned: Mapping[str, Any], took: Mapping[str, Any]) -> str:
         f"{memory / 2**30:.2f}",
         f"{took['peak_bytes'] / 2**30:.2f}",
         quantity(planned["disk_bytes"], "B"),
-        quantity(took["bytes_written"], "B"),
+        quantity(num_bytes, "B"),
         quantity(took["flop_per_s"], "") if "flop_per_s" in took else "-",
     ]
     return " ".join(f"{x:>12}" for x in cells)

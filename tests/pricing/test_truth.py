@@ -32,18 +32,16 @@ def test_time_memory_and_compilation_are_measured():
     assert before.compile_seconds == 0
 
 
-def test_facts_hold_plan_and_truth(tmp_path):
-    (tmp_path / "inside").mkdir()
-    (tmp_path / "inside/a").write_bytes(b"12345")
+def test_facts_hold_plan_and_truth():
     machine, layout = chips.find("cpu"), Layout()
     work = Work(flop={"float32": 1e9}, num_tokens=100, passes=1, disk_bytes=4.0)
     price = prices.price(lambda layout: work, machine, layout)
     meter = truth.Meter(seconds=2.0, peak_bytes=2**30, compile_seconds=1.0)
     meter.programs = {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.3}
     found = truth.facts(price, machine, layout, meter, 100)
-    found["took"]["bytes_written"] = truth.written(tmp_path)
+    found["files"] = {"a": {"size": 2}, "b": {"size": 3}}
     took, planned = found["took"], found["planned"]
-    assert took["bytes_written"] == 5 and took["tokens_per_s"] == 50 and took["flop_per_s"] == 5e8
+    assert truth.written(found) == 5 and took["tokens_per_s"] == 50 and took["flop_per_s"] == 5e8
     assert took["share_of_peak"] == pytest.approx(5e8 / machine.chip.float32)
     assert took["longest_programs"] == [["b", 0.4], ["d", 0.3], ["c", 0.2]]
     assert planned["seconds"] == pytest.approx(price.seconds, abs=1e-3)
@@ -57,6 +55,6 @@ def test_facts_hold_plan_and_truth(tmp_path):
 def test_an_unknown_machine_has_no_time():
     price = prices.Price(Work(flop={"sweep": 1.0}), math.nan, 0.0, 0.0, math.nan)
     found = truth.facts(price, None, Layout(1, 1, False), truth.Meter(seconds=1.0), 0)
-    found["took"]["bytes_written"] = 0
+    found["files"] = {}
     assert "seconds" not in found["planned"] and "share_of_peak" not in found["took"]
     assert " - " in truth.table(["x"], [found])
