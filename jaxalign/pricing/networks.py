@@ -91,9 +91,8 @@ def parameter_bytes(network: nnx.Module, layout: Layout) -> float:
       network: with shapes in the place of arrays, in the type that is computed in.
       layout: of the devices.
     """
-    placed = weights.placements(network, layout.mesh).values()
-    shards = (np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in placed)
-    return float(sum(shards))
+    devices = {"data": layout.data, "model": layout.model}
+    return float(weights.bytes_per_device(network, devices))
 
 
 def pass_bytes(config: Any, network: nnx.Module, shape: Shape, layout: Layout) -> float:
