@@ -14,7 +14,7 @@ from jaxalign.stages import encode, extract
 def test_pieces_stand_in_for_tokens():
     tokenizer = tokenizer_files.stand_in()
     found = tokenizer.encode("An extraordinary sentence.")
-    assert [found.offsets[0], found.offsets[-1]] == [(0, 2), (21, 26)]
+    assert [found.offsets[0], found.offsets[-1]] == [(0, 2), (22, 26)]
     assert len(found.ids) == 6 and set(found.ids) == {0}
 
 
