@@ -86,6 +86,8 @@ setuptools.setup(
         "bench": ["himalaya==0.4.11", "torch==2.13.0"],
         # Reads the .bin files that models.convert makes safetensors of.
         "convert": ["torch>=2.6"],
+        # Reads the ONNX files that models.convert_onnx makes checkpoints of.
+        "onnx": ["onnx>=1.17"],
         # Only for the scripts that make golden files.
         "golden": ["torch>=2.6"],
     },

@@ -39,6 +39,7 @@ STAGES = {
     "ceiling": Stage("jaxalign.stages.ceiling", True),
     "encode": Stage("jaxalign.stages.encode", True),
     "similarity": Stage("jaxalign.stages.similarity", True),
+    "rsa": Stage("jaxalign.stages.rsa", True),
     "behavior": Stage("jaxalign.stages.behavior", True),
     "next_word": Stage("jaxalign.stages.next_word", False),
     "instructions": Stage("jaxalign.stages.simulate_instructions", False),

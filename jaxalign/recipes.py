@@ -118,7 +118,8 @@ def networks(
 def on_data(data: str, models: Sequence[str]) -> ml_collections.ConfigDict:
     """Return the configuration that scores models on a data set, by what that holds.
 
-    Words with times are read as `benchmarks.HEARD` says, sentences and images each alone. Responses
+    Words with times are read as `benchmarks.HEARD` says, sentences and images each alone, images
+    beside features in any order and random weights alone as controls. Responses
     of TRs are scored with delays and a gap, those of single stimuli in folds that keep passages
     whole. Where there are reading times and no responses, see `on_reading_times`.
 
@@ -142,6 +143,10 @@ def on_data(data: str, models: Sequence[str]) -> ml_collections.ConfigDict:
     is_timed = adapter.is_timed
     context, pooling = (HEARD.context, HEARD.pooling) if adapter.has_times else ("none", "mean")
     stages, usual = networks(models, context=context, pooling=pooling)
+    if adapter.has_images:
+        # Images have no place in time, and what is said of them is not what is seen.
+        others = ("position", "shifted", *controls.OF_TEXT)
+        usual = ("shuffled", *(x for x in usual if x not in others))
     stages["encode"] = encode.Config(
         delays=HEARD.delays if is_timed else (0,),
         gap=6 if is_timed else 0,

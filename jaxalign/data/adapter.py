@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from jaxalign.data.dissimilarities import Dissimilarities
 from jaxalign.data.formats import recordings
 from jaxalign.data.presentations import Repeats
 from jaxalign.data.schema import Behavior, Responses, Stimuli
@@ -53,6 +54,10 @@ class Adapter(abc.ABC):
     def behavior(self) -> Behavior:
         """Read the reading times."""
         raise self._lacks("behavior")
+
+    def dissimilarities(self) -> Dissimilarities:
+        """Read how dissimilar stimuli are in people, where that is what was published."""
+        raise self._lacks("dissimilarities")
 
     def repeats(self, subject: str) -> Repeats:
         """Read the responses of a subject to each repeat of a stimulus."""

@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from jaxalign.data import localizer, same_stimulus, samples
 from jaxalign.data.adapter import Adapter
+from jaxalign.data.dissimilarities import Dissimilarities
 from jaxalign.data.formats.recordings import NaN
 from jaxalign.data.presentations import Repeats
 from jaxalign.data.schema import Behavior, Responses, Stimuli
@@ -42,6 +43,7 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "blank2014": (_BRAINSCORE, {"assembly": "Blank2014"}),
     "blank2014-rows": (_BRAINSCORE, {"assembly": "Blank2014.rows"}),
     "fedorenko2016": (_BRAINSCORE, {"assembly": "Fedorenko2016"}),
+    "images92": ("jaxalign.data.sets.images92:Images92", {}),
     "futrell2018": ("jaxalign.data.sets.brainscore_behavior:Futrell2018", {}),
     "localizer": (_LOCALIZER, {"seed": 0}),
     "naturalstories": (_STORIES, {"times": "published"}),
@@ -100,6 +102,18 @@ class Dataset:
     def responses(self) -> Responses:
         """What was recorded."""
         return self.adapter.responses()
+
+    @functools.cached_property
+    def dissimilarities(self) -> Dissimilarities:
+        """How dissimilar stimuli are in people, where that is what was published."""
+        found = self.adapter.dissimilarities()
+        known = set(self.stimuli.stimulus_id)
+        if unknown := [name for name in found.stimulus_id if name not in known]:
+            raise InputError(
+                f"data set {self.name}: dissimilarities must be of the stimuli, but stimulus_id "
+                f"{unknown[0]!r} is none of theirs."
+            )
+        return found
 
     @functools.cached_property
     def behavior(self) -> Behavior:

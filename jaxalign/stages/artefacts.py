@@ -410,6 +410,13 @@ class Similarity(Kind):
     SCORES, MATRIX = "scores", "layer_matrix"
 
 
+class RdmControls(Kind):
+    """Controls and noise ceilings of dissimilarities that were published."""
+
+    kind = "controls of dissimilarities"
+    CONTROLS, CEILINGS = "controls", "ceilings"
+
+
 class Losses(Kind):
     """Losses of a network on the tokens of a text."""
 

@@ -177,6 +177,34 @@ class Npz(Array):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Held(Pixels):
+    """A few images that are in memory, as small data sets come.
+
+    Attributes:
+      images: all of them.
+    """
+
+    images: UInt8[np.ndarray, "m h w 3"]
+
+    @functools.cached_property
+    def places(self) -> list[str]:
+        """Contents of the images."""
+        return [hashlib.sha256(image.tobytes()).hexdigest() for image in self.images]
+
+    @property
+    def hash(self) -> str:
+        """Hash of all images."""
+        return run_dir.hash_text(str(self.images.shape) + "".join(self.places))
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def read(self, index: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
+        """Return some of the images; see `Pixels`."""
+        return self.images[list(index)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Files(Pixels):
     """Image files.
 

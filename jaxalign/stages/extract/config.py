@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated
 
 from jaxalign.checks import Count, Names, at_least, check, one_of, some
+from jaxalign.data.images.readouts import POOLINGS as IMAGE_POOLINGS
 from jaxalign.data.text import contexts, readouts
 from jaxalign.data.text import joining as joinings
 from jaxalign.errors import InputError
@@ -22,8 +23,11 @@ class Config:
     context: str = "none"  # what a part is seen with: a rule of data/text/contexts.py
     one_stream: bool = False  # read all passages as one text, in their order, as Brain-Score does
     # "mean", "last", "first" or "sum" of the part's own tokens; "mean_all" of every token it sees,
-    # as sentence encoders are pooled.
-    pooling: Annotated[str, one_of(readouts.POOLINGS)] = "mean"
+    # as sentence encoders are pooled. Of images "cls", the "mean" of all tokens, or that of the
+    # "patches" alone.
+    pooling: Annotated[str, one_of(tuple(dict.fromkeys((*readouts.POOLINGS, *IMAGE_POOLINGS))))] = (
+        "mean"
+    )
     # Of layers above 0, the embedding: "residual" is the stream after each block, "attention" and
     # "mlp" what that part of the block adds to it.
     tap: Annotated[str, one_of(base.TAPS)] = "residual"
@@ -41,12 +45,15 @@ class Config:
     joining: Annotated[str, one_of(joinings.JOININGS)] = "text"
     # Which stacks of a T5 read the text: see models/families/t5.py.
     t5_text: Annotated[str, one_of(TEXTS)] = "both"
+    # Which network of a checkpoint of two, as CLIP's: the one of images ("vision") or of captions.
+    tower: Annotated[str, one_of(zoo.TOWERS)] = "vision"
     # Of the same networks with random weights; -1: do not extract them.
     untrained_seed: Annotated[int, at_least(-1)] = 0
     # "bfloat16" halves memory and is faster on accelerators.
     compute_dtype: Annotated[str, one_of(zoo.COMPUTE_DTYPES)] = "float32"
     store_dtype: Annotated[str, one_of(store.DTYPES)] = "float32"
-    batch_tokens: Count = 4096  # tokens of one forward pass, padding included
+    # Tokens of one forward pass, padding included; of images those of all patches.
+    batch_tokens: Count = 4096
     shard_stimuli: Count = 256  # stimuli of one file; what a killed run has to repeat at most
 
     def __post_init__(self):

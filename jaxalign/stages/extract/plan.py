@@ -15,7 +15,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
 from jaxalign.stages import Job, Step, Upstream
 from jaxalign.stages.artefacts import Activations
-from jaxalign.stages.extract import make
+from jaxalign.stages.extract import images, make
 from jaxalign.stages.extract import reading as reading_lib
 from jaxalign.stages.extract import work as work_lib
 from jaxalign.stages.extract.config import READING, Config
@@ -30,7 +30,6 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if a model is missing, malformed or too large, or a part does not fit it.
     """
     del upstream
-    job.dataset.check_text("extract")
     stimuli = job.dataset.stimuli
     models = [_find(config, job, name) for name in config.models]
     for model in models:
@@ -46,6 +45,10 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         )
     steps = []
     for model in models:
+        if model.reads == "images":
+            steps += images.plan(config, job, model)
+            continue
+        job.dataset.check_text("extract")
         reading, fixed = reading_lib.read(config, model, stimuli)
         if model.tokenizer_path is not None:
             _warn(model, reading)
@@ -74,7 +77,7 @@ def _find(config: Config, job: Job, name: str) -> zoo.Model:
     """Find a model; of a plan for another machine it need not be here, if the table knows it."""
     if job.elsewhere and zoo.is_absent(name):
         return zoo.described(name, t5_text=config.t5_text)
-    return zoo.find(name, job.data_root, t5_text=config.t5_text)
+    return zoo.find(name, job.data_root, t5_text=config.t5_text, tower=config.tower)
 
 
 def _static_step(config: Config, job: Job, model: zoo.Model, reading: Reading, fixed: dict) -> Step:

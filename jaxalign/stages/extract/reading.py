@@ -37,6 +37,11 @@ def read(config: Config, model: zoo.Model, stimuli) -> tuple[Reading, dict]:
             f"extract.surprisal must be False for {model.name}: its checkpoint has no head that "
             "predicts tokens."
         )
+    if config.pooling not in readouts.POOLINGS:
+        raise InputError(
+            f"extract.pooling must be one of {', '.join(readouts.POOLINGS)} for {model.name}, "
+            f"which reads text, got {config.pooling!r}."
+        )
     path = model.tokenizer_path
     if path is None:
         tokenizer = tokenizer_files.stand_in()
