@@ -168,7 +168,6 @@ def test_a_tower_in_an_onnx_file_is_read_whole(tmp_path):
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     rng = np.random.default_rng(0)
     source = tiny.GOLDEN / "vision/dinov2"
-    import safetensors.numpy
 
     tensors = safetensors.numpy.load_file(source / "model.safetensors")
     tensors.pop("embeddings.mask_token")

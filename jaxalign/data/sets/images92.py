@@ -10,7 +10,6 @@ Source: Kriegeskorte et al. (2008), Neuron 60, 1126-1141; files of rsatoolbox, d
 import dataclasses
 import functools
 import pathlib
-import re
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ STIMULI, BRAINS, MODELS = FILES = (
 )
 NUM, SIDE = 92, 175
 _SESSIONS = 2
-_MONKEY = "monkey IT"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,14 +65,14 @@ class Images92(Adapter):
         )
 
     def dissimilarities(self) -> Dissimilarities:
-        """Return those of human IT, with monkey IT and models beside them."""
+        """Return those of human IT, with monkey IT and models beside them, as the file has them."""
         path, found = self._read(BRAINS, "RDMs")
         found = found.reshape(-1, _SESSIONS)
         values = [_pairs(path, _field(path, x, "RDM")) for x in found.ravel()]
-        others = self._monkey()
+        others = {}
         path, models = self._read(MODELS, "Models")
         for model in models.ravel():
-            name = re.sub(r"\W+", " ", str(np.ravel(_field(path, model, "name"))[0])).strip()
+            name = str(np.ravel(_field(path, model, "name"))[0])
             others[name] = _pairs(path, _field(path, model, "RDM"))
         return Dissimilarities(
             stimulus_id=_names(),
@@ -84,13 +82,6 @@ class Images92(Adapter):
             units="1 - Pearson r",
             others=others,
         )
-
-    def _monkey(self) -> dict[str, np.ndarray]:
-        path, found = self._read(STIMULI, "RDMs_mIT_hIT_fig1")
-        for entry in found.ravel():
-            if "mIT" in str(np.ravel(_field(path, entry, "name"))[0]):
-                return {_MONKEY: _pairs(path, _field(path, entry, "RDM"))}
-        raise InputError(f"{path} must hold the dissimilarities of mIT.")
 
     def _read(self, file: str, key: str) -> tuple[pathlib.Path, np.ndarray]:
         path = self.files()[FILES.index(file)]
