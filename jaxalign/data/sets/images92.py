@@ -21,6 +21,7 @@ from jaxalign.data.formats import recordings
 from jaxalign.data.images.stored import Held
 from jaxalign.data.schema import Stimuli
 from jaxalign.errors import InputError
+from jaxalign.io import run_dir
 
 FOLDER = "images92"
 STIMULI, BRAINS, MODELS = FILES = (
@@ -85,7 +86,7 @@ class Images92(Adapter):
 
     def _read(self, file: str, key: str) -> tuple[pathlib.Path, np.ndarray]:
         path = self.files()[FILES.index(file)]
-        content = _mat(path)
+        content = _mat(path, run_dir.hash_file(path))
         if not isinstance(content.get(key), np.ndarray):
             raise InputError(f"{path} must hold {key!r}, found {', '.join(content) or 'nothing'}.")
         return path, content[key]
@@ -96,7 +97,8 @@ def _names() -> list[str]:
 
 
 @functools.lru_cache(maxsize=8)
-def _mat(path: pathlib.Path) -> dict[str, Any]:
+def _mat(path: pathlib.Path, content_hash: str) -> dict[str, Any]:
+    del content_hash  # what was read is kept as long as the file is the same
     try:
         content = io.loadmat(path)
     # scipy's reader raises the others over bytes that are not what they should be.

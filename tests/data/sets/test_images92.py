@@ -39,7 +39,6 @@ def test_published_numbers(real):
 def test_damaged_files_are_named(real, tmp_path):
     folder = tmp_path / images92.FOLDER
     shutil.copytree(real.adapter.root / images92.FOLDER, folder)
-    images92._mat.cache_clear()
     (folder / images92.BRAINS).write_bytes(b"no MATLAB")
     found = datasets.find("images92", tmp_path)
     with refused(f"{folder / images92.BRAINS} must be a whole .mat file"):
