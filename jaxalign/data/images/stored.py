@@ -9,6 +9,7 @@ import functools
 import hashlib
 import pathlib
 import threading
+import time
 import tokenize
 import zipfile
 import zlib
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from absl import logging
 from jaxtyping import Int, UInt8
 
 from jaxalign.data.formats import recordings
@@ -100,7 +102,13 @@ class Array(Pixels):
         digest = hashlib.sha256(named.encode())
         rows = np.unique(self.row)
         place = {int(row): i for i, row in enumerate(self.row)}
+        said_s = time.monotonic()
         for start in range(0, len(rows), _AT_ONCE):
+            if time.monotonic() - said_s > run_dir.LONG_S:
+                said_s = time.monotonic()
+                logging.info(
+                    "Images are hashed to see what has changed: %d of %d so far", start, len(rows)
+                )
             for image in self.read([place[int(row)] for row in rows[start : start + _AT_ONCE]]):
                 digest.update(str(image.shape).encode() + np.ascontiguousarray(image).tobytes())
         return digest.hexdigest()[:16]
