@@ -25,7 +25,7 @@ CLIP = {
     "size": {"shortest_edge": 22},
     "crop_size": {"height": 20, "width": 20},
 }
-NUM = 10
+NUM = 16
 
 
 def write_images(root, rng):
@@ -84,7 +84,7 @@ def layers(artefact):
 def test_every_layer_is_kept_and_the_normed_one_told_apart(job, model, monkeypatch):
     steps = extract.plan(settings(model), job, {})
     assert [x.artefact.kind for x in steps] == list(Activations.EVERY[:2])
-    assert "10 images of 17 tokens, 4 in a pass" in steps[0].artefact.cost
+    assert "16 images of 17 tokens, 4 in a pass" in steps[0].artefact.cost
     trained, untrained = tiny.make(steps)
     found = layers(trained)
     network = zoo.find(str(model), None).load(job.mesh)

@@ -138,6 +138,11 @@ def draw(found: dict[str, pd.DataFrame], roi: str) -> list[Chart]:
     return charts
 
 
+def _named(row: pd.Series) -> str:
+    """Name a layer by its number, and what it is where that is known."""
+    return f"layer {row.layer}" + (f" ({row.layer_name})" if row.layer_name else "")
+
+
 def summary(found: dict[str, pd.DataFrame], roi: str) -> str:
     """Say which layers agree best, what controls reach, and the noise ceiling."""
     bounds = found["ceilings"]
@@ -145,8 +150,7 @@ def summary(found: dict[str, pd.DataFrame], roi: str) -> str:
     for _, row in found["best"].iterrows():
         untrained = "" if np.isnan(row.untrained) else f", untrained {row.untrained:.3f}"
         lines.append(
-            f"  {row.model}, {MEASURES[row.measure]}: {row.value:.3f} at layer {row.layer} "
-            f"({row.layer_name}){untrained}"
+            f"  {row.model}, {MEASURES[row.measure]}: {row.value:.3f} at {_named(row)}{untrained}"
         )
     named = (f"{row.control} {row.value:.3f}" for _, row in found["controls"].iterrows())
     lines.append("  controls: " + ", ".join(named))
@@ -175,8 +179,8 @@ def page(
     if len(best := found["best"]):
         top = best.loc[best.value.idxmax()]
         lead = (
-            f"{top.model} agrees best with {roi} at layer {top.layer} ({top.layer_name}): "
-            f"{top.value:.3f}, where the noise ceiling is {low:.3f} to {high:.3f}."
+            f"{top.model} agrees best with {roi} at {_named(top)}: {top.value:.3f}, where the noise "
+            f"ceiling is {low:.3f} to {high:.3f}."
         )
     methods = (
         f"{row.num_samples} images, tokens pooled by {row.pooling}. Nothing is fitted, and so "
