@@ -179,8 +179,8 @@ def page(
     if len(best := found["best"]):
         top = best.loc[best.value.idxmax()]
         lead = (
-            f"{top.model} agrees best with {roi} at {_named(top)}: {top.value:.3f}, where the noise "
-            f"ceiling is {low:.3f} to {high:.3f}."
+            f"{top.model} agrees best with {roi} at {_named(top)}: {top.value:.3f}, where the "
+            f"noise ceiling is {low:.3f} to {high:.3f}."
         )
     methods = (
         f"{row.num_samples} images, tokens pooled by {row.pooling}. Nothing is fitted, and so "
