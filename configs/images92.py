@@ -4,7 +4,7 @@
 
 MODEL is a name (`dinov2-small`, `clip-vit-l14`) or a directory; several are given with commas. The
 data root holds `images92/`. Beside the model stand the same network with random weights, pixels,
-monkey IT and the models of the data set, under the noise ceiling of the four people, .377 to .672.
+monkey IT and the models of the data set, under the noise ceiling of the four people, .372 to .666.
 The page is `<workdir>/rsa/index.html`. CLS is read where a model has it: give
 `--config.extract.pooling=mean` for one that has none, such as SigLIP. A tower of 22 M parameters
 takes half a minute on two cores.

@@ -30,7 +30,7 @@ class Dissimilarities:
     subject: Sequence[str]
     roi: str
     units: str
-    others: Mapping[str, Float[np.ndarray, " m"]] = dataclasses.field(default_factory=dict)
+    others: Mapping[str, Float[np.ndarray, " _"]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         n = len(self.stimulus_id)

@@ -4,7 +4,7 @@ import functools
 import gc
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -268,11 +268,13 @@ def head_parts(network: nnx.Module, devices: Mapping[str, int]) -> int:
     return min(x.parts(devices["model"]) for x in heads)
 
 
-def initialize(make: "type[nnx.Module]", config, *, dtype, seed: int, mesh: Mesh) -> nnx.Module:
+def initialize(
+    make: Callable[..., nnx.Module], config, *, dtype, seed: int, mesh: Mesh
+) -> nnx.Module:
     """Draw a network's weights from a seed, each on the devices that hold it.
 
     Args:
-      make: the network's class.
+      make: the network's class, or a function that makes one.
       config: its configuration.
       dtype: of the parameters.
       seed: of the draw.

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import rankdata
 
 from jaxalign.core import similarity
 from jaxalign.core.similarity import Comparison
@@ -26,6 +27,9 @@ class Bounds(NamedTuple):
 def bounds(rdms: Float[np.ndarray, "s k m"], comparison: Comparison) -> Bounds:
     """Return the noise ceiling of each subject, whose dissimilarities are means over sessions.
 
+    Means over subjects are of what is compared: of ranks for Spearman's correlation, of
+    standardised dissimilarities for Pearson's. No other RDM agrees better with all on average.
+
     Args:
       rdms: of each subject's sessions.
       comparison: by which models are compared, too.
@@ -38,10 +42,11 @@ def bounds(rdms: Float[np.ndarray, "s k m"], comparison: Comparison) -> Bounds:
     num_subjects, num_sessions, _ = rdms.shape
     if num_subjects < 2:
         raise ValueError(f"a noise ceiling needs two subjects, got {num_subjects}.")
-    agree = lambda a, b: float(
-        similarity.comparable(a, comparison) @ similarity.comparable(b, comparison)
-    )
-    own = rdms.mean(axis=1)
+    ready = lambda x: similarity.comparable(x, comparison)
+    agree = lambda a, b: float(ready(a) @ ready(b))
+    # Ranks themselves: sums of them are exact, so that ties stay ties.
+    averaged = rankdata if comparison == "spearman" else ready
+    own = np.stack([averaged(x) for x in rdms.mean(axis=1)])
     lower = [agree(x, np.delete(own, i, axis=0).mean(axis=0)) for i, x in enumerate(own)]
     upper = [agree(x, own.mean(axis=0)) for x in own]
     first, second = np.triu_indices(num_sessions, k=1)

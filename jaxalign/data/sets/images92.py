@@ -31,6 +31,7 @@ STIMULI, BRAINS, MODELS = FILES = (
 )
 NUM, SIDE = 92, 175
 _SESSIONS = 2
+_DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ def _mat(path: pathlib.Path, content_hash: str) -> dict[str, Any]:
     try:
         content = io.loadmat(path)
     # scipy's reader raises the others over bytes that are not what they should be.
-    except (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError) as error:
+    except (*_DAMAGED, io.matlab.MatReadError) as error:
         raise InputError(f"{path} must be a whole .mat file: {recordings.line(error)}.") from error
     return {name: x for name, x in content.items() if not name.startswith("__")}
 

@@ -13,10 +13,13 @@ def test_bounds_are_correlations_with_means(rng, comparison):
     found = rdms.bounds(values, comparison)
     correlate = lambda a, b: getattr(stats, f"{comparison}r")(a, b)[0]
     own = values.mean(axis=1)
+    averaged = [stats.rankdata(x) if comparison == "spearman" else stats.zscore(x) for x in own]
     for i in range(4):
-        others = np.mean([own[j] for j in range(4) if j != i], axis=0)
+        others = np.mean([averaged[j] for j in range(4) if j != i], axis=0)
         np.testing.assert_allclose(found.lower[i], correlate(own[i], others), atol=1e-12)
-        np.testing.assert_allclose(found.upper[i], correlate(own[i], own.mean(axis=0)), atol=1e-12)
+        np.testing.assert_allclose(
+            found.upper[i], correlate(own[i], np.mean(averaged, axis=0)), atol=1e-12
+        )
         sessions = correlate(values[i, 0], values[i, 1])
         np.testing.assert_allclose(found.sessions[i], sessions, atol=1e-12)
     assert (found.lower < found.upper).all()
