@@ -10,7 +10,7 @@ import recordings
 from refusals import refused
 
 from jaxalign.data import datasets
-from jaxalign.data.sets import alice
+from jaxalign.data.sets import alice, images92
 from jaxalign.data.sets.nifti import Scans
 from jaxalign.data.sets.nsd import Nsd
 from jaxalign.data.sets.plain import Tables
@@ -52,6 +52,9 @@ def root(tmp_path_factory):
     ):
         write(root, rng)
     published.stories(root)
+    (root / images92.FOLDER).mkdir()
+    for file in images92.FILES:
+        (root / images92.FOLDER / file).write_text(file)
     return root
 
 

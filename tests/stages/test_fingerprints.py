@@ -34,6 +34,7 @@ from jaxalign.stages import (
     next_word,
     properties,
     report,
+    rsa,
     similarity,
     simulate_instructions,
     simulate_responses,
@@ -45,6 +46,7 @@ STAGES = {
     "simulate": simulate_responses,
     "encode": encode,
     "similarity": similarity,
+    "rsa": rsa,
     "localize": localize,
     "behavior": behavior,
     "next_word": next_word,
@@ -319,6 +321,7 @@ EXTRACTION = {
     "suffix": (" Now.", STORES | (ENCODED - STIMULUS) | PAGE),
     "joining": ("space", STORES | (ENCODED - STIMULUS) | PAGE),
     "t5_text": ("encoder", set()),  # of a T5 alone
+    "tower": ("text", set()),  # of a checkpoint of two alone
     "untrained_seed": (5, UNTRAINED | OF_UNTRAINED | PAGE),
     "compute_dtype": ("bfloat16", (STORES - STATIC) | (ENCODED - STIMULUS - OF_STATIC) | PAGE),
     "store_dtype": ("float16", STORES | (ENCODED - STIMULUS) | PAGE),
@@ -998,6 +1001,7 @@ CHANGED = {
     "simulate": {*PLANTING, "model", "layer"},
     "encode": {*ENCODING, *UNDER_PROTOCOL, "test_runs", "gap", "protocol", *SCORED},
     "similarity": {*SIMILARITY, "delays", "units"},
+    "rsa": {"distances", "comparison", "standardize", "layers"},  # in test_rsa.py
     "localize": {"percent", "num_units", "embedding"},
     "behavior": {*BEHAVIOR},
     "next_word": {*NEXT_WORD, "text"},

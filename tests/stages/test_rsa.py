@@ -116,6 +116,26 @@ def test_scaled_features_cosines_and_single_layers(job, upstream):
     assert row.value.item() == pytest.approx(expected, abs=1e-5)
 
 
+SETTINGS = {
+    "distances": ("cosine",),
+    "comparison": "pearson",
+    "standardize": True,
+    "layers": (1,),
+}
+
+
+@pytest.mark.parametrize("field", SETTINGS)
+def test_every_setting_is_part_of_the_fingerprint(job, upstream, field):
+    def prints(**settings):
+        steps = rsa.plan(rsa.Config(**settings), job, upstream)
+        return {step.artefact.name: step.artefact.fingerprint for step in steps}
+
+    before, after = prints(), prints(**{field: SETTINGS[field]})
+    moved = {name for name in before if before[name] != after[name]}
+    of_all = {"controls and ceilings"} if field in ("distances", "comparison") else set()
+    assert moved == {"sees", "report"} | of_all
+
+
 def test_layers_and_data_that_are_not_there_are_refused(job, upstream, sentences, make_job):
     with refused("rsa.layers must lie in 0..3 for sees, got 7"):
         rsa.plan(rsa.Config(layers=(7,)), job, upstream)
