@@ -17,10 +17,9 @@ from scipy import io
 
 from jaxalign.data.adapter import Adapter
 from jaxalign.data.dissimilarities import Dissimilarities
-from jaxalign.data.formats import recordings
 from jaxalign.data.images.stored import Held
 from jaxalign.data.schema import Stimuli
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 from jaxalign.io import run_dir
 
 FOLDER = "images92"
@@ -104,7 +103,7 @@ def _mat(path: pathlib.Path, content_hash: str) -> dict[str, Any]:
         content = io.loadmat(path)
     # scipy's reader raises the others over bytes that are not what they should be.
     except (*_DAMAGED, io.matlab.MatReadError) as error:
-        raise InputError(f"{path} must be a whole .mat file: {recordings.line(error)}.") from error
+        raise InputError(f"{path} must be a whole .mat file: {one_line(error)}.") from error
     return {name: x for name, x in content.items() if not name.startswith("__")}
 
 
