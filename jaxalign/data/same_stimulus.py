@@ -67,7 +67,7 @@ def example(responses: Responses, labels: Int[np.ndarray, " n"]) -> str:
 def of_stimuli(stimuli: Stimuli) -> Int[np.ndarray, " m"]:
     """Label single stimuli by what they present; see `items`."""
     if stimuli.pixels:
-        return np.unique(stimuli.pixels.places, return_inverse=True)[1]
+        return np.unique(np.asarray(stimuli.pixels.places), return_inverse=True)[1]
     story, is_told_again = stories(stimuli)
     label = np.where(is_told_again, story, len(stimuli) + np.arange(len(stimuli)))
     if stimuli.unit == "word":

@@ -122,7 +122,7 @@ class Recipe:
         """Prepare one image."""
         size = self._resized(*image.shape[:2])
         if self.size is not None:
-            resized = PIL.Image.fromarray(image).resize(size[::-1], self.resample)
+            resized = PIL.Image.fromarray(image).resize((size[1], size[0]), self.resample)
             image = np.array(resized)
         if self.crop is not None:
             image = _middle(image, *self.crop)
@@ -131,7 +131,7 @@ class Recipe:
             values = (values.astype(np.float64) * self.factor).astype(np.float32)
         values = values.astype(np.float32)
         if self.mean:
-            values = (values - np.float32(self.mean)) / np.float32(self.sd)
+            values = (values - np.asarray(self.mean, np.float32)) / np.asarray(self.sd, np.float32)
         return np.ascontiguousarray(values.transpose(2, 0, 1))
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:

@@ -27,12 +27,14 @@ from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.images import pixels as pixels_lib
 from jaxalign.data.images.pixels import Recipe
 from jaxalign.data.images.readouts import POOLINGS
+from jaxalign.data.text.batches import Shape
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
 from jaxalign.stages import Job, Step
 from jaxalign.stages.artefacts import Activations
+from jaxalign.stages.extract import work
 from jaxalign.stages.extract.config import READING, Config
 from jaxalign.stages.extract.shards import SHARDS_IN_FLIGHT, not_finite
 
@@ -73,10 +75,13 @@ def plan(config: Config, job: Job, model: zoo.Model) -> list[Step]:
             settings=_settings(config, job, model, recipe, seed),
             cost=_cost(config, job, model, sizes),
         )
-        if not artefact.is_done:
-            model.check_memory(job.mesh, dtype=config.compute_dtype)
+        if not (artefact.is_done or job.elsewhere):
+            model.check_memory(job.own_mesh, dtype=config.compute_dtype)
         make = functools.partial(extract, config, job, model, recipe, sizes)
-        steps.append(Step(artefact=artefact, make=make))
+        shape = Shape(sizes.batch, sizes.tokens, parts=1, entries=sizes.tokens)
+        num = len(job.dataset.stimuli)
+        taken = work.of_images(config, model, shape, num, is_trained=seed < 0)
+        steps.append(Step(artefact=artefact, make=make, work=taken))
     return steps
 
 
@@ -125,7 +130,7 @@ def _sizes(config: Config, job: Job, model: zoo.Model, recipe: Recipe) -> Sizes:
     shard = min(config.shard_stimuli, len(job.dataset.stimuli))
     # Passes of a shard are of one size, as even as can be; a device has as many images as another.
     passes = math.ceil(shard / max(1, config.batch_tokens // tokens))
-    share = job.mesh.shape["data"]
+    share = job.own_mesh.shape["data"]
     return Sizes(tokens, math.ceil(math.ceil(shard / passes) / share) * share)
 
 
@@ -203,7 +208,7 @@ def extract(
         )
     start = time.monotonic()
     network = model.load(
-        job.mesh, dtype=config.compute_dtype, untrained_seed=settings["untrained_seed"]
+        job.own_mesh, dtype=config.compute_dtype, untrained_seed=settings["untrained_seed"]
     )
     rows = [activations.shards[i] for i in missing]
     total = sum(map(len, rows))
@@ -218,7 +223,7 @@ def extract(
         total=total, desc=f"extract {artefact.name}", unit=" images", mininterval=1.0
     ) as progress:
         batches = _prefetched(read, stopping.until_requested(parts))
-        results = _results(network, batches, job.mesh, config, sizes.batch)
+        results = _results(network, batches, job.own_mesh, config, sizes.batch)
         for index, own in zip(missing, rows, strict=True):
             found, lacking = [], len(own)
             while lacking and (layers := next(results, None)) is not None:

@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 
+from jaxalign.data.text.batches import Shape
 from jaxalign.data.text.readouts import Reading
 from jaxalign.io import store
 from jaxalign.models import weights, zoo
@@ -50,6 +51,39 @@ def of_passes(config: Config, model: zoo.Model, reading: Reading, *, is_trained:
             read_bytes=found.read_bytes * is_trained,
             num_tokens=sum(map(len, reading.passes.rows)),
             programs=found.programs if is_trained else found.programs | {drawn},
+        )
+
+    return count
+
+
+def of_images(
+    config: Config, model: zoo.Model, shape: Shape, num_images: int, *, is_trained: bool
+) -> Priced:
+    """Return the work of a vision tower over all images; the projection of patches is left out.
+
+    Args:
+      config: settings.
+      model: the tower.
+      shape: of a pass: images, and tokens of each.
+      num_images: of the data set.
+      is_trained: whether weights are read; else they are drawn.
+    """
+
+    @functools.cache
+    def count(layout: Layout) -> Work:
+        network = zoo.abstract(model.design, model.config, config.compute_dtype)
+        found = networks.extraction(
+            model.config, network, {shape: -(-num_images // shape.rows)}, layout
+        )
+        size = np.dtype(store.DTYPES[config.store_dtype]).itemsize
+        shard = (model.config.num_layers + 2) * model.config.width * config.shard_stimuli
+        shard = shard * min(1, num_images / config.shard_stimuli)
+        return dataclasses.replace(
+            found,
+            host_bytes=2.0 * 4 * shard + SHARDS_IN_FLIGHT * size * shard,
+            disk_bytes=float(size * shard * -(-num_images // config.shard_stimuli) + FILES_BYTES),
+            read_bytes=found.read_bytes * is_trained,
+            num_tokens=num_images * shape.length,
         )
 
     return count
