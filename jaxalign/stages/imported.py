@@ -82,8 +82,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             cost=_cost(given),
         )
         size = _size(given)
-        taken = lambda layout, size=size: work.Work(host_bytes=3.0 * size, disk_bytes=float(size))
-        steps.append(Step(artefact=artefact, make=functools.partial(_import, given), work=taken))
+        needed = lambda layout, size=size: work.Work(host_bytes=3.0 * size, disk_bytes=float(size))
+        steps.append(Step(artefact=artefact, make=functools.partial(_import, given), work=needed))
     return steps
 
 
