@@ -205,4 +205,13 @@ ROWS: dict[str, Fields] = {
         "num_parameters": 8_929_682_192,
         "num_unused": 2 * 1280,  # the norm after the vision tower
     },
+    "mplug-owl-7b": {
+        "repository": "MAGAer13/mplug-owl-llama-7b",
+        "config": {
+            "model_type": "mplug-owl",
+            "vision_config": {},
+            "text_config": _llama("7b", 32_000, 2048, 1e-6),
+        },
+        "num_parameters": 7_146_692_608,
+    },
 }

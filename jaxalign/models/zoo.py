@@ -56,6 +56,7 @@ FAMILIES = {
     "llama": Reader("llama", "LLaMA"),
     "llava": Reader("llava", "LLaVA"),
     "mistral": Reader("llama", "Mistral"),
+    "mplug-owl": Reader("owl", "mPLUG-Owl"),
     "opt": Reader("gpt", "OPT"),
     "paligemma": Reader("llava", "PaliGemma"),
     "phi3": Reader("llama", "Phi-3"),

@@ -73,6 +73,7 @@ PERCEIVER = {
     "qk_layer_norms_perceiver": True,
 }
 BLIP = {"num_query_tokens": 5, "image_token_index": IMAGE, "qformer_config": QFORMER}
+UNTIED = {"tie_word_embeddings": False}  # as published, against version 5's default
 EVA = VISION | {"num_hidden_layers": 2}
 
 # Name of the folder -> (transformers' names, the configuration, tokens of an image).
@@ -88,11 +89,11 @@ MODELS = {
         9,
     ),
     "blip2_opt": ("Blip2", BLIP | {"vision_config": EVA, "text_config": OPT}, 5),
-    "blip2_t5": ("Blip2", BLIP | {"vision_config": EVA, "text_config": T5}, 5),
+    "blip2_t5": ("Blip2", BLIP | UNTIED | {"vision_config": EVA, "text_config": T5}, 5),
     "instructblip_vicuna": ("InstructBlip", BLIP | {"vision_config": EVA, "text_config": LLAMA}, 5),
     "instructblip_t5": (
         "InstructBlip",
-        BLIP | {"vision_config": EVA, "text_config": T5},
+        BLIP | UNTIED | {"vision_config": EVA, "text_config": T5},
         5,
     ),
     "paligemma": (

@@ -52,6 +52,12 @@ FRAMES = {
         "User: {instruction}<fake_token_around_image>{image}<fake_token_around_image>"
         "<end_of_utterance>\nAssistant:"
     ),
+    "mplug-owl": Frame(
+        "The following is a conversation between a curious human and AI assistant. The assistant "
+        "gives helpful, detailed, and polite answers to the user's questions.\n"
+        "Human: {image}\nHuman: {instruction}\nAI:",
+        "apart",
+    ),
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
 }

@@ -22,6 +22,7 @@ from jaxalign.models.families import (
     gated,
     gpt,
     llama,
+    owl_tower,
     places,
     qwen_tower,
     resamplers,
@@ -37,12 +38,14 @@ _LANGUAGES = {**LANGUAGES, "idefics": gated.LANGUAGE}
 _TOWERS = {
     **clip.FAMILIES,
     "instructblip_vision_model": clip.FAMILIES["blip_2_vision_model"],
+    "mplug_owl_vision_model": owl_tower.FAMILY,
     "qwen2_vl": qwen_tower.FAMILY,
     "qwen2_5_vl": qwen_tower.FAMILY,
 }
 _CONNECTORS = {
     connectors.ProjectionConfig: connectors.Projection,
     connectors.QFormerConfig: connectors.QFormer,
+    resamplers.AbstractorConfig: resamplers.Abstractor,
     resamplers.PerceiverConfig: resamplers.Perceiver,
     qwen_tower.MergerConfig: qwen_tower.Merger,
 }

@@ -180,6 +180,39 @@ def test_other_towers_take_images_of_one_size(golden):
         config.for_images(20, 15)
 
 
+# Whether the table of words predicts tokens is told by the tensors that a file holds.
+TOLD_BY_TENSORS = {"tie_word_embeddings"}
+# What is heard only where another key has another value.
+CONDITIONS = {"alphas_initializer_range": {"alpha_initializer": "normal"}}
+VALUES = (True, False, 7, 0.5, "tanh", "full", "vector", "ones", {"wings": 2})
+
+
+@pytest.mark.parametrize(
+    "name", ["llava", "blip2_opt", "paligemma", "idefics", "smolvlm", "qwen2_vl"]
+)
+def test_every_key_that_is_read_counts(golden, name):
+    """Another value makes another network, or is refused."""
+    hf = json.loads((golden / "multimodal" / name / "config.json").read_text())
+    family = zoo.family(hf["model_type"])
+    # Which Qwen may have at the top level, where there is no text_config.
+    of_text = zoo.family("qwen2").keys.read.keys() if name == "qwen2_vl" else ()
+    for key, declared in family.keys.read.items():
+        if key in of_text or key in TOLD_BY_TENSORS:
+            continue
+        given = hf | CONDITIONS.get(key, {})
+        value = given.get(key, declared.default)
+        if isinstance(value, dict):
+            changed = value | {"wings": 2}
+        else:
+            others = [x for x in VALUES if x != value]
+            changed = next((x for x in others if declared.rule.holds(x)), others[0])
+        try:
+            found = family.config_from_hf(given | {key: changed})
+        except InputError:
+            continue
+        assert found != family.config_from_hf(given), (key, changed)
+
+
 def prompts(tokens, mask=None):
     tokens = np.array(tokens, np.int32)
     return answers.Prompts(tokens, np.ones(tokens.shape, bool) if mask is None else mask)
