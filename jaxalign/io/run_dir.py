@@ -335,8 +335,12 @@ def write_json(path: Place, content: object) -> None:
     write_atomic(path, json.dumps(content, indent=2, sort_keys=True).encode() + b"\n")
 
 
-def check_writable(workdir: Place) -> None:
+def check_writable(workdir: Place, called: str = "workdir") -> None:
     """Make the work directory, and refuse one that cannot be written.
+
+    Args:
+      workdir: the directory.
+      called: the flag that names it.
 
     Raises:
       InputError: if nothing can be written in it, or removed.
@@ -345,7 +349,7 @@ def check_writable(workdir: Place) -> None:
     if isinstance(workdir, Remote):
         place_lib.check_writable(workdir)
     else:
-        files_lib.check_writable(workdir)
+        files_lib.check_writable(workdir, called)
 
 
 def hash_file(path: Place) -> str:

@@ -16,16 +16,38 @@ from jaxalign.pricing.work import Priced, small
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every stage is given besides its own settings."""
+    """What every stage is given besides its own settings.
+
+    Attributes:
+      workdir: of this run, for what there is once in it: its pages.
+      data_root: folder of published data.
+      dataset: None of no stage that reads one.
+      mesh: devices.
+      seed: of every random draw.
+      store: where artefacts go that other runs may share; None: to `workdir`.
+      is_here: whether the devices are those that the run will have; a sweep is planned elsewhere.
+    """
 
     workdir: Place
     data_root: pathlib.Path | None
-    dataset: Dataset | None  # None: of no stage that reads one
+    dataset: Dataset | None
     mesh: Mesh
     seed: int
     # Whether the plan is for another machine, and is not run on this one: then the memory at hand
     # has no say.
     elsewhere: bool = False
+    store: Place | None = None
+    is_here: bool = True
+
+    @property
+    def root(self) -> Place:
+        """Where artefacts go that are fixed by their fingerprint."""
+        return self.store or self.workdir
+
+    @property
+    def is_run_here(self) -> bool:
+        """Whether memory and devices of this machine matter."""
+        return self.is_here and not self.elsewhere
 
     @property
     def own_mesh(self) -> Mesh:

@@ -162,7 +162,7 @@ def _plan_scores(config: Config, job: Job, upstream: Upstream) -> Step:
     }
     times = int((~np.isnan(reading.times)).sum())
     artefact = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="behavior",
         kind=ReadingTimes.kind,
         name=job.dataset.name,

@@ -130,7 +130,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 + ("not among ceiling.kinds." if job.dataset.has_repeats else "not known.")
             )
     artefact = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="ceiling",
         kind=Ceilings.kind,
         name=job.dataset.name,

@@ -13,7 +13,6 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import published as published_lib
-from jaxalign.pricing import work
 from jaxalign.results import finished
 from jaxalign.stages import Job, Step, Upstream
 from jaxalign.stages.artefacts import CollectedScores
@@ -31,6 +30,7 @@ class Config:
     # Figures of papers: names of literature/published.py.
     published: Annotated[Names, among(published_lib.NAMES)] = ()
     # Workdirs of other runs: the scores of their report, or of encode where there is no report.
+    # Files of rows that encode wrote can stand for the latter.
     runs: Names = ()
 
     def __post_init__(self):
@@ -60,7 +60,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         hashes += [run_dir.hash_file(x) for x in paths]
     rows = _together(found)
     artefact = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="collect",
         kind=CollectedScores.kind,
         name="",
@@ -75,12 +75,14 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         },
         cost=f"{len(rows)} rows of {rows.model.nunique()} models",
     )
-    write = functools.partial(_write, rows)
-    return [Step(artefact=artefact, make=write, work=work.TABLES)]
+    return [Step(artefact=artefact, make=functools.partial(_write, rows))]
 
 
 def _files(workdir: Place) -> list[Place]:
     """Return the files of score rows of a run, of artefacts that are finished."""
+    if workdir.name == finished.ROWS:
+        run_dir.check_whole(workdir)
+        return [workdir]
     found = finished.files(workdir, ("encode",))
     if not found:
         if not workdir.is_dir():

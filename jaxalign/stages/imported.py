@@ -74,7 +74,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         taken.add(model)
         _check_rows(given, job)
         artefact = Artefact(
-            workdir=job.workdir,
+            workdir=job.root,
             stage="imported",
             kind=Activations.IMPORTED,
             name=model,

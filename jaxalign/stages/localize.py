@@ -56,7 +56,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                     f"its {size}, got {num}: see localize.percent and localize.num_units."
                 )
             artefact = Artefact(
-                workdir=job.workdir,
+                workdir=job.root,
                 stage="localize",
                 kind=Masks.kind,
                 name=source.artefact.name,

@@ -107,14 +107,14 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             own.append(model.name)
         for seed in (-1,) if config.untrained_seed < 0 else (-1, config.untrained_seed):
             artefact = Artefact(
-                workdir=job.workdir,
+                workdir=job.root,
                 stage="next_word",
                 kind=Losses.kind,
                 name=model.name + ("" if seed < 0 else " untrained"),
                 settings=_settings(config, model, text, reading, seed),
                 cost=_cost(model, reading),
             )
-            if not (artefact.is_done or job.elsewhere):
+            if job.is_run_here and not artefact.is_done:
                 model.check_memory(job.mesh, dtype=config.compute_dtype)
             make = functools.partial(_read_text, config, job, model, reading)
             taken = _work(config, model, reading, is_trained=seed < 0)

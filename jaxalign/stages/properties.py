@@ -76,7 +76,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     else:
         lib.join(list(frames.values()))
     artefact = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="properties",
         kind=Properties.kind,
         name="",

@@ -121,7 +121,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             _mask(config, source)
             layers = 1 if config.units else len(config.layers or source.layers)
             artefact = Artefact(
-                workdir=job.workdir,
+                workdir=job.root,
                 stage="similarity",
                 kind=Similarity.kind,
                 name=source.artefact.name,

@@ -134,7 +134,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     } | dataclasses.asdict(config)
     voxels = config.num_subjects * len(config.rois) * config.num_voxels
     artefact = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="instructions",
         kind=SimulatedInstructions.kind,
         name="simulation",

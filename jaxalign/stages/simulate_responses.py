@@ -56,7 +56,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     settings = {"version": VERSION, "seed": job.seed} | dataclasses.asdict(config)
     samples = config.num_subjects * config.num_targets * source.settings["num_stimuli"]
     artefact = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="simulate",
         kind=PlantedResponses.kind,
         name=f"{config.model} layer {config.layer}",

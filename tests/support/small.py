@@ -9,7 +9,7 @@ from jaxalign.data.schema import Responses
 from jaxalign.data.sets import passages
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
-BERT, LLAMA = GOLDEN / "bert", GOLDEN / "llama"
+BERT, LLAMA, BLOOM = GOLDEN / "bert", GOLDEN / "llama", GOLDEN / "decoders/bloom"
 
 
 def write(folder, *, seed=0, num_passages=20, num_sentences=2, num_subjects=3):

@@ -64,7 +64,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     for field, name, case in cases(config):
         network = config.networks[case.network]
         artefact = Artefact(
-            workdir=job.workdir,
+            workdir=job.root,
             stage="bench_extract",
             name=name,
             settings=common

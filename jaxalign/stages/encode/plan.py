@@ -98,7 +98,7 @@ def _scores(shared: _Shared, features_of: Features, ceilings, cost: str) -> Step
     config, job, fixed, planted, sizes = shared
     name = features_of.control_of or features_of.model
     artefact = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="encode",
         kind=Scores.kind,
         name=name + (f" {features_of.model}" if features_of.control_of else ""),
@@ -122,7 +122,7 @@ def _partition(
     config, job, fixed, planted, sizes = shared
     sources = [x for features_of in (network, *others) for x in features_of.inputs]
     artefact = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="encode",
         kind=Partition.kind,
         name=f"{network.model} with {' + '.join(config.partition)}",
@@ -138,7 +138,7 @@ def _partition(
 def _significance(shared: _Shared, network: Features, num_orders: int, cost: str) -> Step:
     config, job, fixed, planted, sizes = shared
     artefact = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="encode",
         kind=Significance.kind,
         name=f"{network.model} permuted",

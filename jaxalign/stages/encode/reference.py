@@ -50,7 +50,7 @@ def plan(
             "needs 3."
         )
     artefact = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="encode",
         kind=ProtocolCeiling.kind,
         name=f"ceiling of {config.protocol}",

@@ -54,14 +54,14 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             _warn(model, reading)
         for seed in (-1,) if config.untrained_seed < 0 else (-1, config.untrained_seed):
             artefact = Artefact(
-                workdir=job.workdir,
+                workdir=job.root,
                 stage="extract",
                 kind=Activations.TRAINED if seed < 0 else Activations.UNTRAINED,
                 name=model.name + ("" if seed < 0 else " untrained"),
                 settings=fixed | _settings(config, job, model, seed),
                 cost=_cost(model, reading.passes),
             )
-            if not (artefact.is_done or job.elsewhere):
+            if job.is_run_here and not artefact.is_done:
                 model.check_memory(job.mesh, dtype=config.compute_dtype)
             write = functools.partial(
                 make.extract, config, job, model, reading, stimuli.stimulus_id
@@ -83,7 +83,7 @@ def _find(config: Config, job: Job, name: str) -> zoo.Model:
 def _static_step(config: Config, job: Job, model: zoo.Model, reading: Reading, fixed: dict) -> Step:
     """Plan the store of the embedding's rows: one layer, as if it were a network without blocks."""
     artefact = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="extract",
         kind=Activations.STATIC,
         name=f"{model.name} static",

@@ -1,0 +1,1 @@
+"""Sweeps: many runs of one configuration file, as jobs that an engine starts."""

@@ -1,0 +1,175 @@
+"""The command line of sweeps.
+
+python launch/sweep.py --config=configs/sweeps/demo.py --to=local --store=runs/sweep
+"""
+
+import os
+import pathlib
+import re
+import sys
+
+from absl import app, flags, logging
+
+from jaxalign import command_line, stopping
+from jaxalign.errors import InputError, one_line
+
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "Configuration file with sweep(), such as configs/sweeps/demo.py. --config.<name>=<value> "
+    "changes a setting of all jobs.",
+)
+_TO = flags.DEFINE_string("to", "local", "Engine that starts the jobs: see docs/scale.md.")
+_STORE = flags.DEFINE_string(
+    "store", None, "Where all jobs put what they make. Default: runs/<configuration>."
+)
+_NAME = flags.DEFINE_string(
+    "name", None, "Of the sweep, whose folder is <store>/sweeps/<name>. Default: the configuration."
+)
+_DATA_ROOT = flags.DEFINE_string(
+    "data_root", None, "Folder of published data. Default: environment variable JAXALIGN_DATA."
+)
+_DOWNLOAD = flags.DEFINE_bool(
+    "download", False, "Fetch files of data sets that are missing, while the jobs are planned."
+)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the jobs and what they would do, and stop.")
+_RESUME = flags.DEFINE_bool(
+    "resume", False, "Go on with a sweep that was started: with all jobs that are not done."
+)
+_STATUS = flags.DEFINE_bool(
+    "status", False, "Show how far the jobs are; on a terminal, until all have ended."
+)
+_DEVICES = flags.DEFINE_integer(
+    "devices_per_job", 1, "Accelerators of each job; 0: it computes on the CPU.", lower_bound=0
+)
+_PARALLEL = flags.DEFINE_integer(
+    "parallel",
+    0,
+    "local: jobs at a time. Default: as many as there are groups of devices; one on a CPU.",
+    lower_bound=0,
+)
+_SHARE = flags.DEFINE_string(
+    "share", "0/1", "local: I/N, the I-th of N machines, from 0, that run one sweep together."
+)
+_PARTITION = flags.DEFINE_string("partition", "", "slurm: partition, or several with commas.")
+_HOURS = flags.DEFINE_float("hours", 24.0, "slurm: that a job may take.", lower_bound=0.0)
+_CPUS = flags.DEFINE_integer("cpus_per_job", 8, "slurm: cores of each job.", lower_bound=1)
+_MEMORY = flags.DEFINE_float(
+    "memory_gb", 0.0, "slurm: memory of each job. Default: the cluster's.", lower_bound=0.0
+)
+_SLURM = flags.DEFINE_list(
+    "slurm", [], "slurm: other options of sbatch, as in --slurm=account=lab,qos=long."
+)
+_ACCELERATOR = flags.DEFINE_string(
+    "accelerator", "v5litepod-8", "skypilot, jobset, tpu_vm: what each machine has."
+)
+_MACHINES = flags.DEFINE_integer(
+    "machines", 1, "skypilot, jobset, tpu_vm: machines that share the jobs.", lower_bound=1
+)
+_SPOT = flags.DEFINE_bool("spot", True, "skypilot, jobset, tpu_vm: machines may be taken away.")
+_PREPARE = flags.DEFINE_string(
+    "prepare", "", "skypilot, jobset, tpu_vm: shell command before the jobs, to fetch weights."
+)
+_ZONE = flags.DEFINE_string("zone", "", "tpu_vm: zone of Google Cloud.")
+_BUCKET = flags.DEFINE_string("bucket", "", "skypilot: bucket that is the store.")
+_IMAGE = flags.DEFINE_string("image", "", "jobset: image with the repository.")
+_VOLUME = flags.DEFINE_string("volume", "", "jobset: claim of a volume for the store.")
+
+
+def main(argv: list[str]) -> int:
+    """Plan a sweep and start it, or show how far it is.
+
+    Returns:
+      0: all jobs are done, or were handed over; 1: some have failed.
+    """
+    overrides = [x for x in argv[1:] if _is_override(x)]
+    if rest := [x for x in argv[1:] if not _is_override(x)]:
+        raise InputError(f"only flags are understood, got argument {rest[0]!r}.")
+    if _CONFIG.value is None:
+        raise InputError("--config must name a configuration file, such as configs/sweeps/demo.py.")
+    from jaxalign.sweeps import engines, status
+    from jaxalign.sweeps import record as record_lib
+
+    stem = pathlib.Path(_CONFIG.value).stem
+    store = pathlib.Path(_STORE.value or f"runs/{stem}").absolute()
+    name = _NAME.value or stem
+    engine, options = engines.find(_TO.value), _options(overrides)
+    if _STATUS.value:
+        record = record_lib.read(record_lib.folder(store, name))
+        status.show(lambda: status.lines(record, engine.queue(record)))
+        return 0
+    engine.check(options)
+    # Imported here: --help, --status and a bad flag need not wait for JAX.
+    from jaxalign.sweeps import planning
+
+    where = planning.Where(store=store, name=name, data_root=_data_root(), fetch=_DOWNLOAD.value)
+    if not _DRY_RUN.value:
+        planning.check_store(where, is_resumed=_RESUME.value)
+    record = planning.read_and_plan(_CONFIG.value, overrides, where, options.devices_per_job)
+    if _DRY_RUN.value:
+        sys.stdout.write(planning.describe(record))
+        return 0
+    record.write()
+    code = engine.start(record, options)
+    logging.flush()
+    sys.stdout.write(status.table(status.lines(record, engine.queue(record))))
+    return code
+
+
+def _data_root() -> pathlib.Path | None:
+    found = _DATA_ROOT.value or os.environ.get("JAXALIGN_DATA")
+    return pathlib.Path(found).absolute() if found else None
+
+
+def _options(overrides: list[str]):
+    from jaxalign.sweeps.engines import Options
+
+    share = re.fullmatch(r"(\d+)/([1-9]\d*)", _SHARE.value)
+    if share is None or int(share[1]) >= int(share[2]):
+        raise InputError(f"--share must be I/N with 0 <= I < N, got {_SHARE.value!r}.")
+    if bad := [x for x in _SLURM.value if "=" not in x]:
+        raise InputError(f"--slurm must be NAME=VALUE[,NAME=VALUE...], got {bad[0]!r}.")
+    return Options(
+        devices_per_job=_DEVICES.value,
+        parallel=_PARALLEL.value,
+        share=(int(share[1]), int(share[2])),
+        partition=_PARTITION.value,
+        hours=_HOURS.value,
+        cpus_per_job=_CPUS.value,
+        memory_gb=_MEMORY.value,
+        slurm=dict(x.split("=", 1) for x in _SLURM.value),
+        config=_CONFIG.value,
+        overrides=tuple(overrides),
+        data_root=str(_data_root() or ""),
+        machines=_MACHINES.value,
+        accelerator=_ACCELERATOR.value,
+        spot=_SPOT.value,
+        zone=_ZONE.value,
+        bucket=_BUCKET.value,
+        image=_IMAGE.value,
+        volume=_VOLUME.value,
+        prepare=_PREPARE.value,
+    )
+
+
+def _is_override(argument: str) -> bool:
+    return argument.lstrip("-").startswith("config.")
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parse flags; those that change settings stay, for each job's configuration."""
+    try:
+        rest = flags.FLAGS([x for x in argv if not _is_override(x)])
+    except flags.Error as error:
+        raise InputError(f"{one_line(error)} (--help lists the flags)") from error
+    return [*rest, *(x for x in argv if _is_override(x))]
+
+
+def cli() -> None:
+    """Run `main`; report what the user can put right in one line, with exit code 2."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    stopping.listen()
+    kept = "what is finished is kept; --resume goes on where it was"
+    with command_line.ends_in_one_line(kept=kept):
+        app.run(main, flags_parser=_parse)

@@ -1,0 +1,183 @@
+"""Jobs in the queue of a Slurm cluster, through submitit: arrays, dependencies, requeuing."""
+
+import getpass
+import importlib.util
+import json
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from absl import logging
+
+from jaxalign.errors import InputError
+from jaxalign.io import run_dir
+from jaxalign.sweeps import status, work
+from jaxalign.sweeps.engines import Options
+from jaxalign.sweeps.record import LAST, Job, Record
+
+IDS = "slurm.json"  # in the folder of a sweep: name of a job -> its last id
+LOGS = "slurm"  # what submitit and Slurm write of jobs, apart from their own logs
+# submitit counts a signal that comes late in a job's time as a timeout, and with limits below ten
+# minutes each; what is finished is kept, so that there is no reason to count them.
+_TIMEOUTS = 1000
+_UNDER_WAY = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING")
+_WAIT_S = 60
+
+
+class Command:
+    """A job as submitit pickles it: its command line and nothing else."""
+
+    def __init__(self, argv: Sequence[str]):
+        self.argv = list(argv)
+        self._worker: work.Worker | None = None
+
+    def __call__(self) -> int:
+        """Run it until it has ended for good.
+
+        Raises:
+          RuntimeError: if it has failed, so that Slurm counts the job as failed.
+        """
+        [folder] = [x.partition("=")[2] for x in self.argv if x.startswith("--workdir=")]
+        self._worker = work.Worker(self.argv, pathlib.Path(folder))
+        code = self._worker.run()
+        if code != work.DONE:
+            raise RuntimeError(f"exit code {code}; its log is {folder}/{work.LOG}")
+        return code
+
+    def checkpoint(self):
+        """Stop the command, and say what to put in the queue again: the same.
+
+        submitit calls this in the handler of the signal that announces the end.
+        """
+        from submitit.helpers import DelayedSubmission
+
+        if self._worker is not None:
+            self._worker.stop()
+        return DelayedSubmission(Command(self.argv))
+
+
+def check(options: Options) -> None:
+    """Refuse what cannot be submitted: Slurm, submitit or the partition is not there.
+
+    Raises:
+      InputError: naming what is missing.
+    """
+    if shutil.which("sbatch") is None:
+        raise InputError(
+            "--to=slurm needs Slurm on this machine: there is no sbatch in the PATH; --to=local "
+            "runs here."
+        )
+    if importlib.util.find_spec("submitit") is None:
+        raise InputError("--to=slurm needs submitit: pip install -e .[slurm]")
+    if options.partition:
+        known = sorted(set(_ask("sinfo", "--noheader", "--format=%R").split()))
+        for name in options.partition.split(","):
+            if name not in known:
+                raise InputError(f"--partition must be one of {', '.join(known)}, got {name!r}.")
+
+
+def start(record: Record, options: Options) -> int:
+    """Submit all jobs that are neither done nor in the queue.
+
+    Jobs that wait for the same others are one array.
+
+    Returns:
+      0: Slurm has them.
+    """
+    ids, queued = _ids(record), queue(record)
+    done = {x.name for x in record.jobs if x.kind != LAST and x.is_done}
+    waiting = [x for x in record.jobs if x.name not in done and x.name not in queued]
+    executor = _executor(record, options)
+    while waiting:
+        names = {x.name for x in waiting}
+        ready = [x for x in waiting if not names & set(x.after)]
+        arrays: dict[tuple[str, ...], list[Job]] = {}
+        for job in ready:
+            arrays.setdefault(tuple(x for x in job.after if x not in done), []).append(job)
+        for after, jobs in arrays.items():
+            ids |= _submit(executor, jobs, [ids[x] for x in after], options)
+            run_dir.write_json(record.folder / IDS, ids)
+        waiting = [x for x in waiting if x not in ready]
+    return 0
+
+
+def queue(record: Record) -> Mapping[str, str]:
+    """Return what the queue says of the jobs that are in it: "running", or why they wait."""
+    names = {number: name for name, number in _ids(record).items()}
+    if not names:
+        return {}
+    said = _ask(
+        "squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--user={getpass.getuser()}"
+    )
+    found = {}
+    for line in said.splitlines():
+        number, state, reason = line.strip().split("|", 2)
+        if number in names:
+            waits = f"{state.lower()} in Slurm ({reason})"
+            found[names[number]] = status.RUNNING if state in _UNDER_WAY else waits
+    return found
+
+
+def _ids(record: Record) -> dict[str, str]:
+    try:
+        return json.loads((record.folder / IDS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def _executor(record: Record, options: Options):
+    import submitit
+
+    folder = record.folder / LOGS
+    executor = submitit.AutoExecutor(
+        folder=folder, cluster="slurm", slurm_max_num_timeout=_TIMEOUTS
+    )
+    executor.update_parameters(
+        name=f"jaxalign-{record.folder.name}",
+        timeout_min=max(round(options.hours * 60), 1),
+        cpus_per_task=options.cpus_per_job,
+        **({"gpus_per_node": options.devices_per_job} if options.devices_per_job else {}),
+        **({"mem_gb": options.memory_gb} if options.memory_gb else {}),
+        **({"slurm_partition": options.partition} if options.partition else {}),
+    )
+    return executor
+
+
+def _submit(
+    executor, jobs: Sequence[Job], after: Sequence[str], options: Options
+) -> dict[str, str]:
+    """Submit jobs as one array, and return their ids."""
+    # The last job takes what there is; others need all that they wait for.
+    rule = "afterany" if jobs[0].kind == LAST else "afterok"
+    extra = {"requeue": True, "kill-on-invalid-dep": "yes"} | dict(options.slurm)
+    if after:
+        extra["dependency"] = ":".join([rule, *after])
+    executor.update_parameters(slurm_additional_parameters=extra)
+    try:
+        with executor.batch():
+            submitted = [executor.submit(Command(work.command(x))) for x in jobs]
+    except RuntimeError as error:  # submitit's name for what sbatch refuses
+        reason = " ".join(str(error).split())
+        raise InputError(f"Slurm refuses the jobs: {reason}") from error
+    found = {job.name: x.job_id for job, x in zip(jobs, submitted, strict=True)}
+    for name, number in found.items():
+        logging.info("%s: job %s", name, number)
+    return found
+
+
+def _ask(*command: str) -> str:
+    """Return what a command of Slurm prints.
+
+    Raises:
+      InputError: if Slurm does not answer.
+    """
+    if shutil.which(command[0]) is None:
+        raise InputError(f"--to=slurm needs Slurm on this machine: there is no {command[0]}.")
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_WAIT_S)
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"{command[0]}: {' '.join(error.stderr.split())}") from error
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{command[0]}: no answer within {_WAIT_S} s") from error
+    return asked.stdout

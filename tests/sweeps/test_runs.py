@@ -1,0 +1,206 @@
+"""Whole sweeps, run as a user runs them: on this machine, and by a Slurm that is started for it.
+
+Six jobs, three networks under two protocols; both ways give the table of one process, byte for
+byte.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import slurm_cluster
+import small
+
+from jaxalign.sweeps import planning, work
+from jaxalign.sweeps import record as record_lib
+
+pytestmark = pytest.mark.slow
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+MODELS = ("llama", "bert", "bloom")
+CONFIGURATION = """
+import pathlib
+from jaxalign import config
+from jaxalign.stages import encode, extract, report
+
+def get_config():
+    return config.pack(
+        config.Common(dataset={data!r}),
+        extract=extract.Config(models=("gpt2",), untrained_seed=-1, shard_stimuli=16),
+        encode=encode.Config(protocol="jaxalign", controls=("word_length",)),
+        report=report.Config(),
+    )
+
+def sweep():
+    for name in {models!r}:
+        for protocol in ("jaxalign", "brainscore-linear-2026-own-reading"):
+            network = name + "=" + {folder!r} + name
+            yield {{"extract.models": (network,), "encode.protocol": protocol}}
+"""
+
+
+def call(*arguments, environment=None):
+    found = subprocess.run(
+        [sys.executable, "launch/sweep.py", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.fixture(scope="module")
+def write(folder):
+    """Return a function from names of networks, copies that can be spoilt, to a configuration."""
+    data = small.write(folder / "data", num_passages=24)
+    for name, source in zip(MODELS, (small.LLAMA, small.BERT, small.BLOOM), strict=True):
+        shutil.copytree(source, folder / "models" / name)
+
+    def write(name, models):
+        path = folder / f"{name}.py"
+        text = CONFIGURATION.format(
+            data=str(data), models=tuple(models), folder=str(folder / "models") + "/"
+        )
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def expected(folder, write):
+    """The table of all scores, made by one process."""
+    done = subprocess.run(
+        [
+            *(sys.executable, REPOSITORY / "tests/support/one_process.py"),
+            *(write("one", MODELS), folder / "one"),
+        ],
+        cwd=REPOSITORY,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return table(folder / "one/sweeps/one")
+
+
+def table(sweep):
+    report = sweep / planning.COLLECT / "report"
+    return {name: (report / name).read_bytes() for name in ("scores.csv", "scores.parquet")}
+
+
+def count(sweep, words):
+    """Count a line in the logs of all jobs."""
+    logs = [x.read_text() for x in sweep.glob(f"*/{work.LOG}")]
+    return sum(len(re.findall(words, x)) for x in logs)
+
+
+def test_two_at_a_time_give_the_table_of_one_process(folder, write, expected):
+    """Each network is read once, by a job that the two protocols wait for."""
+    store, config = folder / "local", write("local", MODELS)
+    common = (f"--config={config}", f"--store={store}", "--to=local")
+    done = call(*common, "--parallel=2")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout.splitlines()[-1] == "10 done"
+    sweep = store / "sweeps/local"
+    assert count(sweep, r"extract \w+: done in") == len(MODELS)
+    assert count(sweep, r"encode \w+ ?\w*: done in") >= 12
+    assert table(sweep) == expected
+    again = call(*common)
+    assert again.returncode == 2 and "--resume goes on with it" in again.stderr
+    resumed = call(*common, "--resume")
+    assert resumed.returncode == 0 and "9 jobs, 9 of them done" in resumed.stderr
+    assert count(sweep, r"extract \w+: done in") == len(MODELS)
+    shown = call(*common, "--status")
+    assert shown.stdout == done.stdout
+
+
+def states(shown):
+    """Return state and note of each job."""
+    found = {}
+    for line in shown.stdout.splitlines():
+        if match := re.match(r"(\S+) +(waiting|running|done|failed|stopped)\s*(.*)", line):
+            found[match[1]] = (match[2], match[3])
+    return found
+
+
+def test_slurm_runs_the_same_sweep_and_gives_the_same_table(folder, write, expected):
+    """Dependencies, a job that another takes the place of and that goes on, and one that fails."""
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install -e .[slurm]")
+    store, models = folder / "slurm", (*MODELS, "gone")
+    shutil.copytree(folder / "models/llama", folder / "models/gone")
+    config = write("slurm", models)
+    common = (f"--config={config}", f"--store={store}", "--to=slurm")
+    sweep = store / "sweeps/slurm"
+    with slurm_cluster.started(folder / "cluster") as environment:
+        ask = lambda *command: (
+            subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=True
+            ).stdout
+        )
+
+        def look():
+            return states(call(*common, "--status", environment=environment))
+
+        def until(holds, seconds=240):
+            deadline = time.monotonic() + seconds
+            while not holds(found := look()):
+                assert time.monotonic() < deadline, found
+                time.sleep(0.3)
+            return found
+
+        wrong = call(*common, "--partition=none", environment=environment)
+        assert (wrong.returncode, wrong.stderr) == (
+            2,
+            "error: --partition must be one of high, low, got 'none'.\n",
+        )
+        # Nothing begins yet, and what was planned can be spoilt.
+        ask("scontrol", "update", "PartitionName=low", "State=DOWN")
+        options = ("--partition=low", "--devices_per_job=0", "--cpus_per_job=1", "--hours=1")
+        submitted = call(*common, *options, environment=environment)
+        assert submitted.returncode == 0, submitted.stderr
+        (folder / "models/gone/config.json").unlink()
+        found = look()
+        assert {x[0] for x in found.values()} == {"waiting"} and len(found) == 13
+        assert "(PartitionDown)" in found["extract-llama"][1]
+        assert "(Dependency)" in found["llama-jaxalign"][1]
+        ask("scontrol", "update", "PartitionName=low", "State=UP")
+        until(lambda x: x["extract-llama"][0] == x["extract-bert"][0] == "running")
+        urgent = ("--partition=high", "--cpus-per-task=2", "--output=/dev/null")
+        ask("sbatch", *urgent, "--wrap=sleep 1")
+        is_back = lambda x: x[0] == "waiting" and "try 2" in x[1]
+        found = until(lambda x: is_back(x["extract-llama"]) or is_back(x["extract-bert"]))
+        for line in ask("squeue", "--noheader", "--array", "--format=%i|%r").splitlines():
+            number, reason = line.split("|")
+            if reason == "BeginTime":  # two minutes, which a test need not wait
+                ask("scontrol", "update", f"JobId={number}", "StartTime=now")
+        found = until(lambda x: x[planning.COLLECT][0] == "done")
+        shown = call(*common, "--status", environment=environment).stdout
+    ends = {name: state for name, (state, _) in found.items()}
+    failed = [name for name, state in ends.items() if state == "failed"]
+    assert failed == ["extract-gone", "gone-jaxalign", "gone-brainscore-linear-2026-own-reading"]
+    assert set(ends.values()) == {"done", "failed"}
+    assert found["extract-gone"][1] == "bad input, not tried again"
+    assert "extract-gone:\n  --- try 1 on" in shown
+    assert "config.json" in shown.partition("extract-gone:\n")[2]
+    tries = [work.State.read(x.path).tries for x in record_lib.read(sweep).jobs[:3]]
+    assert max(tries) == 2
+    assert work.State.read(sweep / "extract-gone").tries == 1
+    assert count(sweep, r"extract \w+: done in") == len(MODELS)
+    assert table(sweep) == expected
+    title = (sweep / planning.COLLECT / "report/index.html").read_text()
+    assert "(6 of 8 jobs)" in title
