@@ -91,6 +91,10 @@ def main(argv: list[str]) -> int:
     from jaxalign.sweeps import record as record_lib
 
     stem = pathlib.Path(_CONFIG.value).stem
+    if "://" in (_STORE.value or ""):
+        raise InputError(
+            f"--store must be a folder of a file system that all machines see, got {_STORE.value!r}."
+        )
     store = pathlib.Path(_STORE.value or f"runs/{stem}").absolute()
     name = _NAME.value or stem
     engine, options = engines.find(_TO.value), _options(overrides)
