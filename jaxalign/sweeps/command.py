@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
     stem = pathlib.Path(_CONFIG.value).stem
     if "://" in (_STORE.value or ""):
         raise InputError(
-            f"--store must be a folder of a file system that all machines see, got {_STORE.value!r}."
+            f"--store must be a folder of a file system that all machines see, got {_STORE.value}"
         )
     store = pathlib.Path(_STORE.value or f"runs/{stem}").absolute()
     name = _NAME.value or stem

@@ -23,6 +23,8 @@ repository=@REPOSITORY@
 store=@STORE@
 data=@DATA@ # folder of published data; empty: none is needed
 machines=@MACHINES@
+# shellcheck disable=SC2016 # a shell of the machine expands it
+prepare=@PREPARE@
 
 tpus() { gcloud compute tpus "$@" --zone="$zone"; }
 
@@ -62,7 +64,7 @@ install() {
     copy "$1" "$store" store &&
     { [ -z "$data" ] || copy "$1" "$data" data; } &&
     on_all "$1" "python3 -m venv env && env/bin/pip install -q -e jaxalign 'jax[tpu]'" &&
-    on_all "$1" @PREPARE@
+    on_all "$1" "$prepare"
 }
 
 # Runs the share of one machine until it has ended for good.
@@ -77,6 +79,7 @@ babysit() {
         if [ "$code" = 0 ]; then
           while sleep 600; do fetch "$id" || true; done &
           fetching=$!
+          # shellcheck disable=SC2016 # flags stand as they were given
           on_all "$id" "cd jaxalign && "@RUN@" --share=$1/$machines" || code=$?
           kill "$fetching"
           fetch "$id" || code=143
