@@ -141,12 +141,18 @@ def plan(sweep: Sweep, where: Where) -> Record:
     if remark and sweep.together:
         raise InputError(f"together() of {sweep.path} must be left out: {remark}")
     if not remark:
-        together.check(sweep.together)
+        together.check(sweep.together, compares_models=_compares_models(plans))
         folder = where.folder / COLLECT
         flags = (f"--config={together.__file__}:{where.folder}", f"--workdir={folder}")
         every = tuple(x.name for x in jobs)
         jobs.append(Job(name=COLLECT, kind=LAST, folder=str(folder), flags=flags, after=every))
-    return Record(folder=where.folder, jobs=jobs, together=sweep.together, remark=remark)
+    return Record(
+        folder=where.folder,
+        jobs=jobs,
+        together=sweep.together,
+        remark=remark,
+        compares_models=_compares_models(plans),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -276,6 +282,14 @@ def _rows(steps: Sequence[Artefact]) -> list[tuple[str, ...]]:
         said: list[Any] = [x.settings.get(name, "") for name in names]
         found.append((*map(str, said), str(x.settings["protocol"]["name"])))
     return found
+
+
+def _compares_models(plans: Sequence[_Planned]) -> bool:
+    """Whether every model has one protocol on each data set, so that models can be compared."""
+    rules: dict[tuple[str, str], set[str]] = {}
+    for row in (x for found in plans for x in found.rows):
+        rules.setdefault((row[0], row[1]), set()).add(row[-1])
+    return all(len(x) == 1 for x in rules.values())
 
 
 def _why_not_together(plans: Sequence[_Planned]) -> str:

@@ -79,12 +79,15 @@ class Record:
       jobs: shared ones, then runs, then the last one, if there is one.
       together: settings of the last job.
       remark: why there is no last job.
+      compares_models: whether the last job may compare models: none is scored on a data set under
+        several protocols, of which no rule would choose one.
     """
 
     folder: pathlib.Path
     jobs: Sequence[Job]
     together: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     remark: str = ""
+    compares_models: bool = True
 
     def job(self, name: str) -> Job:
         """Return the job of a name."""
@@ -101,6 +104,7 @@ class Record:
             "version": VERSION,
             "together": dict(self.together),
             "remark": self.remark,
+            "compares_models": self.compares_models,
             "jobs": [dataclasses.asdict(x) for x in self.jobs],
         }
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -165,4 +169,10 @@ def read(folder: pathlib.Path) -> Record:
         )
         for x in found["jobs"]
     ]
-    return Record(folder=folder, jobs=jobs, together=found["together"], remark=found["remark"])
+    return Record(
+        folder=folder,
+        jobs=jobs,
+        together=found["together"],
+        remark=found["remark"],
+        compares_models=found["compares_models"],
+    )

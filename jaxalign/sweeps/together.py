@@ -39,15 +39,21 @@ def get_config(folder: str = "") -> ml_collections.ConfigDict:
     if not runs:
         raise InputError(f"no job of the sweep {folder} that has scores is done: see --status.")
     sources = [f"run:{x.folder}" for x in done if any(y.stage in _OF_MODELS for y in x.products)]
-    packed = _packed(runs, sources, record.together, title=record.folder.name)
+    packed = _packed(runs, sources if record.compares_models else None, record.together)
+    if "report.title" not in record.together:
+        packed = config.override(packed, {"report.title": record.folder.name})
     if len(done) < len(every):
         title = f"{packed.report.title} ({len(done)} of {len(every)} jobs)"
         packed = config.override(packed, {"report.title": title})
     return packed
 
 
-def check(changes: Mapping[str, Any]) -> None:
+def check(changes: Mapping[str, Any], *, compares_models: bool = True) -> None:
     """Check settings of the last job.
+
+    Args:
+      changes: the settings.
+      compares_models: see `record.Record`.
 
     Raises:
       InputError: if one is unknown or has a value that it cannot have.
@@ -55,21 +61,21 @@ def check(changes: Mapping[str, Any]) -> None:
     if "collect.runs" in changes:
         raise InputError("together(): collect.runs must be left out: they are the sweep's jobs.")
     try:
-        config.unpack(_packed(["."], [], changes, title=""))
+        config.unpack(_packed(["."], [] if compares_models else None, changes))
     except InputError as error:
         raise InputError(f"together(): {error}") from error
 
 
 def _packed(
-    runs: Sequence[str], sources: Sequence[str], changes: Mapping[str, Any], *, title: str
+    runs: Sequence[str], sources: Sequence[str] | None, changes: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-    packed = config.pack(
-        config.Common(),
-        collect=collect.Config(runs=tuple(runs)),
-        properties=properties.Config(sources=("zoo",)),
-        report=report.Config(title=title),
-    )
-    packed = config.override(packed, changes)
+    """Return the configuration; sources None: without the stage that compares models."""
+    stages = {"collect": collect.Config(runs=tuple(runs)), "report": report.Config()}
+    if sources is not None:
+        stages["properties"] = properties.Config(sources=("zoo",))
+    packed = config.override(config.pack(config.Common(), **stages), changes)
+    if sources is None:
+        return packed
     # What jobs have measured of models counts beside what else is known of them.
     known = (*packed.properties.sources, *sources)
     return config.override(packed, {"properties.sources": known})
