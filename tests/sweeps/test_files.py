@@ -127,8 +127,11 @@ def test_tpu_vm(swept, tmp_path):
     for name, text in programs.items():
         (stand_ins / name).write_text(text)
         (stand_ins / name).chmod(0o755)
-    tpu_vm.check(OPTIONS)
-    assert tpu_vm.start(swept, OPTIONS) == 0
+    data = tmp_path / "some data"
+    data.mkdir()
+    options = engines.dataclasses.replace(OPTIONS, data_root=str(data))
+    tpu_vm.check(options)
+    assert tpu_vm.start(swept, options) == 0
     script = swept.folder / tpu_vm.FILE
     ended = subprocess.run(
         ["bash", script],
