@@ -24,6 +24,7 @@ class Job:
       dataset: None of no stage that reads one.
       mesh: devices.
       seed: of every random draw.
+      elsewhere: whether the plan is priced for another machine, and not run on this one.
       store: where artefacts go that other runs may share; None: to `workdir`.
       is_here: whether the devices are those that the run will have; a sweep is planned elsewhere.
     """
@@ -33,8 +34,6 @@ class Job:
     dataset: Dataset | None
     mesh: Mesh
     seed: int
-    # Whether the plan is for another machine, and is not run on this one: then the memory at hand
-    # has no say.
     elsewhere: bool = False
     store: Place | None = None
     is_here: bool = True

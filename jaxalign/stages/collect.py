@@ -32,6 +32,10 @@ class Config:
     # Workdirs of other runs: the scores of their report, or of encode where there is no report.
     # Files of rows that encode wrote can stand for the latter.
     runs: Names = ()
+    # Whether a model that was scored on a data set under several protocols is called "MODEL,
+    # PROTOCOL", so that a report can show them side by side: it refuses rows of one model that were
+    # scored in several ways.
+    name_protocols: bool = False
 
     def __post_init__(self):
         check(self, "collect")
@@ -59,6 +63,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         found[text] = pd.concat([rows_lib.read(x) for x in paths], ignore_index=True)
         hashes += [run_dir.hash_file(x) for x in paths]
     rows = _together(found)
+    if config.name_protocols:
+        rows = _with_protocols(rows)
     artefact = Artefact(
         workdir=job.root,
         stage="collect",
@@ -69,6 +75,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             "rows_schema": rows_lib.SCHEMA_VERSION,
             "published": list(config.published),
             "hashes": hashes,
+            **({"name_protocols": True} if config.name_protocols else {}),
             # What of the package the report reads with these rows.
             "papers": published_lib.papers_behind(rows.protocol.unique()),
             "has_instructions": bool((rows.instruction != "").any()),
@@ -109,6 +116,18 @@ def _together(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
             f"{' and in '.join(dict.fromkeys(same.source))}."
         )
     return rows.drop(columns="source")
+
+
+def _with_protocols(rows: pd.DataFrame) -> pd.DataFrame:
+    """Name the protocol of models that were scored on a data set under several."""
+    is_model = rows.control_of == ""
+    whose = rows.model.where(is_model, rows.control_of)
+    several = rows.groupby([rows.dataset, whose]).protocol.transform("nunique") > 1
+    named = whose + ", " + rows.protocol
+    return rows.assign(
+        model=rows.model.where(~(several & is_model), named),
+        control_of=rows.control_of.where(~several | is_model, named),
+    )
 
 
 def _write(rows: pd.DataFrame, artefact: Artefact) -> dict:

@@ -69,8 +69,13 @@ def check(changes: Mapping[str, Any], *, compares_models: bool = True) -> None:
 def _packed(
     runs: Sequence[str], sources: Sequence[str] | None, changes: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-    """Return the configuration; sources None: without the stage that compares models."""
-    stages = {"collect": collect.Config(runs=tuple(runs)), "report": report.Config()}
+    """Return the configuration.
+
+    Sources None: models have several protocols, which are named with them, and there is no stage
+    that compares models by what is known of them.
+    """
+    collected = collect.Config(runs=tuple(runs), name_protocols=sources is None)
+    stages = {"collect": collected, "report": report.Config()}
     if sources is not None:
         stages["properties"] = properties.Config(sources=("zoo",))
     packed = config.override(config.pack(config.Common(), **stages), changes)

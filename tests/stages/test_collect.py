@@ -106,6 +106,21 @@ def test_scores_of_several_instructions_are_several(job, tmp_path, scored):
     assert len(make(job, runs=(str(tmp_path / "a"), str(tmp_path / "b")))) == 264
 
 
+def test_protocols_are_named_where_a_model_has_several():
+    named = [
+        ("a", "", "first"),
+        ("a", "", "second"),
+        ("length", "a", "first"),
+        ("length", "a", "second"),
+        ("b", "", "first"),
+        ("length", "b", "first"),
+    ]
+    rows = pd.DataFrame(named, columns=["model", "control_of", "protocol"]).assign(dataset="d")
+    found = collect._with_protocols(rows)
+    assert found.model.tolist() == ["a, first", "a, second", "length", "length", "b", "length"]
+    assert found.control_of.tolist() == ["", "", "a, first", "a, second", "", "b"]
+
+
 def test_folders_without_rows_are_refused(job, tmp_path, scored):
     with refused("collect.runs must be workdirs: there is no folder", "nowhere"):
         plan(job, runs=(str(tmp_path / "nowhere"),))
