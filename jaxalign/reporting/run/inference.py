@@ -51,7 +51,7 @@ def significance(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def between_models(rows: pd.DataFrame) -> pd.DataFrame:
-    """Compare every two networks, subject by subject.
+    """Compare every two networks that were scored in the same folds, subject by subject.
 
     Args:
       rows: score rows.
@@ -68,7 +68,11 @@ def between_models(rows: pd.DataFrame) -> pd.DataFrame:
     Raises:
       InputError: if a network was scored in several ways (`tables.check_one_way`).
     """
-    nested = tables.nested_layer(rows[(rows.control_of == "") & (rows.subject != GROUP)])
+    rows = rows[(rows.control_of == "") & (rows.subject != GROUP)]
+    nested = tables.nested_layer(rows)
+    # Scores of other folds or another metric are not paired, though there may be as many.
+    ways = rows.assign(way=list(zip(rows.folds_hash, rows.metric, strict=True)))
+    ways = ways.groupby(["dataset", "model", "subject"]).way.agg(frozenset)
     keys = ["dataset", "model", "roi"]
     folds = {
         key: part.set_index("subject").fold_scores for key, part in nested.groupby(keys, sort=False)
@@ -80,7 +84,12 @@ def between_models(rows: pd.DataFrame) -> pd.DataFrame:
             for roi in part.roi.unique():
                 if (dataset, first, roi) not in folds or (dataset, second, roi) not in folds:
                     continue
-                both = (folds[dataset, first, roi] - folds[dataset, second, roi]).dropna()
+                one, other = folds[dataset, first, roi], folds[dataset, second, roi]
+                shared = one.index.intersection(other.index)
+                alike = [s for s in shared if ways[dataset, first, s] == ways[dataset, second, s]]
+                if len(shared) and not alike:
+                    continue
+                both = (one[alike] - other[alike]).dropna()
                 difference = tables.interval(both)
                 d = both.map(np.mean).to_numpy(float)
                 values = np.array(both.tolist(), float)  # [subject fold]; none in common: empty

@@ -52,6 +52,16 @@ def test_of_a_single_test_set_there_is_no_test(rng):
     assert np.isnan([test.ci_low, test.p, test.p_t, test.p_wilcoxon]).all()
 
 
+def test_networks_of_other_folds_are_not_paired(rng):
+    """As of two protocols, whose numbers of folds may differ or not."""
+    for num_folds in (3, 5):
+        scores = {("a", "X"): rng.normal(size=(5, 3)), ("b", "X"): rng.normal(size=(5, num_folds))}
+        rows = networks(rng, scores | {("c", "X"): rng.normal(size=(5, 3))})
+        rows.loc[rows.model == "b", "folds_hash"] = "other"
+        (test,) = inference.between_models(rows).itertuples()
+        assert (test.first, test.second, test.num_subjects) == ("a", "c", 5)
+
+
 def test_regions_and_subjects_that_both_have(rng):
     scores = {("a", "X"): rng.normal(size=(5, 3)), ("b", "X"): rng.normal(size=(7, 3))}
     scores["a", "Y"] = rng.normal(size=(5, 3))
