@@ -70,7 +70,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         source.check_layers("rsa", config.layers)
         layers = config.layers or source.layers
         artefact = Artefact(
-            workdir=job.workdir,
+            workdir=job.root,
             stage="rsa",
             kind=Similarity.kind,
             name=source.artefact.name,
@@ -81,7 +81,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         make = functools.partial(_compare, config, job, source)
         steps.append(Step(artefact=artefact, make=make))
     controls = Artefact(
-        workdir=job.workdir,
+        workdir=job.root,
         stage="rsa",
         kind=RdmControls.kind,
         name="controls and ceilings",

@@ -68,14 +68,14 @@ def plan(config: Config, job: Job, model: zoo.Model) -> list[Step]:
     steps = []
     for seed in (-1,) if config.untrained_seed < 0 else (-1, config.untrained_seed):
         artefact = Artefact(
-            workdir=job.workdir,
+            workdir=job.root,
             stage="extract",
             kind=Activations.TRAINED if seed < 0 else Activations.UNTRAINED,
             name=model.name + ("" if seed < 0 else " untrained"),
             settings=_settings(config, job, model, recipe, seed),
             cost=_cost(config, job, model, sizes),
         )
-        if not (artefact.is_done or job.elsewhere):
+        if job.is_run_here and not artefact.is_done:
             model.check_memory(job.own_mesh, dtype=config.compute_dtype)
         make = functools.partial(extract, config, job, model, recipe, sizes)
         shape = Shape(sizes.batch, sizes.tokens, parts=1, entries=sizes.tokens)
