@@ -136,7 +136,8 @@ def states(shown):
     """Return state and note of each job."""
     found = {}
     for line in shown.stdout.splitlines():
-        if match := re.match(r"(\S+) +(waiting|running|done|failed|stopped)\s*(.*)", line):
+        # The last line counts, such as "14 waiting".
+        if match := re.match(r"(?!\d+ )(\S+) +(waiting|running|done|failed|stopped)\s*(.*)", line):
             found[match[1]] = (match[2], match[3])
     return found
 
