@@ -45,7 +45,7 @@ def expected(q, k, v, visible, bias, *, scale, cap):
 def test_causal_attention_computes_what_is_visible(
     rng, length, cap, with_bias, attend, monkeypatch
 ):
-    monkeypatch.setattr(attention, "_QUERIES", 16)
+    monkeypatch.setattr(attention, "QUERIES", 16)
     arrays = inputs(rng, length, with_bias=with_bias)
     settings = {"scale": 0.7, "cap": cap}
     bias = None if arrays[-1] is None else jnp.asarray(arrays[-1])
