@@ -9,6 +9,8 @@ from jaxalign.sweeps.engines import Options, files
 from jaxalign.sweeps.record import RECORD, Record
 
 FILE = "tpu_vm.sh"
+# Folders of the repository that a machine has no use for: its own environment is made there.
+_NOT_COPIED = (".git", ".venv", "runs", "build", ".pytest_cache", ".ruff_cache", ".hypothesis")
 
 _TEXT = r"""#!/usr/bin/env bash
 # @NOT_RUN@
@@ -46,9 +48,10 @@ on_all() {
   tpus tpu-vm ssh "$1" --worker=all --command="$2"
 }
 
-# Copies a folder with what is in it. All machines of this script have one host.
+# Copies a folder with what is in it, but for what further arguments exclude. All machines of this
+# script have one host.
 copy() {
-  tar -C "$2" @EXCLUDE@ -czf - . |
+  tar -C "$2" "${@:4}" -czf - . |
     tpus tpu-vm ssh "$1" --worker=all --command="mkdir -p $3 && tar -C $3 -xzf -"
 }
 
@@ -60,7 +63,7 @@ fetch() {
 }
 
 install() {
-  copy "$1" "$repository" jaxalign &&
+  copy "$1" "$repository" jaxalign @EXCLUDE@ &&
     copy "$1" "$store" store &&
     { [ -z "$data" ] || copy "$1" "$data" data; } &&
     on_all "$1" "python3 -m venv env && env/bin/pip install -q -e jaxalign 'jax[tpu]'" &&
@@ -144,7 +147,7 @@ def script(record: Record, options: Options) -> str:
         "TYPE": options.accelerator,
         "RUNTIME": machine.runtime,
         "SPOT": "--spot" if options.spot else "",
-        "EXCLUDE": "--exclude=./.git --exclude=./.venv --exclude=./runs",
+        "EXCLUDE": " ".join(f"--exclude=./{x}" for x in _NOT_COPIED) + " --exclude=__pycache__",
         "RECORD": RECORD,
         "PREPARE": shlex.quote(options.prepare or "true"),
         "RUN": shlex.quote(run),
