@@ -944,6 +944,9 @@ def test_inputs_of_a_report_on_models(world, monkeypatch):
     assert moved(after, plan_models(world, sources=("run", "zoo"))) == {"properties"} | PAGE
     collected = plan_models(world, collected=("aw2024", "oota2025-roi"))
     assert moved(after, collected) == {"collect"} | PAGE
+    config = collect.Config(published=("aw2024",), name_protocols=True)
+    plain = world.plan("", collect=dataclasses.replace(config, name_protocols=False))
+    assert moved(plain, world.plan("", collect=config)) == {"collect"}
     seed(world, monkeypatch)
     assert moved(after, plan_models(world)) == PAGE
 
@@ -1008,7 +1011,7 @@ CHANGED = {
     "ceiling": {*CEILINGS},
     "instructions": {*INSTRUCTIONS},
     "properties": {"sources", "rename"},
-    "collect": {"published", "runs"},
+    "collect": {"name_protocols", "published", "runs"},
     "report": {*OF_MODELS},
 }
 FREE = {
