@@ -63,6 +63,7 @@ def test_undefined_correlations_of_either_year(rng, year):
     assert (found.per_target[1] == 0.0) if year == 2026 else np.isnan(found.per_target[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n,p,v", SHAPES)
 @pytest.mark.parametrize(
     "name,num", [("brainscore-ridge", 10), pytest.param("brainscore-ridge-8folds", 8, marks=SLOW)]
@@ -104,6 +105,7 @@ def himalaya(X, Y, train, test, alphas):
     return model.predict(X[test]), model.best_alphas_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n,p,v", SHAPES)
 @pytest.mark.parametrize("solve", [himalaya, oracle.kfold_ridge])
 def test_himalaya(rng, n, p, v, solve):
@@ -119,6 +121,7 @@ def test_himalaya(rng, n, p, v, solve):
     oracle.same_penalties(found.alphas, chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n,p,v", SHAPES)
 @pytest.mark.parametrize("name,one", [("huth", False), ("huth-single-alpha", True)])
 def test_huth(rng, n, p, v, name, one):
@@ -136,6 +139,7 @@ def test_huth(rng, n, p, v, name, one):
     np.testing.assert_allclose(found.alphas[0], alphas)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n,p,v", SHAPES)
 @pytest.mark.parametrize("solve", [pytest.param(himalaya, marks=SLOW), oracle.kfold_ridge])
 def test_oota(rng, n, p, v, solve):
@@ -163,6 +167,7 @@ def test_oota(rng, n, p, v, solve):
 # The default
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n,p,v", SHAPES)
 @pytest.mark.parametrize(
     "mode", ["one run", pytest.param("groups", marks=SLOW), pytest.param("runs", marks=SLOW)]
@@ -229,6 +234,7 @@ def kfold_ridge(X, Y, groups):
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,expect,pooled,atol",
     [
@@ -346,6 +352,7 @@ def smooth_blocks(rng, num_blocks, length, columns, width=4):
     )
 
 
+@pytest.mark.slow
 def test_shuffled_protocols_warn(rng):
     """With as many blocks as there are groups, if there are fewer than folds."""
     X, Y, _ = problem(rng, *SMALL)
@@ -392,6 +399,7 @@ def test_contiguous_score_is_that_of_contiguous_folds(rng):
 # Refusals, and the interface
 
 
+@pytest.mark.slow
 def test_interface_is_imported_when_asked_for():
     code = (
         "import sys, jaxalign; assert 'jaxalign.api' not in sys.modules; "

@@ -44,6 +44,7 @@ SHARED = dataclasses.replace(
 # Given
 
 
+@pytest.mark.slow
 def test_a_given_ceiling_divides_and_is_clipped(rng):
     X, Y, _ = voxels(rng, (3,))
     raw = score(X, Y, protocol=PLAIN).raw
@@ -177,6 +178,7 @@ def test_extrapolated_by_ridge_of_each_side(rng):
     assert np.isnan(found.ceiling_low)
 
 
+@pytest.mark.slow
 def test_subsets_take_a_regression_from_elsewhere(rng):
     """Least squares of scikit-learn, in place of that of the package."""
     _, Y, subjects = voxels(rng, (2, 1, 3, 1))
@@ -258,6 +260,7 @@ def test_sentences_may_be_numbered_story_by_story(rng):
 # In a notebook
 
 
+@pytest.mark.slow
 def test_a_score_describes_itself(rng):
     X, Y, subjects = voxels(rng, (1, 1, 1))
     found = score(X, Y, protocol="brainscore-linear-2023", subjects=subjects)
@@ -276,6 +279,7 @@ def test_a_score_describes_itself(rng):
     assert "mean of all" in repr(several._replace(layers=np.full((1, 3), -1)))
 
 
+@pytest.mark.slow
 def test_ceilings_near_zero_divide_nothing(rng):
     """0.06 by .005 is no score of 11: it is undefined, and counted."""
     X = rng.standard_normal((300, 1))

@@ -257,6 +257,7 @@ def test_natural_stories(reader):
     close(found.score, expected / 0.858, 1e-10)
 
 
+@pytest.mark.slow
 def test_natural_stories_by_participants(reader):
     """Times of 88 participants have a ceiling of their own."""
     bits, times, first, story = reader("participants")

@@ -156,6 +156,7 @@ def test_table_rows_and_what_a_notebook_shows(score):
         found.skore  # noqa: B018
 
 
+@pytest.mark.slow
 def test_what_was_scored_is_not_scored_again(score, capsys):
     first = score()
     before = marks(first.workdir)
@@ -227,6 +228,7 @@ def test_reading_times(folder):
     )
 
 
+@pytest.mark.slow
 def test_text(folder):
     text = folder / "text.txt"
     text.write_text("The dog sat on a mat and saw red birds fly over old stone walls. " * 20)

@@ -56,6 +56,7 @@ def by_subject(r, rule):
     return np.stack([scoring.summarize(part, rule).per_fold for part in parts])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_a_planted_signal_is_recovered(rng, name, record_property):
     protocol = protocols.find(name)
@@ -165,6 +166,7 @@ def test_a_planted_ceiling_is_recovered(rng, record_property):
 # What fits nothing, and averages
 
 
+@pytest.mark.slow
 def test_planted_reading_times_are_recovered(rng, record_property):
     """Of the slope and the noise of participants follow the correlation and its ceiling."""
     num_words, num_participants, slope, noise_ms = 1000, 6, 10.0, 80.0

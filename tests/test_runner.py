@@ -88,6 +88,7 @@ def test_what_was_damaged_after_a_run_is_made_again_by_name(settings, tmp_path):
     assert [path.read_bytes() for path in files[:2]] == before[:2]
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_make_everything_once(bare, tmp_path, monkeypatch):
     """Each waits for what the other makes, and both end with all of it."""
     monkeypatch.setattr(runner, "POLL_S", 0.05)
@@ -101,6 +102,7 @@ def test_two_runs_at_once_make_everything_once(bare, tmp_path, monkeypatch):
     assert not (tmp_path / "work" / claims.FOLDER).exists()
 
 
+@pytest.mark.slow
 def test_another_page_may_take_the_place_of_a_run(settings, tmp_path):
     plan = runner.plan(settings, workdir=tmp_path / "work")
     runner.run(plan)
@@ -111,6 +113,7 @@ def test_another_page_may_take_the_place_of_a_run(settings, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_damage_that_is_found_when_it_is_read_is_mended(bare, tmp_path, monkeypatch):
     """A large file is not hashed each time: its chunks have checksums."""
     monkeypatch.setattr(run_dir, "LARGE", 1000)
@@ -132,6 +135,7 @@ def test_damage_that_is_found_when_it_is_read_is_mended(bare, tmp_path, monkeypa
     assert (scores / "rows.parquet").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_looked_at_where_nothing_can_be_written(settings, tmp_path):
     workdir = tmp_path / "work"
     runner.run(runner.plan(settings, workdir=workdir))

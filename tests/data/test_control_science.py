@@ -62,6 +62,7 @@ def test_neighbours_predict_shuffled_folds_and_not_whole_passages(autocorrelated
         assert abs(out_of_sample(found, Y, nested).mean()) < 0.05
 
 
+@pytest.mark.slow
 def test_columns_that_fade_are_not_blown_up(autocorrelated):
     """Blocks cut by folds: scaling each column to unit variance would ruin what OASM predicts."""
     _, Y, _ = autocorrelated

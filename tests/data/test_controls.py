@@ -35,6 +35,7 @@ def test_position_by_hand():
     np.testing.assert_array_equal(found, [[x, x * x] for x in place])
 
 
+@pytest.mark.slow
 @settings
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=30))
 def test_position_runs_from_minus_one_to_one_in_each_group(groups):

@@ -139,6 +139,7 @@ def test_batches_and_order_change_nothing(make, lm, rng):
     assert generate(lm, PROMPTS[::-1]) == said[::-1]
 
 
+@pytest.mark.slow
 def test_continuations_of_one_token_share_a_pass(lm, monkeypatch):
     passed = []
     score = harness.passes._score
@@ -169,6 +170,7 @@ def rolling(lm, text):
     return found
 
 
+@pytest.mark.slow
 def test_a_text_follows_one_first_token_which_is_not_scored(lm):
     for text in (CONTEXT, "<s>" + CONTEXT):
         ids = [2, *lm.tokenizer.encode(CONTEXT, add_special_tokens=False)]

@@ -321,6 +321,7 @@ def test_credentials_that_lack_are_named(s3, monkeypatch, tmp_path):
         run_dir.check_writable(place.at(s3))
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_lost(monkeypatch):
     buckets.environment(monkeypatch, buckets.s3_environment(FREE_PORT))
     with pytest.raises(PlaceError, match=rf"(?s)cannot be listed: .*at {FREE_PORT}") as info:
@@ -328,6 +329,7 @@ def test_a_server_that_does_not_answer_is_lost(monkeypatch):
     assert info.value.is_lost and "\n" not in str(info.value)
 
 
+@pytest.mark.slow
 def test_a_claim_in_a_bucket_counts_while_its_holder_lives(s3, s3_server, monkeypatch):
     monkeypatch.setattr(claims, "BEAT_S", 0.05)
     monkeypatch.setattr(claims, "DEAD_S", 1.0)

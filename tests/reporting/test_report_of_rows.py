@@ -37,6 +37,7 @@ def test_the_lead_is_of_one_data_set(two):
     assert two.html.count("<td>other</td>") > 2  # a table of several says which
 
 
+@pytest.mark.slow
 def test_the_lead_says_nothing_that_is_undefined():
     rows = study(group=False, ceiling=NAN)
     lead = build.build(Contents(scores=rows)).lead
@@ -58,6 +59,7 @@ def asked(*models):
     )
 
 
+@pytest.mark.slow
 def test_models_that_were_asked_are_told_apart():
     rows, left_out = instructions.asked(asked("net", "net2"))
     assert left_out == [] and set(rows.model) == {"net", "net2"}
@@ -70,6 +72,7 @@ def test_models_that_were_asked_are_told_apart():
     assert [x.alt.partition(". ")[0] for x in own] == ["net on toy", "net2 on toy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, said", [("protocol", "protocol"), ("context", "context"), ("folds_hash", "folds")]
 )

@@ -55,6 +55,7 @@ def r(a, b):
     return np.corrcoef(a, b)[0, 1]
 
 
+@pytest.mark.slow
 def test_values_are_those_of_numpy(make_job, timed):
     artefact, table = measure(make_job(timed))
     responses = Responses.load(timed / "responses.npz")
@@ -156,6 +157,7 @@ def test_either_null(make_job, timed, null):
     assert (table.loc["isc_leave_one_out", "group"].p <= 0.04).all()
 
 
+@pytest.mark.slow
 def test_each_kind_is_the_same_alone_and_after_an_interruption(make_job, timed, monkeypatch):
     artefact, whole = measure(make_job(timed, workdir="whole"))
     _, alone = measure(make_job(timed, workdir="alone"), kinds=("split_half",))
@@ -261,6 +263,7 @@ def test_repeats_of_a_single_subject(tmp_path, mesh, rng):
         ceiling.plan(ceiling.Config(kinds=("isc",)), job, {})
 
 
+@pytest.mark.slow
 def test_simulated_listeners_have_their_true_ceilings(make_job, sentences, rng):
     """The noiseless signal correlates with responses at about 1 / sqrt(1 + noise²)."""
     job = make_job(sentences)

@@ -72,6 +72,7 @@ def test_rows_of_timed_words(make_job, timed):
     assert dict(zip(rows.model, rows.num_units, strict=True)) == units
 
 
+@pytest.mark.slow
 def test_ceilings_are_those_of_the_test_blocks(make_job, timed):
     _, encoded = tiny.run(
         make_job(timed), tiny.bert(untrained_seed=-1), dataclasses.replace(TIMED, controls=())
@@ -133,6 +134,7 @@ def test_rows_average_the_targets_of_a_region(make_job, sentences):
     assert own.alpha_high_share == (alphas[:, 4:7] == ALPHAS[-1]).mean()
 
 
+@pytest.mark.slow
 def test_constant_subject_is_left_out_and_named(make_job, timed, caplog):
     responses = responses_of(timed)
     values = responses.values.copy()
@@ -146,6 +148,7 @@ def test_constant_subject_is_left_out_and_named(make_job, timed, caplog):
     assert set(read(encoded).subject) == {"s0", "s2", "group"}
 
 
+@pytest.mark.slow
 def test_constant_target_is_undefined_and_counted(make_job, sentences):
     responses = responses_of(sentences)
     values = responses.values.copy()
@@ -298,6 +301,7 @@ def test_untrained_control_needs_untrained_networks(make_job, sentences):
         encode.plan(SENTENCES, job, {"extract": [s.artefact for s in steps]})
 
 
+@pytest.mark.slow
 def test_random_embedding_is_layer_0_of_the_untrained_network(make_job, sentences):
     config = dataclasses.replace(SENTENCES, controls=("untrained", "random_embedding"))
     _, encoded = tiny.run(make_job(sentences), tiny.bert(), config)
@@ -411,6 +415,7 @@ def test_damaged_scores_of_a_layer_are_made_again(make_job, sentences, caplog):
     assert (artefact.path / Scores.ROWS).read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_repeated_stimuli_do_not_leak(make_job, sentences, rng):
     """Every sentence twice, noise locked to the sentence: only trained on, or only tested."""
     responses = responses_of(sentences)

@@ -123,6 +123,7 @@ def test_controls_of_timed_words(make_job, timed, files):
     assert set(found[found.model == "static_embedding"].layer) == {0}
 
 
+@pytest.mark.slow
 def test_shuffling_is_seeded_and_stays_within_runs_if_asked_to(make_job, timed):
     job = make_job(timed)
     stores = tiny.make(extract.plan(BERT, job, {}))
@@ -137,6 +138,7 @@ def test_shuffling_is_seeded_and_stays_within_runs_if_asked_to(make_job, timed):
     assert np.abs(scores(dataclasses.replace(job, seed=1)) - base).max() > 0.01
 
 
+@pytest.mark.slow
 def test_settings_of_other_controls_change_no_fingerprint(make_job, sentences, files):
     job = make_job(sentences)
     stores = tiny.make(extract.plan(tiny.bert(static_embedding=True), job, {}))
@@ -211,6 +213,7 @@ def ridge(X, Y, split, penalty):
     return predicted
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_a_plain_float64_computation(mixed):
     """R2 of network, controls and both, with the penalties that were chosen; then the shares."""
     job, stores, X, length = mixed
@@ -299,6 +302,7 @@ def test_what_is_finished_is_not_joined_again(mixed):
     assert (joined.path / Partition.ROWS).read_bytes() == first
 
 
+@pytest.mark.slow
 def test_scores_of_the_network_must_be_there(mixed):
     job, stores, _, _ = mixed
     config = dataclasses.replace(JOINED, partition=("sentence_length",))

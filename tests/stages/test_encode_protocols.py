@@ -291,6 +291,7 @@ def test_an_extrapolated_ceiling_is_that_of_arrays(make_job, sentences):
         np.testing.assert_allclose(alignment[name], getattr(found, name), atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_ceilings_that_cannot_be_extrapolated_are_refused(make_job, sentences):
     job = make_job(sentences)
     responses = job.dataset.responses

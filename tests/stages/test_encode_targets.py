@@ -31,6 +31,7 @@ def placed(sentences, rng):
     return sentences, xyz
 
 
+@pytest.mark.slow
 def test_scores_of_targets_are_written_where_they_lie(make_job, placed):
     pytest.importorskip("nilearn", reason="nilearn is not installed: extra `brain`")
     data, xyz = placed

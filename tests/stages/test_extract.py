@@ -60,6 +60,7 @@ POOLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context,pooling", [("none", "mean"), ("window:4", "last")])
 def test_store_equals_one_row_at_a_time(make_job, timed, context, pooling):
     """Batching, padding and sharding leave no trace in the activations."""
@@ -144,6 +145,7 @@ def test_surprisal_of_parts_adds_up_to_that_of_the_text(make_job, tmp_path):
     np.testing.assert_allclose(np.nansum(bits), np.sum(own) / np.log(2), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_store_says_what_it_holds(make_job, sentences):
     job = make_job(sentences)
     trained, untrained = make(extract.plan(bert(), job, {}))
@@ -158,6 +160,7 @@ def test_store_says_what_it_holds(make_job, sentences):
     assert store.open_artefact(trained).shape == (4, len(job.dataset.stimuli), 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype,tolerance", [("bfloat16", 2**-8), ("float16", 2**-11)])
 def test_narrow_stores_round_once(make_job, sentences, dtype, tolerance):
     job = make_job(sentences)
@@ -195,6 +198,7 @@ def test_bfloat16_network_is_close(make_job, sentences):
     assert 0 < error < 0.05 * np.abs(read_all(wide)).max()
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(make_job, sentences):
     whole = make(extract.plan(bert(untrained_seed=-1), make_job(sentences), {}))[0]
     (step,) = extract.plan(bert(untrained_seed=-1), make_job(sentences, workdir="killed"), {})
@@ -354,6 +358,7 @@ def test_model_without_a_tokenizer(make_job, sentences, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_model_too_large_for_memory_is_found_when_planning(make_job, sentences, monkeypatch):
     job = make_job(sentences)
     config = llama()
@@ -374,6 +379,7 @@ def test_part_longer_than_the_model(make_job, tmp_path):
         extract.plan(bert(), make_job(root), {})
 
 
+@pytest.mark.slow
 def test_damaged_shard_of_an_unfinished_store_is_written_again(make_job, sentences):
     whole = make(extract.plan(bert(untrained_seed=-1), make_job(sentences), {}))[0]
     (step,) = extract.plan(bert(untrained_seed=-1), make_job(sentences, workdir="b"), {})

@@ -81,6 +81,7 @@ def layers(artefact):
     return np.stack([found.read_layer(i) for i in found.layers])
 
 
+@pytest.mark.slow
 def test_every_layer_is_kept_and_the_normed_one_told_apart(job, model, monkeypatch):
     steps = extract.plan(settings(model), job, {})
     assert [x.artefact.kind for x in steps] == list(Activations.EVERY[:2])

@@ -626,6 +626,7 @@ def test_comparison_is_of_dissimilarities(still):
     assert moved(plan(), plan(comparison="pearson")) == set()
 
 
+@pytest.mark.slow
 def test_inputs_of_similarity(world, monkeypatch):
     before = plan_similarity(world)
     seed(world, monkeypatch)  # nothing is drawn
@@ -638,6 +639,7 @@ def test_inputs_of_similarity(world, monkeypatch):
     assert moved(before, plan_similarity(world)) == COMPARED | {"similarity report"}
 
 
+@pytest.mark.slow
 def test_masks_of_units_count_by_their_content(world):
     masks = np.zeros((4, 32), bool)
     masks[1, :5] = True
@@ -758,6 +760,7 @@ def test_settings_of_losses(still, field):
     assert moved(first(plan_text, still), plan_text(still, **{field: value})) == expected
 
 
+@pytest.mark.slow
 def test_inputs_of_losses(world, monkeypatch):
     before = plan_text(world)
     weights("llama")(world, monkeypatch)
@@ -935,6 +938,7 @@ def test_settings_of_a_report_on_models(still, field):
     assert moved(first(plan_models, still), after) == PAGE
 
 
+@pytest.mark.slow
 def test_inputs_of_a_report_on_models(world, monkeypatch):
     before = plan_models(world)
     weights("llama")(world, monkeypatch)

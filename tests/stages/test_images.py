@@ -47,6 +47,7 @@ def test_controls_that_are_made_of_text_refuse_images(job, upstream, control):
         encode.plan(config, job, upstream)
 
 
+@pytest.mark.slow
 def test_activations_of_images_are_scored(job, upstream):
     scored = tiny.make(encode.plan(SCORED, job, upstream))
     found = rows.read(scored[0].path / Scores.ROWS)

@@ -85,6 +85,7 @@ def test_beside_an_extracted_network(extracted, tmp_path, rng):
     assert "unknown" in pd.read_csv(made.path / "scores.csv").context.tolist()
 
 
+@pytest.mark.slow
 def test_similarity(extracted, tmp_path, rng):
     job, stores = extracted
     config = similarity.Config(measures=("cka",), layers=LAYERS)

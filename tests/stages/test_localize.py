@@ -39,6 +39,7 @@ def load(artefact):
         return dict(file)
 
 
+@pytest.mark.slow
 def test_masks_hold_the_units_with_the_largest_t(make_job, items):
     (source,), (artefact,) = run(make_job(items))
     opened = store.open_artefact(source)
@@ -75,6 +76,7 @@ def test_embedding_takes_part_where_asked_for(make_job, items):
     assert np.isfinite(units["t"][0]).any()
 
 
+@pytest.mark.slow
 def test_seed_draws_other_random_units_and_the_same_chosen(make_job, items):
     job = make_job(items)
     _, (first,) = run(job)

@@ -150,11 +150,13 @@ def test_other_windows_have_another_name(job, text, windows, is_own):
     assert page.artefact.settings.get("own_reading", []) == ["llama"] * is_own
 
 
+@pytest.mark.slow
 def test_windows_with_nothing_in_common(job, text, mesh):
     settings = config(text, stride=24, untrained_seed=-1)
     check(make_first(settings, job), mesh, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name,length", [("llama", 13), ("gpt2", 11)])
 def test_losses_are_those_of_torch(mesh, name, length):
     """The logits that transformers and torch computed; see golden/make_decoders.py."""

@@ -122,6 +122,7 @@ def test_losses_of_runs(job, losses):
     pd.testing.assert_frame_equal(own, table)
 
 
+@pytest.mark.slow
 def test_reading_times_of_runs(job, tmp_path, mesh):
     """The absolute correlation of the run's own data set, as its table has it."""
     root = tmp_path / "reading"

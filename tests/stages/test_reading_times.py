@@ -109,6 +109,7 @@ def test_ceiling_is_of_all_words(make_job, root):
     )
 
 
+@pytest.mark.slow
 def test_negative_correlation_is_made_absolute_with_its_interval(make_job, root):
     score_before = score(make_job(workdir="a"))[0]
     arrays = reading.read(root)
@@ -122,6 +123,7 @@ def test_negative_correlation_is_made_absolute_with_its_interval(make_job, root)
     assert after.r == pytest.approx(-before.r)
 
 
+@pytest.mark.slow
 def test_planted_surprisal_gains_likelihood_and_spillover_adds_to_it(make_job):
     table, stories, _ = score(make_job())
     alone, _, _ = score(make_job(), dataclasses.replace(CONFIG, spillover=0))
@@ -149,6 +151,7 @@ def test_means_alone_have_no_ceiling_and_no_mixed_effects(make_job):
     assert "undefined, since times of single participants are not known" in text
 
 
+@pytest.mark.slow
 def test_times_are_joined_by_id(make_job):
     before, _, _ = score(make_job(workdir="a"))
     after, _, _ = score(make_job(workdir="b", backwards=True))
@@ -216,6 +219,7 @@ def test_words_that_begin_sentences_are_kept_where_asked_for(make_job):
     assert "begin a sentence kept" in text
 
 
+@pytest.mark.slow
 def test_logarithms_of_times_change_the_gain_and_not_the_correlation(make_job):
     plain, _, _ = score(make_job())
     logs, _, _ = score(make_job(), dataclasses.replace(CONFIG, log_times=True))

@@ -108,6 +108,7 @@ def collected(folder, job, simulation, *, change):
     return tiny.make(collect.plan(collect.Config(runs=(str(folder),)), job, {}))
 
 
+@pytest.mark.slow
 def test_models_that_were_asked_stand_beside_the_simulation(tmp_path, mesh, simulation):
     own = "Count the words."
     job = Job(workdir=tmp_path / "work", data_root=None, dataset=None, mesh=mesh, seed=0)
@@ -146,6 +147,7 @@ def test_one_instruction_alone_makes_no_map(tmp_path, mesh, simulation):
     assert not (folder / "instruction_map.csv").exists()
 
 
+@pytest.mark.slow
 def test_what_is_not_compared_is_said(tmp_path, mesh, simulation):
     job = Job(workdir=tmp_path / "work", data_root=None, dataset=None, mesh=mesh, seed=0)
     first = simulation[1][0].settings["texts"]["IC"]

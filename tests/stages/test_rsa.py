@@ -72,6 +72,7 @@ def upstream(job, tmp_path):
     return {"imported": tiny.make(imported.plan(config, job, {}))}
 
 
+@pytest.mark.slow
 def test_a_planted_layer_is_found(job, upstream):
     network, controls, page = tiny.make(rsa.plan(rsa.Config(), job, upstream))
     people = job.dataset.dissimilarities

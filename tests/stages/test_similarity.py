@@ -33,6 +33,7 @@ def cka(X, Y):
     return norm(X, Y) / np.sqrt(norm(X, X) * norm(Y, Y))
 
 
+@pytest.mark.slow
 def test_values_of_sentences_are_those_of_numpy_and_scipy(make_job, sentences):
     stores, table, texts = compare(make_job(sentences), tiny.bert(untrained_seed=-1))
     responses = Responses.load(sentences / "responses.npz")
@@ -89,6 +90,7 @@ def check_page(folder, source):
     assert "one target is no pattern" in text
 
 
+@pytest.mark.slow
 def test_one_target_is_undefined_and_said_so(make_job, sentences, caplog):
     with caplog.at_level("WARNING", logger="absl"):
         _, table, texts = compare(make_job(sentences), tiny.bert(untrained_seed=-1))
@@ -115,6 +117,7 @@ def test_samples_without_a_pattern_are_named(make_job, timed, caplog):
     assert remark in caplog.text and "the TR at 4 s of run 'run1'" in caplog.text
 
 
+@pytest.mark.slow
 def test_timed_responses_take_delays_and_only_the_rois_asked_for(make_job, timed):
     config = dataclasses.replace(CONFIG, delays=(1, 2, 3), rois=("B",), measures=("cka",))
     job = make_job(timed)
@@ -131,6 +134,7 @@ def test_timed_responses_take_delays_and_only_the_rois_asked_for(make_job, timed
     assert mean(table) > mean(wrong)
 
 
+@pytest.mark.slow
 def test_untrained_network_stands_beside_its_model(make_job, sentences):
     config = dataclasses.replace(CONFIG, layers=(1,), measures=("cka",), standardize=False)
     _, table, _ = compare(make_job(sentences), tiny.bert(), config)
@@ -141,6 +145,7 @@ def test_untrained_network_stands_beside_its_model(make_job, sentences):
     assert set(table.layer) == {1}
 
 
+@pytest.mark.slow
 def test_planted_layer_is_the_most_alike(make_job, sentences):
     job = make_job(sentences)
     stores = tiny.make(extract.plan(tiny.bert(untrained_seed=-1), job, {}))
@@ -156,6 +161,7 @@ def test_planted_layer_is_the_most_alike(make_job, sentences):
     assert "cka_debiased 0." in texts[0] and "(layer 2)" in texts[0]
 
 
+@pytest.mark.slow
 def test_order_of_samples_is_a_matter_of_ids(make_job, sentences):
     config = dataclasses.replace(CONFIG, measures=("cka", "rsa_pearson"))
     _, before, _ = compare(make_job(sentences), tiny.bert(untrained_seed=-1), config)

@@ -33,6 +33,7 @@ def test_responses_are_made_of_the_layer_asked_for(make_job, sentences):
     assert found.subject[5:10] == ["p02"] * 5
 
 
+@pytest.mark.slow
 def test_encode_scores_what_was_planted(make_job, sentences):
     """The file's name and the step's inputs are all that the two stages share."""
     job = make_job(sentences)

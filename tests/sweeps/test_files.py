@@ -117,6 +117,7 @@ esac
 """
 
 
+@pytest.mark.slow
 def test_tpu_vm(swept, tmp_path):
     """A machine that was taken away is deleted, asked for again, and goes on with its share."""
     stand_ins = tmp_path / "bin"

@@ -26,6 +26,7 @@ def test_targets_do_not_interact(rng):
         np.testing.assert_array_equal(getattr(after, name)[:, 2:], getattr(before, name)[:, 2:])
 
 
+@pytest.mark.slow
 def test_permuting_targets_permutes_scores(rng):
     X, Y = make_problem(rng)
     order = rng.permutation(Y.shape[1])

@@ -291,6 +291,7 @@ def test_without_an_intercept_scores_match_sklearn(rng, form, p, standardize):
         np.testing.assert_allclose(result.r2[i], r2, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_form_that_is_chosen_does_not_matter():
     X, Y, _ = many_targets("plain", 10)
     results = [
@@ -305,6 +306,7 @@ def test_the_form_that_is_chosen_does_not_matter():
         np.testing.assert_allclose(result.condition, results[0].condition, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_undefined_inner_correlation_counts_as_none(rng):
     X, Y = make_problem(rng)
     folds = gapped_folds()

@@ -19,6 +19,7 @@ from solver_problems import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["squared_error", "correlation"])
 @pytest.mark.parametrize(
     "form, num_groups, tile", [("primal", 1, None), ("primal", 7, TILE), ("sums", 7, None)]

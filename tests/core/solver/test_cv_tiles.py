@@ -106,6 +106,7 @@ def test_fits_read_targets_from_disk(rng):
     np.testing.assert_array_equal(chosen[0].alphas, chosen[1].alphas)
 
 
+@pytest.mark.slow
 def test_progress_sees_every_tile():
     X, Y, _ = many_targets("plain", 10)
     seen = []

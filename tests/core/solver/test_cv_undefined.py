@@ -52,6 +52,7 @@ def test_constant_features_have_no_correlation_and_score_as_the_mean(rng, p):
     np.testing.assert_array_equal(result.num_constant, p)
 
 
+@pytest.mark.slow
 def test_ties_go_to_the_larger_penalty(rng):
     X, Y = make_problem(rng)
     Y[:, 0] = 2.5

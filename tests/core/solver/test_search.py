@@ -66,6 +66,7 @@ def test_the_bound_is_what_lies_along_the_directions_computed(rng, number):
     np.testing.assert_allclose(np.take_along_axis(found, places, axis=1), at, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_direction_that_is_not_new_adds_nothing(rng):
     curves = Curves(rng)
     place = np.full(40, 5)

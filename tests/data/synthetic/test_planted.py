@@ -115,6 +115,7 @@ def test_the_weights_have_no_preferred_unit_or_component(features):
     np.testing.assert_allclose(w.mean(axis=1), 0, atol=5 / np.sqrt(20 * num_targets))
 
 
+@pytest.mark.slow
 def test_the_signal_covaries_as_the_scaled_features(features, rng):
     # Many units, hardly correlated: dividing by the deviation of the signal then changes little.
     features = rng.normal(size=(12, 2000)) * 10.0 ** rng.uniform(-2, 2, size=2000)

@@ -47,6 +47,7 @@ def apply(reads, values, b):
     return found
 
 
+@pytest.mark.slow
 @given(
     plans,
     st.sampled_from(["mean", "sum", "first", "last"]),

@@ -115,6 +115,7 @@ def test_rules_on_every_part_of_a_beginning(request, natural_stories, name, rule
     check(tokenizer, stimuli, rule, 300 if "window" in rule else 90, range(0, 120, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "llama2c"])
 def test_accumulate_is_one_pass_for_a_story(request, natural_stories, name):
     tokenizer = request.getfixturevalue(name)
@@ -132,6 +133,7 @@ def test_accumulate_is_one_pass_for_a_story(request, natural_stories, name):
         assert alone.rows[alone.row[i]].tolist() == ids
 
 
+@pytest.mark.slow
 @settings
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),

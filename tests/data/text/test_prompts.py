@@ -115,6 +115,7 @@ def test_a_template_must_hold_the_turn_once(folder, template):
         prompts.chat(folder(template), NUMBERS)
 
 
+@pytest.mark.slow
 def test_a_template_that_refuses_roles_says_so(folder):
     template = "{{ raise_exception('no system turn here') }}"
     with refused("the chat template must take these turns", "no system turn here"):

@@ -54,6 +54,7 @@ def test_causal_attention_computes_what_is_visible(
     np.testing.assert_allclose(found, expected(*arrays, **settings), atol=3e-6)
 
 
+@pytest.mark.slow
 def test_causal_attention_never_reads_later_keys(rng):
     q, k, v, visible, _ = inputs(rng, 300)
     attend = jax.jit(functools.partial(attention.attend, logits=PLAIN, causal=True))
@@ -77,6 +78,7 @@ def test_causal_attention_on_a_mesh(rng):
     )
 
 
+@pytest.mark.slow
 def test_one_row_of_visibility_serves_all(rng):
     q, k, v, visible, _ = inputs(rng, 150)
     visible = visible[:1]

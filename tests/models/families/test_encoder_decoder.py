@@ -140,6 +140,7 @@ def test_only_the_encoder_sees_what_follows(name, network, expected, mesh):
     assert difference == 0 if name in CAUSAL else difference > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "llama"], indirect=True, scope="module")
 def test_bfloat16_is_close_to_float32(model, network, expected, mesh):
     tokens, mask = expected["tokens_13"], expected["mask_13"]

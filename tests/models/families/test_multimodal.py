@@ -74,6 +74,7 @@ PREFIXES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PREFIXES)
 def test_names_may_be_those_of_all_versions(golden, spoil, name):
     plain = zoo.find(str(golden / "multimodal" / name), None)

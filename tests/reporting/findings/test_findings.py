@@ -145,6 +145,7 @@ def test_models_without_properties_or_family_are_left_out_where_they_matter():
     assert rows.n["all, C", "pearson"] == 2 and np.isnan(rows.value["all, C", "pearson"])
 
 
+@pytest.mark.slow
 def test_families_apart_are_in_no_pooled_row():
     rows = compare(_scores(), _properties(), apart=("A",), num_resamples=99)
     own = rows[(rows.predictor == correlations.SIZE) & (rows.statistic == "pearson")]
@@ -153,6 +154,7 @@ def test_families_apart_are_in_no_pooled_row():
     assert (rows[rows.statistic == "mean_percent"].set_index("subset").n["all"]) == 2
 
 
+@pytest.mark.slow
 def test_equal_units_take_the_effect_of_width_away():
     """Planted: scores rise with the number of units alone, which rises with size."""
     noise = dict(zip(MODELS, [0.01, -0.01, 0.02, -0.02, 0.015, -0.015, 0.0, 0.005], strict=True))
@@ -177,6 +179,7 @@ def test_equal_units_take_the_effect_of_width_away():
     np.testing.assert_allclose(r["all", correlations.SIZE], 1)
 
 
+@pytest.mark.slow
 def test_the_instruction_that_is_asked_for_counts():
     two = _scores(instruction="two")
     two["fold_scores"] = two.fold_scores.map(lambda x: x + 0.5)
@@ -188,6 +191,7 @@ def test_the_instruction_that_is_asked_for_counts():
     pd.testing.assert_frame_equal(one, alone)
 
 
+@pytest.mark.slow
 def test_confidence_reaches_every_interval(found):
     options = findings.Options(num_resamples=99, confidence=0.5)
     narrow = findings.of_run(_scores(num_units=64), _properties(), options).findings
@@ -214,6 +218,7 @@ def test_every_analysis_has_a_legend(found):
     assert named <= set(findings.LEGENDS)
 
 
+@pytest.mark.slow
 def test_bad_tables_are_refused():
     rows, models = _scores(), _properties()
     with refused("findings are about several models: scores have only a"):

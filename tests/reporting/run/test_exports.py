@@ -153,6 +153,7 @@ def test_mlflow_has_settings_metrics_and_files(tmp_path, report, monkeypatch):
         assert json.load(file)["long"] == "x" * 1000
 
 
+@pytest.mark.slow
 @needs("mlflow")
 def test_a_tracker_that_fails_takes_nothing_with_it(tmp_path, report, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "false")
