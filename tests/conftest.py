@@ -8,8 +8,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import buckets
 import jax
+import jaxtyping
 import numpy as np
 import pytest
+
+# Types and shapes of every call are checked, unless JAXTYPING_DISABLE says otherwise: without the
+# hook, 750 tests were collected in 4.7 instead of 7.8 s.
+if not jaxtyping.config.jaxtyping_disable:
+    jaxtyping.install_import_hook("jaxalign", "beartype.beartype")
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.io import place
