@@ -35,7 +35,7 @@ BEAT_S = 3.0
 LOOK_S = 0.5  # between looks for news
 SLICE_MS = 1000  # a wait is made of these, so that signals are heard
 FLUSH_S = 20.0  # that a process waits for others to write what is under way, when all stop
-LEAVE_S = 5.0  # at most, that the first process stays, for the others to read why it ends
+LEAVE_S = 15.0  # at most, that the first process stays, for the others to read why it ends
 
 
 # What the last line says of the work.
@@ -375,7 +375,10 @@ def _end_all(job: _Job, code: int, line: str, *, absent: int = -1) -> NoReturn:
 
 
 def _wait_for_others(job: _Job, *, absent: int) -> None:
-    """Stay until all others have read how this job ends: the store goes with the first process."""
+    """Stay until all others have read how this job ends, and a moment longer.
+
+    The store goes with the first process, and JAX aborts a process that loses it while it ends.
+    """
     until_s = time.monotonic() + LEAVE_S
     for i in range(1, job.count):
         if i != absent:
@@ -383,6 +386,7 @@ def _wait_for_others(job: _Job, *, absent: int) -> None:
                 job.wait(job.key("left", i), until_s)
             except RuntimeError:
                 return
+    time.sleep(LOOK_S)
 
 
 def end(line: str, code: int) -> NoReturn:

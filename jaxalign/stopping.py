@@ -5,11 +5,14 @@ SIGUSR2. Nothing depends on it, for a run may be killed at any moment; it saves 
 """
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+AGAIN_S = 0.1  # after which a request is heard again where `Stopped` could not end anything
 EXIT_CODE = 143  # what shells take for a program that SIGTERM has ended
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
@@ -38,6 +41,7 @@ def listen() -> None:
     """
     for number in SIGNALS:
         signal.signal(number, _hear)
+    sys.unraisablehook = _hear_again
 
 
 def _hear(number, frame) -> None:
@@ -45,6 +49,15 @@ def _hear(number, frame) -> None:
     ask()
     if not _Asked.has_work:
         raise Stopped
+
+
+def _hear_again(unraisable) -> None:
+    """Repeat a request that came while objects were cleared away, where exceptions are ignored."""
+    if not isinstance(unraisable.exc_value, Stopped):
+        return sys.__unraisablehook__(unraisable)
+    again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGTERM))
+    again.daemon = True
+    return again.start()
 
 
 def ask() -> None:

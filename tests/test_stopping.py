@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from jaxalign.stages.extract.shards import Shards
 def listening(monkeypatch):
     """Hear the signals as a command line does, and forget them at the end."""
     monkeypatch.setattr(stopping._Asked, "is_asked", False)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = [signal.getsignal(x) for x in stopping.SIGNALS]
     stopping.listen()
     yield
@@ -42,6 +44,22 @@ def test_without_work_at_hand_a_run_ends_at_once(listening, number):
     with pytest.raises(stopping.Stopped):
         signal.raise_signal(number)
     assert stopping.requested()
+
+
+class Cleared:
+    """Is asked to stop while it is cleared away, where Python ignores every exception."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_request_is_not_lost_while_objects_are_cleared_away(listening, capfd):
+    with pytest.raises(stopping.Stopped):
+        cleared = Cleared()
+        del cleared
+        assert stopping.was_asked()
+        time.sleep(100 * stopping.AGAIN_S)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("number", stopping.SIGNALS)

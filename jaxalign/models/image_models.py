@@ -197,12 +197,11 @@ ROWS: dict[str, Fields] = {
             "additional_vocab_size": 2,
             "cross_layer_interval": 4,
             "qk_layer_norms": True,
-            "alpha_type": "vector",
             "use_resampler": True,
             "vision_config": {"embed_dim": 1280},
             "perceiver_config": {"use_resampler": True, "qk_layer_norms_perceiver": True},
         },
-        "num_parameters": 8_929_682_192,
+        "num_parameters": 8_929_679_632,
         "num_unused": 2 * 1280,  # the norm after the vision tower
     },
     "mplug-owl-7b": {

@@ -36,7 +36,7 @@ def forward(network, tokens, mask, taps=("residual",), **options):
 
 def place(x, mesh):
     """Divide the rows of an array over a mesh."""
-    return jax.device_put(x, mesh_lib.sharding(mesh, ("batch", None), x.shape))
+    return jax.device_put(x, mesh_lib.sharding(mesh, ("batch", *[None] * (x.ndim - 1)), x.shape))
 
 
 def run(network, tokens, mask, mesh, **options):
