@@ -68,6 +68,7 @@ setuptools.setup(
             "axe-playwright-python>=0.1.8",
             "beartype>=0.20",
             "gcp-storage-emulator>=2024.8",  # serves gs:// on this machine
+            "gguf>=0.17",
             "h5py>=3.11",
             "hypothesis>=6.100",
             "lm-eval>=0.4.13",
@@ -92,6 +93,8 @@ setuptools.setup(
         "convert": ["torch>=2.6"],
         # Reads the ONNX files that models.convert_onnx makes checkpoints of.
         "onnx": ["onnx>=1.17"],
+        # Reads the GGUF files that models.convert makes checkpoints of.
+        "gguf": ["gguf>=0.17"],
         # Only for the scripts that make golden files.
         "golden": ["torch>=2.6"],
     },

@@ -11,17 +11,18 @@ from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.place import Place
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 ALL = "all"  # subject of scores over participants together
 PUBLISHED = "published:"  # protocol of scores that were printed; the name of the paper follows
 
 # How a model read the stimuli, beside context, pooling and instruction: settings of `extract`, and
 # "" of what is not known (published scores, imported activations) or does not apply (controls that
-# read no text). yes or no: `one_stream`, `chat`.
+# read no text). yes or no: `one_stream`, `chat`. `quantization`: to what types the weights had been
+# rounded before they were read, as "Q4_1".
 READING = (
     *("one_stream", "tap", "joining", "bos", "suffix", "chat", "system"),
-    *("t5_text", "compute_dtype"),
+    *("t5_text", "compute_dtype", "quantization"),
 )
 UNKNOWN_READING = dict.fromkeys(("layer_name", "final_norm", *READING), "")
 # What a layer is, in rows of every kind that have one.

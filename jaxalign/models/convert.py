@@ -4,8 +4,9 @@
       [--format safetensors|orbax]
 
 SOURCE is a directory with `config.json` and weights: `pytorch_model.bin`, its shards with their
-index (this needs torch: `pip install jaxalign[convert]`), or safetensors. TARGET is a directory to
-be made. With --delta, SOURCE holds a difference, and BASE the model that it is added to. An Orbax
+index (this needs torch: `pip install jaxalign[convert]`), or safetensors; or a GGUF file (`pip
+install jaxalign[gguf]`), which holds configuration and tokenizer too. TARGET is a directory to be
+made. With --delta, SOURCE holds a difference, and BASE the model that it is added to. An Orbax
 checkpoint holds the parameters in the layout of the network, and is read straight onto any mesh.
 
 One tensor is in memory at a time. Work goes to TARGET.unfinished, which is renamed when all files
@@ -28,6 +29,7 @@ from jaxalign.io import checkpoint as checkpoint_lib
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Safetensors
 from jaxalign.models import formats, weights, zoo
+from jaxalign.models.gguf_files import SUFFIX, Gguf
 from jaxalign.models.torch_files import TorchFiles
 
 FORMATS = ("safetensors", "orbax")
@@ -137,7 +139,7 @@ def convert(
     """Convert a directory; see the module.
 
     Args:
-      source: directory with config.json and weights, or with a difference.
+      source: directory with config.json and weights, or with a difference; or a GGUF file.
       target: directory to make.
       base: directory of what a difference is added to.
       new_rows: of `NEW_ROWS`, where the difference has more rows than the base.
@@ -147,9 +149,14 @@ def convert(
     Raises:
       InputError: if a file is missing or malformed, or the target is there.
     """
-    for name, path in {"SOURCE": source, "BASE": base}.items():
+    is_gguf = source.suffix == SUFFIX
+    for name, path in (("SOURCE", None if is_gguf else source), ("BASE", base)):
         if path is not None and not (path / "config.json").is_file():
             raise InputError(f"{name} must be a directory with config.json: found {path}.")
+    if is_gguf and not source.is_file():
+        raise InputError(f"SOURCE must be a GGUF file: there is none at {source}.")
+    if is_gguf and base is not None:
+        raise InputError("--delta must not be given with a GGUF file, which is no difference.")
     if target.exists():
         raise InputError(f"TARGET must not be there yet: found {target}.")
     if new_rows and base is None:
@@ -162,16 +169,22 @@ def convert(
         "format": output,
         "shard_bytes": shard_bytes,
     }
-    opened = _open(source)
+    opened = Gguf(source) if is_gguf else _open(source)
     if base is not None:
         opened = Sum(opened, _open(base), new_rows)
-    hf = zoo.read_config(source)
+    hf = opened.config() if isinstance(opened, Gguf) else zoo.read_config(source)
     text = "encoder" if zoo.is_encoder_alone(str(hf["model_type"]), opened) else "both"
-    design, config = zoo.configure(hf, source=f"{source}/config.json", t5_text=text)
+    named = str(source) if is_gguf else f"{source}/config.json"
+    design, config = zoo.configure(hf, source=named, t5_text=text)
     # Before any value is read: a checkpoint that does not fit its network is not worth converting.
     model = zoo.check(source.resolve().name, design, config, opened, source)
+    written = {}
+    if isinstance(opened, Gguf):
+        written = {"config.json": hf, **opened.tokenizer_files()}
     _start(work, plan)
-    for file in sorted(source.iterdir()):
+    for name, content in written.items():
+        run_dir.write_json(work / name, content)
+    for file in () if is_gguf else sorted(source.iterdir()):
         matches = lambda patterns, file=file: any(fnmatch.fnmatch(file.name, p) for p in patterns)
         if file.is_file() and matches(_COPIED) and not matches(_NOT_COPIED):
             shutil.copyfile(file, work / file.name)
@@ -186,7 +199,8 @@ def convert(
 
 def _describe(path: pathlib.Path) -> dict[str, list[int]]:
     """Return size and time of each file, by which a source that has changed is recognised."""
-    stats = {str(file.resolve()): file.stat() for file in path.iterdir() if file.is_file()}
+    files = path.iterdir() if path.is_dir() else (path,)
+    stats = {str(file.resolve()): file.stat() for file in files if file.is_file()}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}
 
 
@@ -304,7 +318,9 @@ def main(argv: list[str]) -> None:
         prog="python -m jaxalign.models.convert",
         description=(__doc__ or "").strip().partition("\n")[0],
     )
-    parser.add_argument("source", type=pathlib.Path, help="directory with config.json and weights")
+    parser.add_argument(
+        "source", type=pathlib.Path, help="directory with config.json and weights, or GGUF file"
+    )
     parser.add_argument("target", type=pathlib.Path, help="directory to make")
     parser.add_argument("--delta", type=pathlib.Path, metavar="BASE", help="add SOURCE to BASE")
     parser.add_argument(

@@ -10,6 +10,8 @@ from jaxalign.models import table
 from jaxalign.models.families import keys
 
 CONVERT = "python -m jaxalign.models.convert"
+# Key of `config.json` by which `convert` says that weights had been quantised, and to what types.
+QUANTIZATION = "gguf_quantization"
 ORBAX = "orbax"  # folder in a directory that `convert` made
 _ORIGINAL = "use the original weights"
 
@@ -46,8 +48,8 @@ def refuse(name: str, path: pathlib.Path, hf: dict) -> None:
     found = lambda pattern: next((file.name for file in sorted(path.glob(pattern))), None)
     if file := found("*.gguf"):
         raise InputError(
-            f"model {name}: {path} must hold safetensors: {file} is GGUF, whose weights are "
-            f"quantised; {_ORIGINAL}."
+            f"model {name}: {path} must hold safetensors, found {file}: run "
+            f"{CONVERT} {path / file} TARGET once, and use TARGET."
         )
     if file := found("pytorch_model*.bin") or found("pytorch_model.bin.index.json"):
         raise InputError(

@@ -89,11 +89,17 @@ class Model:
     # `data.images.pixels.read` takes.
     tokenizer_path: pathlib.Path | None
     names: Mapping[str, str]  # tensor, as its family names it -> tensor in the checkpoint
+    quantization: str = ""  # types that weights were rounded to, as "Q4_1+Q8_0"; "": none
 
     @functools.cached_property
     def weights_hash(self) -> str:
         """Hash of the checkpoint's content; "" where there is none."""
         return "" if self.checkpoint is None else self.checkpoint.hash()
+
+    def rounding(self, untrained_seed: int) -> dict[str, str]:
+        """Return what settings say of quantised weights: nothing where none are, or none count."""
+        is_rounded = self.quantization and untrained_seed < 0
+        return {"quantization": self.quantization} if is_rounded else {}
 
     @property
     def config_hash(self) -> str:
@@ -358,8 +364,10 @@ def from_directory(
     design, config = configure(hf, source=f"{path}/config.json", t5_text=t5_text, tower=tower)
     formats.refuse(name, path, hf)
     if (path / formats.ORBAX).is_dir():
-        return _from_orbax(name, design, config, path)
-    return check(name, design, config, Safetensors(path), path)
+        found = _from_orbax(name, design, config, path)
+    else:
+        found = check(name, design, config, Safetensors(path), path)
+    return dataclasses.replace(found, quantization=str(hf.get(formats.QUANTIZATION, "")))
 
 
 def is_encoder_alone(model_type: str, checkpoint: Checkpoint) -> bool:

@@ -206,6 +206,7 @@ def _settings(config: Config, model: zoo.Model, text: Text, reading: Reading, se
         ),
         "tokenizer_hash": reading.tokenizer_hash,
         "untrained_seed": seed,
+        **model.rounding(seed),
         "vocab_size": model.config.vocab_size,
         "context": reading.context,
         "stride": reading.stride,
@@ -413,6 +414,7 @@ def _report(config: Config, artefact: Artefact) -> dict:
         losses[common["model"], common["control_of"]] = loss, num_bytes, block
         settings = ("text", "text_hash", "vocab_size", "context", "stride", "compute_dtype")
         common |= {name: source.settings[name] for name in settings}
+        common["quantization"] = source.settings.get("quantization", "")
         provenance = {"fingerprint": source.fingerprint, "git_commit": run_dir.git_commit()}
         rows.append(common | report.values(loss, num_bytes, block) | provenance)
         blocks += [common | row for row in report.block_values(loss, num_bytes, block)]

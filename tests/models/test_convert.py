@@ -438,7 +438,7 @@ def test_source_without_weights_or_configuration(copy_golden, tmp_path):
     with refused("BASE must be a directory with config.json"):
         convert.convert(folder, tmp_path / "target", base=tmp_path)
     (folder / "model.safetensors").rename(folder / "weights.gguf")
-    with refused("weights.gguf is GGUF"):
+    with refused("found weights.gguf: run python -m jaxalign.models.convert"):
         convert.convert(folder, tmp_path / "target")
     (folder / "weights.gguf").unlink()
     with refused("must hold pytorch_model.bin, model.safetensors, or an index"):

@@ -44,7 +44,7 @@ def test_quantised_weights_as_they_were_first_marked(copy_golden, file, method):
 @pytest.mark.parametrize(
     "file,parts",
     [
-        ("model-Q4_K_M.gguf", ("model-Q4_K_M.gguf is GGUF", "use the original weights")),
+        ("model-Q4_K_M.gguf", ("found model-Q4_K_M.gguf", "python -m jaxalign.models.convert")),
         ("pytorch_model.bin", ("found pytorch_model.bin", "python -m jaxalign.models.convert")),
         ("pytorch_model-00001-of-00002.bin", ("-00001-of-00002.bin", "jaxalign.models.convert")),
         ("consolidated.00.pth", ("LLaMA's original layout", "convert_llama_weights_to_hf")),

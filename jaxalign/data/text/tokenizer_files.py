@@ -266,7 +266,8 @@ def _tiktoken(path: pathlib.Path) -> tokenizers.Tokenizer:
     letters = dict(zip(range(256), _byte_letters(), strict=True))
     ids = {"".join(letters[byte] for byte in piece): rank for piece, rank in ranks.items()}
     # A word that is a token is that token, whether or not joins lead to it.
-    model = models.BPE(vocab=ids, merges=_merges(ids, lambda piece: ids[piece]), ignore_merges=True)
+    merges = merges_by_rank(ids, lambda piece: ids[piece])
+    model = models.BPE(vocab=ids, merges=merges, ignore_merges=True)
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -290,12 +291,17 @@ def _byte_letters() -> list[str]:
     return [chr(byte) if byte in shown else chr(next(hidden)) for byte in range(256)]
 
 
-def _merges(
+def merges_by_rank(
     ids: Mapping[str, int], rank: Callable[[str], float], *, above: int = -1
 ) -> list[tuple[str, str]]:
     """Return one merge for every way to cut a piece into two, by the rank of the piece.
 
     A tokenizer that joins by the rank of the union is BPE with these merges.
+
+    Args:
+      ids: piece -> token.
+      rank: of a piece; the lowest is joined first.
+      above: pieces up to this token are not joined of others.
     """
     merges = []
     for piece, i in ids.items():
@@ -331,7 +337,7 @@ def _llama2c(path: pathlib.Path) -> tokenizers.Tokenizer:
     ids = {}
     for i, piece in enumerate(pieces):
         ids[piece.strip() if i in (1, 2) else piece] = i
-    merges = _merges(ids, lambda piece: -scores[ids[piece]], above=_LAST_BYTE)
+    merges = merges_by_rank(ids, lambda piece: -scores[ids[piece]], above=_LAST_BYTE)
     tokenizer = tokenizers.Tokenizer(
         models.BPE(vocab=ids, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
     )

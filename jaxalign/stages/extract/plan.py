@@ -117,6 +117,7 @@ def _settings(config: Config, job: Job, model: zoo.Model, seed: int) -> dict:
             model.config_hash + (model.weights_hash if seed < 0 else "")
         ),
         "untrained_seed": seed,
+        **model.rounding(seed),
         "num_layers": model.config.num_layers,
         "width": model.config.width,
         "num_stimuli": len(stimuli),
