@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import ml_collections
 
-from jaxalign.checks import NotNegative, Rule, check, one_of
+from jaxalign.checks import Names, NotNegative, Rule, check, one_of
 from jaxalign.errors import InputError
 
 
@@ -58,6 +58,9 @@ class Common:
     dataset: str = ""  # a name in data/datasets.py, or a directory; "": none, where none is read
     # "leave_out": targets with NaN, of data sets whose adapters can.
     nan: Annotated[str, one_of(("refuse", "leave_out"))] = "refuse"
+    # Of the data set's adapter, "NAME=VALUE"; several values have commas between. Its page says
+    # which there are.
+    options: Names = ()
     seed: NotNegative = 0  # of every random draw, except the weights of untrained networks
     # Devices along data and model; -1: all that are left.
     mesh: Annotated[tuple[int, ...], Rule("be (data, model)", lambda x: len(x) == 2)] = (-1, 1)

@@ -127,7 +127,11 @@ def plan(
         raise InputError(str(error)) from error
     dataset = None
     if common.dataset:
-        dataset = datasets.find(common.dataset, root, nan=cast(NaN, common.nan))
+        dataset = datasets.find(
+            common.dataset, root, nan=cast(NaN, common.nan), options=common.options
+        )
+    elif common.options:
+        raise InputError(f"options must be () where no data set is read, got {common.options}.")
     job = Job(
         workdir=where,
         data_root=root,

@@ -7,6 +7,8 @@ import importlib
 import json
 import os
 import pathlib
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -247,7 +249,13 @@ class Dataset:
         return run_dir.hash_text("".join(parts))
 
 
-def find(name: str, data_root: pathlib.Path | None, *, nan: NaN = "refuse") -> Dataset:
+def find(
+    name: str,
+    data_root: pathlib.Path | None,
+    *,
+    nan: NaN = "refuse",
+    options: Sequence[str] = (),
+) -> Dataset:
     """Find a data set by its name in the table, or by the path of a directory.
 
     Args:
@@ -256,11 +264,17 @@ def find(name: str, data_root: pathlib.Path | None, *, nan: NaN = "refuse") -> D
       data_root: folder of published data.
       nan: what becomes of targets that are NaN here and there: "refuse", or of data sets whose
         adapters have that option, "leave_out".
+      options: other options of its adapter, as "NAME=VALUE"; several values have commas between.
 
     Raises:
-      InputError: if it is not found, a file is missing, or its adapter leaves nothing out.
+      InputError: if it is not found, a file is missing, its adapter leaves nothing out, or has no
+        such option or value.
     """
-    adapter = _published(name, data_root) if name in DATASETS else _own(name)
+    if name in DATASETS:
+        adapter = _published(name, data_root, options)
+    else:
+        adapter = _own(name)
+        adapter = dataclasses.replace(adapter, **_parsed(type(adapter), name, options, fixed={}))
     if nan != "refuse":
         if "nan" not in adapter.options:
             raise InputError(
@@ -298,8 +312,9 @@ def is_timed(name: str) -> bool:
     return unopened(name).is_timed
 
 
-def _published(name: str, data_root: pathlib.Path | None) -> Adapter:
+def _published(name: str, data_root: pathlib.Path | None, asked: Sequence[str]) -> Adapter:
     where, options = DATASETS[name]
+    options = options | _parsed(_adapter(where), name, asked, fixed=options)
     if name in EMBEDDED:
         data_root = pathlib.Path()
     if data_root is None:
@@ -311,6 +326,44 @@ def _published(name: str, data_root: pathlib.Path | None) -> Adapter:
     adapter = _adapter(where)(root=data_root, name=name, **options)
     adapter.files()
     return adapter
+
+
+def _parsed(
+    adapter: type[Adapter], name: str, asked: Sequence[str], *, fixed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Read options of an adapter, each by the type of its field."""
+    types = typing.get_type_hints(adapter)
+    known = {
+        field.name: types[field.name]
+        for field in dataclasses.fields(adapter)
+        if types[field.name] in _READERS and field.name not in ("name", *fixed)
+    }
+    found: dict[str, Any] = {}
+    for option in asked:
+        key, equals, value = option.partition("=")
+        if not equals or key not in known:
+            among = f"must be NAME=VALUE with one of {', '.join(known)}" if known else "are none"
+            why = f"; the name fixes {key}" if key in fixed else ""
+            raise InputError(f"options of data set {name} {among}, found {option!r}{why}.")
+        if key in found:
+            raise InputError(f"options of data set {name} must differ, found {key} twice.")
+        try:
+            found[key] = _READERS[known[key]](value)
+        except (ValueError, KeyError) as error:
+            what = {int: "a whole number", bool: "True or False"}[known[key]]
+            raise InputError(
+                f"options of data set {name}: {key} must be {what}, found {value!r}."
+            ) from error
+    return found
+
+
+# Type of an option -> what reads it.
+_READERS: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    bool: {"True": True, "False": False}.__getitem__,
+    tuple[str, ...]: lambda value: tuple(x for x in value.split(",") if x),
+}
 
 
 def _own(name: str) -> Adapter:

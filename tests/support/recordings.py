@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 
 from jaxalign.data.sets import wehbe2014
+from jaxalign.data.sets.nsd_rois import LABELS
 
 
 def write_table(path, header, rows, *, separator=","):
@@ -216,10 +217,17 @@ def nsd(root, rng, *, subjects=("subj01",), num_sessions=2, kind="hdf5", shape=(
         rois = folder / f"nsddata/ppdata/{subject}/func1pt8mm/roi"
         rois.mkdir(parents=True)
         nib.save(nib.Nifti1Image(mask, np.eye(4)), rois / "nsdgeneral.nii.gz")
-        nib.save(nib.Nifti1Image(atlas, np.eye(4)), rois / "prf-visualrois.nii.gz")
-        names = folder / f"nsddata/freesurfer/{subject}/label/prf-visualrois.mgz.ctab"
-        names.parent.mkdir(parents=True)
-        names.write_text("0 Unknown\n1 V1v\n2 V1d\n3 V2v\n4 V2d\n")
+        labels = {"prf-visualrois": atlas}
+        draw = np.random.default_rng(number).integers
+        for volume in ("floc-faces", "streams"):
+            labels[volume] = draw(-1, 4, shape).astype(np.float64)
+            labels[volume][0, 0, :3] = [1, 2, 3]
+        for volume, values in labels.items():
+            nib.save(nib.Nifti1Image(values, np.eye(4)), rois / f"{volume}.nii.gz")
+            names = folder / f"nsddata/freesurfer/{subject}/label/{volume}.mgz.ctab"
+            names.parent.mkdir(parents=True, exist_ok=True)
+            lines = ["0 Unknown", *(f"{i} {x}" for i, x in enumerate(LABELS[volume], start=1))]
+            names.write_text("\n".join(lines) + "\n")
         betas = rng.integers(-3000, 3000, (*shape, num_trials)).astype(np.int16)
         stem = folder / f"nsddata_betas/ppdata/{subject}/func1pt8mm/betas_fithrf_GLMdenoise_RR"
         stem.mkdir(parents=True)
@@ -230,6 +238,7 @@ def nsd(root, rng, *, subjects=("subj01",), num_sessions=2, kind="hdf5", shape=(
                 write_hdf5(path, {"betas": part.transpose()}, chunks=(750, 1, 1, 1))
             else:
                 nib.save(nib.Nifti1Image(part, np.eye(4)), path)
+        written.setdefault("labels", {})[subject] = labels
         written["images"][subject], written["betas"][subject] = shown, betas
     columns = [f"subject{i}_rep{k}" for i in range(1, 9) for k in range(3)]
     is_shared = np.isin(np.arange(len(table)), shared).tolist()

@@ -12,6 +12,7 @@ Source: Allen et al. (2022), Nature Neuroscience 25; the NSD data manual (cvnlab
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -25,8 +26,8 @@ from jaxalign.data.formats.recordings import Recording
 from jaxalign.data.images.stored import Hdf5
 from jaxalign.data.presentations import Repeats
 from jaxalign.data.schema import Responses, Stimuli, naming
-from jaxalign.data.sets import nsd_files
-from jaxalign.data.sets.nsd_files import MASK, Voxels
+from jaxalign.data.sets import nsd_files, nsd_rois
+from jaxalign.data.sets.nsd_rois import MASK, Voxels
 from jaxalign.errors import InputError
 
 FOLDER = "nsd"
@@ -50,6 +51,8 @@ class Nsd(Adapter):
       images: "all" that the one subject saw, or the "shared" ones that every subject given saw.
       atlas: volume of labels in `roi/`, such as "prf-visualrois" or "floc-places"; voxels are
         those of the mask that bear a label, and every label is a ROI. The mask itself: one ROI.
+      rois: ROIs by name instead, from `nsd_rois.ROIS`: of several volumes, and several labels may
+        be one, such as V1. A voxel of two ROIs is a target of both.
       preparation: which betas.
       space: "func1pt8mm" or "func1mm".
       num_sessions: the first ones of each subject; 0: all.
@@ -60,6 +63,7 @@ class Nsd(Adapter):
     subjects: tuple[str, ...]
     images: str = "all"
     atlas: str = MASK
+    rois: tuple[str, ...] = ()
     preparation: str = "betas_fithrf_GLMdenoise_RR"
     space: str = "func1pt8mm"
     num_sessions: int = 0
@@ -73,6 +77,17 @@ class Nsd(Adapter):
                 f"data set {self.name}: images must be 'shared' for several subjects, who saw "
                 f"different ones otherwise, found 'all' for {', '.join(self.subjects)}."
             )
+        if self.rois:
+            self.check_option("rois", self.rois, nsd_rois.ROIS)
+            if len(set(self.rois)) < len(self.rois):
+                raise InputError(
+                    f"data set {self.name}: rois must differ, found {', '.join(self.rois)}."
+                )
+            if self.atlas != MASK:
+                raise InputError(
+                    f"data set {self.name}: atlas must be left out where rois name their own, "
+                    f"found {self.atlas!r}."
+                )
         fewest = min(NUM_SESSIONS[s] for s in self.subjects)
         if not 0 <= self.num_sessions <= fewest:
             raise InputError(
@@ -88,7 +103,8 @@ class Nsd(Adapter):
         paths = [self._folder / INFO]
         for subject in self.subjects:
             paths += [self._trials_path(subject), self._roi_path(subject, MASK)]
-            paths += self._atlas(subject) or ()
+            for volume in nsd_rois.volumes(self.rois) or [self.atlas]:
+                paths += self._atlas(subject, volume) if volume != MASK else ()
             paths += [self._betas_path(subject, number) for number in self._sessions(subject)]
         captions = self._folder / CAPTIONS
         return self.need([*paths, *([captions] if captions.exists() else [])])
@@ -170,13 +186,11 @@ class Nsd(Adapter):
     def _roi_path(self, subject: str, volume: str) -> pathlib.Path:
         return self._folder / f"nsddata/ppdata/{subject}/{self.space}/roi/{volume}.nii.gz"
 
-    def _atlas(self, subject: str) -> tuple[pathlib.Path, pathlib.Path] | None:
+    def _atlas(self, subject: str, volume: str) -> tuple[pathlib.Path, pathlib.Path]:
         """Return the volume of labels and their names, which both hemispheres share."""
-        if self.atlas == MASK:
-            return None
-        table = self.atlas.removeprefix("lh.").removeprefix("rh.")
+        table = volume.removeprefix("lh.").removeprefix("rh.")
         names = self._folder / f"nsddata/freesurfer/{subject}/label/{table}.mgz.ctab"
-        return self._roi_path(subject, self.atlas), names
+        return self._roi_path(subject, volume), names
 
     def _betas_path(self, subject: str, number: int) -> pathlib.Path:
         """Return the HDF5 file of a session, or the NIfTI where that is the one there."""
@@ -189,7 +203,11 @@ class Nsd(Adapter):
         return range(1, 1 + (self.num_sessions or NUM_SESSIONS[subject]))
 
     def _voxels(self, subject: str) -> Voxels:
-        return nsd_files.voxels(subject, self._roi_path(subject, MASK), self._atlas(subject))
+        mask = self._roi_path(subject, MASK)
+        atlas = functools.partial(self._atlas, subject)
+        if self.rois:
+            return nsd_rois.of_groups(subject, mask, atlas, self.rois)
+        return nsd_rois.of_atlas(subject, mask, None if self.atlas == MASK else atlas(self.atlas))
 
     def _trials(self, subject: str) -> Int[np.ndarray, "s n"]:
         """Return the nsdId of each trial of each session."""
@@ -253,8 +271,8 @@ class Nsd(Adapter):
             logging.warning(
                 "nsd %s: %d of %d voxels are constant in a session and left out",
                 subject,
-                int((~measured).sum()),
-                len(measured),
+                len(set(where.voxel[~measured].tolist())),
+                int(where.mask.sum()),
             )
         return measured
 
@@ -271,7 +289,7 @@ class Nsd(Adapter):
                 betas -= betas.mean(axis=0)
                 betas /= np.where(spread > 0, spread, np.nan)
             betas[:, spread == 0] = np.nan
-            yield images.tolist(), betas.astype(np.float32)
+            yield images.tolist(), betas[:, where.voxel].astype(np.float32)
 
 
 def _captions(path: pathlib.Path, shown: list[int]) -> list[str]:

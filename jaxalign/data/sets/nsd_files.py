@@ -1,8 +1,7 @@
-"""Readers of the Natural Scenes Dataset: betas, voxels of a mask, images of each trial."""
+"""Readers of the Natural Scenes Dataset: betas, and images of each trial."""
 
 import itertools
 import pathlib
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,15 +14,6 @@ NUM_TRIALS = 750  # of a session
 NUM_SHARED = 1000
 MAX_REPEATS = 3
 BETAS_PER_PERCENT = 300.0
-MASK = "nsdgeneral"
-
-
-class Voxels(NamedTuple):
-    """Where the targets of a subject lie."""
-
-    mask: Bool[np.ndarray, "x y z"]
-    roi: list[str]
-    target: list[str]  # "subj01.x-y-z"
 
 
 def betas(path: pathlib.Path, mask: Bool[np.ndarray, "x y z"]) -> Float[np.ndarray, "n v"]:
@@ -74,43 +64,6 @@ def _check_betas(
             f"{path} must hold betas as 16-bit integers, percent signal change times "
             f"{BETAS_PER_PERCENT:g}, found {dtype}{scale}."
         )
-
-
-def voxels(
-    subject: str, mask_path: pathlib.Path, atlas: tuple[pathlib.Path, pathlib.Path] | None
-) -> Voxels:
-    """Read the mask, and an atlas: 0 is outside a label, and -1 outside the cortex.
-
-    Args:
-      subject: whose voxels they are.
-      mask_path: volume of the mask; without an atlas it is one ROI.
-      atlas: volume of labels, and table of their names.
-
-    Raises:
-      InputError: if a file is damaged, grids differ, a label has no name, or no voxel is left.
-    """
-    path = mask_path
-    mask = imaging.label_volume(path)[0] > 0
-    names = {1: MASK}
-    labels = mask.astype(np.int64)
-    if atlas is not None:
-        path, table = atlas
-        labels = imaging.label_volume(path)[0]
-        if labels.shape != mask.shape:
-            raise InputError(
-                f"{path} must have the grid of {MASK}, {mask.shape}, found {labels.shape}."
-            )
-        names = imaging.color_table(table)
-        if unknown := sorted(set(labels[labels > 0].tolist()) - names.keys()):
-            raise InputError(f"{table} must name every label of {path}: {unknown[0]} is missing.")
-        mask &= labels > 0
-    if not mask.any():
-        raise InputError(f"{path} must mark at least one voxel of {MASK}, found none.")
-    return Voxels(
-        mask=mask,
-        roi=[names[i] for i in labels[mask].tolist()],
-        target=[f"{subject}.{x}-{y}-{z}" for x, y, z in np.argwhere(mask).tolist()],
-    )
 
 
 def shared(info: pathlib.Path) -> set[int]:

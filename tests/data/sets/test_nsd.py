@@ -213,7 +213,7 @@ def test_pixels_are_read_by_image(copy, rng):
         ({"images": "some"}, ["images must be among all, shared", "'some'"]),
         ({"num_sessions": 41}, ["num_sessions must lie in 0..40", "41"]),
         ({"num_sessions": 0}, ["nsd needs", "betas_session03.hdf5", "missing"]),
-        ({"atlas": "floc-faces"}, ["nsd needs", "floc-faces.nii.gz", "missing"]),
+        ({"atlas": "floc-bodies"}, ["nsd needs", "floc-bodies.nii.gz", "missing"]),
         ({"preparation": "betas_assumehrf"}, ["nsd needs", "betas_assumehrf", "missing"]),
     ],
 )
