@@ -154,7 +154,7 @@ def _targets(
     if not any(part.any() for part in found.values()):
         raise InputError(f"{path} must mark at least one voxel of {MASK}, found none.")
     each = np.stack(list(found.values()))
-    mask = each.any(axis=0)
+    mask = np.asarray(each.any(axis=0))
     places = np.argwhere(mask).tolist()
     voxel, roi = np.nonzero(each[:, mask].T)
     names = list(found)
