@@ -3,12 +3,14 @@
 import collections
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import every_stage
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,24 +54,38 @@ def get_config():
 
 def start(folder, arguments, *, num=2, slowly_s=0.0, extra=((), ())):
     """Begin processes with two devices each, or one process with four; return them."""
-    folder.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": str(4 // num),
-        "WRITTEN": str(folder / "written"),
-        "SLOWLY_S": str(slowly_s),
-    }
-    found = []
+    port, commands = free_port(), []
     for i in range(num):
         flags = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={num}", f"--process_id={i}"]
+        commands.append(["-c", CHILD, *arguments, *extra[i], *(flags if num > 1 else [])])
+    return begin(folder, commands, SLOWLY_S=str(slowly_s))
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def begin(folder, commands, **variables):
+    """Begin a process for each command of Python, with four devices between them."""
+    folder.mkdir(exist_ok=True)
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(4 // len(commands)),
+        "WRITTEN": str(folder / "written"),
+    }
+    found = []
+    for i, command in enumerate(commands):
         with open(folder / f"out{i}", "w") as out, open(folder / f"err{i}", "w") as err:
-            command = [sys.executable, "-c", CHILD, *arguments, *extra[i]]
-            command += flags if num > 1 else []
             found.append(
-                subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=out, stderr=err)
+                subprocess.Popen(
+                    [sys.executable, *command],
+                    cwd=REPOSITORY,
+                    env=environment | variables,
+                    stdout=out,
+                    stderr=err,
+                )
             )
     return found
 
@@ -136,6 +152,58 @@ def test_the_demo_has_the_rows_of_one_process(tmp_path):
     assert sorted(map(sorted, writers.values())) == [[0], [1]]
     assert "participants" in (tmp_path / "two/out0").read_text()
     assert (tmp_path / "two/out1").read_text() == said[1] == ""
+
+
+@pytest.mark.slow
+def test_every_stage_makes_the_files_of_one_process(tmp_path):
+    """In each of several runs, each file is written once, and holds what one process writes."""
+    every_stage.write(tmp_path / "root")
+    for name, num in (("one", 1), ("two", 2)):
+        folder, port = tmp_path / name, free_port()
+        shared = [every_stage.__file__, str(tmp_path / "root"), str(folder), str(num)]
+        found = begin(folder, [[*shared, str(i), str(port)] for i in range(num)])
+        codes, said = ends(found, folder)
+        assert codes == [0] * num, said
+    assert_same_files(tmp_path / "two/work", tmp_path / "one/work")
+    lines = [x.rsplit(" ", 1) for x in (tmp_path / "two/written").read_text().splitlines()]
+    counts = collections.Counter(path for path, _ in lines)
+    assert set(counts.values()) == {1} and len(counts) == written(tmp_path / "one")
+    divided = re.compile(r"(activations\.zarr/|losses_)(\d+)")
+    writers = collections.defaultdict(set)
+    for path, index in lines:
+        found = divided.search(path)
+        writers[int(index)].add(found[1] if found else "")
+    assert writers[1] == {"activations.zarr/", "losses_"}  # all else is the first one's
+    assert writers[0] > writers[1]
+
+
+def assert_same_files(ours, theirs):
+    names = lambda folder: sorted(
+        str(x.relative_to(folder))
+        for x in folder.rglob("*")
+        if x.is_file() and "activations.zarr" not in x.parts
+    )
+    assert names(ours) == names(theirs)
+    for name in names(ours):
+        kind, paths = pathlib.Path(name).suffix, (ours / name, theirs / name)
+        if kind == ".parquet":
+            frames = [pd.read_parquet(x) for x in paths]
+            pd.testing.assert_frame_equal(*frames, rtol=0, atol=1e-5, obj=name)
+        elif kind in (".npy", ".npz"):
+            first, second = (np.load(x) for x in paths)
+            for x in first.files if kind == ".npz" else [...]:
+                assert_same_array(first[x], second[x], f"{name} {x}")
+    stores = sorted(x.relative_to(theirs) for x in theirs.rglob("activations.zarr"))
+    assert len(stores) == 4  # of a network, its embedding, a tower, and one imported
+    for name in stores:
+        assert_same_array(*(every_stage.stored(x / name) for x in (ours, theirs)), str(name))
+
+
+def assert_same_array(ours, theirs, name):
+    if ours.dtype.kind == "f":
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5, err_msg=name)
+    else:
+        np.testing.assert_array_equal(ours, theirs, name)
 
 
 @pytest.mark.slow

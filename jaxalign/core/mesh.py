@@ -143,6 +143,32 @@ def place(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
+def own_rows(sharding: NamedSharding, shape: tuple[int, ...]) -> range:
+    """Return which rows of an array devices of this process hold, in one piece.
+
+    Args:
+      sharding: of the array, which divides its first axis at most.
+      shape: of the array.
+    """
+    held = sharding.addressable_devices_indices_map(shape).values()
+    ends = [x[0].indices(shape[0]) for x in held if x is not None]
+    return range(min(x[0] for x in ends), max(x[1] for x in ends))
+
+
+def place_rows(own: np.ndarray, first: int, num: int, sharding: NamedSharding) -> jax.Array:
+    """Put an array on devices, of which each process has the rows that its devices hold.
+
+    Args:
+      own: rows of this process; see `own_rows`.
+      first: which of all rows the first of them is.
+      num: rows of the whole array.
+      sharding: of the array, which divides its first axis at most.
+    """
+    shape = (num, *own.shape[1:])
+    take = lambda index: own[slice(*(x - first for x in index[0].indices(num)[:2]))]
+    return jax.make_array_from_callback(shape, sharding, take)
+
+
 def to_host(x: jax.Array | np.ndarray) -> np.ndarray:
     """Return an array on the host, whole, though it may lie on devices of several processes.
 

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
-from jaxalign import stopping
+from jaxalign import processes, stopping
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.images import pixels as pixels_lib
 from jaxalign.data.images.pixels import Recipe
@@ -52,6 +52,8 @@ class Sizes(NamedTuple):
 
     tokens: int  # of an image
     batch: int  # images of a pass
+    height: int  # pixels of an image that is prepared
+    width: int
 
 
 def plan(config: Config, job: Job, model: zoo.Model) -> list[Step]:
@@ -76,12 +78,12 @@ def plan(config: Config, job: Job, model: zoo.Model) -> list[Step]:
             cost=_cost(config, job, model, sizes),
         )
         if job.is_run_here and not artefact.is_done:
-            model.check_memory(job.own_mesh, dtype=config.compute_dtype)
+            model.check_memory(job.mesh, dtype=config.compute_dtype)
         make = functools.partial(extract, config, job, model, recipe, sizes)
         shape = Shape(sizes.batch, sizes.tokens, parts=1, entries=sizes.tokens)
         num = len(job.dataset.stimuli)
         taken = work.of_images(config, model, shape, num, is_trained=seed < 0)
-        steps.append(Step(artefact=artefact, make=make, work=taken))
+        steps.append(Step(artefact=artefact, make=make, work=taken, together=True))
     return steps
 
 
@@ -130,8 +132,8 @@ def _sizes(config: Config, job: Job, model: zoo.Model, recipe: Recipe) -> Sizes:
     shard = min(config.shard_stimuli, len(job.dataset.stimuli))
     # Passes of a shard are of one size, as even as can be; a device has as many images as another.
     passes = math.ceil(shard / max(1, config.batch_tokens // tokens))
-    share = job.own_mesh.shape["data"]
-    return Sizes(tokens, math.ceil(math.ceil(shard / passes) / share) * share)
+    share = job.mesh.shape["data"]
+    return Sizes(tokens, math.ceil(math.ceil(shard / passes) / share) * share, height, width)
 
 
 def _settings(config: Config, job: Job, model: zoo.Model, recipe: Recipe, seed: int) -> dict:
@@ -176,9 +178,73 @@ def _cost(config: Config, job: Job, model: zoo.Model, sizes: Sizes) -> str:
 def extract(
     config: Config, job: Job, model: zoo.Model, recipe: Recipe, sizes: Sizes, artefact: Artefact
 ) -> dict:
-    """Write the shards that are missing."""
+    """Write the shards that are missing, each by one process."""
+    processes.decide(lambda: _begin(config, job, model, artefact))
+    activations = _open(config, model, artefact)
+    every = range(len(activations.shards))
+    missing = processes.decide(lambda: [i for i in every if not activations.has_whole_shard(i)])
+    if len(missing) < len(every):
+        logging.info(
+            "extract %s: resuming, %d of %d shards are there",
+            artefact.name,
+            len(every) - len(missing),
+            len(every),
+        )
+    start = time.monotonic()
+    seed = artefact.settings["untrained_seed"]
+    network = model.load(job.mesh, dtype=config.compute_dtype, untrained_seed=seed)
+    rows = [activations.shards[i] for i in missing]
+    total = sum(map(len, rows))
+    parts = (
+        range(a, min(a + sizes.batch, own.stop))
+        for own in rows
+        for a in range(own.start, own.stop, sizes.batch)
+    )
+    read = functools.partial(_read, job, recipe, sizes)
+    writes: collections.deque = collections.deque()
+    with tqdm(
+        total=total,
+        desc=f"extract {artefact.name}",
+        unit=" images",
+        mininterval=1.0,
+        disable=not processes.is_first(),
+    ) as progress:
+        batches = _prefetched(read, stopping.until_requested(parts))
+        results = _results(network, batches, job.mesh, config, sizes)
+        for index, own in zip(missing, rows, strict=True):
+            found, lacking = [], len(own)
+            while lacking and (layers := next(results, None)) is not None:
+                found.append(layers)
+                lacking -= layers.shape[1]
+                progress.update(layers.shape[1])
+            if lacking:  # a stop was asked for
+                break
+            if index % processes.count() != processes.index():  # each has one writer
+                continue
+            vectors = np.concatenate(found, axis=1)
+            with np.errstate(over="ignore"):  # what overflows is found below
+                stored = vectors.astype(store.DTYPES[config.store_dtype])
+            if not np.isfinite(stored).all():
+                raise InputError(not_finite(artefact, vectors, stored))
+            writes.append(activations.write_shard(index, stored))
+            while len(writes) > SHARDS_IN_FLIGHT:
+                store.finish_write(writes.popleft(), artefact)
+    for future in writes:
+        store.finish_write(future, artefact)
+    stopping.check()
+    seconds = time.monotonic() - start
+    return {"num_images": total, "seconds": round(seconds, 3)}
+
+
+def _begin(config: Config, job: Job, model: zoo.Model, artefact: Artefact) -> None:
+    """Create the store, and the list of its rows."""
+    _open(config, model, artefact)
+    run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(job.dataset.stimuli.stimulus_id))
+
+
+def _open(config: Config, model: zoo.Model, artefact: Artefact) -> store.Store:
     settings = artefact.settings
-    activations = store.create(
+    return store.create(
         artefact.path / store.ARRAY,
         shape=(settings["num_layers"] + 1, settings["num_stimuli"], settings["width"]),
         dtype=config.store_dtype,
@@ -197,57 +263,41 @@ def extract(
             versions=run_dir.versions("jax", "flax", "pillow", "tensorstore", "numpy"),
         ),
     )
-    run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(job.dataset.stimuli.stimulus_id))
-    missing = [i for i in range(len(activations.shards)) if not activations.has_whole_shard(i)]
-    if len(missing) < len(activations.shards):
-        logging.info(
-            "extract %s: resuming, %d of %d shards are there",
-            artefact.name,
-            len(activations.shards) - len(missing),
-            len(activations.shards),
-        )
-    start = time.monotonic()
-    network = model.load(
-        job.own_mesh, dtype=config.compute_dtype, untrained_seed=settings["untrained_seed"]
-    )
-    rows = [activations.shards[i] for i in missing]
-    total = sum(map(len, rows))
-    read = functools.partial(pixels_lib.batch, recipe, job.dataset.stimuli.pixels)
-    parts = (
-        range(a, min(a + sizes.batch, own.stop))
-        for own in rows
-        for a in range(own.start, own.stop, sizes.batch)
-    )
-    writes: collections.deque = collections.deque()
-    with tqdm(
-        total=total, desc=f"extract {artefact.name}", unit=" images", mininterval=1.0
-    ) as progress:
-        batches = _prefetched(read, stopping.until_requested(parts))
-        results = _results(network, batches, job.own_mesh, config, sizes.batch)
-        for index, own in zip(missing, rows, strict=True):
-            found, lacking = [], len(own)
-            while lacking and (layers := next(results, None)) is not None:
-                found.append(layers)
-                lacking -= layers.shape[1]
-                progress.update(layers.shape[1])
-            if lacking:  # a stop was asked for
-                break
-            vectors = np.concatenate(found, axis=1)
-            with np.errstate(over="ignore"):  # what overflows is found below
-                stored = vectors.astype(store.DTYPES[config.store_dtype])
-            if not np.isfinite(stored).all():
-                raise InputError(not_finite(artefact, vectors, stored))
-            writes.append(activations.write_shard(index, stored))
-            while len(writes) > SHARDS_IN_FLIGHT:
-                store.finish_write(writes.popleft(), artefact)
-    for future in writes:
-        store.finish_write(future, artefact)
-    stopping.check()
-    seconds = time.monotonic() - start
-    return {"num_images": total, "seconds": round(seconds, 3)}
 
 
-def _prefetched(read, parts) -> Iterator[Float[np.ndarray, "k 3 H W"]]:
+class _Batch(NamedTuple):
+    """Images of a pass."""
+
+    num: int  # of all processes, without padding
+    first: int  # row of the first of those that devices of this process have
+    images: Float[np.ndarray, "k 3 H W"]  # these alone; black ones pad the last pass of a shard
+
+
+def _read(job: Job, recipe: Recipe, sizes: Sizes, part: range) -> _Batch:
+    """Read and prepare the images of a pass that devices of this process have."""
+    sharding, shape = _sharding(job.mesh, sizes)
+    own = mesh_lib.own_rows(sharding, shape)
+    mine = part[own.start : own.stop]
+    images = np.zeros((len(own), *shape[1:]), np.float32)
+    if mine:
+        found = pixels_lib.batch(recipe, job.dataset.stimuli.pixels, mine)
+        if found.shape[1:] != images.shape[1:]:
+            raise InputError(
+                f"images must have one size when they are prepared, found {images.shape[2:]} and "
+                f"{found.shape[2:]}: {pixels_lib.FILE} neither crops them nor gives height and "
+                "width."
+            )
+        images[: len(mine)] = found
+    return _Batch(len(part), own.start, images)
+
+
+def _sharding(mesh: Mesh, sizes: Sizes) -> tuple[NamedSharding, tuple[int, ...]]:
+    """Return how the images of a pass lie on devices, and their shape: one program serves all."""
+    shape = (sizes.batch, 3, sizes.height, sizes.width)
+    return mesh_lib.sharding(mesh, ("batch", None, None, None), shape), shape
+
+
+def _prefetched(read, parts) -> Iterator[_Batch]:
     """Yield prepared images; some batches are decoded ahead."""
     with ThreadPoolExecutor(1) as thread:
         ahead = collections.deque()
@@ -260,23 +310,20 @@ def _prefetched(read, parts) -> Iterator[Float[np.ndarray, "k 3 H W"]]:
 
 
 def _results(
-    network: nnx.Module, batches, mesh: Mesh, config: Config, size: int
+    network: nnx.Module, batches: Iterator[_Batch], mesh: Mesh, config: Config, sizes: Sizes
 ) -> Iterator[Float[np.ndarray, "L k D"]]:
-    """Yield the layers of each batch on the host; some passes are under way."""
+    """Yield the layers of each batch, on every host; some passes are under way."""
     in_flight = collections.deque()
+    sharding, _ = _sharding(mesh, sizes)
 
     def collect():
-        count, layers = in_flight.popleft()
-        return np.asarray(layers)[:, :count]
+        num, layers = in_flight.popleft()
+        return mesh_lib.to_host(layers)[:, :num]
 
-    for images in batches:
-        count = len(images)
-        # All passes have one shape, so that one program serves them.
-        images = np.pad(images, [(0, size - count), (0, 0), (0, 0), (0, 0)])
-        names = ("batch", None, None, None)
-        placed = jax.device_put(images, mesh_lib.sharding(mesh, names, images.shape))
+    for batch in batches:
+        placed = mesh_lib.place_rows(batch.images, batch.first, sizes.batch, sharding)
         layers = _forward(network, placed, tap=config.tap, pooling=config.pooling)
-        in_flight.append((count, layers))
+        in_flight.append((batch.num, layers))
         if len(in_flight) > _BATCHES_AHEAD:
             yield collect()
     while in_flight:
