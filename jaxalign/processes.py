@@ -22,13 +22,13 @@ from typing import Any, NoReturn
 
 from absl import logging
 
-from jaxalign import stopping
+from jaxalign import aborts, stopping
 from jaxalign.errors import InputError, one_line
 
 LOST = 134  # exit code where another process is gone: as of one that JAX ends for that
 SILENT_S = 20.0  # without a sign of life a process counts as lost
-# JAX ends the others itself when a process has been silent for this or half of it, by an abort with
-# a stack trace. That is for a process whose Python hangs; ours comes first.
+# JAX ends the others itself when a process has been silent for this or half of it. That is for a
+# process whose Python hangs; ours comes first.
 HEARTBEAT_S = 60
 SHUTDOWN_S = 30  # that a process waits for others when all is done
 BEAT_S = 3.0
@@ -57,6 +57,8 @@ class _Job:
         self.news = threading.Thread(target=_look_for_news, args=(self,), daemon=True)
         self.signals = -1  # where their numbers are read
         self.beats: dict[int, tuple[Any, float]] = {}  # the last of each process, and since when
+        self.looks = 0  # for news, that were answered
+        self.let_go: Callable[[], None] = lambda: None  # of standard error
 
     def key(self, *parts: object) -> str:
         return "/".join(("jaxalign", *map(str, parts)))
@@ -166,9 +168,11 @@ def _join(job: _Job) -> None:
     job.signals = heard
     _keep_stdout(is_shown=job.index == 0)
     stopping.agree_by(_all_stop)
+    if job.index:
+        job.let_go = aborts.replace(_end_alone)
+        threading.Thread(target=_look_for_silence, args=(job,), daemon=True).start()
+        logging.set_verbosity(logging.ERROR)  # one log
     job.news.start()
-    if job.index:  # one log
-        logging.set_verbosity(logging.ERROR)
 
 
 def _keep_stdout(*, is_shown: bool) -> None:
@@ -308,12 +312,23 @@ def _look_for_news(job: _Job) -> None:
             if time.monotonic() >= next_beat_s:
                 beat, next_beat_s = beat + 1, time.monotonic() + BEAT_S
                 job.put(job.key("beat", job.index), beat, again=True)
-                if job.index == 0:
-                    _find_lost(job)
+                _find_lost(job)
+            job.looks += 1
         except RuntimeError:
             if not job.is_over.is_set():
-                _say(f"error: process 0 is lost{AGAIN}")
-                os._exit(LOST)
+                _end_alone(is_first_lost=True)
+
+
+def _look_for_silence(job: _Job) -> None:
+    """End if the first process does not answer, of which `_look_for_news` waits for an answer.
+
+    Looks are counted, and no clock is read: this process may have been held up itself.
+    """
+    looks, silent = 0, 0
+    while not job.is_over.wait(LOOK_S):
+        looks, silent = job.looks, 0 if job.looks != looks else silent + 1
+        if silent * LOOK_S > SILENT_S:
+            _end_alone(is_first_lost=True)
 
 
 def _stop_together(job: _Job) -> None:
@@ -329,14 +344,17 @@ def _stop_together(job: _Job) -> None:
 
 
 def _find_lost(job: _Job) -> None:
-    """End all if a process gives no sign of life."""
+    """End if a process gives no sign of life: all look at the first, and that at all others."""
     now = time.monotonic()
-    for i in range(1, job.count):
+    for i in range(1, job.count) if job.index == 0 else [0]:
         beat = job.look(job.key("beat", i))
         known, since = job.beats.get(i, (None, now))
         job.beats[i] = (beat, since if beat == known else now)
-        if now - job.beats[i][1] > SILENT_S:
-            _end_all(job, LOST, f"error: process {i} is lost{AGAIN}", absent=i)
+        if now - job.beats[i][1] <= SILENT_S:
+            continue
+        if i == 0:
+            _end_alone(is_first_lost=True)
+        _end_all(job, LOST, f"error: process {i} is lost{AGAIN}", absent=i)
 
 
 # Ending.
@@ -348,6 +366,18 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
+_alone = threading.Lock()  # of which nobody lets go: one thread ends this process
+
+
+def _end_alone(is_first_lost: bool) -> NoReturn:
+    """End this process without the others, who find out as it does."""
+    if not _alone.acquire(blocking=False):
+        time.sleep(LEAVE_S)
+    lost = "process 0 is lost" if is_first_lost else "JAX has lost a process"
+    _say(f"error: {lost}{AGAIN}")
+    os._exit(LOST)
+
+
 def _follow(job: _Job, ended: dict) -> NoReturn:
     """End as another process has."""
     if job.index == 0:
@@ -355,6 +385,7 @@ def _follow(job: _Job, ended: dict) -> NoReturn:
         _wait_for_others(job, absent=ended["process"])
     else:
         job.put(job.key("left", job.index), True)
+        job.let_go()
     os._exit(ended["code"])
 
 
@@ -371,6 +402,7 @@ def _end_all(job: _Job, code: int, line: str, *, absent: int = -1) -> NoReturn:
     _say(line)
     if job.index == 0:
         _wait_for_others(job, absent=absent)
+    job.let_go()
     os._exit(code)
 
 
@@ -412,6 +444,7 @@ def end(line: str, code: int) -> NoReturn:
     if job.index == 0:
         _say(line)
         _wait_for_others(job, absent=-1)
+    job.let_go()
     os._exit(code)
 
 
@@ -437,3 +470,4 @@ def finish() -> None:
     job.news.join()
     _job = None
     jax.distributed.shutdown()
+    job.let_go()

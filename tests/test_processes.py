@@ -208,7 +208,7 @@ def assert_same_array(ours, theirs, name):
 
 @pytest.mark.slow
 def test_all_end_together_and_go_on_where_they_were(tmp_path, arguments):
-    """SIGTERM to one, SIGKILL of one, then to the end."""
+    """SIGTERM to one, SIGKILL of one and of the first, then to the end."""
     folder = tmp_path / "two"
     arguments = [*arguments, f"--workdir={folder / 'work'}"]
     found = start(folder, arguments, slowly_s=0.5)
@@ -229,6 +229,15 @@ def test_all_end_together_and_go_on_where_they_were(tmp_path, arguments):
     assert codes == [134, -signal.SIGKILL], said
     assert "error: process 1 is lost: what is finished is kept" in said[0]
     assert "Traceback" not in said[0]
+    before = written(folder)
+    found = start(folder, arguments, slowly_s=0.5)
+    wait_for_shards(folder, before + 1)
+    found[0].kill()
+    start_s = time.monotonic()
+    codes, said = ends(found, folder, 45)
+    assert time.monotonic() - start_s < 45
+    assert codes == [-signal.SIGKILL, 134], said
+    assert said[1] == f"error: process 0 is lost{processes.AGAIN}\n"
     found = start(folder, arguments)
     codes, said = ends(found, folder)
     assert codes == [0, 0], said
