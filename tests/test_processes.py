@@ -36,6 +36,18 @@ store.Store.write_shard = counted
 from jaxalign import main
 main.cli()
 """
+# Processes that have met, and wait to be stopped.
+IDLE = """
+import sys, time
+from jaxalign import command_line, processes, stopping
+stopping.listen()
+with command_line.ends_in_one_line():
+    processes.start(f"127.0.0.1:{sys.argv[2]}", 2, int(sys.argv[1]))
+    print("here", flush=True)
+    while True:
+        stopping.check()
+        time.sleep(0.1)
+"""
 CONFIG = """
 from jaxalign import config
 from jaxalign.stages import encode, extract
@@ -208,7 +220,7 @@ def assert_same_array(ours, theirs, name):
 
 @pytest.mark.slow
 def test_all_end_together_and_go_on_where_they_were(tmp_path, arguments):
-    """SIGTERM to one, SIGKILL of one and of the first, then to the end."""
+    """SIGTERM to one, SIGKILL of one, then to the end."""
     folder = tmp_path / "two"
     arguments = [*arguments, f"--workdir={folder / 'work'}"]
     found = start(folder, arguments, slowly_s=0.5)
@@ -229,15 +241,6 @@ def test_all_end_together_and_go_on_where_they_were(tmp_path, arguments):
     assert codes == [134, -signal.SIGKILL], said
     assert "error: process 1 is lost: what is finished is kept" in said[0]
     assert "Traceback" not in said[0]
-    before = written(folder)
-    found = start(folder, arguments, slowly_s=0.5)
-    wait_for_shards(folder, before + 1)
-    found[0].kill()
-    start_s = time.monotonic()
-    codes, said = ends(found, folder, 45)
-    assert time.monotonic() - start_s < 45
-    assert codes == [-signal.SIGKILL, 134], said
-    assert said[1] == f"error: process 0 is lost{processes.AGAIN}\n"
     found = start(folder, arguments)
     codes, said = ends(found, folder)
     assert codes == [0, 0], said
@@ -245,6 +248,22 @@ def test_all_end_together_and_go_on_where_they_were(tmp_path, arguments):
     codes, said = ends(start(one, [*arguments[:-1], f"--workdir={one}"], num=1), one)
     assert codes == [0], said
     assert_same_rows(folder / "work", one)
+
+
+@pytest.mark.slow
+def test_the_others_end_in_one_line_where_the_first_is_lost(tmp_path):
+    port = free_port()
+    found = begin(tmp_path, [["-c", IDLE, str(i), str(port)] for i in range(2)])
+    until = time.monotonic() + 120
+    while not all((tmp_path / f"out{i}").read_text() for i in range(2)):
+        assert time.monotonic() < until, (tmp_path / "err0").read_text()
+        time.sleep(0.1)
+    found[0].kill()
+    start_s = time.monotonic()
+    codes, said = ends(found, tmp_path, 45)
+    assert time.monotonic() - start_s < 45
+    assert codes == [-signal.SIGKILL, 134], said
+    assert said[1] == f"error: process 0 is lost{processes.AGAIN}\n"
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ CLIP = {
     "crop_size": {"height": 20, "width": 20},
 }
 WORDS = "the dog sat on a mat and saw red birds fly over old stone walls at dawn".split()
-PASSAGES, LENGTH = 4, 16  # words of each
+PASSAGES, LENGTH = 6, 10  # words of each
 
 
 def write(root):
@@ -63,7 +63,9 @@ def _write_words(folder, rng):
     kinds = (localizer.CONDITION, localizer.CONTROL)
     ids = [f"{kinds[p % 2]}.{p}.{i}" for p in range(PASSAGES) for i in range(LENGTH)]
     passage = [f"p{x.split('.')[1]}" for x in ids]
-    table = {"stimulus_id": ids, "text": rng.choice(WORDS, len(ids)), "passage": passage}
+    pairs = [first + second for first in WORDS for second in WORDS]  # no two stimuli are the same
+    text = rng.choice(pairs, len(ids), replace=False)
+    table = {"stimulus_id": ids, "text": text, "passage": passage}
     pd.DataFrame(table).to_csv(folder / "stimuli.csv", index=False)
     times = {"stimulus_id": ids, "participant": "mean"}
     times["reading_time_ms"] = 300 + 50 * rng.random(len(ids))
