@@ -20,9 +20,9 @@ from tqdm import tqdm
 import jaxalign
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
-from jaxalign.harness import passes, tokens
+from jaxalign.harness import chats, passes
 from jaxalign.io import run_dir
-from jaxalign.models import generate, zoo
+from jaxalign.models import generate, special_tokens, zoo
 from jaxalign.models.table import MODELS
 
 # Settings of `generate_until`; others are refused.
@@ -103,8 +103,8 @@ class JaxalignLM(TemplateLM):
                 "token."
             )
         self.backend = "seq2seq" if is_t5 else "causal"
-        self.tokenizer = tokens.load(self.model, add_bos_token=add_bos_token)
-        self.end_ids = tokens.end_ids(self.model, self.tokenizer)
+        self.tokenizer = special_tokens.load(self.model, add_bos_token=add_bos_token)
+        self.end_ids = special_tokens.end_ids(self.model, self.tokenizer)
         self.add_bos_token, self._prefix_token_id = add_bos_token, prefix_token_id
         self.max_gen_toks, self.seed = _positive("max_gen_toks", max_gen_toks), int(seed)
         most = self.model.config.max_length
@@ -355,14 +355,14 @@ class JaxalignLM(TemplateLM):
           InputError: if the model has none.
         """
         if chat_template is not False:
-            tokens.check_chat(self.tokenizer, model=self.model.name)
+            chats.check_chat(self.tokenizer, model=self.model.name)
         return super().chat_template(chat_template)
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """Write a chat; see `tokens.write_chat`."""
-        return tokens.write_chat(
+        """Write a chat; see `chats.write_chat`."""
+        return chats.write_chat(
             self.tokenizer, chat_history, ask=add_generation_prompt, model=self.model.name
         )
 

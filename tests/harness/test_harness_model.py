@@ -18,8 +18,7 @@ from networks import forward
 from refusals import refused
 
 from jaxalign.harness import model as harness
-from jaxalign.harness import tokens
-from jaxalign.models import zoo
+from jaxalign.models import special_tokens, zoo
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
 CONTEXT = "once upon a time there was a little girl"
@@ -257,13 +256,14 @@ def test_the_first_token_is_as_asked_for_without_a_configuration(tmp_path):
     shutil.copytree(GOLDEN / "llama", tmp_path / "llama")
     model = zoo.find(str(tmp_path / "llama"), None)
     with_it, without = (
-        tokens.load(model, add_bos_token=asked).encode("the park") for asked in (True, False)
+        special_tokens.load(model, add_bos_token=asked).encode("the park")
+        for asked in (True, False)
     )
     assert with_it == [1, *without]
     config = json.loads((tmp_path / "llama/config.json").read_text())
     (tmp_path / "llama/config.json").write_text(json.dumps(config | {"bos_token_id": None}))
     with refused("model_args add_bos_token: the tokenizer of llama must have a first token"):
-        tokens.load(zoo.find(str(tmp_path / "llama"), None), add_bos_token=True)
+        special_tokens.load(zoo.find(str(tmp_path / "llama"), None), add_bos_token=True)
 
 
 def test_chats_are_written_by_the_template(lm):

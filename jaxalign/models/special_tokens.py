@@ -1,13 +1,10 @@
-"""Tokenizers as lm-evaluation-harness needs them: roles of special tokens, and chats."""
+"""Special tokens of a model by their role: its tokenizer as transformers reads it, end tokens."""
 
 import json
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
-from absl import logging
-
-from jaxalign.data.text import chats, hf_tokenizers, tokenizer_files
+from jaxalign.data.text import hf_tokenizers, tokenizer_files
 from jaxalign.errors import InputError, one_line
 from jaxalign.models import zoo
 
@@ -16,7 +13,7 @@ _LLAMA2C = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def load(model: zoo.Model, *, add_bos_token: bool | None = None) -> Any:
-    """Read a model's tokenizer through transformers, as the harness's Hugging Face backend does.
+    """Read a model's tokenizer through transformers, as lm-evaluation-harness's backend does.
 
     Without a `tokenizer_config.json`, the ids in `config.json` give the roles of special tokens.
 
@@ -82,55 +79,7 @@ def end_ids(model: zoo.Model, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
-def check_chat(tokenizer: Any, *, model: str) -> None:
-    """Refuse chats with a model that has no chat template.
-
-    Raises:
-      InputError: if there is no chat template.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        raise InputError(
-            f"model {model} must have a chat template (in tokenizer_config.json or "
-            "chat_template.jinja): there is none; run without --apply_chat_template."
-        )
-
-
-def write_chat(tokenizer: Any, turns: Sequence[dict[str, str]], *, ask: bool, model: str) -> str:
-    """Write the turns of a chat as a model was trained to read them.
-
-    Where the template takes no system's turn, the chat is written without it, as the harness's
-    Hugging Face backend does, and the log says so.
-
-    Args:
-      tokenizer: from `load`.
-      turns: "role" and "content" of each.
-      ask: whether the beginning of an answer follows; else the last turn is continued.
-      model: its name, for the message.
-
-    Raises:
-      InputError: if there is no template, or it does not take the turns.
-    """
-    check_chat(tokenizer, model=model)
-    write = lambda turns: chats.render(
-        tokenizer, [turns], source=f"model {model}", ask=ask, continued=not ask
-    )[0]
-    try:
-        return write(list(turns))
-    except chats.TemplateError as error:
-        shorter = [turn for turn in turns if turn["role"] != "system"]
-        if len(shorter) == len(turns):
-            raise
-        logging.log_first_n(
-            logging.WARNING,
-            "The chat template of %s takes no system's turn, which is left out (%s)",
-            1,
-            model,
-            error,
-        )
-        return write(shorter)
-
-
-def _special(folder: pathlib.Path, backend) -> dict[str, str]:
+def _special(folder: pathlib.Path, backend: Any) -> dict[str, str]:
     """Return special tokens by their role, from the ids in `config.json`."""
     hf = zoo.read_config(folder)
     ids = {role: hf.get(f"{role}_id") for role in ("bos_token", "eos_token", "pad_token")}

@@ -1,0 +1,1 @@
+"""Tuning: instruction data to tokens and masks, and the arms of the ablation."""
