@@ -12,6 +12,7 @@ from absl import app, flags, logging
 
 from jaxalign import command_line, stopping
 from jaxalign.errors import InputError, one_line
+from jaxalign.io import place
 
 _CONFIG = flags.DEFINE_string(
     "config",
@@ -21,7 +22,16 @@ _CONFIG = flags.DEFINE_string(
 )
 _TO = flags.DEFINE_string("to", "local", "Engine that starts the jobs: see docs/scale.md.")
 _STORE = flags.DEFINE_string(
-    "store", None, "Where all jobs put what they make. Default: runs/<configuration>."
+    "store",
+    None,
+    "Where all jobs put what they make: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH. Default: "
+    "runs/<configuration>.",
+)
+_FOLDER = flags.DEFINE_string(
+    "folder",
+    None,
+    "Where the sweep itself is: settings, pages, logs and states of its jobs, in a folder that all "
+    "machines see. Default: <store>/sweeps/<name>; must be given if the store is in a bucket.",
 )
 _NAME = flags.DEFINE_string(
     "name", None, "Of the sweep, whose folder is <store>/sweeps/<name>. Default: the configuration."
@@ -91,22 +101,20 @@ def main(argv: list[str]) -> int:
     from jaxalign.sweeps import record as record_lib
 
     stem = pathlib.Path(_CONFIG.value).stem
-    if "://" in (_STORE.value or ""):
-        raise InputError(
-            f"--store must be a folder of a file system that all machines see, got {_STORE.value}"
-        )
-    store = pathlib.Path(_STORE.value or f"runs/{stem}").absolute()
-    name = _NAME.value or stem
+    store = place.at(_STORE.value or f"runs/{stem}").absolute()
+    name, own = _NAME.value or stem, _own_folder(store)
     engine, options = engines.find(_TO.value), _options(overrides)
     if _STATUS.value:
-        record = record_lib.read(record_lib.folder(store, name))
+        record = record_lib.read(own or record_lib.folder(store, name))
         status.show(lambda: status.lines(record, engine.queue(record)))
         return 0
     engine.check(options)
     # Imported here: --help, --status and a bad flag need not wait for JAX.
     from jaxalign.sweeps import planning
 
-    where = planning.Where(store=store, name=name, data_root=_data_root(), fetch=_DOWNLOAD.value)
+    where = planning.Where(
+        store=store, name=name, own=own, data_root=_data_root(), fetch=_DOWNLOAD.value
+    )
     if not _DRY_RUN.value:
         planning.check_store(where, is_resumed=_RESUME.value)
     record = planning.read_and_plan(_CONFIG.value, overrides, where, options.devices_per_job)
@@ -118,6 +126,24 @@ def main(argv: list[str]) -> int:
     logging.flush()
     sys.stdout.write(status.table(status.lines(record, engine.queue(record))))
     return code
+
+
+def _own_folder(store: place.Place) -> pathlib.Path | None:
+    """Return the folder of the sweep, where it is not in the store."""
+    if "://" in (_FOLDER.value or ""):
+        raise InputError(
+            f"--folder must be a folder of a file system that all machines see, got {_FOLDER.value}"
+        )
+    if _FOLDER.value:
+        if _NAME.value:
+            raise InputError("--name must be left out with --folder: it is a folder of the store.")
+        return pathlib.Path(_FOLDER.value).absolute()
+    if isinstance(store, place.Remote):
+        raise InputError(
+            f"--folder must be given with --store={store}: logs grow and states change while jobs "
+            "run, which needs a folder of a file system that all machines see."
+        )
+    return None
 
 
 def _data_root() -> pathlib.Path | None:
@@ -137,6 +163,7 @@ def _options(overrides: list[str]):
         devices_per_job=_DEVICES.value,
         parallel=_PARALLEL.value,
         share=(int(share[1]), int(share[2])),
+        folder=_FOLDER.value or "",
         partition=_PARTITION.value,
         hours=_HOURS.value,
         cpus_per_job=_CPUS.value,

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from jaxalign import runner
 from jaxalign.errors import InputError
-from jaxalign.io import run_dir
+from jaxalign.io import place, run_dir
+from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import artefacts
 from jaxalign.sweeps import entries as entries_lib
@@ -29,21 +30,23 @@ class Where:
     """Where a sweep is and reads.
 
     Attributes:
-      store: of all jobs.
+      store: of all jobs, a folder or a place in a bucket.
       name: of the sweep.
+      own: folder of the sweep; None: in the store, which then is a folder.
       data_root: folder of published data; None: as the environment says.
       fetch: download what is missing of data sets, while they are planned.
     """
 
-    store: pathlib.Path
+    store: Place
     name: str
+    own: pathlib.Path | None = None
     data_root: pathlib.Path | None = None
     fetch: bool = False
 
     @property
     def folder(self) -> pathlib.Path:
         """The folder of the sweep."""
-        return record_lib.folder(self.store, self.name)
+        return self.own or record_lib.folder(self.store, self.name)
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -58,7 +61,9 @@ def check_store(where: Where, *, is_resumed: bool) -> None:
     Raises:
       InputError: naming the flag that says what to do.
     """
-    run_dir.check_writable(where.folder, "store")
+    run_dir.check_writable(where.folder, "folder" if where.own else "store")
+    if where.own:
+        run_dir.check_writable(where.store, "store")
     was_started = (where.folder / record_lib.RECORD).is_file()
     if was_started and not is_resumed:
         raise InputError(
@@ -262,7 +267,7 @@ def _shared_jobs(
 
 
 def _is_stored(product: Product) -> bool:
-    return pathlib.Path(product.path).name == product.fingerprint
+    return place.at(product.path).name == product.fingerprint
 
 
 def _free_name(made: Sequence[Product], taken: Sequence[str]) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxalign.errors import InputError
-from jaxalign.io import run_dir
+from jaxalign.io import place, run_dir
+from jaxalign.io.place import Place
 
 FOLDER = "sweeps"  # in the store: the sweeps that fill it
 RECORD = "sweep.json"  # in the folder of a sweep
@@ -36,7 +37,7 @@ class Product:
     @property
     def is_marked(self) -> bool:
         """Whether its done-marker is there; files are checked by whoever reads them."""
-        return run_dir.marker(pathlib.Path(self.path)).get("fingerprint") == self.fingerprint
+        return run_dir.marker(place.at(self.path)).get("fingerprint") == self.fingerprint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ class Record:
     """All jobs of a sweep, in an order in which they can run.
 
     Attributes:
-      folder: of the sweep: `<store>/sweeps/<name>`.
+      folder: of the sweep: `<store>/sweeps/<name>`, or where a store in a bucket has it.
       jobs: shared ones, then runs, then the last one, if there is one.
       together: settings of the last job.
       remark: why there is no last job.
@@ -141,8 +142,9 @@ class Record:
         return found
 
 
-def folder(store: pathlib.Path, name: str) -> pathlib.Path:
-    """Return the folder of a sweep."""
+def folder(store: Place, name: str) -> pathlib.Path:
+    """Return the folder of a sweep in its store, a folder itself."""
+    assert isinstance(store, pathlib.Path)
     return store / FOLDER / name
 
 

@@ -11,6 +11,7 @@ import ml_collections
 
 from jaxalign import config
 from jaxalign.errors import InputError
+from jaxalign.io import place
 from jaxalign.results import finished
 from jaxalign.stages import collect, properties, report
 from jaxalign.stages.artefacts import Scores
@@ -91,4 +92,4 @@ def _scores(job: Job) -> list[str]:
     scored = [x for x in job.products if x.kind == Scores.kind]
     if scored and any(x.stage == finished.REPORT for x in job.products):
         return [job.folder]
-    return [str(pathlib.Path(x.path) / finished.ROWS) for x in scored]
+    return [str(place.at(x.path) / finished.ROWS) for x in scored]

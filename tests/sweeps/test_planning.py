@@ -1,5 +1,6 @@
 """From dictionaries to jobs: what is shared is a job of its own, and mistakes are found at once."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -10,6 +11,7 @@ import small
 from refusals import refused
 
 from jaxalign import config, runner
+from jaxalign.io import place
 from jaxalign.stages import encode, extract, report
 from jaxalign.sweeps import planning, record, together, work
 from jaxalign.sweeps.entries import Entry, Sweep
@@ -33,7 +35,7 @@ def plan(data, tmp_path):
         report=report.Config(title="Small"),
     )
 
-    def plan(*dictionaries, **settings):
+    def plan(*dictionaries, where=None, **settings):
         entries = [
             Entry(
                 name=f"run{i}",
@@ -44,8 +46,9 @@ def plan(data, tmp_path):
             )
             for i, changes in enumerate(dictionaries)
         ]
+        plan.settings = entries[0].settings
         sweep = Sweep(path=tmp_path / "swept.py", entries=entries, together=settings)
-        return planning.plan(sweep, planning.Where(store=tmp_path / "store", name="s"))
+        return planning.plan(sweep, where or planning.Where(store=tmp_path / "store", name="s"))
 
     return plan
 
@@ -163,7 +166,38 @@ def test_bad_calls_are_one_line(tmp_path):
     assert "--to must be one of local, slurm, skypilot" in call(demo, store, "--to=pbs")
     assert "there is no sweep at" in call(demo, store, "--status")
     assert "--share must be I/N with 0 <= I < N, got '2/2'" in call(demo, store, "--share=2/2")
+    bucket = "--store=s3://bucket/sweep"
+    assert "--folder must be given with --store=s3://bucket/sweep" in call(demo, bucket)
+    assert "--folder must be a folder of a file system" in call(demo, "--folder=s3://bucket/sweep")
+    own = f"--folder={tmp_path / 'own'}"
+    assert "must be left out where machines are made" in call(
+        demo, bucket, own, "--to=tpu_vm", "--zone=us-west4-a"
+    )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_store_in_a_bucket_has_what_jobs_make_and_a_folder_the_sweep(plan, tmp_path, s3):
+    own = tmp_path / "own"
+    where = planning.Where(store=place.at(f"{s3}/store"), name="s", own=own)
+    planning.check_store(where, is_resumed=False)
+    found = plan({"encode.layers": (2,)}, where=where)
+    found.write()
+    job = record.read(own).jobs[0]
+    assert job.flags[-2:] == (f"--workdir={own / 'run0'}", f"--store={s3}/store")
+    stored = [x for x in job.products if x.stage != "report"]
+    assert all(x.path.startswith(f"{s3}/store/{x.stage}/") for x in stored) and not job.is_done
+    places = runner.Places(store=where.store)
+    runner.run(runner.plan(plan.settings, workdir=job.folder, places=places))
+    assert job.is_done and where.store.files()
+    assert not any(own.glob("run0/encode/*/*")) and (own / "run0/report/index.html").is_file()
+    collected = together.get_config(str(own))
+    assert list(collected.collect.runs) == [str(own / "run0")]
+    rows = together._scores(dataclasses.replace(job, products=tuple(stored)))
+    assert rows == [f"{x.path}/rows.parquet" for x in stored if x.stage == "encode"]
+    collected = config.override(collected, {"collect.runs": tuple(rows)})
+    runner.run(runner.plan(collected, workdir=tmp_path / "collect"))
+    assert (tmp_path / "collect/report/scores.csv").is_file()
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ class Options:
       cpus_per_job: cores that a job has on a cluster.
       memory_gb: that a job has on a cluster; 0: what is usual there.
       slurm: other options of sbatch, by name.
+      folder: of the sweep, where it is not in the store; "": it is.
       config: the configuration file; what follows is for engines that write files.
       overrides: flags `--config.<name>=<value>` of all jobs.
       data_root: folder of published data here; "": none.
@@ -54,6 +55,7 @@ class Options:
     cpus_per_job: int = 8
     memory_gb: float = 0.0
     slurm: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    folder: str = ""
     config: str = ""
     overrides: tuple[str, ...] = ()
     data_root: str = ""

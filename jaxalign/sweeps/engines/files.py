@@ -22,9 +22,15 @@ def check(options: Options) -> None:
     """Refuse what cannot be written down.
 
     Raises:
-      InputError: if there is no such machine, a job needs more devices than it has, or the
+      InputError: if there is no such machine, a job needs more devices than it has, the folder of
+        the sweep is not in the store, which other machines have a copy of or mount, or the
         configuration is not in the repository, which is what other machines get.
     """
+    if options.folder:
+        raise InputError(
+            "--folder, which a --store in a bucket needs, must be left out where machines are made "
+            "for the sweep: what they have in common is a copy or a mount of the store's folder."
+        )
     machine = machines.find(options.accelerator)
     if options.devices_per_job > machine.devices:
         raise InputError(
