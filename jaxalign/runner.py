@@ -72,7 +72,7 @@ class Places:
       is_here: whether the run will have the devices and the memory of this process.
     """
 
-    store: str | os.PathLike[str] | None = None
+    store: str | os.PathLike[str] | Remote | None = None
     is_here: bool = True
 
 
