@@ -53,8 +53,8 @@ def predict_test_run(X, Y):
     return predict(X, Y, [TEST_RUN])[NUM_TRS:], Y[NUM_TRS:]
 
 
-def null_sets(rng, phi, *, num=50, targets=100):
-    """Yield features and responses that have nothing to do with each other: 5,000 targets."""
+def null_sets(rng, phi, *, num=25, targets=100):
+    """Yield features and responses that have nothing to do with each other: 2,500 targets."""
     for _ in range(num):
         yield tuple(autoregression(rng, phi, NUM_TRS, size) for size in (20, targets))
 
@@ -127,7 +127,7 @@ def test_fitted_nulls_keep_the_level_of_a_cross_validation_with_gaps(rng, kind, 
 
 def test_the_false_discovery_rate_and_the_family_wise_error_hold(rng, record_property):
     """A fifth of the targets follow the features; all share noise, as neighbouring voxels do."""
-    num_sets, v, level = 400, 60, 0.1
+    num_sets, v, level = 150, 60, 0.1
     is_signal = np.arange(v) < v // 5
     shares, powers, any_false = [], [], []
     for _ in range(num_sets):
@@ -157,7 +157,7 @@ STIMULI = 300
 P = 20
 PASSAGE = np.repeat(np.arange(NUM_PASSAGES), STIMULI // NUM_PASSAGES)
 PASSAGE_FOLDS = folds_lib.contiguous_folds([0] * STIMULI, 5, gap=0, groups=PASSAGE)
-NUM_SIMULATIONS, NUM_FRESH, NUM_TOGETHER = 2000, 200, 10
+NUM_SIMULATIONS, NUM_FRESH, NUM_TOGETHER = 1000, 100, 10
 
 
 def subject_scores(rng, *, shared):
