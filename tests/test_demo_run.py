@@ -2,10 +2,8 @@
 
 import json
 import pathlib
-import random
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -145,27 +143,3 @@ def test_second_run_recomputes_nothing(demo):
     assert after == before
     assert "Nothing to compute: all 10 artefacts are up to date." in second.stderr
     assert second.stdout == first.stdout
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_ends_the_same(demo, tmp_path):
-    """SIGKILL at random moments, then start again: the same rows, bit for bit."""
-    small = "--config.extract.shard_stimuli=32"
-    whole = tmp_path / "whole"
-    start = time.monotonic()
-    run(whole, small)
-    duration = time.monotonic() - start
-    moments = random.Random(time.time_ns())
-    killed = tmp_path / "killed"
-    for _ in range(3):
-        process = subprocess.Popen(
-            command(killed, small), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            process.wait(timeout=moments.uniform(0.15, 0.6) * duration)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    run(killed, small)
-    for name in ("scores.csv", "scores.parquet", "controls.csv", "index.html", "summary.txt"):
-        assert (killed / "report" / name).read_bytes() == (whole / "report" / name).read_bytes()

@@ -1,5 +1,6 @@
 """The command line: what a user sees of a bad call, and what is left behind."""
 
+import json
 import os
 import pathlib
 import re
@@ -28,8 +29,7 @@ def call(*arguments, cwd=REPOSITORY, **environment):
     )
 
 
-# Each call takes seconds of imports: these are made in every run of the tests.
-QUICK_BAD_CALLS = [
+BAD_CALLS = [
     ([], "--config must name a configuration file"),
     (["--config=configs/none.py"], "there is no file 'configs/none.py'"),
     (["--config=configs/demo.py", "more"], "only flags are understood, got argument 'more'"),
@@ -38,8 +38,6 @@ QUICK_BAD_CALLS = [
         ["--config=configs/demo.py", "--config.encode.nm_folds=4"],
         "--config.encode.nm_folds: there is no such setting; did you mean num_folds?",
     ),
-]
-BAD_CALLS = [
     (
         ["--config=configs/demo.py", "--config.encod.num_folds=4"],
         "--config.encod.num_folds: there is no such setting; did you mean encode?",
@@ -80,20 +78,41 @@ BAD_CALLS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "arguments,message",
-    [*QUICK_BAD_CALLS, *(pytest.param(*x, marks=pytest.mark.slow) for x in BAD_CALLS)],
-)
-def test_bad_call_is_one_line(tmp_path, arguments, message):
+@pytest.fixture(scope="module")
+def bad_calls(tmp_path_factory):
+    """What each of the bad calls ended with, and its work directory."""
+    root = tmp_path_factory.mktemp("bad")
+    given = [[*x, f"--workdir={root / str(i)}"] for i, (x, _) in enumerate(BAD_CALLS)]
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "tests/support/forked_calls.py"],
+        cwd=REPOSITORY,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAXALIGN_DATA": ""},
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    return [(*x, root / str(i)) for i, x in enumerate(json.loads(done.stdout))]
+
+
+@pytest.mark.parametrize("number", range(len(BAD_CALLS)), ids=[x[1][:40] for x in BAD_CALLS])
+def test_bad_call_is_one_line(bad_calls, number):
     """Exit code 2, one line on stderr that says what must hold, and nothing written."""
-    workdir = tmp_path / "work"
-    result = call(*arguments, f"--workdir={workdir}", JAXALIGN_DATA="")
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1
-    assert result.stderr.startswith("error: ")
-    assert message in result.stderr
+    code, out, error, workdir = bad_calls[number]
+    assert code == 2
+    assert out == ""
+    assert error.count("\n") == 1
+    assert error.startswith("error: ")
+    assert BAD_CALLS[number][1] in error
     assert not workdir.exists()
+
+
+def test_bad_call_of_a_process_of_its_own():
+    result = call("--config=configs/demo.py", "--cofnig=1")
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith("error: Unknown command line flag 'cofnig'")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
