@@ -24,7 +24,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import claims, place, run_dir
 from jaxalign.io.place import Place, Remote
 from jaxalign.io.run_dir import Artefact
-from jaxalign.pricing import chips, prices, truth
+from jaxalign.pricing import assumed, chips, prices, truth
 from jaxalign.pricing.chips import Machine
 from jaxalign.pricing.work import Layout
 from jaxalign.stages import Job, Step
@@ -60,6 +60,13 @@ class Plan:
     def steps(self) -> list[Step]:
         """Steps of all stages, in order."""
         return [step for steps in self.stages.values() for step in steps]
+
+    @property
+    def assumed(self) -> assumed.Assumed:
+        """What its price takes for granted; nothing of a plan that can be run."""
+        if not self.job.elsewhere:
+            return assumed.Assumed()
+        return assumed.of(self.settings.get("extract.models", ()), self.job.dataset)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,9 +134,8 @@ def plan(
         raise InputError(str(error)) from error
     dataset = None
     if common.dataset:
-        dataset = datasets.find(
-            common.dataset, root, nan=cast(NaN, common.nan), options=common.options
-        )
+        find = datasets.for_price if machine else datasets.find
+        dataset = find(common.dataset, root, nan=cast(NaN, common.nan), options=common.options)
     elif common.options:
         raise InputError(f"options must be () where no data set is read, got {common.options}.")
     job = Job(
@@ -488,6 +494,7 @@ def describe(plan: Plan, rate: float = math.nan) -> str:
     lines += ["", "# Plan", f"workdir: {job.workdir}", f"data_root: {job.data_root}"]
     if job.store is not None:
         lines.append(f"store: {job.store}")
+    lines += [f"assumed: {x}" for x in plan.assumed.lines]
     kind = job.mesh.devices.flat[0].device_kind
     if machine and job.elsewhere:
         kind = f"{machine.chip.kind}, as {plan.layout.data} x {plan.layout.model}"

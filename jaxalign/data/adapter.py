@@ -29,6 +29,7 @@ class Adapter(abc.ABC):
       root: folder of published data, or the directory of one's own.
       name: of the data set, for messages.
       timed: whether samples are the TRs of scans; else they are single stimuli.
+      is_here: whether files are read; else published sizes stand in for them (`stand_ins.py`).
       networks: names of networks whose activations come with the data.
       absent: why the data set has no stimuli, responses or behavior, where that needs a reason.
     """
@@ -36,6 +37,7 @@ class Adapter(abc.ABC):
     root: pathlib.Path
     name: str
     timed: ClassVar[bool] = False
+    is_here: ClassVar[bool] = True
     networks: ClassVar[tuple[str, ...]] = ()
     absent: ClassVar[Mapping[str, str]] = {}
 

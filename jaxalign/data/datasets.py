@@ -9,7 +9,7 @@ import os
 import pathlib
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from absl import logging
@@ -25,6 +25,9 @@ from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.activation_files import Given
+
+if TYPE_CHECKING:
+    from jaxalign.data.stand_ins import StandIn
 
 _ALICE = "jaxalign.data.sets.alice:Alice"
 _BRAINSCORE = "jaxalign.data.sets.brainscore:BrainScore"
@@ -161,6 +164,11 @@ class Dataset:
         return self.adapter.word_facts()
 
     @property
+    def stand_in(self) -> "StandIn | None":
+        """What stands in for data that are not here, in plans that are only priced; else None."""
+        return None if self.adapter.is_here else cast("StandIn", self.adapter)
+
+    @property
     def has_repeats(self) -> bool:
         """Whether the repeats of stimuli can be read apart from their mean."""
         return self.adapter.has("repeats")
@@ -283,6 +291,41 @@ def find(
             )
         adapter = dataclasses.replace(adapter, **{"nan": nan})
     return Dataset(adapter)
+
+
+def for_price(
+    name: str,
+    data_root: pathlib.Path | None,
+    *,
+    nan: NaN = "refuse",
+    options: Sequence[str] = (),
+) -> Dataset:
+    """Find a data set for a plan that is only priced: one that is not here by its published size.
+
+    Args:
+      name, data_root, nan, options: as of `find`.
+
+    Raises:
+      InputError: see `find`; also if a part of the data set is here, and not all, or there are
+        options of one that is not here.
+    """
+    from jaxalign.data import stand_ins
+
+    if not stand_ins.is_absent(name, data_root):
+        return find(name, data_root, nan=nan, options=options)
+    if options:
+        raise InputError(
+            f"options must be () for data set {name}, which is not here: the published size is that "
+            f"of the whole, got {tuple(options)}."
+        )
+    return _stand_in(name)
+
+
+@functools.cache  # its stimuli are the same for every plan of a sweep
+def _stand_in(name: str) -> Dataset:
+    from jaxalign.data import stand_ins
+
+    return Dataset(stand_ins.StandIn(name=name))
 
 
 def unopened(name: str) -> Adapter:

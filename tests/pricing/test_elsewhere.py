@@ -5,10 +5,12 @@ import small
 from refusals import refused
 
 from jaxalign import config, runner
+from jaxalign.data.schema import Responses
 from jaxalign.data.text import tokenizer_files
 from jaxalign.models import zoo
 from jaxalign.pricing import chips, prices
 from jaxalign.stages import encode, extract
+from jaxalign.stages.encode import work
 
 
 def test_pieces_stand_in_for_tokens():
@@ -56,6 +58,43 @@ def test_what_cannot_fit_is_named_with_the_mesh_that_can(settings, tmp_path):
     plan = runner.plan(large, workdir=tmp_path / "work", machine=machine)
     said = prices.refusal(runner.items(plan), machine, plan.layout)
     assert said.startswith("memory: extract alpaca-7b needs") and said.endswith("is (4, 2).")
+
+
+def test_data_that_are_not_here_are_priced_by_their_published_size(tmp_path):
+    packed = config.pack(
+        config.Common(dataset="pereira2018-384"),
+        extract=extract.Config(models=("alpaca-7b",), untrained_seed=-1, compute_dtype="bfloat16"),
+        encode=encode.Config(protocol="brainscore-linear-2023-own-reading", controls=()),
+    )
+    machine, root = chips.find("h200"), tmp_path / "data"
+    root.mkdir()
+    plan = runner.plan(packed, workdir=tmp_path / "work", data_root=root, machine=machine)
+    found, scores = (prices.price(x.work, machine, plan.layout) for x in runner.items(plan))
+    # 4,537 words, of 1.3 pieces each; seven numbers of each of ten folds and of each voxel, layers.
+    assert found.work.num_tokens == pytest.approx(1.3 * 4537, rel=0.1)
+    assert scores.work.disk_bytes == pytest.approx(33 * 7 * 10 * 12195 * 8, rel=0.01)
+    text = runner.describe(plan)
+    assert "assumed: models alpaca-7b are not here: shapes are those of jaxalign/models" in text
+    assert "assumed: data set pereira2018-384 is not here: 384 sentences of 4,537 words" in text
+    with refused("encode.rois must be () for pereira2018-384, which is not here"):
+        of_roi = config.override(packed, {"encode.rois": ("language",)})
+        runner.plan(of_roi, workdir=tmp_path / "work", data_root=root, machine=machine)
+    with refused("data set pereira2018-384 needs"):
+        runner.plan(packed, workdir=tmp_path / "work", data_root=root)
+
+
+def test_voxels_of_single_people_are_in_no_mean(rng):
+    responses = Responses(
+        values=rng.standard_normal((5, 4)),
+        run=["r"] * 5,
+        subject=["a", "a", "b", "b"],
+        roi=["x"] * 4,
+        target=["mean", "a.1", "mean", "b.1"],
+        units="",
+        stimulus_id=list("12345"),
+    )
+    assert work.count_targets(responses) == 5
+    assert work.count_targets(responses.columns([True, True, False, False])) == 2
 
 
 def test_at_hand_it_must_be_here(settings, tmp_path):

@@ -44,6 +44,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         planned = _planned_samples(job.dataset.stimuli)
         of_planted = simulated[0].settings
         num_targets = (of_planted["num_subjects"] + 1) * of_planted["num_targets"]
+    elif stand_in := job.dataset.stand_in:
+        if config.rois:
+            raise InputError(
+                f"encode.rois must be () for {job.dataset.name}, which is not here: the published "
+                f"size is that of all targets, got {config.rois}."
+            )
+        planned, num_targets = stand_in.samples(), stand_in.size.num_targets
     else:
         planned = job.dataset.responses
         kept, left_out = targets.checked(planned, config.rois, stage="encode")

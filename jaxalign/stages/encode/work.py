@@ -47,13 +47,16 @@ class Sizes(NamedTuple):
 
 
 def count_targets(responses: Responses) -> int:
-    """Return the targets of all subjects, and those of the group's mean.
+    """Return the targets of all subjects, and those of the group's mean: what all of them have.
 
     Args:
       responses: that are scored.
     """
-    names = set(zip(responses.roi, responses.target, strict=True))
-    return len(responses.subject) + len(names) * (len(set(responses.subject)) > 1)
+    names: dict[str, set[tuple[str, str]]] = {}
+    for subject, *name in zip(responses.subject, responses.roi, responses.target, strict=True):
+        names.setdefault(subject, set()).add(tuple(name))
+    shared = set.intersection(*names.values()) if len(names) > 1 else ()
+    return len(responses.subject) + len(shared)
 
 
 def num_features(features_of: Features, sizes: Sizes) -> int:
