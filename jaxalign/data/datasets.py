@@ -315,8 +315,8 @@ def for_price(
         return find(name, data_root, nan=nan, options=options)
     if options:
         raise InputError(
-            f"options must be () for data set {name}, which is not here: the published size is that "
-            f"of the whole, got {tuple(options)}."
+            f"options must be () for data set {name}, which is not here: the published size is "
+            f"that of the whole, got {tuple(options)}."
         )
     return _stand_in(name)
 

@@ -79,12 +79,24 @@ class Chip:
 _EFFICIENCY = {"bfloat16": 0.4, "float32": 0.4, "sweep": 0.3, "factor": 0.4, "eigen": 0.02}
 _TPU = {"source": "scaling-book, tpus.md", "efficiency": _EFFICIENCY}
 _GPU = {"source": "vendor", "efficiency": _EFFICIENCY, "network_compile_s": 6.0}
+_V4 = {"source": "cloud.google.com/tpu/docs/v4", "efficiency": _EFFICIENCY}
 
 # A TPU computes float32 at highest precision in six passes of bfloat16; it has no float64, which is
 # made of pairs of float32 away from the matrix unit: that speed is a guess until it is calibrated.
 CHIPS = {
     chip.name: chip
     for chip in (
+        Chip(
+            name="v4",
+            kind="TPU v4",
+            bfloat16=2.75e14,
+            float32=2.75e14 / 6,
+            float64=3e11,
+            memory=32 * 2.0**30,
+            bandwidth=1.2e12,
+            per_host=4,
+            **_V4,
+        ),
         Chip(
             name="v5e",
             kind="TPU v5 lite",
@@ -117,6 +129,29 @@ CHIPS = {
             bandwidth=1.6e12,
             per_host=8,
             **_TPU,
+        ),
+        # Of the A100 with 80 GB on SXM, and of the L4: their data sheets, without sparsity.
+        Chip(
+            name="a100",
+            kind="NVIDIA A100",
+            bfloat16=3.12e14,
+            float32=1.95e13,
+            float64=1.95e13,
+            memory=80e9,
+            bandwidth=2.0e12,
+            per_host=8,
+            **_GPU,
+        ),
+        Chip(
+            name="l4",
+            kind="NVIDIA L4",
+            bfloat16=1.21e14,
+            float32=3.03e13,
+            float64=4.7e11,  # a sixty-fourth of float32
+            memory=24e9,
+            bandwidth=3.0e11,
+            per_host=8,
+            **_GPU,
         ),
         Chip(
             name="h100",
@@ -214,12 +249,17 @@ def find(name: str) -> Machine:
 def at_hand() -> Machine | None:
     """Return the devices that JAX sees; None if they are of no chip of the table."""
     device, number = jax.devices()[0], jax.device_count()
-    if device.platform == "cpu":
-        return Machine(chip=cpu(), num_devices=number)
-    for chip in CHIPS.values():
-        if device.device_kind.startswith(chip.kind):
-            return Machine(chip=chip, num_devices=number)
-    return None
+    chip = cpu() if device.platform == "cpu" else of_kind(device.device_kind)
+    return None if chip is None else Machine(chip=chip, num_devices=number)
+
+
+def of_kind(kind: str) -> Chip | None:
+    """Return the chip of the table that JAX calls so (`Device.device_kind`); None: there is none.
+
+    An L40 is no L4: what follows the name must not go on with it.
+    """
+    same = lambda chip: re.match(rf"{re.escape(chip.kind)}(?!\w)", kind)
+    return next((chip for chip in CHIPS.values() if same(chip)), None)
 
 
 def calibration_path(chip: Chip, path: str = "") -> pathlib.Path:

@@ -146,7 +146,17 @@ def facts(
             at_peak = sum(n / machine.chip.peak(kind) for kind, n in price.work.flop.items())
             devices = 1 if layout.is_cpu else layout.size
             took["share_of_peak"] = at_peak / devices / meter.seconds
-    planned = {
+    return {"planned": planned(price, machine), "took": took}
+
+
+def planned(price: Price, machine: Machine | None) -> dict[str, Any]:
+    """Return a plan as plain JSON; in time only where the machine is known.
+
+    Args:
+      price: what was planned.
+      machine: see `facts`.
+    """
+    found: dict[str, Any] = {
         "flop": dict(price.work.flop),
         "device_bytes": price.device_bytes,
         "process_bytes": price.process_bytes,
@@ -155,8 +165,8 @@ def facts(
         "calibrated": machine.chip.measured if machine else "",
     }
     if machine:
-        planned["seconds"] = round(price.seconds, 3)
-    return {"planned": planned, "took": took}
+        found["seconds"] = round(price.seconds, 3)
+    return found
 
 
 def _longest(programs: Mapping[str, float]) -> list[list]:

@@ -3,6 +3,7 @@
 python launch/sweep.py --config=configs/sweeps/demo.py --to=local --store=runs/sweep
 """
 
+import math
 import os
 import pathlib
 import re
@@ -50,7 +51,29 @@ _STATUS = flags.DEFINE_bool(
     "status", False, "Show how far the jobs are; on a terminal, until all have ended."
 )
 _DEVICES = flags.DEFINE_integer(
-    "devices_per_job", 1, "Accelerators of each job; 0: it computes on the CPU.", lower_bound=0
+    "devices_per_job",
+    None,
+    "Accelerators of each job; 0: it computes on the CPU. Default: as many as --chip says, else 1.",
+    lower_bound=0,
+)
+_CHIP = flags.DEFINE_string(
+    "chip",
+    "",
+    "The machine that each job has, such as v5e-8 or h200 (jaxalign/pricing/chips.py), for which "
+    "it is priced. Default: what the engine says of it. With --dry_run, models and data sets that "
+    "are not here are priced by their published sizes.",
+)
+_CALIBRATION = flags.DEFINE_string(
+    "calibration",
+    "",
+    "File that `python -m jaxalign.calibrate` has written, whose rates count in the place of the "
+    "table's. Default: that of the chip in ~/.cache/jaxalign/chips, where there is one.",
+)
+_PRICE_PER_HOUR = flags.DEFINE_float(
+    "price_per_hour",
+    None,
+    "Money for one device and hour, in any currency. Default: none is shown.",
+    lower_bound=0.0,
 )
 _PARALLEL = flags.DEFINE_integer(
     "parallel",
@@ -97,7 +120,7 @@ def main(argv: list[str]) -> int:
         raise InputError(f"only flags are understood, got argument {rest[0]!r}.")
     if _CONFIG.value is None:
         raise InputError("--config must name a configuration file, such as configs/sweeps/demo.py.")
-    from jaxalign.sweeps import engines, status
+    from jaxalign.sweeps import engines, outcome, status
     from jaxalign.sweeps import record as record_lib
 
     stem = pathlib.Path(_CONFIG.value).stem
@@ -106,25 +129,46 @@ def main(argv: list[str]) -> int:
     engine, options = engines.find(_TO.value), _options(overrides)
     if _STATUS.value:
         record = record_lib.read(own or record_lib.folder(store, name))
-        status.show(lambda: status.lines(record, engine.queue(record)))
+        look = lambda: status.lines(record, engine.queue(record))
+        status.show(look, lambda: outcome.table(record))
         return 0
-    engine.check(options)
+    is_elsewhere = _DRY_RUN.value and bool(_CHIP.value)
+    if not is_elsewhere:
+        engine.check(options)
     # Imported here: --help, --status and a bad flag need not wait for JAX.
-    from jaxalign.sweeps import planning
+    from jaxalign.sweeps import costs, planning
 
+    machine = _machine(_CHIP.value or engine.chip(options))
     where = planning.Where(
-        store=store, name=name, own=own, data_root=_data_root(), fetch=_DOWNLOAD.value
+        store=store,
+        name=name,
+        own=own,
+        data_root=_data_root(),
+        fetch=_DOWNLOAD.value,
+        machine=machine,
+        is_elsewhere=is_elsewhere,
     )
     if not _DRY_RUN.value:
         planning.check_store(where, is_resumed=_RESUME.value)
     record = planning.read_and_plan(_CONFIG.value, overrides, where, options.devices_per_job)
+    rate = math.nan if _PRICE_PER_HOUR.value is None else _PRICE_PER_HOUR.value
     if _DRY_RUN.value:
-        sys.stdout.write(planning.describe(record))
+        sys.stdout.write(planning.describe(record, machine, rate))
+        sys.stdout.flush()
+    if reason := costs.refusal(record):
+        raise InputError(reason)
+    if _DRY_RUN.value:
         return 0
+    if machine:
+        logging.info("%s", costs.whole(record, machine, rate))
+    if _RESUME.value and (where.folder / record_lib.RECORD).is_file():
+        record = record.resumed(record_lib.read(where.folder))
     record.write()
     code = engine.start(record, options)
     logging.flush()
-    sys.stdout.write(status.table(status.lines(record, engine.queue(record))))
+    found = status.lines(record, engine.queue(record))
+    compared = outcome.table(record) if status.has_ended(found) else ""
+    sys.stdout.write(compared + status.table(found))
     return code
 
 
@@ -151,6 +195,28 @@ def _data_root() -> pathlib.Path | None:
     return pathlib.Path(found).absolute() if found else None
 
 
+def _machine(name: str):
+    """Return the machine of a job by its name; None of ""."""
+    from jaxalign.pricing import chips
+
+    return chips.calibrated(chips.find(name), _CALIBRATION.value) if name else None
+
+
+def _devices_per_job() -> int:
+    """Return how many devices each job has: as many as its machine, if that is named."""
+    if not _CHIP.value:
+        return 1 if _DEVICES.value is None else _DEVICES.value
+    from jaxalign.pricing import chips
+
+    machine = chips.find(_CHIP.value)
+    number = 0 if machine.chip.name == "cpu" and machine.num_devices == 1 else machine.num_devices
+    if _DEVICES.value not in (None, number):
+        raise InputError(
+            f"--devices_per_job must be {number} with --chip={_CHIP.value}, got {_DEVICES.value}."
+        )
+    return number
+
+
 def _options(overrides: list[str]):
     from jaxalign.sweeps.engines import Options
 
@@ -160,7 +226,7 @@ def _options(overrides: list[str]):
     if bad := [x for x in _SLURM.value if "=" not in x]:
         raise InputError(f"--slurm must be NAME=VALUE[,NAME=VALUE...], got {bad[0]!r}.")
     return Options(
-        devices_per_job=_DEVICES.value,
+        devices_per_job=_devices_per_job(),
         parallel=_PARALLEL.value,
         share=(int(share[1]), int(share[2])),
         folder=_FOLDER.value or "",

@@ -17,6 +17,7 @@ class Machine(NamedTuple):
       sky: what SkyPilot calls them.
       labels: of the nodes of a Kubernetes cluster that have them.
       resource: what a container asks for, as often as there are devices.
+      chip: what `pricing.chips` calls a device.
       runtime: software of a TPU VM; "": it is none.
     """
 
@@ -24,6 +25,7 @@ class Machine(NamedTuple):
     sky: str
     labels: dict[str, str]
     resource: str
+    chip: str
     runtime: str = ""
 
 
@@ -32,13 +34,15 @@ _GKE = "cloud.google.com/gke"
 
 def _tpu(devices: int, name: str, gke: tuple[str, str], runtime: str) -> Machine:
     accelerator, topology = gke
+    chip = name.partition("-")[0].replace("litepod", "e")
     labels = {f"{_GKE}-tpu-accelerator": accelerator, f"{_GKE}-tpu-topology": topology}
-    return Machine(devices, f"tpu-{name}", labels, "google.com/tpu", runtime)
+    return Machine(devices, f"tpu-{name}", labels, "google.com/tpu", chip, runtime)
 
 
 def _gpu(devices: int, name: str, gke: str) -> Machine:
     labels = {f"{_GKE}-accelerator": gke}
-    return Machine(devices, f"{name}:{devices}", labels, "nvidia.com/gpu")
+    chip = name.partition("-")[0].lower()
+    return Machine(devices, f"{name}:{devices}", labels, "nvidia.com/gpu", chip)
 
 
 _V5E, _V6E = ("v2-alpha-tpuv5-lite", "v2-alpha-tpuv6e")

@@ -1,6 +1,9 @@
 """Planning of a sweep: every run is planned, and what runs share becomes a job of its own."""
 
 import dataclasses
+import functools
+import math
+import operator
 import pathlib
 import re
 import shlex
@@ -15,10 +18,12 @@ from jaxalign.errors import InputError
 from jaxalign.io import place, run_dir
 from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
+from jaxalign.pricing.assumed import Assumed
+from jaxalign.pricing.chips import Machine
 from jaxalign.stages import artefacts
+from jaxalign.sweeps import costs, together
 from jaxalign.sweeps import entries as entries_lib
 from jaxalign.sweeps import record as record_lib
-from jaxalign.sweeps import together
 from jaxalign.sweeps.entries import Entry, Sweep
 from jaxalign.sweeps.record import LAST, RUN, SHARED, Job, Product, Record
 
@@ -35,6 +40,8 @@ class Where:
       own: folder of the sweep; None: in the store, which then is a folder.
       data_root: folder of published data; None: as the environment says.
       fetch: download what is missing of data sets, while they are planned.
+      machine: of each job; None: not known, and jobs have no price.
+      is_elsewhere: whether the plan is for its price alone: models may be absent, and nothing runs.
     """
 
     store: Place
@@ -42,6 +49,8 @@ class Where:
     own: pathlib.Path | None = None
     data_root: pathlib.Path | None = None
     fetch: bool = False
+    machine: Machine | None = None
+    is_elsewhere: bool = False
 
     @property
     def folder(self) -> pathlib.Path:
@@ -94,8 +103,14 @@ def read_and_plan(
     return plan(entries_lib.read(path, overrides), where)
 
 
-def describe(record: Record) -> str:
-    """Say which jobs there are, what each makes and needs, and what a run of it would be."""
+def describe(record: Record, machine: Machine | None = None, rate: float = math.nan) -> str:
+    """Say which jobs there are, what each makes, needs and costs, and what a run of it would be.
+
+    Args:
+      record: of the sweep.
+      machine: of each job; None: not known.
+      rate: money for one device and hour; NaN: none is known.
+    """
     made: set[str] = set()
     text = ["# Jobs"]
     for job in record.jobs:
@@ -104,13 +119,19 @@ def describe(record: Record) -> str:
         for x in job.products:
             if x.key not in made:
                 done = "up to date" if x.is_marked else "to do"
-                text.append(f"  {f'{x.stage} {x.name}'.strip()}: {done}; {x.cost}")
+                text.append(f"  {x.label}: {done}; {x.cost}")
         made |= {x.key for x in job.products}
     text.append(f"{len(record.jobs)} jobs, {len(made)} artefacts; {record.folder}")
     if record.remark:
         text.append(f"Their scores are not collected: {record.remark}")
     last = record.jobs[-1]
-    return "\n".join([*text, "", "# Command of the last", shlex.join(last.flags)]) + "\n"
+    text += ["", "# Command of the last", shlex.join(last.flags), "", "# Price"]
+    if machine is None:
+        text.append("No price: which devices a job will have is not known here; give --chip.")
+        return "\n".join(text) + "\n"
+    text += [f"assumed: {x}" for x in record.assumed]
+    text += [f"{name}: {why}" for name, why in costs.refused(record.jobs).items()]
+    return "\n".join([*text, costs.table(record, machine, rate)])
 
 
 def plan(sweep: Sweep, where: Where) -> Record:
@@ -140,6 +161,7 @@ def plan(sweep: Sweep, where: Where) -> Record:
                 flags=(*found.entry.flags, f"--workdir={folder}", *where.flags),
                 after=tuple(after),
                 products=found.products,
+                planned=_price(found, [x for x in found.products if x.key not in maker], where),
             )
         )
     remark = _why_not_together(plans)
@@ -150,13 +172,24 @@ def plan(sweep: Sweep, where: Where) -> Record:
         folder = where.folder / COLLECT
         flags = (f"--config={together.__file__}:{where.folder}", f"--workdir={folder}")
         every = tuple(x.name for x in jobs)
-        jobs.append(Job(name=COLLECT, kind=LAST, folder=str(folder), flags=flags, after=every))
+        planned = costs.of_last(where.machine) if where.machine else {}
+        jobs.append(
+            Job(
+                name=COLLECT,
+                kind=LAST,
+                folder=str(folder),
+                flags=flags,
+                after=every,
+                planned=planned,
+            )
+        )
     return Record(
         folder=where.folder,
         jobs=jobs,
         together=sweep.together,
         remark=remark,
         compares_models=_compares_models(plans),
+        assumed=functools.reduce(operator.or_, (x.assumed for x in plans)).lines,
     )
 
 
@@ -168,6 +201,8 @@ class _Planned:
     products: tuple[Product, ...]
     inputs: Mapping[str, tuple[str, ...]]  # keys of what a product is made from
     rows: Sequence[tuple[str, ...]]  # which score rows it has: see `_rows`
+    assumed: Assumed
+    steps: Mapping[str, costs.Step]  # what making a product takes; {} where no machine is known
 
 
 def _planned(entry: Entry, where: Where) -> _Planned:
@@ -178,10 +213,12 @@ def _planned(entry: Entry, where: Where) -> _Planned:
             data_root=where.data_root,
             places=runner.Places(store=where.store, is_here=False),
             fetch=where.fetch,
+            machine=where.machine if where.is_elsewhere else None,
         )
+        products = tuple(_product(x.artefact) for x in found.steps)
+        steps = costs.of_plan(found, products, where.machine) if where.machine else {}
     except InputError as error:
         raise InputError(f"{entry.where}: {error}") from error
-    products = tuple(_product(x.artefact) for x in found.steps)
     inputs = {
         _product(step.artefact).key: tuple(
             _product(x).key for x in (*step.artefact.inputs, *step.needs)
@@ -189,7 +226,21 @@ def _planned(entry: Entry, where: Where) -> _Planned:
         for step in found.steps
     }
     rows = _rows([x.artefact for x in found.steps])
-    return _Planned(entry=entry, products=products, inputs=inputs, rows=rows)
+    return _Planned(
+        entry=entry,
+        products=products,
+        inputs=inputs,
+        rows=rows,
+        assumed=found.assumed,
+        steps=steps,
+    )
+
+
+def _price(found: _Planned, made: Sequence[Product], where: Where) -> Mapping[str, Any]:
+    """Return what the job takes that makes some products of a run; {} where no machine is known."""
+    if where.machine is None:
+        return {}
+    return costs.of_job({x.key: found.steps[x.key] for x in made}, where.machine)
 
 
 def _product(artefact: Artefact) -> Product:
@@ -260,6 +311,7 @@ def _shared_jobs(
                 ),
                 after=tuple(dict.fromkeys(needed)),
                 products=made,
+                planned=_price(first, made, where),
             )
         )
         maker |= {x.key: name for x in made}

@@ -12,7 +12,7 @@ from jaxalign.io.place import Place
 
 FOLDER = "sweeps"  # in the store: the sweeps that fill it
 RECORD = "sweep.json"  # in the folder of a sweep
-VERSION = 1
+VERSION = 2
 SHARED, RUN, LAST = "shared", "run", "last"  # kinds of jobs
 # Stages whose artefacts are too costly to be made by two machines at once.
 _COSTLY = ("extract", "imported")
@@ -28,6 +28,11 @@ class Product:
     path: str
     fingerprint: str
     cost: str
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return f"{self.stage} {self.name}".strip()
 
     @property
     def key(self) -> str:
@@ -51,6 +56,7 @@ class Job:
       flags: of `jaxalign.main`.
       after: names of the jobs that must be done before it. The last one begins when all have ended.
       products: what it makes; of the last job, nothing is known before.
+      planned: what it will take (`costs.of_job`); {} where the machine is not known.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Job:
     flags: tuple[str, ...]
     after: tuple[str, ...] = ()
     products: tuple[Product, ...] = ()
+    planned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def path(self) -> pathlib.Path:
@@ -80,6 +87,7 @@ class Record:
       jobs: shared ones, then runs, then the last one, if there is one.
       together: settings of the last job.
       remark: why there is no last job.
+      assumed: what prices take for granted, in words.
       compares_models: whether the last job may compare models: none is scored on a data set under
         several protocols, of which no rule would choose one.
     """
@@ -89,6 +97,7 @@ class Record:
     together: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     remark: str = ""
     compares_models: bool = True
+    assumed: Sequence[str] = ()
 
     def job(self, name: str) -> Job:
         """Return the job of a name."""
@@ -98,6 +107,24 @@ class Record:
     def last(self) -> Job | None:
         """The job that collects."""
         return self.jobs[-1] if self.jobs[-1].kind == LAST else None
+
+    def resumed(self, first: "Record") -> "Record":
+        """Return the record with the prices that jobs had when they were first planned.
+
+        What is done by now costs nothing any more, and its plan would be lost.
+
+        Args:
+          first: the record that was kept then.
+        """
+        known = {x.name: x for x in first.jobs}
+        keys = lambda job: [x.key for x in job.products]
+        jobs = [
+            dataclasses.replace(x, planned=known[x.name].planned)
+            if x.name in known and known[x.name].planned and keys(known[x.name]) == keys(x)
+            else x
+            for x in self.jobs
+        ]
+        return dataclasses.replace(self, jobs=jobs)
 
     def write(self) -> None:
         """Keep the record, for `read`."""
@@ -168,6 +195,7 @@ def read(folder: pathlib.Path) -> Record:
             **{name: x[name] for name in ("name", "kind", "folder")},
             **{name: tuple(x[name]) for name in ("flags", "after")},
             products=tuple(Product(**product) for product in x["products"]),
+            planned=x["planned"],
         )
         for x in found["jobs"]
     ]

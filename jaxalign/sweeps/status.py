@@ -4,7 +4,7 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from jaxalign.sweeps import work
@@ -129,15 +129,26 @@ def table(found: list[Line]) -> str:
 _ORDER = (DONE, RUNNING, WAITING, STOPPED, FAILED)
 
 
-def show(look: Callable[[], list[Line]]) -> None:
-    """Print the table; on a terminal again and again, until no job runs or waits."""
+def has_ended(found: Sequence[Line]) -> bool:
+    """Whether no job runs or waits any more."""
+    return not any(x.state in (RUNNING, WAITING) for x in found)
+
+
+def show(look: Callable[[], list[Line]], compared: Callable[[], str]) -> None:
+    """Print the table; on a terminal again and again, until no job runs or waits.
+
+    Args:
+      look: returns the states of the jobs.
+      compared: returns what stands above them when all have ended: plan and truth.
+    """
     while True:
         found = look()
+        text = (compared() if has_ended(found) else "") + table(found)
         if not sys.stdout.isatty():
-            sys.stdout.write(table(found))
+            sys.stdout.write(text)
             return
-        sys.stdout.write(f"\x1b[H\x1b[J{table(found)}")
+        sys.stdout.write(f"\x1b[H\x1b[J{text}")
         sys.stdout.flush()
-        if not any(x.state in (RUNNING, WAITING) for x in found):
+        if has_ended(found):
             return
         time.sleep(REFRESH_S)

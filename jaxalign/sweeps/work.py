@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from jaxalign import command_line, stopping
 from jaxalign.io import run_dir
+from jaxalign.sweeps import outcome
 from jaxalign.sweeps.record import Job
 
 LOG, STATE = "log.txt", "state.json"  # in the folder of a job
@@ -36,6 +37,7 @@ class State:
       is_final: whether it will not be started again by itself.
       host: where the last one ran.
       pid: of the process that watches it.
+      seconds: that all of its processes took.
     """
 
     tries: int = 0
@@ -43,6 +45,7 @@ class State:
     is_final: bool = False
     host: str = ""
     pid: int = 0
+    seconds: float = 0.0
 
     @classmethod
     def read(cls, folder: pathlib.Path) -> "State":
@@ -128,7 +131,9 @@ class Worker:
                 pid=os.getpid(),
             )
             state.write(self._folder)
+            begin = time.monotonic()
             code = STOPPED if self._is_stopped else self._once(state.tries)
+            seconds = round(state.seconds + time.monotonic() - begin, 3)
             seen[code] += 1
             if self._is_stopped:
                 code = STOPPED if code not in (DONE, BAD_INPUT) else code
@@ -137,7 +142,10 @@ class Worker:
                 or code in (DONE, BAD_INPUT, INTERRUPTED)
                 or seen[code] > _AGAIN.get(code, _AGAIN_OTHERWISE)
             )
-            dataclasses.replace(state, code=code, is_final=is_final).write(self._folder)
+            if code == DONE:
+                outcome.keep(self._folder, seconds)
+            ended = dataclasses.replace(state, code=code, is_final=is_final, seconds=seconds)
+            ended.write(self._folder)
             if is_final:
                 return code
 

@@ -19,12 +19,12 @@ def test_machines_by_name(name, chip, number, hosts):
     assert found.name == name.lower()
 
 
-@pytest.mark.parametrize("name", ["v4-8", "v5e-0", "v5e-x", "", "h200-"])
+@pytest.mark.parametrize("name", ["v3-8", "v5e-0", "v5e-x", "", "h200-"])
 def test_other_names_are_refused(name):
     if name == "h200-":
         assert chips.find(name).num_devices == 1
         return
-    with refused("chip must be one of v5e, v5p, v6e, h100, h200, cpu", repr(name)):
+    with refused("chip must be one of v4, v5e, v5p, v6e, a100, l4, h100, h200, cpu", repr(name)):
         chips.find(name)
 
 
@@ -40,6 +40,13 @@ def test_every_chip_has_a_rate_for_every_kind_of_work():
         assert set(chip.efficiency) == set(KINDS)
         assert all(0 < chip.rate(kind) < chip.peak(kind) for kind in KINDS)
         assert chip.peak("bfloat16") >= chip.peak("float32") >= chip.peak("eigen")
+
+
+def test_a_kind_of_device_is_that_of_one_chip():
+    known = {"NVIDIA H200": "h200", "TPU v5 lite": "v5e", "NVIDIA L4": "l4"}
+    known["NVIDIA A100-SXM4-80GB"] = "a100"
+    assert {kind: chips.of_kind(kind).name for kind in known} == known
+    assert chips.of_kind("NVIDIA L40S") is None and chips.of_kind("cpu") is None
 
 
 def content(**changes):

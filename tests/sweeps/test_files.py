@@ -197,5 +197,5 @@ def test_unknown_engine():
 def test_every_engine_has_what_the_command_calls():
     for name in engines.ENGINES:
         module = engines.find(name)
-        assert all(callable(getattr(module, x)) for x in ("check", "start", "queue")), name
+        assert all(callable(getattr(module, x)) for x in ("check", "chip", "start", "queue")), name
     assert all(x.devices for x in machines.MACHINES.values())

@@ -8,6 +8,7 @@ from types import ModuleType
 from jaxalign.errors import InputError
 
 # Name -> module. Each has `check(options)`, which finds what is wrong before anything is planned,
+# `chip(options)`, what the machine of a job is called in `pricing.chips` ("" if that is not known),
 # `start(record, options)`, which returns an exit code, and `queue(record)`, what it knows of jobs
 # that are not done: a word or two for each name, nothing of a job that it does not know.
 ENGINES: Mapping[str, str] = {

@@ -40,6 +40,12 @@ def check(options: Options) -> None:
     configuration(options)
 
 
+def chip(options: Options) -> str:
+    """Return what a job's devices are called in `pricing.chips`; "" if it computes on the CPU."""
+    number = options.devices_per_job
+    return f"{machines.find(options.accelerator).chip}-{number}" if number else ""
+
+
 def configuration(options: Options) -> str:
     """Return the configuration's path in the repository.
 

@@ -5,14 +5,14 @@ import yaml
 from jaxalign.errors import InputError
 from jaxalign.sweeps import machines, work
 from jaxalign.sweeps.engines import Options, files
-from jaxalign.sweeps.engines.files import queue
+from jaxalign.sweeps.engines.files import chip, queue
 from jaxalign.sweeps.record import Record
 
 FILE = "jobset.yaml"
 _STORE = "/outputs"
 _INDEX = "metadata.annotations['jobset.sigs.k8s.io/job-index']"
 
-__all__ = ["check", "manifest", "queue", "start"]
+__all__ = ["check", "chip", "manifest", "queue", "start"]
 
 
 def check(options: Options) -> None:

@@ -1,6 +1,7 @@
 """Jobs as processes of this machine, each with devices of its own."""
 
 import concurrent.futures
+import functools
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from jaxalign.sweeps import work
 from jaxalign.sweeps.engines import Options
 from jaxalign.sweeps.record import LAST, RUN, Job, Record
 
-_ASK = "import jax; x = jax.local_devices(); print(x[0].platform, len(x))"
+_ASK = "import jax; x = jax.local_devices(); print(x[0].platform, len(x), x[0].device_kind)"
 
 
 def check(options: Options) -> None:
@@ -27,6 +28,17 @@ def check(options: Options) -> None:
     slots(options)
 
 
+def chip(options: Options) -> str:
+    """Return what a job's devices are called in `pricing.chips`; "" if they are of none there."""
+    platform, _, kind = _devices() if options.devices_per_job else ("cpu", [], "")
+    if platform == "cpu":
+        return f"cpu-{max(options.devices_per_job, 1)}"
+    from jaxalign.pricing import chips  # --status need not wait for JAX
+
+    found = chips.of_kind(kind)
+    return f"{found.name}-{options.devices_per_job}" if found else ""
+
+
 def slots(options: Options) -> list[dict[str, str]]:
     """Return the environment of each job that runs at a time: which devices it sees.
 
@@ -35,7 +47,7 @@ def slots(options: Options) -> list[dict[str, str]]:
     """
     if not options.devices_per_job:
         return [{"JAX_PLATFORMS": "cpu"} for _ in range(options.parallel or 1)]
-    platform, visible = _devices()
+    platform, visible, _ = _devices()
     if platform == "cpu":  # whose cores all jobs share
         return [{} for _ in range(options.parallel or 1)]
     size = options.devices_per_job
@@ -72,18 +84,25 @@ def pinned(platform: str, devices: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _devices() -> tuple[str, list[str]]:
-    """Ask JAX for this machine's devices, in a process that gives them back."""
+def _devices() -> tuple[str, list[str], str]:
+    """Return the platform of this machine's devices, their numbers, and what JAX calls them."""
     if os.environ.get("JAX_PLATFORMS") == "cpu":
-        return "cpu", []
+        return "cpu", [], "cpu"
+    platform, count, kind = _asked()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "") if platform != "tpu" else ""
+    return platform, named.split(",") if named else [str(i) for i in range(count)], kind
+
+
+@functools.cache
+def _asked() -> tuple[str, int, str]:
+    """Ask JAX for this machine's devices, in a process that gives them back."""
     asked = subprocess.run(
         [sys.executable, "-c", _ASK], capture_output=True, text=True, check=False
     )
     if asked.returncode:
         raise InputError(f"JAX finds no device here: {asked.stderr.strip().splitlines()[-1]}")
-    platform, count = asked.stdout.split()[-2:]
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "") if platform != "tpu" else ""
-    return platform, named.split(",") if named else [str(i) for i in range(int(count))]
+    platform, count, kind = asked.stdout.strip().splitlines()[-1].split(maxsplit=2)
+    return platform, int(count), kind
 
 
 def queue(record: Record) -> Mapping[str, str]:

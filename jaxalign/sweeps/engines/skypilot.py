@@ -8,13 +8,13 @@ from absl import logging
 from jaxalign.errors import InputError
 from jaxalign.sweeps import machines, work
 from jaxalign.sweeps.engines import Options, files
-from jaxalign.sweeps.engines.files import queue
+from jaxalign.sweeps.engines.files import chip, queue
 from jaxalign.sweeps.record import Record
 
 FILE = "skypilot.yaml"
 _STORE, _DATA = "/outputs", "/data"
 
-__all__ = ["check", "queue", "start", "task"]
+__all__ = ["check", "chip", "queue", "start", "task"]
 
 
 def check(options: Options) -> None:

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from jaxalign.errors import InputError
 from jaxalign.sweeps import machines, status, together, work
 from jaxalign.sweeps.engines import Options, files
+from jaxalign.sweeps.engines.files import chip
 from jaxalign.sweeps.record import RECORD, Record
 
 FILE = "tpu_vm.sh"
+
+__all__ = ["check", "chip", "queue", "script", "start"]
+
 # Folders of the repository that a machine has no use for: its own environment is made there.
 _NOT_COPIED = (".git", ".venv", "runs", "build", ".pytest_cache", ".ruff_cache", ".hypothesis")
 

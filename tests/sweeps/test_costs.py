@@ -1,0 +1,130 @@
+"""Prices of the jobs of a sweep: each thing is paid for once, and what cannot fit is named."""
+
+import dataclasses
+import pathlib
+
+import pytest
+import small
+
+from jaxalign import config
+from jaxalign.pricing import chips, prices
+from jaxalign.stages import encode, extract, report
+from jaxalign.sweeps import costs, engines, machines, planning, record
+from jaxalign.sweeps.engines import Options
+from jaxalign.sweeps.entries import Entry, Sweep
+
+V5E = chips.find("v5e-8")
+LLAMA, BERT = str(small.LLAMA), str(small.BERT)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """Return a function that plans llama under two protocols and bert, for a machine."""
+    folder = tmp_path_factory.mktemp("costs")
+    packed = config.pack(
+        config.Common(dataset=str(small.write(folder / "data", num_passages=24))),
+        extract=extract.Config(models=(LLAMA,), untrained_seed=-1),
+        encode=encode.Config(controls=("word_length",), layers=(0, 2)),
+        report=report.Config(),
+    )
+
+    def plan(machine, store="store"):
+        changes = (
+            {},
+            {"encode.protocol": "brainscore-linear-2026-own-reading"},
+            {"extract.models": (BERT,)},
+        )
+        entries = [
+            Entry(
+                name=f"run{i}",
+                changes=change,
+                settings=config.override(packed, change),
+                flags=(),
+                where="",
+            )
+            for i, change in enumerate(changes)
+        ]
+        sweep = Sweep(path=folder / "swept.py", entries=entries, together={})
+        where = planning.Where(
+            store=folder / store, name="s", machine=machine, is_elsewhere=machine is not None
+        )
+        return planning.plan(sweep, where)
+
+    return plan
+
+
+@pytest.fixture(scope="module")
+def priced(plan):
+    return plan(V5E)
+
+
+def test_each_thing_is_paid_for_by_the_job_that_makes_it(priced):
+    found = {x.name: x.planned for x in priced.jobs}
+    assert list(found) == ["extract-llama", "run0", "run1", "run2", "collect"]
+    passes = {name for name, x in found.items() if x["flop"].get("float32")}
+    assert passes == {"extract-llama", "run2"}
+    assert all(found[name]["flop"]["sweep"] > 0 for name in ("run0", "run1", "run2"))
+    assert found["collect"]["seconds"] > 0 and found["collect"]["machine"] == "v5e-8"
+    text = planning.describe(priced, V5E, 1.2)
+    head, columns, *rows, whole = text.partition("# Price\n")[2].splitlines()
+    assert head.startswith("v5e-8: scaling-book") and columns.split()[-1] == "money"
+    assert [x.split()[0] for x in rows] == list(found) and whole.startswith("all 5")
+    seconds = sum(x["seconds"] for x in found.values())
+    every = prices.total([costs.price(x, V5E, 1.2) for x in found.values()])
+    assert every.seconds == seconds
+    assert every.money == pytest.approx(8 * 1.2 * seconds / 3600)
+    assert whole.split()[-1] == f"{every.money:.2f}"
+    assert costs.refusal(priced) == ""
+
+
+def test_what_is_done_costs_nothing(plan, priced):
+    again = plan(V5E, "again")
+    for product in again.job("extract-llama").products:
+        path = pathlib.Path(product.path)
+        path.mkdir(parents=True)
+        (path / "done.json").write_text(
+            f'{{"fingerprint": "{product.fingerprint}", "files": {{}}}}'
+        )
+    found = plan(V5E, "again")
+    assert found.job("extract-llama").planned["seconds"] == 0
+    assert found.job("run0").planned == priced.job("run0").planned
+
+
+def test_what_cannot_fit_is_one_line_with_the_mesh_that_can(plan, priced):
+    needed = priced.job("extract-llama").planned["device_bytes"]
+    small_machine = dataclasses.replace(V5E, chip=dataclasses.replace(V5E.chip, memory=needed))
+    found = plan(small_machine)
+    said = costs.refusal(found)
+    assert said.startswith("memory: job extract-llama: extract llama needs ")
+    assert "in a mesh of (8, 1), which can give" in said and "the smallest mesh" in said
+    text = planning.describe(found, small_machine)
+    assert f"extract-llama: {costs.refused(found.jobs)['extract-llama']}\n" in text
+
+
+def test_all_jobs_that_cannot_fit_are_named(priced):
+    large = [dataclasses.replace(x, planned=x.planned | {"refused": "why."}) for x in priced.jobs]
+    said = costs.refusal(dataclasses.replace(priced, jobs=large[:3]))
+    assert said == "memory: job extract-llama: why. So it is with 2 more: run0, run1."
+
+
+def test_without_a_machine_there_is_no_price(plan):
+    found = plan(None)
+    assert [x.planned for x in found.jobs] == [{}] * 5
+    assert planning.describe(found).endswith("is not known here; give --chip.\n")
+    assert costs.refusal(found) == ""
+
+
+def test_prices_are_kept_with_the_record(priced, tmp_path):
+    kept = dataclasses.replace(priced, folder=tmp_path)
+    kept.write()
+    assert [x.planned for x in record.read(tmp_path).jobs] == [x.planned for x in kept.jobs]
+
+
+def test_engines_name_chips_of_the_table():
+    for name in machines.MACHINES:
+        for engine in ("skypilot", "jobset", "tpu_vm"):
+            chip = engines.find(engine).chip(Options(accelerator=name, devices_per_job=4))
+            assert chips.find(chip).num_devices == 4
+    assert engines.find("jobset").chip(Options(accelerator="H100:8", devices_per_job=0)) == ""
+    assert engines.find("slurm").chip(Options()) == ""
+    assert engines.find("local").chip(Options(devices_per_job=0)) == "cpu-1"
