@@ -1,6 +1,7 @@
 """Prices of the jobs of a sweep: each thing is paid for once, and what cannot fit is named."""
 
 import dataclasses
+import importlib.util
 import pathlib
 
 import pytest
@@ -13,6 +14,7 @@ from jaxalign.sweeps import costs, engines, machines, planning, record
 from jaxalign.sweeps.engines import Options
 from jaxalign.sweeps.entries import Entry, Sweep
 
+PAPER = pathlib.Path(__file__).resolve().parents[2] / "configs/sweeps/aw2024.py"
 V5E = chips.find("v5e-8")
 LLAMA, BERT = str(small.LLAMA), str(small.BERT)
 
@@ -128,3 +130,46 @@ def test_engines_name_chips_of_the_table():
     assert engines.find("jobset").chip(Options(accelerator="H100:8", devices_per_job=0)) == ""
     assert engines.find("slurm").chip(Options()) == ""
     assert engines.find("local").chip(Options(devices_per_job=0)) == "cpu-1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name,mesh,data,gigabytes",
+    [
+        ("h200", (-1, 1), ("pereira243", "pereira384", "blank", "wehbe", "futrell"), (13, 30)),
+        ("v5e-8", (1, 8), ("wehbe",), (1.6, 6)),
+    ],
+)
+def test_the_paper_is_priced_without_weights_and_data(tmp_path, name, mesh, data, gigabytes):
+    """Of a model that cannot be here: it was published as a difference."""
+    spec = importlib.util.spec_from_file_location("aw2024", PAPER)
+    paper = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(paper)
+    assert len(paper.MODELS) == 25 and set(data) <= set(paper.DATA)
+    entries = [
+        Entry(
+            name=x,
+            changes={},
+            settings=config.override(paper.get_config(f"alpaca-7b,{x}"), {"mesh": mesh}),
+            flags=(),
+            where="",
+        )
+        for x in data
+    ]
+    where = planning.Where(
+        store=tmp_path / "store",
+        name="s",
+        data_root=tmp_path,
+        machine=chips.find(name),
+        is_elsewhere=True,
+    )
+    found = planning.plan(Sweep(path=PAPER, entries=entries, together={}), where)
+    assert costs.refusal(found) == ""
+    said = [x for x in found.assumed if x.startswith("data set ")]
+    assert len(said) == len(data) and "models alpaca-7b are not here" in found.assumed[0]
+    for job in (x for x in found.jobs if x.kind == record.RUN):
+        # Passes over 10,000 tokens at least, of 6.6 billion multiplications each.
+        words = {"pereira243": 3193, "pereira384": 4537, "blank": 8337}.get(job.name, 5176)
+        assert job.planned["flop"]["bfloat16"] > 2 * 6.6e9 * 1.2 * words
+        assert gigabytes[0] * 1e9 < job.planned["device_bytes"] < gigabytes[1] * 1e9
+        assert job.planned["seconds"] > 0 and job.planned["disk_bytes"] > 1e6
