@@ -7,6 +7,7 @@ and sentences below; so are tokens counted. Nothing is scored on them.
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -183,7 +184,7 @@ class StandIn(Adapter):
                 text.append(" ".join(drawn[place : place + count]))
                 passage.append(f"passage-{k + 1}")
                 place += count
-        times = self._times() if self.is_timed else {"run": [self.name] * len(text)}
+        times: dict[str, Any] = self._times() if self.is_timed else {"run": [self.name] * len(text)}
         return Stimuli(
             stimulus_id=[f"part-{i + 1}" for i in range(len(text))],
             text=text,
@@ -193,7 +194,7 @@ class StandIn(Adapter):
             **times,
         )
 
-    def _times(self) -> dict:
+    def _times(self) -> dict[str, Any]:
         """Divide words over runs, in which each is there for half a second."""
         size, begin_s = self.size, wehbe2014.TRIMMED[0] * wehbe2014.TR_S
         counts = _even(size.parts, len(size.num_trs))
@@ -220,6 +221,7 @@ class StandIn(Adapter):
         size = self.size
         if not size.targets:
             raise InputError(f"data set {self.name} has no responses: it has reading times.")
+        samples: dict[str, Any]
         if size.num_trs:
             begin_s = wehbe2014.TRIMMED[0] * wehbe2014.TR_S
             samples = {
