@@ -26,6 +26,7 @@ _IN_WHOLE = "image_processor"
 _THREADS = 8  # Pillow lets go of Python's lock
 _RESAMPLES = {int(x): x for x in PIL.Image.Resampling}
 _LARGEST = 100_000  # pixels of a side
+_SLIM = 200  # times as long as wide, from which on Qwen-VL takes no image
 
 _HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 _OPENAI = {
@@ -57,7 +58,20 @@ _CLASSES: dict[str, dict[str, Any]] = {
     "Bit": _CROPPED,
     "Blip": {**_EVERY, **_OPENAI, "size": {"height": 384, "width": 384}, "resample": _BICUBIC},
     "CLIP": _CROPPED,
+    "Idefics": {**_EVERY, **_OPENAI, "size": _SQUARE, "resample": _BICUBIC, "image_size": None},
     "Llava": _CROPPED,
+    "Qwen2VL": {
+        **_EVERY,
+        **_OPENAI,
+        "size": {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280},
+        "resample": _BICUBIC,
+        "default_to_square": False,
+        "min_pixels": None,
+        "max_pixels": None,
+        "patch_size": 14,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+    },
     "Siglip": {
         **_EVERY,
         **_HALF,
@@ -69,11 +83,19 @@ _CLASSES: dict[str, dict[str, Any]] = {
 }
 # model_type -> processor, of files that name none.
 _OF_MODELS = {
+    "blip-2": "Blip",
     "blip_2_vision_model": "Blip",
     "clip": "CLIP",
     "clip_vision_model": "CLIP",
     "dinov2": "Bit",
     "dinov2_with_registers": "Bit",
+    "idefics": "Idefics",
+    "instructblip": "Blip",
+    "llava": "CLIP",
+    "mplug-owl": "CLIP",
+    "paligemma": "Siglip",
+    "qwen2_5_vl": "Qwen2VL",
+    "qwen2_vl": "Qwen2VL",
     "siglip": "Siglip",
     "siglip_vision_model": "Siglip",
     "vit": "ViT",
@@ -84,7 +106,7 @@ _INERT = frozenset(
     """
     _valid_processor_keys auto_map data_format device disable_grouping do_convert_rgb
     feature_extractor_type image_processor_type image_seq_length input_data_format processor_class
-    return_tensors transformers_version
+    image_num_channels return_tensors transformers_version
     """.split()
 )
 
@@ -95,7 +117,9 @@ class Recipe:
 
     Attributes:
       size: "exact" height and width; "shortest" edge; or "shortest" edge and the longest that it
-        may have with that.
+        may have with that; or "area", the least and the most pixels of an image that keeps its
+        shape as far as it can.
+      multiple: of which sides are whole numbers, under "area".
       resample: Pillow's filter.
       crop: height and width of the middle that is kept; what an image lacks is black.
       factor: that the values 0..255 are multiplied by; 0: they stay.
@@ -103,6 +127,7 @@ class Recipe:
     """
 
     size: tuple[str, int, int] | None = None
+    multiple: int = 1
     resample: int = _BICUBIC
     crop: tuple[int, int] | None = None
     factor: float = 0.0
@@ -111,8 +136,11 @@ class Recipe:
 
     @property
     def content(self) -> dict[str, Any]:
-        """All of it, as plain JSON."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """All of it that has a part in the pixels, as plain JSON."""
+        found = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.multiple == 1:
+            del found["multiple"]
+        return found
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of what becomes of an image of a size."""
@@ -140,6 +168,8 @@ class Recipe:
         kind, first, second = self.size
         if kind == "exact":
             return first, second
+        if kind == "area":
+            return self._whole_groups(height, width)
         short, long = min(height, width), max(height, width)
         if not second:
             longer = int(first * long / short)
@@ -153,6 +183,23 @@ class Recipe:
             return height, width
         longer = int(exact * long / short)
         return (longer, edge) if width < height else (edge, longer)
+
+    def _whole_groups(self, height: int, width: int) -> tuple[int, int]:
+        """Return the nearest multiples of both sides, made larger or smaller to fit the area."""
+        _, least, most = self.size
+        side = self.multiple
+        if max(height, width) > _SLIM * min(height, width):
+            raise InputError(
+                f"images must be at most {_SLIM} times as long as wide, found {height} x {width}."
+            )
+        tall, wide = (round(n / side) * side for n in (height, width))
+        if tall * wide > most:
+            shrink = math.sqrt(height * width / most)
+            tall, wide = (max(side, math.floor(n / shrink / side) * side) for n in (height, width))
+        elif tall * wide < least:
+            grow = math.sqrt(least / (height * width))
+            tall, wide = (math.ceil(n * grow / side) * side for n in (height, width))
+        return tall, wide
 
 
 def _middle(image: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> np.ndarray:
@@ -228,12 +275,22 @@ def parse(found: Mapping[str, Any], model_type: str, *, source: str) -> Recipe:
                 "it out of the file if it changes nothing."
             )
     values = _Values(defaults | {key: given[key] for key in defaults if key in given}, source)
-    size = values.size() if values.flag("do_resize") else None
+    size, multiple = None, 1
+    if kind == "Qwen2VL":
+        multiple = values.whole("patch_size") * values.whole("merge_size")
+    if values.flag("do_resize"):
+        if kind == "Qwen2VL":
+            size = values.area()
+        elif "image_size" in given:  # Idefics' square
+            size = ("exact", *[values.whole("image_size")] * 2)
+        else:
+            size = values.size()
     crop = values.crop() if values.flag("do_center_crop") else None
     scale = values.number("rescale_factor") if values.flag("do_rescale") else 0.0
     normed = values.flag("do_normalize")
     return Recipe(
         size=size,
+        multiple=multiple,
         resample=values.resample(),
         crop=crop,
         factor=scale,
@@ -261,6 +318,25 @@ class _Values:
         if type(value) not in (int, float) or not 0 < value < math.inf:
             raise self._refuse(key, "be a positive number")
         return float(value)
+
+    def whole(self, key: str) -> int:
+        value = self._values[key]
+        if type(value) is not int or not 0 < value <= _LARGEST:
+            raise self._refuse(key, "be a whole number of pixels")
+        return value
+
+    def area(self) -> tuple[str, int, int]:
+        """Return the least and the most pixels of an image; Qwen-VL has two names for each."""
+        size = self._values["size"]
+        names = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
+        size = size if isinstance(size, dict) else {}
+        given = [
+            size.get(edge, size.get(name)) if self._values[name] is None else self._values[name]
+            for name, edge in names.items()
+        ]
+        if not all(type(x) is int and x > 0 for x in given) or given[0] > given[1]:
+            raise self._refuse("size", "have shortest_edge and longest_edge, both in pixels of all")
+        return "area", given[0], given[1]
 
     def channels(self, key: str, above: float = -math.inf) -> tuple[float, ...]:
         value = self._values[key]

@@ -18,6 +18,7 @@ PROCESSORS = {
     "siglip": "SiglipImageProcessorPil",
     "blip": "BlipImageProcessorPil",
     "bit": "BitImageProcessorPil",
+    "idefics": "IdeficsImageProcessorPil",
 }
 
 
@@ -53,7 +54,8 @@ def theirs(made, path):
     with PIL.Image.open(path) as image:
         if not getattr(made, "do_convert_rgb", False):
             image = PIL.Image.fromarray(opening.to_rgb(image))
-        return made(image, return_tensors="np")["pixel_values"][0]
+        found = made(image, return_tensors="np")
+        return (found if isinstance(found, np.ndarray) else found["pixel_values"])[0]
 
 
 def recipe(made):
@@ -80,6 +82,27 @@ def test_pixels_are_those_of_transformers(photos, family, settings):
         found = ours.apply(image)
         assert found.dtype == np.float32 and found.shape[1:] == ours.shape(*image.shape[:2])
         np.testing.assert_array_equal(found, expected, err_msg=path.name)
+
+
+@pytest.mark.parametrize("settings", [{}, {"min_pixels": 90_000, "max_pixels": 120_000}], ids=str)
+def test_pixels_of_qwen_vl_are_those_of_transformers(photos, settings):
+    """Theirs come as patches: groups of four, two frames of each."""
+    module = importlib.import_module("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+    made = module.Qwen2VLImageProcessorPil(**settings)
+    ours = pixels.parse({"image_processor_type": "Qwen2VLImageProcessor"} | settings, "", source="")
+    for path in photos:
+        image = opening.read(path)
+        if max(image.shape[:2]) < 28:
+            continue
+        found = ours.apply(image)
+        theirs = made(image, return_tensors="np")
+        _, rows, columns = theirs["image_grid_thw"][0]
+        assert found.shape == (3, 14 * rows, 14 * columns)
+        patches = found.reshape(3, rows // 2, 2, 14, columns // 2, 2, 14)
+        patches = patches.transpose(1, 4, 2, 5, 0, 3, 6).reshape(rows * columns, 3, 14 * 14)
+        expected = theirs["pixel_values"].reshape(rows * columns, 3, 2, 14 * 14)
+        for frame in range(2):
+            np.testing.assert_array_equal(patches, expected[:, :, frame], err_msg=path.name)
 
 
 def test_what_a_file_leaves_out_is_what_the_class_has():
@@ -120,6 +143,14 @@ def test_settings_lie_in_either_file(tmp_path):
         ({"image_mean": [1, 1]}, "image_mean must be three numbers"),
         ({"rescale_factor": "x"}, "rescale_factor must be a positive number"),
         ({"do_pad": True}, "only keys that are known, found 'do_pad': True"),
+        (
+            {"image_processor_type": "Qwen2VLImageProcessor", "max_pixels": 9},
+            "size must have shortest_edge and longest_edge",
+        ),
+        (
+            {"image_processor_type": "IdeficsImageProcessor", "image_size": "9"},
+            "image_size must be a whole number of pixels",
+        ),
         ({"image_processor_type": "SamImageProcessor"}, "image_processor_type must be one of"),
     ],
     ids=str,
