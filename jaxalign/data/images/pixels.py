@@ -186,6 +186,7 @@ class Recipe:
 
     def _whole_groups(self, height: int, width: int) -> tuple[int, int]:
         """Return the nearest multiples of both sides, made larger or smaller to fit the area."""
+        assert self.size is not None
         _, least, most = self.size
         side = self.multiple
         if max(height, width) > _SLIM * min(height, width):
@@ -282,7 +283,8 @@ def parse(found: Mapping[str, Any], model_type: str, *, source: str) -> Recipe:
         if kind == "Qwen2VL":
             size = values.area()
         elif "image_size" in given:  # Idefics' square
-            size = ("exact", *[values.whole("image_size")] * 2)
+            side = values.whole("image_size")
+            size = ("exact", side, side)
         else:
             size = values.size()
     crop = values.crop() if values.flag("do_center_crop") else None
@@ -330,13 +332,13 @@ class _Values:
         size = self._values["size"]
         names = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
         size = size if isinstance(size, dict) else {}
-        given = [
+        least, most = (
             size.get(edge, size.get(name)) if self._values[name] is None else self._values[name]
             for name, edge in names.items()
-        ]
-        if not all(type(x) is int and x > 0 for x in given) or given[0] > given[1]:
+        )
+        if not (type(least) is int and type(most) is int and 0 < least <= most):
             raise self._refuse("size", "have shortest_edge and longest_edge, both in pixels of all")
-        return "area", given[0], given[1]
+        return "area", least, most
 
     def channels(self, key: str, above: float = -math.inf) -> tuple[float, ...]:
         value = self._values[key]
