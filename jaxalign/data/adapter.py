@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from jaxalign.data.dissimilarities import Dissimilarities
 from jaxalign.data.formats import recordings
-from jaxalign.data.presentations import Repeats
+from jaxalign.data.presentations import Repeats, SignalToNoise
 from jaxalign.data.schema import Behavior, Responses, Stimuli
 from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
@@ -64,6 +64,15 @@ class Adapter(abc.ABC):
     def repeats(self, subject: str) -> Repeats:
         """Read the responses of a subject to each repeat of a stimulus."""
         raise self._lacks("repeats")
+
+    def ncsnr(self, subject: str) -> SignalToNoise:
+        """Read the ratios of signal and noise of a subject's targets, where they were published."""
+        raise self._lacks("ncsnr")
+
+    @property
+    def has_ncsnr(self) -> bool:
+        """Whether such ratios are there, of every subject."""
+        return False
 
     def groups(self) -> dict[str, str]:
         """Return what folds must keep together, by stimulus_id: passages, unless it is more."""

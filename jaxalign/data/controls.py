@@ -11,10 +11,13 @@ from scipy import ndimage
 
 from jaxalign.core import features
 from jaxalign.data import word_tables
+from jaxalign.data.images import lowlevel
 from jaxalign.data.schema import Stimuli
 from jaxalign.data.word_tables import Table
 from jaxalign.errors import InputError
 
+# Made of what images are before anything is seen in them: see `images/lowlevel.py`.
+OF_IMAGES = tuple(lowlevel.FEATURES)
 # Made of the stimuli or of the order of samples alone.
 STIMULUS_CONTROLS = (
     "word_rate",
@@ -26,6 +29,7 @@ STIMULUS_CONTROLS = (
     "frequency",
     "word_vectors",
     "oasm",
+    *OF_IMAGES,
 )
 # Beside these, controls are made of a network: `shifted` (its features at the wrong time),
 # `shuffled` (in any order), `static_embedding` (the rows of its embedding, without position or
@@ -47,8 +51,8 @@ WITHOUT_LAYERS = (*STIMULUS_CONTROLS, "static_embedding", "random_embedding")
 # Those that may share a partition of variance with a network. `oasm` would say nothing there: folds
 # are contiguous.
 PARTITION = tuple(name for name in WITHOUT_LAYERS if name != "oasm")
-# Made of the text of stimuli; the others are made of the order of samples.
-OF_TEXT = tuple(name for name in STIMULUS_CONTROLS if name not in ("position", "oasm"))
+# Made of the text of stimuli; the others are made of images, or of the order of samples.
+OF_TEXT = tuple(x for x in STIMULUS_CONTROLS if x not in ("position", "oasm", *OF_IMAGES))
 # Of whole sentences.
 OF_SENTENCES = ("sentence_length", "sentence_position")
 # Added up over the words of a TR, where the others are averaged.
@@ -98,6 +102,8 @@ def of_parts(name: str, stimuli: Stimuli, lexicon: Lexicon) -> Float[np.ndarray,
       InputError: see `check`.
     """
     check(name, stimuli)
+    if name in OF_IMAGES and stimuli.pixels is not None:
+        return lowlevel.of_images(name, stimuli.pixels)
     if name in Lexicon._fields:
         table = getattr(lexicon, name)
         return table.values if isinstance(table, Given) else word_tables.mean(table, stimuli)
@@ -116,8 +122,15 @@ def check(name: str, stimuli: Stimuli) -> None:
 
     Raises:
       InputError: if it is one of sentences and the stimuli are words, or one of text and the
-        stimuli are images without captions.
+        stimuli are images without captions, or one of images and there are none, or their pixels
+        are not there.
     """
+    if name in OF_IMAGES:
+        if stimuli.pixels is None:
+            raise InputError(
+                f"control {name} is made of images, but the stimuli are {stimuli.unit}s."
+            )
+        stimuli.pixels.check()
     if name in OF_TEXT and not stimuli.text:
         raise InputError(
             f"control {name} is made of text, but the stimuli are {stimuli.unit}s without captions."

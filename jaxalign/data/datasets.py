@@ -19,7 +19,7 @@ from jaxalign.data import localizer, same_stimulus, samples
 from jaxalign.data.adapter import Adapter
 from jaxalign.data.dissimilarities import Dissimilarities
 from jaxalign.data.formats.recordings import NaN
-from jaxalign.data.presentations import Repeats
+from jaxalign.data.presentations import Repeats, SignalToNoise
 from jaxalign.data.schema import Behavior, Responses, Stimuli
 from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
@@ -176,6 +176,15 @@ class Dataset:
     def repeats(self, subject: str) -> Repeats:
         """Read the responses of a subject to each repeat of a stimulus."""
         return self.adapter.repeats(subject)
+
+    @property
+    def has_ncsnr(self) -> bool:
+        """Whether ratios of signal and noise were published with the responses, and are there."""
+        return self.adapter.has_ncsnr
+
+    def ncsnr(self, subject: str) -> SignalToNoise:
+        """Read the published ratios of signal and noise of a subject's targets."""
+        return self.adapter.ncsnr(subject)
 
     @property
     def networks(self) -> tuple[str, ...]:

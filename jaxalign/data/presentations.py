@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxalign.data.formats import recordings
 from jaxalign.errors import InputError
@@ -43,6 +43,26 @@ class Repeats:
             raise InputError(
                 f"repeats: stimulus_id must have {n} entries, found {len(self.stimulus_id)}."
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignalToNoise:
+    """What a data set publishes of the reliability of one subject's targets.
+
+    Attributes:
+      ratio: of the standard deviations of signal and noise of a single trial, by target; NaN where
+        it was not found.
+      repeats: trials that the response to each stimulus averages, of those on which models are
+        tested.
+      subject: whose targets they are.
+      roi, target: of each column, as in the responses.
+    """
+
+    ratio: Float[np.ndarray, " v"]
+    repeats: Int[np.ndarray, " n"]
+    subject: str
+    roi: Sequence[str]
+    target: Sequence[str]
 
 
 def repeats_of(

@@ -1,6 +1,6 @@
 """Ceilings of single subjects -> rows: from repeats of stimuli, and of simulated signals."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -8,12 +8,13 @@ from jaxtyping import Float, Int
 from jaxalign.core import features
 from jaxalign.core.ceilings import ceiling, repeats
 from jaxalign.core.inference.resampling import Bootstrap
-from jaxalign.data.presentations import Repeats
+from jaxalign.data.presentations import Repeats, SignalToNoise
 from jaxalign.data.schema import Responses
 from jaxalign.results import ceilings
 from jaxalign.results.ceilings import Kind, Whose
 
 NO_REPEATS = "no stimulus has two repeats, or no variance is left"
+NOT_PUBLISHED = "the published ratio is NaN"
 UNEVEN = "stimuli differ in number of repeats, or no variance is left"
 
 
@@ -68,6 +69,31 @@ def rows(found: Repeats, block: int, how: Bootstrap, *, rois: Sequence[str] = ()
         value, low, high = estimates
         estimated = ceiling.Ceiling(value, low, high, np.ones(len(names), int))
         made += ceilings.of_targets(named, estimated, whose)
+    return made
+
+
+def of_published(found: SignalToNoise, columns: Collection[tuple[str, str]]) -> list[dict]:
+    """Give the published ncsnr of one subject, and the noise ceilings that follow from it.
+
+    Args:
+      found: of the subject.
+      columns: ROI and target of those to keep, as the responses have them.
+    """
+    names = list(zip(found.roi, found.target, strict=True))
+    keep = np.array([name in columns for name in names], bool)
+    ratio = found.ratio[keep]
+    share = repeats.of_ncsnr(ratio, found.repeats)
+    whose = Whose(found.subject, [name for name in names if name in columns])
+    nothing = np.full(len(ratio), np.nan)
+    made = []
+    for name, scale, value in (
+        ("ncsnr_published", "ratio", ratio),
+        ("noise_ceiling_published", "variance", share),
+        ("noise_ceiling_root", "r", np.sqrt(share)),
+    ):
+        kind = Kind(name, scale, interval="", remark=NOT_PUBLISHED)
+        estimated = ceiling.Ceiling(value, nothing, nothing, np.ones(len(ratio), int))
+        made += ceilings.of_targets(kind, estimated, whose)
     return made
 
 

@@ -30,6 +30,7 @@ from jaxalign.core import features, folds
 from jaxalign.core.ceilings import ceiling, isc, isc_null, shared_targets
 from jaxalign.core.inference.resampling import Bootstrap
 from jaxalign.data import samples
+from jaxalign.data.presentations import SignalToNoise
 from jaxalign.data.schema import Responses, Stimuli
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -48,8 +49,8 @@ from jaxalign.stages.artefacts import Ceilings, Page
 
 VERSION = 6  # intervals of extrapolations end at 1
 TABLE = "ceilings.csv"
-ISC, LEAVE_ONE_OUT, SPLIT_HALF, EXTRAPOLATION, REPEATS = KINDS = (
-    *("isc", "leave_one_out", "split_half", "extrapolation", "repeats"),
+ISC, LEAVE_ONE_OUT, SPLIT_HALF, EXTRAPOLATION, REPEATS, PUBLISHED = KINDS = (
+    *("isc", "leave_one_out", "split_half", "extrapolation", "repeats", "published"),
 )
 # Settings that only some kinds of ceilings read.
 OF_BLOCKS = ("splits", "num_folds", "gap", "groups")
@@ -109,9 +110,10 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
 
     Raises:
       InputError: if responses are missing or malformed, an ROI is not there, samples do not suffice
-        for the blocks, or there is neither a second subject nor a repeat.
+        for the blocks, or the data set has none of the kinds: no second subject and no repeat.
     """
     simulated = artefacts.planted("ceiling", config.rois, upstream)
+    _check_kinds(config, job, is_planted=bool(simulated))
     settings = _settings(config, job, is_planted=bool(simulated))
     if simulated:
         planted, stimuli = simulated[0].settings, job.dataset.stimuli
@@ -123,7 +125,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             logging.warning("ceiling: subject %s is left out: every target is constant", subject)
         s, v, n = len(set(responses.subject)), len(responses.subject), len(responses.run)
         _splits(config, responses.run, _passages(config, job, responses), n)
-        if s < 2 and not (job.dataset.has_repeats and REPEATS in config.kinds):
+        published = _published(config, job)
+        if s < 2 and not published and not (job.dataset.has_repeats and REPEATS in config.kinds):
             raise InputError(
                 f"ceiling needs at least 2 subjects, or repeats of stimuli: data set "
                 f"{job.dataset.name} has {s} that varies, and repeats are "
@@ -174,6 +177,15 @@ def _settings(config: Config, job: Job, *, is_planted: bool) -> dict:
         kinds = KINDS if has_signal and name in OF_BLOCKS else USED_BY.get(name, KINDS)
         if name != "rois" and set(kinds) & set(config.kinds):
             found[name] = value
+    # Most data sets publish no ratios: to ask for them is to ask for nothing.
+    published = [] if is_planted else _published(config, job)
+    if not published:
+        found["kinds"] = [kind for kind in config.kinds if kind != PUBLISHED]
+    else:
+        found["published_hash"] = run_dir.hash_text(
+            "".join(_hash(x.ratio) + _hash(x.repeats) for x in published)
+        )
+        found["rois"] = sorted(config.rois)
     if found.get("groups", "none") != "none":
         found["passages_hash"] = run_dir.hash_text(json.dumps(list(job.dataset.stimuli.passage)))
     if not is_planted:
@@ -182,6 +194,31 @@ def _settings(config: Config, job: Job, *, is_planted: bool) -> dict:
             found["repeats_hash"] = job.dataset.hash
             found["rois"] = sorted(config.rois)
     return found
+
+
+def _check_kinds(config: Config, job: Job, *, is_planted: bool) -> None:
+    """Refuse kinds of which the data set can have none."""
+    of_data = {
+        REPEATS: (job.dataset.has_repeats, "repeats of stimuli apart"),
+        PUBLISHED: (job.dataset.has_ncsnr, "published ratios of signal and noise"),
+    }
+    lacks = [of_data[x][1] for x in config.kinds if x in of_data and not of_data[x][0]]
+    if len(lacks) == len(config.kinds) or (is_planted and set(config.kinds) <= set(of_data)):
+        raise InputError(
+            f"ceiling.kinds must hold one that data set {job.dataset.name} has: it has no "
+            f"{' and no '.join(lacks) or 'recordings'}."
+        )
+
+
+def _published(config: Config, job: Job) -> list[SignalToNoise]:
+    """Return the published ratios of each subject, if they are asked for and are there."""
+    if PUBLISHED not in config.kinds or not job.dataset.has_ncsnr:
+        return []
+    return [job.dataset.ncsnr(x) for x in dict.fromkeys(job.dataset.responses.subject)]
+
+
+def _hash(values: np.ndarray) -> str:
+    return run_dir.hash_text(f"{values.dtype} {values.tolist()}")
 
 
 def _passages(config: Config, job: Job, responses: Responses) -> Sequence[str]:
@@ -296,7 +333,18 @@ def _parts(
             config, job, responses, bool(artefact.inputs), bootstrap(REPEATS)
         ),
     }
-    parts = {kind: every[kind] for kind in config.kinds}
+    if artefact.inputs or not (published := _published(config, job)):
+        logging.info("ceiling: data set %s publishes no ratios of noise", job.dataset.name)
+    else:
+        columns = set(zip(responses.subject, responses.roi, responses.target, strict=True))
+        every[PUBLISHED] = lambda: [
+            row
+            for found in published
+            for row in repeats.of_published(
+                found, {(roi, target) for who, roi, target in columns if who == found.subject}
+            )
+        ]
+    parts = {kind: every[kind] for kind in config.kinds if kind in every}
     if responses.signal.size:
         parts["signal"] = lambda: repeats.of_signal(responses, [split.test for split in splits])
     return parts

@@ -20,6 +20,7 @@ from jaxalign.core import features
 from jaxalign.core import similarity as core
 from jaxalign.core.ceilings import rdms as ceilings
 from jaxalign.data.dissimilarities import Dissimilarities
+from jaxalign.data.images import lowlevel
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
@@ -33,6 +34,7 @@ from jaxalign.stages.artefacts import Activations, Page, RdmControls, Similarity
 
 VERSION = 1
 PIXELS = "pixels"  # the images themselves, unit by unit
+LOW_LEVEL = ("luminance", "color", "gabor")  # see data/images/lowlevel.py
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,13 +82,14 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         )
         make = functools.partial(_compare, config, job, source)
         steps.append(Step(artefact=artefact, make=make))
+    has_images = job.dataset.stimuli.pixels is not None
     controls = Artefact(
         workdir=job.root,
         stage="rsa",
         kind=RdmControls.kind,
         name="controls and ceilings",
-        settings=settings,
-        cost=f"{1 + len(people.others)} controls",
+        settings=settings | ({"low_level": lowlevel.VERSION} if has_images else {}),
+        cost=f"{(1 + len(LOW_LEVEL)) * has_images + len(people.others)} controls",
     )
     steps.append(Step(artefact=controls, make=functools.partial(_controls, config, job)))
     page = Artefact(
@@ -169,18 +172,22 @@ def _controls(config: Config, job: Job, artefact: Artefact) -> dict:
     found = []
     if stimuli.pixels is not None:
         place = {name: i for i, name in enumerate(stimuli.stimulus_id)}
-        images = stimuli.pixels.read([place[x] for x in people.stimulus_id])
+        order = [place[x] for x in people.stimulus_id]
+        images = stimuli.pixels.read(order)
         if len({x.shape for x in images}) > 1:
             raise InputError("rsa: images must have one size to be compared pixel by pixel.")
         flat = np.stack([x.reshape(-1) for x in images]).astype(np.float64)
-        found += _rows(config, subjects, core.rdm(flat, "pearson"), {"control": PIXELS})
+        features_of = {PIXELS: flat}
+        features_of |= {x: lowlevel.of_images(x, stimuli.pixels)[order] for x in LOW_LEVEL}
+        for name, X in features_of.items():
+            found += _rows(config, subjects, core.rdm(X, "pearson"), {"control": name})
     for name, rdm in people.others.items():
         found += _rows(config, subjects, rdm, {"control": name})
     bounds = ceilings.bounds(people.by_subject, config.comparison)
     table = pd.DataFrame({"subject": people.subjects, **bounds._asdict()})
     rows_lib.write_table(artefact.path / RdmControls.CONTROLS, pd.DataFrame(found))
     rows_lib.write_table(artefact.path / RdmControls.CEILINGS, table)
-    return {"num_controls": 1 + len(people.others)}
+    return {"num_controls": len({row["control"] for row in found})}
 
 
 def _report(artefact: Artefact) -> dict:

@@ -22,6 +22,9 @@ TIMED = encode.Config(alphas=ALPHAS, num_folds=4, gap=2, delays=(1, 2), controls
 SENTENCES = encode.Config(alphas=ALPHAS, num_folds=4, groups="passage", controls=())
 BERT = tiny.bert(untrained_seed=-1)
 
+# Sentences have no pixels: see tests/data/images/test_lowlevel.py.
+OF_SENTENCES = tuple(x for x in controls.CONTROLS if x not in controls.OF_IMAGES)
+
 
 def read(artefacts):
     return pd.concat([rows.read(x.path / Scores.ROWS) for x in artefacts])
@@ -44,12 +47,12 @@ def files(tmp_path):
 
 @pytest.mark.slow
 def test_every_control_is_scored(make_job, sentences, files, caplog):
-    every = dataclasses.replace(SENTENCES, controls=controls.CONTROLS, layers=(1,), **files)
+    every = dataclasses.replace(SENTENCES, controls=OF_SENTENCES, layers=(1,), **files)
     extraction = tiny.bert(static_embedding=True)
     with caplog.at_level("WARNING", logger="absl"):
         _, encoded = tiny.run(make_job(sentences), extraction, every)
     found = read(encoded)
-    assert set(found.model) == {"bert", *controls.CONTROLS}
+    assert set(found.model) == {"bert", *OF_SENTENCES}
     assert set(found[found.model != "bert"].control_of) == {"bert"}
     assert found.groupby("model").size().nunique() == 1
     # It predicts the training mean where passages are whole.
@@ -144,7 +147,7 @@ def test_settings_of_other_controls_change_no_fingerprint(make_job, sentences, f
     stores = tiny.make(extract.plan(tiny.bert(static_embedding=True), job, {}))
 
     def fingerprints(**changes):
-        config = dataclasses.replace(SENTENCES, controls=controls.CONTROLS, **files)
+        config = dataclasses.replace(SENTENCES, controls=OF_SENTENCES, **files)
         config = dataclasses.replace(config, **changes)
         steps = encode.plan(config, job, {"extract": stores})
         scored = [x.artefact for x in steps if "partition" not in x.artefact.settings]

@@ -87,7 +87,7 @@ def test_a_planted_layer_is_found(job, upstream):
     assert means[2] == pytest.approx(expected, abs=1e-6)
     reached = read(controls, RdmControls.CONTROLS)
     reached = reached[reached.subject != "group"].groupby("control").value.mean()
-    assert set(reached.index) == {"pixels", "planted", "noise"}
+    assert set(reached.index) == {"pixels", "luminance", "color", "gabor", "planted", "noise"}
     assert reached["planted"] == pytest.approx(expected, abs=1e-6)
     flat = job.dataset.stimuli.pixels.read(range(12))[::-1].reshape(12, -1).astype(float)
     pixels = (1 - np.corrcoef(flat))[np.triu_indices(12, k=1)]

@@ -5,9 +5,12 @@ import json
 
 import h5py
 import numpy as np
+import scipy.io
 
 from jaxalign.data.sets import wehbe2014
 from jaxalign.data.sets.nsd_rois import LABELS
+
+NSD_SPLITS = ("train2017", "val2017")  # of COCO, by turns
 
 
 def write_table(path, header, rows, *, separator=","):
@@ -177,11 +180,14 @@ def denizens(root, rng, *, subjects=("01", "02"), num_voxels=3):
     return folder
 
 
-def nsd(root, rng, *, subjects=("subj01",), num_sessions=2, kind="hdf5", shape=(5, 4, 3)):
+def nsd(
+    root, rng, *, subjects=("subj01",), num_sessions=2, kind="hdf5", shape=(5, 4, 3), ncsnr=None
+):
     """Write the first sessions of NSD on a small grid; return what was written, for comparison.
 
     Of the shared images nsdId 0, 10, ... 9990 the first 60 are shown, in the same order to
-    everybody: 50 three times and 10 twice. All others are a subject's own, once.
+    everybody: 50 three times and 10 twice. All others are a subject's own, once. With `ncsnr`, a
+    volume, betas are a signal of the image and noise in that ratio, which is published with them.
     """
     import nibabel as nib
 
@@ -229,8 +235,16 @@ def nsd(root, rng, *, subjects=("subj01",), num_sessions=2, kind="hdf5", shape=(
             lines = ["0 Unknown", *(f"{i} {x}" for i, x in enumerate(LABELS[volume], start=1))]
             names.write_text("\n".join(lines) + "\n")
         betas = rng.integers(-3000, 3000, (*shape, num_trials)).astype(np.int16)
+        if ncsnr is not None:
+            # Voxels of all subjects answer to the same two properties of images.
+            seen = np.random.default_rng(99).normal(size=(2, len(table)))[:, shown]
+            angle = rng.uniform(0, 2 * np.pi, shape)
+            signal = np.stack([np.cos(angle), np.sin(angle)], axis=-1) @ seen * ncsnr[..., None]
+            betas = np.rint(500 * (signal + rng.normal(size=betas.shape))).astype(np.int16)
         stem = folder / f"nsddata_betas/ppdata/{subject}/func1pt8mm/betas_fithrf_GLMdenoise_RR"
         stem.mkdir(parents=True)
+        if ncsnr is not None:
+            nib.save(nib.Nifti1Image(ncsnr.astype(np.float32), np.eye(4)), stem / "ncsnr.nii.gz")
         for session in range(num_sessions):
             part = betas[..., 750 * session : 750 * (session + 1)]
             path = stem / f"betas_session{session + 1:02d}.{kind}"
@@ -243,11 +257,43 @@ def nsd(root, rng, *, subjects=("subj01",), num_sessions=2, kind="hdf5", shape=(
     columns = [f"subject{i}_rep{k}" for i in range(1, 9) for k in range(3)]
     is_shared = np.isin(np.arange(len(table)), shared).tolist()
     rows = [
-        [i, 100 + i, "train2017", i, is_shared[i], *cells] for i, cells in enumerate(table.tolist())
+        [i, 100 + i, NSD_SPLITS[i % 2], i, is_shared[i], *cells]
+        for i, cells in enumerate(table.tolist())
     ]
     header = ["", "cocoId", "cocoSplit", "nsdId", "shared1000", *columns]
     write_table(folder / "nsddata/experiments/nsd/nsd_stim_info_merged.csv", header, rows)
     return written
+
+
+def nsd_design(root, written):
+    """Write NSD's plan of the experiment as MATLAB does, of the one subject that was written."""
+    ((subject, shown),) = written["images"].items()
+    shared = np.arange(0, 10000, 10)
+    own = np.setdiff1d(shown, shared)
+    images = np.tile(np.r_[shared, 70000 + np.arange(9000)], (8, 1))
+    images[int(subject[4:]) - 1, 1000 : 1000 + len(own)] = own
+    place = {image: i for i, image in enumerate(images[int(subject[4:]) - 1].tolist())}
+    order = np.full(30000, 10000)
+    order[: len(shown)] = [1 + place[image] for image in shown.tolist()]
+    path = root / "nsd/nsddata/experiments/nsd/nsd_expdesign.mat"
+    content = {"masterordering": order[None], "subjectim": images + 1, "sharedix": shared[None] + 1}
+    scipy.io.savemat(path, {name: x.astype(np.float64) for name, x in content.items()})
+    return path
+
+
+def coco_captions(root, images, texts):
+    """Write COCO's captions of images of NSD: of each `texts(nsdId)`, ids in their order."""
+    for odd, split in enumerate(NSD_SPLITS):
+        rows = [
+            {"image_id": 100 + i, "id": 10 * i + k, "caption": text}
+            for i in images
+            if i % 2 == odd
+            for k, text in enumerate(texts(i))
+        ]
+        path = root / f"nsd/annotations/captions_{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        # COCO's file is in no order.
+        path.write_text(json.dumps({"images": [], "annotations": rows[::-1]}))
 
 
 def touch_all(root):

@@ -1,7 +1,7 @@
 """Noise ceilings from repeats: how much of a response the stimulus explains."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxalign.core import metrics
 from jaxalign.core.ceilings.ceiling import Ceiling
@@ -53,9 +53,39 @@ def noise_ceiling(Y: Float[np.ndarray, "u v n"], bootstrap: Bootstrap) -> Ceilin
     """
     signal, noise, num_blocks = _variances(Y, bootstrap)
     repeats = (~np.isnan(Y)).sum(axis=0)  # [v n]
-    share = metrics.mean_defined(metrics.divide(np.ones(()), repeats), axis=1)
+    share = noise_left(repeats)
     found = metrics.divide(signal, signal + noise * share[None])
     return _interval(found, num_blocks, bootstrap.confidence)
+
+
+def noise_left(repeats: Int[np.ndarray, "*v n"]) -> Float[np.ndarray, "*v"]:
+    """Share of the variance of a single repeat's noise that is left in averages over repeats.
+
+    Args:
+      repeats: that are averaged, of each stimulus; 0: there are none, and it does not count.
+
+    Returns:
+      The mean of 1 / m over stimuli, NaN where none has a repeat.
+    """
+    return metrics.mean_defined(metrics.divide(np.ones(()), repeats), axis=-1)
+
+
+def of_ncsnr(
+    ratio: Float[np.ndarray, " v"], repeats: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " v"]:
+    """Share of the variance of averaged responses that the stimulus explains, of a known ncsnr.
+
+    ratio² / (ratio² + w), w being the mean over stimuli of 1 / m, where m repeats are averaged: NSD
+    has it as (A/3 + B/2 + C) / (A + B + C), of A, B and C stimuli with 3, 2 and 1. Its root is the
+    ceiling of a correlation. See `noise_ceiling`, which finds the ratio in repeats.
+
+    Args:
+      ratio: of standard deviations of signal and noise of a single repeat, at least 0; NaN stays.
+      repeats: that the response to each stimulus averages.
+
+    Source: Allen et al. (2022), Nature Neuroscience 25, Methods, Noise ceiling estimation.
+    """
+    return metrics.divide(ratio**2, ratio**2 + noise_left(repeats))
 
 
 def explainable_variance(Y: Float[np.ndarray, "u v n"], bootstrap: Bootstrap) -> Ceiling:

@@ -13,13 +13,13 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from scipy import io
 
 from jaxalign.data.adapter import Adapter
 from jaxalign.data.dissimilarities import Dissimilarities
+from jaxalign.data.formats import matlab
 from jaxalign.data.images.stored import Held
 from jaxalign.data.schema import Stimuli
-from jaxalign.errors import InputError, one_line
+from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 
 FOLDER = "images92"
@@ -30,7 +30,6 @@ STIMULI, BRAINS, MODELS = FILES = (
 )
 NUM, SIDE = 92, 175
 _SESSIONS = 2
-_DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,12 +98,7 @@ def _names() -> list[str]:
 @functools.lru_cache(maxsize=8)
 def _mat(path: pathlib.Path, content_hash: str) -> dict[str, Any]:
     del content_hash  # what was read is kept as long as the file is the same
-    try:
-        content = io.loadmat(path)
-    # scipy's reader raises the others over bytes that are not what they should be.
-    except (*_DAMAGED, io.matlab.MatReadError) as error:
-        raise InputError(f"{path} must be a whole .mat file: {one_line(error)}.") from error
-    return {name: x for name, x in content.items() if not name.startswith("__")}
+    return matlab.read(path)
 
 
 def _field(path: pathlib.Path, entry: Any, name: str) -> np.ndarray:

@@ -20,25 +20,29 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Float, Int
 
+from jaxalign.core import features
 from jaxalign.data.adapter import Adapter
-from jaxalign.data.formats import recordings, tables
+from jaxalign.data.formats import recordings
 from jaxalign.data.formats.recordings import Recording
+from jaxalign.data.images.resized import Resized
 from jaxalign.data.images.stored import Hdf5
-from jaxalign.data.presentations import Repeats
+from jaxalign.data.presentations import Repeats, SignalToNoise
 from jaxalign.data.schema import Responses, Stimuli, naming
-from jaxalign.data.sets import nsd_files, nsd_rois
+from jaxalign.data.sets import nsd_captions, nsd_files, nsd_rois, nsd_trials
 from jaxalign.data.sets.nsd_rois import MASK, Voxels
+from jaxalign.data.sets.nsd_trials import NUM_SESSIONS, Experiment
 from jaxalign.errors import InputError
 
 FOLDER = "nsd"
-INFO = "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
 PIXELS = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
-CAPTIONS = "captions.csv"
-BRICK = "imgBrick"
-# Sessions that each subject came for.
-NUM_SESSIONS = dict(
-    zip((f"subj0{i}" for i in range(1, 9)), (40, 40, 32, 30, 40, 32, 40, 30), strict=True)
-)
+BRICK, SIDE = "imgBrick", 425  # and pixels of height and width
+# How betas are scaled -> what responses are in.
+SCALES = {
+    "session": "z-scored percent signal change",
+    "split": "percent signal change, z-scored in train and test apart",
+    "none": "percent signal change",
+}
+GIVEN, EVERYBODY = "given", "everybody"
 TRAIN, TEST = "train", "test"
 
 
@@ -56,7 +60,14 @@ class Nsd(Adapter):
       preparation: which betas.
       space: "func1pt8mm" or "func1mm".
       num_sessions: the first ones of each subject; 0: all.
-      zscore: whether betas are z-scored within their session; else they are percent signal change.
+      zscore: "session": betas of a voxel are z-scored within their session; "split": their means
+        over trials are, over training and test images apart; "none": percent signal change.
+      test_repeats: of a shared image, presentations in these sessions that make it one of the test
+        set, in each subject given; the others are left out.
+      test_of: "everybody": all eight subjects must have seen it so often in all their sessions.
+      caption: which of COCO's captions, 1 to 5: see `nsd_captions.read`.
+      size: pixels of height and width to which images are brought before a model's own
+        preprocessing; 0: as they are stored, 425.
     """
 
     name: str = "nsd"
@@ -67,11 +78,30 @@ class Nsd(Adapter):
     preparation: str = "betas_fithrf_GLMdenoise_RR"
     space: str = "func1pt8mm"
     num_sessions: int = 0
-    zscore: bool = True
+    zscore: str = "session"
+    test_repeats: int = 1
+    test_of: str = GIVEN
+    caption: int = 1
+    size: int = 0
 
     def __post_init__(self):
         self.check_option("subjects", self.subjects, NUM_SESSIONS)
         self.check_option("images", (self.images,), ("all", "shared"))
+        self.check_option("zscore", (self.zscore,), SCALES)
+        self.check_option("test_of", (self.test_of,), (GIVEN, EVERYBODY))
+        for option, last in (
+            ("test_repeats", nsd_trials.MAX_REPEATS),
+            ("caption", nsd_captions.NUM),
+        ):
+            if not 1 <= getattr(self, option) <= last:
+                raise InputError(
+                    f"data set {self.name}: {option} must lie in 1..{last}, found "
+                    f"{getattr(self, option)}."
+                )
+        if not 0 <= self.size <= SIDE:
+            raise InputError(
+                f"data set {self.name}: size must lie in 0..{SIDE}, found {self.size}."
+            )
         if self.images == "all" and len(self.subjects) > 1:
             raise InputError(
                 f"data set {self.name}: images must be 'shared' for several subjects, who saw "
@@ -96,18 +126,19 @@ class Nsd(Adapter):
             )
 
     def files(self) -> list[pathlib.Path]:
-        """Return tables, masks and betas; `captions.csv` too where there is one.
+        """Return tables, masks and betas; captions and ncsnr too where they are there.
 
         The pixels are not among them: no response depends on them.
         """
-        paths = [self._folder / INFO]
+        paths = []
         for subject in self.subjects:
-            paths += [self._trials_path(subject), self._roi_path(subject, MASK)]
+            paths += self._experiment.files(subject)
+            paths += [self._roi_path(subject, MASK)]
             for volume in nsd_rois.volumes(self.rois) or [self.atlas]:
                 paths += self._atlas(subject, volume) if volume != MASK else ()
             paths += [self._betas_path(subject, number) for number in self._sessions(subject)]
-        captions = self._folder / CAPTIONS
-        return self.need([*paths, *([captions] if captions.exists() else [])])
+            paths += [path for path in [self._ncsnr_path(subject)] if path.is_file()]
+        return self.need(dict.fromkeys([*paths, *nsd_captions.files(self._folder)]))
 
     @property
     def has_images(self) -> bool:
@@ -115,23 +146,21 @@ class Nsd(Adapter):
         return True
 
     def stimuli(self) -> Stimuli:
-        """Return the images in the order of the responses, and what `captions.csv` says of them.
-
-        The table has the columns nsdId and caption; without it there is no text.
-        """
+        """Return the images in the order of the responses, and their captions if there are any."""
         self.files()
         shown = self._shown()
         names = [_name(i) for i in shown]
-        path = self._folder / CAPTIONS
-        with naming(path):
+        pixels = Hdf5(file=self._folder / PIXELS, key=BRICK, row=np.array(shown))
+        text = nsd_captions.read(self._experiment, shown, self.caption)
+        with naming(self._folder):
             return Stimuli(
                 stimulus_id=names,
-                text=_captions(path, shown) if path.is_file() else (),
+                text=text,
                 passage=names,
                 run=self._runs(shown),
                 unit="image",
                 language="en",
-                pixels=Hdf5(file=self._folder / PIXELS, key=BRICK, row=np.array(shown)),
+                pixels=Resized(of=pixels, size=self.size) if self.size else pixels,
             )
 
     def responses(self) -> Responses:
@@ -147,7 +176,7 @@ class Nsd(Adapter):
         with naming(self._folder):
             return Responses(
                 run=run,
-                units=("z-scored " if self.zscore else "") + "percent signal change",
+                units=SCALES[self.zscore],
                 stimulus_id=[_name(i) for i in shown],
                 **columns,
             )
@@ -158,17 +187,24 @@ class Nsd(Adapter):
         adapter.files()
         shown = adapter._shown()
         where = adapter._voxels(subject)
-        values = np.full((nsd_files.MAX_REPEATS, len(shown), len(where.target)), np.nan, np.float32)
+        values = np.full(
+            (nsd_trials.MAX_REPEATS, len(shown), len(where.target)), np.nan, np.float32
+        )
         seen = np.zeros(len(shown), int)
 
         def put(i: int, betas: Float[np.ndarray, " v"]) -> None:
             values[seen[i], i] = betas
             seen[i] += 1
 
-        measured = adapter._each_trial(subject, where, shown, put)
-        index = np.flatnonzero(measured)
+        index = np.flatnonzero(adapter._each_trial(subject, where, shown, put))
+        values = values[:, :, index]
+        if self.zscore == "split":  # as their means are, which are the responses
+            center, spread = _spread(_mean(values))
+            varies = np.isfinite(spread)
+            values = ((values - center) / spread)[:, :, varies].astype(np.float32)
+            index = index[varies]
         return Repeats(
-            values=values[:, :, index],
+            values=values,
             run=[TEST] * len(shown),
             subject=[subject] * len(index),
             roi=[where.roi[i] for i in index],
@@ -177,11 +213,38 @@ class Nsd(Adapter):
         )
 
     @property
+    def has_ncsnr(self) -> bool:
+        """Whether NSD's ratios of signal and noise lie beside the betas of every subject."""
+        return all(self._ncsnr_path(subject).is_file() for subject in self.subjects)
+
+    def ncsnr(self, subject: str) -> SignalToNoise:
+        """Read NSD's ratios of a subject, with the trials of each image of the test set."""
+        path = self._ncsnr_path(subject)
+        self.need([path])
+        if self.zscore != "session":
+            raise InputError(
+                f"{path} is of betas that are z-scored within sessions: zscore must be 'session', "
+                f"found {self.zscore!r}."
+            )
+        where = self._voxels(subject)
+        image, count = np.unique(self._trials(subject), return_counts=True)
+        shared = self._experiment.shared()
+        test = [name for name in self._shown() if name in shared]
+        return SignalToNoise(
+            ratio=nsd_files.ncsnr(path, where.mask)[where.voxel],
+            repeats=count[np.searchsorted(image, test)],
+            subject=subject,
+            roi=where.roi,
+            target=where.target,
+        )
+
+    @property
     def _folder(self) -> pathlib.Path:
         return self.root / FOLDER
 
-    def _trials_path(self, subject: str) -> pathlib.Path:
-        return self._folder / f"nsddata/ppdata/{subject}/behav/responses.tsv"
+    @property
+    def _experiment(self) -> Experiment:
+        return Experiment(self._folder)
 
     def _roi_path(self, subject: str, volume: str) -> pathlib.Path:
         return self._folder / f"nsddata/ppdata/{subject}/{self.space}/roi/{volume}.nii.gz"
@@ -192,10 +255,16 @@ class Nsd(Adapter):
         names = self._folder / f"nsddata/freesurfer/{subject}/label/{table}.mgz.ctab"
         return self._roi_path(subject, volume), names
 
+    def _betas_folder(self, subject: str) -> pathlib.Path:
+        where = f"nsddata_betas/ppdata/{subject}/{self.space}/{self.preparation}"
+        return self._folder / where
+
+    def _ncsnr_path(self, subject: str) -> pathlib.Path:
+        return self._betas_folder(subject) / "ncsnr.nii.gz"
+
     def _betas_path(self, subject: str, number: int) -> pathlib.Path:
         """Return the HDF5 file of a session, or the NIfTI where that is the one there."""
-        stem = f"nsddata_betas/ppdata/{subject}/{self.space}/{self.preparation}"
-        path = self._folder / stem / f"betas_session{number:02d}.hdf5"
+        path = self._betas_folder(subject) / f"betas_session{number:02d}.hdf5"
         compressed = path.with_suffix(".nii.gz")
         return compressed if compressed.exists() and not path.exists() else path
 
@@ -211,24 +280,32 @@ class Nsd(Adapter):
 
     def _trials(self, subject: str) -> Int[np.ndarray, "s n"]:
         """Return the nsdId of each trial of each session."""
-        return nsd_files.trial_images(
-            self._trials_path(subject), self._folder / INFO, subject, self._sessions(subject)
-        )
+        return self._experiment.trials(subject, len(self._sessions(subject)))
 
     def _shown(self) -> list[int]:
         """Return the nsdId of each image in the responses: those of the test set last."""
-        shared = nsd_files.shared(self._folder / INFO)
-        seen = [set(self._trials(subject).ravel().tolist()) for subject in self.subjects]
-        test = sorted(set.intersection(*seen) & shared)
+        shared = self._experiment.shared()
+        test, seen = set(shared), set[int]()
+        for subject in self.subjects:
+            image, count = np.unique(self._trials(subject), return_counts=True)
+            test &= set(image[count >= self.test_repeats].tolist())
+            seen = set(image.tolist())
+        if self.test_of == EVERYBODY:
+            test &= self._experiment.seen_by_everybody(self.test_repeats)
         if not test:
+            often = "once" if self.test_repeats == 1 else f"{self.test_repeats} times"
             raise InputError(
                 f"data set {self.name}: {', '.join(self.subjects)} must have seen at least one "
-                "shared image in these sessions, found none."
+                f"shared image {often} in these sessions, found none."
             )
-        return test if self.images == "shared" else [*sorted(seen[0] - shared), *test]
+        logging.info(
+            "nsd %s: %d of %d shared images are the test set",
+            *(", ".join(self.subjects), len(test), len(shared)),
+        )
+        return sorted(test) if self.images == "shared" else [*sorted(seen - shared), *sorted(test)]
 
     def _runs(self, shown: list[int]) -> list[str]:
-        shared = nsd_files.shared(self._folder / INFO)
+        shared = self._experiment.shared()
         return [TEST if image in shared else TRAIN for image in shown]
 
     def _means(self, subject: str, shown: list[int]) -> Recording:
@@ -243,6 +320,11 @@ class Nsd(Adapter):
 
         measured = self._each_trial(subject, where, shown, add)
         total /= seen[:, None]
+        if self.zscore == "split":
+            for _, rows in features.members(self._runs(shown)).items():
+                center, spread = _spread(total[rows])
+                total[rows] = (total[rows] - center) / spread
+                measured &= np.isfinite(spread)
         betas = self._betas_path(subject, 1).parent
         files: dict[str, pathlib.Path] = {TRAIN: betas, TEST: betas}
         recording = Recording(subject, total, where.roi, where.target, files)
@@ -285,24 +367,26 @@ class Nsd(Adapter):
             stored = nsd_files.betas(self._betas_path(subject, number), where.mask)
             betas = stored.astype(np.float64) / nsd_files.BETAS_PER_PERCENT
             spread = betas.std(axis=0)
-            if self.zscore:
+            if self.zscore == "session":
                 betas -= betas.mean(axis=0)
                 betas /= np.where(spread > 0, spread, np.nan)
             betas[:, spread == 0] = np.nan
             yield images.tolist(), betas[:, where.voxel].astype(np.float32)
 
 
-def _captions(path: pathlib.Path, shown: list[int]) -> list[str]:
-    table = tables.read(path, ("nsdId", "caption"))
-    if repeated := tables.first_repeated(table["nsdId"].tolist()):
-        raise InputError(f"{path} must have one caption per nsdId, found two of {repeated!r}.")
-    caption = dict(zip(table["nsdId"].tolist(), table["caption"].tolist(), strict=True))
-    if lost := [i for i in shown if str(i) not in caption]:
-        raise InputError(
-            f"{path} must have a caption of every image: {len(lost)} of {len(shown)} lack one, the "
-            f"first is nsdId {lost[0]}."
-        )
-    return [caption[str(i)] for i in shown]
+def _mean(values: Float[np.ndarray, "q n v"]) -> Float[np.ndarray, "n v"]:
+    """Average the presentations that there were."""
+    there = ~np.isnan(values)
+    return (np.where(there, values, 0).sum(axis=0) / there.sum(axis=0)).astype(np.float32)
+
+
+def _spread(
+    values: Float[np.ndarray, "n v"],
+) -> tuple[Float[np.ndarray, " v"], Float[np.ndarray, " v"]]:
+    """Return mean and standard deviation of each voxel in float64, NaN where it does not vary."""
+    spread = values.std(axis=0, dtype=np.float64)
+    is_constant = values.max(axis=0) == values.min(axis=0)
+    return values.mean(axis=0, dtype=np.float64), np.where(is_constant, np.nan, spread)
 
 
 def _name(image: int) -> str:

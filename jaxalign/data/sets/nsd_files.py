@@ -1,18 +1,14 @@
-"""Readers of the Natural Scenes Dataset: betas, and images of each trial."""
+"""Readers of volumes of the Natural Scenes Dataset: betas, and ratios of signal and noise."""
 
-import itertools
 import pathlib
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jaxalign.data.formats import imaging, recordings
-from jaxalign.errors import InputError, one_line
+from jaxalign.data.sets.nsd_trials import NUM_TRIALS
+from jaxalign.errors import InputError
 
-NUM_TRIALS = 750  # of a session
-NUM_SHARED = 1000
-MAX_REPEATS = 3
 BETAS_PER_PERCENT = 300.0
 
 
@@ -66,79 +62,27 @@ def _check_betas(
         )
 
 
-def shared(info: pathlib.Path) -> set[int]:
-    """Return the nsdId of the images that everybody saw.
+def ncsnr(path: pathlib.Path, mask: Bool[np.ndarray, "x y z"]) -> Float[np.ndarray, " n"]:
+    """Read the ratio of signal and noise of the voxels of a mask, in the order of `betas`.
 
     Args:
-      info: table of all images.
+      path: volume that NSD publishes beside the betas.
+      mask: voxels to read.
+
+    Returns:
+      Ratios of standard deviations, at least 0; NaN where NSD has none.
 
     Raises:
-      InputError: if there are not 1,000.
+      InputError: if the file is damaged, has another grid, or holds something else.
     """
-    table = _numbers(info, ",", ["nsdId", "shared1000"])
-    found = set(table["nsdId"][table["shared1000"] > 0].tolist())
-    if len(found) != NUM_SHARED:
-        raise InputError(f"{info}: shared1000 must mark {NUM_SHARED} images, found {len(found)}.")
+    image = imaging.volume(path, ndim=3)
+    if image.shape != mask.shape:
+        raise InputError(f"{path} must have the mask's grid, {mask.shape}, found {image.shape}.")
+    with imaging.reading(path):
+        found = np.asarray(image.dataobj, np.float64)[mask]
+    if (found < 0).any() or np.isinf(found).any():
+        bad = found[(found < 0) | np.isinf(found)]
+        raise InputError(
+            f"{path} must hold ratios of signal and noise, 0 or more, found {bad[0]:g}."
+        )
     return found
-
-
-def _numbers(
-    path: pathlib.Path, separator: str, columns: list[str]
-) -> dict[str, Int[np.ndarray, " m"]]:
-    """Read columns of whole numbers, or of truth values."""
-    try:
-        table = pd.read_csv(path, sep=separator, usecols=columns)
-    except (ValueError, OSError) as error:
-        raise InputError(
-            f"{path} must be a table with the columns {', '.join(columns)}: {one_line(error)}."
-        ) from error
-    found = {name: np.asarray(table[name]) for name in columns}
-    for name, values in found.items():
-        if values.dtype.kind not in "iub":
-            raise InputError(f"{path}: {name} must hold whole numbers, found {values.dtype}.")
-    return {name: values.astype(np.int64) for name, values in found.items()}
-
-
-def trial_images(
-    path: pathlib.Path, info: pathlib.Path, subject: str, sessions: range
-) -> Int[np.ndarray, "s n"]:
-    """Return the nsdId of each trial of each session.
-
-    Args:
-      path: table of what the subject saw and answered.
-      info: table of all images.
-      subject: subj01, ...
-      sessions: to read, the first of them being 1.
-
-    Raises:
-      InputError: if trials are missing or out of order, or the two tables tell of different images.
-    """
-    table = _numbers(path, "\t", ["SESSION", "RUN", "TRIAL", "73KID"])
-    read = np.isin(table["SESSION"], sessions)
-    session, run, trial, image = (values[read] for values in table.values())
-    places = list(zip(session.tolist(), run.tolist(), trial.tolist(), strict=True))
-    if late := [after for before, after in itertools.pairwise(places) if after <= before]:
-        raise InputError(
-            f"{path} must list each trial once, by SESSION, RUN and TRIAL, found {late[0]} after "
-            "one that is not before it."
-        )
-    for number in sessions:
-        if (num_trials := int((session == number).sum())) != NUM_TRIALS:
-            raise InputError(
-                f"{path} must list {NUM_TRIALS} trials of SESSION {number}, found {num_trials}."
-            )
-    shown = image - 1
-    columns = [f"subject{int(subject[4:])}_rep{k}" for k in range(MAX_REPEATS)]
-    planned_for = _numbers(info, ",", ["nsdId", *columns])
-    last = max(len(shown), *(int(planned_for[name].max()) for name in columns))
-    planned = np.full(1 + last, -1)
-    for name in columns:  # trials count from 1; 0: not shown
-        planned[planned_for[name]] = planned_for["nsdId"]
-    differ = (planned[1 : 1 + len(shown)] != shown) | (shown < 0)
-    if differ.any():
-        i = int(differ.argmax())
-        raise InputError(
-            f"{path} and {info} must tell of the same images: trial {i + 1} is nsdId {shown[i]} "
-            f"(73KID less 1) in one and {planned[i + 1]} in the other."
-        )
-    return shown.reshape(len(sessions), NUM_TRIALS)

@@ -9,16 +9,14 @@ Source: Simony et al. (2016), Nature Communications 7, 12141; file of ContextLab
 
 import dataclasses
 import pathlib
-import zlib
 
 import numpy as np
-import scipy.io
-from scipy.io.matlab import MatReadError
 
 from jaxalign.data.adapter import Adapter
+from jaxalign.data.formats import matlab
 from jaxalign.data.formats import verify as verify_lib
 from jaxalign.data.schema import Responses, naming
-from jaxalign.errors import InputError, one_line
+from jaxalign.errors import InputError
 
 FILE = "pieman_fmri_36subj/examples/sample_data/weights.mat"
 VARIABLE = "weights"
@@ -79,18 +77,9 @@ class PieMan(Adapter):
 
 def _tables(path: pathlib.Path) -> list[np.ndarray]:
     """Read the cell array: one table per subject, all of one size."""
-    # SciPy's reader trips over a damaged file in many ways, one of them a variable without value.
-    damaged = (
-        *(MatReadError, OSError, ValueError, TypeError, LookupError, EOFError, NameError),
-        zlib.error,
-    )
-    try:
-        content = scipy.io.loadmat(str(path))
-    except damaged as error:
-        raise InputError(f"{path} must be a whole MATLAB file (v5): {one_line(error)}.") from error
-    names = [name for name in content if not name.startswith("__")]
+    content = matlab.read(path)
     if VARIABLE not in content:
-        raise InputError(f"{path} must hold the variable {VARIABLE!r}, found {names}.")
+        raise InputError(f"{path} must hold the variable {VARIABLE!r}, found {list(content)}.")
     cells = content[VARIABLE]
     if cells.dtype != object or cells.size == 0:
         raise InputError(

@@ -55,6 +55,10 @@ COLOURS = {
     "frequency": "#7B6FD0",
     "word_vectors": "#44AA99",
     "oasm": "#AA4499",
+    "pixels": "#C56A2D",
+    "luminance": "#6C8EBF",
+    "color": "#D9589B",
+    "gabor": "#4F9D9D",
 }
 # Networks in turn, where several have a colour each next to those of controls.
 NETWORKS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#44AA99")

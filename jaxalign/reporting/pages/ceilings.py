@@ -24,6 +24,9 @@ KINDS = {
     "ncsnr": "ratio of signal and noise, from repeats",
     "noise_ceiling": "share of variance of averaged repeats that the stimulus explains",
     "explainable_variance": "share of variance of single repeats that the stimulus explains",
+    "ncsnr_published": "ratio of signal and noise, as published with the responses",
+    "noise_ceiling_published": "share of variance that follows from it, of the means over trials",
+    "noise_ceiling_root": "its root: what a model can correlate with these means",
     "signal": "noiseless signal with the responses (simulated: the true ceiling)",
 }
 COLOURS = {
@@ -37,6 +40,9 @@ COLOURS = {
     "ncsnr": "#E69F00",
     "noise_ceiling": "#B4436C",
     "explainable_variance": "#44AA99",
+    "ncsnr_published": "#F5C242",
+    "noise_ceiling_published": "#D98CA6",
+    "noise_ceiling_root": "#882255",
     "signal": "#7B6FD0",
 }
 ISC = ("isc_leave_one_out", "isc_pairwise")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from jaxalign.core.scores import scoring
 from jaxalign.data import controls, word_tables, words
+from jaxalign.data.images import lowlevel
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -114,6 +115,8 @@ def _regression(config: Config, job: Job, targets: dict, features: Features) -> 
     }
     if targets["is_timed"] and name not in NOT_DOWNSAMPLED:
         found["downsample"] = config.downsample
+    if name in controls.OF_IMAGES:
+        found["low_level"] = lowlevel.VERSION
     if name in controls.STIMULUS_CONTROLS:
         # They have no components.
         found["protocol"] = scoring.without_pca(config_lib.protocol(config)).content

@@ -13,6 +13,7 @@ from jaxalign.core.solver import ridge
 from jaxalign.core.solver.method import Execution
 from jaxalign.core.solver.outline import Outline
 from jaxalign.data import controls
+from jaxalign.data.images import lowlevel
 from jaxalign.data.schema import Responses
 from jaxalign.pricing import solver
 from jaxalign.pricing.work import Layout, Priced, Work
@@ -68,7 +69,8 @@ def num_features(features_of: Features, sizes: Sizes) -> int:
     """
     units = features_of.num_units(sizes.config, sizes.protocol)
     if features_of.model in controls.STIMULUS_CONTROLS:
-        units = {"oasm": sizes.num_samples, "word_vectors": 300}.get(features_of.model, 2)
+        widths = lowlevel.WIDTHS | {"oasm": sizes.num_samples, "word_vectors": 300}
+        units = widths.get(features_of.model, 2)
     return units * len(sizes.config.delays)
 
 

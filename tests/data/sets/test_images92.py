@@ -41,7 +41,7 @@ def test_damaged_files_are_named(real, tmp_path):
     shutil.copytree(real.adapter.root / images92.FOLDER, folder)
     (folder / images92.BRAINS).write_bytes(b"no MATLAB")
     found = datasets.find("images92", tmp_path)
-    with refused(f"{folder / images92.BRAINS} must be a whole .mat file"):
+    with refused(f"{folder / images92.BRAINS} must be a whole MATLAB file"):
         found.dissimilarities  # noqa: B018
     io.savemat(folder / images92.BRAINS, {"other": [1]})
     with refused("92_brainRDMs.mat must hold 'RDMs', found other"):

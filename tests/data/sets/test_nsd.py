@@ -62,7 +62,7 @@ def test_betas_are_scored_by_session_and_averaged_over_repeats(stored):
 
 def test_without_z_scores_the_scale_is_percent(stored):
     root, written = stored
-    found = Nsd(root=root, **OPTIONS, zscore=False).responses()
+    found = Nsd(root=root, **OPTIONS, zscore="none").responses()
     shown = [int(name.removeprefix("nsd")) for name in found.stimulus_id]
     percent = written["betas"]["subj01"][written["mask"] == 1].T / 300.0
     trials = written["images"]["subj01"]

@@ -100,8 +100,8 @@ def test_rois_that_are_not_there_are_refused(stored, options, parts):
 def test_options_are_settings_of_a_run(stored, monkeypatch):
     root, _ = stored
     monkeypatch.setitem(nsd_set.NUM_SESSIONS, "subj01", 1)
-    found = datasets.find("nsd-subj01", root, options=("rois=V1,FFA", "zscore=False"))
-    expected = Nsd(root=root, **OPTIONS, rois=("V1", "FFA"), zscore=False).responses()
+    found = datasets.find("nsd-subj01", root, options=("rois=V1,FFA", "zscore=none"))
+    expected = Nsd(root=root, **OPTIONS, rois=("V1", "FFA"), zscore="none").responses()
     assert found.responses.hash == expected.hash
     assert found.name == "nsd-subj01"
     for option, parts in (
@@ -109,9 +109,12 @@ def test_options_are_settings_of_a_run(stored, monkeypatch):
         ("sessions=3", ["must be NAME=VALUE with one of", "num_sessions", "'sessions=3'"]),
         ("num_sessions", ["must be NAME=VALUE"]),
         ("num_sessions=x", ["num_sessions must be a whole number", "'x'"]),
-        ("zscore=yes", ["zscore must be True or False", "'yes'"]),
     ):
         with refused("options of data set nsd-subj01", *parts):
             datasets.find("nsd-subj01", root, options=(option,))
+    with refused("options of data set naturalstories: verify must be True or False", "'yes'"):
+        datasets.find("naturalstories", root, options=("verify=yes",))
+    with refused("zscore must be among session, split, none", "'yes'"):
+        datasets.find("nsd-subj01", root, options=("zscore=yes",))
     with refused("num_sessions twice"):
         datasets.find("nsd-subj01", root, options=("num_sessions=1", "num_sessions=2"))
