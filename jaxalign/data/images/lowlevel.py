@@ -52,13 +52,11 @@ def of_images(name: str, pixels: Pixels) -> Float32[np.ndarray, "m c"]:
       InputError: if an image is missing or damaged.
     """
     make, num = FEATURES[name], len(pixels.places)
-    starts = list(progress.bar(range(0, num, _AT_ONCE), f"{name} of images", "batches"))
-    found = [
-        make(image)
-        for start in starts
-        for image in pixels.read(range(start, min(start + _AT_ONCE, num)))
-    ]
-    return np.stack(found).astype(np.float32)
+    found = np.empty((num, WIDTHS[name]), np.float32)
+    for start in progress.bar(range(0, num, _AT_ONCE), f"{name} of images", "batches"):
+        index = range(start, min(start + _AT_ONCE, num))
+        found[start : start + len(index)] = [make(image) for image in pixels.read(index)]
+    return found
 
 
 def grid(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " c"]:
