@@ -96,7 +96,8 @@ def lightness(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
     """Return CIELAB's L* of sRGB under its own white (D65), 0 to 100."""
     y = sum(table[image[..., i]] for i, table in enumerate(_luminances()))
     curved = np.where(y > _BEND, np.cbrt(y), y / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.float32(116 * curved - 16)
+    # Black and white may be rounded to either side of the ends.
+    return np.clip(116 * curved - 16, 0, 100).astype(np.float32)
 
 
 def project(luminances: Float[np.ndarray, "m h w"]) -> Float[np.ndarray, "m c"]:

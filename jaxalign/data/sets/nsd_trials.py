@@ -80,7 +80,7 @@ class Experiment:
                 i = int(differ[0])
                 raise InputError(
                     f"{path} and {other} must tell of the same images: trial {i + 1} is "
-                    f"{_named(shown[i])} in one and {_named(found[i])} in the other."
+                    f"{_named(int(shown[i]))} in one and {_named(int(found[i]))} in the other."
                 )
         if (shown == _UNKNOWN).any():
             raise InputError(

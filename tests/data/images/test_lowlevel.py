@@ -17,7 +17,7 @@ GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden/gabor/expected.np
 def stimuli(images, **options):
     names = [f"i{k}" for k in range(len(images))]
     common = {"stimulus_id": names, "passage": names, "run": ["a"] * len(names), "text": ()}
-    return Stimuli(unit="image", **common | {"pixels": Held(images=images)} | options)
+    return Stimuli(**common | {"unit": "image", "pixels": Held(images=images)} | options)
 
 
 @pytest.mark.parametrize("size", ["32x32", "24x40"])

@@ -65,7 +65,7 @@ def test_a_plan_that_differs_from_a_table_is_refused_by_both_names(stored):
     other[0, 6] = 10000
     change(path, masterordering=other)
     for present in (ANSWERS, INFO):
-        with refused(root / "nsd" / present, "and", path, "trial 7 is nsdId", "and nsdId 77999"):
+        with refused(root / "nsd" / present, "and", path, "trial 7 is nsdId", "and nsdId 78999"):
             Nsd(root=root, **OPTIONS).responses()
         (root / "nsd" / ANSWERS).unlink(missing_ok=True)
     shared[0, 0] = 6
