@@ -12,8 +12,8 @@ from jaxalign.io import rows
 from jaxalign.stages import Job, ceiling
 from jaxalign.stages.artefacts import Ceilings
 
-RATIO = np.linspace(0.3, 1.5, 12).reshape(2, 2, 3)
-RATIO[1, 1, 2] = 0  # a voxel without signal
+RATIO = np.linspace(0.5, 1.5, 64).reshape(4, 4, 4)
+RATIO[0, 0, 0] = 0  # a voxel without signal
 # 50 shared images are seen three times, and 10 twice.
 NOISE_LEFT = (50 / 3 + 10 / 2) / 60
 
@@ -22,8 +22,8 @@ NOISE_LEFT = (50 / 3 + 10 / 2) / 60
 def make(tmp_path, rng, mesh):
     """Return a function from subjects and ratios to a job on the images that all of them saw."""
 
-    def made(subjects, ratio, **options):
-        size = {"num_sessions": 1, "shape": ratio.shape}
+    def made(subjects, ratio, num_properties=2, **options):
+        size = {"num_sessions": 1, "shape": ratio.shape, "num_properties": num_properties}
         recordings.nsd(tmp_path, rng, subjects=subjects, ncsnr=ratio, **size)
         shown = {"images": "shared", "num_sessions": 1} | options
         adapter = Nsd(name="scenes", root=tmp_path, subjects=subjects, **shown)
@@ -41,7 +41,8 @@ def measure(job, **settings):
 
 @pytest.mark.slow
 def test_published_ratios_are_ceilings_beside_those_of_repeats(make):
-    job = make(("subj01",), RATIO)
+    # So many properties that voxels are nearly independent, and their intervals can be counted.
+    job = make(("subj01",), RATIO, num_properties=40)
     page, table = measure(job, kinds=("repeats", "published"), num_resamples=200)
     targets = job.dataset.responses.target
     of = lambda kind: table.loc[kind].loc["subj01", "nsdgeneral"].loc[list(targets)]
@@ -56,7 +57,7 @@ def test_published_ratios_are_ceilings_beside_those_of_repeats(make):
     # What was planted, and published, lies where the repeats say.
     found = of("noise_ceiling")
     assert ((found.ci_low <= share) & (share <= found.ci_high)).mean() > 0.75
-    assert np.abs(found.value - share).mean() < 0.1
+    assert abs((found.value - share).mean()) < 0.06
     assert "noise_ceiling_root" in (page.path / "summary.txt").read_text()
 
 

@@ -181,7 +181,15 @@ def denizens(root, rng, *, subjects=("01", "02"), num_voxels=3):
 
 
 def nsd(
-    root, rng, *, subjects=("subj01",), num_sessions=2, kind="hdf5", shape=(5, 4, 3), ncsnr=None
+    root,
+    rng,
+    *,
+    subjects=("subj01",),
+    num_sessions=2,
+    kind="hdf5",
+    shape=(5, 4, 3),
+    ncsnr=None,
+    num_properties=2,
 ):
     """Write the first sessions of NSD on a small grid; return what was written, for comparison.
 
@@ -236,10 +244,11 @@ def nsd(
             names.write_text("\n".join(lines) + "\n")
         betas = rng.integers(-3000, 3000, (*shape, num_trials)).astype(np.int16)
         if ncsnr is not None:
-            # Voxels of all subjects answer to the same two properties of images.
-            seen = np.random.default_rng(99).normal(size=(2, len(table)))[:, shown]
-            angle = rng.uniform(0, 2 * np.pi, shape)
-            signal = np.stack([np.cos(angle), np.sin(angle)], axis=-1) @ seen * ncsnr[..., None]
+            # Voxels of all subjects answer to the same properties of images.
+            seen = np.random.default_rng(99).normal(size=(num_properties, len(table)))[:, shown]
+            weights = rng.normal(size=(*shape, num_properties))
+            weights *= ncsnr[..., None] / np.linalg.norm(weights, axis=-1, keepdims=True)
+            signal = weights @ seen
             betas = np.rint(500 * (signal + rng.normal(size=betas.shape))).astype(np.int16)
         stem = folder / f"nsddata_betas/ppdata/{subject}/func1pt8mm/betas_fithrf_GLMdenoise_RR"
         stem.mkdir(parents=True)
