@@ -142,7 +142,7 @@ def filters(h: int, w: int) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray,
             wave = np.exp(-(across**2 + down**2) / (2 * spread**2) + 1j * phase)
             waves.append(np.where(abs(wave.real) + abs(wave.imag) > _LEAST, wave, 0).reshape(-1))
     found = np.stack(waves, axis=1)
-    return np.ascontiguousarray(found.imag), np.ascontiguousarray(found.real)
+    return np.ascontiguousarray(np.imag(found)), np.ascontiguousarray(np.real(found))
 
 
 def _places(length: float, spread: float) -> Float[np.ndarray, " k"]:
