@@ -12,7 +12,7 @@ from jaxalign.pricing.work import PAGE, TABLES, Layout, Work, small
 from jaxalign.sweeps.record import Job, Product, Record
 
 # Seconds of a job before its first step, on the host: Python, JAX, reading data and planning. An
-# estimate for small data on two cores.
+# estimate for small data on two cores; 7 to 10 were measured on cores that others used too.
 START = Item("start", small(host_s=6.0, disk_bytes=0.0))
 LAST = (START, Item("collect", TABLES), Item("report", PAGE))  # items of the last job
 
