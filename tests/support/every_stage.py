@@ -128,7 +128,7 @@ def runs(root, folder):
                 num_folds=3,
                 alphas=(1.0, 100.0),
                 layers=(2,),
-                controls=("length",),
+                controls=(),
                 partition=("length",),
                 partition_draws=2,
                 partition_rounds=0,
@@ -204,8 +204,7 @@ if __name__ == "__main__":
         _count(folder, index)
         for name, settings in runs(root, folder).items():
             plan = runner.plan(settings, workdir=folder / "work" / name, data_root=root)
-            if name != "text":  # pages take long to draw, and are of the first process alone
-                stored = [x.artefact for x in plan.steps if not x.artefact.latest_only]
-                plan = runner.only(plan, [f"{x.stage}/{x.fingerprint}" for x in stored])
-            runner.run(plan)
+            # Pages take long to draw, and the demo has some.
+            stored = [x.artefact for x in plan.steps if not x.artefact.latest_only]
+            runner.run(runner.only(plan, [f"{x.stage}/{x.fingerprint}" for x in stored]))
         processes.finish()
