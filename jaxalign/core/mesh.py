@@ -14,6 +14,10 @@ AXES = ("data", "model")
 
 # Logical axis of a parameter or activation -> mesh axis. What is not named here is replicated.
 RULES = {"batch": "data", "vocab": "model", "heads": "model", "kv_heads": "model", "mlp": "model"}
+# Of training: parameters, their gradients and averages are divided along the batch's axis too, so
+# that each device keeps a part of them and gathers a layer when it computes it (fully sharded data
+# parallelism).
+TRAINING_RULES = RULES | {"embed": "data"}
 
 
 def make_mesh(data: int, model: int) -> Mesh:
@@ -65,7 +69,10 @@ Logical = str | Units | None
 
 
 def parts(
-    shape: tuple[int, ...], logical: Sequence[Logical], devices: Mapping[str, int]
+    shape: tuple[int, ...],
+    logical: Sequence[Logical],
+    devices: Mapping[str, int],
+    rules: Mapping[str, str] = RULES,
 ) -> tuple[int, ...]:
     """Return into how many parts each axis of an array is divided.
 
@@ -78,6 +85,7 @@ def parts(
       shape: of the array.
       logical: names of its axes.
       devices: devices along each mesh axis.
+      rules: logical axis -> mesh axis.
 
     Raises:
       ValueError: if names and axes differ in number.
@@ -86,7 +94,7 @@ def parts(
         raise ValueError(f"One name per axis is needed: {tuple(logical)} for shape {shape}.")
     found, used = [], set()
     for axis, size in zip(logical, shape, strict=True):
-        along = RULES.get(axis.name if isinstance(axis, Units) else axis or "")
+        along = rules.get(axis.name if isinstance(axis, Units) else axis or "")
         number = 1
         if along is not None and along not in used:
             most = devices[along]
@@ -99,15 +107,20 @@ def parts(
     return tuple(found)
 
 
-def sharding(mesh: Mesh, logical: Sequence[Logical], shape: tuple[int, ...]) -> NamedSharding:
+def sharding(
+    mesh: Mesh,
+    logical: Sequence[Logical],
+    shape: tuple[int, ...],
+    rules: Mapping[str, str] = RULES,
+) -> NamedSharding:
     """Return the sharding of an array whose axes carry these logical names; see `parts`.
 
     Raises:
       ValueError: if names and axes differ in number.
     """
     spec, over = [], mesh
-    for axis, number in zip(logical, parts(shape, logical, mesh.shape), strict=True):
-        along = RULES[axis.name if isinstance(axis, Units) else axis or ""] if number > 1 else None
+    for axis, number in zip(logical, parts(shape, logical, mesh.shape, rules), strict=True):
+        along = rules[axis.name if isinstance(axis, Units) else axis or ""] if number > 1 else None
         spec.append(along)
         if along is not None and number < mesh.shape[along]:
             over = _with_copies(mesh, number)

@@ -98,6 +98,8 @@ def predict(
         wanted = jnp.take_along_axis(logits, take(targets, axis=1)[..., None], axis=-1)[..., 0]
         return Predicted(wanted - jax.nn.logsumexp(logits, axis=-1), logits.argmax(axis=-1))
 
+    # Gradients compute a chunk's logits again: kept, they would be those of all tokens.
+    one_chunk = jax.checkpoint(one_chunk, prevent_cse=False)
     found = jax.lax.map(one_chunk, size * jnp.arange(num_chunks))  # [chunks B size]
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(B, -1)[:, :T], found)
 

@@ -5,6 +5,7 @@ other (`models.log_probs` and `models.generate` take it), whose texts begin with
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -131,3 +132,34 @@ def read(
     project = lambda _, block: (None, block.cross.project(memory_BSD))
     _, (keys, values) = jax.lax.scan(project, None, network.decoder.blocks)
     return Decoder(network, keys, values, mask, keep.with_first(kept, embedded))
+
+
+class Read(NamedTuple):
+    """Texts for the encoder."""
+
+    tokens: Int[Array, "B S"]
+    mask: Bool[Array, "B S"]
+
+
+def over_answers(
+    network: nnx.Module, read: Read, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]
+) -> Float[Array, "B T D"]:
+    """Return what the decoder predicts from, at each token of answers that are known as a whole.
+
+    It is `base.Output.final` of `read(...)` and of a pass over the same tokens, without a cache.
+
+    Args:
+      network: as of `read`.
+      read: what the encoder reads.
+      tokens: of the answers, behind the start token.
+      mask: False for padding.
+
+    Raises:
+      ValueError: if there is no decoder.
+    """
+    if network.config.text == "encoder":
+        raise ValueError("network must have a decoder: t5_text must not be 'encoder'.")
+    nothing = base.Keep((), None)
+    memory_BSD, _ = network.encoder(network.words(read.tokens), read.mask, (), nothing)
+    final, _ = network.decoder(network.words(tokens), mask, (memory_BSD, read.mask), nothing)
+    return final

@@ -235,14 +235,20 @@ def fill(abstract: nnx.Module, arrays: Mapping[str, jax.Array]) -> nnx.Module:
       arrays: by parameter path.
     """
     graph, state = nnx.split(abstract)
-    filled = {path: param.replace(arrays[_name(path)]) for path, param in nnx.to_flat_state(state)}
+    filled = {
+        path: param.replace(arrays[name_of(path)]) for path, param in nnx.to_flat_state(state)
+    }
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
-def placements(network: nnx.Module, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return path -> shape, dtype, and the sharding that a parameter has on a mesh."""
+def placements(
+    network: nnx.Module, mesh: Mesh, *, rules: Mapping[str, str] = mesh_lib.RULES
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return path -> shape, dtype, and the sharding that a parameter has on a mesh by rules."""
     return {
-        _name(path): jax.ShapeDtypeStruct(param.shape, param.dtype, sharding=_sharding(param, mesh))
+        name_of(path): jax.ShapeDtypeStruct(
+            param.shape, param.dtype, sharding=_sharding(param, mesh, rules)
+        )
         for path, param in nnx.to_flat_state(nnx.state(network))
     }
 
@@ -298,7 +304,7 @@ def abstract(make, config, *, dtype) -> nnx.Module:
 def parameters(network: nnx.Module) -> dict[str, jax.ShapeDtypeStruct]:
     """Return path -> shape and dtype."""
     return {
-        _name(path): jax.ShapeDtypeStruct(param.shape, param.dtype)
+        name_of(path): jax.ShapeDtypeStruct(param.shape, param.dtype)
         for path, param in nnx.to_flat_state(nnx.state(network))
     }
 
@@ -308,7 +314,8 @@ def count(network: nnx.Module) -> int:
     return sum(int(np.prod(param.shape)) for param in parameters(network).values())
 
 
-def _name(path: tuple) -> str:
+def name_of(path: tuple) -> str:
+    """Return the path of a parameter in one word, as tables of parameters have it."""
     return "/".join(map(str, path))
 
 
@@ -318,5 +325,7 @@ def _logical(param: nnx.Variable) -> tuple[mesh_lib.Logical, ...]:
     return (None,) * (len(param.get_value().shape) - len(logical)) + tuple(logical)
 
 
-def _sharding(param: nnx.Variable, mesh: Mesh) -> jax.sharding.NamedSharding:
-    return mesh_lib.sharding(mesh, _logical(param), param.get_value().shape)
+def _sharding(
+    param: nnx.Variable, mesh: Mesh, rules: Mapping[str, str] = mesh_lib.RULES
+) -> jax.sharding.NamedSharding:
+    return mesh_lib.sharding(mesh, _logical(param), param.get_value().shape, rules)

@@ -1,1 +1,1 @@
-"""Tuning: instruction data to tokens and masks, and the arms of the ablation."""
+"""Tuning: instruction data to batches, arms of the ablation, and the training step."""

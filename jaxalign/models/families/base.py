@@ -19,6 +19,14 @@ Pool = Callable[[Array], Array]
 # What can be read out of every layer.
 TAPS = ("residual", "attention", "mlp")
 
+# What is kept of each block for gradients, and not computed again: everything, what blocks receive
+# alone, or the results of products with parameters in addition.
+KEPT = {
+    "all": jax.checkpoint_policies.everything_saveable,
+    "inputs": jax.checkpoint_policies.nothing_saveable,
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -227,6 +235,31 @@ class Family(NamedTuple):
             if short.endswith(old):
                 return short.removesuffix(old) + new
         return short
+
+
+def rematerialised(step: Callable, kept: str) -> Callable:
+    """Return the step of a scan over blocks that keeps for gradients what `KEPT` says."""
+    if kept == "all":
+        return step
+    # Within a scan nothing undoes it, which is what barriers would prevent.
+    return jax.checkpoint(step, policy=KEPT[kept], prevent_cse=False)
+
+
+def keep_for_gradients(network: nnx.Module, kept: str) -> None:
+    """Set what a network keeps of its blocks when gradients are computed.
+
+    Args:
+      network: any; it is changed.
+      kept: key of `KEPT`.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    if kept not in KEPT:
+        raise ValueError(f"kept must be one of {', '.join(KEPT)}, got {kept!r}.")
+    for _, module in nnx.iter_modules(network):
+        if hasattr(module, "kept_for_gradients"):
+            module.kept_for_gradients = kept
 
 
 class Keep:

@@ -204,6 +204,8 @@ class Block(nnx.Module):
 class Network(nnx.Module):
     """Embedding, blocks, final norm, and the head that predicts the next token."""
 
+    kept_for_gradients = "all"  # of each block; see `base.keep_for_gradients`
+
     def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
         """Draw weights as Hugging Face does: normal, and zero for the padding token."""
         c = config
@@ -297,6 +299,7 @@ class Network(nnx.Module):
             x, attended, mlp, stored = block(x, layer, context, stored)
             return (x, stored), keep.of_block(x, attended, mlp)
 
+        step = base.rematerialised(step, self.kept_for_gradients)
         return jax.lax.scan(step, carry, blocks_and_layers)
 
     def logits(self, final: Float[Array, "... D"]) -> Float[Array, "... V"]:

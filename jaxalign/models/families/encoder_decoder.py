@@ -221,6 +221,8 @@ class Block(nnx.Module):
 class Stack(nnx.Module):
     """The blocks of the encoder or of the decoder, their relative positions, and a norm."""
 
+    kept_for_gradients = "all"  # of each block; see `base.keep_for_gradients`
+
     def __init__(self, config: Config, init: layers.Init, *, decoder: bool):
         """Draw the weights."""
         count = config.num_decoder_layers if decoder else config.num_encoder_layers
@@ -255,6 +257,7 @@ class Stack(nnx.Module):
             x, attended, mlp = block(x, mask, bias, memory)
             return x, keep.of_block(x, attended, mlp)
 
+        step = base.rematerialised(step, self.kept_for_gradients)
         x_BTD, kept = jax.lax.scan(step, x_BTD, self.blocks)
         x_BTD = self.final_norm(x_BTD)
         return x_BTD, keep.with_last(kept, x_BTD)

@@ -47,7 +47,11 @@ class Init(NamedTuple):
 
 
 class Linear(nnx.Module):
-    """y = x W + b."""
+    """y = x W + b, and what an adapter adds if it has one (`models.lora`)."""
+
+    # Of the class: an attribute of a module that holds nothing could hold no parameter later.
+    lora_a = lora_b = None
+    lora_scale = 0.0
 
     def __init__(
         self,
@@ -66,6 +70,8 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
         """Apply."""
         y = x @ self.kernel[...]
+        if self.lora_a is not None:
+            y = y + self.lora_scale * ((x @ self.lora_a[...]) @ self.lora_b[...])
         return y if self.bias is None else y + _like(self.bias[...], y)
 
 
