@@ -168,7 +168,7 @@ def make(state: State, recipe: Recipe, losses: Losses):
         gradients = jax.lax.with_sharding_constraint(gradients, placed.trained)
         updates, moments = optimizer.update(gradients, state.optimizer, state.trained)
         trained = optax.apply_updates(state.trained, updates)
-        metrics = Metrics(loss, optax.global_norm(gradients), jnp.asarray(schedule(state.step)))
+        metrics = Metrics(loss, optax.tree.norm(gradients), jnp.asarray(schedule(state.step)))
         return State(trained, moments, state.step + 1), metrics
 
     # Products of float32 are exact; those of bfloat16 are not slower by it.
