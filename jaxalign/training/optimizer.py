@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from jaxalign.errors import InputError
@@ -80,13 +82,29 @@ class Recipe:
 
     def transformation(self) -> optax.GradientTransformation:
         """Return the optimiser."""
-        adamw = optax.adamw(
-            self.schedule(),
-            self.beta1,
-            self.beta2,
-            self.epsilon,
-            weight_decay=self.weight_decay,
-        )
-        if not self.clip_norm:
-            return adamw
-        return optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw)
+        clip = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
+        decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay else []
+        rate = optax.scale_by_learning_rate(self.schedule())
+        return optax.chain(*clip, _adam(self.beta1, self.beta2, self.epsilon), *decay, rate)
+
+
+def _adam(beta1: float, beta2: float, epsilon: float) -> optax.GradientTransformation:
+    """Return `optax.scale_by_adam` with corrections for the start that float32 holds.
+
+    1 - .999^t, taken in float32, is off by 1.3e-5 at the first step, so that losses of 50 steps
+    drift by 1.5e-5 from those of torch, which takes it in double precision.
+    """
+
+    def update(gradients, state: optax.ScaleByAdamState, params=None):
+        del params
+        count = state.count + 1
+        mean = lambda beta, old, new: beta * old + (1 - beta) * new
+        mu = jax.tree.map(lambda m, g: mean(beta1, m, g), state.mu, gradients)
+        nu = jax.tree.map(lambda n, g: mean(beta2, n, g * g), state.nu, gradients)
+        # 1 - beta^count; of 0 it is 1.
+        started = lambda beta: -jnp.expm1(count * math.log(beta)) if beta else 1.0
+        first, second = started(beta1), started(beta2)
+        steps = jax.tree.map(lambda m, n: (m / first) / (jnp.sqrt(n / second) + epsilon), mu, nu)
+        return steps, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam(beta1, beta2, epsilon).init, update)
