@@ -33,6 +33,7 @@ setuptools.setup(
         "ml_collections>=1.0",
         "ml_dtypes>=0.5",
         "numpy>=2.0",
+        "optax>=0.2.5",
         "orbax-checkpoint>=0.12.8",
         "packaging>=23",
         "pandas>=2.2",
