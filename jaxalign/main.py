@@ -107,7 +107,7 @@ def main(argv: list[str]) -> None:
     # Imported here: --help and a bad flag need not wait for JAX.
     import jax
 
-    from jaxalign import runner
+    from jaxalign import plans, runner
     from jaxalign.pricing import chips, prices
 
     _keep_compiled(_CACHE.value)
@@ -124,21 +124,21 @@ def main(argv: list[str]) -> None:
     if plan.machine:
         plan = dataclasses.replace(plan, machine=chips.calibrated(plan.machine, _CALIBRATION.value))
     if _ONLY.value:
-        plan = runner.only(plan, _ONLY.value)
+        plan = plans.only(plan, _ONLY.value)
     if _DRY_RUN.value:
         rate = math.nan if _PRICE_PER_HOUR.value is None else _PRICE_PER_HOUR.value
-        _show(lambda: runner.describe(plan, rate))
+        _show(lambda: plans.describe(plan, rate))
         if plan.machine and (
-            reason := prices.refusal(runner.items(plan), plan.machine, plan.layout)
+            reason := prices.refusal(plans.items(plan), plan.machine, plan.layout)
         ):
             raise InputError(reason)
         return
     with jax.profiler.trace(_PROFILE.value) if _PROFILE.value else contextlib.nullcontext():
         made = runner.run(plan)
     if made:
-        logging.info("%s", runner.compared(plan))
+        logging.info("%s", plans.compared(plan))
     logging.flush()
-    _show(lambda: runner.results(plan))
+    _show(lambda: plans.results(plan))
 
 
 def _join_processes() -> None:

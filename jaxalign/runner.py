@@ -4,18 +4,17 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
-import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
 import ml_collections
 from absl import logging
 
 from jaxalign import config as config_lib
-from jaxalign import processes, stopping
+from jaxalign import plans, processes, stopping
 from jaxalign.core import mesh
 from jaxalign.data import datasets
 from jaxalign.data.formats.recordings import NaN
@@ -24,7 +23,8 @@ from jaxalign.errors import InputError
 from jaxalign.io import claims, place, run_dir
 from jaxalign.io.place import Place, Remote
 from jaxalign.io.run_dir import Artefact
-from jaxalign.pricing import assumed, chips, prices, truth
+from jaxalign.plans import Plan
+from jaxalign.pricing import chips, prices, truth
 from jaxalign.pricing.chips import Machine
 from jaxalign.pricing.work import Layout
 from jaxalign.stages import Job, Step
@@ -36,37 +36,6 @@ ELSEWHERE = ("collect.runs", "properties.sources")
 DRAWING_BYTES = 68 * 2**30  # see `check_address_space`
 ORIGIN = "settings.json"  # in the folder of each artefact that was begun
 POLL_S = 1.0  # between looks at what another run makes
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run makes, and from what.
-
-    Attributes:
-      settings: every setting under its dotted name, stages in their order.
-      job: what all stages are given.
-      stages: the steps of each stage, in the order in which they are made.
-      layout: of the devices that it is for.
-      machine: these devices; None: those at hand, which are of no chip of `pricing.chips`.
-    """
-
-    settings: Mapping[str, Any]
-    job: Job
-    stages: Mapping[str, Sequence[Step]]
-    layout: Layout
-    machine: Machine | None
-
-    @property
-    def steps(self) -> list[Step]:
-        """Steps of all stages, in order."""
-        return [step for steps in self.stages.values() for step in steps]
-
-    @property
-    def assumed(self) -> assumed.Assumed:
-        """What its price takes for granted; nothing of a plan that can be run."""
-        if not self.job.elsewhere:
-            return assumed.Assumed()
-        return assumed.of(self.settings.get("extract.models", ()), self.job.dataset)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,7 +129,7 @@ def plan(
             _check_folder(artefact.path)
             if places.is_here:
                 check_address_space()
-    made = {_label(artefact): artefact.fingerprint for artefact in artefacts}
+    made = {plans.label(artefact): artefact.fingerprint for artefact in artefacts}
     processes.check_same("data, models and versions", made)
     return Plan(
         settings=config_lib.flatten(settings),
@@ -175,29 +144,6 @@ def _layout(job: Job) -> Layout:
     """Return how the devices at hand divide the work."""
     is_cpu = job.mesh.devices.flat[0].platform == "cpu"
     return Layout(job.mesh.shape["data"], job.mesh.shape["model"], is_cpu)
-
-
-def only(plan: Plan, names: Sequence[str]) -> Plan:
-    """Return a plan with some of its artefacts alone, such as those that several runs share.
-
-    Args:
-      plan: from `plan`.
-      names: `<stage>/<fingerprint>`, as their folders are called.
-
-    Raises:
-      InputError: if the plan has no such artefact.
-    """
-    known = {f"{x.artefact.stage}/{x.artefact.fingerprint}" for x in plan.steps}
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(
-            f"--only must name artefacts of the plan: {unknown[0]} is none. Were data, a model or "
-            f"the package changed since it was planned? There are {', '.join(sorted(known))}."
-        )
-    kept = {
-        stage: [x for x in steps if f"{stage}/{x.artefact.fingerprint}" in names]
-        for stage, steps in plan.stages.items()
-    }
-    return dataclasses.replace(plan, stages={x: steps for x, steps in kept.items() if steps})
 
 
 def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:
@@ -272,7 +218,7 @@ class _Run:
                     continue
                 step = self._left[place]
                 if is_done:
-                    self._say(f"{_label(step.artefact)}: up to date ({step.artefact.path})")
+                    self._say(f"{plans.label(step.artefact)}: up to date ({step.artefact.path})")
                 else:
                     self._make(step)
                     made += 1
@@ -308,16 +254,16 @@ class _Run:
                 return step
             if artefact.path not in self._awaited:
                 self._awaited.add(artefact.path)
-                self._say(f"{_label(artefact)}: made by another run, {other}: waiting for it")
+                self._say(f"{plans.label(artefact)}: made by another run, {other}: waiting for it")
         return None
 
     def _make(self, step: Step) -> None:
         artefact = step.artefact
         if artefact.is_marked and not artefact.is_done:
-            self._say(f"{_label(artefact)}: {_changed(artefact)}: made again")
-        price = _price(self._plan, step, self._compiled)
+            self._say(f"{plans.label(artefact)}: {plans.changed(artefact)}: made again")
+        price = plans.price(self._plan, step, self._compiled)
         self._compiled |= price.work.programs
-        self._say(f"{_label(artefact)}: {_cost(artefact, price) or 'starting'}")
+        self._say(f"{plans.label(artefact)}: {plans.cost(artefact, price) or 'starting'}")
         start = time.monotonic()
         with stopping.at_work():
             if step.together and processes.count() > 1:
@@ -326,7 +272,7 @@ class _Run:
                 processes.decide(lambda: self._make_alone(step, price))
         seconds = time.monotonic() - start
         took = truth.line(artefact.facts())
-        self._say(f"{_label(artefact)}: done in {seconds:.1f} s, {took} ({artefact.path})")
+        self._say(f"{plans.label(artefact)}: done in {seconds:.1f} s, {took} ({artefact.path})")
 
     def _make_alone(self, step: Step, price: prices.Price) -> None:
         step.artefact.start()
@@ -362,7 +308,7 @@ class _Run:
                     raise
                 self._repaired.add(error.folder)
                 source = known[0].artefact
-                self._say(f"{_label(source)}: {error.problem}: made again")
+                self._say(f"{plans.label(source)}: {error.problem}: made again")
                 source.start()
                 source.finish(**self._mended(known[0]))
 
@@ -434,92 +380,3 @@ def check_address_space() -> None:
             f"{limit / 2**30:.1f} GiB: lift it (ulimit -v unlimited), and limit the memory that is "
             "used instead (systemd-run --scope -p MemoryMax=8G, or a job's --mem)."
         )
-
-
-def _price(plan: Plan, step: Step, compiled: Collection[tuple] = ()) -> prices.Price:
-    """Return what a step costs; in time only where the machine is known."""
-    if plan.machine is None:
-        work = step.work(plan.layout)
-        return prices.Price(
-            work, math.nan, work.device_bytes, work.process_bytes(plan.layout), math.nan
-        )
-    return prices.price(step.work, plan.machine, plan.layout, known=compiled)
-
-
-def _cost(artefact: Artefact, price: prices.Price) -> str:
-    """Say what making an artefact takes: counts of what it is made of, then numbers."""
-    return ", ".join(x for x in (artefact.cost, price.work.describe()) if x)
-
-
-def items(plan: Plan) -> list[prices.Item]:
-    """Return what a plan makes, to be priced."""
-    return [prices.Item(_label(x.artefact), x.work, x.artefact.is_done) for x in plan.steps]
-
-
-def compared(plan: Plan) -> str:
-    """Return plan and truth of all artefacts of a finished run, as a table; "" if none has them."""
-    found = [(_label(step.artefact), step.artefact.facts()) for step in plan.steps]
-    known = [(name, facts) for name, facts in found if "took" in facts]
-    if not known:
-        return ""
-    names, facts = zip(*known, strict=True)
-    return truth.table(names, facts)
-
-
-def results(plan: Plan) -> str:
-    """Return what the steps of a finished plan have to show, and where their pages lie."""
-    texts, pages = [], []
-    for step in plan.steps:
-        artefact, shown = step.artefact, step.artefact.path / step.shows
-        if not step.shows:
-            continue
-        if not artefact.is_marked:
-            texts.append(f"{_label(artefact)}: another run has replaced it: {artefact.path}\n")
-            continue
-        texts.append(shown.read_text(encoding="utf-8"))
-        if (page := shown.with_name(run_dir.PAGE)).is_file():
-            pages.append(f"Page: {page}\n")
-    return "".join([*texts, *pages])
-
-
-def describe(plan: Plan, rate: float = math.nan) -> str:
-    """Say what a plan would do: each setting as the flag that overrides it, each step's price.
-
-    Args:
-      plan: from `plan`.
-      rate: money for one device and hour; NaN: none is known.
-    """
-    job, machine = plan.job, plan.machine
-    lines = ["# Configuration", *(f"--config.{k}={v!r}" for k, v in plan.settings.items())]
-    lines += ["", "# Plan", f"workdir: {job.workdir}", f"data_root: {job.data_root}"]
-    if job.store is not None:
-        lines.append(f"store: {job.store}")
-    lines += [f"assumed: {x}" for x in plan.assumed.lines]
-    kind = job.mesh.devices.flat[0].device_kind
-    if machine and job.elsewhere:
-        kind = f"{machine.chip.kind}, as {plan.layout.data} x {plan.layout.model}"
-    lines += [f"devices: {plan.layout.size} x {kind}"]
-    for step in plan.steps:
-        artefact = step.artefact
-        status = "up to date" if artefact.is_done else "to do"
-        if artefact.is_marked and not artefact.is_done:
-            status += f" again, {_changed(artefact)}"
-        cost = _cost(artefact, _price(plan, step))
-        lines.append(f"{_label(artefact)}: {status}; {cost}; {artefact.path}")
-    if machine is None:
-        unknown = f"no price: {kind} is of no chip of jaxalign/pricing/chips.py; give --chip."
-        return "\n".join([*lines, "", "# Price", unknown]) + "\n"
-    lines += ["", "# Price", prices.table(items(plan), machine, plan.layout, rate)]
-    return "\n".join(lines)
-
-
-def _label(artefact: Artefact) -> str:
-    return f"{artefact.stage} {artefact.name}".strip()
-
-
-def _changed(artefact: Artefact) -> str:
-    """Say which files of a finished artefact have changed since."""
-    names = run_dir.changed(artefact.path)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    verb = "is" if len(names) == 1 else "are"
-    return f"{', '.join(names[:3])}{more} {verb} not what was written"

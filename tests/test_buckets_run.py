@@ -14,7 +14,7 @@ import small
 from refusals import refused
 
 import jaxalign
-from jaxalign import config, runner
+from jaxalign import config, plans, runner
 from jaxalign.io import place, run_dir
 from jaxalign.stages import collect, encode, extract, report
 
@@ -68,7 +68,7 @@ def test_a_run_that_was_killed_ends_as_one_in_a_folder(data, tmp_path, s3, s3_se
     assert done[0] and not all(done)
     said = []
     assert runner.run(plan, said.append) == len(done) - sum(done)
-    assert runner.results(plan).endswith(f"\nPage: {there / 'report/index.html'}\n")
+    assert plans.results(plan).endswith(f"\nPage: {there / 'report/index.html'}\n")
     names = {x.relative_to(here).as_posix() for x in here.rglob("*") if x.is_file()}
     assert set(there.files()) == names
     for name in ("report/scores.csv", "report/summary.txt", "report/rois.svg"):
@@ -87,7 +87,7 @@ def test_a_run_that_was_killed_ends_as_one_in_a_folder(data, tmp_path, s3, s3_se
     run_dir.write_atomic(network / "layer_001.npz", whole[:-9] + b"999999999")
     (there / "report/rois.svg").unlink()
     again = runner.plan(settings, workdir=f"{s3}/runs/small")
-    assert "to do again, rois.svg is not what was written" in runner.describe(again)
+    assert "to do again, rois.svg is not what was written" in plans.describe(again)
     assert runner.run(again, said.append) == 2
     assert "encode bert: layer_001.npz is not what was written: made again" in said
     assert (there / "report/rois.svg").read_bytes() == (here / "report/rois.svg").read_bytes()

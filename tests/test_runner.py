@@ -10,7 +10,7 @@ import pytest
 import small
 from refusals import refused
 
-from jaxalign import config, recipes, runner
+from jaxalign import config, plans, recipes, runner
 from jaxalign.io import claims, run_dir, store
 from jaxalign.literature import benchmarks
 from jaxalign.stages import encode, extract, report
@@ -52,7 +52,7 @@ def test_a_run_is_made_once_and_goes_on_where_it_was(settings, tmp_path):
     assert runner.run(plan, said.append) == 4
     assert json.loads((workdir / "config.json").read_text())["encode.layers"] == [0, 2]
     assert [x for x in said if ": done in" in x] == said[1::2] and len(said) == 8
-    shown = runner.results(plan)
+    shown = plans.results(plan)
     assert "Small" in shown and shown.endswith(f"\nPage: {workdir / 'report/index.html'}\n")
     before = (workdir / "report/index.html").read_bytes()
     said.clear()
@@ -77,7 +77,7 @@ def test_what_was_damaged_after_a_run_is_made_again_by_name(settings, tmp_path):
     for path, content in zip(files, before, strict=True):
         path.write_bytes(content[:-9] + b"999999999")
     again = runner.plan(settings, workdir=workdir)
-    assert "to do again, scores.csv, summary.txt are not what was written" in runner.describe(again)
+    assert "to do again, scores.csv, summary.txt are not what was written" in plans.describe(again)
     said = []
     assert runner.run(again, said.append) == 2
     assert "encode bert: rows.parquet is not what was written: made again" in said
@@ -92,13 +92,13 @@ def test_what_was_damaged_after_a_run_is_made_again_by_name(settings, tmp_path):
 def test_two_runs_at_once_make_everything_once(bare, tmp_path, monkeypatch):
     """Each waits for what the other makes, and both end with all of it."""
     monkeypatch.setattr(runner, "POLL_S", 0.05)
-    plans = [runner.plan(bare, workdir=tmp_path / "work") for _ in range(2)]
+    both = [runner.plan(bare, workdir=tmp_path / "work") for _ in range(2)]
     said = [[], []]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        made = list(pool.map(runner.run, plans, [x.append for x in said]))
+        made = list(pool.map(runner.run, both, [x.append for x in said]))
     assert sum(made) == 2
     assert any("made by another run, process" in x for x in (*said[0], *said[1]))
-    assert all(step.artefact.is_done for step in plans[0].steps)
+    assert all(step.artefact.is_done for step in both[0].steps)
     assert not (tmp_path / "work" / claims.FOLDER).exists()
 
 
@@ -108,7 +108,7 @@ def test_another_page_may_take_the_place_of_a_run(settings, tmp_path):
     runner.run(plan)
     other = config.override(settings, {"report.title": "Other"})
     runner.run(runner.plan(other, workdir=tmp_path / "work"))
-    assert runner.results(plan) == (
+    assert plans.results(plan) == (
         f"report: another run has replaced it: {tmp_path / 'work/report'}\n"
     )
 
@@ -154,7 +154,7 @@ def test_a_finished_run_can_be_looked_at_where_nothing_can_be_written(settings, 
 
 def test_description_says_what_is_done_and_what_is_to_do(settings, tmp_path):
     plan = runner.plan(settings, workdir=tmp_path / "work")
-    text = runner.describe(plan)
+    text = plans.describe(plan)
     assert "--config.encode.layers=(0, 2)" in text and "encode bert word_length: to do; " in text
     assert not (tmp_path / "work").exists()
 

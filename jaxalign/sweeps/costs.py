@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxalign import runner
+from jaxalign.plans import Plan
 from jaxalign.pricing import prices, truth
 from jaxalign.pricing.chips import Machine
 from jaxalign.pricing.prices import Item, Price
@@ -31,7 +31,7 @@ class Step(NamedTuple):
     refused: str
 
 
-def of_plan(plan: runner.Plan, products: Sequence[Product], machine: Machine) -> dict[str, Step]:
+def of_plan(plan: Plan, products: Sequence[Product], machine: Machine) -> dict[str, Step]:
     """Price the steps of a run, by what `--only` calls them.
 
     Args:

@@ -4,7 +4,7 @@ import pytest
 import small
 from refusals import refused
 
-from jaxalign import config, runner
+from jaxalign import config, plans, runner
 from jaxalign.data.schema import Responses
 from jaxalign.data.text import tokenizer_files
 from jaxalign.models import zoo
@@ -40,13 +40,13 @@ def test_a_model_that_is_not_here_is_priced_and_never_run(settings, tmp_path):
     machine = chips.find("v5e-8")
     divided = config.override(settings, {"mesh": (1, 8)})
     plan = runner.plan(divided, workdir=tmp_path / "work", machine=machine)
-    found, scores, _ = (prices.price(x.work, machine, plan.layout) for x in runner.items(plan))
+    found, scores, _ = (prices.price(x.work, machine, plan.layout) for x in plans.items(plan))
     assert 13e9 / 8 < found.device_bytes < 2.2 * 2**30
     assert found.work.flop["bfloat16"] > 2 * 6.4e9 * found.work.num_tokens
     assert scores.work.total_flop > 0
-    text = runner.describe(plan, 1.2)
+    text = plans.describe(plan, 1.2)
     assert "devices: 8 x TPU v5 lite, as 1 x 8" in text and "pieces of five letters" in text
-    assert not prices.refusal(runner.items(plan), machine, plan.layout)
+    assert not prices.refusal(plans.items(plan), machine, plan.layout)
     with pytest.raises(AssertionError):
         runner.run(plan)
     assert not (tmp_path / "work").exists()
@@ -56,7 +56,7 @@ def test_what_cannot_fit_is_named_with_the_mesh_that_can(settings, tmp_path):
     machine = chips.find("v5e-8")
     large = config.override(settings, {"extract.compute_dtype": "float32"})
     plan = runner.plan(large, workdir=tmp_path / "work", machine=machine)
-    said = prices.refusal(runner.items(plan), machine, plan.layout)
+    said = prices.refusal(plans.items(plan), machine, plan.layout)
     assert said.startswith("memory: extract alpaca-7b needs") and said.endswith("is (4, 2).")
 
 
@@ -69,11 +69,11 @@ def test_data_that_are_not_here_are_priced_by_their_published_size(tmp_path):
     machine, root = chips.find("h200"), tmp_path / "data"
     root.mkdir()
     plan = runner.plan(packed, workdir=tmp_path / "work", data_root=root, machine=machine)
-    found, scores = (prices.price(x.work, machine, plan.layout) for x in runner.items(plan))
+    found, scores = (prices.price(x.work, machine, plan.layout) for x in plans.items(plan))
     # 4,537 words, of 1.3 pieces each; seven numbers of each of ten folds and of each voxel, layers.
     assert found.work.num_tokens == pytest.approx(1.3 * 4537, rel=0.1)
     assert scores.work.disk_bytes == pytest.approx(33 * 7 * 10 * 12195 * 8, rel=0.01)
-    text = runner.describe(plan)
+    text = plans.describe(plan)
     assert "assumed: models alpaca-7b are not here: shapes are those of jaxalign/models" in text
     assert "assumed: data set pereira2018-384 is not here: 384 sentences of 4,537 words" in text
     with refused("encode.rois must be () for pereira2018-384, which is not here"):

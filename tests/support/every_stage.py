@@ -16,7 +16,7 @@ import small
 import tensorstore as ts
 from scipy import io as scipy_io
 
-from jaxalign import command_line, config, processes, runner, stopping
+from jaxalign import command_line, config, plans, processes, runner, stopping
 from jaxalign.data import localizer
 from jaxalign.data.images import pixels
 from jaxalign.data.sets import images92
@@ -206,5 +206,5 @@ if __name__ == "__main__":
             plan = runner.plan(settings, workdir=folder / "work" / name, data_root=root)
             # Pages take long to draw, and the demo has some.
             stored = [x.artefact for x in plan.steps if not x.artefact.latest_only]
-            runner.run(runner.only(plan, [f"{x.stage}/{x.fingerprint}" for x in stored]))
+            runner.run(plans.only(plan, [f"{x.stage}/{x.fingerprint}" for x in stored]))
         processes.finish()

@@ -10,7 +10,7 @@ import pytest
 import small
 from refusals import refused
 
-from jaxalign import config, runner
+from jaxalign import config, plans, runner
 from jaxalign.io import place
 from jaxalign.stages import encode, extract, report
 from jaxalign.sweeps import planning, record, together, work
@@ -137,10 +137,10 @@ def test_only_some_artefacts_of_a_plan(data, tmp_path):
     whole = runner.plan(packed, workdir=tmp_path / "work", places=places)
     store = whole.steps[0].artefact
     assert store.path.parent == tmp_path / "store/extract"
-    part = runner.only(whole, [f"extract/{store.fingerprint}"])
+    part = plans.only(whole, [f"extract/{store.fingerprint}"])
     assert [x.artefact for x in part.steps] == [store] and list(part.stages) == ["extract"]
     with refused("--only must name artefacts of the plan: extract/0123 is none"):
-        runner.only(whole, ["extract/0123"])
+        plans.only(whole, ["extract/0123"])
 
 
 def call(*arguments, **environment):
