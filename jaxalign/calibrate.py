@@ -25,7 +25,7 @@ from jaxalign.core.solver.method import ADAPTIVE, Method
 from jaxalign.data.text.batches import Reads, Shape
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
-from jaxalign.models import weights, zoo
+from jaxalign.models import readers, weights, zoo
 from jaxalign.pricing import chips, networks, solver, truth
 from jaxalign.pricing.chips import Machine
 from jaxalign.pricing.work import NETWORKS, Layout
@@ -105,7 +105,7 @@ def _network(machine: Machine, layout: Layout, dtype: str) -> tuple[float, list[
     design, config = zoo.configure(hf, source="calibrate")
     mesh = mesh_lib.make_mesh(-1, 1)
     network = weights.initialize(
-        zoo.family(design).network, config, dtype=jnp.dtype(dtype), seed=0, mesh=mesh
+        readers.family(design).network, config, dtype=jnp.dtype(dtype), seed=0, mesh=mesh
     )
     abstract = zoo.abstract(design, config, dtype)
     devices = 1 if layout.is_cpu else layout.size

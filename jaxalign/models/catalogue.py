@@ -1,6 +1,6 @@
 """What is known of the models of the table without their weights: family, sizes, repository."""
 
-from jaxalign.models import zoo
+from jaxalign.models import readers, zoo
 from jaxalign.models.table import MODELS
 
 
@@ -15,7 +15,7 @@ def properties() -> dict[str, dict[str, object]]:
         known: dict[str, object] = {}
         if row.config:
             design, config = zoo.describe(name)
-            known |= {"family": zoo.FAMILIES[design].title, "num_layers": config.num_layers}
+            known |= {"family": readers.FAMILIES[design].title, "num_layers": config.num_layers}
             known["width"] = config.width
         if row.num_parameters:
             known["num_parameters"] = row.num_parameters

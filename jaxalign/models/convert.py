@@ -28,7 +28,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import checkpoint as checkpoint_lib
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Safetensors
-from jaxalign.models import formats, weights, zoo
+from jaxalign.models import formats, readers, weights, zoo
 from jaxalign.models.gguf_files import SUFFIX, Gguf
 from jaxalign.models.torch_files import TorchFiles
 
@@ -277,7 +277,7 @@ def _write_orbax(model: zoo.Model, source: Checkpoint, work: pathlib.Path) -> No
 
     raw = work / "raw"
     raw.mkdir(exist_ok=True)
-    tensors = zoo.family(model.design).tensors(model.config)
+    tensors = readers.family(model.design).tensors(model.config)
     mapped = {}
     shapes = weights.parameters(zoo.abstract(model.design, model.config))
     for path, struct in tqdm(shapes.items(), desc=f"convert {model.name}", unit=" parameters"):

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import pathlib
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,59 +19,9 @@ from jax.sharding import Mesh
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Llama2c, Safetensors
-from jaxalign.models import formats, labels, memory, table, weights
+from jaxalign.models import formats, labels, memory, readers, table, weights
 from jaxalign.models.families import base, keys, llama
 from jaxalign.models.table import MODELS, Row
-
-
-class Reader(NamedTuple):
-    """Who reads the checkpoints of a model_type, and what tables call the family."""
-
-    module: str  # in models/families; its `FAMILIES` holds the model_type
-    title: str  # as of Aw et al. (2023) where they have one
-
-
-# model_type in config.json -> how it is read. A new family is a row here, and an entry of
-# `FAMILIES` in a module of models/families: there a function reads config.json into the `Config`
-# of a network (`decoder`, `encoder`, `encoder_decoder`, `vision`), and another names the tensors.
-FAMILIES = {
-    "bert": Reader("bert", "BERT"),
-    "blip-2": Reader("blip", "BLIP-2"),
-    "blip_2_vision_model": Reader("clip", "EVA of BLIP-2"),
-    "bloom": Reader("gpt", "BLOOM"),
-    "clip": Reader("clip", "CLIP"),
-    "clip_text_model": Reader("clip", "CLIP"),
-    "clip_vision_model": Reader("clip", "CLIP"),
-    "dinov2": Reader("vit", "DINOv2"),
-    "dinov2_with_registers": Reader("vit", "DINOv2"),
-    "gemma": Reader("llama", "Gemma"),
-    "gemma2": Reader("llama", "Gemma 2"),
-    "gemma3": Reader("llama", "Gemma 3"),
-    "gemma3_text": Reader("llama", "Gemma 3"),
-    "gpt2": Reader("gpt", "GPT2"),
-    "gpt_neox": Reader("gpt", "GPT-NeoX"),
-    "gptj": Reader("gpt", "GPT-J"),
-    "idefics": Reader("idefics", "IDEFICS"),
-    "instructblip": Reader("blip", "InstructBLIP"),
-    "llama": Reader("llama", "LLaMA"),
-    "llava": Reader("llava", "LLaVA"),
-    "mistral": Reader("llama", "Mistral"),
-    "mplug-owl": Reader("owl", "mPLUG-Owl"),
-    "opt": Reader("gpt", "OPT"),
-    "paligemma": Reader("llava", "PaliGemma"),
-    "phi3": Reader("llama", "Phi-3"),
-    "qwen2": Reader("llama", "Qwen 2"),
-    "qwen2_5_vl": Reader("qwen_vl", "Qwen2.5-VL"),
-    "qwen2_vl": Reader("qwen_vl", "Qwen2-VL"),
-    "qwen3": Reader("llama", "Qwen 3"),
-    "roberta": Reader("bert", "RoBERTa"),
-    "siglip": Reader("clip", "SigLIP"),
-    "siglip_text_model": Reader("clip", "SigLIP"),
-    "siglip_vision_model": Reader("clip", "SigLIP"),
-    "smolvlm": Reader("smolvlm", "SmolVLM"),
-    "t5": Reader("t5", "T5"),
-    "vit": Reader("vit", "ViT"),
-}
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 TOWERS = ("vision", "text")  # of a checkpoint that holds two networks, as CLIP's
@@ -82,7 +32,7 @@ class Model:
     """A model whose files were found and fit its network, and that is not loaded yet."""
 
     name: str
-    design: str  # model_type, a key of `FAMILIES`
+    design: str  # model_type, a key of `readers.FAMILIES`
     config: Any  # a `base.Config`
     checkpoint: Any  # `io.checkpoint.Checkpoint`, or `io.orbax_tree.Arrays` by parameter
     # A file or directory that `tokenizer_files.load` takes; of networks that read images, one that
@@ -149,7 +99,7 @@ class Model:
         """
         path, shape = self.config.word_table, self.word_embedding_shape
         if isinstance(self.checkpoint, Checkpoint):
-            tensor = family(self.design).tensors(self.config)[path]
+            tensor = readers.family(self.design).tensors(self.config)[path]
             every = (slice(None),) * len(shape)
             return weights.read_part(self.checkpoint, tensor, self.names, shape, every, dtype=None)
         struct = jax.ShapeDtypeStruct(
@@ -179,7 +129,7 @@ class Model:
                 "%d compute each part of attention; mesh (-1, %d) leaves none without work",
                 *(self.name, parts, model, model // parts, parts),
             )
-        design = family(self.design)
+        design = readers.family(self.design)
         if untrained_seed >= 0:
             return weights.initialize(
                 design.network, self.config, dtype=jnp.dtype(dtype), seed=untrained_seed, mesh=mesh
@@ -205,14 +155,8 @@ class Model:
 
 
 def abstract(design: str, config: Any, dtype: str = "float32") -> nnx.Module:
-    """Return a network of a design, a key of `FAMILIES`, with shapes in the place of arrays."""
-    return weights.abstract(family(design).network, config, dtype=jnp.dtype(dtype))
-
-
-def family(model_type: str) -> base.Family:
-    """Return how checkpoints of a model_type of `FAMILIES` are read."""
-    module = f"jaxalign.models.families.{FAMILIES[model_type].module}"
-    return importlib.import_module(module).FAMILIES[model_type]
+    """Return a network of a design of `readers.FAMILIES`, with shapes in the place of arrays."""
+    return weights.abstract(readers.family(design).network, config, dtype=jnp.dtype(dtype))
 
 
 def find(
@@ -277,7 +221,7 @@ def _of_the_hub(name: str, data_root: pathlib.Path | None, options: Mapping[str,
 
 
 def describe(name: str, *, t5_text: str = "both", tower: str = "vision") -> tuple[str, Any]:
-    """Return design (a key of `FAMILIES`) and configuration of a named model, without its weights.
+    """Return design (of `readers.FAMILIES`) and configuration of a named model, without weights.
 
     Raises:
       InputError: if the table does not hold its hyperparameters, or its design is not built.
@@ -315,20 +259,21 @@ def described(name: str, *, t5_text: str = "both") -> Model:
 def configure(
     hf: dict, *, source: str, t5_text: str = "both", tower: str = "vision"
 ) -> tuple[str, Any]:
-    """Return design (a key of `FAMILIES`) and configuration for the content of a `config.json`.
+    """Return design (of `readers.FAMILIES`) and configuration for the content of a `config.json`.
 
     Raises:
       InputError: if there is no such design, or it does not build what is asked for.
     """
     model_type = hf["model_type"]
-    if model_type not in FAMILIES:
+    if model_type not in readers.FAMILIES:
         raise InputError(
-            f"{source}: model_type must be one of {', '.join(FAMILIES)}, found {model_type!r}."
+            f"{source}: model_type must be one of {', '.join(readers.FAMILIES)}, found "
+            f"{model_type!r}."
         )
     options = {"text": t5_text} if model_type == "t5" else {}
-    if family(model_type).two_towers:
+    if readers.family(model_type).two_towers:
         options = {"tower": tower}
-    return model_type, family(model_type).config_from_hf(hf, source=source, **options)
+    return model_type, readers.family(model_type).config_from_hf(hf, source=source, **options)
 
 
 def read_config(path: pathlib.Path) -> dict:
@@ -374,7 +319,7 @@ def is_encoder_alone(model_type: str, checkpoint: Checkpoint) -> bool:
     """Return whether a checkpoint of a T5 has no decoder, as T5EncoderModel saves it."""
     if model_type != "t5":
         return False
-    name = family(model_type).name
+    name = readers.family(model_type).name
     return not any(name(x).startswith("decoder.block.") for x in checkpoint.shapes())
 
 
@@ -386,7 +331,7 @@ def check(
     Raises:
       InputError: naming the tensor that is missing, misshapen or unknown.
     """
-    design = family(model_type)
+    design = readers.family(model_type)
     shapes = checkpoint.shapes()
     names = {}
     for full in shapes:
@@ -463,7 +408,7 @@ def _from_orbax(name: str, model_type: str, config: Any, path: pathlib.Path) -> 
     # Orbax is slow to import, and most models do not need it.
     from jaxalign.io import orbax_tree
 
-    design = family(model_type)
+    design = readers.family(model_type)
     arrays = orbax_tree.Arrays(path / formats.ORBAX)
     found = arrays.shapes()
     tensors = design.tensors(config)

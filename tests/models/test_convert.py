@@ -19,7 +19,7 @@ from networks import assert_same, parameters
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
 from jaxalign.io import checkpoint, orbax_tree
-from jaxalign.models import convert, torch_files, zoo
+from jaxalign.models import convert, readers, torch_files, zoo
 
 NAMES = ("roberta", "t5_v1_1", "llama_tied")
 
@@ -483,7 +483,7 @@ def test_host_memory_is_one_parameter_not_the_model(copy_golden, tmp_path, mesh)
     rng = np.random.default_rng(0)
     tensors = {}
     for path, struct in weights.parameters(zoo.abstract(design, config)).items():
-        tensor = zoo.family(design).tensors(config)[path]
+        tensor = readers.family(design).tensors(config)[path]
         stacked = "{layer}" in tensor.name
         shape = struct.shape[1:] if stacked else struct.shape
         for layer in range(struct.shape[0] if stacked else 1):

@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import models
 
 from jaxalign.data.text import tokenizer_files
-from jaxalign.models import table, weights, zoo
+from jaxalign.models import readers, table, weights, zoo
 
 GAMMA = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 BERT_HEADS = (
@@ -90,7 +90,7 @@ class Header:
     def __init__(self, name):
         prefix, others, ends = TENSORS[name]
         design, config = zoo.describe(name)
-        tensors = zoo.family(design).tensors(config)
+        tensors = readers.family(design).tensors(config)
         self._shapes = dict.fromkeys(others, (1,))
         for path, param in weights.parameters(zoo.abstract(design, config)).items():
             stacked = "{layer}" in tensors[path].name
@@ -101,8 +101,8 @@ class Header:
                 stored = stored.removesuffix(end) + ends.get(end, "")
                 self._shapes["" if stored.startswith(HEADS) else prefix, stored] = shape
         self._shapes = {"".join(name): shape for name, shape in self._shapes.items()}
-        rename = zoo.family(design).name
-        self.copies = zoo.family(design).copies(config)
+        rename = readers.family(design).name
+        self.copies = readers.family(design).copies(config)
         # Tables and their copies are compared.
         self._read = {x for x in self._shapes if rename(x) in {*self.copies, *self.copies.values()}}
         table_shape = zoo.abstract(design, config).words.table.shape
@@ -128,7 +128,8 @@ class Header:
 def test_published_names_of_tensors_fit(name):
     header = Header(name)
     model = zoo.check(name, *zoo.describe(name), header, header.path)
-    copies = {zoo.family(model.design).name(name) for name in header.shapes()} & set(header.copies)
+    short = readers.family(model.design).name
+    copies = {short(name) for name in header.shapes()} & set(header.copies)
     assert len(model.names) == len(header.shapes()) - len(copies)
 
 

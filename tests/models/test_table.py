@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from jaxalign.errors import InputError
-from jaxalign.models import formats, table, weights, zoo
+from jaxalign.models import formats, readers, table, weights, zoo
 
 NAMED = {name: row for name, row in table.MODELS.items() if row.config}
 
@@ -43,7 +43,7 @@ def test_full_size_has_the_published_number_of_parameters(name):
 
 
 @pytest.mark.parametrize(
-    "name", [x for x in BUILT if zoo.family(NAMED[x].config["model_type"]).two_towers]
+    "name", [x for x in BUILT if readers.family(NAMED[x].config["model_type"]).two_towers]
 )
 def test_both_towers_have_all_parameters_of_a_file_of_both(name):
     """But the scale, and SigLIP's bias, of what compares images with texts."""

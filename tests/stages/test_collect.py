@@ -138,7 +138,7 @@ def test_rows_of_an_older_schema_are_refused(job, tmp_path, scored):
     table = pa.Table.from_pandas(scored.drop(columns=["instruction", "num_units"]))
     pq.write_table(table.replace_schema_metadata({"jaxalign.schema_version": "2"}), path)
     run_dir.vouch(path.parent, "", [path.name])
-    with refused("scores.parquet: schema version must be 4, found 2; run it again"):
+    with refused("scores.parquet: schema version must be 5, found 2; run it again"):
         plan(job, runs=(str(tmp_path / "old"),))
 
 

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.text.batches import Reads
-from jaxalign.models import weights, zoo
+from jaxalign.models import readers, weights, zoo
 from jaxalign.stages.extract import forward
 
 HEAD, LAYERS, VOCABULARY, ROWS = 4, 2, 96, 16
@@ -42,7 +42,7 @@ def write(folder: pathlib.Path, heads: int, kv_heads: int) -> None:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(hf))
     design, config = zoo.configure(hf, source="here")
-    tensors, rng = zoo.family(design).tensors(config), np.random.default_rng(0)
+    tensors, rng = readers.family(design).tensors(config), np.random.default_rng(0)
     stored = {}
     for path, param in weights.parameters(zoo.abstract(design, config)).items():
         tensor = tensors[path]

@@ -12,7 +12,7 @@ from networks import forward, parameters
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
-from jaxalign.models import lora, weights, zoo
+from jaxalign.models import lora, readers, weights, zoo
 from jaxalign.models.families import base
 from jaxalign.training import batches, optimizer, packing, step
 from jaxalign.training.encoding import Encoded
@@ -93,7 +93,7 @@ def close(found, wanted, tolerance=2e-5):
 
 def stacked(name, suffixes, arrays):
     """Gather what torch has, layer by layer, under the path of a parameter here."""
-    design = zoo.family(model(name).design)
+    design = readers.family(model(name).design)
     short = {design.name(key): x for key, x in arrays.items()}
     found = {}
     for path, tensor in design.tensors(model(name).config).items():

@@ -9,7 +9,7 @@ import pytest
 from refusals import refused
 
 from jaxalign.errors import InputError
-from jaxalign.models import weights, zoo
+from jaxalign.models import readers, weights, zoo
 from jaxalign.models.families import attention, decoder, layers
 
 # The keys that shape the network, as the files on the hub write them, and the numbers of
@@ -137,20 +137,20 @@ PUBLISHED = {
 
 
 def read(hf):
-    return zoo.family(hf["model_type"]).config_from_hf(hf)
+    return readers.family(hf["model_type"]).config_from_hf(hf)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_files_have_the_published_number_of_parameters(name):
     hf, num_parameters = PUBLISHED[name]
-    family, config = zoo.family(hf["model_type"]), read(hf)
+    family, config = readers.family(hf["model_type"]), read(hf)
     network = weights.abstract(family.network, config, dtype=jnp.dtype("bfloat16"))
     assert weights.count(network) == num_parameters
     assert weights.parameters(network).keys() <= family.tensors(config).keys()
 
 
 def test_every_decoder_of_the_zoo_is_published():
-    decoders = {k for k in zoo.FAMILIES if zoo.family(k).network is decoder.Network}
+    decoders = {k for k in readers.FAMILIES if readers.family(k).network is decoder.Network}
     assert decoders == {hf["model_type"] for hf, _ in PUBLISHED.values()}
 
 

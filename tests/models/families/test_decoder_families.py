@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from networks import TOLERANCE, assert_layers_close, assert_same, parameters, relative_error
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.models import generate, weights, zoo
+from jaxalign.models import generate, readers, weights, zoo
 from jaxalign.models.families import base
 
 forward = functools.partial(networks.forward, taps=base.TAPS)
@@ -161,7 +161,7 @@ def test_untrained_weights_have_hugging_faces_statistics(name, model, expected, 
     if name in ("neox_serial", "phi3_long"):
         pytest.skip("drawn as the family's other checkpoint is")
     statistics = json.loads(str(expected["init"]))
-    tensors = zoo.family(model.design).tensors(model.config)
+    tensors = readers.family(model.design).tensors(model.config)
     for path, values in parameters(model.load(mesh, untrained_seed=3)).items():
         tensor = tensors[path]
         stacked = path.startswith("blocks/")
@@ -210,7 +210,7 @@ def test_program_does_not_grow_with_depth(golden, name):
         config = dataclasses.replace(
             model.config, num_layers=3 * times, windows=model.config.windows * times
         )
-        network = weights.abstract(zoo.family(model.design).network, config, dtype=jnp.float32)
+        network = weights.abstract(readers.family(model.design).network, config, dtype=jnp.float32)
         tokens = jax.ShapeDtypeStruct((2, 8), jnp.int32)
         mask = jax.ShapeDtypeStruct((2, 8), jnp.bool)
         return len(networks.forward.lower(network, tokens, mask).as_text().splitlines())

@@ -22,7 +22,7 @@ from networks import (
 )
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.models import weights, zoo
+from jaxalign.models import readers, weights, zoo
 from jaxalign.models.families import decoder, encoder, layers
 
 NAMES = ("bert", "llama", "llama_tied")
@@ -33,7 +33,7 @@ LENGTHS = (7, 13)
 
 def abstract(model, **changes):
     config = dataclasses.replace(model.config, **changes)
-    network = zoo.family(model.design).network
+    network = readers.family(model.design).network
     return weights.abstract(network, config, dtype=jnp.dtype("float32"))
 
 
@@ -195,7 +195,7 @@ def test_config_of_transformers_4_means_the_same(copy_golden, golden):
     assert config.rope.theta == 500.0
     hf = json.loads((folder / "config.json").read_text())
     hf.pop("num_key_value_heads")
-    assert zoo.family("llama").config_from_hf(hf).num_kv_heads == 4
+    assert readers.family("llama").config_from_hf(hf).num_kv_heads == 4
 
 
 @pytest.mark.slow
@@ -240,7 +240,7 @@ def test_default_deviation_is_hugging_faces(golden):
     for name in ("bert", "llama"):
         hf = json.loads((golden / name / "config.json").read_text())
         del hf["initializer_range"]
-        assert zoo.family(name).config_from_hf(hf).init_sd == 0.02
+        assert readers.family(name).config_from_hf(hf).init_sd == 0.02
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from refusals import refused
 
 from jaxalign.errors import InputError
-from jaxalign.models import zoo
+from jaxalign.models import readers, zoo
 from jaxalign.models.families import keys, multimodal, rotary
 
 # The smallest file of each family, with values at which every other key could show.
@@ -103,14 +103,14 @@ IN_GPT_NEOX = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary
 
 
 def read(hf):
-    family = zoo.family(hf["model_type"])
+    family = readers.family(hf["model_type"])
     if family.two_towers:
         return [family.config_from_hf(hf, tower=x) for x in zoo.TOWERS]
     return family.config_from_hf(hf)
 
 
 def declared(family):
-    return zoo.family(family).keys
+    return readers.family(family).keys
 
 
 def other(name, value):
@@ -132,7 +132,7 @@ def other(name, value):
 
 def test_every_family_has_a_file():
     """But models of images and text: see test_multimodal.py."""
-    parts = {x for x in zoo.FAMILIES if zoo.family(x).network is not multimodal.Network}
+    parts = {x for x in readers.FAMILIES if readers.family(x).network is not multimodal.Network}
     assert FILES.keys() == parts
 
 

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from jaxalign.errors import InputError
-from jaxalign.models import answers, generate, zoo
+from jaxalign.models import answers, generate, readers, zoo
 from jaxalign.models.families.multimodal import Config
 
 
@@ -194,9 +194,9 @@ VALUES = (True, False, 7, 0.5, "tanh", "full", "vector", "ones", {"wings": 2})
 def test_every_key_that_is_read_counts(golden, name):
     """Another value makes another network, or is refused."""
     hf = json.loads((golden / "multimodal" / name / "config.json").read_text())
-    family = zoo.family(hf["model_type"])
+    family = readers.family(hf["model_type"])
     # Which Qwen may have at the top level, where there is no text_config.
-    of_text = zoo.family("qwen2").keys.read.keys() if name == "qwen2_vl" else ()
+    of_text = readers.family("qwen2").keys.read.keys() if name == "qwen2_vl" else ()
     for key, declared in family.keys.read.items():
         if key in of_text or key in TOLD_BY_TENSORS:
             continue

@@ -10,7 +10,7 @@ from networks import assert_layers_close, run
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
-from jaxalign.models import zoo
+from jaxalign.models import readers, zoo
 from jaxalign.models.families import base
 
 
@@ -89,10 +89,10 @@ def test_keys_left_out_are_hugging_faces_defaults(golden):
     hf = json.loads((golden / "roberta" / "config.json").read_text())
     for key in ("layer_norm_eps", "type_vocab_size", "pad_token_id", "initializer_range"):
         hf.pop(key, None)
-    config = zoo.family("roberta").config_from_hf(hf)
+    config = readers.family("roberta").config_from_hf(hf)
     assert (config.norm_eps, config.num_segments, config.init_sd) == (1e-12, 2, 0.02)
     assert (config.padding_token, config.first_position) == (1, 2)
-    config = zoo.family("bert").config_from_hf(hf | {"model_type": "bert"})
+    config = readers.family("bert").config_from_hf(hf | {"model_type": "bert"})
     assert (config.padding_token, config.first_position, config.max_length) == (0, 0, 34)
 
 

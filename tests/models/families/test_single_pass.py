@@ -10,7 +10,7 @@ from decoder_names import NAMES
 
 from jaxalign.data.sets import natural_stories
 from jaxalign.data.text import contexts, tokenizer_files
-from jaxalign.models import weights, zoo
+from jaxalign.models import readers, weights, zoo
 
 # Tokenizer, its tokens, and the length of the network; stories are longer.
 TOKENIZERS = {"tokenizers_gpt2": (50257, 1024), "stories260K/tok512.bin": (512, 512)}
@@ -72,7 +72,7 @@ def test_one_pass_equals_a_pass_for_each_part(golden, mesh, stories, plans, name
     model = zoo.find(str(golden / "decoders" / name), None)
     config = dataclasses.replace(model.config, vocab_size=vocab_size, max_length=max_length)
     network = weights.initialize(
-        zoo.family(model.design).network, config, dtype=jnp.dtype("float32"), seed=0, mesh=mesh
+        readers.family(model.design).network, config, dtype=jnp.dtype("float32"), seed=0, mesh=mesh
     )
     network = jax.device_put(network, jax.devices()[0])
     shared, alone = plans[tokenizer_name]

@@ -23,7 +23,7 @@ from networks import (
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
-from jaxalign.models import weights, zoo
+from jaxalign.models import readers, weights, zoo
 from jaxalign.models.families import base, encoder_decoder
 from jaxalign.models.families.encoder_decoder import TEXTS
 
@@ -276,11 +276,11 @@ def test_head_as_transformers_5_describes_it(copy_golden, golden):
     assert config.tied_embeddings and config.scaled_logits
     hf = json.loads((golden / "t5_v1_1" / "config.json").read_text())
     del hf["scale_decoder_outputs"]
-    assert zoo.family("t5").config_from_hf(hf) == expected
+    assert readers.family("t5").config_from_hf(hf) == expected
 
 
 def test_keys_left_out_are_hugging_faces_defaults():
-    config = zoo.family("t5").config_from_hf(
+    config = readers.family("t5").config_from_hf(
         {"vocab_size": 10, "d_model": 8, "d_ff": 12, "num_layers": 3, "num_heads": 2}
     )
     assert (config.num_encoder_layers, config.num_decoder_layers) == (3, 3)

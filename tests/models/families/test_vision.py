@@ -14,7 +14,7 @@ from networks import TOLERANCE, place
 from refusals import refused
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.models import weights, zoo
+from jaxalign.models import readers, weights, zoo
 from jaxalign.models.families import base
 
 FOLDERS = (
@@ -223,7 +223,7 @@ def rewrite(folder, change):
 def test_every_tensor_is_needed_and_none_is_unknown(golden, copy, name):
     model = find(golden, name)
     shapes = weights.parameters(zoo.abstract(model.design, model.config))
-    tensors = zoo.family(model.design).tensors(model.config)
+    tensors = readers.family(model.design).tensors(model.config)
     used = {tensors[path].name for path in shapes}
     some = sorted(used)[:: max(1, len(used) // 3)]
     for tensor in some:

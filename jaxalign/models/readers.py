@@ -1,0 +1,62 @@
+"""Which module of `models/families` reads the checkpoints of a model_type, and its title."""
+
+import importlib
+from typing import NamedTuple
+
+from jaxalign.models.families import base
+
+
+class Reader(NamedTuple):
+    """Who reads the checkpoints of a model_type, and what tables call the family."""
+
+    module: str  # in models/families; its `FAMILIES` holds the model_type
+    title: str  # as of Aw et al. (2023) where they have one
+
+
+# model_type in config.json -> how it is read. A new family is a row here, and an entry of
+# `FAMILIES` in a module of models/families: there a function reads config.json into the `Config`
+# of a network (`decoder`, `encoder`, `encoder_decoder`, `vision`), and another names the tensors.
+FAMILIES = {
+    "bert": Reader("bert", "BERT"),
+    "blip-2": Reader("blip", "BLIP-2"),
+    "blip_2_vision_model": Reader("clip", "EVA of BLIP-2"),
+    "bloom": Reader("gpt", "BLOOM"),
+    "clip": Reader("clip", "CLIP"),
+    "clip_text_model": Reader("clip", "CLIP"),
+    "clip_vision_model": Reader("clip", "CLIP"),
+    "dinov2": Reader("vit", "DINOv2"),
+    "dinov2_with_registers": Reader("vit", "DINOv2"),
+    "gemma": Reader("llama", "Gemma"),
+    "gemma2": Reader("llama", "Gemma 2"),
+    "gemma3": Reader("llama", "Gemma 3"),
+    "gemma3_text": Reader("llama", "Gemma 3"),
+    "gpt2": Reader("gpt", "GPT2"),
+    "gpt_neox": Reader("gpt", "GPT-NeoX"),
+    "gptj": Reader("gpt", "GPT-J"),
+    "idefics": Reader("idefics", "IDEFICS"),
+    "instructblip": Reader("blip", "InstructBLIP"),
+    "llama": Reader("llama", "LLaMA"),
+    "llava": Reader("llava", "LLaVA"),
+    "mistral": Reader("llama", "Mistral"),
+    "mplug-owl": Reader("owl", "mPLUG-Owl"),
+    "opt": Reader("gpt", "OPT"),
+    "paligemma": Reader("llava", "PaliGemma"),
+    "phi3": Reader("llama", "Phi-3"),
+    "qwen2": Reader("llama", "Qwen 2"),
+    "qwen2_5_vl": Reader("qwen_vl", "Qwen2.5-VL"),
+    "qwen2_vl": Reader("qwen_vl", "Qwen2-VL"),
+    "qwen3": Reader("llama", "Qwen 3"),
+    "roberta": Reader("bert", "RoBERTa"),
+    "siglip": Reader("clip", "SigLIP"),
+    "siglip_text_model": Reader("clip", "SigLIP"),
+    "siglip_vision_model": Reader("clip", "SigLIP"),
+    "smolvlm": Reader("smolvlm", "SmolVLM"),
+    "t5": Reader("t5", "T5"),
+    "vit": Reader("vit", "ViT"),
+}
+
+
+def family(model_type: str) -> base.Family:
+    """Return how checkpoints of a model_type of `FAMILIES` are read."""
+    module = f"jaxalign.models.families.{FAMILIES[model_type].module}"
+    return importlib.import_module(module).FAMILIES[model_type]
