@@ -464,6 +464,7 @@ def test_shapes_and_undefined_values_are_refused(rng):
         score(X, np.full(30, 3), protocol="wikitext2-nwp")
 
 
+@pytest.mark.slow
 def test_average_needs_every_data_set_under_its_protocol(rng):
     X, Y, groups = problem(rng, *SMALL)
     found = score(X, Y, protocol="brainscore-ridge", groups=groups)

@@ -53,6 +53,7 @@ def marks(workdir):
 # What importing costs
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_nothing_heavy():
     heavy = ("jax", "flax", "pandas", "transformers", "matplotlib", "jaxalign.api")
     code = (
@@ -167,6 +168,7 @@ def test_what_was_scored_is_not_scored_again(score, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_what_is_unfinished_is_made_again_alone(score, tmp_path, capsys):
     first = score()
     workdir = shutil.copytree(first.workdir, tmp_path / "killed")

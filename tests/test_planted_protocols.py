@@ -144,6 +144,7 @@ def ceilings(Y, protocol):
     return np.stack(found, axis=1).reshape(planted.NUM_SUBJECTS, -1, len(own)).mean(axis=1)
 
 
+@pytest.mark.slow
 def test_a_planted_ceiling_is_recovered(rng, record_property):
     """The default divides nothing by it: score and ceiling stand side by side."""
     protocol = protocols.find("jaxalign")

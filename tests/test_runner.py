@@ -63,6 +63,7 @@ def test_a_run_is_made_once_and_goes_on_where_it_was(settings, tmp_path):
     assert (workdir / "report/index.html").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_was_damaged_after_a_run_is_made_again_by_name(settings, tmp_path):
     workdir = tmp_path / "work"
     plan = runner.plan(settings, workdir=workdir)

@@ -88,6 +88,7 @@ def test_nothing_happens_unasked(listening):
     assert not stopping.requested()
 
 
+@pytest.mark.slow
 def test_extraction_keeps_the_shards_it_has(listening, settings, tmp_path, monkeypatch):
     """What is under way is written, and the same command goes on with the rest."""
     whole, stopped = (runner.plan(settings, workdir=tmp_path / x) for x in ("whole", "stopped"))

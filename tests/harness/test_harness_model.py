@@ -266,6 +266,7 @@ def test_the_first_token_is_as_asked_for_without_a_configuration(tmp_path):
         special_tokens.load(zoo.find(str(tmp_path / "llama"), None), add_bos_token=True)
 
 
+@pytest.mark.slow
 def test_chats_are_written_by_the_template(lm):
     turns = [{"role": "user", "content": "hello"}]
     assert lm.apply_chat_template(turns) == "[user] hello\n[assistant]"

@@ -60,6 +60,7 @@ def test_what_cannot_fit_is_named_with_the_mesh_that_can(settings, tmp_path):
     assert said.startswith("memory: extract alpaca-7b needs") and said.endswith("is (4, 2).")
 
 
+@pytest.mark.slow
 def test_data_that_are_not_here_are_priced_by_their_published_size(tmp_path):
     packed = config.pack(
         config.Common(dataset="pereira2018-384"),

@@ -155,6 +155,7 @@ def test_every_control_has_a_colour_of_its_own():
     assert len(set(charts.COLOURS.values())) == len(charts.COLOURS)
 
 
+@pytest.mark.slow
 def test_a_drawing_is_the_same_bytes_and_names_are_escaped():
     name = "<script>&$x$"
     chart = scatter(MODELS.replace({"family": {"F": name}}))

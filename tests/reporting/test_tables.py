@@ -476,6 +476,7 @@ def test_a_control_of_several_ways_is_named_with_its_model():
         tables.nested_layer(pd.concat([rows, again]))
 
 
+@pytest.mark.slow
 def test_what_may_differ_within_a_model():
     """Widths of layers, folds of subjects; and everything between models and data sets."""
     rows = study()

@@ -96,6 +96,7 @@ def test_values_are_those_of_numpy(make_job, timed):
     assert "Noise ceilings: timed" in (page / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_page_is_drawn_again_by_another_writer_without_the_ceilings(make_job, timed, monkeypatch):
     job, config = make_job(timed), ceiling.Config(**QUICK | {"kinds": ("isc",), "num_nulls": 9})
     ceilings, page = tiny.make(ceiling.plan(config, job, {}))
@@ -108,6 +109,7 @@ def test_a_page_is_drawn_again_by_another_writer_without_the_ceilings(make_job, 
     assert again[1].artefact.fingerprint in (page.path / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_roi_called_na_is_in_every_figure(make_job, timed):
     """Names that other programs read as missing are names."""
 
@@ -122,6 +124,7 @@ def test_an_roi_called_na_is_in_every_figure(make_job, timed):
         assert ">NA<" in drawn and ">None<" in drawn
 
 
+@pytest.mark.slow
 def test_what_is_shared_is_significant_and_what_is_not_is_not(make_job, sentences):
     """Random responses to sentences share nothing; a common column does."""
 
@@ -187,6 +190,7 @@ def test_each_kind_is_the_same_alone_and_after_an_interruption(make_job, timed, 
     assert drawn[0].read_bytes() == drawn[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_few_subjects_are_said(make_job, sentences):
     def two(arrays):
         keep = np.array([s != "s2" for s in arrays["subject"]])
@@ -204,6 +208,7 @@ def test_few_subjects_are_said(make_job, sentences):
     assert table.loc["isc_pairwise", "group"].value.notna().all()
 
 
+@pytest.mark.slow
 def test_constant_and_unshared_targets_are_counted(make_job, sentences):
     """s1 has t1 constant, t2 varies in s0 alone, and t3 of s2 has another name."""
 

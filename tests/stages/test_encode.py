@@ -166,6 +166,7 @@ def test_constant_target_is_undefined_and_counted(make_job, sentences):
     assert encoded[0].facts()["num_nan"] == 8
 
 
+@pytest.mark.slow
 def test_finished_layers_are_not_scored_again(make_job, sentences):
     config = dataclasses.replace(SENTENCES, controls=())
     job = make_job(sentences)
@@ -233,6 +234,7 @@ def test_rows_name_what_the_model_was_asked(make_job, sentences):
     assert len(at_any) and (at_any == "").all(axis=None)
 
 
+@pytest.mark.slow
 def test_settings_that_play_no_part_change_no_fingerprint(make_job, sentences):
     job = make_job(sentences)
     stores = tiny.make(extract.plan(tiny.bert(), job, {}))
@@ -402,6 +404,7 @@ def test_damaged_store_is_not_scored(make_job, sentences):
     assert not steps[0].artefact.is_done
 
 
+@pytest.mark.slow
 def test_damaged_scores_of_a_layer_are_made_again(make_job, sentences, caplog):
     config = dataclasses.replace(SENTENCES, controls=(), layers=(0, 1))
     _, (artefact,) = tiny.run(make_job(sentences), tiny.bert(untrained_seed=-1), config)

@@ -53,6 +53,7 @@ def test_scores_of_targets_are_written_where_they_lie(make_job, placed):
     assert b"<svg" in brain.glass_brain(found)
 
 
+@pytest.mark.slow
 def test_without_coordinates_there_is_no_such_file(make_job, sentences):
     config = dataclasses.replace(CONFIG, controls=(), layers=(1,))
     _, [network] = tiny.run(make_job(sentences), tiny.bert(untrained_seed=-1), config)

@@ -495,6 +495,7 @@ def test_settings_of_planted_responses(still, field):
     assert moved(first(plan_planted, still), after) == OF_PLANTED
 
 
+@pytest.mark.slow
 def test_words_that_are_planted_are_not_brought_to_samples(still):
     """Responses to single words have no TRs, though the words have times."""
 
@@ -520,6 +521,7 @@ def test_layer_and_model_of_planted_responses(world):
     assert found["simulate other layer 1"] != first
 
 
+@pytest.mark.slow
 def test_inputs_of_planted_responses(world, monkeypatch):
     before = plan_planted(world)
     seed(world, monkeypatch)

@@ -68,6 +68,7 @@ def test_masks_hold_the_units_with_the_largest_t(make_job, items):
     assert (page / "index.html").read_text().count('<figure class="chart">') == 2
 
 
+@pytest.mark.slow
 def test_embedding_takes_part_where_asked_for(make_job, items):
     config = dataclasses.replace(CONFIG, embedding=True, num_units=7)
     _, (artefact,) = run(make_job(items), config)

@@ -210,6 +210,7 @@ def test_tables_are_means_over_tokens_and_blocks(ran):
     assert all((folder / name).is_file() for name in files)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(job, text, monkeypatch):
     """What a killed run has written is not computed again, and the end is the same."""
     settings = config(text, shard_windows=3, untrained_seed=-1)
@@ -241,6 +242,7 @@ def test_an_interrupted_run_goes_on(job, text, monkeypatch):
     assert again.facts()["num_predicted"] == len(next_word._losses(again)[0])
 
 
+@pytest.mark.slow
 def test_fingerprints_follow_text_and_windows(job, text):
     plan = lambda **x: next_word.plan(config(text, **x), job, {})[0].artefact.fingerprint
     first = plan()

@@ -53,6 +53,7 @@ def test_the_zoo(job):
     assert not {"tuned", "base"} & set(rows.property)
 
 
+@pytest.mark.slow
 def test_published_sizes_override_those_of_checkpoints(job):
     table, rows = make(job, "zoo", "published:aw2024")
     source = rows.set_index(["model", "property"]).source
@@ -81,6 +82,7 @@ def test_harness_results_are_joined_by_name(job, tmp_path):
     assert table.base["qwen2"] == "llama" and list(table.tuned) == [0, 1]
 
 
+@pytest.mark.slow
 def test_repositories_have_the_names_of_the_zoo(job, tmp_path):
     text = (HARNESS / "llama/results_2026-01-01T00-00-00.000000.json").read_text()
     path = tmp_path / "results_flan.json"

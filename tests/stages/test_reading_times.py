@@ -70,6 +70,7 @@ def only(table, **values):
     return table.loc[index]
 
 
+@pytest.mark.slow
 def test_correlation_is_that_of_mean_times_without_sentence_beginnings(make_job, root):
     table, _, _ = score(make_job())
     arrays = reading.read(root)
@@ -85,6 +86,7 @@ def test_correlation_is_that_of_mean_times_without_sentence_beginnings(make_job,
     assert row.value > before.value > after.value + 0.1
 
 
+@pytest.mark.slow
 def test_baseline_is_correlated_as_surprisal_is(make_job, root):
     table, _, text = score(make_job())
     arrays = reading.read(root)
@@ -97,6 +99,7 @@ def test_baseline_is_correlated_as_surprisal_is(make_job, root):
     assert "log_frequency (control)" in text
 
 
+@pytest.mark.slow
 def test_ceiling_is_of_all_words(make_job, root):
     table, _, text = score(make_job())
     arrays = reading.read(root)
@@ -144,6 +147,7 @@ def test_planted_surprisal_gains_likelihood_and_spillover_adds_to_it(make_job):
     assert row.value == pytest.approx(0.5 * np.log(1 + 8 * 500 / 3600), abs=0.06)
 
 
+@pytest.mark.slow
 def test_means_alone_have_no_ceiling_and_no_mixed_effects(make_job):
     table, _, text = score(make_job(only_mean=True))
     assert set(table.times) == {"mean"}
@@ -199,6 +203,7 @@ def test_one_stream_lets_a_story_see_those_before_it(make_job, short):
     assert np.abs(bits[True][40:45] - bits[False][40:45]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_finished_tables_are_not_made_again_and_settings_lead_elsewhere(make_job, root):
     job = make_job()
     step, page = behavior.plan(CONFIG, job, {})
@@ -211,6 +216,7 @@ def test_finished_tables_are_not_made_again_and_settings_lead_elsewhere(make_job
     assert page.shows == behavior.SUMMARY and not step.shows
 
 
+@pytest.mark.slow
 def test_words_that_begin_sentences_are_kept_where_asked_for(make_job):
     table, _, text = score(make_job(), dataclasses.replace(CONFIG, sentence_initial=True))
     own = report.correlation_name(True)
@@ -229,6 +235,7 @@ def test_logarithms_of_times_change_the_gain_and_not_the_correlation(make_job):
     assert (both[is_r] == 0).all() and (both[~is_r] != 0).all()
 
 
+@pytest.mark.slow
 def test_surprisal_that_is_undefined_everywhere_is_counted(make_job, root):
     change(root, bits=np.full(600, np.nan))
     table, _, text = score(make_job(), dataclasses.replace(CONFIG, baseline=()))
@@ -257,6 +264,7 @@ def test_a_baseline_that_the_data_do_not_have_is_refused_when_planned(make_job):
         behavior.plan(dataclasses.replace(CONFIG, baseline=("size",)), make_job(), {})
 
 
+@pytest.mark.slow
 def test_data_without_frequencies_are_refused_before_anything_runs(make_job, root):
     change(root, log_frequency=None)
     with refused("behavior.baseline has 'log_frequency', which the data set does not give"):
@@ -317,6 +325,7 @@ def other(tmp_path, root, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_other_times_of_the_same_words_stand_beside(make_job, other):
     config = dataclasses.replace(CONFIG, beside=("second",))
     *scored, page = tiny.make(behavior.plan(config, make_job(), {}))
@@ -346,6 +355,7 @@ def test_other_words_beside_are_refused(make_job, root, other):
         behavior.plan(dataclasses.replace(CONFIG, beside=("reading",)), make_job(), {})
 
 
+@pytest.mark.slow
 def test_model_minus_control_is_paired_by_story(make_job):
     _, stories, _ = score(make_job())
     page = behavior.plan(CONFIG, make_job(), {})[-1].artefact

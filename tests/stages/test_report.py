@@ -82,6 +82,7 @@ def section(folder, title):
     return found[1] if found else ""
 
 
+@pytest.mark.slow
 def test_a_simulation_alone_says_that_it_is_one(simulation):
     job, artefacts = simulation
     folder = made(report.Config(title="Asked"), job, {"instructions": artefacts}).path
@@ -138,6 +139,7 @@ def test_models_that_were_asked_stand_beside_the_simulation(tmp_path, mesh, simu
     assert pd.read_csv(folder / "rois.csv").model.tolist() == ["net", "net"]
 
 
+@pytest.mark.slow
 def test_one_instruction_alone_makes_no_map(tmp_path, mesh, simulation):
     job = Job(workdir=tmp_path / "work", data_root=None, dataset=None, mesh=mesh, seed=0)
     first = lambda rows: rows[rows.instruction == rows.instruction.iloc[0]]

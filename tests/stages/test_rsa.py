@@ -102,6 +102,7 @@ def test_a_planted_layer_is_found(job, upstream):
     assert (page.path / "profiles_sees.svg").is_file()
 
 
+@pytest.mark.slow
 def test_scaled_features_cosines_and_single_layers(job, upstream):
     config = rsa.Config(
         distances=("cosine", "pearson"), comparison="pearson", standardize=True, layers=(1, 2)

@@ -178,6 +178,7 @@ def write_mask(path, shape=(4, 24), **arrays):
     return str(path)
 
 
+@pytest.mark.slow
 def test_chosen_units_of_all_layers_are_one_set(make_job, sentences, tmp_path):
     job = make_job(sentences)
     (source,) = tiny.make(extract.plan(tiny.bert(untrained_seed=-1), job, {}))

@@ -79,6 +79,7 @@ def test_each_thing_is_paid_for_by_the_job_that_makes_it(priced):
     assert costs.refusal(priced) == ""
 
 
+@pytest.mark.slow
 def test_what_is_done_costs_nothing(plan, priced):
     again = plan(V5E, "again")
     for product in again.job("extract-llama").products:
@@ -92,6 +93,7 @@ def test_what_is_done_costs_nothing(plan, priced):
     assert found.job("run0").planned == priced.job("run0").planned
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_is_one_line_with_the_mesh_that_can(plan, priced):
     needed = priced.job("extract-llama").planned["device_bytes"]
     small_machine = dataclasses.replace(V5E, chip=dataclasses.replace(V5E.chip, memory=needed))

@@ -124,6 +124,7 @@ def test_ordinals():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/sweeps").glob("*.py")))
 def test_every_sweep_of_the_repository_is_read(path):
     found = entries.read(str(path))

@@ -53,6 +53,7 @@ def plan(data, tmp_path):
     return plan
 
 
+@pytest.mark.slow
 def test_what_runs_share_is_computed_once_before_them(plan, tmp_path):
     llama, bert = str(small.LLAMA), str(small.BERT)
     found = plan(
@@ -94,6 +95,7 @@ def test_sets_of_models_that_overlap_share_what_they_have_in_common(plan):
     assert [x.name for x in found.jobs if x.kind == SHARED] == ["extract-llama", "extract-bert"]
 
 
+@pytest.mark.slow
 def test_rows_that_no_table_could_tell_apart_are_not_collected(plan):
     found = plan({"encode.pca": 3}, {"encode.pca": 4})
     assert found.last is None
@@ -158,6 +160,7 @@ def call(*arguments, **environment):
     return found.stderr
 
 
+@pytest.mark.slow
 def test_bad_calls_are_one_line(tmp_path):
     demo, store = "--config=configs/sweeps/demo.py", f"--store={tmp_path / 'store'}"
     assert "--to=slurm needs Slurm on this machine: there is no sbatch" in call(

@@ -176,12 +176,14 @@ def test_without_noise_the_ceiling_is_one(rng):
     np.testing.assert_allclose(found[:3], 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_noise_alone_has_about_no_ceiling(rng):
     Y, subjects = respond(rng, s=5, v=8, n=300, noise_sd=100.0)
     scores = subsets.score(Y, subjects, folds.splits(3, len(Y)))
     assert extrapolation.extrapolate(scores, num_resamples=20).ceiling.value < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["exponential", "reliability"])
 def test_leaving_subjects_out_is_extrapolating_without_them(rng, family):
     Y, subjects = respond(rng, s=5, v=3, n=80, noise_sd=1.0)

@@ -90,6 +90,7 @@ def test_levels_stay_within_their_bounds(rng):
     assert (found.v0 == 0).any() and (found.v0 == 1).any()
 
 
+@pytest.mark.slow
 def test_missing_values_are_left_out(rng):
     y = series(rng, 30)
     y[:, [1, 4, 8]] = np.nan
@@ -109,6 +110,7 @@ def test_one_value_is_no_curve():
         np.testing.assert_array_equal(np.isnan(part), [True, True, False])
 
 
+@pytest.mark.slow
 def test_shapes_are_kept_and_chunks_do_not_interact(rng, monkeypatch):
     y = series(rng, 60).reshape(4, 3, 5, 9)
     whole = saturation.fit(X, y)

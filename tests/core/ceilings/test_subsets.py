@@ -94,6 +94,7 @@ def test_penalties_chosen_inside_match_scikit_learn(rng, targets):
     agree(found, exhaustive(Y, subjects, splits, regression), 1e-4)
 
 
+@pytest.mark.slow
 def test_collinear_targets_have_the_solution_of_minimum_norm(rng):
     """Each subject has every target twice, and one that is constant."""
     Y, subjects = simulate(rng, (3, 4, 3))

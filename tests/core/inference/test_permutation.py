@@ -112,6 +112,7 @@ def test_devices_share_fitted_nulls(rng, mesh):
         np.testing.assert_allclose(a, b, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_constant_targets_are_undefined_in_fits_too(rng):
     X, Y = make_problem(rng)
     Y[:, 1] = 4.0

@@ -68,6 +68,7 @@ def assert_same(a, b, names=("weights", "alphas", "cost", "score")):
 # One band is plain ridge.
 
 
+@pytest.mark.slow
 def test_one_band_chooses_as_plain_ridge(rng):
     X, Y, _ = make_problem(rng)
     found = banded.search(Features(X, np.zeros(12, int)), Y, SPLITS, PLAIN, Budget(0))
@@ -216,6 +217,7 @@ def test_matches_himalaya(rng):
 # Laws of the search.
 
 
+@pytest.mark.slow
 def test_penalties_are_those_of_weights_and_alphas(rng):
     X, Y, bands = make_problem(rng)
     found = banded.search(Features(X, bands), Y, SPLITS, PLAIN, SMALL)
@@ -393,6 +395,7 @@ def test_inputs_are_not_changed(rng, dtype):
         np.testing.assert_array_equal(array, old)
 
 
+@pytest.mark.slow
 def test_progress_sees_every_weight(rng):
     X, Y, bands = make_problem(rng)
     seen = []

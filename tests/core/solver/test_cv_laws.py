@@ -37,6 +37,7 @@ def test_permuting_targets_permutes_scores(rng):
     np.testing.assert_allclose(permuted.r2, plain.r2[:, order], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [10, 90])
 def test_permuting_features_changes_nothing(rng, p):
     X, Y = make_problem(rng, p)
@@ -93,6 +94,7 @@ def test_an_infinite_penalty_scores_as_the_training_mean(rng):
     np.testing.assert_allclose(result.inner_score, 0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_noiseless_signal_is_recovered_in_full(rng):
     X = rng.normal(size=(N, 10))
     result = nested(X, X @ rng.normal(size=(10, 10)), gapped_folds(), ALPHAS)
@@ -187,6 +189,7 @@ def test_permuting_samples_within_folds_changes_nothing(rng, form, p, search):
     np.testing.assert_allclose(permuted.inner_score, plain.inner_score, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 3.0])
 def test_one_penalty_needs_no_inner_splits(rng, alpha):
     X, Y = make_problem(rng)

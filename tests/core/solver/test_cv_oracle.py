@@ -344,6 +344,7 @@ def test_relative_errors_choose_penalties(rng, form):
         np.testing.assert_allclose(found.inner_score[i], 1 - total.min(axis=0), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["primal", "sums"])
 def test_norms_are_in_the_units_of_targets(rng, form):
     X, Y = make_problem(rng)

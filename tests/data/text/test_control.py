@@ -81,6 +81,7 @@ def test_sentencepiece_reads_no_control_token_from_a_text(gpt2, llama2c, minilm)
         assert decoded.count(name.lower()) == 1
 
 
+@pytest.mark.slow
 def test_a_row_begins_with_one_first_token(gpt2):
     tokenizer = with_special(unigram(), bos=True)
     with refused("prompt must not begin with '<s>', got '<s>x': the tokenizer adds it already"):

@@ -88,6 +88,7 @@ def test_the_tokens_of_the_part_alone_are_read(folder, rule, causal):
         assert found.counts.passes == 1
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_template_is_refused(folder):
     with refused("must hold a chat template", "there is none"):
         prompts.chat(folder(""), NUMBERS)

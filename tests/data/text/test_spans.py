@@ -117,6 +117,7 @@ def test_every_kind_is_known_to_be_cut(tokenizer):
     assert spans.cuts_at_spaces(tokenizer)
 
 
+@pytest.mark.slow
 @settings
 @given(
     parts=st.lists(WORDS, min_size=1, max_size=14),

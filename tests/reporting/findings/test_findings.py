@@ -134,6 +134,7 @@ def test_tables_are_joined_by_name(found):
     pd.testing.assert_frame_equal(one.loc[other.index], other, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_models_without_properties_or_family_are_left_out_where_they_matter():
     models = _properties()
     models.loc["d", ["family", "mmlu"]] = ["", np.nan]
@@ -204,6 +205,7 @@ def test_confidence_reaches_every_interval(found):
     assert (widths[0] < widths[1]).all()
 
 
+@pytest.mark.slow
 def test_without_properties_there_are_no_findings_of_them():
     models = pd.DataFrame(index=pd.Index(MODELS, name="model"))
     found = findings.of_run(_scores(), models)
