@@ -116,6 +116,7 @@ def write_items(root, rng):
 
 
 NSD = {"subjects": ("subj01",), "num_sessions": 1, "atlas": "prf-visualrois"}
+BY_NAME = {"subjects": ("subj01",), "num_sessions": 1, "rois": ("FFA", "early")}
 HEARD = {"subjects": ("01",), "modality": "listening"}
 CASES = {
     "alice": Case(alice_copy.Copy, each(Alice, "stimuli", "responses", radius_mm=10)),
@@ -146,7 +147,10 @@ CASES = {
             lambda root, rng, kind=kind: recordings.nsd(
                 root, rng, num_sessions=1, kind=kind, shape=(3, 2, 3)
             ),
-            each(Nsd, "responses", **NSD),
+            [
+                *each(Nsd, "responses", **NSD),
+                *each(Nsd, "responses", **BY_NAME),
+            ],
         )
         for kind in ("hdf5", "nii.gz")
     },
