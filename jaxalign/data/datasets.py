@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -222,11 +222,16 @@ class Dataset:
         elif said := self.unanswered(responses):
             logging.warning("data set %s: %s", self.name, said)
 
-    def unanswered(self, responses: Responses) -> str:
-        """Say how many stimuli have no response; "" if all have one, or samples are TRs."""
+    def unanswered(self, responses: Responses, but: Collection[str] = ()) -> str:
+        """Say how many stimuli have no response; "" if all have one, or samples are TRs.
+
+        Args:
+          responses: recorded, or planned.
+          but: stimuli that do not count.
+        """
         if responses.is_timed:
             return ""
-        lost = len(set(self.stimuli.stimulus_id) - set(responses.stimulus_id))
+        lost = len(set(self.stimuli.stimulus_id) - set(responses.stimulus_id) - set(but))
         if not lost:
             return ""
         return (

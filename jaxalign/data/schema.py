@@ -294,6 +294,17 @@ class Responses:
         """Hash of all content, 16 hexadecimal digits."""
         return _hash(self)
 
+    def samples(self, keep: Sequence[bool]) -> "Responses":
+        """Return the responses to some stimuli, which are no TRs."""
+        index = np.flatnonzero(keep)
+        return dataclasses.replace(
+            self,
+            values=self.values[index],
+            run=[self.run[i] for i in index],
+            stimulus_id=[self.stimulus_id[i] for i in index],
+            signal=self.signal[index] if self.signal.size else self.signal,
+        )
+
     def columns(self, keep: Sequence[bool]) -> "Responses":
         """Return the responses of some targets."""
         index = np.flatnonzero(keep)

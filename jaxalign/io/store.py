@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import ml_dtypes
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxalign.errors import InputError
 from jaxalign.io import place, run_dir
@@ -20,6 +20,7 @@ FORMAT_VERSION = 2
 ARRAY = "activations.zarr"  # in the directory of an artefact
 SURPRISAL = "surprisal_bits.zarr"  # [stimulus], where it was asked for
 STIMULUS_IDS = "stimulus_ids.json"  # ids along the second axis
+ANSWERS = "answers"  # what a model said of each image, as CSV and as Parquet
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 DIMENSIONS = ("layer", "stimulus", "unit")
 # Whose activations a store holds: kinds of artefacts (`run_dir.Artefact.kind`).
@@ -80,8 +81,13 @@ class Store:
         n = self.shape[1]
         return [range(a, min(a + self._shard, n)) for a in range(0, n, self._shard)]
 
-    def has_whole_shard(self, index: int) -> bool:
-        """Whether a shard was written and is undamaged; reads it, and its checksums."""
+    def has_whole_shard(self, index: int, absent: Bool[np.ndarray, " n"] | None = None) -> bool:
+        """Whether a shard was written and is undamaged; reads it, and its checksums.
+
+        Args:
+          index: which shard.
+          absent: of its stimuli, those that have no activations, and are NaN; None: all have some.
+        """
         rows = self.shards[index]
         try:
             # tensorstore renames a shard into place when it is whole; what is absent reads as NaN.
@@ -89,7 +95,8 @@ class Store:
         except ValueError as error:
             place.refuse_lost(self.path, error)
             return False
-        return bool(np.isfinite(values.astype(np.float32)).all())
+        finite = np.isfinite(values.astype(np.float32)).all(axis=(0, 2))
+        return bool((finite if absent is None else finite | absent).all())
 
     def write_shard(self, index: int, values: np.ndarray) -> ts.Future:
         """Start writing all layers of one shard; the future's result waits for the disk.
@@ -107,8 +114,14 @@ class Store:
             raise ValueError(f"values must have shape {shape}, got {values.shape}.")
         return self._array[:, rows.start : rows.stop].write(values).commit
 
-    def read_layer(self, layer: int) -> Float[np.ndarray, "m u"]:
+    def read_layer(
+        self, layer: int, absent: Bool[np.ndarray, " m"] | None = None
+    ) -> Float[np.ndarray, "m u"]:
         """Read one layer as float32.
+
+        Args:
+          layer: its place.
+          absent: stimuli that have no activations, and are NaN; None: all have some.
 
         Raises:
           IndexError: if there is no such layer.
@@ -124,11 +137,14 @@ class Store:
                 self.path.parent,
                 f"{self.path}: layer {layer} cannot be read ({_first_line(error)})",
             ) from error
-        if not np.isfinite(values).all():
+        bad = ~np.isfinite(values).all(axis=1)
+        if absent is not None:
+            bad &= ~absent
+        if bad.any():
             raise run_dir.DamagedError(
                 self.path.parent,
-                f"{self.path}: layer {layer} must be finite, but "
-                f"{int((~np.isfinite(values)).any(axis=1).sum())} of {len(values)} stimuli are not",
+                f"{self.path}: layer {layer} must be finite, but {int(bad.sum())} of {len(values)} "
+                "stimuli are not",
             )
         return values
 

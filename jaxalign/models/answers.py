@@ -116,6 +116,14 @@ def answer(
     if not isinstance(seen, multimodal.Seen):
         seen = see(network, images, keep="vision" in poolings)
     given = jax.tree.map(jnp.asarray, prompts)
+    B, Q = len(seen.states), len(prompts.tokens)
+    features = {}
+    if "vision" in poolings:
+        features["vision"] = np.asarray(seen.taps["residual"])
+    if ending is None and not {*OF_ANSWERS, *OF_PROMPTS} & set(poolings):  # no language is read
+        if "qformer" in poolings:
+            features["qformer"] = _by_image(_means_of_qformer(network, seen.states, given), B)
+        return Answers(features)
     read, pooled, qformer = _read(
         network,
         seen.states,
@@ -124,10 +132,6 @@ def answer(
         num_new=1 if ending is None else ending.num_new,
         poolings=poolings,
     )
-    B, Q = len(seen.states), len(prompts.tokens)
-    features = {}
-    if "vision" in poolings:
-        features["vision"] = np.asarray(seen.taps["residual"])
     if qformer is not None:
         features["qformer"] = _by_image(qformer, B)
     found, kept = None, None
@@ -295,6 +299,14 @@ def _read(network, states, prompts, *, num_shared: int, num_new: int, poolings: 
     at = mask.sum(axis=1)[:, None, None] - 1
     final = jnp.take_along_axis(output.final, at, axis=1)[:, 0]
     return generate.Prompted(_alone(reader), final, output.cache), sums, qformer
+
+
+@jax.jit
+@jax.default_matmul_precision("highest")
+def _means_of_qformer(network, states, prompts: Prompts):
+    """Return a Q-Former's means [L R D]."""
+    rows = lambda x_Qt: jnp.tile(x_Qt, (len(states), 1))
+    return _connect(network, states, prompts, rows, keep=True)[1]
 
 
 def _alone(reader):

@@ -1,11 +1,12 @@
 """Where a model's files lie, and whether their format is one that is read."""
 
+import json
 import pathlib
 
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 
-from jaxalign.errors import InputError
+from jaxalign.errors import InputError, one_line
 from jaxalign.models import table
 from jaxalign.models.families import keys
 
@@ -14,6 +15,28 @@ CONVERT = "python -m jaxalign.models.convert"
 QUANTIZATION = "gguf_quantization"
 ORBAX = "orbax"  # folder in a directory that `convert` made
 _ORIGINAL = "use the original weights"
+
+
+def stop_tokens(path: pathlib.Path, *names: str) -> set[int]:
+    """Return the tokens that end an answer, by some files of a model's directory.
+
+    Args:
+      path: the directory.
+      names: of the files, such as "generation_config.json"; they need not be there.
+
+    Raises:
+      InputError: if one is not a JSON object.
+    """
+    found: set[int] = set()
+    for file in (path / name for name in names):
+        if not file.is_file():
+            continue
+        try:
+            ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        except (ValueError, AttributeError) as error:
+            raise InputError(f"{file} must hold a JSON object: {one_line(error)}.") from error
+        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    return found
 
 
 def refuse(name: str, path: pathlib.Path, hf: dict) -> None:

@@ -1,12 +1,11 @@
 """Special tokens of a model by their role: its tokenizer as transformers reads it, end tokens."""
 
-import json
 import pathlib
 from typing import Any
 
 from jaxalign.data.text import hf_tokenizers, tokenizer_files
-from jaxalign.errors import InputError, one_line
-from jaxalign.models import zoo
+from jaxalign.errors import InputError
+from jaxalign.models import formats, zoo
 
 # Roles of llama2.c's special tokens, which its file does not name.
 _LLAMA2C = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -66,16 +65,8 @@ def end_ids(model: zoo.Model, tokenizer: Any) -> frozenset[int]:
     """
     found = {tokenizer.eos_token_id}
     if model.tokenizer_path.is_dir():
-        for name in ("config.json", "generation_config.json"):
-            file = model.tokenizer_path / name
-            if file.is_file():
-                try:
-                    ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-                except (ValueError, AttributeError) as error:
-                    raise InputError(
-                        f"{file} must hold a JSON object: {one_line(error)}."
-                    ) from error
-                found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+        files = ("config.json", "generation_config.json")
+        found |= formats.stop_tokens(model.tokenizer_path, *files)
     return frozenset(found)
 
 

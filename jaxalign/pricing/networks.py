@@ -6,7 +6,7 @@ thousandths of it in networks of a thousand units.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -165,4 +165,69 @@ def extraction(
         moved_bytes=held * passes,
         passes=passes,
         programs=frozenset(("network", config, str(dtype), layout, shape) for shape in shapes),
+    )
+
+
+class Questions(NamedTuple):
+    """A pass of a model of images and text.
+
+    Attributes:
+      images: that are asked about at a time.
+      vision_tokens: of each in the vision tower.
+      prompts, length: about each image, and their tokens with padding.
+      shared: tokens that all prompts begin with, which pass once for each image.
+      num_new: most tokens of an answer.
+    """
+
+    images: int
+    vision_tokens: int
+    prompts: int
+    length: int
+    shared: int
+    num_new: int
+
+
+def answering(config: Any, network: nnx.Module, asked: Questions, layout: Layout) -> Work:
+    """Return the work of one pass over images and prompts, with answers as long as they may be.
+
+    Args:
+      config: of a model of images and text (`multimodal.Config`).
+      network: as of `parameter_bytes`.
+      asked: what passes.
+      layout: of the devices.
+    """
+    sizes = {name: float(np.prod(x.shape)) for name, x in weights.parameters(network).items()}
+    dtype = next(iter(weights.parameters(network).values())).dtype
+    B, V, Q, T, shared, n = asked
+    R, own = B * Q, T - shared
+    vision, language = config.vision, config.language
+    encoder, decoder_ = ("encoder/", "decoder/") if config.has_encoder else ("", "")
+    reads = _kernels(sizes, f"language/{encoder}") - sizes.get("language/head/kernel", 0.0)
+    writes = _kernels(sizes, f"language/{decoder_}") if decoder_ else reads
+    head = config.vocab_size * config.width
+    depth = max(getattr(language, x, 0) for x in ("num_layers", "num_decoder_layers"))
+    inner = language.num_heads * language.head_size
+    pairs = B * shared**2 / 2 + R * own * (shared + own / 2)
+    products = B * V * (_kernels(sizes, "vision/") + vision.num_layers * 2 * vision.width * V)
+    products += (R if config.reads_instruction else B) * V * _kernels(sizes, "connector/")
+    products += (B * shared + R * own) * reads + depth * 2 * inner * pairs
+    products += R * n * (writes + head + depth * 2 * inner * (T + n / 2))
+    held = parameter_bytes(network, layout)
+    item, rows = dtype.itemsize, -(-R // layout.data)
+    kv_heads = getattr(language, "num_kv_heads", language.num_heads)
+    cache = 2 * depth * rows * (T + n) * kv_heads * language.head_size * item / layout.model
+    inside = rows * own * (4 * config.width + 3 * language.mlp_size) * item
+    inside += rows * min(own, attention.QUERIES) * T * language.num_heads * 4
+    images = -(-B // layout.data) * V
+    seen = images * (4 * vision.width + 2 * vision.mlp_size) * item
+    seen += images * V * vision.num_heads * 4
+    kept = 5 * (depth + 1) * rows * config.width * 4 + rows * config.vocab_size * 8
+    program = ("network", config, str(dtype), layout, asked)
+    return Work(
+        flop={str(dtype): 2 * products},
+        device_bytes=held + cache + max(inside, seen) + kept,
+        read_bytes=float(item * weights.count(network)),
+        moved_bytes=held * (1 + n),
+        passes=1 + n,
+        programs=frozenset([(*program, "prompts"), (*program, "answers")]),
     )

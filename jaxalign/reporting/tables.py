@@ -59,6 +59,22 @@ def check_one_way(rows: pd.DataFrame, features: Sequence[str] = tuple(_FEATURES)
     )
 
 
+def names_with_instructions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Call models that were given several instructions by model and instruction.
+
+    Args:
+      rows: with the columns model, control_of and instruction.
+    """
+    is_control = rows.control_of != ""
+    whose = rows.control_of.where(is_control, rows.model)
+    several = rows.groupby(whose).instruction.transform("nunique") > 1
+    asked = whose + ": " + rows.instruction
+    return rows.assign(
+        model=rows.model.where(~several | is_control, asked),
+        control_of=rows.control_of.where(~several | ~is_control, asked),
+    )
+
+
 def main_way(rows: pd.DataFrame, *, instruction: str = "") -> pd.DataFrame:
     """Keep of models that were scored in several ways the one that stands for them.
 

@@ -64,7 +64,8 @@ class Step:
 
     artefact: Artefact
     make: Callable[[Artefact], dict]
-    # Artefacts of other steps whose files it reads too, though they do not fix what it makes.
+    # Artefacts of other steps that are made before it, though they do not fix what it makes: it
+    # reads their files too, or is made together with them.
     needs: tuple[Artefact, ...] = ()
     # Whether all processes of a job make it, each with its devices; else the first one alone.
     together: bool = False

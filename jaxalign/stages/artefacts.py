@@ -84,6 +84,15 @@ class Activations(Kind):
         return self.settings["model"]
 
     @property
+    def label(self) -> str:
+        """Tells it from others of a run: the model, and what it was asked of several instructions.
+
+        A network and the same one with random weights have one label.
+        """
+        asked = self.settings["prompt"] if self.settings.get("answers") else ""
+        return f"{self.model}: {asked}" if asked else self.model
+
+    @property
     def names(self) -> dict[str, str]:
         """The columns `model` and `control_of` of rows: random weights are a control."""
         if self.artefact.kind == self.UNTRAINED:
@@ -151,6 +160,18 @@ class Activations(Kind):
         """
         return store.open_artefact(self.artefact)
 
+    @property
+    def absent(self) -> frozenset[str]:
+        """Stimuli that have no activations: images to which an answer was empty.
+
+        Raises:
+          InputError: if the table of answers cannot be read.
+        """
+        if self.settings.get("answers") != "pooled":
+            return frozenset()
+        table = rows_lib.read_table(self.artefact.path / store.ANSWERS)
+        return frozenset(table.stimulus_id[table.is_empty])
+
     def stimulus_ids(self) -> list[str]:
         """Return the stimulus of each row of the store.
 
@@ -160,13 +181,15 @@ class Activations(Kind):
         return store.stimulus_ids(self.artefact)
 
     def read_layer(self, layer: int) -> Float[np.ndarray, "m u"]:
-        """Read the layer of that number as float32.
+        """Read the layer of that number as float32; stimuli that are `absent` are NaN.
 
         Raises:
           ValueError: if there is no such layer.
           InputError: if the store is missing or damaged.
         """
-        return self.open().read_layer(self.layers.index(layer))
+        absent = self.absent
+        rows = np.array([x in absent for x in self.stimulus_ids()]) if absent else None
+        return self.open().read_layer(self.layers.index(layer), rows)
 
     def read_units(self, chosen: Bool[np.ndarray, "L u"]) -> Float[np.ndarray, "m _"]:
         """Read the chosen units of all layers, as one set of features.
@@ -204,11 +227,11 @@ class Activations(Kind):
 
 def _by_model(upstream: Upstream, *kinds: str) -> dict[str, Activations]:
     every = among(Activations, itertools.chain(*upstream.values()))
-    return {x.model: x for kind in kinds for x in every if x.artefact.kind == kind}
+    return {x.label: x for kind in kinds for x in every if x.artefact.kind == kind}
 
 
 def trained(upstream: Upstream) -> dict[str, Activations]:
-    """Return the activations of networks with their own weights, by model.
+    """Return the activations of networks with their own weights, by label.
 
     Raises:
       InputError: if nothing is extracted.
@@ -219,7 +242,7 @@ def trained(upstream: Upstream) -> dict[str, Activations]:
 
 
 def untrained(upstream: Upstream) -> dict[str, Activations]:
-    """Return the activations of the same networks with random weights, by model."""
+    """Return the activations of the same networks with random weights, by label."""
     return _by_model(upstream, Activations.UNTRAINED)
 
 
@@ -234,7 +257,7 @@ def imported(upstream: Upstream) -> dict[str, Activations]:
 
 
 def networks(upstream: Upstream) -> dict[str, Activations]:
-    """Return the activations of networks with their own weights, extracted or imported, by model.
+    """Return the activations of networks with their own weights, extracted or imported, by label.
 
     Raises:
       InputError: if there are none.
@@ -279,11 +302,26 @@ def planted(stage: str, rois: Sequence[str], upstream: Upstream) -> tuple[Artefa
 def responses(job: Job, artefact: Artefact) -> Responses:
     """Return the planted responses if the artefact is made from some, else the recorded ones.
 
+    Without those to stimuli of which an artefact that it is made from has no activations.
+
     Raises:
-      InputError: if they are missing or malformed.
+      InputError: if they are missing or malformed, or none is left.
     """
     found = among(PlantedResponses, artefact.inputs)
-    return found[0].read() if found else job.dataset.responses
+    read = found[0].read() if found else job.dataset.responses
+    sources = among(Activations, artefact.inputs)
+    absent = frozenset().union(*(x.absent for x in sources))
+    kept = [x not in absent for x in read.stimulus_id]
+    if absent and read.is_timed:
+        raise InputError(
+            f"{artefact.name}: {sources[0].label} must answer about every image of timed "
+            f"responses, found {len(absent)} empty answers."
+        )
+    if all(kept):
+        return read
+    if not any(kept):
+        raise InputError(f"{artefact.name}: {sources[0].label} answered nothing about any image.")
+    return read.samples(kept)
 
 
 class Scores(Rows):

@@ -58,7 +58,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if a file is missing or malformed, its rows are not known or are not the data
         set's stimuli, or two networks have the same name.
     """
-    taken = set(artefacts.trained(upstream) if "extract" in upstream else ())
+    extracted = artefacts.trained(upstream) if "extract" in upstream else {}
+    taken = {x.model for x in extracted.values()}
     steps = []
     for name in config.models:
         model, given = _find(config, job, name)

@@ -26,13 +26,14 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import page as page_lib
+from jaxalign.reporting import tables as score_tables
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import rsa as report
 from jaxalign.reporting.tables import GROUP
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Activations, Page, RdmControls, Similarity
 
-VERSION = 1
+VERSION = 2
 PIXELS = "pixels"  # the images themselves, unit by unit
 LOW_LEVEL = ("luminance", "color", "gabor")  # see data/images/lowlevel.py
 
@@ -128,6 +129,11 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
     people = job.dataset.dissimilarities
     subjects = _subjects(config, people)
     row = {name: i for i, name in enumerate(source.stimulus_ids())}
+    if source.absent:
+        raise InputError(
+            f"rsa needs activations of every image: {source.label} answered nothing about "
+            f"{len(source.absent)} of {len(row)}; use --config.extract.answer_pooling=prompt_last."
+        )
     if lost := [x for x in people.stimulus_id if x not in row]:
         raise InputError(f"rsa: activations of {source.model} must have a row for {lost[0]!r}.")
     order = [row[x] for x in people.stimulus_id]
@@ -137,6 +143,7 @@ def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) 
         "num_layers": source.num_layers,
         "context": source.reading["context"],
         "pooling": source.reading["pooling"],
+        "instruction": source.reading["instruction"],
         "units": "all",
         "num_samples": len(order),
         "fingerprint": artefact.fingerprint,
@@ -205,5 +212,6 @@ def _report(artefact: Artefact) -> dict:
         for name in (RdmControls.CONTROLS, RdmControls.CEILINGS)
     )
     provenance = page_lib.provenance(artefact, scores.git_commit.iloc[0])
+    scores = score_tables.names_with_instructions(scores)
     page = report.page(scores, controls, bounds, provenance)
     return {"num_rows": len(scores), "files": page.write(artefact.path, parquet=True)}

@@ -29,6 +29,7 @@ from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.pricing import work
 from jaxalign.reporting import page as page_lib
+from jaxalign.reporting import tables
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import similarity as report
 from jaxalign.results import targets
@@ -408,5 +409,6 @@ def _report(artefact: Artefact) -> dict:
     scores, matrix = read(SCORES), read(MATRIX)
     left_out = sorted({s for x in artefact.inputs for s in x.facts()["left_out"]})
     provenance = page_lib.provenance(artefact, scores.git_commit.iloc[0])
-    page = report.page(scores, matrix, left_out, provenance)
+    named = map(tables.names_with_instructions, (scores, matrix))
+    page = report.page(*named, left_out, provenance)
     return {"num_rows": len(scores), "files": page.write(artefact.path, parquet=True)}

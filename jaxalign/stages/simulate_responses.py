@@ -72,6 +72,11 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
 
 
 def _simulate(config: Config, job: Job, source: Activations, artefact: Artefact) -> dict:
+    if source.absent:
+        raise InputError(
+            f"simulate.model must have activations of every image: {config.model} answered nothing "
+            f"about {len(source.absent)}."
+        )
     values, signal = planted.plant(
         source.read_layer(config.layer).astype(np.float64),
         num_subjects=config.num_subjects,

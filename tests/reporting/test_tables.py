@@ -34,6 +34,19 @@ def test_the_rows_of_these_tests_fit_the_schema():
 # Best layers
 
 
+def test_models_are_told_apart_by_what_they_were_asked():
+    given = pd.DataFrame(
+        {
+            "model": ["a", "a", "untrained", "b", "untrained"],
+            "control_of": ["", "", "a", "", "b"],
+            "instruction": ["x", "y", "y", "x", "x"],
+        }
+    )
+    named = tables.names_with_instructions(given)
+    assert named.model.tolist() == ["a: x", "a: y", "untrained", "b", "untrained"]
+    assert named.control_of.tolist() == ["", "", "a: y", "", "b"]
+
+
 def test_the_best_layer_and_its_margin():
     found = tables.layer_margins(study())
     assert list(found.roi) == ["LATL", "LIFG"]

@@ -15,6 +15,7 @@ import pathlib
 from collections.abc import Iterator
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 from jaxtyping import UInt8
@@ -26,6 +27,7 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, K
 _DAMAGED += (PIL.Image.DecompressionBombError, OverflowError)
 _WITHOUT_RANGE = ("I", "F")
 _SIXTEEN_BITS = "I;16"
+_TURNED = (5, 6, 7, 8)  # orientations of EXIF whose rows are columns
 
 
 def read(path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -39,14 +41,16 @@ def read(path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
         return to_rgb(PIL.ImageOps.exif_transpose(image))
 
 
-def look(path: pathlib.Path) -> None:
-    """Refuse a file by its header, without reading the rest; see `read`.
+def look(path: pathlib.Path) -> tuple[int, int]:
+    """Return height and width by a file's header, without reading the rest; see `read`.
 
     Raises:
       InputError: if it is missing, empty, no image, or of a kind that is refused.
     """
-    with _opened(path):
-        pass
+    with _opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(PIL.ExifTags.Base.Orientation) in _TURNED
+        return (width, height) if turned else (height, width)
 
 
 @contextlib.contextmanager

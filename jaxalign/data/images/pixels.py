@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -385,6 +385,29 @@ class _Values:
         return sides["height"], sides["width"]
 
 
+def common_shape(recipe: Recipe, images: Pixels) -> tuple[int, int]:
+    """Return the height and width that all images are prepared to; none is read.
+
+    Args:
+      recipe: from `read`.
+      images: of the stimuli.
+
+    Raises:
+      InputError: if there are several, or an image is missing.
+    """
+    prepared = {recipe.shape(*shape) for shape in images.shapes}
+    if len(prepared) > 1:
+        raise _uneven(prepared)
+    return prepared.pop()
+
+
+def _uneven(shapes: Collection[tuple[int, ...]]) -> InputError:
+    return InputError(
+        f"images must have one size when they are prepared, found {min(shapes)} and "
+        f"{max(shapes)}: {FILE} neither crops them nor gives height and width."
+    )
+
+
 def batch(recipe: Recipe, images: Pixels, index: Sequence[int]) -> Float32[np.ndarray, "k 3 H W"]:
     """Read and prepare some images.
 
@@ -399,9 +422,6 @@ def batch(recipe: Recipe, images: Pixels, index: Sequence[int]) -> Float32[np.nd
     found = images.read(index)
     with ThreadPoolExecutor(_THREADS) as threads:
         prepared = list(threads.map(recipe.apply, found))
-    if len(shapes := sorted({x.shape[1:] for x in prepared})) > 1:
-        raise InputError(
-            f"images must have one size when they are prepared, found {shapes[0]} and "
-            f"{shapes[-1]}: {FILE} neither crops them nor gives height and width."
-        )
+    if len(shapes := {x.shape[1:] for x in prepared}) > 1:
+        raise _uneven(shapes)
     return np.stack(prepared)

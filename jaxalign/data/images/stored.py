@@ -62,6 +62,15 @@ class Pixels(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def shapes(self) -> set[tuple[int, int]]:
+        """All heights and widths that there are; no image is read.
+
+        Raises:
+          InputError: as `check` does.
+        """
+
+    @property
+    @abc.abstractmethod
     def hash(self) -> str:
         """Hash of every image's content, or of where they should lie if they are not there."""
 
@@ -148,6 +157,13 @@ class Hdf5(Array):
             images = recordings.dataset(file, self.key, ndim=4)
             self._rows(range(len(self.row)), images.shape, images.dtype)
 
+    @property
+    def shapes(self) -> set[tuple[int, int]]:
+        """Those of the array; see `Pixels`."""
+        self._refuse_missing()
+        with recordings.hdf5(self.file) as file:
+            return {recordings.dataset(file, self.key, ndim=4).shape[1:3]}
+
     def read(self, index: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
         """Read some of the images; see `Pixels`."""
         self._refuse_missing()
@@ -171,6 +187,11 @@ class Npz(Array):
     def check(self) -> None:
         """Look at the array's shape; see `Pixels`."""
         self._rows(range(len(self.row)), self._images.shape, self._images.dtype)
+
+    @property
+    def shapes(self) -> set[tuple[int, int]]:
+        """Those of the array; see `Pixels`."""
+        return {self._images.shape[1:3]}
 
     def read(self, index: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
         """Read some of the images; see `Pixels`."""
@@ -203,6 +224,11 @@ class Held(Pixels):
     def hash(self) -> str:
         """Hash of all images."""
         return run_dir.hash_text(str(self.images.shape) + "".join(self.places))
+
+    @property
+    def shapes(self) -> set[tuple[int, int]]:
+        """Those of the array; see `Pixels`."""
+        return {self.images.shape[1:3]}
 
     def check(self) -> None:
         """Nothing can be missing."""
@@ -238,6 +264,12 @@ class Files(Pixels):
         """Look at the files' headers; see `Pixels`."""
         with ThreadPoolExecutor(_THREADS) as threads:
             list(threads.map(opening.look, self.paths))
+
+    @property
+    def shapes(self) -> set[tuple[int, int]]:
+        """Those of the files' headers; see `Pixels`."""
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return set(threads.map(opening.look, self.paths))
 
     def read(self, index: Sequence[int]) -> list[Image]:
         """Decode some of the images; see `Pixels`."""

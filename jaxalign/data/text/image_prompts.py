@@ -27,12 +27,14 @@ class Frame(NamedTuple):
         it is cut into tokens by itself.
       special_tokens: whether the tokenizer adds its special tokens.
       image: how the image's token is written.
+      stop: tokens that end an answer, beside those that the model names.
     """
 
     text: str
     joined: str = "inside"
     special_tokens: bool = True
     image: str = "<image>"
+    stop: tuple[str, ...] = ()
 
 
 _QWEN = Frame(
@@ -50,7 +52,8 @@ FRAMES = {
     "paligemma": Frame("{image}<bos>{instruction}\n", special_tokens=False),
     "idefics": Frame(
         "User: {instruction}<fake_token_around_image>{image}<fake_token_around_image>"
-        "<end_of_utterance>\nAssistant:"
+        "<end_of_utterance>\nAssistant:",
+        stop=("<end_of_utterance>",),
     ),
     "mplug-owl": Frame(
         "The following is a conversation between a curious human and AI assistant. The assistant "

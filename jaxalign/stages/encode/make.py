@@ -17,6 +17,7 @@ from jaxalign.core.solver import banded, cv, partition
 from jaxalign.core.solver.method import Execution
 from jaxalign.data import controls, samples
 from jaxalign.data.schema import GROUP
+from jaxalign.errors import InputError
 from jaxalign.io import arrays, run_dir
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.place import Place
@@ -134,10 +135,17 @@ def _warn_of_edges(scored: dict[int, cv.Nested], data: Prepared, artefact: Artef
 
 
 def _unanswered(features: Features, data: Prepared) -> list[str]:
-    """Say beside a network how many stimuli have no response."""
-    dataset = data.job.dataset
-    said = dataset.unanswered(data.responses)
-    return [f"{dataset.name}: {said}"] if said and not features.control_of else []
+    """Say beside a network how many stimuli have no response, or no activations."""
+    if features.control_of:
+        return []
+    dataset, absent = data.job.dataset, features.source.absent
+    said = [dataset.unanswered(data.responses, absent)]
+    if absent:
+        said.append(
+            f"{len(absent)} of {len(dataset.stimuli)} images were answered by "
+            f"{features.source.label} with nothing and are left out."
+        )
+    return [f"{dataset.name}: {x}" for x in said if x]
 
 
 def _repeated(features: Features, data: Prepared, artefact: Artefact) -> list[str]:
@@ -253,6 +261,13 @@ def join(
 ) -> dict:
     """Join each layer with all controls; what it explains alone is read from its own scores."""
     start = time.monotonic()
+    others_lack = frozenset().union(*(x.source.absent for x in others)) - network.source.absent
+    if others_lack:
+        raise InputError(
+            f"encode.partition needs features of the same images: {network.source.label} answered "
+            f"about {min(others_lack)!r}, and what stands beside it did not ({len(others_lack)} "
+            "such)."
+        )
     data = inputs.prepare(config, job, artefact, config.partition)
     unknown = _unknown_words(data, artefact)
     bands = [x.samples(0, data) for x in others]

@@ -76,7 +76,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     for name, source in stores.items():
         _check_network(config, name, source, shortest)
         set_of = functools.partial(_feature_set, upstream, source)
-        network = Features(name, "", source)
+        network = Features(source.model, "", source)
         others = tuple(set_of("partition", x) for x in config.partition)
         alone = (network, *(set_of("controls", x) for x in config.controls))
         for features_of in (*alone, *others):
@@ -103,7 +103,7 @@ class _Shared(NamedTuple):
 
 def _scores(shared: _Shared, features_of: Features, ceilings, cost: str) -> Step:
     config, job, fixed, planted, sizes = shared
-    name = features_of.control_of or features_of.model
+    name = features_of.source.label
     artefact = Artefact(
         workdir=job.root,
         stage="encode",
@@ -132,7 +132,7 @@ def _partition(
         workdir=job.root,
         stage="encode",
         kind=Partition.kind,
-        name=f"{network.model} with {' + '.join(config.partition)}",
+        name=f"{network.source.label} with {' + '.join(config.partition)}",
         settings=fingerprints.of_partition(config, job, fixed, network, others),
         inputs=(*sources, *planted),
         cost=f"{alone.cost}, for each weight of the bands",
@@ -148,7 +148,7 @@ def _significance(shared: _Shared, network: Features, num_orders: int, cost: str
         workdir=job.root,
         stage="encode",
         kind=Significance.kind,
-        name=f"{network.model} permuted",
+        name=f"{network.source.label} permuted",
         settings=fingerprints.of_significance(config, job, fixed, network, num_orders),
         inputs=(*network.inputs, *planted),
         cost=f"{cost}, and sweeps of {num_orders} orders",
@@ -160,7 +160,7 @@ def _significance(shared: _Shared, network: Features, num_orders: int, cost: str
 
 def _feature_set(upstream: Upstream, source: Activations, where: str, control: str) -> Features:
     """Return what a control is made of that stands next to the network of `source`."""
-    name = source.model
+    name = source.label
     stores, needed = {name: source}, ""
     needs_network = (*controls.UNTRAINED_CONTROLS, "static_embedding")
     if control in needs_network and name in artefacts.imported(upstream):
@@ -174,7 +174,7 @@ def _feature_set(upstream: Upstream, source: Activations, where: str, control: s
         stores, needed = artefacts.static(upstream), "static_embedding must be True"
     if name not in stores:
         raise InputError(f"encode.{where} has {control!r}, so extract.{needed}.")
-    return Features(control, name, stores[name])
+    return Features(control, source.model, stores[name])
 
 
 def _check_network(config: Config, name: str, source: Activations, shortest: int) -> None:

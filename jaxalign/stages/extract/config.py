@@ -9,9 +9,11 @@ from jaxalign.data.text import contexts, readouts
 from jaxalign.data.text import joining as joinings
 from jaxalign.errors import InputError
 from jaxalign.io import store
-from jaxalign.models import zoo
+from jaxalign.models import answers, zoo
 from jaxalign.models.families import base
 from jaxalign.models.families.encoder_decoder import TEXTS
+
+DECODINGS = ("greedy", "top_k", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,12 +49,23 @@ class Config:
     t5_text: Annotated[str, one_of(TEXTS)] = "both"
     # Which network of a checkpoint of two, as CLIP's: the one of images ("vision") or of captions.
     tower: Annotated[str, one_of(zoo.TOWERS)] = "vision"
+    # What models of images and text are asked about each image; each makes a store of its own. The
+    # text itself; or `oota2025`, the ten of Oota et al., or one of them, as `oota2025:IC`.
+    instructions: Names = ()
+    # What is kept of each layer, of models that are given instructions: see models/answers.py.
+    answer_pooling: Annotated[str, one_of(answers.POOLINGS)] = "generated"
+    # "greedy"; "top_k", drawn among so many from the run's seed; "none": the prompts are read and
+    # nothing is answered, a forward pass alone.
+    decoding: Annotated[str, one_of(DECODINGS)] = "greedy"
+    top_k: Count = 5
+    answer_tokens: Annotated[int, at_least(2)] = 64  # most tokens of an answer
     # Of the same networks with random weights; -1: do not extract them.
     untrained_seed: Annotated[int, at_least(-1)] = 0
     # "bfloat16" halves memory and is faster on accelerators.
     compute_dtype: Annotated[str, one_of(zoo.COMPUTE_DTYPES)] = "float32"
     store_dtype: Annotated[str, one_of(store.DTYPES)] = "float32"
-    # Tokens of one forward pass, padding included; of images those of all patches.
+    # Tokens of one forward pass, padding included; of images those of all patches, or those of all
+    # prompts and answers if they are more.
     batch_tokens: Count = 4096
     shard_stimuli: Count = 256  # stimuli of one file; what a killed run has to repeat at most
 

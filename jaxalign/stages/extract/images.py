@@ -36,7 +36,7 @@ from jaxalign.stages import Job, Step
 from jaxalign.stages.artefacts import Activations
 from jaxalign.stages.extract import work
 from jaxalign.stages.extract.config import READING, Config
-from jaxalign.stages.extract.shards import SHARDS_IN_FLIGHT, not_finite
+from jaxalign.stages.extract.shards import SHARDS_IN_FLIGHT, not_finite, open_store
 
 VERSION = 1
 _BATCHES_AHEAD = 2  # images that are decoded, and passes under way, while others are computed
@@ -64,7 +64,8 @@ def plan(config: Config, job: Job, model: zoo.Model) -> list[Step]:
         its `preprocessor_config.json` makes of images.
     """
     _check(config, model)
-    recipe = pixels_lib.read(model.tokenizer_path, model.design)
+    folder = model.tokenizer_path  # None of a plan for another machine, which has its files
+    recipe = None if folder is None else pixels_lib.read(folder, model.design)
     job.dataset.check_images("extract")
     sizes = _sizes(config, job, model, recipe)
     steps = []
@@ -87,7 +88,12 @@ def plan(config: Config, job: Job, model: zoo.Model) -> list[Step]:
     return steps
 
 
-def _check(config: Config, model: zoo.Model) -> None:
+def refuse_settings_of_text(config: Config, model: zoo.Model) -> None:
+    """Refuse settings that play no part where images are read.
+
+    Raises:
+      InputError: naming the first that is not its default.
+    """
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}
     for name in _OF_TEXT:
         if (value := getattr(config, name)) != defaults[name]:
@@ -95,6 +101,10 @@ def _check(config: Config, model: zoo.Model) -> None:
                 f"extract.{name} must be {defaults[name]!r} for {model.name}, which reads images, "
                 f"got {value!r}."
             )
+
+
+def _check(config: Config, model: zoo.Model) -> None:
+    refuse_settings_of_text(config, model)
     if config.pooling not in POOLINGS:
         raise InputError(
             f"extract.pooling must be one of {', '.join(POOLINGS)} for {model.name}, which reads "
@@ -111,11 +121,12 @@ def _check(config: Config, model: zoo.Model) -> None:
         )
 
 
-def _sizes(config: Config, job: Job, model: zoo.Model, recipe: Recipe) -> Sizes:
-    """Look at the first image; refuse a size that the network does not take."""
-    first = job.dataset.stimuli.pixels.read([0])[0]
-    height, width = recipe.shape(*first.shape[:2])
+def _sizes(config: Config, job: Job, model: zoo.Model, recipe: Recipe | None) -> Sizes:
+    """Plan the passes; refuse a size of images that the network does not take."""
     network = model.config
+    height, width = network.image_size
+    if recipe is not None:
+        height, width = pixels_lib.common_shape(recipe, job.dataset.stimuli.pixels)
     if not network.stretch and (height, width) != network.image_size:
         wanted = " x ".join(map(str, network.image_size))
         raise InputError(
@@ -136,7 +147,7 @@ def _sizes(config: Config, job: Job, model: zoo.Model, recipe: Recipe) -> Sizes:
     return Sizes(tokens, math.ceil(math.ceil(shard / passes) / share) * share, height, width)
 
 
-def _settings(config: Config, job: Job, model: zoo.Model, recipe: Recipe, seed: int) -> dict:
+def _settings(config: Config, job: Job, model: zoo.Model, recipe: Recipe | None, seed: int) -> dict:
     stimuli, last = job.dataset.stimuli, model.config.num_layers
     names = ["embedding", *(f"block.{i + 1}" for i in range(last))]
     normed = config.tap == "residual"  # then there is one layer more
@@ -158,7 +169,7 @@ def _settings(config: Config, job: Job, model: zoo.Model, recipe: Recipe, seed: 
         **{name: getattr(config, name) for name in READING},
         "t5_text": "",
         "surprisal": False,
-        "preprocessing": recipe.content,
+        "preprocessing": {} if recipe is None else recipe.content,
         "layer_names": [*names, *(["norm"] if normed else [])],
         "normed_layers": [last + 1] if normed else [],
     }
@@ -179,8 +190,8 @@ def extract(
     config: Config, job: Job, model: zoo.Model, recipe: Recipe, sizes: Sizes, artefact: Artefact
 ) -> dict:
     """Write the shards that are missing, each by one process."""
-    processes.decide(lambda: _begin(config, job, model, artefact))
-    activations = _open(config, model, artefact)
+    processes.decide(lambda: _begin(job, artefact))
+    activations = _open(artefact)
     every = range(len(activations.shards))
     missing = processes.decide(lambda: [i for i in every if not activations.has_whole_shard(i)])
     if len(missing) < len(every):
@@ -209,7 +220,7 @@ def extract(
         mininterval=1.0,
         disable=not processes.is_first(),
     ) as progress:
-        batches = _prefetched(read, stopping.until_requested(parts))
+        batches = prefetched(read, stopping.until_requested(parts))
         results = _results(network, batches, job.mesh, config, sizes)
         for index, own in zip(missing, rows, strict=True):
             found, lacking = [], len(own)
@@ -236,32 +247,19 @@ def extract(
     return {"num_images": total, "seconds": round(seconds, 3)}
 
 
-def _begin(config: Config, job: Job, model: zoo.Model, artefact: Artefact) -> None:
+def _begin(job: Job, artefact: Artefact) -> None:
     """Create the store, and the list of its rows."""
-    _open(config, model, artefact)
+    _open(artefact)
     run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(job.dataset.stimuli.stimulus_id))
 
 
-def _open(config: Config, model: zoo.Model, artefact: Artefact) -> store.Store:
+def _open(artefact: Artefact) -> store.Store:
     settings = artefact.settings
-    return store.create(
-        artefact.path / store.ARRAY,
-        shape=(settings["num_layers"] + 1, settings["num_stimuli"], settings["width"]),
-        dtype=config.store_dtype,
-        shard_stimuli=config.shard_stimuli,
-        attributes=store.Attributes(
-            fingerprint=artefact.fingerprint,
-            dataset=settings["dataset"],
-            stimuli_hash=settings["stimuli_hash"],
-            model=model.name,
-            model_hash=settings["model_hash"],
-            tokenizer_hash="",
-            untrained_seed=settings["untrained_seed"],
-            reading={name: settings[name] for name in READING},
-            layer_names=settings["layer_names"],
-            final_norm_applied=bool(settings["normed_layers"]),
-            versions=run_dir.versions("jax", "flax", "pillow", "tensorstore", "numpy"),
-        ),
+    return open_store(
+        artefact,
+        layer_names=settings["layer_names"],
+        final_norm_applied=bool(settings["normed_layers"]),
+        libraries=("pillow",),
     )
 
 
@@ -297,7 +295,7 @@ def _sharding(mesh: Mesh, sizes: Sizes) -> tuple[NamedSharding, tuple[int, ...]]
     return mesh_lib.sharding(mesh, ("batch", None, None, None), shape), shape
 
 
-def _prefetched(read, parts) -> Iterator[_Batch]:
+def prefetched(read, parts) -> Iterator:
     """Yield prepared images; some batches are decoded ahead."""
     with ThreadPoolExecutor(1) as thread:
         ahead = collections.deque()

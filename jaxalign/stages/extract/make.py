@@ -15,14 +15,13 @@ from jaxalign.models import zoo
 from jaxalign.stages.artefacts import Activations
 from jaxalign.stages.extract import alike, forward
 from jaxalign.stages.extract import reading as reading_lib
-from jaxalign.stages.extract.config import READING, Config
-from jaxalign.stages.extract.shards import Shards, not_finite
+from jaxalign.stages.extract.shards import Shards, not_finite, open_store
 
 
 def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dict:
     """Write the shards that are missing, each by one process."""
-    processes.decide(lambda: _begin(config, model, artefact, stimulus_ids))
-    activations = _open(config, model, artefact)
+    processes.decide(lambda: _begin(model, artefact, stimulus_ids))
+    activations = _open(model, artefact)
     shards = Shards(activations, reading.predicted, artefact)
     if shards.num_done:
         logging.info(
@@ -69,17 +68,17 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
     }
 
 
-def _begin(config: Config, model: zoo.Model, artefact: Artefact, stimulus_ids) -> None:
+def _begin(model: zoo.Model, artefact: Artefact, stimulus_ids) -> None:
     """Create the store, and the list of its rows."""
-    _open(config, model, artefact)
+    _open(model, artefact)
     run_dir.write_json(artefact.path / store.STIMULUS_IDS, list(stimulus_ids))
 
 
 def embed(config, model, reading: Reading, stimulus_ids, artefact) -> dict:
     """Average the embedding's rows over the tokens of each part, as the model reads them."""
     start = time.monotonic()
-    _begin(config, model, artefact, stimulus_ids)
-    opened = _open(config, model, artefact)
+    _begin(model, artefact, stimulus_ids)
+    opened = _open(model, artefact)
     passes = reading.passes
     parts = zip(passes.row, passes.start, passes.stop, strict=True)
     tokens = [passes.rows[row][first:last] for row, first, last in parts]
@@ -96,25 +95,11 @@ def embed(config, model, reading: Reading, stimulus_ids, artefact) -> dict:
     return {"num_tokens": int(ends[-1]), "seconds": round(time.monotonic() - start, 3)}
 
 
-def _open(config: Config, model: zoo.Model, artefact: Artefact) -> store.Store:
-    settings = artefact.settings
+def _open(model: zoo.Model, artefact: Artefact) -> store.Store:
     static = artefact.kind == Activations.STATIC
-    return store.create(
-        artefact.path / store.ARRAY,
-        shape=(settings["num_layers"] + 1, settings["num_stimuli"], settings["width"]),
-        dtype=config.store_dtype,
-        shard_stimuli=config.shard_stimuli,
-        attributes=store.Attributes(
-            fingerprint=artefact.fingerprint,
-            dataset=settings["dataset"],
-            stimuli_hash=settings["stimuli_hash"],
-            model=model.name,
-            model_hash=settings["model_hash"],
-            tokenizer_hash=settings["tokenizer_hash"],
-            untrained_seed=settings["untrained_seed"],
-            reading={name: settings[name] for name in READING},
-            layer_names=[] if static else list(model.layer_names),
-            final_norm_applied=model.final_norm_applied and not static,
-            versions=run_dir.versions("jax", "flax", "tokenizers", "tensorstore", "numpy"),
-        ),
+    return open_store(
+        artefact,
+        layer_names=[] if static else model.layer_names,
+        final_norm_applied=model.final_norm_applied and not static,
+        libraries=("tokenizers",),
     )

@@ -15,7 +15,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
 from jaxalign.stages import Job, Step, Upstream
 from jaxalign.stages.artefacts import Activations
-from jaxalign.stages.extract import images, make
+from jaxalign.stages.extract import images, make, questions
 from jaxalign.stages.extract import reading as reading_lib
 from jaxalign.stages.extract import work as work_lib
 from jaxalign.stages.extract.config import READING, Config
@@ -43,10 +43,18 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             f"extract.models must have different names, found {repeated[0]!r} twice: give one as "
             "LABEL=DIRECTORY."
         )
+    if config.instructions and not any(x.reads == "images and text" for x in models):
+        raise InputError(
+            "extract.instructions must be () unless a model reads images and text: "
+            f"{', '.join(x.name for x in models)} would not be given them."
+        )
     steps = []
     for model in models:
         if model.reads == "images":
             steps += images.plan(config, job, model)
+            continue
+        if model.reads == "images and text" and config.instructions:
+            steps += questions.plan(config, job, model)
             continue
         job.dataset.check_text("extract")
         reading, fixed = reading_lib.read(config, model, stimuli)

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -10,10 +11,51 @@ from jaxalign import processes
 from jaxalign.data.text.batches import Batch
 from jaxalign.data.text.readouts import Surprisal
 from jaxalign.errors import InputError
-from jaxalign.io import store
+from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
+from jaxalign.stages.extract.config import READING
 
 SHARDS_IN_FLIGHT = 2
+
+
+def open_store(
+    artefact: Artefact,
+    *,
+    layer_names: Sequence[str],
+    final_norm_applied: bool,
+    libraries: Sequence[str],
+) -> store.Store:
+    """Create the store of an artefact, or open the unfinished one that lies there.
+
+    Args:
+      artefact: whose settings say what it will hold.
+      layer_names: see `store.Attributes`.
+      final_norm_applied: see `store.Attributes`.
+      libraries: whose versions are noted, with those that write stores.
+
+    Raises:
+      InputError: if the directory holds activations of something else.
+    """
+    settings: Mapping = artefact.settings
+    return store.create(
+        artefact.path / store.ARRAY,
+        shape=(settings["num_layers"] + 1, settings["num_stimuli"], settings["width"]),
+        dtype=settings["store_dtype"],
+        shard_stimuli=settings["shard_stimuli"],
+        attributes=store.Attributes(
+            fingerprint=artefact.fingerprint,
+            dataset=settings["dataset"],
+            stimuli_hash=settings["stimuli_hash"],
+            model=settings["model"],
+            model_hash=settings["model_hash"],
+            tokenizer_hash=settings["tokenizer_hash"],
+            untrained_seed=settings["untrained_seed"],
+            reading={name: settings[name] for name in READING},
+            layer_names=list(layer_names),
+            final_norm_applied=final_norm_applied,
+            versions=run_dir.versions("jax", "flax", *libraries, "tensorstore", "numpy"),
+        ),
+    )
 
 
 class Shards:

@@ -149,6 +149,7 @@ def test_orientation_is_that_of_a_viewer(tmp_path, rgb):
     exif[274] = 6  # turned by 90 degrees
     found = save(tmp_path / "a.png", PIL.Image.fromarray(rgb[0]), exif=exif)
     np.testing.assert_array_equal(found, np.rot90(rgb[0], -1))
+    assert opening.look(tmp_path / "a.png") == found.shape[:2]
 
 
 def test_transparency_is_laid_on_white(tmp_path):
