@@ -277,7 +277,9 @@ def test_poolings_have_layers_of_their_own(folder, job, model, pooling):
 def test_images_have_as_many_tokens_as_the_family_gives_them(job, tmp_path, name, tokens, says):
     given = settings(pictured.write_model(tmp_path / name, name))
     if name == "qwen2_vl":
-        with refused("images must have one size when they are prepared, found (16, 16) and (24, 16)"):
+        with refused(
+            "images must have one size when they are prepared, found (16, 16) and (24, 16)"
+        ):
             extract.plan(given, job, {})
     pictured.write_images(tmp_path / "one", np.random.default_rng(0), num=1)
     one = dataclasses.replace(job, dataset=datasets.find(str(tmp_path / "one"), None))
