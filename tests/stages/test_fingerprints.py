@@ -1004,8 +1004,11 @@ def test_tables_of_papers_whose_scores_another_run_has_collected(world, monkeypa
 
 # The law: every setting of every stage is changed above, or fixes no content.
 
+# In test_extract_answers.py.
+ANSWERING = ("instructions", "answer_pooling", "decoding", "top_k", "answer_tokens")
+
 CHANGED = {
-    "extract": {*EXTRACTION, *DECODER, "bos"},
+    "extract": {*EXTRACTION, *DECODER, "bos", *ANSWERING},
     "imported": {"context", "pooling", "rows", "layers"},
     "simulate": {*PLANTING, "model", "layer"},
     "encode": {*ENCODING, *UNDER_PROTOCOL, "test_runs", "gap", "protocol", *SCORED},

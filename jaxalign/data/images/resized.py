@@ -33,6 +33,12 @@ class Resized(Pixels):
         self.of.check()
 
     @property
+    def shapes(self) -> set[tuple[int, int]]:
+        """The one that all are brought to; see `stored.Pixels`."""
+        self.of.check()
+        return {(self.size, self.size)} if len(self.of.places) else set()
+
+    @property
     def hash(self) -> str:
         """Hash of the images as they are stored, and of the size."""
         return run_dir.hash_text(f"{self.of.hash} bilinear {self.size}")
