@@ -296,7 +296,7 @@ class Responses:
 
     def samples(self, keep: Sequence[bool]) -> "Responses":
         """Return the responses to some stimuli, which are no TRs."""
-        index = np.flatnonzero(keep)
+        index = np.flatnonzero(keep).tolist()
         return dataclasses.replace(
             self,
             values=self.values[index],
