@@ -307,7 +307,8 @@ def _look_for_news(job: _Job) -> None:
             stopping.ask()
         try:
             _stop_together(job)
-            if ended := job.look(job.key("ended")):
+            ended = job.look(job.key("ended"))
+            if ended and ended["process"] != job.index:
                 _follow(job, ended)
             if time.monotonic() >= next_beat_s:
                 beat, next_beat_s = beat + 1, time.monotonic() + BEAT_S
