@@ -170,7 +170,7 @@ def test_what_was_scored_is_not_scored_again(score, capsys):
 
 @pytest.mark.slow
 def test_what_is_unfinished_is_made_again_alone(score, tmp_path, capsys):
-    first = score()
+    first = score(workdir=tmp_path / "whole")  # where no other test scores
     workdir = shutil.copytree(first.workdir, tmp_path / "killed")
     (workdir / "encode" / first.fingerprint / "done.json").unlink()
     assert set(jaxalign.load_scores(workdir).model) == {"word_length"}
@@ -193,8 +193,9 @@ def test_default_work_directory_and_relative_paths(score, data, tmp_path, monkey
     assert found.fingerprint == score().fingerprint
 
 
-def test_other_settings_share_what_they_read(score):
-    first, second = score(), score(settings={"encode.layers": [1, 2]}, controls=())
+def test_other_settings_share_what_they_read(score, tmp_path):
+    first = score(workdir=tmp_path)
+    second = score(workdir=tmp_path, settings={"encode.layers": [1, 2]}, controls=())
     assert first.fingerprint != second.fingerprint
     assert len(list((first.workdir / "extract").iterdir())) == 1
     close(second.per_layer, first.per_layer[1:3], atol=1e-6)
@@ -298,9 +299,9 @@ def test_controls_that_reading_times_do_not_have(folder):
 # Tables of finished runs
 
 
-def test_load_scores_of_artefacts(score):
-    one = score()
-    two = score(settings={"encode.layers": [1, 2]}, controls=())
+def test_load_scores_of_artefacts(score, tmp_path):
+    one = score(workdir=tmp_path)
+    two = score(workdir=tmp_path, settings={"encode.layers": [1, 2]}, controls=())
     found = jaxalign.load_scores(one.workdir)
     assert set(found.fingerprint) == {*one.rows.fingerprint, two.fingerprint}
     for result in (one, two):

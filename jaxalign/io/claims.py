@@ -95,8 +95,7 @@ def hold(workdir: Place, name: str) -> Iterator[bool]:
             with contextlib.suppress(OSError, PlaceError):
                 path.unlink()
         if isinstance(path, pathlib.Path):
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()  # if it is empty
+            _tidy(path.parent)
 
 
 def _look(path: Place) -> tuple[str, float] | None:
@@ -108,7 +107,9 @@ def _look(path: Place) -> tuple[str, float] | None:
     try:
         if isinstance(path, pathlib.Path):
             beat_s, content = path.stat().st_mtime, path.read_text(encoding="utf-8")
-            return content, _now_s(path.parent) - beat_s
+            age_s = _now_s(path.parent) - beat_s
+            _tidy(path.parent)  # whoever held it may have found the file of this look there
+            return content, age_s
         looked = path.look()
     except (OSError, ValueError, PlaceError):
         return None
@@ -182,6 +183,12 @@ def _now_s(folder: pathlib.Path) -> float:
             return os.stat(file.name).st_mtime
     except OSError:
         return time.time()
+
+
+def _tidy(folder: pathlib.Path) -> None:
+    """Remove the folder of claims if it is empty."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _machine() -> str:
