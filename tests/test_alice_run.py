@@ -26,7 +26,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def alice(data_root, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alice") / "work"
-    result = command.call("alice.py", workdir, f"--data_root={data_root}", timeout=2400)
+    result = command.call(
+        "alice.py", workdir, f"--data_root={data_root}", timeout=2400, is_long=True
+    )
     assert result.returncode == 0, result.stderr
     return workdir, result
 

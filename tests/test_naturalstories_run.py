@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 def run(data_root, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("stories") / "work"
     flags = [f"--data_root={data_root}"]
-    result = command.call("naturalstories.py", workdir, *flags, timeout=1200)
+    result = command.call("naturalstories.py", workdir, *flags, timeout=1200, is_long=True)
     assert result.returncode == 0, result.stderr
     return workdir, result.stdout
 

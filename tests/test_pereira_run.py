@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 def run(workdir, data_root, protocol=""):
     config = f"pereira_mean.py{protocol and ':' + protocol}"
-    result = command.call(config, workdir, f"--data_root={data_root}", timeout=1800)
+    result = command.call(config, workdir, f"--data_root={data_root}", timeout=1800, is_long=True)
     assert result.returncode == 0, result.stderr
     return workdir / "report", result
 

@@ -8,8 +8,11 @@ import sys
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
-def call(config, workdir, *flags, timeout=300):
-    """Run a configuration; `config` is a file of configs/, with an argument or without."""
+def call(config, workdir, *flags, timeout=300, is_long=False):
+    """Run a configuration; `config` is a file of configs/, with an argument or without.
+
+    What computes for long is compiled as for users: see conftest.py.
+    """
     return subprocess.run(
         [
             sys.executable,
@@ -19,6 +22,7 @@ def call(config, workdir, *flags, timeout=300):
             f"--workdir={workdir}",
             *flags,
         ],
+        env=os.environ | ({"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"} if is_long else {}),
         capture_output=True,
         text=True,
         timeout=timeout,

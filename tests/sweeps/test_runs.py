@@ -129,7 +129,7 @@ def test_two_at_a_time_give_the_table_of_one_process(folder, write, expected):
     assert resumed.returncode == 0 and "10 jobs, 10 of them done" in resumed.stderr
     assert count(sweep, r"extract \w+: done in") == len(MODELS)
     shown = call(*common, "--status")
-    assert shown.stdout == done.stdout
+    assert shown.stdout == resumed.stdout
 
 
 def states(shown):
