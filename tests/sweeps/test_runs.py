@@ -161,7 +161,7 @@ def test_slurm_runs_the_same_sweep_and_gives_the_same_table(folder, write, expec
         def look():
             return states(call(*common, "--status", environment=environment))
 
-        def until(holds, seconds=240):
+        def until(holds, seconds=600):  # of cores that others use too
             deadline = time.monotonic() + seconds
             while not holds(found := look()):
                 assert time.monotonic() < deadline, found
