@@ -266,27 +266,17 @@ class _Run:
         self._say(f"{plans.label(artefact)}: {plans.cost(artefact, price) or 'starting'}")
         start = time.monotonic()
         with stopping.at_work():
-            if step.together and processes.count() > 1:
-                self._make_together(step, price)
-            else:
-                processes.decide(lambda: self._make_alone(step, price))
+            self._make_now(step, price)
         seconds = time.monotonic() - start
         took = truth.line(artefact.facts())
         self._say(f"{plans.label(artefact)}: done in {seconds:.1f} s, {took} ({artefact.path})")
 
-    def _make_alone(self, step: Step, price: prices.Price) -> None:
-        step.artefact.start()
-        with truth.metered() as meter:
-            facts = self._mended(step)
-        self._finish(step.artefact, price, facts, meter)
-
-    def _make_together(self, step: Step, price: prices.Price) -> None:
-        """Make a step in all processes; the first one makes the folder and the marker."""
+    def _make_now(self, step: Step, price: prices.Price) -> None:
+        """Make a step; of several processes the first one makes the folder and the marker."""
         artefact = step.artefact
         processes.decide(artefact.start)
         with truth.metered() as meter:
-            facts = step.make(artefact)
-            processes.barrier()
+            facts = self._mended(step)
         processes.decide(lambda: self._finish(artefact, price, facts, meter))
 
     def _finish(
@@ -298,19 +288,44 @@ class _Run:
         artefact.finish(**facts, **found)
 
     def _mended(self, step: Step) -> dict:
-        """Make a step; what it finds damaged of an earlier one is made again first, once."""
+        """Make a step; what it finds damaged of an earlier one is made again first, once.
+
+        Several processes come here together, and go back together: an earlier step may need all of
+        them, though this one does not, or one of them alone has found the damage.
+        """
         while True:
             try:
-                return step.make(step.artefact)
+                return _made(step)
             except run_dir.DamagedError as error:
                 known = [x for x in self._steps if x.artefact.path == error.folder]
                 if not known or error.folder in self._repaired:
                     raise
                 self._repaired.add(error.folder)
-                source = known[0].artefact
-                self._say(f"{plans.label(source)}: {error.problem}: made again")
-                source.start()
-                source.finish(**self._mended(known[0]))
+                source = known[0]
+                self._say(f"{plans.label(source.artefact)}: {error.problem}: made again")
+                self._make_now(source, plans.price(self._plan, source, self._compiled))
+
+
+def _made(step: Step) -> dict:
+    """Make a step by those processes that make it; what was found is known in the first one.
+
+    Raises:
+      DamagedError: in all processes, if one of them has found what it read damaged.
+    """
+    if step.together:
+        return run_dir.read_together(lambda: step.make(step.artefact))
+    facts = {}
+
+    def alone() -> list[str] | None:
+        try:
+            facts.update(step.make(step.artefact))
+        except run_dir.DamagedError as error:
+            return [str(error.folder), error.problem]
+        return None
+
+    if found := processes.decide(alone):
+        raise run_dir.DamagedError(place.at(found[0]), found[1])
+    return facts
 
 
 def _claim(artefact: Artefact) -> str:

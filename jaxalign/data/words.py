@@ -69,18 +69,20 @@ class WordFacts:
 
 
 def align(
-    values: Float[np.ndarray, " m"], ids: Sequence[str], stimuli: Stimuli
-) -> Float[np.ndarray, " n"]:
+    values: Float[np.ndarray, "m *s"], ids: Sequence[str], stimuli: Stimuli
+) -> Float[np.ndarray, "n *s"]:
     """Order values as the stimuli are, by id; NaN for stimuli that have none.
 
     Args:
-      values: one per id.
+      values: one per id, or a row.
       ids: unique.
       stimuli: whose order is wanted.
     """
     place = {name: i for i, name in enumerate(ids)}
     index = np.array([place.get(name, -1) for name in stimuli.stimulus_id])
-    return np.where(index >= 0, np.asarray(values, np.float64)[index], np.nan)
+    found = np.asarray(values, np.float64)[index]
+    found[index < 0] = np.nan
+    return found
 
 
 def given_frequency(facts: WordFacts, stimuli: Stimuli) -> controls.Given:

@@ -9,15 +9,18 @@ import os
 import pathlib
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from absl import logging
 
+from jaxalign import processes
 from jaxalign.errors import InputError
 from jaxalign.io import files as files_lib
 from jaxalign.io import place as place_lib
 from jaxalign.io.place import Place, Remote
+
+Read = TypeVar("Read")
 
 DONE = "done.json"
 # The marker of a page that is being replaced (`latest_only`): its files stay until those of the new
@@ -187,6 +190,26 @@ class DamagedError(InputError):
         """Say in one line what is wrong, of which artefact's folder."""
         super().__init__(f"{problem}; delete {folder} and run again.")
         self.folder, self.problem = folder, problem
+
+
+def read_together(read: Callable[[], Read]) -> Read:
+    """Return what is read in all processes; damage that one of them finds, all of them hear of.
+
+    Args:
+      read: called in all processes, at the same place.
+
+    Raises:
+      DamagedError: in all processes, if `read` raises one in any of them.
+    """
+    found, damage = [], None
+    try:
+        found.append(read())
+    except DamagedError as error:
+        damage = [str(error.folder), error.problem]
+    for other in processes.gather(damage):
+        if other:
+            raise DamagedError(place_lib.at(other[0]), other[1])
+    return found[0]
 
 
 def vouch(folder: Place, fingerprint: str, files: Sequence[str], **facts: object) -> None:

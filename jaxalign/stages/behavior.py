@@ -200,8 +200,7 @@ def _reading(config: Config, job: Job) -> Reading:
     position = words.align(
         np.asarray(behavior.word_in_sentence, np.float64), behavior.stimulus_id, stimuli
     )
-    columns = [words.align(x, behavior.stimulus_id, stimuli) for x in behavior.reading_time_ms.T]
-    every = np.stack(columns, axis=1)
+    every = words.align(behavior.reading_time_ms, behavior.stimulus_id, stimuli)
     counts = config.sentence_initial | (position != 1)
     return Reading(
         story=list(stimuli.passage),

@@ -10,7 +10,12 @@ import tokenizers
 from jaxtyping import Int
 
 from jaxalign.data.text.joining import Joined
-from jaxalign.data.text.tokenizer_files import CL100K_PATTERN, GPT2_PATTERN, QWEN_PATTERN
+from jaxalign.data.text.tokenizer_files import (
+    CL100K_PATTERN,
+    GPT2_PATTERN,
+    PIECES_PATTERN,
+    QWEN_PATTERN,
+)
 
 # Characters that are handed to the tokenizer at once: what it returns takes some 50 bytes for each.
 _BATCH_CHARACTERS = 1_000_000
@@ -29,6 +34,7 @@ _SPACE_PATTERNS = {
     GPT2_PATTERN,
     CL100K_PATTERN,
     QWEN_PATTERN,
+    PIECES_PATTERN,
     " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+",
 }
 

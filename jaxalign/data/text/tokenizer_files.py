@@ -21,6 +21,7 @@ _LAST_BYTE = 258
 # The names under which a pair of vocabulary and merges is published; GPT-2's own come second.
 _PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
 _PIECE = "piece"  # the one token of `stand_in`
+PIECES_PATTERN = r" ?[^\s]{1,5}|\s"  # by which it cuts
 _END_OF_TEXT = "<|endoftext|>"
 _CONVERTED = (".model", ".txt")  # SentencePiece's, and BERT's list of pieces
 _ADDED = "added_tokens.json"
@@ -124,7 +125,7 @@ def stand_in() -> tokenizers.Tokenizer:
     """
     found = tokenizers.Tokenizer(models.WordLevel({_PIECE: 0}, unk_token=_PIECE))
     found.pre_tokenizer = pre_tokenizers.Split(
-        tokenizers.Regex(r" ?[^\s]{1,5}|\s"), behavior="isolated"
+        tokenizers.Regex(PIECES_PATTERN), behavior="isolated"
     )
     return found
 

@@ -220,7 +220,7 @@ def _nested(features: Features, layer: int, data: Prepared) -> cv.Nested:
         # All columns of `oasm` have one scale; see there.
         protocol = scoring.without_pca(protocol, scale=features.model != "oasm")
     return scoring.evaluate(
-        design(data, features.samples(layer, data), protocol),
+        design(data, read(features, layer, data), protocol),
         data.Y,
         protocol,
         data.folds,
@@ -228,6 +228,15 @@ def _nested(features: Features, layer: int, data: Prepared) -> cv.Nested:
         pool=np.array([subject == GROUP for subject in data.targets.subject], int),
         execution=execution(data),
     )
+
+
+def read(features: Features, layer: int, data: Prepared) -> samples.Samples:
+    """Return the features of one layer, in all processes; see `Features.samples`.
+
+    Raises:
+      DamagedError: in all processes, if one of them finds the store damaged.
+    """
+    return run_dir.read_together(lambda: features.samples(layer, data))
 
 
 def execution(data: Prepared) -> Execution:
@@ -270,7 +279,7 @@ def join(
         )
     data = inputs.prepare(config, job, artefact, config.partition)
     unknown = _unknown_words(data, artefact)
-    bands = [x.samples(0, data) for x in others]
+    bands = [read(x, 0, data) for x in others]
     outer = [fold.outer for fold in data.folds]
     shared = common(data, network, artefact) | {"controls": " + ".join(config.partition)}
     has_pca = data.protocol.scaling.pca > 0
@@ -284,14 +293,11 @@ def join(
     of_controls = joined("controls.npz", bands, False)
     rows = []
     for layer in _progress(network.layers(config), artefact):
-        sampled = network.samples(layer, data)
+        sampled = read(network, layer, data)
         joint = joined(_layer_path(artefact, layer).name, [sampled, *bands], has_pca)
-        if not processes.is_first():
-            continue
-        path = _layer_path(alone, layer)
-        of_model = arrays.read(path, cv.Nested)
+        of_model = run_dir.read_together(functools.partial(_scored, alone, layer))
         if of_model is None:
-            raise run_dir.DamagedError(alone.path, f"{path} must hold scores")
+            continue
         found = np.stack([r2(of_model), of_controls, joint])
         for row in partition_rows.by_subject_and_roi(found, data.targets):
             rows.append({"layer": layer} | network.layer_columns(layer) | row)
@@ -303,6 +309,17 @@ def join(
         "unknown_words": unknown,
         "seconds": round(time.monotonic() - start, 3),
     }
+
+
+def _scored(alone: Artefact, layer: int) -> cv.Nested | None:
+    """Return the scores of a network's layer by itself, in the first process; None in others."""
+    if not processes.is_first():
+        return None
+    path = _layer_path(alone, layer)
+    found = arrays.read(path, cv.Nested)
+    if found is None:
+        raise run_dir.DamagedError(alone.path, f"{path} must hold scores")
+    return found
 
 
 def _banded(data: Prepared, bands: Sequence[samples.Samples], pca: bool) -> banded.Nested:

@@ -106,7 +106,7 @@ def _nulls(
         return progress.bar(tiles, f"encode {artefact.name}, layer {layer}", "tiles")
 
     parts = scoring.permuted(
-        make.design(data, network.samples(layer, data), data.protocol),
+        make.design(data, make.read(network, layer, data), data.protocol),
         data.Y,
         data.protocol,
         data.folds,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from parts import words
 from tokenizers import models, normalizers, pre_tokenizers
 
-from jaxalign.data.text import contexts, joining, spans
+from jaxalign.data.text import contexts, joining, spans, tokenizer_files
 from jaxalign.data.text.tokenizer_files import CL100K_PATTERN, QWEN_PATTERN
 
 settings = hypothesis.settings(
@@ -52,7 +52,7 @@ def marked(llama2c):
 
 @pytest.fixture(
     params=["gpt2", "prefixed", "cl100k", "qwen", "bloom", "digits", "nfc"]
-    + ["llama2c", "legacy", "metaspace", "split", "gemma", "minilm", "whitespace"]
+    + ["llama2c", "legacy", "metaspace", "split", "gemma", "minilm", "whitespace", "pieces"]
 )
 def tokenizer(request):
     """Every kind of tokenizer whose work is known to be cut at spaces."""
@@ -60,6 +60,8 @@ def tokenizer(request):
     get = request.getfixturevalue
     if kind in ("gpt2", "llama2c", "minilm"):
         return get(kind)
+    if kind == "pieces":
+        return tokenizer_files.stand_in()
     if kind == "whitespace":
         return with_step(get("minilm"), pre_tokenizer=pre_tokenizers.Whitespace())
     if kind in ("legacy", "metaspace", "split", "gemma"):
