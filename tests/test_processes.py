@@ -20,11 +20,14 @@ from refusals import refused
 from jaxalign import processes
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-# The command line, with shards that are counted and, where asked for, written slowly.
+# The command line, with shards that are counted and, where asked for, written slowly, or damaged
+# when all are there.
 CHILD = """
 import os, time
+from jaxalign import processes
 from jaxalign.io import store
-write = store.Store.write_shard
+from jaxalign.stages.encode import make
+write, encode = store.Store.write_shard, make.encode
 
 def counted(self, index, values):
     time.sleep(float(os.environ["SLOWLY_S"]))
@@ -32,7 +35,15 @@ def counted(self, index, values):
         file.write(f"{self.path.parent.name} {index} {os.getpid()}\\n")
     return write(self, index, values)
 
-store.Store.write_shard = counted
+def damaged(config, job, features, artefact):
+    if os.environ.pop("DAMAGED", "") and processes.is_first():
+        path = next(job.root.glob("extract/*/activations.zarr/c/0/1/0"))
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    return encode(config, job, features, artefact)
+
+store.Store.write_shard, make.encode = counted, damaged
 from jaxalign import main
 main.cli()
 """
@@ -64,13 +75,13 @@ def get_config():
 """
 
 
-def start(folder, arguments, *, num=2, slowly_s=0.0, extra=((), ())):
+def start(folder, arguments, *, num=2, slowly_s=0.0, extra=((), ()), **variables):
     """Begin processes with two devices each, or one process with four; return them."""
     port, commands = free_port(), []
     for i in range(num):
         flags = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={num}", f"--process_id={i}"]
         commands.append(["-c", CHILD, *arguments, *extra[i], *(flags if num > 1 else [])])
-    return begin(folder, commands, SLOWLY_S=str(slowly_s))
+    return begin(folder, commands, SLOWLY_S=str(slowly_s), **variables)
 
 
 def free_port():
@@ -221,7 +232,7 @@ def assert_same_array(ours, theirs, name):
 
 @pytest.mark.slow
 def test_all_end_together_and_go_on_where_they_were(tmp_path, arguments):
-    """SIGTERM to one, SIGKILL of one, then to the end."""
+    """SIGTERM to one, SIGKILL of one, then to the end, on which a shard is damaged."""
     folder = tmp_path / "two"
     arguments = [*arguments, f"--workdir={folder / 'work'}"]
     found = start(folder, arguments, slowly_s=0.5)
@@ -242,9 +253,11 @@ def test_all_end_together_and_go_on_where_they_were(tmp_path, arguments):
     assert codes == [134, -signal.SIGKILL], said
     assert "error: process 1 is lost: what is finished is kept" in said[0]
     assert "Traceback" not in said[0]
-    found = start(folder, arguments)
+    found = start(folder, arguments, DAMAGED="yes")
     codes, said = ends(found, folder)
     assert codes == [0, 0], said
+    [line] = (x for x in said[0].splitlines() if "cannot be read" in x)
+    assert "extract bert: " in line and line.endswith(": made again")
     one = tmp_path / "one"
     codes, said = ends(start(one, [*arguments[:-1], f"--workdir={one}"], num=1), one)
     assert codes == [0], said

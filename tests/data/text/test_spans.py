@@ -150,7 +150,9 @@ def test_what_is_proven_is_so(tokenizer):
     whole = tokenizer.encode(joined.text, add_special_tokens=False)
     for i, count in enumerate(found.count):
         prefix = tokenizer.encode(joined.text[: joined.stop[i]], add_special_tokens=False)
-        assert (count == len(prefix.ids)) == (whole.ids[: len(prefix.ids)] == prefix.ids)
+        num = len(prefix.ids)
+        same = whole.ids[:num] == prefix.ids and whole.offsets[:num] == prefix.offsets
+        assert (count == num) == same
         assert count in (-1, len(prefix.ids))
     assert (found.count >= 0).sum() >= len(text) - 3
 
