@@ -52,7 +52,7 @@ def marked(llama2c):
 
 @pytest.fixture(
     params=["gpt2", "prefixed", "cl100k", "qwen", "bloom", "digits", "nfc"]
-    + ["llama2c", "legacy", "metaspace", "split", "gemma", "minilm", "whitespace", "pieces"]
+    + ["llama2c", "legacy", "metaspace", "split", "gemma", "minilm", "whitespace"]
 )
 def tokenizer(request):
     """Every kind of tokenizer whose work is known to be cut at spaces."""
@@ -60,8 +60,6 @@ def tokenizer(request):
     get = request.getfixturevalue
     if kind in ("gpt2", "llama2c", "minilm"):
         return get(kind)
-    if kind == "pieces":
-        return tokenizer_files.stand_in()
     if kind == "whitespace":
         return with_step(get("minilm"), pre_tokenizer=pre_tokenizers.Whitespace())
     if kind in ("legacy", "metaspace", "split", "gemma"):
@@ -150,11 +148,24 @@ def test_what_is_proven_is_so(tokenizer):
     whole = tokenizer.encode(joined.text, add_special_tokens=False)
     for i, count in enumerate(found.count):
         prefix = tokenizer.encode(joined.text[: joined.stop[i]], add_special_tokens=False)
-        num = len(prefix.ids)
-        same = whole.ids[:num] == prefix.ids and whole.offsets[:num] == prefix.offsets
-        assert (count == num) == same
+        assert (count == len(prefix.ids)) == (whole.ids[: len(prefix.ids)] == prefix.ids)
         assert count in (-1, len(prefix.ids))
     assert (found.count >= 0).sum() >= len(text) - 3
+
+
+def test_pieces_that_stand_in_for_tokens_are_cut_too():
+    tokenizer = tokenizer_files.stand_in()
+    assert spans.cuts_at_spaces(tokenizer)
+    text = 'An extraordinary cat , do n\'t ( 1865 ) ! a  b \n c "unbelievably 3.14" \u00a0 e\u0301t\u00e9 .'
+    parts = 3 * text.split(" ")
+    joined = joining.join(parts, before=joining.english(parts))
+    quick, slow = (
+        spans.find_prefixes(tokenizer, "Read: ", joined, " !", cuttable=c) for c in (True, False)
+    )
+    np.testing.assert_array_equal(quick.count, slow.count)
+    assert {-1} < set(quick.count)
+    for a, b in zip(quick.tail, slow.tail, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.slow
