@@ -156,7 +156,9 @@ def test_what_is_proven_is_so(tokenizer):
 def test_pieces_that_stand_in_for_tokens_are_cut_too():
     tokenizer = tokenizer_files.stand_in()
     assert spans.cuts_at_spaces(tokenizer)
-    text = 'An extraordinary cat , do n\'t ( 1865 ) ! a  b \n c "unbelievably 3.14" \u00a0 e\u0301t\u00e9 .'
+    text = (
+        'An extraordinary cat , do n\'t ( 1865 ) ! a  b \n c "unbelievably 3.14" \u00a0 e\u0301t .'
+    )
     parts = 3 * text.split(" ")
     joined = joining.join(parts, before=joining.english(parts))
     quick, slow = (
