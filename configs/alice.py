@@ -4,19 +4,29 @@ Each model with every control that needs no table, what it explains beyond three
 permutation tests of its layers.
 
 launch/local.sh -m jaxalign.main --config=configs/alice.py --data_root=...
+
+`--config=configs/alice.py:MODEL` scores another model beside them, and
+`--config=configs/alice.py:MODEL,chat` one alone that reads each window of words as a user's turn in
+its own chat template.
 """
 
 from jaxalign import config
+from jaxalign.errors import InputError
 from jaxalign.stages import encode, extract, report
 
 
-def get_config():
+def get_config(argument=""):
+    model, comma, how = argument.partition(",")
+    if comma and (how != "chat" or not model):
+        raise InputError(f"configs/alice.py takes :MODEL or :MODEL,chat, found {argument!r}.")
+    models = ("all-MiniLM-L6-v2", "stories260K")
     return config.pack(
         config.Common(dataset="alice"),
         extract=extract.Config(
-            models=("all-MiniLM-L6-v2", "stories260K"),
+            models=(model,) if how else (*models, model) if model else models,
             context="window:10",
             pooling="mean_all",
+            chat=bool(how),
             static_embedding=True,
         ),
         encode=encode.Config(

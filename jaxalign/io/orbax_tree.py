@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import tensorstore as ts
 from orbax.checkpoint import v1 as ocp
 
 from jaxalign.errors import InputError
@@ -18,6 +19,7 @@ from jaxalign.io import run_dir
 CHUNK_BYTES = 16 * 2**20
 # The marker that is written last.
 _COMMITTED = "commit_success.txt"
+_STATE = "state"  # folder of the arrays, each in a folder by its name
 
 
 def save(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -80,6 +82,12 @@ class Arrays:
         with _without_hints():
             found = ocp.load(str(self.path.resolve()), tree | dict(wanted))
         return {name: found[name] for name in wanted}
+
+    def part(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """Read part of an array on the host, as it is stored; little more than it is read."""
+        place = f"{(self.path / _STATE / name).resolve()}/"
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": place}}
+        return ts.open(spec, read=True).result()[index].read().result()
 
     def hash(self) -> str:
         """Return a hash of all files' contents, 16 hexadecimal digits."""

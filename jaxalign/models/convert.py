@@ -15,7 +15,6 @@ are there and fit the network; a conversion that was interrupted goes on where i
 
 import argparse
 import fnmatch
-import json
 import pathlib
 import shutil
 import sys
@@ -25,20 +24,14 @@ from tqdm import tqdm
 
 from jaxalign import command_line
 from jaxalign.errors import InputError
-from jaxalign.io import checkpoint as checkpoint_lib
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Safetensors
-from jaxalign.models import formats, readers, weights, zoo
+from jaxalign.models import directories, formats, readers, weights, zoo
 from jaxalign.models.gguf_files import SUFFIX, Gguf
 from jaxalign.models.torch_files import TorchFiles
 
 FORMATS = ("safetensors", "orbax")
 NEW_ROWS = ("zero", "mean")
-SHARD_BYTES = 4 * 2**30
-_PLAN = "conversion.json"  # source and settings of an unfinished conversion
-# Files next to the weights: configuration, tokenizers, chat templates.
-_COPIED = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
-_NOT_COPIED = ("*.index.json", "quantize_config.json", _PLAN)
 _BUFFERS = (r"*rotary_emb.inv_freq",)
 
 
@@ -134,7 +127,7 @@ def convert(
     base: pathlib.Path | None = None,
     new_rows: str = "",
     output: str = "safetensors",
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int = directories.SHARD_BYTES,
 ) -> None:
     """Convert a directory; see the module.
 
@@ -157,13 +150,11 @@ def convert(
         raise InputError(f"SOURCE must be a GGUF file: there is none at {source}.")
     if is_gguf and base is not None:
         raise InputError("--delta must not be given with a GGUF file, which is no difference.")
-    if target.exists():
-        raise InputError(f"TARGET must not be there yet: found {target}.")
+    work = directories.unfinished(target)
     if new_rows and base is None:
         raise InputError("--new_rows must come with --delta BASE.")
-    work = target.with_name(target.name + ".unfinished")
     plan = {
-        "files": _describe(source) | (_describe(base) if base else {}),
+        "files": directories.describe(source) | (directories.describe(base) if base else {}),
         "base": str(base.resolve()) if base else "",
         "new_rows": new_rows,
         "format": output,
@@ -181,43 +172,17 @@ def convert(
     written = {}
     if isinstance(opened, Gguf):
         written = {"config.json": hf, **opened.tokenizer_files()}
-    _start(work, plan)
+    directories.start(work, plan)
     for name, content in written.items():
         run_dir.write_json(work / name, content)
-    for file in () if is_gguf else sorted(source.iterdir()):
-        matches = lambda patterns, file=file: any(fnmatch.fnmatch(file.name, p) for p in patterns)
-        if file.is_file() and matches(_COPIED) and not matches(_NOT_COPIED):
-            shutil.copyfile(file, work / file.name)
+    if not is_gguf:
+        directories.copy_files(source, work)
     if output == "orbax":
         _write_orbax(model, opened, work)
     else:
-        _write_safetensors(opened, work, shard_bytes)
+        directories.write_weights(opened, work, shard_bytes)
         zoo.check(target.name, design, config, Safetensors(work), work)
-    (work / _PLAN).unlink()
-    work.rename(target)
-
-
-def _describe(path: pathlib.Path) -> dict[str, list[int]]:
-    """Return size and time of each file, by which a source that has changed is recognised."""
-    files = path.iterdir() if path.is_dir() else (path,)
-    stats = {str(file.resolve()): file.stat() for file in files if file.is_file()}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}
-
-
-def _start(work: pathlib.Path, plan: dict) -> None:
-    """Make the folder of unfinished work, or go on with one of the same conversion."""
-    if work.exists():
-        try:
-            found = json.loads((work / _PLAN).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            found = None
-        if found != plan:
-            raise InputError(
-                f"{work} is there from another conversion (other files or settings): remove it."
-            )
-        return
-    work.mkdir(parents=True)
-    run_dir.write_json(work / _PLAN, plan)
+    directories.finish(work, target)
 
 
 def _open(path: pathlib.Path) -> Checkpoint:
@@ -235,39 +200,6 @@ def _open(path: pathlib.Path) -> Checkpoint:
 
 def _is_buffer(name: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in _BUFFERS)
-
-
-def _write_safetensors(source: Checkpoint, work: pathlib.Path, shard_bytes: int) -> None:
-    """Write the shards that are not there yet, and then the index."""
-    dtypes = source.dtypes()
-    shards, size = [{}], 0
-    for name, shape in source.shapes().items():
-        needed = int(np.prod(shape)) * dtypes[name].itemsize
-        if shards[-1] and size + needed > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = (shape, dtypes[name])
-        size += needed
-    files = ["model.safetensors"]
-    if len(shards) > 1:
-        count = len(shards)
-        files = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
-    total = sum(map(len, shards))
-    with tqdm(total=total, desc=f"convert {source.path.name}", unit=" tensors") as progress:
-
-        def read(name):
-            progress.update()
-            return source.read(name, (slice(None),) * len(source.shapes()[name]))
-
-        for file, shard in zip(files, shards, strict=True):
-            if (work / file).is_file():  # whole, since it was renamed when it was
-                progress.update(len(shard))
-            else:
-                checkpoint_lib.write_safetensors(work / file, shard, read)
-    if len(shards) > 1:
-        where = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
-        index = {"metadata": {}, "weight_map": where}
-        run_dir.write_json(work / "model.safetensors.index.json", index)
 
 
 def _write_orbax(model: zoo.Model, source: Checkpoint, work: pathlib.Path) -> None:

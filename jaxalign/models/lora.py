@@ -16,7 +16,7 @@ class Adapter(nnx.Param):
 
 def is_adapted(network: nnx.Module) -> bool:
     """Return whether a network has adapters."""
-    return any(linear.lora_a is not None for _, linear in _maps(network))
+    return any(linear.lora_a is not None for _, linear in maps(network))
 
 
 def add(network: nnx.Module, *, rank: int, alpha: float, seed: int) -> None:
@@ -38,13 +38,13 @@ def add(network: nnx.Module, *, rank: int, alpha: float, seed: int) -> None:
     Source: Hu et al. (2021), arXiv 2106.09685, section 4.1; how A is drawn is PEFT's default
       (`torch.nn.init.kaiming_uniform_` with a = sqrt(5)).
     """
-    maps = list(_maps(network))
-    name, most = min(((x, min(y.kernel.shape[-2:])) for x, y in maps), key=lambda found: found[1])
+    found = list(maps(network))
+    name, most = min(((x, min(y.kernel.shape[-2:])) for x, y in found), key=lambda x: x[1])
     if not 1 <= rank <= most:
         raise InputError(
             f"the rank of adapters must be from 1 to {most}, that of {name}: got {rank}."
         )
-    for i, (_, linear) in enumerate(maps):
+    for i, (_, linear) in enumerate(found):
         kernel = linear.kernel
         *stacked, inputs, outputs = kernel.shape
         bound = inputs**-0.5
@@ -62,7 +62,7 @@ def merge(network: nnx.Module) -> None:
     Args:
       network: any; it is changed. Products are computed in float32.
     """
-    for _, linear in _maps(network):
+    for _, linear in maps(network):
         if linear.lora_a is None:
             continue
         a, b = (x[...].astype(jnp.float32) for x in (linear.lora_a, linear.lora_b))
@@ -72,7 +72,7 @@ def merge(network: nnx.Module) -> None:
         del linear.lora_a, linear.lora_b, linear.lora_scale
 
 
-def _maps(network: nnx.Module) -> Iterator[tuple[str, layers.Linear]]:
+def maps(network: nnx.Module) -> Iterator[tuple[str, layers.Linear]]:
     """Yield the linear maps but the head's, by their names' order."""
     maps = {
         "/".join(map(str, path)): module

@@ -78,6 +78,24 @@ class Tensor(NamedTuple):
             pieces.append(values.T if self.transpose else values)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
 
+    def write(self, stored: np.ndarray, values: np.ndarray) -> None:
+        """Put a parameter to where `read` finds it, in a tensor that may hold others too.
+
+        Args:
+          stored: the whole tensor, of `stored_shape`, contiguous; it is changed.
+          values: the parameter, without its layer axis.
+        """
+        view = stored.reshape(stored.shape[self.lead :])
+        if self.divided:
+            view = view.reshape(*view.shape[: -len(self.divided)], -1)
+        if self.transpose:
+            view = view.T
+        count, first = values.shape[-1], 0
+        for piece in [slice(0, count)] if self.part is None else self.part.slices(0, count):
+            last = first + piece.stop - piece.start
+            view[..., piece] = values[..., first:last]
+            first = last
+
     def _stored(self, checkpoint: Checkpoint, name: str, where: tuple[slice, ...]) -> np.ndarray:
         """Read part of the stored tensor, with the axes of the parameter."""
         last = tuple(slice(0, size) for size in self.divided)

@@ -9,7 +9,6 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
@@ -97,17 +96,21 @@ class Model:
 
         Without what networks add to it (positions, a norm, a scale, a projection to the width).
         """
-        path, shape = self.config.word_table, self.word_embedding_shape
-        if isinstance(self.checkpoint, Checkpoint):
-            tensor = readers.family(self.design).tensors(self.config)[path]
-            every = (slice(None),) * len(shape)
-            return weights.read_part(self.checkpoint, tensor, self.names, shape, every, dtype=None)
-        struct = jax.ShapeDtypeStruct(
-            shape,
-            self.checkpoint.dtypes()[path],
-            sharding=jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0]),
-        )
-        return np.asarray(self.checkpoint.restore({path: struct})[path])
+        every = (slice(None),) * len(self.word_embedding_shape)
+        return self.parameter(self.config.word_table, self.word_embedding_shape, every)
+
+    def parameter(self, path: str, shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
+        """Read part of a parameter, as it is stored.
+
+        Args:
+          path: of the parameter, as `weights.parameters` names it.
+          shape: of the whole parameter.
+          index: the part.
+        """
+        if not isinstance(self.checkpoint, Checkpoint):
+            return self.checkpoint.part(path, index)
+        tensor = readers.family(self.design).tensors(self.config)[path]
+        return weights.read_part(self.checkpoint, tensor, self.names, shape, index, dtype=None)
 
     def load(self, mesh: Mesh, *, dtype: str = "float32", untrained_seed: int = -1) -> nnx.Module:
         """Return the network, sharded over a mesh.

@@ -201,6 +201,10 @@ class Family(NamedTuple):
     head: str = ""  # the tensor that predicts tokens, if the family has one
     # Completes a configuration by the tensors that a file holds, such as a projection or none.
     fit: Callable[[Any, Collection[str]], Any] = lambda config, names: config
+    # Beginnings of names here -> what transformers writes in their place; the first one that fits.
+    written: Callable[[Any], Mapping[str, str]] = lambda config: {}
+    # What of a checkpoint is in no network of the family, so that none can be written; "": nothing.
+    unread: str = ""
     # Whether a checkpoint holds two networks, and `configure` takes which (`tower`): "vision" or
     # "text".
     two_towers: bool = False
@@ -235,6 +239,18 @@ class Family(NamedTuple):
             if short.endswith(old):
                 return short.removesuffix(old) + new
         return short
+
+    def stored_name(self, name: str, config: Any) -> str:
+        """Return what transformers writes for a tensor: `name` turned round.
+
+        Args:
+          name: what the tensor is called here, as in `tensors`.
+          config: of the network.
+        """
+        for here, there in self.written(config).items():
+            if name.startswith(here):
+                return there + name.removeprefix(here)
+        return name
 
 
 def rematerialised(step: Callable, kept: str) -> Callable:

@@ -150,6 +150,7 @@ def _family(design: str, tower: str, *, reads_text: bool) -> Family:
         old_beginnings=_BEGINNINGS,
         copies=lambda config: multimodal.part_copies(config, language=_LANGUAGE),
         head="language_model.lm_head.weight",
+        written=lambda config: multimodal.part_written(config, language=_LANGUAGE),
     )
 
 

@@ -349,6 +349,7 @@ def _both(keys_of_both, configure) -> Family:
         ignored=_other_tower,
         fit=_fit,
         two_towers=True,
+        unread="one of its two networks",
     )
 
 

@@ -368,6 +368,7 @@ def _family(declared, configure, tensors, prefix: str, *buffers: str, words: str
         prefixes=(prefix,),
         copies=hf_reading.copies(head, words),
         head=f"{head}.weight",
+        written=hf_reading.written(prefix, head),
     )
 
 

@@ -143,6 +143,16 @@ def unused(*patterns: str) -> Callable[[Config], tuple[str, ...]]:
     return lambda config: patterns + _OTHER_HEADS
 
 
+def written(prefix: str, head: str) -> Callable[[Any], dict[str, str]]:
+    """Return how names begin that transformers writes: see `base.Family.written`.
+
+    Args:
+      prefix: of all names but the head's.
+      head: the module that predicts tokens.
+    """
+    return lambda config: {f"{head}.": f"{head}.", "": prefix}
+
+
 def copies(head: str, words: str) -> Callable[[Config], dict[str, str]]:
     """Return which tensors are copies of the embedding's table: see `base.Family.copies`.
 

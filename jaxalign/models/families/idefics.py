@@ -175,5 +175,6 @@ FAMILIES = {
         prefixes=("model.",),
         copies=_copies,
         head="lm_head.weight",
+        written=hf_reading.written("model.", "lm_head"),
     )
 }

@@ -10,7 +10,6 @@ from jaxalign.models.families import hf_reading, keys, rotary
 from jaxalign.models.families.base import Family
 from jaxalign.models.families.decoder import Config, Network
 from jaxalign.models.families.keys import Key, optional
-from jaxalign.models.families.layers import Rope
 from jaxalign.models.weights import Tensor
 
 Values = dict[str, Any]  # of the keys of config.json
@@ -101,22 +100,32 @@ def _llama_config(values: Values) -> Config:
     return _llama_like(values, mlp_bias=values["mlp_bias"], **_attention_bias(values))
 
 
+def hf_from_llama2c(header: Llama2cHeader) -> dict[str, Any]:
+    """Return the `config.json` of a llama2.c file; what it does not hold is fixed in llama2.c.
+
+    Tokens that begin and end a text are those of llama2.c's tokenizer.
+    """
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": abs(header.vocab_size),
+        "hidden_size": header.dim,
+        "num_hidden_layers": header.n_layers,
+        "num_attention_heads": header.n_heads,
+        "num_key_value_heads": header.n_kv_heads,
+        "intermediate_size": header.hidden_dim,
+        "max_position_embeddings": header.seq_len,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": header.vocab_size > 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+
+
 def config_from_llama2c(header: Llama2cHeader) -> Config:
-    """Read the header of a llama2.c file; what it does not hold is fixed in llama2.c."""
-    head_size = header.dim // header.n_heads
-    return Config(
-        vocab_size=abs(header.vocab_size),
-        num_layers=header.n_layers,
-        width=header.dim,
-        num_heads=header.n_heads,
-        num_kv_heads=header.n_kv_heads,
-        head_size=head_size,
-        mlp_size=header.hidden_dim,
-        max_length=header.seq_len,
-        rope=Rope(size=head_size),
-        norm_eps=1e-5,
-        tied_embeddings=header.vocab_size > 0,
-    )
+    """Read the header of a llama2.c file."""
+    return FAMILIES["llama"].config_from_hf(hf_from_llama2c(header), source="a llama2.c header")
 
 
 _MISTRAL_KEYS = keys.family(
@@ -400,6 +409,7 @@ def _family(declared: keys.Keys, configure, tensors=_llama_tensors, **differs: A
             "prefixes": ("model.", "transformer."),
             "copies": hf_reading.copies("lm_head", "embed_tokens"),
             "head": "lm_head.weight",
+            "written": hf_reading.written("model.", "lm_head"),
         }
         | differs
     )
@@ -429,6 +439,7 @@ FAMILIES = {
         ),
         _gemma3_of_images_config,
         ignored=hf_reading.unused(r"(vision_tower|multi_modal_projector)\..*"),
+        unread="its vision tower",
         prefixes=(
             "language_model.model.",
             "model.language_model.",

@@ -63,6 +63,7 @@ def _family(declared: dict[str, Key], inert: str, configure, connector) -> Famil
         old_beginnings=_BEGINNINGS,
         copies=lambda config: multimodal.part_copies(config, language=_LANGUAGE),
         head="language_model.lm_head.weight",
+        written=lambda config: multimodal.part_written(config, language=_LANGUAGE),
     )
 
 

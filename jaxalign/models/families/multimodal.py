@@ -423,6 +423,12 @@ def part_copies(config: Config, *, language: str) -> dict[str, str]:
     return {language + copy: language + original for copy, original in found.items()}
 
 
+def part_written(config: Config, *, language: str) -> dict[str, str]:
+    """Return how names of the language model's tensors begin; see `base.Family.written`."""
+    found = _LANGUAGES[config.design[2]].written(config.language)
+    return {language + here: language + there for here, there in found.items()}
+
+
 def projection_tensors(names: Mapping[str, str]) -> dict[str, Tensor]:
     """Name weights and biases of linear maps and norms: our module -> theirs."""
     tensors = {}

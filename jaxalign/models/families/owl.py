@@ -115,5 +115,6 @@ FAMILIES = {
         old_beginnings={"language_model.model.": _LANGUAGE},
         copies=lambda config: multimodal.part_copies(config, language=_LANGUAGE),
         head="language_model.lm_head.weight",
+        written=lambda config: multimodal.part_written(config, language=_LANGUAGE),
     )
 }

@@ -210,6 +210,8 @@ def _family(design: str, *, rms: bool) -> Family:
         old_beginnings=_BEGINNINGS,
         copies=lambda config: multimodal.part_copies(config, language=_LANGUAGE),
         head="language_model.lm_head.weight",
+        # As the published files have it, where the language model is the whole.
+        written=lambda config: {"language_model.lm_head.": "lm_head.", _LANGUAGE: "model."},
     )
 
 

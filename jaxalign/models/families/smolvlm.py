@@ -86,5 +86,6 @@ FAMILIES = {
         old_beginnings={"lm_head.": "text_model.lm_head."},
         copies=lambda config: multimodal.part_copies(config, language=_LANGUAGE),
         head="text_model.lm_head.weight",
+        written=lambda config: {"text_model.lm_head.": "lm_head.", "": "model."},
     )
 }
