@@ -18,7 +18,7 @@ from jaxalign.stages import encode, extract, report
 def get_config(argument=""):
     model, comma, how = argument.partition(",")
     if comma and (how != "chat" or not model):
-        raise InputError(f"configs/alice.py takes :MODEL or :MODEL,chat, found {argument!r}.")
+        raise InputError(f"--config=configs/alice.py:MODEL or :MODEL,chat, got {argument!r}.")
     models = ("all-MiniLM-L6-v2", "stories260K")
     return config.pack(
         config.Common(dataset="alice"),
