@@ -55,6 +55,11 @@ class State:
         except (OSError, ValueError, TypeError):
             return cls()
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has ended for good, and not because somebody stopped it."""
+        return self.is_final and self.code not in (DONE, STOPPED, INTERRUPTED)
+
     def write(self, folder: pathlib.Path) -> None:
         """Keep it."""
         run_dir.write_json(folder / STATE, dataclasses.asdict(self))

@@ -4,9 +4,12 @@ import getpass
 import importlib.util
 import json
 import pathlib
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import logging
 
@@ -21,23 +24,31 @@ LOGS = "slurm"  # what submitit and Slurm write of jobs, apart from their own lo
 # submitit counts a signal that comes late in a job's time as a timeout, and with limits below ten
 # minutes each; what is finished is kept, so that there is no reason to count them.
 _TIMEOUTS = 1000
+# Signals that announce the end do nothing until submitit hears them. Before that, a Python that is
+# still starting would die of them, and Slurm would count the job as failed.
+_DEAF = """/bin/sh -c 'trap "" TERM CONT USR1 USR2; exec "$0" "$@"'"""
 _UNDER_WAY = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING")
 _WAIT_S = 60
 
 
 class Command:
-    """A job as submitit pickles it: its command line and nothing else."""
+    """A job as submitit pickles it: its command line, and the jobs that must not have failed."""
 
-    def __init__(self, argv: Sequence[str]):
+    def __init__(self, argv: Sequence[str], needs: Sequence[Job]):
         self.argv = list(argv)
+        self.needs = tuple(needs)
         self._worker: work.Worker | None = None
 
     def __call__(self) -> int:
         """Run it until it has ended for good.
 
         Raises:
-          RuntimeError: if it has failed, so that Slurm counts the job as failed.
+          RuntimeError: if it, or one that it needs, has failed, so that Slurm counts the job as
+            failed.
         """
+        for job in self.needs:
+            if work.State.read(job.path).has_failed and not job.is_done:
+                raise RuntimeError(f"not started, as {job.name} has failed")
         [folder] = [x.partition("=")[2] for x in self.argv if x.startswith("--workdir=")]
         self._worker = work.Worker(self.argv, pathlib.Path(folder))
         code = self._worker.run()
@@ -54,7 +65,7 @@ class Command:
 
         if self._worker is not None:
             self._worker.stop()
-        return DelayedSubmission(Command(self.argv))
+        return DelayedSubmission(Command(self.argv, self.needs))
 
 
 def check(options: Options) -> None:
@@ -102,7 +113,8 @@ def start(record: Record, options: Options) -> int:
         for job in ready:
             arrays.setdefault(tuple(x for x in job.after if x not in done), []).append(job)
         for after, jobs in arrays.items():
-            ids |= _submit(executor, jobs, [ids[x] for x in after], options)
+            commands = {x.name: _command(record, x) for x in jobs}
+            ids |= _submit(executor, commands, [ids[x] for x in after], options)
             run_dir.write_json(record.folder / IDS, ids)
         waiting = [x for x in waiting if x not in ready]
     return 0
@@ -132,12 +144,19 @@ def _ids(record: Record) -> dict[str, str]:
         return {}
 
 
+def python() -> str:
+    """Return how jobs start Python, as a shell reads it."""
+    return f"{_DEAF} {shlex.quote(sys.executable)}"
+
+
 def _executor(record: Record, options: Options):
     import submitit
 
-    folder = record.folder / LOGS
     executor = submitit.AutoExecutor(
-        folder=folder, cluster="slurm", slurm_max_num_timeout=_TIMEOUTS
+        folder=record.folder / LOGS,
+        cluster="slurm",
+        slurm_max_num_timeout=_TIMEOUTS,
+        slurm_python=python(),
     )
     executor.update_parameters(
         name=f"jaxalign-{record.folder.name}",
@@ -150,23 +169,30 @@ def _executor(record: Record, options: Options):
     return executor
 
 
-def _submit(
-    executor, jobs: Sequence[Job], after: Sequence[str], options: Options
-) -> dict[str, str]:
-    """Submit jobs as one array, and return their ids."""
+def _command(record: Record, job: Job) -> Command:
     # The last job takes what there is; others need all that they wait for.
-    rule = "afterany" if jobs[0].kind == LAST else "afterok"
-    extra = {"requeue": True, "kill-on-invalid-dep": "yes"} | dict(options.slurm)
+    needs = () if job.kind == LAST else job.after
+    return Command(work.command(job), [record.job(x) for x in needs])
+
+
+def _submit(
+    executor, commands: Mapping[str, Command], after: Sequence[str], options: Options
+) -> dict[str, str]:
+    """Submit jobs, by name, as one array, and return their ids."""
+    extra: dict[str, Any] = {"requeue": True} | dict(options.slurm)
     if after:
-        extra["dependency"] = ":".join([rule, *after])
+        # Jobs ask themselves whether what they need has failed, and make what is missing. By
+        # `afterok` Slurm drops them when a job has made everything but ends by a signal, or when
+        # it is not put back in the queue because it took longer to end than pre-emption allows.
+        extra["dependency"] = ":".join(["afterany", *after])
     executor.update_parameters(slurm_additional_parameters=extra)
     try:
         with executor.batch():
-            submitted = [executor.submit(Command(work.command(x))) for x in jobs]
+            submitted = [executor.submit(x) for x in commands.values()]
     except RuntimeError as error:  # submitit's name for what sbatch refuses
         reason = " ".join(str(error).split())
         raise InputError(f"Slurm refuses the jobs: {reason}") from error
-    found = {job.name: x.job_id for job, x in zip(jobs, submitted, strict=True)}
+    found = {name: x.job_id for name, x in zip(commands, submitted, strict=True)}
     for name, number in found.items():
         logging.info("%s: job %s", name, number)
     return found
