@@ -26,8 +26,10 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def alice(data_root, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alice") / "work"
+    # A quarter of the orders and a third of the weights that users have take most of the time.
+    fewer = ("--config.encode.permutations=99", "--config.encode.partition_draws=4")
     result = command.call(
-        "alice.py", workdir, f"--data_root={data_root}", timeout=2400, is_long=True
+        "alice.py", workdir, f"--data_root={data_root}", *fewer, timeout=2400, is_long=True
     )
     assert result.returncode == 0, result.stderr
     return workdir, result
@@ -90,12 +92,12 @@ def test_known_numbers(alice):
 
 
 def test_permutations_have_p_values(alice):
-    """All shifts of the one run are tried, but the one that does nothing."""
     tests = pd.read_csv(alice[0] / "report/significance.csv")
     own = tests[tests.model == MINILM].set_index("roi")
-    assert (own.num_orders == 361).all()
-    assert (own.group_p >= 1 / 362).all() and (own.group_p_adjusted >= own.group_p).all()
-    assert own.group_p_adjusted["LATL"] < 0.01 and own.mean_p_adjusted["LATL"] < 0.02
+    assert (own.num_orders == 99).all()
+    assert (own.group_p >= 1 / 100).all() and (own.group_p_adjusted >= own.group_p).all()
+    # No order scores as the recorded one does.
+    assert own.group_p["LATL"] == own.mean_p["LATL"] == 1 / 100
 
 
 def test_partitions_and_ceilings_are_there(alice):
