@@ -184,7 +184,9 @@ def test_slurm_runs_the_same_sweep_and_gives_the_same_table(folder, write, expec
         assert "(PartitionDown)" in found["extract-llama"][1]
         assert "(Dependency)" in found["llama-jaxalign"][1]
         ask("scontrol", "update", "PartitionName=low", "State=UP")
-        until(lambda x: any(x[name][0] == "running" for name in extractions))
+        # A Python that is still starting hears no signal, and ends in the time that it has for it.
+        has_begun = lambda name: work.State.read(sweep / name).tries > 0
+        until(lambda x: any(x[name][0] == "running" and has_begun(name) for name in extractions))
         urgent = ("--partition=high", "--cpus-per-task=2", "--output=/dev/null")
         ask("sbatch", *urgent, "--wrap=sleep 1")
         is_back = lambda x: x[0] == "waiting" and "try 2" in x[1]
