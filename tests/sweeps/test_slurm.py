@@ -18,9 +18,7 @@ def test_a_job_starts_unless_one_that_it_needs_has_failed_for_good(
     tmp_path, code, is_final, starts
 ):
     """What was stopped or lost on the way is made by whoever needs it."""
-    needed = record.Job(
-        name="first", kind=record.SHARED, folder=str(tmp_path / "first"), flags=()
-    )
+    needed = record.Job(name="first", kind=record.SHARED, folder=str(tmp_path / "first"), flags=())
     needed.path.mkdir()
     work.State(tries=1, code=code, is_final=is_final).write(needed.path)
     made = tmp_path / "made"
