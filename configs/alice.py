@@ -5,9 +5,10 @@ permutation tests of its layers.
 
 launch/local.sh -m jaxalign.main --config=configs/alice.py --data_root=...
 
-`--config=configs/alice.py:MODEL` scores another model beside them, and
-`--config=configs/alice.py:MODEL,chat` one alone that reads each window of words as a user's turn in
-its own chat template.
+`--config=configs/alice.py:MODEL` scores another model beside them.
+`--config=configs/alice.py:MODEL,chat` scores one alone, which reads each window of words as a
+user's turn in its own chat template. States of a word are pooled then, not those of the template;
+with `--config.extract.chat=False` it reads the same windows without one.
 """
 
 from jaxalign import config
@@ -25,7 +26,7 @@ def get_config(argument=""):
         extract=extract.Config(
             models=(model,) if how else (*models, model) if model else models,
             context="window:10",
-            pooling="mean_all",
+            pooling="mean" if how else "mean_all",
             chat=bool(how),
             static_embedding=True,
         ),

@@ -15,11 +15,11 @@ FILES = sorted(REPOSITORY.glob("configs/*.py"))
 WITH_ARGUMENT = ("answers", "images92", "own", "reading_times", "score")
 
 
-def load(path):
+def load(path, *argument):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config()
+    return module.get_config(*argument)
 
 
 def demo():
@@ -35,6 +35,14 @@ def test_every_configuration_is_built(path):
     free = {"report"} if "collect" in stages else set()
     assert common.dataset or not any(config.STAGES[x].reads_dataset for x in set(stages) - free)
     assert list(stages) == [name for name in config.STAGES if name in stages]
+
+
+def test_alice_takes_a_model_and_reads_it_in_its_chat_template():
+    given = ("", "gpt2-small", "gpt2-small,chat")
+    plain, beside, chat = (load(REPOSITORY / "configs/alice.py", x).extract for x in given)
+    assert beside.models == (*plain.models, "gpt2-small") and not beside.chat
+    assert beside.pooling == plain.pooling == "mean_all"
+    assert chat.models == ("gpt2-small",) and chat.chat and chat.pooling == "mean"
 
 
 def attributes(tree, name):

@@ -73,6 +73,7 @@ BAD_CALLS = [
     ),
     (["--config=configs/demo.py", "--config.dataset=nowhere"], "dataset must be one of demo"),
     (["--config=configs/alice.py"], "give --data_root or set JAXALIGN_DATA"),
+    (["--config=configs/alice.py:gpt2-small,talk"], "configs/alice.py:MODEL or :MODEL,chat, got"),
     (["--config=configs/alice.py", "--download"], "--download knows blank2014"),
     (["--config=configs/alice.py", "--data_root=/no/such"], "data_root must be a directory"),
 ]

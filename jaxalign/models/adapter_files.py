@@ -7,6 +7,7 @@ ranks together, whose B is zero where a map's part of A must not reach.
 """
 
 import collections
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from flax import nnx
 
 from jaxalign.errors import InputError
 from jaxalign.io import checkpoint, run_dir
-from jaxalign.models import lora, readers, weights, zoo
+from jaxalign.models import formats, lora, readers, weights, zoo
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # of all names: PEFT wraps the network twice
@@ -55,6 +56,37 @@ def of_network(network: nnx.Module) -> Adapters:
         raise InputError("the network must have adapters: it has none.")
     (scale,) = scales
     return Adapters(found, scale * next(iter(found.values()))[0].shape[-1])
+
+
+def of_folder(folder: pathlib.Path) -> Adapters:
+    """Read the adapters that lie beside a tuned model, which holds them merged too.
+
+    Args:
+      folder: the model's directory.
+
+    Raises:
+      InputError: if it has none, or they are incomplete.
+    """
+    if not (folder / formats.ADAPTER).is_dir():
+        raise InputError(f"{folder} must hold adapters ({formats.ADAPTER}/): it has none.")
+    # Orbax is slow to import.
+    from jaxalign.io import orbax_tree
+
+    about = folder / formats.ABOUT
+    try:
+        alpha = float(json.loads(about.read_text(encoding="utf-8"))["settings"]["lora_alpha"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{about} must say lora_alpha in its settings: {error!r}.") from error
+    stored = orbax_tree.Arrays(folder / formats.ADAPTER)
+    read = lambda name: stored.part(name, (slice(None),) * len(stored.shapes()[name]))
+    found = {}
+    for name in stored.shapes():
+        path, _, letter = name.rpartition("/")
+        if letter not in ("lora_a", "lora_b") or f"{path}/lora_a" not in stored.shapes():
+            raise InputError(f"{stored.path} must hold pairs of lora_a and lora_b, found {name}.")
+        if letter == "lora_b":
+            found[path] = read(f"{path}/lora_a"), read(name)
+    return Adapters(found, alpha)
 
 
 class _Part(NamedTuple):

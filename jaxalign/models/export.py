@@ -2,6 +2,7 @@
 
   python -m jaxalign.models.export MODEL TARGET [--dtype float32|bfloat16|float16]
       [--t5_text encoder] [--data_root PATH]
+  python -m jaxalign.models.export MODEL TARGET --adapter BASE
 
 MODEL is a name or a directory, as everywhere: also one that holds parameters in the layout of the
 network (`orbax/`), as `models.convert` and tuning make it. TARGET is a directory to be made: it
@@ -12,6 +13,9 @@ activation passes through (a pooler, buffers) is not written. Names of tensors a
 turned round. One tensor is in memory at a time. Work goes to TARGET.unfinished, which is renamed
 when all files are there and have been read again; an export that was interrupted goes on where it
 stopped.
+
+With --adapter, MODEL is a directory of a model that was tuned with adapters, and TARGET becomes the
+adapter as PEFT reads it, to be put on BASE, a repository or a directory that transformers reads.
 """
 
 import argparse
@@ -30,7 +34,7 @@ from jaxalign import command_line
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Safetensors
-from jaxalign.models import directories, readers, weights, zoo
+from jaxalign.models import adapter_files, directories, readers, weights, zoo
 
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -213,6 +217,31 @@ def _check(model: zoo.Model, target: pathlib.Path, work: pathlib.Path) -> None:
     assert found.config_hash == model.config_hash, (found.config, model.config)
 
 
+def export_adapter(model: zoo.Model, target: pathlib.Path, *, base: str) -> str:
+    """Export the adapters that lie beside a tuned model; see the module.
+
+    Args:
+      model: from `zoo.find`.
+      target: directory to make.
+      base: what they are to be put on.
+
+    Returns:
+      A line that says what was written.
+
+    Raises:
+      InputError: if the target is there, or the model has no adapters that can be written.
+    """
+    work = directories.unfinished(target)
+    adapters = adapter_files.of_folder(directories.folder_of(model))
+    adapter_files.write(work, model, adapters, base=base)
+    work.rename(target)
+    count = sum(a.size + b.size for a, b in adapters.arrays.values())
+    return (
+        f"{target}: adapters of rank {adapters.rank} on {len(adapters.arrays)} kinds of maps, "
+        f"alpha {adapters.alpha:g}, {count:,} parameters, for {base}."
+    )
+
+
 def main(argv: list[str]) -> None:
     """Read the command line and export."""
     parser = argparse.ArgumentParser(
@@ -222,6 +251,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("model", help="name or directory")
     parser.add_argument("target", type=pathlib.Path, help="directory to make")
     parser.add_argument("--dtype", choices=DTYPES, default="", help="default: as stored")
+    parser.add_argument(
+        "--adapter", metavar="BASE", default="", help="write the adapters of MODEL, for BASE"
+    )
     parser.add_argument("--t5_text", choices=("both", "encoder"), default="both")
     parser.add_argument(
         "--data_root",
@@ -232,7 +264,13 @@ def main(argv: list[str]) -> None:
     given = parser.parse_args(argv)
     data_root = given.data_root and pathlib.Path(given.data_root)
     model = zoo.find(given.model, data_root, t5_text=given.t5_text)
-    sys.stdout.write(export(model, given.target, dtype=given.dtype) + "\n")
+    if given.adapter and given.dtype:
+        raise InputError("--dtype must not be given with --adapter: adapters stay as they are.")
+    if given.adapter:
+        said = export_adapter(model, given.target, base=given.adapter)
+    else:
+        said = export(model, given.target, dtype=given.dtype)
+    sys.stdout.write(said + "\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ CONVERT = "python -m jaxalign.models.convert"
 # Key of `config.json` by which `convert` says that weights had been quantised, and to what types.
 QUANTIZATION = "gguf_quantization"
 ORBAX = "orbax"  # folder in a directory that `convert` made
+# Of a model that was tuned with adapters: the folder that holds them, and the file that says how.
+ADAPTER, ABOUT = "adapter", "tuning.json"
 _ORIGINAL = "use the original weights"
 
 

@@ -235,6 +235,35 @@ def test_adapters_add_to_modules_what_they_add_to_maps(golden, tmp_path, mesh, n
 
 
 @slow
+def test_adapters_of_a_tuned_model_are_written_by_the_command(
+    golden, to_orbax, tmp_path, mesh, capsys
+):
+    """The same files as of the network in memory; what is incomplete is refused."""
+    folder, target = to_orbax("llama_tied"), tmp_path / "out"
+    command = [str(folder), str(target), "--adapter=organisation/base"]
+    with pytest.raises(InputError, match=r"must hold adapters \(adapter/\): it has none"):
+        export.main(command)
+    model = zoo.find(str(folder), None)
+    network = model.load(mesh)
+    lora.add(network, rank=2, alpha=3.0, seed=0)
+    adapters = adapter_files.of_network(network)
+    arrays = {
+        f"{path}/lora_{letter}": x
+        for path, pair in adapters.arrays.items()
+        for letter, x in zip("ab", pair, strict=True)
+    }
+    orbax_tree.save(folder / "adapter", arrays)
+    with pytest.raises(InputError, match="must say lora_alpha in its settings"):
+        export.main(command)
+    (folder / "tuning.json").write_text(json.dumps({"settings": {"lora_alpha": 3.0}}))
+    export.main(command)
+    assert "rank 2 on 7 kinds of maps, alpha 3, " in capsys.readouterr().out
+    adapter_files.write(tmp_path / "direct", model, adapters, base="organisation/base")
+    for name in (adapter_files.CONFIG, adapter_files.WEIGHTS):
+        assert (target / name).read_bytes() == (tmp_path / "direct" / name).read_bytes()
+
+
+@slow
 def test_adapters_that_have_no_form_are_refused(golden, tmp_path, mesh):
     model = zoo.find(str(golden / "vision/vit"), None)
     network = model.load(mesh)
