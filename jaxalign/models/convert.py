@@ -150,7 +150,7 @@ def convert(
         raise InputError(f"SOURCE must be a GGUF file: there is none at {source}.")
     if is_gguf and base is not None:
         raise InputError("--delta must not be given with a GGUF file, which is no difference.")
-    work = directories.unfinished(target)
+    work = directories.unfinished(target, source)
     if new_rows and base is None:
         raise InputError("--new_rows must come with --delta BASE.")
     plan = {

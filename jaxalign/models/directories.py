@@ -31,14 +31,20 @@ _COPIED = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 _NOT_COPIED = ("*.index.json", "quantize_config.json", "adapter_config.json", _PLAN)
 
 
-def unfinished(target: pathlib.Path) -> pathlib.Path:
+def unfinished(target: pathlib.Path, source: pathlib.Path) -> pathlib.Path:
     """Return where a directory is made, until it is whole.
 
+    Args:
+      target: the directory.
+      source: what it is made from.
+
     Raises:
-      InputError: if the directory is there.
+      InputError: if the directory is there, or would lie in its source.
     """
     if target.exists():
         raise InputError(f"TARGET must not be there yet: found {target}.")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"TARGET must not lie in SOURCE, {source}: found {target}.")
     return target.with_name(target.name + ".unfinished")
 
 

@@ -177,7 +177,7 @@ def export(
     Raises:
       InputError: if the target is there, or the model cannot be written: see `Published`.
     """
-    work = directories.unfinished(target)
+    work = directories.unfinished(target, directories.folder_of(model))
     published = Published(model, dtype)
     where = directories.folder_of(model)
     source = model.checkpoint.path if where.is_file() else where
@@ -231,8 +231,9 @@ def export_adapter(model: zoo.Model, target: pathlib.Path, *, base: str) -> str:
     Raises:
       InputError: if the target is there, or the model has no adapters that can be written.
     """
-    work = directories.unfinished(target)
-    adapters = adapter_files.of_folder(directories.folder_of(model))
+    folder = directories.folder_of(model)
+    work = directories.unfinished(target, folder)
+    adapters = adapter_files.of_folder(folder)
     adapter_files.write(work, model, adapters, base=base)
     work.rename(target)
     count = sum(a.size + b.size for a, b in adapters.arrays.values())

@@ -161,6 +161,8 @@ def test_an_interrupted_export_goes_on(golden, tmp_path, monkeypatch):
         assert os.stat(tmp_path / "out" / path.name).st_mtime_ns == time
     with pytest.raises(InputError, match="TARGET must not be there yet"):
         export.export(model, tmp_path / "out")
+    with pytest.raises(InputError, match="TARGET must not lie in SOURCE"):
+        export.export(model, golden / "llama/out")
 
 
 @pytest.mark.parametrize("name", ["vision/clip", "vision/siglip"])
