@@ -84,7 +84,14 @@ class Arrays:
         return {name: found[name] for name in wanted}
 
     def part(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        """Read part of an array on the host, as it is stored; little more than it is read."""
+        """Read part of an array on the host, as it is stored.
+
+        Pieces on disk are read whole, and may hold a part of all layers.
+
+        Args:
+          name: of the array.
+          index: the part.
+        """
         place = f"{(self.path / _STATE / name).resolve()}/"
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": place}}
         return ts.open(spec, read=True).result()[index].read().result()

@@ -10,9 +10,9 @@ holds `config.json`, the tokenizer's files, and `model.safetensors`, or several 
 
 Values are written as they are stored, or rounded to --dtype; `config.json` says which. What no
 activation passes through (a pooler, buffers) is not written. Names of tensors are those of loading,
-turned round. One tensor is in memory at a time. Work goes to TARGET.unfinished, which is renamed
-when all files are there and have been read again; an export that was interrupted goes on where it
-stopped.
+turned round. One tensor is in memory at a time; of a checkpoint in our layout, all layers of the
+parameters that it is made of. Work goes to TARGET.unfinished, which is renamed when all files are
+there and have been read again; an export that was interrupted goes on where it stopped.
 
 With --adapter, MODEL is a directory of a model that was tuned with adapters, and TARGET becomes the
 adapter as PEFT reads it, to be put on BASE, a repository or a directory that transformers reads.
@@ -51,10 +51,6 @@ class _Piece(NamedTuple):
     shape: tuple[int, ...]  # of the whole parameter
     layer: int | None
 
-    def index(self) -> tuple[slice, ...]:
-        every = tuple(slice(0, size) for size in self.shape)
-        return every if self.layer is None else (slice(self.layer, self.layer + 1), *every[1:])
-
 
 class Published:
     """A model's parameters as the tensors of the checkpoint that transformers writes of it."""
@@ -87,7 +83,11 @@ class Published:
                 name = design.stored_name(tensor.of_layer(layer or 0), model.config)
                 pieces[name].append(_Piece(path, tensor, struct.shape, layer))
                 shapes[name] = tensor.stored_shape(struct.shape[1:] if stacked else struct.shape)
-        self._pieces = {name: pieces[name] for name in sorted(pieces, key=_in_order)}
+        # Tensors of the same parameters follow each other: a checkpoint of ours is cut into pieces
+        # across all layers, so that one layer costs as much as all.
+        order = lambda name: ([x.path for x in pieces[name]], _in_order(name))
+        self._pieces = {name: pieces[name] for name in sorted(pieces, key=order)}
+        self._held: dict[str, np.ndarray] = {}
         self._shapes = {name: shapes[name] for name in self._pieces}
         for name, found in self._pieces.items():
             assert sum(map(_size, found)) == int(np.prod(shapes[name])), name
@@ -123,8 +123,7 @@ class Published:
         """
         stored = np.empty(self._shapes[name], self._dtypes[name])
         for piece in self._pieces[name]:
-            values = self._model.parameter(piece.path, piece.shape, piece.index())
-            values = values if piece.layer is None else values[0]
+            values = self._values(piece, {x.path for x in self._pieces[name]})
             with np.errstate(over="ignore"):  # found below
                 written = values.astype(stored.dtype)
             if stored.dtype != values.dtype and not np.isfinite(written).all():
@@ -134,6 +133,20 @@ class Published:
                 )
             piece.tensor.write(stored, written)
         return stored[index]
+
+    def _values(self, piece: _Piece, together: set[str]) -> np.ndarray:
+        """Read a parameter, or its layer; all of a checkpoint of ours that a tensor is made of."""
+        every = tuple(slice(0, size) for size in piece.shape)
+        if isinstance(self._model.checkpoint, Checkpoint):
+            if piece.layer is None:
+                return self._model.parameter(piece.path, piece.shape, every)
+            one = slice(piece.layer, piece.layer + 1)
+            return self._model.parameter(piece.path, piece.shape, (one, *every[1:]))[0]
+        if piece.path not in self._held:
+            self._held = {path: x for path, x in self._held.items() if path in together}
+            self._held[piece.path] = self._model.parameter(piece.path, piece.shape, every)
+        found = self._held[piece.path]
+        return found if piece.layer is None else found[piece.layer]
 
     def hash(self) -> str:
         """Return a hash of what the parameters are read from."""

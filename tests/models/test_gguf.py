@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import gguf
+import jax
 import numpy as np
 import pytest
 import small
@@ -19,6 +20,13 @@ from jaxalign.models.gguf_files import Gguf
 
 NAMES = ("llama", "qwen2", "qwen3", "gemma")
 ROUNDED = {"llama": "Q4_1", "qwen2": "Q8_0", "qwen3": "", "gemma": ""}
+PLAIN_TEXT = (
+    "Plants make their own food from light. In their leaves, they take in carbon dioxide from the "
+    "air and water from the soil, and with the energy of the sun they turn both into sugar and "
+    "oxygen. The sugar feeds the plant, and the oxygen goes back into the air, where animals and "
+    "people breathe it. Without plants there would be little oxygen on Earth, and without oxygen "
+    "there would be no animals."
+)
 TEXT = "It cost 1234 dollars,\n  and don't  ask."
 
 
@@ -233,3 +241,9 @@ def test_a_real_model_answers(tmp_path, mesh):
     said = generate.greedy(network, prompt, np.ones(prompt.shape, bool), ending)
     answer = tokenizer.decode(np.asarray(said.tokens)[0, : int(said.lengths[0])])
     assert answer.removesuffix("<|im_end|>") == "The capital of France is Paris."
+
+    # transformers computes the same from an export of the converted folder.
+    ids = np.array([tokenizer(PLAIN_TEXT, add_special_tokens=False).input_ids])
+    logits = run(network, ids, np.ones(ids.shape, bool), mesh).logits[0, :-1]
+    losses = -jax.nn.log_softmax(logits)[np.arange(ids.shape[1] - 1), ids[0, 1:]]
+    np.testing.assert_allclose(losses.mean(), 2.52152, atol=1e-4)
