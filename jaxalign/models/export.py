@@ -20,6 +20,7 @@ adapter as PEFT reads it, to be put on BASE, a repository or a directory that tr
 
 import argparse
 import collections
+import dataclasses
 import functools
 import os
 import pathlib
@@ -106,11 +107,9 @@ class Published:
             return dict.fromkeys(self._shapes, self._dtype)
         stored = self._model.checkpoint.dtypes()
         named = isinstance(self._model.checkpoint, Checkpoint)
-        first = {name: found[0] for name, found in self._pieces.items()}
-        return {
-            name: np.dtype(stored[self._stored(piece) if named else piece.path])
-            for name, piece in first.items()
-        }
+        dtype = lambda piece: np.dtype(stored[self._stored(piece) if named else piece.path])
+        widest = lambda found: max(map(dtype, found), key=lambda x: x.itemsize)
+        return {name: widest(found) for name, found in self._pieces.items()}
 
     def _stored(self, piece: _Piece) -> str:
         return self._model.names[piece.tensor.of_layer(piece.layer or 0)]
@@ -191,6 +190,7 @@ def export(
       InputError: if the target is there, or the model cannot be written: see `Published`.
     """
     work = directories.unfinished(target, directories.folder_of(model))
+    model, config = _as_written(model)
     published = Published(model, dtype)
     where = directories.folder_of(model)
     source = model.checkpoint.path if where.is_file() else where
@@ -200,8 +200,7 @@ def export(
     for name, found in published.dtypes().items():
         sizes[found.name] += int(np.prod(published.shapes()[name])) * found.itemsize
     directories.write_files(model, work)
-    config = _with_dtype(directories.config_of(model), sizes)
-    run_dir.write_json(work / directories.CONFIG, config)
+    run_dir.write_json(work / directories.CONFIG, _with_dtype(config, sizes))
     files = directories.write_weights(published, work, shard_bytes)
     _check(model, target, work)
     directories.finish(work, target)
@@ -212,6 +211,19 @@ def export(
         shown = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
         said += f"; not written, because no activation passes through: {len(left)} ({shown})"
     return said + "."
+
+
+def _as_written(model: zoo.Model) -> tuple[zoo.Model, dict[str, Any]]:
+    """Return a model and its `config.json`, of the text alone where no more is in the network."""
+    config = directories.config_of(model)
+    alone = readers.family(model.design).text_alone
+    if not alone:
+        return model, config
+    tied = {"tie_word_embeddings": model.config.tied_embeddings}
+    return dataclasses.replace(model, design=alone), config["text_config"] | {
+        "model_type": alone,
+        **tied,
+    }
 
 
 def _with_dtype(config: dict[str, Any], sizes: collections.Counter[str]) -> dict[str, Any]:

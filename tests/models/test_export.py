@@ -165,6 +165,34 @@ def test_an_interrupted_export_goes_on(golden, tmp_path, monkeypatch):
         export.export(model, golden / "llama/out")
 
 
+@slow
+def test_gemma_3_is_written_without_its_tower(golden, tmp_path):
+    """As the model of text that transformers knows, since no more is in the network."""
+    text = golden / "decoders/gemma3"
+    tensors = safetensors.numpy.load_file(text / "model.safetensors")
+    whole = {f"language_model.{x}": y for x, y in tensors.items()}
+    whole["vision_tower.weight"] = np.zeros(3, np.float32)
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    safetensors.numpy.save_file(whole, folder / "model.safetensors")
+    config = json.loads((text / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "gemma3", "text_config": config, "vision_config": {}})
+    )
+    shutil.copyfile(text / "tokenizer.json", folder / "tokenizer.json")
+    said = export.export(zoo.find(str(folder), None), tmp_path / "out")
+    assert said.endswith(
+        "not written, because no activation passes through: 1 (vision_tower.weight)."
+    )
+    written = safetensors.numpy.load_file(tmp_path / "out" / "model.safetensors")
+    assert written.keys() == tensors.keys()
+    for name, values in tensors.items():
+        np.testing.assert_array_equal(written[name], values)
+    found = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert found["model_type"] == "gemma3_text"
+    assert zoo.find(str(tmp_path / "out"), None).config == zoo.find(str(text), None).config
+
+
 @pytest.mark.parametrize("name", ["vision/clip", "vision/siglip"])
 def test_what_cannot_be_turned_round_is_refused_by_name(golden, tmp_path, name):
     model = zoo.find(str(golden / name), None)

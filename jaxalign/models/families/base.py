@@ -205,6 +205,8 @@ class Family(NamedTuple):
     written: Callable[[Any], Mapping[str, str]] = lambda config: {}
     # What of a checkpoint is in no network of the family, so that none can be written; "": nothing.
     unread: str = ""
+    # Where text_config describes all that is in the network: the model_type that it is written as.
+    text_alone: str = ""
     # Whether a checkpoint holds two networks, and `configure` takes which (`tower`): "vision" or
     # "text".
     two_towers: bool = False

@@ -439,7 +439,7 @@ FAMILIES = {
         ),
         _gemma3_of_images_config,
         ignored=hf_reading.unused(r"(vision_tower|multi_modal_projector)\..*"),
-        unread="its vision tower",
+        text_alone="gemma3_text",
         prefixes=(
             "language_model.model.",
             "model.language_model.",
