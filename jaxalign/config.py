@@ -32,6 +32,7 @@ class Stage(NamedTuple):
 
 # In the order in which they run. A configuration names those it wants.
 STAGES = {
+    "tune": Stage("jaxalign.stages.tune", False),
     "extract": Stage("jaxalign.stages.extract", True),
     "imported": Stage("jaxalign.stages.imported", True),
     "localize": Stage("jaxalign.stages.localize", True),

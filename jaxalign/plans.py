@@ -42,7 +42,12 @@ class Plan:
         """What its price takes for granted; nothing of a plan that can be run."""
         if not self.job.elsewhere:
             return assumed.Assumed()
-        return assumed.of(self.settings.get("extract.models", ()), self.job.dataset)
+        models = [*self.settings.get("extract.models", ())]
+        data = self.settings.get("tune.data", "")
+        if data:
+            models.append(self.settings["tune.model"])
+        found = assumed.of(models, self.job.dataset)
+        return found | assumed.of_training(data, self.job.data_root)
 
 
 def only(plan: Plan, names: Sequence[str]) -> Plan:

@@ -21,6 +21,7 @@ NEEDED = {
     "extract": {"models": ("bert",)},
     "imported": {"models": ("net.npy",)},
     "simulate": {"model": "bert", "layer": 1},
+    "tune": {"model": "bert", "data": "tasks.jsonl"},
     "next_word": {"models": ("bert",), "text": "text.txt"},
     "collect": {"runs": ("run",)},
     "bench": {"cases": {"small": {"n": 40, "p": 4, "v": 2}}},

@@ -22,15 +22,22 @@ _COMMITTED = "commit_success.txt"
 _STATE = "state"  # folder of the arrays, each in a folder by its name
 
 
-def save(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+def save(path: pathlib.Path, arrays: Mapping[str, np.ndarray | jax.Array]) -> None:
     """Write a checkpoint; `Arrays` refuses one that was not written to its end.
 
-    Arrays that are mapped from files are read piece by piece as they are written.
+    Arrays that are mapped from files are read piece by piece as they are written. Of arrays on
+    devices of several processes each writes its part, so that all must call this.
 
     Args:
       path: directory to make; there must be none.
       arrays: by name.
     """
+    with saving(), without_hints():
+        ocp.save(str(path.resolve()), dict(arrays))
+
+
+def saving() -> ocp.Context:
+    """Return how arrays are saved: in pieces, each written as it is read."""
     context = ocp.Context()
     # The single-file layout would gather all that is written in memory before it writes any.
     context.array.saving.use_ocdbt = False
@@ -38,8 +45,7 @@ def save(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     # The default copies every host array before the first is written.
     context.memory.deepcopy_host_arrays = False
     context.memory.write_concurrent_bytes = 8 * CHUNK_BYTES
-    with context, _without_hints():
-        ocp.save(str(path.resolve()), dict(arrays))
+    return context
 
 
 class Arrays:
@@ -55,7 +61,7 @@ class Arrays:
         try:
             if not (path / _COMMITTED).is_file():
                 raise FileNotFoundError(f"there is no {_COMMITTED}")
-            with _without_hints():
+            with without_hints():
                 found = ocp.metadata(str(path.resolve())).metadata
             self._structs = {
                 name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in found.items()
@@ -79,7 +85,7 @@ class Arrays:
           wanted: name -> shape, type and sharding; arrays that are not named are not read.
         """
         tree: dict[str, Any] = dict.fromkeys(self._structs, ocp.PLACEHOLDER)
-        with _without_hints():
+        with without_hints():
             found = ocp.load(str(self.path.resolve()), tree | dict(wanted))
         return {name: found[name] for name in wanted}
 
@@ -105,7 +111,7 @@ class Arrays:
 
 
 @contextlib.contextmanager
-def _without_hints():
+def without_hints():
     """Keep Orbax from warning that the checkpoint is not in its other layout."""
     known = ("Skipping merge of OCDBT", "TensorStore data files not found")
     hide = lambda record: not any(text in record.getMessage() for text in known)

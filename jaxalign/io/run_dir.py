@@ -53,6 +53,8 @@ class Artefact:
     inputs: tuple["Artefact", ...] = ()
     cost: str = ""  # what making it takes, for --dry_run; not part of the fingerprint
     latest_only: bool = False  # lies in `<workdir>/<stage>/` itself, and replaces the last one
+    # What later stages plan with before it is made, such as models; not part of the fingerprint.
+    offers: tuple[object, ...] = ()
 
     @functools.cached_property
     def fingerprint(self) -> str:

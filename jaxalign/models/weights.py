@@ -180,6 +180,7 @@ def load(
     tensors: Mapping[str, Tensor],
     names: Mapping[str, str],
     mesh: Mesh,
+    rules: Mapping[str, str] = mesh_lib.RULES,
 ) -> nnx.Module:
     """Read each parameter slice by slice, straight to the devices that hold it.
 
@@ -192,11 +193,12 @@ def load(
       tensors: parameter path -> tensor.
       names: name of each tensor without prefix -> its name in the checkpoint.
       mesh: devices.
+      rules: logical axis -> mesh axis.
     """
     arrays = {}
     # The largest first: on a CPU the host holds the weights too, nearly all of them while the last
     # parameter is copied to its device.
-    structs = placements(abstract, mesh)
+    structs = placements(abstract, mesh, rules=rules)
     for path in sorted(structs, key=lambda path: -structs[path].size):
         struct = structs[path]
         read = functools.partial(
@@ -271,16 +273,21 @@ def placements(
     }
 
 
-def bytes_per_device(network: nnx.Module, devices: Mapping[str, int]) -> int:
+def bytes_per_device(
+    network: nnx.Module,
+    devices: Mapping[str, int],
+    rules: Mapping[str, str] = mesh_lib.RULES,
+) -> int:
     """Return the bytes of the parameters on one device of a mesh, which need not exist.
 
     Args:
       network: the network, from `nnx.eval_shape`.
       devices: along each axis of the mesh.
+      rules: logical axis -> mesh axis.
     """
     total = 0
     for _, param in nnx.to_flat_state(nnx.state(network)):
-        parts = mesh_lib.parts(param.shape, _logical(param), devices)
+        parts = mesh_lib.parts(param.shape, _logical(param), devices, rules)
         total += math.prod(param.shape) * param.dtype.itemsize // math.prod(parts)
     return total
 

@@ -15,6 +15,7 @@ from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
+from jaxalign.core import mesh as mesh_lib
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
 from jaxalign.io.checkpoint import Checkpoint, Llama2c, Safetensors
@@ -112,18 +113,26 @@ class Model:
         tensor = readers.family(self.design).tensors(self.config)[path]
         return weights.read_part(self.checkpoint, tensor, self.names, shape, index, dtype=None)
 
-    def load(self, mesh: Mesh, *, dtype: str = "float32", untrained_seed: int = -1) -> nnx.Module:
+    def load(
+        self,
+        mesh: Mesh,
+        *,
+        dtype: str = "float32",
+        untrained_seed: int = -1,
+        rules: Mapping[str, str] = mesh_lib.RULES,
+    ) -> nnx.Module:
         """Return the network, sharded over a mesh.
 
         Args:
           mesh: devices.
           dtype: of parameters and activations, one of `COMPUTE_DTYPES`.
           untrained_seed: -1 for the checkpoint's weights; else draw weights from this seed.
+          rules: how the checkpoint's weights are divided, `mesh.TRAINING_RULES` to be trained.
 
         Raises:
           InputError: if the parameters would not fit in memory.
         """
-        self.check_memory(mesh, dtype=dtype)
+        self.check_memory(mesh, dtype=dtype, rules=rules)
         network = abstract(self.design, self.config, dtype)
         model = mesh.shape["model"]
         if (parts := weights.head_parts(network, mesh.shape)) < model:
@@ -139,11 +148,13 @@ class Model:
             )
         if isinstance(self.checkpoint, Checkpoint):
             tensors = design.tensors(self.config)
-            return weights.load(network, self.checkpoint, tensors, self.names, mesh)
-        placed = weights.placements(network, mesh)
+            return weights.load(network, self.checkpoint, tensors, self.names, mesh, rules)
+        placed = weights.placements(network, mesh, rules=rules)
         return weights.fill(network, self.checkpoint.restore(placed))
 
-    def check_memory(self, mesh: Mesh, *, dtype: str = "float32") -> None:
+    def check_memory(
+        self, mesh: Mesh, *, dtype: str = "float32", rules: Mapping[str, str] = mesh_lib.RULES
+    ) -> None:
         """Refuse, before anything is read, parameters that would not fit; arguments as of `load`.
 
         Raises:
@@ -151,7 +162,7 @@ class Model:
         """
         network = abstract(self.design, self.config, dtype)
         memory.check(
-            weights.placements(network, mesh),
+            weights.placements(network, mesh, rules=rules),
             source=f"model {self.name}",
             on_each=lambda model: weights.bytes_per_device(network, {"data": 1, "model": model}),
         )

@@ -1,10 +1,12 @@
 """What the price of a plan takes for granted where models and data are not here."""
 
+import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxalign.data.datasets import Dataset
 from jaxalign.models import zoo
+from jaxalign.training import sources
 
 
 class Assumed(NamedTuple):
@@ -43,3 +45,14 @@ def of(models: Sequence[str], dataset: Dataset | None) -> Assumed:
     stand_in = dataset.stand_in if dataset else None
     absent = tuple(x for x in models if zoo.is_absent(x))
     return Assumed(absent, (stand_in.described,) if stand_in else ())
+
+
+def of_training(data: str, data_root: pathlib.Path | None) -> Assumed:
+    """Return what a plan that is only priced takes for granted of instruction data.
+
+    Args:
+      data: as `sources.locate` takes it; "": nothing is tuned.
+      data_root: folder of published data.
+    """
+    is_absent = bool(data) and sources.is_absent(data, data_root)
+    return Assumed(datasets=(sources.describe(data),) if is_absent else ())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -453,6 +454,35 @@ class RdmControls(Kind):
 
     kind = "controls of dissimilarities"
     CONTROLS, CEILINGS = "controls", "ceilings"
+
+
+class Tuning(Kind):
+    """Models along a training, each a directory that `models.zoo` reads, and what led to them."""
+
+    kind = "tuning"
+    LOG = "log.csv"  # a line for each step
+    MODELS = "models"  # a row for each model: arm, seed, step, what it has seen, the loss before
+    ALL = "tuned"  # in the place of a model's name: all that the run tunes
+
+    def name_of(self, step: int) -> str:
+        """Return the name of the model after a step."""
+        return f"{self.artefact.name}-step{step}"
+
+    def folder_of(self, step: int) -> pathlib.Path:
+        """Return the directory of the model after a step."""
+        return pathlib.Path(str(self.artefact.path)) / f"step-{step:06d}"
+
+
+def tuned(name: str, upstream: Upstream) -> list[tuple[Any, Artefact]]:
+    """Return models that the run makes, and the artefact of each: one by name, or all of them.
+
+    Args:
+      name: of a model, or `Tuning.ALL`.
+      upstream: what earlier stages make.
+    """
+    made = among(Tuning, upstream.get("tune", ()))
+    every = [(model, x.artefact) for x in made for model in x.artefact.offers]
+    return [x for x in every if name in (Tuning.ALL, x[0].name)]
 
 
 class Losses(Kind):

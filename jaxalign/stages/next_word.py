@@ -35,7 +35,7 @@ from jaxalign.pricing import networks, work
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import next_word as report
-from jaxalign.stages import Job, Step, Upstream
+from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Losses, Page
 
 VERSION = 2
@@ -48,7 +48,8 @@ PASSES_IN_FLIGHT = 2
 class Config:
     """Settings of the next-word stage."""
 
-    # Names in models/table.py, or directories, or LABEL=MODEL; causal models only.
+    # Names in models/table.py, or directories, or LABEL=MODEL; causal models only. What the run
+    # tunes too: by name, or "tuned" for all.
     models: Annotated[Names, some("name at least one model")]
     # A name in data/text/texts.py, or a file.
     text: Annotated[str, some("name a text or a file")]
@@ -92,16 +93,16 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if a model is missing, not causal or too large, the text is missing, not text or
         shorter than a window, or the windows do not fit the model.
     """
-    del upstream
     text = texts.find(config.text, job.data_root)
-    models = [zoo.find(name, job.data_root) for name in config.models]
+    found = [x for name in config.models for x in _find(name, job, upstream)]
+    models = [model for model, _ in found]
     if repeated := [x for x, n in collections.Counter(m.name for m in models).items() if n > 1]:
         raise InputError(
             f"next_word.models must have different names, found {repeated[0]!r} twice: give one as "
             "LABEL=DIRECTORY."
         )
     steps, own = [], []
-    for model in models:
+    for model, made_by in found:
         reading = read(config, model, text)
         if not _is_protocols(reading, model):
             own.append(model.name)
@@ -112,6 +113,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 kind=Losses.kind,
                 name=model.name + ("" if seed < 0 else " untrained"),
                 settings=_settings(config, model, text, reading, seed),
+                inputs=made_by if seed < 0 else (),
                 cost=_cost(model, reading),
             )
             if job.is_run_here and not artefact.is_done:
@@ -136,6 +138,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     )
     write = functools.partial(_report, config)
     return [*steps, Step(artefact=page, make=write, work=work.PAGE, shows=SUMMARY)]
+
+
+def _find(name: str, job: Job, upstream: Upstream) -> list[tuple[zoo.Model, tuple[Artefact, ...]]]:
+    """Find a model, or those that the run tunes, each with what makes it."""
+    if tuned := artefacts.tuned(name, upstream):
+        return [(model, (made_by,)) for model, made_by in tuned]
+    return [(zoo.find(name, job.data_root), ())]
 
 
 def read(config: Config, model: zoo.Model, text: Text) -> Reading:

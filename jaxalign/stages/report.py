@@ -15,9 +15,9 @@ from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import properties, protocols, published
 from jaxalign.pricing import work
-from jaxalign.reporting import findings
+from jaxalign.reporting import findings, tables
 from jaxalign.reporting import page as page_lib
-from jaxalign.reporting.findings import instructions
+from jaxalign.reporting.findings import instructions, training
 from jaxalign.reporting.html import Figure
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.run import brain, build, exports
@@ -34,6 +34,7 @@ from jaxalign.stages.artefacts import (
     Scores,
     Significance,
     SimulatedInstructions,
+    Tuning,
 )
 
 VERSION = 15
@@ -87,6 +88,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         )
     exports.check_tracker(config.track)
     known = tuple(upstream.get("properties", ()))
+    tuned = tuple(upstream.get("tune", ()))
     if config.paper and not known:
         raise InputError(
             f"report.paper needs the stage properties, to compare models: {config.paper!r}."
@@ -102,7 +104,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         kind=Page.kind,
         name="",
         settings=settings,
-        inputs=(*sources, *known),
+        inputs=(*sources, *known, *tuned),
         cost="tables, charts, page",
         latest_only=True,
     )
@@ -158,6 +160,7 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
         if rows[rows.control_of == ""].model.nunique() > 1:
             tables = published.tables_behind(rows.protocol.unique())
             found = findings.of_run(rows, models, _options(config, seed), tables)
+    tuned = artefacts.among(Tuning, artefact.inputs)
     alignments = [x.artefact.facts()["alignment"] for x in encoded]
     figures, not_drawn = _brains(encoded)
     contents = Contents(
@@ -180,6 +183,7 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
         figures=figures,
         not_drawn=not_drawn,
         instructions=[*_asked(rows), *_simulated(simulated)],
+        along=_along(rows, tuned, models),
         provenance=_provenance(rows, artefact),
     )
     files = build.build(contents).write(artefact.path)
@@ -202,6 +206,17 @@ def _read(sources: Sequence[Rows]) -> pd.DataFrame | None:
     if not sources:
         return None
     return pd.concat([x.rows() for x in sources], ignore_index=True)
+
+
+def _along(
+    rows: pd.DataFrame, tuned: Sequence[Tuning], models: pd.DataFrame | None
+) -> training.Along | None:
+    """Return what is found along the run's trainings, if their models were scored."""
+    if not tuned:
+        return None
+    every = [rows_lib.read_table(x.artefact.path / Tuning.MODELS) for x in tuned]
+    folded = tables.main_way(rows[rows.fold_scores.map(len) > 0])
+    return training.of_run(folded, pd.concat(every, ignore_index=True), models)
 
 
 def _brains(encoded: Sequence[Scores]) -> tuple[list[Figure], list[str]]:

@@ -96,7 +96,7 @@ def make(rows: Sequence[Sequence[Encoded]], shape: Shape) -> Batch:
       InputError: if no target of the step is learned.
     """
     lengths = [sum(len(x.tokens) for x in row) for row in rows]
-    width = shape.max_length if shape.packed else _padded(max(lengths), shape.max_length)
+    width = shape.max_length if shape.packed else padded(max(lengths), shape.max_length)
     full = (len(rows), width)
     tokens, targets, positions = (np.zeros(full, np.int32) for _ in range(3))
     learned, mask = (np.zeros(full, bool) for _ in range(2))
@@ -123,12 +123,18 @@ def make(rows: Sequence[Sequence[Encoded]], shape: Shape) -> Batch:
     return Batch(**{name: divide(x) for name, x in arrays.items()})
 
 
-def _padded(length: int, most: int) -> int:
+def padded(length: int, most: int) -> int:
+    """Return how many tokens a row is padded to.
+
+    Args:
+      length: of the longest row of a step.
+      most: tokens of a row at most.
+    """
     return min(-(-length // LENGTH_STEP) * LENGTH_STEP, most)
 
 
 def _read(rows: Sequence[Encoded], shape: Shape) -> dict[str, np.ndarray]:
-    width = _padded(max(len(x.read) for x in rows), shape.max_length)
+    width = padded(max(len(x.read) for x in rows), shape.max_length)
     read, mask = np.zeros((len(rows), width), np.int32), np.zeros((len(rows), width), bool)
     for i, x in enumerate(rows):
         read[i, : len(x.read)], mask[i, : len(x.read)] = x.read, True

@@ -1,5 +1,6 @@
 """The training step: loss of the targets, gradients over micro-batches, and an update."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -160,8 +161,14 @@ def make(state: State, recipe: Recipe, losses: Losses):
       recipe: as of `begin`.
       losses: how the loss is computed.
     """
+    shardings, tree = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, state))
+    return _compiled(recipe, losses, tuple(shardings), tree)
+
+
+@functools.lru_cache(maxsize=4)  # of trainings that differ in their rows alone
+def _compiled(recipe: Recipe, losses: Losses, shardings: tuple[Any, ...], tree: Any):
     optimizer, schedule = recipe.transformation(), recipe.schedule()
-    placed = jax.tree.map(lambda x: x.sharding, state)
+    placed = jax.tree.unflatten(tree, shardings)
 
     def step(state: State, frozen: Any, batch: Batch) -> tuple[State, Metrics]:
         loss, gradients = losses.with_gradients(state.trained, frozen, batch)

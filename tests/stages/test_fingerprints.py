@@ -38,9 +38,11 @@ from jaxalign.stages import (
     similarity,
     simulate_instructions,
     simulate_responses,
+    tune,
 )
 
 STAGES = {
+    "tune": tune,
     "extract": extract,
     "imported": imported,
     "simulate": simulate_responses,
@@ -1008,6 +1010,7 @@ def test_tables_of_papers_whose_scores_another_run_has_collected(world, monkeypa
 ANSWERING = ("instructions", "answer_pooling", "decoding", "top_k", "answer_tokens")
 
 CHANGED = {
+    "tune": {field.name for field in dataclasses.fields(tune.Config)},  # in test_tune.py
     "extract": {*EXTRACTION, *DECODER, "bos", *ANSWERING},
     "imported": {"context", "pooling", "rows", "layers"},
     "simulate": {*PLANTING, "model", "layer"},

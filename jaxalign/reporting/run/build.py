@@ -11,6 +11,7 @@ from jaxalign.reporting.charts import instructions as charts_instructions
 from jaxalign.reporting.charts import models as charts_models
 from jaxalign.reporting.charts import parts as charts_parts
 from jaxalign.reporting.charts import rois as charts_rois
+from jaxalign.reporting.charts import training as charts_training
 from jaxalign.reporting.findings import Found
 from jaxalign.reporting.findings import model_scores as scores_lib
 from jaxalign.reporting.page import Page, file_name
@@ -18,7 +19,15 @@ from jaxalign.reporting.run import comparisons, inference, sections, summary
 from jaxalign.reporting.run.contents import Contents, Instructions
 
 # Tables of many rows, which nobody prints.
-_UNPRINTED = ("scores", "partition", "permutations", "profiles", "model_scores", "model_rois")
+_UNPRINTED = (
+    "scores",
+    "partition",
+    "permutations",
+    "profiles",
+    "model_scores",
+    "model_rois",
+    "training",
+)
 _MOST_NETWORKS = 6  # that have a chart of their layers each
 _MOST_NAMES = 6  # of data sets at the top
 
@@ -33,7 +42,11 @@ def build(contents: Contents) -> Page:
     with_folds = scores[scores.fold_scores.map(len) > 0]
     folded = tables.main_way(with_folds, instruction=contents.instruction)
     made = {"scores": scores.drop(columns=[*rows_lib.LISTS, "versions"])}
-    made |= _of_folds(folded) if len(folded) else {}
+    along = contents.along
+    tuned = folded.model.isin(along.models) if along else folded.model != folded.model
+    made |= _of_folds(folded, folded[~tuned]) if len(folded) else {}
+    if along is not None:
+        made |= {"training": along.points, "training_differences": along.differences}
     made |= _of_rows(contents)
     made |= _of_models(scores, models, found) if len(scores) else {}
     remarks = [*contents.remarks, *(summary.of_findings(found) if found is not None else ())]
@@ -47,7 +60,12 @@ def build(contents: Contents) -> Page:
             f"units: {other} of {len(with_folds)} scores are not there."
         )
     remarks += _remarks(scores, models, found)
-    drawn = _charts(folded, made, models)
+    # Of models along a training the last ones are drawn: the others have charts of their own.
+    shown = folded[~tuned | folded.model.isin(along.finals)] if along else folded
+    drawn = _charts(shown, made, models)
+    if along is not None:
+        charted = charts_training.of_run(along.points, charts.metric(folded[tuned]))
+        drawn |= {chart.name: chart for chart in charted}
     made |= _of_instructions(contents.instructions)
     for source in contents.instructions:
         charted = charts_instructions.of_run(source.tables, lead=source.lead)
@@ -59,7 +77,7 @@ def build(contents: Contents) -> Page:
         lead=lead or (summary.lead_of_models(scores, found) if len(scores) else ""),
         sections=sections.of_run(contents, made, drawn, remarks),
         tables=made,
-        summary=summary.text(contents.title, remarks, made),
+        summary=summary.text(contents.title, [*remarks, *(along.sentences if along else ())], made),
         provenance=contents.provenance,
         tiles=_tiles(scores, made),
         unprinted=_UNPRINTED,
@@ -75,14 +93,15 @@ def _of_instructions(sources: Sequence[Instructions]) -> dict[str, pd.DataFrame]
     }
 
 
-def _of_folds(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _of_folds(rows: pd.DataFrame, compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables of rows with folds; of those compared each model with each other one."""
     found = {
         "rois": tables.by_roi(rows),
         "layers": tables.layer_margins(rows),
         "controls": tables.against_controls(rows),
     }
-    if rows[rows.control_of == ""].model.nunique() > 1:
-        found["models"] = inference.between_models(rows)
+    if compared[compared.control_of == ""].model.nunique() > 1:
+        found["models"] = inference.between_models(compared)
     return found
 
 

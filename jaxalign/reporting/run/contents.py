@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from jaxalign.reporting.findings import Found
+from jaxalign.reporting.findings.training import Along
 from jaxalign.reporting.html import Figure
 
 
@@ -41,6 +42,7 @@ class Contents:
       figures: views of the brain.
       not_drawn: sentences on views that cannot be drawn.
       instructions: what instructions give, of models in `scores` and of others.
+      along: what was found along trainings, of the models that the run tunes.
       provenance: preformatted text.
     """
 
@@ -61,4 +63,5 @@ class Contents:
     figures: Sequence[Figure] = ()
     not_drawn: Sequence[str] = ()
     instructions: Sequence[Instructions] = ()
+    along: Along | None = None
     provenance: str = ""

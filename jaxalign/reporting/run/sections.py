@@ -27,6 +27,11 @@ _WINNERS = (
     "so that the margin is above 0 by construction; 95 % interval over subjects and folds. num "
     "agree: subjects in whom it is best too."
 )
+_DIFFERENCES = (
+    "Arms of a training, first minus second at the same step, seed by seed and fold by fold: mean "
+    "score over regions and people, layers chosen inside the training data. 95 % interval for "
+    "other seeds and stimuli; p adjusted: Benjamini-Hochberg over all rows of a data set."
+)
 _ROWS_CHECKS = (
     "Published numbers and what the published tables give, with the difference that rounding "
     "allows."
@@ -56,6 +61,7 @@ def of_run(
         _models(tables),
         Section("Alignment and properties of models", charts=pick("scatter_")),
         Section("Instruction tuning", charts=pick("pairs")),
+        _along(contents, tables, pick("along_")),
         Section("Brain views", text=contents.not_drawn, figures=contents.figures),
         Section(
             "Regions",
@@ -191,6 +197,19 @@ def _instructions(
     first = [source.notes[0] for source in contents.instructions]
     others = [note for source in contents.instructions for note in source.notes[1:]]
     return Section("Instructions", text=first, notes=others, charts=charts, tables=shown)
+
+
+def _along(
+    contents: Contents, tables: Mapping[str, pd.DataFrame], charts: Sequence[Chart]
+) -> Section:
+    if contents.along is None:
+        return Section("Along training")
+    return Section(
+        "Along training",
+        text=contents.along.sentences,
+        charts=charts,
+        tables=_one(tables, "training_differences", _DIFFERENCES),
+    )
 
 
 def _permutations(tables: Mapping[str, pd.DataFrame]) -> Section:

@@ -20,7 +20,8 @@ DECODINGS = ("greedy", "top_k", "none")
 class Config:
     """Settings of the extraction stage."""
 
-    # Names in models/table.py, or directories; LABEL=MODEL gives another name.
+    # Names in models/table.py, or directories; LABEL=MODEL gives another name. Of a run with the
+    # stage tune also what it makes: models by name, or "tuned" for all.
     models: Annotated[Names, some("name at least one model")]
     context: str = "none"  # what a part is seen with: a rule of data/text/contexts.py
     one_stream: bool = False  # read all passages as one text, in their order, as Brain-Score does

@@ -1,6 +1,7 @@
 """Which stores are made, from what, and at what cost."""
 
 import collections
+import dataclasses
 import functools
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
-from jaxalign.stages import Job, Step, Upstream
+from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import Activations
 from jaxalign.stages.extract import images, make, questions
 from jaxalign.stages.extract import reading as reading_lib
@@ -29,9 +30,9 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     Raises:
       InputError: if a model is missing, malformed or too large, or a part does not fit it.
     """
-    del upstream
     stimuli = job.dataset.stimuli
-    models = [_find(config, job, name) for name in config.models]
+    found = [x for name in config.models for x in _find(config, job, upstream, name)]
+    models = [model for model, _ in found]
     for model in models:
         if model.name in controls.CONTROLS:
             raise InputError(
@@ -49,7 +50,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             f"{', '.join(x.name for x in models)} would not be given them."
         )
     steps = []
-    for model in models:
+    for model, made_by in found:
         if model.reads == "images":
             steps += images.plan(config, job, model)
             continue
@@ -67,6 +68,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 kind=Activations.TRAINED if seed < 0 else Activations.UNTRAINED,
                 name=model.name + ("" if seed < 0 else " untrained"),
                 settings=fixed | _settings(config, job, model, seed),
+                inputs=made_by if seed < 0 else (),
                 cost=_cost(model, reading.passes),
             )
             if job.is_run_here and not artefact.is_done:
@@ -77,15 +79,26 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             taken = work_lib.of_passes(config, model, reading, is_trained=seed < 0)
             steps.append(Step(artefact=artefact, make=write, work=taken, together=True))
         if config.static_embedding:
-            steps.append(_static_step(config, job, model, reading, fixed))
+            step = _static_step(config, job, model, reading, fixed)
+            steps.append(dataclasses.replace(step, needs=made_by))
     return steps
 
 
-def _find(config: Config, job: Job, name: str) -> zoo.Model:
-    """Find a model; of a plan for another machine it need not be here, if the table knows it."""
+def _find(
+    config: Config, job: Job, upstream: Upstream, name: str
+) -> list[tuple[zoo.Model, tuple[Artefact, ...]]]:
+    """Find a model, or those that the run tunes, each with what makes it.
+
+    Of a plan for another machine a model need not be here, if the table knows it.
+    """
+    if tuned := artefacts.tuned(name, upstream):
+        text = {"text": config.t5_text}
+        of = lambda x: dataclasses.replace(x.config, **text) if x.design == "t5" else x.config
+        return [(dataclasses.replace(x, config=of(x)), (made_by,)) for x, made_by in tuned]
     if job.elsewhere and zoo.is_absent(name):
-        return zoo.described(name, t5_text=config.t5_text)
-    return zoo.find(name, job.data_root, t5_text=config.t5_text, tower=config.tower)
+        return [(zoo.described(name, t5_text=config.t5_text), ())]
+    options = {"t5_text": config.t5_text, "tower": config.tower}
+    return [(zoo.find(name, job.data_root, **options), ())]
 
 
 def _static_step(config: Config, job: Job, model: zoo.Model, reading: Reading, fixed: dict) -> Step:

@@ -1,0 +1,44 @@
+"""Instruction tuning and its ablation on a small model: which arm moves alignment along training?
+
+    launch/local.sh -m jaxalign.main --config=configs/tune_demo.py --data_root=...
+    launch/local.sh -m jaxalign.main --config=configs/tune_demo.py:alice --data_root=... \
+        --store=runs/tune_demo
+
+stories260K learns the 175 tasks of self-instruct in four arms with two seeds each, and is scored at
+five steps: on the mean of the language network for 627 sentences, or on Alice in the scanner, for
+which the trainings of the first command are read from its work directory. A model of 260,000
+parameters that knows children's stories is no model of the paper's: the page shows how an
+experiment looks, and says in words where nothing follows.
+"""
+
+from jaxalign import config
+from jaxalign.stages import encode, extract, report, tune
+
+ENCODINGS = {
+    "pereira2018-mean": encode.Config(
+        num_folds=10, groups="dataset", group_seed=1234, controls=("length",)
+    ),
+    "alice": encode.Config(delays=(1, 2, 3, 4), gap=6, controls=("word_rate",)),
+}
+
+
+def get_config(dataset="pereira2018-mean"):
+    words = {"context": "window:10", "pooling": "mean_all"} if dataset == "alice" else {}
+    return config.pack(
+        config.Common(dataset=dataset),
+        tune=tune.Config(
+            model="stories260K",
+            data="self_instruct/seed_tasks.jsonl",
+            arms=("instruction", "no_instruction", "shuffled", "frozen"),
+            seeds=(0, 1),
+            checkpoints=(0, 4, 8, 16),
+            max_length=256,
+            epochs=3.0,
+            batch=16,
+            micro_batches=1,
+            learning_rate=1e-3,
+        ),
+        extract=extract.Config(models=("tuned",), untrained_seed=-1, **words),
+        encode=ENCODINGS[dataset],
+        report=report.Config(title="Instruction tuning: data or process?"),
+    )
