@@ -2,11 +2,13 @@
 
 import logging
 import pathlib
+import shutil
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from jaxalign import processes
 from jaxalign.errors import InputError, one_line
 from jaxalign.io import orbax_tree
 
@@ -33,12 +35,7 @@ class States:
         """
         self.folder, self._owner = folder, owner
         logging.getLogger("absl").addFilter(_hides)
-        self._opened = ocp.training.Checkpointer(
-            folder.resolve(),
-            context=orbax_tree.saving(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
-            cleanup_tmp_directories=True,
-        )
+        self._open()
         for step in self.steps():
             found = (self._opened.metadata(step).custom_metadata or {}).get("owner")
             if found != owner:
@@ -46,6 +43,28 @@ class States:
                     f"{folder} must hold states of this training ({owner}): it holds one of "
                     f"another model, recipe or data ({found}); remove it."
                 )
+
+    def _open(self) -> None:
+        self._opened = ocp.training.Checkpointer(
+            self.folder.resolve(),
+            context=orbax_tree.saving(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
+            cleanup_tmp_directories=True,
+        )
+
+    def keep_until(self, step: int) -> None:
+        """Remove states of later steps, which are to be taken again.
+
+        Args:
+          step: the last one to keep; 0: none is kept.
+        """
+        later = [x for x in self.steps() if x > step]
+        if not later:
+            return
+        self._opened.close()
+        remove = lambda: [shutil.rmtree(self.folder / str(x)) for x in later] and None
+        processes.decide(remove)
+        self._open()
 
     def steps(self) -> list[int]:
         """Return the steps of which there is a whole state, the last one first."""

@@ -59,6 +59,7 @@ def tune(config: Config, job: Job, model: zoo.Model, given: Given, artefact: Art
     saved = states_lib.States(folder / STATES, artefact.fingerprint)
     try:
         begun = processes.decide(lambda: _resumable(folder, made, given, saved.steps()))
+        saved.keep_until(begun)
         if begun:
             name = artefact.name
             logging.info("tune %s: resuming after step %d of %d", name, begun, given.num_steps)
