@@ -105,7 +105,7 @@ def test_types_are_kept():
 
 
 def test_unknown_stage():
-    with pytest.raises(InputError, match="stages must be among extract, .*got 'encod'"):
+    with pytest.raises(InputError, match="stages must be among tune, extract, .*got 'encod'"):
         config.pack(
             config.Common(dataset="demo"),
             extract=extract.Config(models=("all-MiniLM-L6-v2",)),

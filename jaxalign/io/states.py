@@ -80,7 +80,8 @@ class States:
           state: a tree of arrays.
         """
         arrays = _named(jax.tree.leaves(state))
-        self._opened.save_async(step, arrays, custom_metadata={"owner": self._owner})
+        # Without force a state is left out where the one before is still being written.
+        self._opened.save_async(step, arrays, force=True, custom_metadata={"owner": self._owner})
 
     def load(self, step: int, like: Any) -> Any:
         """Read a state to the devices where another one lies.

@@ -175,7 +175,7 @@ def test_later_stages_know_the_models_before_they_are_there(data, make_job, tmp_
 
 def test_bad_input_is_refused(data, make_job, tmp_path, mesh):
     job, plan = make_job(), tune.plan
-    with refused("arm must be one of", "'no such'"):
+    with refused("tune.arms must be among", "'no such'"):
         config(data, arms=("no such",))
     with refused("tune.template must be one of", "alpaca, plain, chat"):
         config(data, template="no such")

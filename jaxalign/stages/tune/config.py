@@ -3,7 +3,18 @@
 import dataclasses
 from typing import Annotated
 
-from jaxalign.checks import Count, Names, NotNegative, at_least, check, each, one_of, positive, some
+from jaxalign.checks import (
+    Count,
+    Names,
+    NotNegative,
+    among,
+    at_least,
+    check,
+    each,
+    one_of,
+    positive,
+    some,
+)
 from jaxalign.errors import InputError
 from jaxalign.models import zoo
 from jaxalign.models.families import base
@@ -19,7 +30,10 @@ class Config:
     # Instruction data: a file, or one below the data root (see training/instructions.py).
     data: Annotated[str, some("name a file of instruction data")]
     # Of training/arms.py; each is a training of its own with each seed.
-    arms: Annotated[Names, some("name at least one arm")] = ("instruction", "no_instruction")
+    arms: Annotated[Names, some("name at least one arm"), among(arms.ARMS)] = (
+        "instruction",
+        "no_instruction",
+    )
     seeds: Annotated[tuple[int, ...], some("name at least one seed")] = (0, 1, 2)
     # Steps after which the model is kept; (): 0, 1, 2, 4, 8 and so on. The last one always is.
     checkpoints: Annotated[tuple[int, ...], each("be >= 0", lambda x: x >= 0)] = ()
@@ -50,8 +64,6 @@ class Config:
 
     def __post_init__(self):
         check(self, "tune")
-        for name in self.arms:
-            arms.find(name)
         for name in ("seeds", "checkpoints"):
             if len(set(found := getattr(self, name))) < len(found):
                 raise InputError(f"tune.{name} must differ, got {tuple(found)}.")
