@@ -3,7 +3,7 @@
 import logging
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, cast
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -37,7 +37,8 @@ class States:
         logging.getLogger("absl").addFilter(_hides)
         self._open()
         for step in self.steps():
-            found = (self._opened.metadata(step).custom_metadata or {}).get("owner")
+            said = self._opened.metadata(step).custom_metadata
+            found = said.get("owner") if isinstance(said, dict) else None
             if found != owner:
                 raise InputError(
                     f"{folder} must hold states of this training ({owner}): it holds one of "
@@ -46,9 +47,10 @@ class States:
 
     def _open(self) -> None:
         self._opened = ocp.training.Checkpointer(
-            self.folder.resolve(),
+            str(self.folder.resolve()),
             context=orbax_tree.saving(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
+            # Orbax declares a class of the same attributes in the place of its own.
+            preservation_policy=cast(Any, ocp.training.preservation_policies.LatestN(KEPT)),
             cleanup_tmp_directories=True,
         )
 

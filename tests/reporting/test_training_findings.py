@@ -108,9 +108,10 @@ def test_mmlu_is_shown_where_it_is_known():
     np.testing.assert_allclose(found.points.mmlu, 0.3)
 
 
-@pytest.mark.parametrize("seeds", [SEEDS, (0,)])
-def test_the_page_has_a_section(seeds):
-    rows, tuned, _ = planted(seeds=seeds)
+@pytest.mark.slow
+def test_the_page_has_a_section():
+    rows, tuned, _ = planted(seeds=(0,))
+    rows, tuned = (x[~x.model.str.contains("shuffled")] for x in (rows, tuned))
     found = training.of_run(rows, tuned)
     page = build.build(Contents(scores=rows, along=found))
     [section] = [x for x in page.sections if x.title == "Along training"]

@@ -18,7 +18,8 @@ from jaxalign.checks import (
 from jaxalign.errors import InputError
 from jaxalign.models import zoo
 from jaxalign.models.families import base
-from jaxalign.training import arms, batches, encoding, instructions, templates
+from jaxalign.training import batches, encoding, instructions, templates
+from jaxalign.training.arms import ARMS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Config:
     # Instruction data: a file, or one below the data root (see training/instructions.py).
     data: Annotated[str, some("name a file of instruction data")]
     # Of training/arms.py; each is a training of its own with each seed.
-    arms: Annotated[Names, some("name at least one arm"), among(arms.ARMS)] = (
+    arms: Annotated[Names, some("name at least one arm"), among(ARMS)] = (
         "instruction",
         "no_instruction",
     )
