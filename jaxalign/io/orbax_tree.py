@@ -113,11 +113,15 @@ class Arrays:
 @contextlib.contextmanager
 def without_hints():
     """Keep Orbax from warning that the checkpoint is not in its other layout."""
-    known = ("Skipping merge of OCDBT", "TensorStore data files not found")
-    hide = lambda record: not any(text in record.getMessage() for text in known)
     logger = logging.getLogger("absl")
-    logger.addFilter(hide)
+    logger.addFilter(is_no_hint)
     try:
         yield
     finally:
-        logger.removeFilter(hide)
+        logger.removeFilter(is_no_hint)
+
+
+def is_no_hint(record: logging.LogRecord) -> bool:
+    """Whether a record of Orbax says more than that there is another layout."""
+    known = ("Skipping merge of OCDBT", "TensorStore data files not found")
+    return not any(text in record.getMessage() for text in known)

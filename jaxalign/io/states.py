@@ -40,6 +40,7 @@ class States:
             said = self._opened.metadata(step).custom_metadata
             found = said.get("owner") if isinstance(said, dict) else None
             if found != owner:
+                self.close()
                 raise InputError(
                     f"{folder} must hold states of this training ({owner}): it holds one of "
                     f"another model, recipe or data ({found}); remove it."
@@ -118,4 +119,6 @@ def _named(leaves: list) -> dict[str, Any]:
 
 def _hides(record: logging.LogRecord) -> bool:
     """Keep Orbax from saying every few steps what it does; its warnings pass."""
-    return record.levelno > logging.INFO or "orbax" not in record.pathname
+    if "orbax" not in record.pathname:
+        return True
+    return record.levelno > logging.INFO and orbax_tree.is_no_hint(record)
