@@ -8,7 +8,8 @@ from flax import nnx
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.text.batches import Shape
 from jaxalign.models import log_probs, weights
-from jaxalign.models.families import attention, decoder
+from jaxalign.models.families import attention as attention_lib
+from jaxalign.models.families import decoder
 from jaxalign.pricing import networks
 from jaxalign.pricing.work import Layout
 
@@ -75,10 +76,14 @@ def useful(config: Any, network: nnx.Module, how: How, rows: int, length: int) -
     It is what shares of a chip's peak count.
     """
     blocks = networks.flop(config, network, Shape(rows, length, 0, 0))
-    forwards = blocks + _head(config, network, rows, length)
+    head = _head(config, network, rows, length)
     if not how.rank:
-        return 3 * forwards
-    return 2 * forwards + 6.0 * rows * length * how.num_trained(network)
+        return 3 * (blocks + head)
+    maps = sum(int(np.prod(x.shape)) for n, x in kernels(network).items() if n != "head/kernel")
+    linear = min(2.0 * rows * length * maps, blocks)
+    # Both sides of the products within attention have gradients; maps that are kept have none.
+    attention = 3 * (blocks - linear)
+    return 2 * (linear + head) + attention + 6.0 * rows * length * how.num_trained(network)
 
 
 def _head(config: Any, network: nnx.Module, rows: int, length: int) -> float:
@@ -129,7 +134,7 @@ def _activations(config, kept: str, shape: tuple[int, int], layout: Layout, size
     kv_heads = getattr(config, "num_kv_heads", heads)
     products = (2 * split(heads) + 2 * split(kv_heads)) * head_size
     products += (2 + getattr(config, "gated", False)) * split(config.mlp_size) + 2 * D
-    queries = T if kept == "all" else min(T, attention.QUERIES)
+    queries = T if kept == "all" else min(T, attention_lib.QUERIES)
     logits = split(heads) * queries * T * 4
     inside = T * (products + 4 * D) * size + 3 * logits
     of_block = {
