@@ -53,6 +53,14 @@ class Planned:
         """
         return self._opened.restore(wanted)
 
+    def part(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """Read part of an array on the host; raises as `shapes`.
+
+        Args:
+          name, index: see `orbax_tree.Arrays.part`.
+        """
+        return self._opened.part(name, index)
+
 
 def model(base: zoo.Model, name: str, folder: pathlib.Path, identity: str) -> zoo.Model:
     """Return a model of the same network with other weights, which are made later.

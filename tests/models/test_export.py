@@ -15,7 +15,7 @@ from jaxalign.data.text import tokenizer_files
 from jaxalign.errors import InputError
 from jaxalign.io import checkpoint, orbax_tree
 from jaxalign.io.checkpoint import Safetensors
-from jaxalign.models import adapter_files, directories, export, lora, readers, weights, zoo
+from jaxalign.models import adapter_files, directories, export, lora, planned, readers, weights, zoo
 
 # One of each layout: maps apart, fused in a row and by head, stored [inputs outputs], with a bias
 # on the head, without a prefix, with two stacks, and what is not linear.
@@ -213,6 +213,13 @@ def test_a_llama2c_file_becomes_a_folder(data_root, tmp_path, mesh, capsys):
         tokenizer_files.hash_of(tokenizer_files.load(x.tokenizer_path)) for x in (source, found)
     }
     assert len(hashes) == 1
+
+
+def test_a_model_that_another_step_makes_is_read_when_it_is_there(golden, to_orbax):
+    """Its table of words, of which controls are made, as of any other directory."""
+    folder, base = to_orbax("llama_tied"), zoo.find(str(golden / "llama_tied"), None)
+    made = planned.model(base, "made", folder, "0123")
+    np.testing.assert_array_equal(made.word_embedding(), base.word_embedding())
 
 
 # Adapters.
