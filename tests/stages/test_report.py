@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import trainings
 from refusals import refused
 
 from jaxalign.data import datasets
@@ -17,7 +18,9 @@ from jaxalign.data.formats import coordinates
 from jaxalign.data.schema import Responses
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
+from jaxalign.io.run_dir import Artefact
 from jaxalign.stages import Job, collect, encode, properties, report, simulate_instructions
+from jaxalign.stages.artefacts import Tuning
 
 SIMULATION = simulate_instructions.Config(
     rois=("early", "noise"),
@@ -240,3 +243,18 @@ def test_a_report_is_tracked(placed, tmp_path, monkeypatch, works):
         assert np.isfinite(list(run.data.metrics.values())).all()
         files = {x.path for x in client.list_artifacts(run.info.run_id, "report")}
         assert {"report/index.html", "report/scores.csv"} <= files
+
+
+def test_models_along_trainings_are_found_by_the_tables_of_these(tmp_path):
+    rows, tuned, _ = trainings.planted()
+    sources = []
+    for name, part in tuned.groupby(["arm", "training_seed"], sort=False):
+        artefact = Artefact(
+            workdir=tmp_path, stage="tune", kind=Tuning.kind, name=str(name), settings={"of": name}
+        )
+        artefact.path.mkdir(parents=True)
+        rows_lib.write_table(artefact.path / Tuning.MODELS, part)
+        sources.append(Tuning(artefact))
+    found = report._along(rows, sources, None)
+    assert found.models == set(tuned.model) and len(found.points) == 9
+    assert report._along(rows, [], None) is None
