@@ -391,7 +391,7 @@ def test_kills_at_random_moments_leave_no_trace(tmp_path):
     paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     script = "tests/support/tuning_kills.py"
     done = subprocess.run(
-        [sys.executable, script, "--kills=3", f"--folder={tmp_path / 'runs'}"],
+        [sys.executable, script, "--kills=2", f"--folder={tmp_path / 'runs'}"],
         cwd=REPOSITORY,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": paths},
         capture_output=True,
@@ -400,4 +400,4 @@ def test_kills_at_random_moments_leave_no_trace(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert json.loads(done.stdout)["kills"] >= 3
+    assert json.loads(done.stdout)["kills"] >= 2
