@@ -6,12 +6,13 @@ import pathlib
 
 import gguf
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
 import tokenizers
 import transformers
-from networks import TOLERANCE, run
+from networks import TOLERANCE, forward, run
 
 from jaxalign.data.text import gguf_tokenizers, tokenizer_files
 from jaxalign.errors import InputError
@@ -236,14 +237,14 @@ def test_a_real_model_answers(tmp_path, mesh):
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "smollm2"))
     asked = [{"role": "user", "content": "What is the capital of France?"}]
     text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    prompt = np.array([tokenizer(text, add_special_tokens=False).input_ids])
+    prompt = jnp.asarray([tokenizer(text, add_special_tokens=False).input_ids])
     ending = generate.Ending(num_new=12, stop_tokens=(tokenizer.eos_token_id,))
-    said = generate.greedy(network, prompt, np.ones(prompt.shape, bool), ending)
+    said = generate.greedy(network, prompt, jnp.ones(prompt.shape, bool), ending)
     answer = tokenizer.decode(np.asarray(said.tokens)[0, : int(said.lengths[0])])
     assert answer.removesuffix("<|im_end|>") == "The capital of France is Paris."
 
     # transformers computes the same from an export of the converted folder.
-    ids = np.array([tokenizer(PLAIN_TEXT, add_special_tokens=False).input_ids])
-    logits = run(network, ids, np.ones(ids.shape, bool), mesh).logits[0, :-1]
+    ids = jnp.asarray([tokenizer(PLAIN_TEXT, add_special_tokens=False).input_ids])
+    logits = forward(network, ids, jnp.ones(ids.shape, bool)).logits[0, :-1]
     losses = -jax.nn.log_softmax(logits)[np.arange(ids.shape[1] - 1), ids[0, 1:]]
     np.testing.assert_allclose(losses.mean(), 2.52152, atol=1e-4)
