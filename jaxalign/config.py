@@ -49,6 +49,7 @@ STAGES = {
     "report": Stage("jaxalign.stages.report", True),  # not of scores that were collected
     "bench": Stage("jaxalign.bench.solver", False),
     "bench_extract": Stage("jaxalign.bench.extract", False),
+    "bench_scaling": Stage("jaxalign.bench.scaling", False),
 }
 
 
