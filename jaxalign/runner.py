@@ -284,7 +284,8 @@ class _Run:
     ) -> None:
         """Write the marker, with what was planned and what it took beside what was found."""
         num_tokens = facts.get("num_tokens", 0) if price.work.passes else 0
-        found = truth.facts(price, self._plan.machine, self._plan.layout, meter, num_tokens)
+        ran = truth.Ran(num_tokens, facts.pop("flop", None))
+        found = truth.facts(price, self._plan.machine, self._plan.layout, meter, ran)
         artefact.finish(**facts, **found)
 
     def _mended(self, step: Step) -> dict:

@@ -40,12 +40,14 @@ class _Sets(NamedTuple):
         return self.R if self.form == "dual" else p
 
 
-def nested(outline: Outline, layout: Layout) -> Work:
+def nested(outline: Outline, layout: Layout, tried: float = EXPECTED_PENALTIES) -> Work:
     """Return the work of `cv.nested` on the features of one layer.
 
     Args:
       outline: its sizes; `execution.mesh` is replaced by the layout's.
       layout: of the devices.
+      tried: penalties for each target and fold by the adaptive search; `Nested.num_computed` has
+        what it was.
     """
     execution = outline.execution._replace(
         mesh=layout.mesh if layout.size > 1 else None,
@@ -67,10 +69,12 @@ def nested(outline: Outline, layout: Layout) -> Work:
     sweep = _score(outline, calls[-1])
     if inner:
         pooled = outline.method.pool is not None
-        choose = _adaptive if outline.is_adaptive and not pooled else _grid
         if outline.method.scheme != "folds":
-            choose = _in_sample
-        sweep += choose(outline, calls[0])
+            sweep += _in_sample(outline, calls[0])
+        elif outline.is_adaptive and not pooled:
+            sweep += _adaptive(outline, calls[0], tried)
+        else:
+            sweep += _grid(outline, calls[0])
     device, host = _bytes(outline, calls, layout)
     k, v, method = len(outline.folds), outline.num_targets, outline.method
     sizes = (outline.num_samples, outline.num_features, outline.tile, k, len(method.alphas))
@@ -158,13 +162,13 @@ def _observed(outline: Outline, sets: _Sets, num_alphas: int) -> float:
     return _projected(outline, sets) + 4.0 * r * num_alphas
 
 
-def _adaptive(outline: Outline, sets: _Sets) -> float:
+def _adaptive(outline: Outline, sets: _Sets, tried: float) -> float:
     a, r = len(outline.method.alphas), sets.directions(outline.num_features)
     one = _predicted(outline, sets) + 2.0 * r * a
     if sets.form != "sums":  # products with the predictions of every penalty take one more
         one += _predicted(outline, sets)
     nothing = _projected(outline, sets) if sets.form == "sums" else 0.0
-    each = _observed(outline, sets, a) + EXPECTED_PENALTIES * one + nothing
+    each = _observed(outline, sets, a) + tried * one + nothing
     return _trained(outline, sets) + sets.tests * each
 
 

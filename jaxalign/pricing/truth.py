@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -47,6 +47,18 @@ class Meter:
     peak_since: str = "start"
     compile_seconds: float = 0.0
     programs: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Ran(NamedTuple):
+    """What a step has counted of its own work, which of one that was resumed is a part.
+
+    Attributes:
+      num_tokens: that networks passed; 0: none.
+      flop: operations by kind, by the sizes of what was computed; None: not counted.
+    """
+
+    num_tokens: int | float = 0
+    flop: Mapping[str, float] | None = None
 
 
 _current: list[Meter] = []  # the meters that are running; events belong to the last
@@ -118,7 +130,7 @@ def written(found: Mapping[str, Any]) -> int:
 
 
 def facts(
-    price: Price, machine: Machine | None, layout: Layout, meter: Meter, num_tokens: int | float
+    price: Price, machine: Machine | None, layout: Layout, meter: Meter, ran: Ran
 ) -> dict[str, Any]:
     """Return a plan and what became of it, as plain JSON for the done-marker.
 
@@ -127,7 +139,7 @@ def facts(
       machine: on which it ran; None: devices of no chip of the table.
       layout: of its devices.
       meter: what was measured.
-      num_tokens: that networks passed; 0: none.
+      ran: what the step has counted; operations are those planned where it has not.
     """
     took: dict[str, Any] = {
         "seconds": round(meter.seconds, 3),
@@ -138,12 +150,15 @@ def facts(
         "compile_seconds": round(meter.compile_seconds, 3),
         "longest_programs": _longest(meter.programs),
     }
-    if num_tokens:
-        took["tokens_per_s"] = round(num_tokens / meter.seconds, 1)
-    if flop := price.work.total_flop:
-        took["flop_per_s"] = flop / meter.seconds
+    if ran.num_tokens:
+        took["tokens_per_s"] = round(ran.num_tokens / meter.seconds, 1)
+    flop = price.work.flop if ran.flop is None else ran.flop
+    if ran.flop is not None:
+        took["flop"] = dict(ran.flop)
+    if sum(flop.values()):
+        took["flop_per_s"] = sum(flop.values()) / meter.seconds
         if machine:
-            at_peak = sum(n / machine.chip.peak(kind) for kind, n in price.work.flop.items())
+            at_peak = sum(n / machine.chip.peak(kind) for kind, n in flop.items())
             devices = 1 if layout.is_cpu else layout.size
             took["share_of_peak"] = at_peak / devices / meter.seconds
     return {"planned": planned(price, machine), "took": took}
@@ -202,7 +217,8 @@ def table(names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> str:
     """
     width = max(map(len, names))
     whose = {x["took"]["peak_of"] for x in found}
-    heads = ("time planned", "took", "GiB planned", "took", "disk planned", "took", "FLOP/s")
+    heads = ("time planned", "took", "GiB planned", "took", "disk planned", "took")
+    heads += ("FLOP planned", "counted", "FLOP/s")
     lines = [
         f"Plan and truth (memory of the {' or '.join(sorted(whose))}):",
         f"{'':{width}} {' '.join(f'{x:>12}' for x in heads)}",
@@ -214,6 +230,7 @@ def table(names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> str:
         "process_bytes": max(x["planned"]["process_bytes"] for x in found),
         "device_bytes": max(x["planned"]["device_bytes"] for x in found),
     }
+    planned["flop"] = {"all": sum(sum(x["planned"]["flop"].values()) for x in found)}
     if all("seconds" in x["planned"] for x in found):
         planned["seconds"] = sum(x["planned"]["seconds"] for x in found)
     took = {
@@ -221,6 +238,8 @@ def table(names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> str:
         "peak_bytes": max(x["took"]["peak_bytes"] for x in found),
         "peak_of": found[0]["took"]["peak_of"],
     }
+    if all("flop" in x["took"] or not any(x["planned"]["flop"].values()) for x in found):
+        took["flop"] = {"all": sum(sum(x["took"].get("flop", {}).values()) for x in found)}
     whole = _cells(planned, took, sum(map(written, found)))
     return "\n".join([*lines, f"{'all':{width}} {whole}"])
 
@@ -228,6 +247,7 @@ def table(names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> str:
 def _cells(planned: Mapping[str, Any], took: Mapping[str, Any], num_bytes: int) -> str:
     of_process = took["peak_of"] == "process"
     memory = planned["process_bytes" if of_process else "device_bytes"]
+    count = lambda found: quantity(x, "") if (x := sum(found.get("flop", {}).values())) else "-"
     cells = [
         duration(planned["seconds"]) if "seconds" in planned else "-",
         duration(took["seconds"]),
@@ -235,6 +255,8 @@ def _cells(planned: Mapping[str, Any], took: Mapping[str, Any], num_bytes: int) 
         f"{took['peak_bytes'] / 2**30:.2f}",
         quantity(planned["disk_bytes"], "B"),
         quantity(num_bytes, "B"),
+        count(planned),
+        count(took),
         quantity(took["flop_per_s"], "") if "flop_per_s" in took else "-",
     ]
     return " ".join(f"{x:>12}" for x in cells)

@@ -49,8 +49,13 @@ def _found(job: Job, seconds: float) -> dict[str, Any]:
         "peak_bytes": max((x["peak_bytes"] for x in parts), default=0),
         "peak_of": parts[0]["peak_of"] if parts else "process",
     }
-    if flop := sum(job.planned["flop"].values()):
-        took["flop_per_s"] = flop / seconds
+    flop: dict[str, float] = {}
+    for x in markers.values():
+        if "took" in x:
+            for kind, number in x["took"].get("flop", x["planned"]["flop"]).items():
+                flop[kind] = flop.get(kind, 0.0) + number
+    if total_flop := sum(flop.values()):
+        took |= {"flop": flop, "flop_per_s": total_flop / seconds}
     sizes = {
         name: {"size": sum(stamp["size"] for stamp in x["files"].values())}
         for name, x in markers.items()

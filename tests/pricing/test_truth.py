@@ -38,7 +38,7 @@ def test_facts_hold_plan_and_truth():
     price = prices.price(lambda layout: work, machine, layout)
     meter = truth.Meter(seconds=2.0, peak_bytes=2**30, compile_seconds=1.0)
     meter.programs = {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.3}
-    found = truth.facts(price, machine, layout, meter, 100)
+    found = truth.facts(price, machine, layout, meter, truth.Ran(num_tokens=100))
     found["files"] = {"a": {"size": 2}, "b": {"size": 3}}
     took, planned = found["took"], found["planned"]
     assert truth.written(found) == 5 and took["tokens_per_s"] == 50 and took["flop_per_s"] == 5e8
@@ -52,9 +52,23 @@ def test_facts_hold_plan_and_truth():
     assert whole.split()[0] == "all" and "2.0 s" in row
 
 
+def test_the_rest_of_a_resumed_step_has_the_rate_of_what_was_left():
+    machine, layout = chips.find("cpu"), Layout()
+    price = prices.price(lambda layout: Work(flop={"float32": 1e9}), machine, layout)
+    meter = truth.Meter(seconds=2.0)
+    found = truth.facts(price, machine, layout, meter, truth.Ran(flop={"float32": 2e8}))
+    found["files"] = {}
+    took = found["took"]
+    assert took["flop"] == {"float32": 2e8} and took["flop_per_s"] == 1e8
+    assert took["share_of_peak"] == pytest.approx(1e8 / machine.chip.float32)
+    *_, row, whole = truth.table(["x"], [found]).splitlines()
+    for line, last in ((row, "100 M"), (whole, "-")):
+        assert "1 G" in line and "200 M" in line and line.endswith(last)
+
+
 def test_an_unknown_machine_has_no_time():
     price = prices.Price(Work(flop={"sweep": 1.0}), math.nan, 0.0, 0.0, math.nan)
-    found = truth.facts(price, None, Layout(1, 1, False), truth.Meter(seconds=1.0), 0)
+    found = truth.facts(price, None, Layout(1, 1, False), truth.Meter(seconds=1.0), truth.Ran())
     found["files"] = {}
     assert "seconds" not in found["planned"] and "share_of_peak" not in found["took"]
     assert " - " in truth.table(["x"], [found])

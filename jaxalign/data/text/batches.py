@@ -205,6 +205,14 @@ def shapes(
     return found
 
 
+def shape(batch: Batch) -> Shape:
+    """Return the shape of a batch."""
+    bits = (0, 0)
+    if batch.predicted is not None and batch.predicted_part is not None:
+        bits = (batch.predicted_part.shape[1], batch.predicted.token.shape[1])
+    return Shape(*batch.tokens.shape, batch.part.shape[1], batch.pooled.token.shape[1], *bits)
+
+
 def _counts(weights: Weights) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"]]:
     """Return how many sums each row has, and of how many entries."""
     entries = np.diff(weights.indptr)

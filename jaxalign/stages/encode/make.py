@@ -27,7 +27,7 @@ from jaxalign.results import partition as partition_rows
 from jaxalign.stages import Job, artefacts
 from jaxalign.stages.artefacts import Partition, ProtocolCeiling, Scores
 from jaxalign.stages.encode import config as config_lib
-from jaxalign.stages.encode import inputs
+from jaxalign.stages.encode import inputs, work
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import Features, Prepared
 
@@ -42,8 +42,9 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
     start = time.monotonic()
     data = inputs.prepare(config, job, artefact, (features.model,))
     unknown = _unknown_words(data, artefact)
-    scored = _score_layers(features, data, artefact, "layer")
-    apart = _score_contiguous(features, data, artefact) if config.protocol else None
+    tried: dict[bool, list[float]] = {False: [], True: []}  # of layers that are scored now
+    scored = _score_layers(features, data, artefact, tried[False])
+    apart = _score_contiguous(features, data, artefact, tried[True]) if config.protocol else None
     if not processes.is_first():
         return {}
     ceilings = inputs.ceilings(data)
@@ -73,6 +74,7 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
         "unknown_words": unknown,
         "remarks": [*_unanswered(features, data), *_repeated(features, data, artefact)],
         "alignment": alignment,
+        "flop": work.flop(features, _sizes(data, apart), job.mesh, tried),
         "seconds": round(time.monotonic() - start, 3),
     }
 
@@ -90,14 +92,34 @@ def common(data: Prepared, features: Features, artefact: Artefact) -> dict:
     } | finished.provenance(artefact.fingerprint, "jax", "jaxlib", "numpy")
 
 
+def _sizes(data: Prepared, apart: "_Contiguous | None") -> work.Sizes:
+    num_samples, num_targets = data.Y.shape
+    folds = () if apart is None else apart.folds
+    return work.Sizes(data.config, data.folds, num_samples, num_targets, folds)
+
+
 def _score_layers(
-    features: Features, data: Prepared, artefact: Artefact, name: str
+    features: Features,
+    data: Prepared,
+    artefact: Artefact,
+    tried: list[float],
+    name: str = "layer",
 ) -> dict[int, cv.Nested]:
-    """Score every layer, and keep each in a file of its own."""
+    """Score every layer, and keep each in a file of its own.
+
+    `tried` gets the penalties that were tried for each target and fold of a layer that was not
+    there.
+    """
     scored = {}
+
+    def compute(layer: int) -> cv.Nested:
+        found = _nested(features, layer, data)
+        tried.append(float(found.num_computed.mean()))
+        return found
+
     for layer in _progress(features.layers(data.config), artefact):
-        compute = functools.partial(_nested, features, layer, data)
-        scored[layer] = arrays.kept(_layer_path(artefact, layer, name), cv.Nested, compute)
+        compute_this = functools.partial(compute, layer)
+        scored[layer] = arrays.kept(_layer_path(artefact, layer, name), cv.Nested, compute_this)
     return scored
 
 
@@ -109,7 +131,9 @@ class _Contiguous(NamedTuple):
     scored: dict[int, cv.Nested]
 
 
-def _score_contiguous(features: Features, data: Prepared, artefact: Artefact) -> _Contiguous | None:
+def _score_contiguous(
+    features: Features, data: Prepared, artefact: Artefact, tried: list[float]
+) -> _Contiguous | None:
     """Score every layer in contiguous folds, where those of the protocol are shuffled."""
     protocol, config = data.protocol, data.config
     apart = protocol.is_shuffled and inputs.contiguous(config, data.responses, data.job.dataset)
@@ -117,7 +141,7 @@ def _score_contiguous(features: Features, data: Prepared, artefact: Artefact) ->
         return None
     other, folds = apart
     blocks = data._replace(protocol=other, folds=folds)
-    return _Contiguous(other, folds, _score_layers(features, blocks, artefact, "contiguous"))
+    return _Contiguous(other, folds, _score_layers(features, blocks, artefact, tried, "contiguous"))
 
 
 def _warn_of_edges(scored: dict[int, cv.Nested], data: Prepared, artefact: Artefact) -> None:

@@ -1,17 +1,18 @@
 """What the encoding stage's artefacts take, from the sizes of features, samples and targets."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxalign.core.folds import Fold
 from jaxalign.core.scores import scoring
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import ridge
 from jaxalign.core.solver.method import Execution
-from jaxalign.core.solver.outline import Outline
+from jaxalign.core.solver.outline import EXPECTED_PENALTIES, Outline
 from jaxalign.data import controls
 from jaxalign.data.images import lowlevel
 from jaxalign.data.schema import Responses
@@ -34,12 +35,14 @@ class Sizes(NamedTuple):
       folds: of the samples.
       num_samples: rows of the responses.
       num_targets: columns that are fitted, the group's among them.
+      apart: contiguous folds in which a protocol with shuffled ones is scored, too; () without.
     """
 
     config: Config
     folds: Sequence[Fold]
     num_samples: int
     num_targets: int
+    apart: Sequence[Fold] = ()
 
     @property
     def protocol(self) -> Protocol:
@@ -85,12 +88,36 @@ def of_scores(features_of: Features, sizes: Sizes) -> Priced:
 
     def count(layout: Layout) -> Work:
         one = _layer(features_of, sizes, layout)
+        if sizes.apart:
+            one += _layer(features_of, sizes._replace(folds=sizes.apart), layout)
         all_of_them = dataclasses.replace(
             one.times(layers), disk_bytes=layers * one.disk_bytes + ROWS_BYTES
         )
         return all_of_them + Work(host_s=AROUND_S)
 
     return count
+
+
+def flop(
+    features_of: Features, sizes: Sizes, mesh: Mesh, tried: Mapping[bool, Sequence[float]]
+) -> dict[str, float]:
+    """Return the operations of layers that were scored, by kind.
+
+    Args:
+      features_of: a network or a control.
+      sizes: see there.
+      mesh: devices that have divided the targets.
+      tried: penalties for each target and fold, of each layer that was scored; under True of those
+        that were scored in the folds of `apart`.
+    """
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+    layout, total = Layout(mesh.shape["data"], mesh.shape["model"], is_cpu), Work()
+    for is_apart, every in tried.items():
+        if every:
+            own = sizes._replace(folds=sizes.apart if is_apart else sizes.folds)
+            one = _layer(features_of, own, layout, float(np.mean(every)))
+            total += one.times(len(every))
+    return dict(total.flop)
 
 
 def of_partition(features_of: Features, others: Sequence[Features], sizes: Sizes) -> Priced:
@@ -141,12 +168,14 @@ def of_significance(features_of: Features, sizes: Sizes, num_orders: int) -> Pri
     return count
 
 
-def _layer(features_of: Features, sizes: Sizes, layout: Layout) -> Work:
+def _layer(
+    features_of: Features, sizes: Sizes, layout: Layout, tried: float = EXPECTED_PENALTIES
+) -> Work:
     """Return the work of scoring one layer, reading it and its components included."""
     protocol = sizes.protocol
     if features_of.model in controls.STIMULUS_CONTROLS:
         protocol = scoring.without_pca(protocol)
-    found = _fit(sizes, num_features(features_of, sizes), protocol, layout)
+    found = _fit(sizes, num_features(features_of, sizes), protocol, layout, tried)
     held = 8.0 * features_of.source.settings["num_stimuli"] * features_of.source.width
     return dataclasses.replace(found, host_bytes=found.host_bytes + held) + _components(
         features_of, sizes, protocol
@@ -166,7 +195,13 @@ def _components(features_of: Features, sizes: Sizes, protocol: Protocol) -> Work
     return Work(flop={"factor": products, "eigen": problems})
 
 
-def _fit(sizes: Sizes, num_features: int, protocol: Protocol, layout: Layout) -> Work:
+def _fit(
+    sizes: Sizes,
+    num_features: int,
+    protocol: Protocol,
+    layout: Layout,
+    tried: float = EXPECTED_PENALTIES,
+) -> Work:
     """Return the work of `scoring.evaluate`, which goes fold by fold where features differ."""
     method, scaling = scoring.method_of(protocol), protocol.scaling
     if not protocol.encoding[1].per_target:
@@ -182,5 +217,5 @@ def _fit(sizes: Sizes, num_features: int, protocol: Protocol, layout: Layout) ->
             method=method,
             execution=Execution(search=sizes.config.search),
         )
-        total += solver.nested(outline, layout)
+        total += solver.nested(outline, layout, tried)
     return dataclasses.replace(total, fits=1)

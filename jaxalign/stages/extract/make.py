@@ -1,5 +1,6 @@
 """Activations and surprisal, in stores."""
 
+import collections
 import time
 
 import numpy as np
@@ -7,13 +8,14 @@ from absl import logging
 from tqdm import tqdm
 
 from jaxalign import processes, stopping
+from jaxalign.data.text import batches
 from jaxalign.data.text.readouts import Reading
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir, store
 from jaxalign.io.run_dir import Artefact
 from jaxalign.models import zoo
 from jaxalign.stages.artefacts import Activations
-from jaxalign.stages.extract import alike, forward
+from jaxalign.stages.extract import alike, forward, work
 from jaxalign.stages.extract import reading as reading_lib
 from jaxalign.stages.extract.shards import Shards, not_finite, open_store
 
@@ -36,7 +38,7 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
         dtype=config.compute_dtype,
         untrained_seed=artefact.settings["untrained_seed"],
     )
-    num_tokens = 0
+    num_tokens, passed = 0, collections.Counter()
     batched = reading_lib.batched(config, model, job.mesh, reading)
     lacking = stopping.until_requested(x for x in batched if shards.lack(x))
     with tqdm(
@@ -49,6 +51,7 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
         for batch, vectors, bits in forward.run(network, lacking, job.mesh, tap=config.tap):
             shards.add(batch, vectors, bits)
             num_tokens += batch.num_tokens
+            passed[batches.shape(batch)] += 1
             progress.update(shards.num_added - progress.n)
             progress.set_postfix_str(f"{num_tokens / (time.monotonic() - start):.0f} tokens/s")
     shards.finish()
@@ -63,6 +66,7 @@ def extract(config, job, model, reading: Reading, stimulus_ids, artefact) -> dic
     return {
         "alike": {str(layer): number for layer, number in found.items()},
         "num_tokens": num_tokens,
+        "flop": work.flop(config, model, passed),
         "seconds": round(time.monotonic() - start, 3),
         "passes": reading.passes.counts._asdict(),
     }

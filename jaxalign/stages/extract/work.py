@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +62,19 @@ def of_passes(config: Config, model: zoo.Model, reading: Reading, *, is_trained:
         )
 
     return count
+
+
+def flop(config: Config, model: zoo.Model, shapes: Mapping[Shape, int]) -> dict[str, float]:
+    """Return the operations of passes that were made, by kind.
+
+    Args:
+      config: settings.
+      model: the network.
+      shapes: of the batches that passed, and how many there were of each.
+    """
+    network = zoo.abstract(model.design, model.config, config.compute_dtype)
+    every = (number * networks.flop(model.config, network, x) for x, number in shapes.items())
+    return {str(np.dtype(store.DTYPES[config.compute_dtype])): float(sum(every))}
 
 
 def of_images(
