@@ -231,6 +231,21 @@ class Machine:
         return Layout(data, model, self.chip.name == "cpu")
 
 
+def shared(machine: Machine, number: int) -> Machine:
+    """Return what each of several jobs has of a machine on which they run at a time.
+
+    Devices are each job's own, but on CPUs, where the memory of devices is the host's.
+
+    Args:
+      machine: of one job, if it were alone.
+      number: of jobs.
+    """
+    if machine.chip.name != "cpu" or number < 2:
+        return machine
+    part = dataclasses.replace(machine.chip, memory=machine.chip.memory / number)
+    return dataclasses.replace(machine, chip=part)
+
+
 def find(name: str) -> Machine:
     """Find a machine by name: a chip of the table, and how many of them, such as v5e-8 or h200.
 

@@ -138,7 +138,7 @@ def main(argv: list[str]) -> int:
     # Imported here: --help, --status and a bad flag need not wait for JAX.
     from jaxalign.sweeps import costs, planning
 
-    machine = _machine(_CHIP.value or engine.chip(options))
+    machine = _machine(_CHIP.value or engine.chip(options), options.parallel)
     where = planning.Where(
         store=store,
         name=name,
@@ -156,7 +156,9 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(planning.describe(record, machine, rate))
         sys.stdout.flush()
     if reason := costs.refusal(record):
-        raise InputError(reason)
+        share = f" {options.parallel} jobs at a time share this memory: see --parallel."
+        is_shared = machine and machine.chip.name == "cpu" and options.parallel > 1
+        raise InputError(reason + share * bool(is_shared))
     if _DRY_RUN.value:
         return 0
     if machine:
@@ -195,11 +197,16 @@ def _data_root() -> pathlib.Path | None:
     return pathlib.Path(found).absolute() if found else None
 
 
-def _machine(name: str):
-    """Return the machine of a job by its name; None of ""."""
+def _machine(name: str, parallel: int):
+    """Return the machine of a job by its name; None of "".
+
+    Jobs that run at a time on a CPU share its memory.
+    """
     from jaxalign.pricing import chips
 
-    return chips.calibrated(chips.find(name), _CALIBRATION.value) if name else None
+    if not name:
+        return None
+    return chips.shared(chips.calibrated(chips.find(name), _CALIBRATION.value), parallel)
 
 
 def _devices_per_job() -> int:

@@ -35,6 +35,14 @@ def test_a_mesh_must_use_every_device():
         machine.layout((3, 2))
 
 
+def test_jobs_at_a_time_share_the_memory_of_a_host_and_no_accelerators():
+    alone = chips.find("cpu")
+    each = chips.shared(alone, 2)
+    assert 2 * each.chip.memory == alone.chip.memory and each.name == alone.name
+    assert chips.shared(alone, 0) == alone
+    assert chips.shared(chips.find("h200"), 8) == chips.find("h200")
+
+
 def test_every_chip_has_a_rate_for_every_kind_of_work():
     for chip in (*chips.CHIPS.values(), chips.cpu()):
         assert set(chip.efficiency) == set(KINDS)
