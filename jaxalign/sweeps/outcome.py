@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from absl import logging
@@ -49,18 +49,29 @@ def _found(job: Job, seconds: float) -> dict[str, Any]:
         "peak_bytes": max((x["peak_bytes"] for x in parts), default=0),
         "peak_of": parts[0]["peak_of"] if parts else "process",
     }
-    flop: dict[str, float] = {}
-    for x in markers.values():
-        if "took" in x:
-            for kind, number in x["took"].get("flop", x["planned"]["flop"]).items():
-                flop[kind] = flop.get(kind, 0.0) + number
-    if total_flop := sum(flop.values()):
-        took |= {"flop": flop, "flop_per_s": total_flop / seconds}
+    flop = _counted(x for x in markers.values() if "took" in x)
+    if flop:
+        took["flop"] = flop
+    if total_flop := sum((flop or job.planned["flop"]).values()):
+        took["flop_per_s"] = total_flop / seconds
     sizes = {
         name: {"size": sum(stamp["size"] for stamp in x["files"].values())}
         for name, x in markers.items()
     }
     return {"planned": dict(job.planned), "took": took, "files": sizes}
+
+
+def _counted(markers: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Add up the operations of steps, by kind; of one that counts none, those planned.
+
+    Nothing if no step has counted any.
+    """
+    every = list(markers)
+    found: dict[str, float] = {}
+    for x in every if any("flop" in x["took"] for x in every) else ():
+        for kind, number in x["took"].get("flop", x["planned"]["flop"]).items():
+            found[kind] = found.get(kind, 0.0) + number
+    return found
 
 
 def _markers(job: Job) -> Mapping[str, Mapping[str, Any]]:

@@ -58,11 +58,11 @@ def record(tmp_path):
     return found
 
 
-def make(path, size, peak):
+def make(path, size, peak, **more):
     path.mkdir(parents=True)
     took = {"seconds": 2.0, "cpu_seconds": 3.0, "compile_seconds": 0.5, "peak_bytes": peak}
     marker = {"fingerprint": path.name, "files": {"x": {"size": size}, "y": {"size": 1}}}
-    marker["took"] = took | {"peak_of": "process"}
+    marker |= {"took": took | {"peak_of": "process"} | more, "planned": PLANNED}
     (path / "done.json").write_text(json.dumps(marker))
 
 
@@ -85,6 +85,17 @@ def test_a_job_that_ends_well_says_what_it_took(record):
     text = outcome.table(record)
     assert [x.split()[0] for x in text.splitlines()[2:4]] == ["run", "all"]
     assert "10.0 s" in text and "1.00" in text
+
+
+def test_operations_that_steps_have_counted_stand_beside_those_planned(record):
+    store = record.folder.parents[1]
+    make(store / "encode/b", 20, 2**29, flop={"sweep": 3e9, "factor": 2e8})
+    make(store / "encode/c", 30, 2**30)
+    assert run(record.job("run")) == 0
+    took = json.loads((record.job("run").path / outcome.COST).read_text())["took"]
+    assert took["flop"] == {"sweep": 7e9, "factor": 2e8}  # of c as many as were planned
+    assert took["flop_per_s"] == pytest.approx(7.2e9 / took["seconds"])
+    assert "7.2 G" in outcome.table(record)
 
 
 def test_a_job_that_fails_or_was_not_priced_says_nothing(record, tmp_path):
