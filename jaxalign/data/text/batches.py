@@ -207,10 +207,12 @@ def shapes(
 
 def shape(batch: Batch) -> Shape:
     """Return the shape of a batch."""
-    bits = (0, 0)
-    if batch.predicted is not None and batch.predicted_part is not None:
-        bits = (batch.predicted_part.shape[1], batch.predicted.token.shape[1])
-    return Shape(*batch.tokens.shape, batch.part.shape[1], batch.pooled.token.shape[1], *bits)
+    rows, length = batch.tokens.shape
+    found = Shape(rows, length, batch.part.shape[1], batch.pooled.token.shape[1])
+    if batch.predicted is None or batch.predicted_part is None:
+        return found
+    bits, entries = batch.predicted_part.shape[1], batch.predicted.token.shape[1]
+    return found._replace(predicted=bits, predicted_entries=entries)
 
 
 def _counts(weights: Weights) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"]]:
