@@ -69,7 +69,8 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         controls.check(control, job.dataset.stimuli)
     num_orders = permute.check(config, planned) if config.permutations else 0
     fixed = fingerprints.of_targets(config, job, planned, is_planted=bool(simulated))
-    apart = config.protocol and inputs.contiguous(config, planned, job.dataset)
+    is_apart = config.protocol and config_lib.protocol(config).is_shuffled
+    apart = inputs.contiguous(config, planned, job.dataset) if is_apart else None
     sizes = work_lib.Sizes(config, folds, len(planned.run), num_targets, apart[1] if apart else ())
     shared = _Shared(config, job, fixed, simulated, sizes)
     steps = reference.plan(config, job, planned, simulated, fixed)
