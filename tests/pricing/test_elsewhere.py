@@ -71,9 +71,10 @@ def test_data_that_are_not_here_are_priced_by_their_published_size(tmp_path):
     root.mkdir()
     plan = runner.plan(packed, workdir=tmp_path / "work", data_root=root, machine=machine)
     found, scores = (prices.price(x.work, machine, plan.layout) for x in plans.items(plan))
-    # 4,537 words, of 1.3 pieces each; seven numbers of each of ten folds and of each voxel, layers.
+    # 4,537 words, of 1.3 pieces each; seven numbers of each of ten folds, shuffled and contiguous,
+    # and of each voxel and layer.
     assert found.work.num_tokens == pytest.approx(1.3 * 4537, rel=0.1)
-    assert scores.work.disk_bytes == pytest.approx(33 * 7 * 10 * 12195 * 8, rel=0.01)
+    assert scores.work.disk_bytes == pytest.approx(33 * 7 * 2 * 10 * 12195 * 8, rel=0.01)
     text = plans.describe(plan)
     assert "assumed: models alpaca-7b are not here: shapes are those of jaxalign/models" in text
     assert "assumed: data set pereira2018-384 is not here: 384 sentences of 4,537 words" in text

@@ -4,6 +4,7 @@ Six jobs, three networks under two protocols; both ways give the table of one pr
 byte.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -16,7 +17,8 @@ import pytest
 import slurm_cluster
 import small
 
-from jaxalign.sweeps import planning, work
+from jaxalign.pricing import truth
+from jaxalign.sweeps import outcome, planning, work
 
 pytestmark = pytest.mark.slow
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -123,6 +125,13 @@ def test_two_at_a_time_give_the_table_of_one_process(folder, write, expected):
     assert count(sweep, r"extract \w+: done in") == len(MODELS)
     assert count(sweep, r"encode \w+ ?\w*: done in") >= 12
     assert table(sweep) == expected
+    costs = [json.loads(x.read_text()) for x in sweep.glob(f"*/{outcome.COST}")]
+    assert len(costs) == 11
+    for cost in costs:
+        planned, counted = (sum(cost[x].get("flop", {}).values()) for x in ("planned", "took"))
+        assert counted == pytest.approx(planned, rel=0.3)
+    disk = sum(x["planned"]["disk_bytes"] for x in costs)
+    assert sum(map(truth.written, costs)) == pytest.approx(disk, rel=0.3)
     again = call(*common)
     assert again.returncode == 2 and "--resume goes on with it" in again.stderr
     resumed = call(*common, "--resume")
