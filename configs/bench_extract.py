@@ -20,9 +20,11 @@ NETWORKS = {
         family="llama", num_layers=14, width=640, num_heads=10, mlp_size=1728
     ),
     "thin": bench.Network(width=128, num_heads=2, mlp_size=512),
+    # A quarter of the width and of the layers of the Vicuna of 7 billion that answers in both.
+    "vicuna": bench.Network(family="llama", num_layers=8, width=1024, num_heads=8, mlp_size=2752),
     "large": bench.Network(num_layers=36, width=1024, num_heads=16, mlp_size=4096),  # 2.0 GB
 }
-CASES = {"forwards": {}, "stories": {}, "depths": {}, "loadings": {}}
+CASES = {"forwards": {}, "stories": {}, "depths": {}, "loadings": {}, "answers": {}}
 for _name in ("gpt2", "llama"):
     CASES["forwards"] |= {
         f"{_name}_long": bench.Forward(network=_name, batch=4, length=1024),
@@ -46,6 +48,25 @@ for _name in ("gpt2", "llama"):
     }
 CASES["depths"]["compilation"] = bench.Depths(network="thin")
 CASES["loadings"]["loading"] = bench.Loading(network="large")
+# Towers of a quarter of the width and of the layers: ViT-g/14 at 224 pixels, CLIP ViT-L/14 at 336.
+CASES["answers"] = {
+    "instructblip_answers": bench.Answering(
+        network="vicuna",
+        family="instructblip",
+        vision_layers=10,
+        vision_width=352,
+        vision_heads=4,
+        image_size=224,
+    ),
+    "llava_answers": bench.Answering(
+        network="vicuna",
+        family="llava",
+        vision_layers=6,
+        vision_width=256,
+        vision_heads=4,
+        image_size=336,
+    ),
+}
 
 
 def get_config(argument=""):

@@ -17,6 +17,19 @@ CASES = {
     "dense": solver.Case(n=1000, p=768, v=4000, num_alphas=60),
     "wide": solver.Case(n=630, p=2048, v=8000, num_alphas=16),
     "tall": solver.Case(n=9000, p=768, v=1500, num_repeats=3, peer_repeats=1, peer_warmup=False),
+    # A layer under one of ten instructions on natural scenes, with the penalties of Oota et al.
+    # (2025).
+    "scenes": solver.Case(
+        n=2000,
+        p=1024,
+        v=4000,
+        num_alphas=60,
+        low=1.0,
+        high=4.0,
+        num_repeats=3,
+        peer_repeats=1,
+        peer_warmup=False,
+    ),
     "grid": solver.Case(n=1000, p=768, v=10_000, search="grid"),
     "search": solver.Case(
         n=362, p=1536, v=4000, num_alphas=17, decay=1.4, peers=("every_penalty",)

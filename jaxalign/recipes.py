@@ -11,6 +11,7 @@ from absl import logging
 from jaxalign import config
 from jaxalign.core.scores.protocol import READING
 from jaxalign.data import controls, datasets
+from jaxalign.data.formats.recordings import NaN
 from jaxalign.data.text import texts
 from jaxalign.errors import InputError
 from jaxalign.literature import benchmarks, protocols
@@ -21,7 +22,12 @@ ACTIVATIONS = (".npz", ".npy")  # files that stand in the place of a model
 
 
 def find_benchmark(
-    name: str, protocol: str = "", data_root: pathlib.Path | None = None
+    name: str,
+    protocol: str = "",
+    data_root: pathlib.Path | None = None,
+    *,
+    nan: NaN = "refuse",
+    options: Sequence[str] = (),
 ) -> tuple[str, Benchmark]:
     """Find what a model is scored on, by a benchmark's name or by data and a protocol.
 
@@ -34,6 +40,7 @@ def find_benchmark(
         a protocol.
       protocol: in place of the benchmark's; "": the benchmark's own.
       data_root: folder of published data.
+      nan, options: how the data set is read, as the settings of a run have them.
 
     Returns:
       Its name, `<data>-<protocol>` where the table has none, and the benchmark. A ceiling that was
@@ -82,7 +89,7 @@ def find_benchmark(
             is_timed=other.is_timed,
             extraction=other.extraction,
         )
-    is_timed = datasets.find(data, data_root).responses.is_timed
+    is_timed = datasets.find(data, data_root, nan=nan, options=options).responses.is_timed
     known = Benchmark(dataset=data, protocol=protocol, is_timed=is_timed)
     open_ = set(known.reading.free) & {"context", "pooling"}
     if is_timed and open_:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import recordings
 from recordings import write_table
 from refusals import refused
 
@@ -95,3 +96,15 @@ def test_words_with_times_are_read_in_one_way(tmp_path):
     assert (read.context, read.pooling, read.delays) == HEARD[:3]
     fixed = recipes.find_benchmark(str(tmp_path / "data"), "huth")[1]
     assert fixed.scored_under.name == "huth"
+
+
+def test_a_data_set_is_read_with_the_options_of_the_run(tmp_path, rng):
+    """One session of NSD: without the option the others are missing."""
+    recordings.nsd(tmp_path, rng, num_sessions=1, shape=(2, 2, 2))
+    options = ("num_sessions=1",)
+    name, found = recipes.find_benchmark("nsd-subj01", "jaxalign", tmp_path, options=options)
+    assert (name, found.is_timed) == ("nsd-subj01-jaxalign", False)
+    with refused("data set nsd-subj01 needs", "betas_session02.hdf5"):
+        recipes.find_benchmark("nsd-subj01", "jaxalign", tmp_path)
+    with refused("nan must be 'refuse' for data set nsd-subj01"):
+        recipes.find_benchmark("nsd-subj01", "jaxalign", tmp_path, nan="leave_out", options=options)

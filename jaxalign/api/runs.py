@@ -136,9 +136,15 @@ def score(
       ['score', 'raw', 'raw_low']
     """
     root = runner.data_folder(data_root)
-    name, chosen = recipes.find_benchmark(os.fspath(benchmark), protocol or "", root)
-    packed = recipes.on_benchmark(os.fspath(model), chosen, beside=controls)
     changes = dict(settings or {})
+    name, chosen = recipes.find_benchmark(
+        os.fspath(benchmark),
+        protocol or "",
+        root,
+        nan=changes.get("nan", "refuse"),
+        options=changes.get("options", ()),
+    )
+    packed = recipes.on_benchmark(os.fspath(model), chosen, beside=controls)
     if fixed := [x for x in changes if x in FIXED]:
         raise InputError(
             f"settings must leave {fixed[0]} alone, which the arguments of score name: got "

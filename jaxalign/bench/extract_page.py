@@ -24,6 +24,9 @@ by it, in proportion to tokens. tokens: of all passes. ratio: torch's time over 
 difference: as above, on the parts that torch was timed on; a dash where contexts differ."""
 _DEPTHS = "Compilation of the forward pass of all layers; ratio: over the shortest."
 _LOADINGS = "Peak memory of the host while weights load, beyond what the process had before; MB."
+_ANSWERS = """\
+Answers of a model of images and text with random weights to instructions about a batch of images:
+to one, and to all, in turns. ratio: least time over the least of one instruction."""
 _TIMES = {"median": "median_s", "min": "min_s", "max": "max_s"}
 
 
@@ -41,6 +44,7 @@ _KINDS = (
     ),
     ("depths", _DEPTHS, ("network", "num_layers")),
     ("loadings", _LOADINGS, ("network", "weights_mb", "peak_mb")),
+    ("answers", _ANSWERS, ("network", "sizes", "num_images", "instructions", "num_new")),
 )
 
 
@@ -95,7 +99,7 @@ def _number(value: int | float) -> str:
 
 def _bars(rows: pd.DataFrame, kind: str) -> list[str]:
     """Say of each case whether it reaches what it should."""
-    at_most = kind in ("depths", "loadings")
+    at_most = kind in ("depths", "loadings", "answers")
     if at_most:
         rows = rows.loc[rows.groupby("name").ratio.idxmax()]
     lines = []

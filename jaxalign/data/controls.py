@@ -18,7 +18,9 @@ from jaxalign.errors import InputError
 
 # Made of what images are before anything is seen in them: see `images/lowlevel.py`.
 OF_IMAGES = tuple(lowlevel.FEATURES)
-# Made of the stimuli or of the order of samples alone.
+# Made of what a model was asked about images, and of what it said: see `images/said.py`.
+OF_ANSWERS = ("instruction_alone", "answer_length", "answer_words")
+# Made of the stimuli or of the order of samples alone; or of answers, and of no activation.
 STIMULUS_CONTROLS = (
     "word_rate",
     "word_length",
@@ -30,6 +32,7 @@ STIMULUS_CONTROLS = (
     "word_vectors",
     "oasm",
     *OF_IMAGES,
+    *OF_ANSWERS,
 )
 # Beside these, controls are made of a network: `shifted` (its features at the wrong time),
 # `shuffled` (in any order), `static_embedding` (the rows of its embedding, without position or
@@ -52,7 +55,9 @@ WITHOUT_LAYERS = (*STIMULUS_CONTROLS, "static_embedding", "random_embedding")
 # are contiguous.
 PARTITION = tuple(name for name in WITHOUT_LAYERS if name != "oasm")
 # Made of the text of stimuli; the others are made of images, or of the order of samples.
-OF_TEXT = tuple(x for x in STIMULUS_CONTROLS if x not in ("position", "oasm", *OF_IMAGES))
+OF_TEXT = tuple(
+    x for x in STIMULUS_CONTROLS if x not in ("position", "oasm", *OF_IMAGES, *OF_ANSWERS)
+)
 # Of whole sentences.
 OF_SENTENCES = ("sentence_length", "sentence_position")
 # Added up over the words of a TR, where the others are averaged.
@@ -94,7 +99,8 @@ def of_parts(name: str, stimuli: Stimuli, lexicon: Lexicon) -> Float[np.ndarray,
     """Return a control that has a row for each part.
 
     Args:
-      name: of `STIMULUS_CONTROLS`, but not `position` or `oasm`, which have one for each sample.
+      name: of `STIMULUS_CONTROLS`, but not `position` or `oasm`, which have one for each sample,
+        nor of `OF_ANSWERS`, which are no property of a part.
       stimuli: parts.
       lexicon: tables, which `frequency` and `word_vectors` need.
 

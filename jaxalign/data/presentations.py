@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxalign.data.formats import recordings
 from jaxalign.errors import InputError
@@ -52,17 +52,25 @@ class SignalToNoise:
     Attributes:
       ratio: of the standard deviations of signal and noise of a single trial, by target; NaN where
         it was not found.
-      repeats: trials that the response to each stimulus averages, of those on which models are
-        tested.
+      repeats: trials that the response to each stimulus averages.
+      stimulus_id: of each of these.
+      is_test: whether it is of the data set's own test set.
       subject: whose targets they are.
       roi, target: of each column, as in the responses.
     """
 
     ratio: Float[np.ndarray, " v"]
     repeats: Int[np.ndarray, " n"]
+    stimulus_id: Sequence[str]
+    is_test: Bool[np.ndarray, " n"]
     subject: str
     roi: Sequence[str]
     target: Sequence[str]
+
+    @property
+    def tested(self) -> Int[np.ndarray, " t"]:
+        """Trials of the stimuli of the test set."""
+        return self.repeats[self.is_test]
 
 
 def repeats_of(

@@ -154,9 +154,10 @@ _ALL = (
     Protocol(
         name="oota2025",
         source="Oota et al. (2025), arXiv 2505.20029, and its authors' code",
-        # Responses to single images, which have no words to bring to TRs.
+        # Responses to single images, which have no words to bring to TRs. Each model is pooled in a
+        # way of its own: tokens of a tower, of the Q-Former, of a prompt, or of an answer.
         extraction=Extraction(
-            context="none", pooling="mean_all", delays=(0,), free=("downsample",)
+            context="none", pooling="mean_all", delays=(0,), free=("downsample", "pooling")
         ),
         folds=Folds(rule="test_set"),
         scaling=Scaling(features="each_side", responses="each_side", intercept=False),

@@ -82,7 +82,7 @@ def of_published(found: SignalToNoise, columns: Collection[tuple[str, str]]) -> 
     names = list(zip(found.roi, found.target, strict=True))
     keep = np.array([name in columns for name in names], bool)
     ratio = found.ratio[keep]
-    share = repeats.of_ncsnr(ratio, found.repeats)
+    share = repeats.of_ncsnr(ratio, found.tested)
     whose = Whose(found.subject, [name for name in names if name in columns])
     nothing = np.full(len(ratio), np.nan)
     made = []

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from jaxalign.core import features
 from jaxalign.core.ceilings import ceiling
@@ -15,7 +15,7 @@ from jaxalign.core.scores.alignment import AlignmentScore, Reference
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import cv
 from jaxalign.data.schema import Responses
-from jaxalign.results.targets import GROUP, Ceilings, Targets
+from jaxalign.results.targets import GROUP, PUBLISHED, Ceilings, Targets
 
 
 def by_subject_and_roi(
@@ -48,7 +48,7 @@ def by_subject_and_roi(
                 "roi": roi,
                 "score": found.score,
                 **_ceiling(ceilings, columns, subject),
-                "ceiling_kind": "split_half" if subject == GROUP else "leave_one_subject_out",
+                "ceiling_kind": "split_half" if subject == GROUP else ceilings.kind,
                 "signal_ceiling": float(mean_defined(ceilings.signal_r[columns])),
                 "fold_scores": found.per_fold.tolist(),
                 "r2": float(mean_defined(result.r2[:, columns].mean(axis=0))),
@@ -116,6 +116,8 @@ def _ceiling(ceilings: Ceilings, columns: Int[np.ndarray, " g"], subject: str) -
     folds = mean_defined(r, axis=1)
     found = stats.crossed_interval(folds[None], is_correlation=True)
     value, low, high = float(mean_defined(ceilings.ceiling[columns])), found.low, found.high
+    if ceilings.kind == PUBLISHED:  # without intervals
+        low = high = np.nan
     if subject == GROUP:
         share = ceilings.half_share[columns]
         errors = r.var(axis=0, ddof=1) / len(r) if len(r) > 1 else np.full(len(columns), np.nan)
@@ -139,7 +141,7 @@ def whole(
     protocol: Protocol,
     folds: Sequence[Fold],
     *,
-    known_ceiling: Reference | float = np.nan,
+    known_ceiling: Reference | float | Float[np.ndarray, " v"] = np.nan,
     contiguous: float = np.nan,
 ) -> AlignmentScore:
     """Return the one score of a protocol: over the subjects, without the group's mean.
@@ -149,7 +151,7 @@ def whole(
       targets: the targets.
       protocol: of kind "encoding".
       folds: on which they were found.
-      known_ceiling: of the protocol, computed or published.
+      known_ceiling: of the protocol, computed or published; or of each target of the subjects.
       contiguous: see `scoring.combine`.
 
     Returns:

@@ -11,6 +11,8 @@ from jaxalign.core.ceilings import ceiling, shared_targets
 from jaxalign.data.schema import GROUP, Responses
 from jaxalign.errors import InputError
 
+PUBLISHED = "published_ncsnr"  # kind of ceilings that follow from published ratios
+
 
 class Ceilings(NamedTuple):
     """Ceilings of targets."""
@@ -21,6 +23,7 @@ class Ceilings(NamedTuple):
     fold_ceilings: Float[np.ndarray, "k v"]
     signal_r: Float[np.ndarray, " v"]  # noiseless signal x responses; NaN unless simulated
     half_share: Float[np.ndarray, " v"]  # of the group, of subjects in the smaller half; else NaN
+    kind: str = "leave_one_subject_out"  # of the subjects' targets
 
 
 class Targets(NamedTuple):
@@ -153,6 +156,19 @@ def ceilings(
         signal_r = ceiling.correlation(signal, assemble(responses).Y.T, blocks)
     half_share = np.concatenate([np.full(len(responses.subject), np.nan), *shares])
     return Ceilings(values, np.concatenate([of_subjects, *halves], axis=1), signal_r, half_share)
+
+
+def with_published(found: Ceilings, root: Float[np.ndarray, " p"]) -> Ceilings:
+    """Put ceilings of subjects' targets that the data set publishes in the place of computed ones.
+
+    Args:
+      found: from `ceilings`.
+      root: of each target of a subject, what a correlation can reach; NaN where it is not known.
+    """
+    num = len(root)
+    values, folds = found.ceiling.copy(), found.fold_ceilings.copy()
+    values[:num], folds[:, :num] = root, root
+    return found._replace(ceiling=values, fold_ceilings=folds, kind=PUBLISHED)
 
 
 class _Group(NamedTuple):

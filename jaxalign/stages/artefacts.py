@@ -173,6 +173,16 @@ class Activations(Kind):
         table = rows_lib.read_table(self.artefact.path / store.ANSWERS)
         return frozenset(table.stimulus_id[table.is_empty])
 
+    def answers(self) -> pd.DataFrame | None:
+        """Read what was answered about each image; None where nothing was.
+
+        Raises:
+          InputError: if the table cannot be read.
+        """
+        if self.settings.get("answers", "none") == "none":
+            return None
+        return rows_lib.read_table(self.artefact.path / store.ANSWERS)
+
     def stimulus_ids(self) -> list[str]:
         """Return the stimulus of each row of the store.
 
@@ -331,6 +341,7 @@ class Scores(Rows):
     kind = "scores"
     ALIGNMENT = "alignment.npz"  # under a protocol by name, its one score
     TARGETS = "targets.parquet"  # only where targets have coordinates
+    NORMALIZED = "normalized"  # only under published ceilings; as CSV and as Parquet
 
     def alignment(self) -> AlignmentScore:
         """Read the one score of a protocol by name.
@@ -356,12 +367,32 @@ class Scores(Rows):
         path = self.artefact.path / self.TARGETS
         return rows_lib.read(path) if path.exists() else None
 
+    def normalized(self) -> pd.DataFrame | None:
+        """Read scores divided by the targets' own ceilings; None where none were published.
+
+        Raises:
+          InputError: if the file cannot be read.
+        """
+        path = self.artefact.path / self.NORMALIZED
+        return rows_lib.read_table(path) if rows_lib.has_table(path) else None
+
 
 class Partition(Rows):
     """What a network and a set of controls explain alone and share, as rows."""
 
     kind = "partition"
     ROWS = "partition.parquet"
+
+
+class Comparison(Rows):
+    """What a model's instructions give beside one another; tables as CSV and as Parquet."""
+
+    kind = "instructions compared"
+    TABLES = TARGETS, PARTITION, MARGINS, ANSWERS = ("targets", "partition", "margins", "answers")
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Read all tables, by name; an InputError names one that cannot be read."""
+        return {x: rows_lib.read_table(self.artefact.path / x) for x in self.TABLES}
 
 
 class Significance(Rows):

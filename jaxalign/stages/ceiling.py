@@ -183,7 +183,7 @@ def _settings(config: Config, job: Job, *, is_planted: bool) -> dict:
         found["kinds"] = [kind for kind in config.kinds if kind != PUBLISHED]
     else:
         found["published_hash"] = run_dir.hash_text(
-            "".join(_hash(x.ratio) + _hash(x.repeats) for x in published)
+            "".join(_hash(x.ratio) + _hash(x.tested) for x in published)
         )
         found["rois"] = sorted(config.rois)
     if found.get("groups", "none") != "none":

@@ -20,12 +20,13 @@ from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.findings import instructions, training
 from jaxalign.reporting.html import Figure
 from jaxalign.reporting.page import SUMMARY
-from jaxalign.reporting.run import brain, build, exports
+from jaxalign.reporting.run import brain, build, exports, normalized
 from jaxalign.reporting.run.contents import Contents, Instructions
 from jaxalign.results import finished
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import (
     CollectedScores,
+    Comparison,
     Page,
     Partition,
     PlantedResponses,
@@ -37,7 +38,7 @@ from jaxalign.stages.artefacts import (
     Tuning,
 )
 
-VERSION = 15
+VERSION = 16
 INSTRUCTIONS = "oota2025/instructions"  # their texts and short names
 MOST_VIEWS = 6  # of brains, half a second each
 
@@ -161,8 +162,11 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
             tables = published.tables_behind(rows.protocol.unique())
             found = findings.of_run(rows, models, _options(config, seed), tables)
     tuned = artefacts.among(Tuning, artefact.inputs)
-    alignments = [x.artefact.facts()["alignment"] for x in encoded]
+    alignments = [_alignment(x) for x in encoded]
     figures, not_drawn = _brains(encoded)
+    compared = artefacts.among(Comparison, artefact.inputs)
+    names = {(x.settings["dataset"], x.settings["model"]) for x in compared}
+    rest = rows[[x not in names for x in zip(rows.dataset, rows.model, strict=True)]]
     contents = Contents(
         scores=rows,
         models=models,
@@ -182,7 +186,8 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
         is_timed=bool(encoded) and all(x.settings["is_timed"] for x in encoded),
         figures=figures,
         not_drawn=not_drawn,
-        instructions=[*_asked(rows), *_simulated(simulated)],
+        normalized=_normalized(encoded),
+        instructions=[*_compared(compared), *_asked(rest), *_simulated(simulated)],
         along=_along(rows, tuned, models),
         provenance=_provenance(rows, artefact),
     )
@@ -199,6 +204,13 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
         )
         done |= {"tracked": not problem, "track_problem": problem}
     return done
+
+
+def _alignment(scored: Scores) -> dict | None:
+    """Return the one score of a protocol, and what the network was asked."""
+    found = scored.artefact.facts()["alignment"]
+    asked = scored.settings["instruction"]
+    return found if found is None or not asked else {"instruction": asked} | found
 
 
 def _read(sources: Sequence[Rows]) -> pd.DataFrame | None:
@@ -254,6 +266,37 @@ def _view(part: pd.DataFrame, limit: float) -> Figure:
     )
     name = "_".join(x for x in ("brain", row.dataset, row.model, row.instruction) if x)
     return Figure(name, text, brain.glass_brain(part, limit))
+
+
+def _normalized(encoded: Sequence[Scores]) -> pd.DataFrame | None:
+    """Return scores divided by published ceilings, where there are any."""
+    found = [x for x in (x.normalized() for x in encoded) if x is not None]
+    if not found:
+        return None
+    table = pd.concat(found, ignore_index=True)
+    asked = table.instruction[table.instruction != ""]
+    return normalized.means(table, _codes(asked))
+
+
+def _compared(made: Sequence[Comparison]) -> list[Instructions]:
+    """Return what was found of the instructions of each model that were compared."""
+    found = []
+    for one in made:
+        rows, tables = one.rows(), one.tables()
+        labels = _codes(pd.Series(one.settings["instructions"]))
+        lacking = one.artefact.facts()["num_without_answer"]
+        model, dataset = one.settings["model"], one.settings["dataset"]
+        notes = [
+            f"{model} was given {len(labels)} instructions on {dataset}, and scored under each by "
+            f"itself; of the layers the {rows.layer_name.iloc[0]} counts."
+            + (f" {lacking} images with an empty answer are left out of all." if lacking else ""),
+            f"Instructions: {_texts(labels)}.",
+        ]
+        parts = [tables[x] for x in (Comparison.TARGETS, Comparison.PARTITION)]
+        beside = {x: tables[x] for x in (Comparison.MARGINS, Comparison.ANSWERS)}
+        of_run = instructions.of_run(rows, *parts, labels=labels, beside=beside)
+        found.append(Instructions(of_run, notes))
+    return found
 
 
 def _asked(rows: pd.DataFrame) -> list[Instructions]:

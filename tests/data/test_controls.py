@@ -127,7 +127,7 @@ def test_every_control_is_of_stimuli_or_of_a_network():
     assert set(controls.COUNTS) < set(controls.STIMULUS_CONTROLS)
     assert set(controls.Lexicon._fields) < set(controls.STIMULUS_CONTROLS)
     assert len(set(controls.CONTROLS)) == len(controls.CONTROLS)
-    others = {*controls.Lexicon._fields, *controls.OF_IMAGES}
+    others = {*controls.Lexicon._fields, *controls.OF_IMAGES, *controls.OF_ANSWERS}
     own = set(controls.STIMULUS_CONTROLS) - others
     assert all(callable(getattr(controls, name)) for name in own)
 
@@ -138,7 +138,7 @@ def test_every_control_of_parts_has_a_finite_row_for_each(tmp_path):
     (tmp_path / "glove.txt").write_text("wug 1 2\nsat 3 4\n")
     paths = {"frequency": tmp_path / "freq.csv", "word_vectors": tmp_path / "glove.txt"}
     lexicon = controls.read_lexicon(paths, stimuli)
-    for name in set(controls.STIMULUS_CONTROLS) - {"position", "oasm", *controls.OF_IMAGES}:
+    for name in set(controls.OF_TEXT):
         found = controls.of_parts(name, stimuli, lexicon)
         assert len(found) == 3 and np.isfinite(found).all(), name
 

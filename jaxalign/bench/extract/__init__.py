@@ -2,6 +2,7 @@
 
 from jaxalign.bench.extract.config import (
     KINDS,
+    Answering,
     Config,
     Depths,
     Forward,
@@ -17,6 +18,7 @@ __all__ = [
     "KINDS",
     "SUMMARY",
     "TOKENIZER",
+    "Answering",
     "Config",
     "Depths",
     "Forward",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from jaxalign.bench.networks import Network
-from jaxalign.checks import Count, NotNegative, Rule, build_rows, check, one_of
+from jaxalign.checks import Count, NotNegative, Rule, at_least, build_rows, check, one_of
 from jaxalign.data.text import contexts
 from jaxalign.errors import InputError
 
@@ -76,7 +76,43 @@ class Loading:
         check(self)
 
 
-KINDS = {"forwards": Forward, "stories": Stories, "depths": Depths, "loadings": Loading}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answering:
+    """Answers of a model of images and text to many instructions, and to one.
+
+    The network is the language model's; what it is behind has the patches of 14 pixels that the
+    models of Oota et al. (2025) have.
+    """
+
+    network: str  # of the family llama
+    family: Annotated[str, one_of(("llava", "instructblip"))]
+    vision_layers: Count
+    vision_width: Count
+    vision_heads: Count
+    image_size: Count  # pixels of a side
+    num_images: Count = 4  # of a batch
+    num_instructions: Annotated[int, at_least(2)] = 10
+    prompt_tokens: Count = 16  # of an instruction, with the frame behind it
+    num_new: Annotated[int, at_least(2)] = 16  # tokens of an answer
+    num_repeats: Count = 3
+    bar: float = 1.5  # how many times as long all should take at most
+
+    def __post_init__(self):
+        check(self)
+        if self.vision_width % self.vision_heads:
+            raise InputError(
+                f"vision_heads must divide vision_width, got {self.vision_heads} and "
+                f"{self.vision_width}."
+            )
+
+
+KINDS = {
+    "forwards": Forward,
+    "stories": Stories,
+    "depths": Depths,
+    "loadings": Loading,
+    "answers": Answering,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,6 +132,9 @@ class Config:
     loadings: Mapping[str, Loading] | Mapping[str, dict[str, Any]] = dataclasses.field(
         default_factory=dict
     )
+    answers: Mapping[str, Answering] | Mapping[str, dict[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )
 
     def __post_init__(self):
         build_rows(self, "bench_extract", {"networks": Network} | KINDS)
@@ -110,6 +149,11 @@ class Config:
                     f"bench_extract.{field}.{name}.network must be one of "
                     f"{', '.join(self.networks) or 'none'}, got {case.network!r}."
                 )
+            family = self.networks[case.network].family
+            if field == "answers" and family != "llama":
+                raise InputError(
+                    f"bench_extract.answers.{name}.network must be of family llama, got {family!r}."
+                )
         if not seen:
             raise InputError("bench_extract must have a case, got none.")
 
@@ -121,6 +165,7 @@ def cases(config: Config) -> Iterator[tuple[str, str, Any]]:
         ("stories", config.stories),
         ("depths", config.depths),
         ("loadings", config.loadings),
+        ("answers", config.answers),
     ):
         for name, case in rows.items():
             yield field, name, case

@@ -10,8 +10,8 @@ import pandas as pd
 from jaxalign import processes
 from jaxalign.bench import extract_page as tables
 from jaxalign.bench import networks, timing
+from jaxalign.bench.extract import answering, shared, stories
 from jaxalign.bench.extract import network as network_lib
-from jaxalign.bench.extract import shared, stories
 from jaxalign.bench.extract.config import Config, Network, cases
 from jaxalign.data.sets import natural_stories
 from jaxalign.data.text import tokenizer_files
@@ -30,6 +30,7 @@ MEASURES = {
     "stories": stories.measure_stories,
     "depths": network_lib.measure_depths,
     "loadings": network_lib.measure_loading,
+    "answers": answering.measure_answers,
 }
 
 

@@ -281,9 +281,9 @@ def evaluate(
         for fold in folds:
             X, responses = design(fold.outer.train), Y
             if scaling.features == "each_side":
-                X = _each_side(X, fold)
+                X = scaled_apart(X, fold)
             if scaling.responses == "each_side":
-                responses = _each_side(Y, fold)
+                responses = scaled_apart(Y, fold)
             parts.append(cv.nested(X, responses, [fold], method, execution=execution))
         found = cv.Nested(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     grid = np.array(penalty.grid, np.float64)
@@ -355,8 +355,13 @@ def permuted(
     return [np.mean([np.concatenate(list(scores([x])), axis=1) for x in folds], axis=0)]
 
 
-def _each_side(values, fold):
-    """Give training and test samples mean 0 and variance 1, each by their own statistics."""
+def scaled_apart(values: Float[np.ndarray, "n _"], fold: Fold) -> Float[np.ndarray, "n _"]:
+    """Give training and test samples mean 0 and variance 1, each by their own statistics.
+
+    Args:
+      values: features or responses.
+      fold: says which samples are of which side; those of neither are a third.
+    """
     side = np.zeros(len(values), int)  # 0: of neither
     side[fold.outer.train], side[fold.outer.test] = 1, 2
     return features.standardize(values, side)

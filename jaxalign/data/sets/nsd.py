@@ -218,7 +218,7 @@ class Nsd(Adapter):
         return all(self._ncsnr_path(subject).is_file() for subject in self.subjects)
 
     def ncsnr(self, subject: str) -> SignalToNoise:
-        """Read NSD's ratios of a subject, with the trials of each image of the test set."""
+        """Read NSD's ratios of a subject, with the trials of each image."""
         path = self._ncsnr_path(subject)
         self.need([path])
         if self.zscore != "session":
@@ -228,11 +228,12 @@ class Nsd(Adapter):
             )
         where = self._voxels(subject)
         image, count = np.unique(self._trials(subject), return_counts=True)
-        shared = self._experiment.shared()
-        test = [name for name in self._shown() if name in shared]
+        shown = self._shown()
         return SignalToNoise(
             ratio=nsd_files.ncsnr(path, where.mask)[where.voxel],
-            repeats=count[np.searchsorted(image, test)],
+            repeats=count[np.searchsorted(image, shown)],
+            stimulus_id=[_name(i) for i in shown],
+            is_test=np.array([run == TEST for run in self._runs(shown)]),
             subject=subject,
             roi=where.roi,
             target=where.target,
@@ -350,11 +351,11 @@ class Nsd(Adapter):
                 if image in row:
                     take(row[image], betas)
         if not measured.all():
+            dead = list(dict.fromkeys(where.target[i] for i in np.flatnonzero(~measured)))
             logging.warning(
-                "nsd %s: %d of %d voxels are constant in a session and left out",
-                subject,
-                len(set(where.voxel[~measured].tolist())),
-                int(where.mask.sum()),
+                "nsd %s: %d of %d voxels are constant in a session and left out (%s%s)",
+                *(subject, len(dead), int(where.mask.sum())),
+                *(", ".join(dead[:3]), ", ..." if len(dead) > 3 else ""),
             )
         return measured
 

@@ -51,6 +51,10 @@ def _of_pair(
 ) -> Iterator[Chart | None]:
     """Draw what there is of one data set and model."""
     yield scores_map(part, tables["instruction_winners"], name=f"winners_{name}", ends=ends)
+    if "instruction_concepts" in tables:
+        groups = tables["instruction_concepts"]
+        if groups.concept.nunique() > 1:
+            yield concepts_map(groups, name=f"concepts_{name}")
     if "instruction_shares" in tables:
         order = list(dict.fromkeys(part.roi))
         shares = tables["instruction_shares"].sort_values(
@@ -138,6 +142,49 @@ def scores_map(
     size = charts.height(data.instruction.nunique(), 28)
     chart = alt.layer(cells, numbers).properties(width="container", height=size)
     return charts.finish(name, "Which instruction aligns best in each region", text, chart, data)
+
+
+def concepts_map(table: pd.DataFrame, *, name: str) -> Chart | None:
+    """Draw the mean score of instructions that ask for the same, in each region.
+
+    Args:
+      table: `concept`, `roi`, `score`, `normalized`, `instructions`; one row per group and region.
+      name: of the chart's files.
+
+    Returns:
+      The chart; None without a defined score.
+    """
+    data = table[["concept", "roi", "score", "normalized", "instructions"]]
+    data = data.dropna(subset=["score"])
+    if data.empty:
+        return None
+    chart = marks.heat_map(
+        _x(table.roi),
+        _y("concept", data.concept),
+        alt.Color(
+            "score:Q", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title="mean score")
+        ),
+        alt.Text("score:Q", format=".2f"),
+        [
+            tip("concept", digits=""),
+            tip("roi", "region", ""),
+            tip("score"),
+            tip("normalized"),
+            tip("instructions", digits=""),
+        ],
+        middle=(data.score.min() + data.score.max()) / 2,
+    )
+    best = data.loc[data.groupby("roi", sort=False).score.idxmax()]
+    said = ", ".join(f"{row.roi} {row.concept} ({row.score:.3f})" for row in best.itertuples())
+    groups = data.drop_duplicates("concept")
+    of = "; ".join(f"{row.concept}: {row.instructions}" for row in groups.itertuples())
+    text = (
+        f"Heat map of mean scores of instructions that ask for the same ({of}), by regions. "
+        f"Highest in each region: {said}."
+    )
+    size = charts.height(data.concept.nunique(), 28)
+    chart = chart.properties(width="container", height=size, data=charts.DATA)
+    return charts.finish(name, "What instructions ask for, and regions", text, chart, data)
 
 
 def _two_digits(score: float) -> str:

@@ -14,19 +14,36 @@ from jaxalign.reporting import tables
 # What is true of an ROI or of a target: one instruction is best and better than nothing, several
 # are equally good, none is better than nothing, or a score is undefined, so that nothing is known.
 WINNER, TIE, NONE, UNDEFINED = "winner", "tie", "none", "undefined"
+LEVEL = 0.05  # of p, from which on a winner is clear
+# What instructions ask for. The names of the groups are those of Oota et al. (2025), who do not say
+# which instruction is of which: by code, this is our reading of their words.
+CONCEPTS = {
+    "Count": ("IU3",),
+    "Color/Texture": ("IU1",),
+    "Recognition": ("IU2", "VQ1", "VQ2"),
+    "Positional": ("VQ3", "VR"),
+    "General Scene": ("IC", "SR", "CR"),
+}
 PARTS = ("unique_first", "shared", "unique_second")
 
 _PLACE = ["dataset", "model", "roi"]
 _WAYS = ["protocol", "metric", "context", "pooling"]  # alike in scores that are compared
 
 
-def winner_map(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> pd.DataFrame:
+def winner_map(
+    rows: pd.DataFrame,
+    *,
+    labels: Mapping[str, str] | None = None,
+    targets: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Average the scores of each instruction in each ROI over subjects.
 
     Args:
       rows: score rows in the schema of `io.rows`; those without an instruction, of controls, of the
         group's mean, and without scores of folds are left out.
       labels: short names of instructions, by their text; the text itself where none is given.
+      targets: of single targets, with a column `normalized`: `normalized` is then the mean over
+        them, and their subjects, of score by ceiling, and not the ratio of means.
 
     Returns:
       One row per dataset, model, ROI and instruction: `score` is the mean over subjects with the
@@ -60,11 +77,22 @@ def winner_map(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -
         )
     columns = [*_PLACE, "instruction", "label", "score", "ci_low", "ci_high", "normalized"]
     table = pd.DataFrame(found, columns=[*columns, "num_below_floor", "num_subjects"])
+    if targets is not None and "normalized" in targets:
+        keys = [*_PLACE, "instruction"]
+        own = targets.groupby([*keys, "subject"], sort=False).normalized.mean()
+        means = own.groupby(level=keys, sort=False).mean().rename("_of_targets")
+        table = table.join(means, on=keys)
+        table["normalized"] = table.pop("_of_targets")
     table["rank"] = table.groupby(_PLACE, sort=False).score.rank(method="min", ascending=False)
     return table
 
 
-def winners(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> pd.DataFrame:
+def winners(
+    rows: pd.DataFrame,
+    *,
+    labels: Mapping[str, str] | None = None,
+    margins: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Find the instruction that predicts each ROI best, and its margin over the second.
 
     Both are picked on the scores that are shown, so that the margin is above 0 by construction:
@@ -75,6 +103,8 @@ def winners(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> p
     Args:
       rows: see `winner_map`.
       labels: likewise.
+      margins: tests of the two best of each ROI, with `winner`, `second`, `p` and `num_swaps`
+        (`core.inference.swaps`), which need no second subject or test set.
 
     Returns:
       One row per dataset, model and ROI, of the subjects who have a defined score under every
@@ -82,7 +112,8 @@ def winners(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> p
       if no mean is above 0; "undefined" if no subject has scores of two instructions. Of a winner,
       `winner`, `score`, `second`, `second_score`, `margin` (mean of the paired differences) with
       its 95 % interval over subjects and folds, whether that is above 0 (`is_clear`), and
-      `num_agree`, the subjects in whom it is best; otherwise empty, NaN and False.
+      `num_agree`, the subjects in whom it is best; otherwise empty, NaN and False. With `margins`
+      also `p` and `num_swaps`, and `is_clear` says whether p is at most .05.
     """
     found = []
     for place, region in _nested(rows).groupby(_PLACE, sort=False):
@@ -103,6 +134,11 @@ def winners(rows: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> p
         named = table[name].where(table[name].notna(), "")
         table[f"{name}_label"] = named.map(lambda x: (labels or {}).get(x, x))
         table[name] = named
+    if margins is not None:
+        keys = [*_PLACE, "winner", "second"]
+        tests = margins[[*keys, "p", "num_swaps"]]
+        table = table.merge(tests, on=keys, how="left")
+        table["is_clear"] = np.where(table.p.notna(), table.p <= LEVEL, table.is_clear)
     return table
 
 
@@ -290,12 +326,34 @@ def asked(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return pd.concat(kept), left_out
 
 
+def concepts(table: pd.DataFrame) -> pd.DataFrame:
+    """Average the scores of instructions that ask for the same, group by group.
+
+    Args:
+      table: from `winner_map`, with codes of the paper as labels.
+
+    Returns:
+      One row per dataset, model, ROI and group of `CONCEPTS`: means of `score` and `normalized`
+      over its instructions, `instructions` (their codes), and `rank`, 1 for the highest score of
+      the ROI. Groups of which nothing was asked are left out.
+    """
+    group = {code: name for name, codes in CONCEPTS.items() for code in codes}
+    known = table.assign(concept=table.label.map(group)).dropna(subset=["concept"])
+    keys = [*_PLACE, "concept"]
+    means = known.groupby(keys, sort=False)
+    found = means[["score", "normalized"]].mean().reset_index()
+    found["instructions"] = means.label.agg(", ".join).to_numpy()
+    found["rank"] = found.groupby(_PLACE, sort=False).score.rank(method="min", ascending=False)
+    return found
+
+
 def of_run(
     rows: pd.DataFrame,
     targets: pd.DataFrame | None = None,
     partition: pd.DataFrame | None = None,
     *,
     labels: Mapping[str, str] | None = None,
+    beside: Mapping[str, pd.DataFrame] | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Return all tables about instructions, by the names of their files.
 
@@ -304,14 +362,23 @@ def of_run(
       targets: scores of single targets, where there are any; see `target_winners`.
       partition: of pairs, where there are any; see `partitions`.
       labels: see `winner_map`.
+      beside: "margins", see `winners`, and "answers": columns about answers by dataset, model and
+        instruction, which stand beside its scores.
     """
+    beside = beside or {}
+    scores = winner_map(rows, labels=labels, targets=targets)
+    if "answers" in beside:
+        answers = beside["answers"].drop(columns="fingerprint", errors="ignore")
+        scores = scores.merge(answers, on=["dataset", "model", "instruction"], how="left")
     found = {
-        "instruction_map": winner_map(rows, labels=labels),
-        "instruction_winners": winners(rows, labels=labels),
+        "instruction_map": scores,
+        "instruction_winners": winners(rows, labels=labels, margins=beside.get("margins")),
     }
+    if len(of_concepts := concepts(scores)) and of_concepts.concept.nunique() > 1:
+        found["instruction_concepts"] = of_concepts
     if targets is not None:
         found["instruction_shares"] = shares(targets, labels=labels)
-    if partition is not None:
+    if partition is not None and len(partition):
         found["instruction_partition"] = partitions(partition, labels=labels)
     return found
 

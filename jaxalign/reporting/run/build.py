@@ -15,7 +15,7 @@ from jaxalign.reporting.charts import training as charts_training
 from jaxalign.reporting.findings import Found
 from jaxalign.reporting.findings import model_scores as scores_lib
 from jaxalign.reporting.page import Page, file_name
-from jaxalign.reporting.run import comparisons, inference, sections, summary
+from jaxalign.reporting.run import comparisons, inference, normalized, sections, summary
 from jaxalign.reporting.run.contents import Contents, Instructions
 
 # Tables of many rows, which nobody prints.
@@ -66,6 +66,9 @@ def build(contents: Contents) -> Page:
     if along is not None:
         charted = charts_training.of_run(along.points, charts.metric(folded[tuned]))
         drawn |= {chart.name: chart for chart in charted}
+    if contents.normalized is not None:
+        made["normalized"] = contents.normalized
+        drawn |= _normalized(contents)
     made |= _of_instructions(contents.instructions)
     for source in contents.instructions:
         charted = charts_instructions.of_run(source.tables, lead=source.lead)
@@ -82,6 +85,17 @@ def build(contents: Contents) -> Page:
         tiles=_tiles(scores, made),
         unprinted=_UNPRINTED,
     )
+
+
+def _normalized(contents: Contents) -> dict[str, Chart]:
+    """Draw normalised scores of each data set, each model by the instruction that stands for it."""
+    drawn = {}
+    kept = normalized.shown(contents.normalized, contents.instruction)
+    for dataset, part in kept.groupby("dataset", sort=False):
+        chart = normalized.heat_map(part, name=file_name(f"normalized_{dataset}"))
+        if chart is not None:
+            drawn[chart.name] = chart
+    return drawn
 
 
 def _of_instructions(sources: Sequence[Instructions]) -> dict[str, pd.DataFrame]:

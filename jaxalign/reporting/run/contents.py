@@ -41,6 +41,8 @@ class Contents:
       is_timed: whether responses are series of TRs, for the methods; of several data sets, all.
       figures: views of the brain.
       not_drawn: sentences on views that cannot be drawn.
+      normalized: scores divided by the published ceilings of their targets, as `normalized.means`
+        lays them out.
       instructions: what instructions give, of models in `scores` and of others.
       along: what was found along trainings, of the models that the run tunes.
       provenance: preformatted text.
@@ -62,6 +64,7 @@ class Contents:
     is_timed: bool = False
     figures: Sequence[Figure] = ()
     not_drawn: Sequence[str] = ()
+    normalized: pd.DataFrame | None = None
     instructions: Sequence[Instructions] = ()
     along: Along | None = None
     provenance: str = ""

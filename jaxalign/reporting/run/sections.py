@@ -8,7 +8,7 @@ from jaxalign.reporting import findings as findings_lib
 from jaxalign.reporting import html
 from jaxalign.reporting.charts import Chart
 from jaxalign.reporting.html import Section
-from jaxalign.reporting.run import comparisons, methods, summary
+from jaxalign.reporting.run import comparisons, methods, normalized, summary
 from jaxalign.reporting.run.contents import Contents
 
 _MODELS = (
@@ -25,13 +25,15 @@ _FINDINGS = (
 _WINNERS = (
     "Best instruction of each region and its margin over the second, both picked on these scores, "
     "so that the margin is above 0 by construction; 95 % interval over subjects and folds. num "
-    "agree: subjects in whom it is best too."
+    "agree: subjects in whom it is best too. p: of the two exchanging their predictions of single "
+    "images; of the two best of several it needs no correction for that."
 )
 _DIFFERENCES = (
     "Arms of a training, first minus second at the same step, seed by seed and fold by fold: mean "
     "score over regions and people, layers chosen inside the training data. 95 % interval for "
     "other seeds and stimuli; p adjusted: Benjamini-Hochberg over all rows of a data set."
 )
+_OF_INSTRUCTIONS = ("winners_", "concepts_", "shares_", "instruction_", "venn_")
 _ROWS_CHECKS = (
     "Published numbers and what the published tables give, with the difference that rounding "
     "allows."
@@ -68,6 +70,7 @@ def of_run(
             tables=_one(tables, "rois", summary.GROUP_AND_SUBJECTS + _OPTIMISTIC),
             charts=pick("rois", "matrix_"),
         ),
+        _normalized(tables, pick("normalized_"), contents),
         Section(
             "Layers",
             tables=_one(tables, "layers", summary.MARGINS),
@@ -81,7 +84,9 @@ def of_run(
             tables=_one(tables, "beyond", summary.BEYOND),
             charts=pick("beyond"),
         ),
-        _instructions(tables, pick("winners_", "shares_", "instruction_", "venn_"), contents),
+        _instructions(
+            tables, pick("winners_", "concepts_", "shares_", "instruction_", "venn_"), contents
+        ),
         Section("Methods", text=methods.paragraphs(contents)),
     ]
     return [x for x in parts if x.text or x.tables or x.figures or x.charts]
@@ -210,6 +215,19 @@ def _along(
         charts=charts,
         tables=_one(tables, "training_differences", _DIFFERENCES),
     )
+
+
+def _normalized(
+    tables: Mapping[str, pd.DataFrame], charts: Sequence[Chart], contents: Contents
+) -> Section:
+    if "normalized" not in tables:
+        return Section("Normalised alignment")
+    table = normalized.shown(tables["normalized"], contents.instruction)
+    hidden = ["model", "control_of", "instruction", "pooling", "num_subjects"]
+    hidden += [x for x in ("dataset", "protocol") if table[x].nunique() == 1]
+    table = table.drop(columns=hidden)
+    table = table[["name", *(x for x in table if x != "name")]]
+    return Section("Normalised alignment", charts=charts, tables=[(normalized.CAPTION, table)])
 
 
 def _permutations(tables: Mapping[str, pd.DataFrame]) -> Section:

@@ -32,6 +32,7 @@ GROUPS = ("none", "passage", "dataset")
 SEARCH = ("adaptive", "grid")
 SHUFFLE = ("run", "all")
 ORDERS = ("shift", "block", "row")
+COMPUTED, PUBLISHED = CEILINGS = ("computed", "published")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,15 @@ class Config:
     layers: Annotated[tuple[int, ...], differ] = ()  # of every network; (): all
     rois: Names = ()  # (): all
     ceiling_splits: Count = 100  # random halves of the participants
+    # Of subjects' targets: "computed" from the other subjects, or the roots of those that the data
+    # set has "published" (NSD's ncsnr), by which each target's score is then divided.
+    ceilings: Annotated[str, one_of(CEILINGS)] = COMPUTED
+    # Of models that were given several instructions. The one whose variance is divided from that of
+    # each other one; "": none.
+    beside: str = ""
+    # Draws of the test of the best instruction against the second: which images' predictions are
+    # swapped; 0: no test.
+    swaps: NotNegative = 0
 
     def __post_init__(self):
         check(self, "encode")
@@ -109,6 +119,16 @@ class Config:
         if self.partition and protocol(self).encoding[1].choose != "blocks":
             raise InputError(
                 "encode.partition needs a protocol that chooses penalties on inner blocks, got "
+                f"{self.protocol}."
+            )
+        if self.ceilings == PUBLISHED and (self.protocol_ceiling or self.max_subsets):
+            raise InputError(
+                "encode.ceilings must be 'computed' where encode.protocol_ceiling or "
+                "encode.max_subsets gives one, got 'published'."
+            )
+        if self.compares and protocol(self).metric != "pearson_r":
+            raise InputError(
+                "encode.beside and encode.swaps need a protocol whose metric is a correlation, got "
                 f"{self.protocol}."
             )
         if self.group_seed >= 0 and (self.groups == "none" or self.gap):
@@ -127,6 +147,11 @@ class Config:
         for control, (setting, path) in files(self).items():
             if control in (*self.controls, *self.partition) and not path:
                 raise InputError(f"encode.{setting} must name the file that {control!r} reads.")
+
+    @property
+    def compares(self) -> bool:
+        """Whether instructions of a model are compared with one another."""
+        return bool(self.beside or self.swaps)
 
     def _check_protocol(self):
         kind = protocols.find(self.protocol).kind

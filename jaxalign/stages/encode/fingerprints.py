@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jaxalign.core.scores import scoring
 from jaxalign.data import controls, word_tables, words
-from jaxalign.data.images import lowlevel
+from jaxalign.data.images import lowlevel, said
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
@@ -21,6 +21,7 @@ from jaxalign.stages.encode.inputs import Features
 VERSION = 16
 # Of the columns of partitions and permutation tests; those of scores have `rows_schema`.
 ROWS_OF_NETWORKS = 2
+COMPARISON = 1  # of what is compared of instructions
 # Controls that come as they are to each TR, or are added up in it, whatever `downsample` says.
 NOT_DOWNSAMPLED = ("position", "oasm", *controls.COUNTS)
 
@@ -70,6 +71,33 @@ def of_scores(config: Config, job: Job, targets: dict, features: Features) -> di
     return found | _regression(config, job, targets, features)
 
 
+def of_ceilings(config: Config, job: Job) -> dict:
+    """Return what fixes ceilings that the data set publishes; nothing where they are computed.
+
+    Raises:
+      InputError: if it publishes none.
+    """
+    if config.ceilings == config_lib.COMPUTED or job.dataset.stand_in:
+        return {}
+    parts = [
+        f"{x.subject} {x.ratio.tolist()} {x.roi} {x.target} {x.repeats.tolist()}"
+        for x in inputs.published(job.dataset)
+    ]
+    return {"ceilings": run_dir.hash_text("\n".join(parts))}
+
+
+def of_comparison(config: Config, job: Job, targets: dict, every: Sequence[Features]) -> dict:
+    """Return what fixes the comparison of a model's instructions; arguments as of `of_scores`."""
+    found = targets | _regression(config, job, targets, every[0])
+    found |= {"comparison": COMPARISON, "seed": job.seed, "swaps": config.swaps}
+    found |= {"ceiling_splits": config.ceiling_splits}
+    found["instructions"] = [x.source.reading["instruction"] for x in every]
+    if config.beside:
+        found |= {"beside": config.beside, "partition_draws": config.partition_draws}
+        found |= {"partition_rounds": config.partition_rounds}
+    return found
+
+
 def of_partition(
     config: Config, job: Job, targets: dict, network: Features, others: Sequence[Features]
 ) -> dict:
@@ -115,6 +143,8 @@ def _regression(config: Config, job: Job, targets: dict, features: Features) -> 
     }
     if targets["is_timed"] and name not in NOT_DOWNSAMPLED:
         found["downsample"] = config.downsample
+    if name in controls.OF_ANSWERS:
+        found["said"] = said.VERSION
     if name in controls.OF_IMAGES:
         found["low_level"] = lowlevel.VERSION
     if name in controls.STIMULUS_CONTROLS:

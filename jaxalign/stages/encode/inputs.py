@@ -12,11 +12,14 @@ from jaxalign.core.scores import scoring
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.data import controls, samples, words
 from jaxalign.data.datasets import Dataset
+from jaxalign.data.images import said
+from jaxalign.data.presentations import SignalToNoise
 from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
+from jaxalign.results import normalized
 from jaxalign.results import targets as targets_lib
 from jaxalign.stages import Job, artefacts
 from jaxalign.stages.artefacts import Activations
@@ -57,7 +60,13 @@ class Features(NamedTuple):
     @property
     def inputs(self) -> tuple[Artefact, ...]:
         """What is read: nothing for a control of stimuli, which only stands next to a network."""
-        return () if self.model in controls.STIMULUS_CONTROLS else (self.source.artefact,)
+        is_apart = self.model in controls.STIMULUS_CONTROLS
+        return () if is_apart and not self.is_of_answers else (self.source.artefact,)
+
+    @property
+    def is_of_answers(self) -> bool:
+        """Whether it is made of what the network was asked and said."""
+        return self.model in controls.OF_ANSWERS
 
     @property
     def num_layers(self) -> int:
@@ -89,6 +98,9 @@ class Features(NamedTuple):
     def samples(self, layer: int, data: Prepared) -> samples.Samples:
         """Read or compute the features of one layer, on the samples of the responses."""
         config, name, onto = data.config, self.model, data.onto
+        if self.is_of_answers:
+            values = said.features(name, self.source.answers(), onto.stimuli.stimulus_id)
+            return samples.from_stimuli(values, onto)
         if name in controls.STIMULUS_CONTROLS:
             return samples.of_control(
                 name, onto, lexicon=data.lexicon, oasm_sigma=config.oasm_sigma
@@ -140,15 +152,33 @@ def prepare(config: Config, job: Job, artefact: Artefact, names: Sequence[str] =
 def ceilings(data: Prepared) -> targets_lib.Ceilings:
     """Return the ceilings of the targets, which are found once for all that a run scores."""
     blocks, seed = [fold.outer.test for fold in data.folds], data.job.seed
+    config, responses = data.config, data.responses
     num_splits = data.config.ceiling_splits
-    key = data.responses.hash, folds_lib.folds_hash(data.folds), num_splits, seed
+    key = responses.hash, folds_lib.folds_hash(data.folds), num_splits, seed, config.ceilings
     if key not in _ceilings:
         _ceilings.clear()  # those of another run in this process
         rng = np.random.default_rng(seed)
-        _ceilings[key] = targets_lib.ceilings(
-            data.responses, blocks, num_splits=num_splits, rng=rng
-        )
+        found = targets_lib.ceilings(responses, blocks, num_splits=num_splits, rng=rng)
+        if config.ceilings == config_lib.PUBLISHED:
+            tested = [responses.stimulus_id[i] for i in np.unique(np.concatenate(blocks))]
+            roots = normalized.published_roots(published(data.job.dataset), responses, tested)
+            found = targets_lib.with_published(found, roots)
+        _ceilings[key] = found
     return _ceilings[key]
+
+
+def published(dataset: Dataset) -> list[SignalToNoise]:
+    """Read the published ratios of signal and noise of every subject.
+
+    Raises:
+      InputError: if there are none.
+    """
+    if not dataset.has_ncsnr:
+        raise InputError(
+            f"encode.ceilings must be 'computed' for data set {dataset.name}, which has no "
+            "published ratios of signal and noise."
+        )
+    return [dataset.ncsnr(x) for x in dict.fromkeys(dataset.responses.subject)]
 
 
 _ceilings: dict[tuple, targets_lib.Ceilings] = {}

@@ -1,11 +1,13 @@
 """Making of the encoding stage's artefacts: scores of a feature set, and partitions of variance."""
 
 import functools
+import json
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from absl import logging
 
 from jaxalign import processes, progress, stopping
@@ -22,7 +24,7 @@ from jaxalign.io import arrays, run_dir
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
-from jaxalign.results import finished, scores
+from jaxalign.results import finished, normalized, scores
 from jaxalign.results import partition as partition_rows
 from jaxalign.stages import Job, artefacts
 from jaxalign.stages.artefacts import Partition, ProtocolCeiling, Scores
@@ -31,6 +33,8 @@ from jaxalign.stages.encode import inputs, work
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import Features, Prepared
 
+# Columns that say which rows of scores belong to a row of normalised ones.
+PLACE = ("dataset", "model", "control_of", "instruction", "pooling", "protocol", "fingerprint")
 EDGE = 0.25  # share of choices at an end of the grid that is worth a warning; noise goes there too
 
 
@@ -63,6 +67,10 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
     if data.responses.space and not features.control_of:
         found = scores.by_target(scored, data.responses, data.protocol)
         finished.write(artefact.path / Scores.TARGETS, found, shared, rows_lib.TARGETS)
+    if config.ceilings == config_lib.PUBLISHED:
+        found = _normalized(scored, data)
+        table = pd.DataFrame([row | {x: shared[x] for x in PLACE} for row in found])
+        rows_lib.write_table(artefact.path / Scores.NORMALIZED, table)
     _warn_of_edges(scored, data, artefact)
     undefined = sum(row["num_nan"] for row in rows)
     if undefined:
@@ -77,6 +85,14 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
         "flop": work.flop(features, _sizes(data, apart), job.mesh, tried),
         "seconds": round(time.monotonic() - start, 3),
     }
+
+
+def _normalized(scored: dict[int, cv.Nested], data: Prepared) -> list[dict]:
+    """Divide the scores of the subjects' targets by their own ceilings."""
+    chosen = normalized.choose(scored, data.responses, data.protocol)
+    score = normalized.over_folds(chosen.r, data.protocol)
+    ceiling = inputs.ceilings(data).ceiling[: len(score)]
+    return normalized.by_subject_and_roi(score, ceiling, data.responses, data.protocol)
 
 
 def common(data: Prepared, features: Features, artefact: Artefact) -> dict:
@@ -210,6 +226,8 @@ def _alignment(
     if apart is not None:
         contiguous = scores.whole(apart.scored, data.targets, apart.protocol, apart.folds).raw
     known = [x.read() for x in artefacts.among(ProtocolCeiling, artefact.inputs)]
+    if config.ceilings == config_lib.PUBLISHED:
+        known = [inputs.ceilings(data).ceiling[: len(data.responses.target)]]
     found = scores.whole(
         scored,
         data.targets,
@@ -238,7 +256,24 @@ def _alignment(
 
 
 def _nested(features: Features, layer: int, data: Prepared) -> cv.Nested:
-    """Score the features of one layer; all devices divide the targets among them."""
+    """Score the features of one layer; all devices divide the targets among them.
+
+    What images are made of is the same beside every network, and found once for all of them.
+    """
+    if features.model not in controls.OF_IMAGES:
+        return evaluate(features, layer, data)
+    fixed = json.dumps(data.protocol.content), folds_lib.folds_hash(data.folds)
+    key = features.model, data.responses.hash, *fixed, data.config.search
+    if key not in _of_images:
+        _of_images[key] = evaluate(features, layer, data)
+    return _of_images[key]
+
+
+_of_images: dict[tuple, cv.Nested] = {}
+
+
+def evaluate(features: Features, layer: int, data: Prepared) -> cv.Nested:
+    """Score the features of one layer, whatever was scored before."""
     protocol = data.protocol
     if features.model in controls.STIMULUS_CONTROLS:
         # All columns of `oasm` have one scale; see there.
@@ -387,4 +422,9 @@ def _progress(layers: Sequence[int], artefact: Artefact) -> Iterator[int]:
 
 
 def _layer_path(artefact: Artefact, layer: int, name: str = "layer") -> Place:
-    return artefact.path / f"{name}_{layer:03d}.npz"
+    return artefact.path / layer_name(layer, name)
+
+
+def layer_name(layer: int, name: str = "layer") -> str:
+    """Return the name of the file of a layer's scores."""
+    return f"{name}_{layer:03d}.npz"

@@ -1,7 +1,7 @@
 """Planning of the encoding stage: checks, and one step per network, control and partition."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,12 +21,13 @@ from jaxalign.results import targets
 from jaxalign.stages import Job, Step, Upstream, artefacts
 from jaxalign.stages.artefacts import (
     Activations,
+    Comparison,
     Partition,
     Scores,
     Significance,
 )
 from jaxalign.stages.encode import config as config_lib
-from jaxalign.stages.encode import fingerprints, inputs, make, permute, reference
+from jaxalign.stages.encode import fingerprints, inputs, instructed, make, permute, reference
 from jaxalign.stages.encode import work as work_lib
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import Features
@@ -72,25 +73,33 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     is_apart = config.protocol and config_lib.protocol(config).is_shuffled
     apart = inputs.contiguous(config, planned, job.dataset) if is_apart else None
     sizes = work_lib.Sizes(config, folds, len(planned.run), num_targets, apart[1] if apart else ())
-    shared = _Shared(config, job, fixed, simulated, sizes)
+    if simulated and config.ceilings == config_lib.PUBLISHED:
+        raise InputError("encode.ceilings must be 'computed' for simulated responses.")
+    published = fingerprints.of_ceilings(config, job)
+    shared = _Shared(config, job, fixed, simulated, sizes, published)
+    if not any(_has(x, y) for x in stores.values() for y in controls.OF_ANSWERS):
+        _refuse_of_answers(config)
     steps = reference.plan(config, job, planned, simulated, fixed)
     ceilings = [step.artefact for step in steps]
+    alone_of: dict[str, Artefact] = {}
     for name, source in stores.items():
         _check_network(config, name, source, shortest)
         set_of = functools.partial(_feature_set, upstream, source)
         network = Features(source.model, "", source)
         others = tuple(set_of("partition", x) for x in config.partition)
-        alone = (network, *(set_of("controls", x) for x in config.controls))
+        fit = [x for x in config.controls if x not in controls.OF_ANSWERS or _has(source, x)]
+        alone = (network, *(set_of("controls", x) for x in fit))
         for features_of in (*alone, *others):
             _check_units(config, features_of)
         costs = [_cost(config, x, len(planned.run), len(folds)) for x in alone]
         scored = [_scores(shared, x, ceilings, cost) for x, cost in zip(alone, costs, strict=True)]
         steps += scored
+        alone_of[name] = scored[0].artefact
         if config.partition:
             steps.append(_partition(shared, network, others, scored[0].artefact))
         if config.permutations:
             steps.append(_significance(shared, network, num_orders, costs[0]))
-    return steps
+    return steps + (_comparisons(shared, stores, alone_of) if config.compares else [])
 
 
 class _Shared(NamedTuple):
@@ -101,17 +110,35 @@ class _Shared(NamedTuple):
     fixed: dict  # what fixes targets and folds
     planted: tuple[Artefact, ...]  # responses, where nobody was recorded
     sizes: work_lib.Sizes
+    published: dict  # what fixes published ceilings
+
+
+def _has(source: Activations, control: str) -> bool:
+    """Whether a network was asked, and answered, what a control is made of."""
+    if control == "instruction_alone":
+        return bool(source.reading["instruction"]) and source.label != source.model
+    return source.settings.get("answers", "none") != "none"
+
+
+def _refuse_of_answers(config: Config) -> None:
+    """Refuse controls that are made of answers, where no network was asked anything."""
+    for where in ("controls", "partition"):
+        if found := [x for x in getattr(config, where) if x in controls.OF_ANSWERS]:
+            raise InputError(
+                f"encode.{where} must not have {found[0]!r} unless a network is given instructions "
+                "(extract.instructions), and answers them."
+            )
 
 
 def _scores(shared: _Shared, features_of: Features, ceilings, cost: str) -> Step:
-    config, job, fixed, planted, sizes = shared
+    config, job, fixed, planted, sizes = shared[:5]
     name = features_of.source.label
     artefact = Artefact(
         workdir=job.root,
         stage="encode",
         kind=Scores.kind,
         name=name + (f" {features_of.model}" if features_of.control_of else ""),
-        settings=fingerprints.of_scores(config, job, fixed, features_of),
+        settings=fingerprints.of_scores(config, job, fixed, features_of) | shared.published,
         inputs=(*features_of.inputs, *planted, *ceilings),
         cost=cost,
     )
@@ -128,7 +155,7 @@ def _partition(
     The regression on the network alone is read from its scores, `alone`. These are no input:
     ceilings are part of them, and have no part in this.
     """
-    config, job, fixed, planted, sizes = shared
+    config, job, fixed, planted, sizes = shared[:5]
     sources = [x for features_of in (network, *others) for x in features_of.inputs]
     artefact = Artefact(
         workdir=job.root,
@@ -145,7 +172,7 @@ def _partition(
 
 
 def _significance(shared: _Shared, network: Features, num_orders: int, cost: str) -> Step:
-    config, job, fixed, planted, sizes = shared
+    config, job, fixed, planted, sizes = shared[:5]
     artefact = Artefact(
         workdir=job.root,
         stage="encode",
@@ -158,6 +185,46 @@ def _significance(shared: _Shared, network: Features, num_orders: int, cost: str
     run = functools.partial(permute.test, config, job, network)
     taken = work_lib.of_significance(network, sizes, num_orders)
     return Step(artefact=artefact, make=run, work=taken, together=True)
+
+
+def _comparisons(
+    shared: _Shared, stores: Mapping[str, Activations], alone: Mapping[str, Artefact]
+) -> list[Step]:
+    """Plan what the instructions of each model give beside one another."""
+    config, job, fixed, planted, sizes = shared[:5]
+    asked: dict[str, list[str]] = {}
+    for label, source in stores.items():
+        if source.reading["instruction"] and label != source.model:
+            asked.setdefault(source.model, []).append(label)
+    several = {model: labels for model, labels in asked.items() if len(labels) > 1}
+    if not several:
+        raise InputError(
+            "encode.beside and encode.swaps must be left as they are unless a model is given two "
+            "instructions or more (extract.instructions)."
+        )
+    steps = []
+    for model, labels in several.items():
+        every = [Features(model, "", stores[x]) for x in labels]
+        texts = [x.source.reading["instruction"] for x in every]
+        if config.beside and config.beside not in texts:
+            raise InputError(
+                f"encode.beside must be an instruction that {model} is given, one of {texts}, got "
+                f"{config.beside!r}."
+            )
+        artefact = Artefact(
+            workdir=job.root,
+            stage="encode",
+            kind=Comparison.kind,
+            name=f"{model}: {len(labels)} instructions",
+            settings=fingerprints.of_comparison(config, job, fixed, every) | shared.published,
+            inputs=(*(x.source.artefact for x in every), *planted),
+            cost=f"{len(labels)} instructions, {config.swaps} swaps",
+        )
+        scored = tuple(alone[x] for x in labels)
+        run = functools.partial(instructed.compare, config, job, every, scored)
+        taken = work_lib.of_comparison(every, sizes)
+        steps.append(Step(artefact=artefact, make=run, work=taken, needs=scored, together=True))
+    return steps
 
 
 def _feature_set(upstream: Upstream, source: Activations, where: str, control: str) -> Features:

@@ -41,7 +41,8 @@ def plan(
     is_asked_for = kind == "leave_one_subject_out" or (
         kind == "extrapolated" and config.max_subsets > 0
     )
-    if config.protocol_ceiling or not is_asked_for:
+    is_given = config.protocol_ceiling or config.ceilings == config_lib.PUBLISHED
+    if is_given or not is_asked_for:
         return []
     num_subjects = len(set(planned.subject))
     if kind == "extrapolated" and not simulated and num_subjects < 3:

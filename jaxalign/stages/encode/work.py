@@ -14,7 +14,7 @@ from jaxalign.core.solver import ridge
 from jaxalign.core.solver.method import Execution
 from jaxalign.core.solver.outline import EXPECTED_PENALTIES, Outline
 from jaxalign.data import controls
-from jaxalign.data.images import lowlevel
+from jaxalign.data.images import lowlevel, said
 from jaxalign.data.schema import Responses
 from jaxalign.pricing import solver
 from jaxalign.pricing.work import Layout, Priced, Work
@@ -73,6 +73,7 @@ def num_features(features_of: Features, sizes: Sizes) -> int:
     units = features_of.num_units(sizes.config, sizes.protocol)
     if features_of.model in controls.STIMULUS_CONTROLS:
         widths = lowlevel.WIDTHS | {"oasm": sizes.num_samples, "word_vectors": 300}
+        widths |= {"instruction_alone": 1, "answer_length": 3, "answer_words": said.NUM_WORDS}
         units = widths.get(features_of.model, 2)
     return units * len(sizes.config.delays)
 
@@ -166,6 +167,38 @@ def of_significance(features_of: Features, sizes: Sizes, num_orders: int) -> Pri
         )
 
     return count
+
+
+def of_comparison(every: Sequence[Features], sizes: Sizes) -> Priced:
+    """Return the work of comparing a model's instructions.
+
+    Each layer is fitted once more for what single images add to its scores, less than scoring it
+    took, which is counted; and one instruction is joined with each other, one layer of both.
+
+    Args:
+      every: the model under each instruction.
+      sizes: see there.
+    """
+    config = sizes.config
+    tried = 1
+    if (config.partition_draws or config.partition_rounds) and not each_side(sizes.protocol):
+        tried = 3 + config.partition_draws + config.partition_rounds * 8
+
+    def count(layout: Layout) -> Work:
+        total = Work()
+        for x in every if config.swaps else ():
+            total += _layer(x, sizes, layout).times(len(x.layers(config)))
+        if config.beside:
+            width = 2 * num_features(every[0], sizes)
+            total += _fit(sizes, width, sizes.protocol, layout).times(tried * (len(every) - 1))
+        return dataclasses.replace(total, disk_bytes=len(every) * 200.0 * sizes.num_targets)
+
+    return count
+
+
+def each_side(protocol: Protocol) -> bool:
+    """Whether training and test samples are scaled apart, which bands of features cannot be."""
+    return "each_side" in (protocol.scaling.features, protocol.scaling.responses)
 
 
 def _layer(

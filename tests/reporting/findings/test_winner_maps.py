@@ -206,3 +206,41 @@ def test_percentages_of_parts(rng):
     np.testing.assert_allclose(found[frozenset("a")], [20, np.nan])
     np.testing.assert_allclose(found[frozenset("b")], [-20, np.nan])
     np.testing.assert_allclose(found[frozenset("ab")], [100, np.nan])
+
+
+def test_a_test_of_the_margin_says_whether_a_winner_is_clear():
+    rows = score_rows.frame([*rows_of(FOLDS), *rows_of(FOLDS, roi="V2")])
+    won = instructions.winners(rows)
+    place = won[["dataset", "model", "roi", "winner", "second"]]
+    tests = place.assign(p=[0.2, 0.01], num_swaps=99)
+    found = instructions.winners(rows, margins=tests).set_index("roi")
+    assert found.p.to_dict() == {"V1": 0.2, "V2": 0.01}
+    assert found.is_clear.to_dict() == {"V1": False, "V2": True}
+    # A test of another pair is none of this one.
+    other = instructions.winners(rows, margins=tests.assign(second="nothing"))
+    assert other.p.isna().all() and (other.is_clear == won.is_clear).all()
+
+
+def test_instructions_that_ask_for_the_same_are_averaged():
+    labels = {"colour": "IU1", "caption": "IC", "food": "SR"}
+    table = instructions.winner_map(score_rows.frame(rows_of(FOLDS)), labels=labels)
+    found = instructions.concepts(table).set_index("concept")
+    own = table.set_index("label").score
+    assert found.score["General Scene"] == pytest.approx((own["IC"] + own["SR"]) / 2)
+    assert found.score["Color/Texture"] == own["IU1"]
+    assert found.instructions["General Scene"] == "IC, SR" and len(found) == 2
+    assert found["rank"].to_dict() == {"Color/Texture": 1, "General Scene": 2}
+    assert instructions.concepts(table.assign(label="mine")).empty
+
+
+def test_ratios_of_targets_take_the_place_of_ratios_of_means():
+    """Mean over targets, then over subjects; what is undefined is left out."""
+    rows = score_rows.frame(rows_of(FOLDS))
+    row = rows.iloc[0]
+    parts = [("s1", 0.2), ("s1", 0.6), ("s1", NAN), ("s2", 1.0)]
+    given = pd.DataFrame(
+        [(row.dataset, "net", "V1", "colour", who, x) for who, x in parts],
+        columns=["dataset", "model", "roi", "instruction", "subject", "normalized"],
+    )
+    found = instructions.winner_map(rows, targets=given).set_index("instruction").normalized
+    assert found["colour"] == pytest.approx((0.4 + 1.0) / 2) and np.isnan(found["food"])
