@@ -49,6 +49,7 @@ def settings(model, subject, protocol, **changes):
         "extract.answer_tokens": 4,
         "extract.untrained_seed": -1,
         "encode.swaps": 999,
+        "encode.controls": ["instruction_alone"],
     }
     return config.override(packed, small | changes)
 
@@ -94,8 +95,7 @@ def written(root):
 def authors(root, written):
     """The first person under the authors' protocol."""
     model, scenes = written
-    controls = ["gabor", "instruction_alone", "answer_length"]
-    packed = settings(model, "subj01", "oota2025", **{"encode.controls": controls})
+    packed = settings(model, "subj01", "oota2025")
     return study(root, scenes, packed, "subj01")
 
 
@@ -104,11 +104,10 @@ def ours(root, written):
     """The second person under this project's."""
     model, scenes = written
     changes = {
-        "encode.controls": ["instruction_alone"],
-        "encode.partition_draws": 1,
+        "encode.partition_draws": 0,
         "encode.partition_rounds": 0,
         "extract.instructions": ["oota2025:IC", "oota2025:IU2", "oota2025:VQ2", "oota2025:IU1"],
-        "encode.layers": [0, LAYER],
+        "encode.layers": [LAYER],
     }
     packed = settings(model, "subj02", "jaxalign", **changes)
     return study(root, scenes, packed, "subj02")

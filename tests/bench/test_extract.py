@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from jaxalign import config as config_lib
 from jaxalign.bench import extract
 from jaxalign.bench import extract_page as tables
-from jaxalign.bench.extract import shared, stories
+from jaxalign.bench.extract import answering, shared, stories
 from jaxalign.data.sets import natural_stories
 from jaxalign.models import zoo
 from jaxalign.stages import Job
@@ -48,6 +48,19 @@ SENTENCES = extract.Stories(
 FORWARD = extract.Forward(network="gpt2", batch=3, length=40, num_repeats=2)
 DEPTHS = extract.Depths(network="llama", num_layers=(2, 3), num_repeats=2)
 LOADING = extract.Loading(network="llama")
+ANSWERS = extract.Answering(
+    network="llama",
+    family="instructblip",
+    vision_layers=1,
+    vision_width=16,
+    vision_heads=2,
+    image_size=28,
+    num_images=2,
+    num_instructions=3,
+    prompt_tokens=4,
+    num_new=2,
+    num_repeats=1,
+)
 
 
 @pytest.fixture
@@ -204,6 +217,15 @@ def test_absent_data_are_named(job, root, needs_peers):
         extract.plan(config, job, {})
 
 
+@pytest.mark.slow
+def test_all_instructions_are_timed_beside_one(job):
+    rows = answering.measure_answers(ANSWERS, NETWORKS["llama"], job, None)
+    assert [x["instructions"] for x in rows] == [1, 3]
+    assert rows[0]["ratio"] == 1 and rows[1]["ratio"] * rows[0]["min_s"] == pytest.approx(
+        rows[1]["min_s"]
+    )
+
+
 def test_sentences_end_with_their_marks(root):
     found = natural_stories.load(root, "sentence", num_stories=1)
     assert list(found.text) == [
@@ -230,6 +252,10 @@ def test_sentences_end_with_their_marks(root):
         ("stories", {"context": {"none": 1.0}}, "context must be a rule of accumulate"),
         ("depths", {"num_layers": (12,)}, "num_layers must hold two depths or more"),
         ("depths", {"num_repeats": 0}, "num_repeats must be >= 1"),
+        ("answers", {"family": "opt"}, "family must be one of llava, instructblip, got 'opt'"),
+        ("answers", {"num_instructions": 1}, "num_instructions must be >= 2"),
+        ("answers", {"vision_heads": 3}, "vision_heads must divide vision_width, got 3 and 16"),
+        ("answers", {"network": "gpt2"}, "network must be of family llama, got 'gpt2'"),
     ],
 )
 def test_cases_out_of_range(field, settings, message):
@@ -238,6 +264,7 @@ def test_cases_out_of_range(field, settings, message):
         "forwards": FORWARD,
         "stories": WHOLE,
         "depths": DEPTHS,
+        "answers": ANSWERS,
     }[field]
     row = dataclasses.asdict(base) | settings
     cases = {"networks": NETWORKS, "forwards": {"y": FORWARD}}

@@ -22,8 +22,10 @@ TIMED = encode.Config(alphas=ALPHAS, num_folds=4, gap=2, delays=(1, 2), controls
 SENTENCES = encode.Config(alphas=ALPHAS, num_folds=4, groups="passage", controls=())
 BERT = tiny.bert(untrained_seed=-1)
 
-# Sentences have no pixels: see tests/data/images/test_lowlevel.py.
-OF_SENTENCES = tuple(x for x in controls.CONTROLS if x not in controls.OF_IMAGES)
+# Sentences have no pixels, and nobody was asked about them: see tests/data/images.
+OF_SENTENCES = tuple(
+    x for x in controls.CONTROLS if x not in (*controls.OF_IMAGES, *controls.OF_ANSWERS)
+)
 
 
 def read(artefacts):

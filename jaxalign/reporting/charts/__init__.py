@@ -59,6 +59,9 @@ COLOURS = {
     "luminance": "#6C8EBF",
     "color": "#D9589B",
     "gabor": "#4F9D9D",
+    "instruction_alone": "#9A7B4F",
+    "answer_length": "#7F9F3F",
+    "answer_words": "#5B6FA8",
 }
 # Networks in turn, where several have a colour each next to those of controls.
 NETWORKS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#44AA99")
