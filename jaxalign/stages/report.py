@@ -293,7 +293,8 @@ def _compared(made: Sequence[Comparison]) -> list[Instructions]:
             f"Instructions: {_texts(labels)}.",
         ]
         parts = [tables[x] for x in (Comparison.TARGETS, Comparison.PARTITION)]
-        beside = {x: tables[x] for x in (Comparison.MARGINS, Comparison.ANSWERS)}
+        names = (Comparison.MARGINS, Comparison.ANSWERS)
+        beside = {x: tables[x] for x in names if len(tables[x])}  # without swaps there is no test
         of_run = instructions.of_run(rows, *parts, labels=labels, beside=beside)
         found.append(Instructions(of_run, notes))
     return found
