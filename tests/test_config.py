@@ -12,7 +12,7 @@ from jaxalign.stages import encode, extract
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(REPOSITORY.glob("configs/*.py"))
 # Configurations that take an argument; tests/stages/test_own.py and others build them.
-WITH_ARGUMENT = ("answers", "images92", "own", "reading_times", "score")
+WITH_ARGUMENT = ("answers", "images92", "oota2025", "own", "reading_times", "score")
 
 
 def load(path, *argument):

@@ -100,7 +100,7 @@ def test_words_with_times_are_read_in_one_way(tmp_path):
 
 def test_a_data_set_is_read_with_the_options_of_the_run(tmp_path, rng):
     """One session of NSD: without the option the others are missing."""
-    recordings.nsd(tmp_path, rng, num_sessions=1, shape=(2, 2, 2))
+    recordings.nsd(tmp_path, rng, num_sessions=1, shape=(2, 2, 3))
     options = ("num_sessions=1",)
     name, found = recipes.find_benchmark("nsd-subj01", "jaxalign", tmp_path, options=options)
     assert (name, found.is_timed) == ("nsd-subj01-jaxalign", False)

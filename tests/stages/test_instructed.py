@@ -1,6 +1,7 @@
 """Plans of comparisons of instructions, and of scores under published ceilings."""
 
 import dataclasses
+import functools
 
 import nibabel as nib
 import numpy as np
@@ -29,13 +30,14 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def plan(folder, mesh):
     """Return what plans scores of a model that is asked, by name of each artefact."""
     dataset = datasets.find(str(folder / "images"), None)
     job = Job(workdir=folder / "work", data_root=None, dataset=dataset, mesh=mesh, seed=0)
 
-    def planned(instructions=pictured.INSTRUCTIONS, decoding="greedy", **changes):
+    @functools.cache
+    def stores(instructions, decoding):
         settings = extract.Config(
             models=(str(folder / "llava"),),
             instructions=instructions,
@@ -44,9 +46,11 @@ def plan(folder, mesh):
             decoding=decoding,
             answer_pooling="generated" if decoding == "greedy" else "prompt_mean",
         )
-        stores = [x.artefact for x in extract.plan(settings, job, {})]
+        return [x.artefact for x in extract.plan(settings, job, {})]
+
+    def planned(instructions=pictured.INSTRUCTIONS, decoding="greedy", **changes):
         config = dataclasses.replace(CONFIG, **changes)
-        steps = encode.plan(config, job, {"extract": stores})
+        steps = encode.plan(config, job, {"extract": stores(instructions, decoding)})
         return {x.artefact.name: x.artefact for x in steps}
 
     return planned
@@ -107,7 +111,7 @@ def test_what_cannot_be_compared_is_refused(plan, changes, says):
 @pytest.fixture
 def scenes(tmp_path, rng, mesh):
     """A job on NSD with published ratios, and activations of its images."""
-    recordings.nsd(tmp_path, rng, ncsnr=np.ones((2, 2, 2)), num_sessions=1, shape=(2, 2, 2))
+    recordings.nsd(tmp_path, rng, ncsnr=np.ones((2, 2, 3)), num_sessions=1, shape=(2, 2, 3))
     adapter = Nsd(name="scenes", root=tmp_path, subjects=("subj01",), num_sessions=1)
     job = Job(
         workdir=tmp_path / "work", data_root=None, dataset=Dataset(adapter), mesh=mesh, seed=0
@@ -129,7 +133,7 @@ def test_published_ratios_fix_scores(scenes, tmp_path):
     computed, published = fingerprints(), fingerprints(ceilings="published")
     assert not set(computed.values()) & set(published.values())
     [path] = tmp_path.glob("**/ncsnr.nii.gz")
-    nib.save(nib.Nifti1Image(np.full((2, 2, 2), 2, np.float32), np.eye(4)), path)
+    nib.save(nib.Nifti1Image(np.full((2, 2, 3), 2, np.float32), np.eye(4)), path)
     again = fingerprints(ceilings="published")
     assert not set(again.values()) & set(published.values())
     assert fingerprints() == computed
