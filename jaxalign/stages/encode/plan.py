@@ -87,13 +87,13 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
         set_of = functools.partial(_feature_set, upstream, source)
         network = Features(source.model, "", source)
         others = tuple(set_of("partition", x) for x in config.partition)
-        apart = [x for x in controls.OF_ANSWERS if not _has(source, x)]
-        if lost := [x for x in config.partition if x in apart]:
+        lacking = [x for x in controls.OF_ANSWERS if not _has(source, x)]
+        if lost := [x for x in config.partition if x in lacking]:
             raise InputError(
                 f"encode.partition must not have {lost[0]!r}, which {name} has nothing to make of: "
                 "it is given no instruction, or answers none."
             )
-        fit = [x for x in config.controls if x not in apart]
+        fit = [x for x in config.controls if x not in lacking]
         alone = (network, *(set_of("controls", x) for x in fit))
         for features_of in (*alone, *others):
             _check_units(config, features_of)
