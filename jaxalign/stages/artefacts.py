@@ -12,13 +12,12 @@ from jaxtyping import Bool, Float
 
 from jaxalign.core.scores.alignment import AlignmentScore, Reference
 from jaxalign.data import samples
-from jaxalign.data.schema import Responses
 from jaxalign.errors import InputError
 from jaxalign.io import arrays, store
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
 from jaxalign.results import finished
-from jaxalign.stages import Job, Upstream
+from jaxalign.stages import Upstream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,63 +275,6 @@ def networks(upstream: Upstream) -> dict[str, Activations]:
     if found := _by_model(upstream, Activations.TRAINED, Activations.IMPORTED):
         return found
     raise InputError("a run must have the stage extract or imported, to have activations.")
-
-
-class PlantedResponses(Kind):
-    """Responses that are made of a layer, where nobody was recorded."""
-
-    kind = "planted responses"
-    RESPONSES = "responses.npz"
-
-    def read(self) -> Responses:
-        """Read the responses.
-
-        Raises:
-          InputError: if the file is missing or damaged.
-        """
-        return Responses.load(self.artefact.path / self.RESPONSES)
-
-
-def planted(stage: str, rois: Sequence[str], upstream: Upstream) -> tuple[Artefact, ...]:
-    """Return the planted responses that take the place of recorded ones, or nothing.
-
-    Args:
-      stage: that reads them.
-      rois: its setting.
-      upstream: what earlier stages make.
-
-    Raises:
-      InputError: if ROIs are chosen, of which planted responses have one.
-    """
-    found = among(PlantedResponses, upstream.get("simulate", ()))
-    if found and rois:
-        raise InputError(f"{stage}.rois must be () for simulated responses, got {rois}.")
-    return tuple(x.artefact for x in found)
-
-
-def responses(job: Job, artefact: Artefact) -> Responses:
-    """Return the planted responses if the artefact is made from some, else the recorded ones.
-
-    Without those to stimuli of which an artefact that it is made from has no activations.
-
-    Raises:
-      InputError: if they are missing or malformed, or none is left.
-    """
-    found = among(PlantedResponses, artefact.inputs)
-    read = found[0].read() if found else job.dataset.responses
-    sources = among(Activations, artefact.inputs)
-    absent = frozenset().union(*(x.absent for x in sources))
-    kept = [x not in absent for x in read.stimulus_id]
-    if absent and read.is_timed:
-        raise InputError(
-            f"{artefact.name}: {sources[0].label} must answer about every image of timed "
-            f"responses, found {len(absent)} empty answers."
-        )
-    if all(kept):
-        return read
-    if not any(kept):
-        raise InputError(f"{artefact.name}: {sources[0].label} answered nothing about any image.")
-    return read.samples(kept)
 
 
 class Scores(Rows):

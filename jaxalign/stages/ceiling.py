@@ -44,7 +44,8 @@ from jaxalign.reporting.pages import ceilings as report
 from jaxalign.results import ceilings, finished, repeats, targets
 from jaxalign.results import curves as ceiling_curves
 from jaxalign.results.ceilings import Kind, Shared
-from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages import Job, Step, Upstream
+from jaxalign.stages import responses as responses_lib
 from jaxalign.stages.artefacts import Ceilings, Page
 
 VERSION = 6  # intervals of extrapolations end at 1
@@ -112,7 +113,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if responses are missing or malformed, an ROI is not there, samples do not suffice
         for the blocks, or the data set has none of the kinds: no second subject and no repeat.
     """
-    simulated = artefacts.planted("ceiling", config.rois, upstream)
+    simulated = responses_lib.planted("ceiling", config.rois, upstream)
     _check_kinds(config, job, is_planted=bool(simulated))
     settings = _settings(config, job, is_planted=bool(simulated))
     if simulated:
@@ -251,7 +252,7 @@ def _splits(config: Config, run: Sequence[str], passages: Sequence[str], n: int)
 
 def _make(config: Config, job: Job, artefact: Artefact) -> dict:
     start = time.monotonic()
-    recorded = artefacts.responses(job, artefact)
+    recorded = responses_lib.read(job, artefact)
     responses, left_out = targets.checked(recorded, config.rois, stage="ceiling")
     parts = _parts(config, job, responses, artefact)
     provenance = {

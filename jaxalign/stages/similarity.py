@@ -34,6 +34,7 @@ from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import similarity as report
 from jaxalign.results import targets
 from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages import responses as responses_lib
 from jaxalign.stages.artefacts import Activations, Page, Similarity
 
 VERSION = 4
@@ -101,7 +102,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
     Raises:
       InputError: if responses are missing or malformed, or a layer or ROI is not there.
     """
-    simulated = artefacts.planted("similarity", config.rois, upstream)
+    simulated = responses_lib.planted("similarity", config.rois, upstream)
     if simulated:
         _check_delays(config, is_timed=False)  # they are of single stimuli
         n = len(job.dataset.stimuli)
@@ -205,7 +206,7 @@ def _check_delays(config: Config, *, is_timed: bool) -> None:
 
 def _compare(config: Config, job: Job, source: Activations, artefact: Artefact) -> dict:
     start = time.monotonic()
-    responses = artefacts.responses(job, artefact)
+    responses = responses_lib.read(job, artefact)
     responses, left_out = targets.select(responses, config.rois)
     prepared = _prepare(config, job.seed, responses)
     common = {

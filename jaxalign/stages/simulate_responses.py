@@ -14,7 +14,8 @@ from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.pricing import work
 from jaxalign.stages import Job, Step, Upstream, artefacts
-from jaxalign.stages.artefacts import Activations, PlantedResponses
+from jaxalign.stages.artefacts import Activations
+from jaxalign.stages.responses import PlantedResponses
 
 VERSION = 1
 ROI = "planted"

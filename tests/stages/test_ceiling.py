@@ -18,7 +18,8 @@ from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
 from jaxalign.reporting import page as page_lib
 from jaxalign.stages import Job, ceiling
-from jaxalign.stages.artefacts import Ceilings, PlantedResponses
+from jaxalign.stages.artefacts import Ceilings
+from jaxalign.stages.responses import PlantedResponses
 
 QUICK = {
     "num_resamples": 50,

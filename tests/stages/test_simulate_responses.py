@@ -11,7 +11,8 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import store
 from jaxalign.stages import encode, extract, simulate_responses
-from jaxalign.stages.artefacts import PlantedResponses, Scores
+from jaxalign.stages.artefacts import Scores
+from jaxalign.stages.responses import PlantedResponses
 
 CONFIG = simulate_responses.Config(model="bert", layer=2, num_subjects=3, num_targets=5)
 ENCODE = encode.Config(alphas=(1.0, 10.0, 100.0), num_folds=4, groups="passage", controls=())

@@ -21,7 +21,8 @@ from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
 from jaxalign.results import normalized
 from jaxalign.results import targets as targets_lib
-from jaxalign.stages import Job, artefacts
+from jaxalign.stages import Job
+from jaxalign.stages import responses as responses_lib
 from jaxalign.stages.artefacts import Activations
 from jaxalign.stages.encode import config as config_lib
 from jaxalign.stages.encode.config import Config
@@ -128,7 +129,7 @@ def prepare(config: Config, job: Job, artefact: Artefact, names: Sequence[str] =
       artefact: what is made.
       names: of controls, whose tables of words are read.
     """
-    responses, left_out = targets_lib.select(artefacts.responses(job, artefact), config.rois)
+    responses, left_out = targets_lib.select(responses_lib.read(job, artefact), config.rois)
     protocol = config_lib.protocol(config)
     items = job.dataset.items(responses)
     kept = groups(config, responses, job.dataset)

@@ -19,6 +19,7 @@ from jaxalign.io.run_dir import Artefact
 from jaxalign.literature import protocols
 from jaxalign.results import targets
 from jaxalign.stages import Job, Step, Upstream, artefacts
+from jaxalign.stages import responses as responses_lib
 from jaxalign.stages.artefacts import (
     Activations,
     Comparison,
@@ -40,7 +41,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
       InputError: if responses are missing or malformed, or a layer, ROI or control is not there.
     """
     stores = artefacts.networks(upstream)
-    simulated = artefacts.planted("encode", config.rois, upstream)
+    simulated = responses_lib.planted("encode", config.rois, upstream)
     if simulated:
         planned = _planned_samples(job.dataset.stimuli)
         of_planted = simulated[0].settings
