@@ -152,11 +152,13 @@ def of_devices(number: int) -> list[Point]:
 
 def of_sizes(config: Config) -> list[Point]:
     """Return what is measured on one device: along each axis, the others at their middle."""
+    targets = {"n": config.n, "p": config.p, "v": config.v}
+    passes = {"layers": config.layers, "models": config.models}
     return [
         Point(axis, size, program, (1, 1), MIDDLE | {axis: size})
-        for program, axes in (("targets", ("n", "p", "v")), ("passes", ("layers", "models")))
-        for axis in axes
-        for size in getattr(config, axis)
+        for program, axes in (("targets", targets), ("passes", passes))
+        for axis, sizes in axes.items()
+        for size in sizes
     ]
 
 

@@ -29,7 +29,6 @@ from jaxalign.stages.artefacts import (
     Comparison,
     Page,
     Partition,
-    PlantedResponses,
     Properties,
     Rows,
     Scores,
@@ -37,6 +36,7 @@ from jaxalign.stages.artefacts import (
     SimulatedInstructions,
     Tuning,
 )
+from jaxalign.stages.responses import PlantedResponses
 
 VERSION = 16
 INSTRUCTIONS = "oota2025/instructions"  # their texts and short names

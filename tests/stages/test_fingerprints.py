@@ -1008,14 +1008,14 @@ def test_tables_of_papers_whose_scores_another_run_has_collected(world, monkeypa
 
 # In test_extract_answers.py.
 ANSWERING = ("instructions", "answer_pooling", "decoding", "top_k", "answer_tokens")
-COMPARED = ("ceilings", "beside", "swaps")  # in test_instructed.py
+INSTRUCTED = ("ceilings", "beside", "swaps")  # in test_instructed.py
 
 CHANGED = {
     "tune": {field.name for field in dataclasses.fields(tune.Config)},  # in test_tune.py
     "extract": {*EXTRACTION, *DECODER, "bos", *ANSWERING},
     "imported": {"context", "pooling", "rows", "layers"},
     "simulate": {*PLANTING, "model", "layer"},
-    "encode": {*ENCODING, *UNDER_PROTOCOL, "test_runs", "gap", "protocol", *SCORED, *COMPARED},
+    "encode": {*ENCODING, *UNDER_PROTOCOL, "test_runs", "gap", "protocol", *SCORED, *INSTRUCTED},
     "similarity": {*SIMILARITY, "delays", "units"},
     "rsa": {"distances", "comparison", "standardize", "layers"},  # in test_rsa.py
     "localize": {"percent", "num_units", "embedding"},
@@ -1049,11 +1049,8 @@ def test_every_setting_is_changed_here(stage):
 
 
 def test_every_stage_is_planned_here():
-    benches = {
-        "bench",
-        "bench_extract",
-        "bench_scaling",
-    }  # sources and machine are among their settings
+    # Sources and machine are among their settings.
+    benches = {"bench", "bench_extract", "bench_scaling"}
     assert config_lib.STAGES.keys() - benches == STAGES.keys()
 
 

@@ -213,8 +213,10 @@ def test_ratios_are_those_of_the_targets(stored):
     assert (found.roi, found.target) == (responses.roi, responses.target)
     ratio = {f"subj01.{x}-{y}-{z}": RATIO[x, y, z] for x, y, z in np.argwhere(RATIO > 0)}
     np.testing.assert_allclose(found.ratio, [ratio[x] for x in found.target], rtol=1e-6)
-    assert sorted(found.repeats.tolist()) == [2] * 10 + [3] * 50
-    assert len(Nsd(root=root, **OPTIONS, test_repeats=3).ncsnr("subj01").repeats) == 50
+    assert found.stimulus_id == responses.stimulus_id
+    assert sorted(found.repeats[found.is_test].tolist()) == [2] * 10 + [3] * 50
+    assert set(found.repeats[~found.is_test].tolist()) == {1}
+    assert Nsd(root=root, **OPTIONS, test_repeats=3).ncsnr("subj01").is_test.sum() == 50
     with refused("ncsnr.nii.gz", "z-scored within sessions", "zscore must be 'session'", "'none'"):
         Nsd(root=root, **OPTIONS, zscore="none").ncsnr("subj01")
 
