@@ -5,6 +5,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from jaxalign.checks import check
@@ -159,14 +160,15 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
     if known is not None:
         models = properties.wide(known)
         if rows[rows.control_of == ""].model.nunique() > 1:
-            tables = published.tables_behind(rows.protocol.unique())
-            found = findings.of_run(rows, models, _options(config, seed), tables)
+            behind = published.tables_behind(rows.protocol.unique())
+            found = findings.of_run(rows, models, _options(config, seed), behind)
     tuned = artefacts.among(Tuning, artefact.inputs)
     alignments = [_alignment(x) for x in encoded]
     figures, not_drawn = _brains(encoded)
     compared = artefacts.among(Comparison, artefact.inputs)
     names = {(x.settings["dataset"], x.settings["model"]) for x in compared}
-    rest = rows[[x not in names for x in zip(rows.dataset, rows.model, strict=True)]]
+    is_compared = [x in names for x in zip(rows.dataset, rows.model, strict=True)]
+    rest = rows[~np.array(is_compared, bool)]  # of an empty list pandas would take no column
     contents = Contents(
         scores=rows,
         models=models,
@@ -282,7 +284,7 @@ def _compared(made: Sequence[Comparison]) -> list[Instructions]:
     """Return what was found of the instructions of each model that were compared."""
     found = []
     for one in made:
-        rows, tables = one.rows(), one.tables()
+        rows, parts = one.rows(), one.tables()
         labels = _codes(pd.Series(one.settings["instructions"]))
         lacking = one.artefact.facts()["num_without_answer"]
         model, dataset = one.settings["model"], one.settings["dataset"]
@@ -292,10 +294,15 @@ def _compared(made: Sequence[Comparison]) -> list[Instructions]:
             + (f" {lacking} images with an empty answer are left out of all." if lacking else ""),
             f"Instructions: {_texts(labels)}.",
         ]
-        parts = [tables[x] for x in (Comparison.TARGETS, Comparison.PARTITION)]
         names = (Comparison.MARGINS, Comparison.ANSWERS)
-        beside = {x: tables[x] for x in names if len(tables[x])}  # without swaps there is no test
-        of_run = instructions.of_run(rows, *parts, labels=labels, beside=beside)
+        beside = {x: parts[x] for x in names if len(parts[x])}  # without swaps there is no test
+        of_run = instructions.of_run(
+            rows,
+            parts[Comparison.TARGETS],
+            parts[Comparison.PARTITION],
+            labels=labels,
+            beside=beside,
+        )
         found.append(Instructions(of_run, notes))
     return found
 

@@ -92,7 +92,8 @@ def test_a_simulation_alone_says_that_it_is_one(simulation):
     text = section(folder, "Instructions")
     assert re.search(r"<p>(.*?)</p>", text)[1].startswith("This is a SIMULATION: no model was")
     charts = re.findall(r"<h3>(.*?)</h3>\n<p>(.*?)</p>", text)
-    assert len(charts) == 6  # the map, the shares, bars and circles of two measures
+    # The map, groups of concepts, the shares, bars and circles of two measures.
+    assert len(charts) == 7
     assert all(alt.startswith("This is a SIMULATION") for _, alt in charts)
     assert "early IU1 (ahead by" in charts[0][1]
     won = pd.read_csv(folder / "instruction_winners.csv").set_index("roi")
@@ -132,7 +133,7 @@ def test_models_that_were_asked_stand_beside_the_simulation(tmp_path, mesh, simu
     texts = f"Instructions: IU1: 'Describe the most dominant color in the image.'; P1: '{own}'."
     assert texts in html.unescape(section(folder, "Instructions"))
     charts = re.findall(r"<h3>(.*?)</h3>\n<p>(.*?)</p>", section(folder, "Instructions"))
-    assert [alt.startswith("This is a SIMULATION") for _, alt in charts] == [False] + [True] * 6
+    assert [alt.startswith("This is a SIMULATION") for _, alt in charts] == [False] + [True] * 7
     won = pd.read_csv(folder / "instruction_winners.csv").set_index(["dataset", "roi"])
     assert won.loc[("toy", "early"), ["winner_label", "second_label"]].tolist() == ["IU1", "P1"]
     alone = pd.read_csv(folder / "instruction_map.csv")

@@ -86,7 +86,7 @@ def of_run(
     folds = {key: _folds(part) for key, part in nested.groupby(["dataset", "model"], sort=False)}
     points, differences = [], []
     for dataset in dict.fromkeys(nested.dataset):
-        there = tuned[[(dataset, x) in folds for x in tuned.model]]
+        there = tuned[np.array([(dataset, x) in folds for x in tuned.model], bool)]
         for base, part in there.groupby("base", sort=False):
             of = {row.Index: folds[dataset, row.model] for row in part.itertuples()}
             keys = {"dataset": dataset, "base": base}

@@ -218,4 +218,5 @@ def _first_outcome(rows: pd.DataFrame) -> pd.DataFrame:
 
 def failed(checks: pd.DataFrame) -> pd.DataFrame:
     """Return the published numbers that do not follow; unknown ones are left out."""
-    return checks[[x is not pd.NA and not pd.isna(x) and not x for x in checks.follows]]
+    has_failed = [x is not pd.NA and not pd.isna(x) and not x for x in checks.follows]
+    return checks[np.array(has_failed, bool)]  # of an empty list pandas takes no column
