@@ -96,8 +96,9 @@ def test_permutations_have_p_values(alice):
     own = tests[tests.model == MINILM].set_index("roi")
     assert (own.num_orders == 99).all()
     assert (own.group_p >= 1 / 100).all() and (own.group_p_adjusted >= own.group_p).all()
-    # No order scores as the recorded one does.
-    assert own.group_p["LATL"] == own.mean_p["LATL"] == 1 / 100
+    # One shift among them, by few TRs, scores as the recorded order does.
+    assert own.group_p["LATL"] <= 0.02 and own.mean_p["LATL"] <= 0.02
+    assert own.group_p_adjusted["LATL"] <= 0.03 and own.mean_p_adjusted["LATL"] <= 0.03
 
 
 def test_partitions_and_ceilings_are_there(alice):
