@@ -316,7 +316,16 @@ def _summary(
     won = found["instruction_winners"].drop(columns=["winner", "second"])
     share = found["instruction_shares"]
     share = share[share.num_targets > 0].drop(columns="instruction")
-    parts = report.side_by_side(found["instruction_partition"])
+    pairs = []
+    if "instruction_partition" in found:  # pairs were asked for
+        parts = report.side_by_side(found["instruction_partition"])
+        pairs = [
+            "",
+            "Variance partitioning, mean over subjects; percent of what both explain, negative "
+            "parts as they are. normalized_r: r by the ceiling of each voxel, where that is "
+            f"{CEILING_FLOOR:g} or more.",
+            show(parts.drop(columns=["panel", "label"])),
+        ]
     return "\n".join(
         [
             "SIMULATION of instructions: no model was asked anything and no brain was recorded.",
@@ -329,11 +338,7 @@ def _summary(
             "",
             "Shares of voxels, mean over subjects. tie: equal scores; none: no score above 0.",
             show(share),
-            "",
-            "Variance partitioning, mean over subjects; percent of what both explain, negative "
-            "parts as they are. normalized_r: r by the ceiling of each voxel, where that is "
-            f"{CEILING_FLOOR:g} or more.",
-            show(parts.drop(columns=["panel", "label"])),
+            *pairs,
             "",
         ]
     )
