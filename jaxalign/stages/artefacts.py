@@ -445,6 +445,10 @@ class Tuning(Kind):
         """Return the directory of the model after a step."""
         return pathlib.Path(str(self.artefact.path)) / f"step-{step:06d}"
 
+    def log(self) -> pd.DataFrame:
+        """Return the lines of the log; NaN: not known, such as the share of an unknown peak."""
+        return pd.read_csv(pathlib.Path(str(self.artefact.path)) / self.LOG)
+
 
 def tuned(name: str, upstream: Upstream) -> list[tuple[Any, Artefact]]:
     """Return models that the run makes, and the artefact of each: one by name, or all of them.

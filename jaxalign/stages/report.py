@@ -196,13 +196,13 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
     files = build.build(contents).write(artefact.path)
     done = {"num_rows": len(rows), "files": [*files, finished.TABLE]}
     if config.track:
-        problem = exports.track(
-            config.track,
-            config.title,
-            artefact.path,
-            artefact.describe(),
+        numbers = exports.Numbers(
             rows,
-            findings=None if found is None else found.findings,
+            None if found is None else found.findings,
+            {x.artefact.name: x.log() for x in tuned},
+        )
+        problem = exports.track(
+            config.track, config.title, artefact.path, artefact.describe(), numbers
         )
         done |= {"tracked": not problem, "track_problem": problem}
     return done

@@ -1,12 +1,16 @@
 """Score rows for other tools: Brain-Score's xarray scores, and trackers of experiments."""
 
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
 import re
 import tempfile
+import time
+import types
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -143,39 +147,61 @@ def check_tracker(kind: str) -> None:
         )
 
 
+class Numbers(NamedTuple):
+    """What a tracker is given as numbers.
+
+    Attributes:
+      scores: score rows.
+      findings: rows of `findings.csv`, where there are any.
+      logs: name of a training -> its log: a column "step", and others, each a curve.
+    """
+
+    scores: pd.DataFrame
+    findings: pd.DataFrame | None = None
+    logs: Mapping[str, pd.DataFrame] = types.MappingProxyType({})
+
+    def curves(self) -> list[tuple[str, int, float]]:
+        """Return name, step and value of each defined number of the logs; see `track`."""
+        return [
+            (_name("training", training, column), int(step), float(value))
+            for training, log in self.logs.items()
+            for column in log.columns.drop("step")
+            for step, value in zip(log.step, log[column], strict=True)
+            if np.isfinite(value)
+        ]
+
+
 def track(
     kind: str,
     name: str,
     folder: Place,
     settings: Mapping[str, object],
-    scores: pd.DataFrame,
-    *,
-    findings: pd.DataFrame | None = None,
+    numbers: Numbers,
 ) -> str:
     """Log a finished report to MLflow or Weights & Biases.
 
     Where it goes, and who is logged in, is the client's own setting (MLFLOW_TRACKING_URI,
-    WANDB_MODE, WANDB_DIR, ...); both work without a network. Metrics are those of `metrics`;
-    those that are undefined are not logged. All files of the folder are logged as they are.
+    WANDB_MODE, WANDB_DIR, ...); both work without a network. Metrics are those of `metrics`, and of
+    logs "training/NAME/COLUMN", a value for each step; those that are undefined are not logged. All
+    files of the folder are logged as they are.
 
     Args:
       kind: "mlflow" or "wandb"; see `check_tracker`.
       name: of the run.
       folder: of the report, written before: nothing in it is changed.
       settings: that fix the report, of any depth, as JSON can hold them.
-      scores: score rows.
-      findings: rows of `findings.csv`, where there are any.
+      numbers: what is logged as metrics.
 
     Returns:
       What went wrong, which is logged as a warning too; "" if nothing did. The report does not
       depend on it.
     """
-    values = metrics(scores, findings)
+    values = metrics(numbers.scores, numbers.findings)
     defined = {key: value for key, value in values.items() if np.isfinite(value)}
     flat = _flatten(settings) | {"undefined_metrics": len(values) - len(defined)}
     run = {"mlflow": _mlflow, "wandb": _wandb}[kind]
     with place.copied(folder) as files:
-        problem = run(name, files, flat, defined)
+        problem = run(name, files, flat, defined, numbers.curves())
     if problem:
         problem = " ".join(problem.split())
         logging.warning("report: it is complete, but %s did not take it: %s", kind, problem)
@@ -253,26 +279,31 @@ def _flatten(settings: Mapping[str, object], prefix: str = "") -> dict[str, obje
     return flat
 
 
-def _mlflow(name, folder, settings, values):
+def _mlflow(name, folder, settings, values, curves):
     import mlflow
+    from mlflow.entities import Metric
 
     # A server that does not answer is an MlflowException too.
     try:
         mlflow.set_experiment(PROJECT)
-        with mlflow.start_run(run_name=name):
+        with mlflow.start_run(run_name=name) as run:
             # Parameters are short texts; the file has them all.
             mlflow.log_dict(json.loads(json.dumps(settings, default=str)), "config.json")
             texts = {key: str(value) for key, value in settings.items()}
             mlflow.log_params({_name(k): x for k, x in texts.items() if len(x) <= 250})
             for batch in _batches(sorted(values), BATCH):
                 mlflow.log_metrics({key: values[key] for key in batch})
+            client, now = mlflow.MlflowClient(), int(1000 * time.time())
+            for batch in _batches(curves, BATCH):
+                points = [Metric(key, x, now, step) for key, step, x in batch]
+                client.log_batch(run.info.run_id, metrics=points)
             mlflow.log_artifacts(str(folder), "report")
     except (mlflow.MlflowException, OSError) as error:
         return str(error) or type(error).__name__
     return ""
 
 
-def _wandb(name, folder, settings, values):
+def _wandb(name, folder, settings, values, curves):
     import wandb
 
     try:
@@ -281,6 +312,11 @@ def _wandb(name, folder, settings, values):
         run = wandb.init(project=PROJECT, name=name, config=config, settings=quiet)
         try:
             run.summary.update(values)
+            # Its own steps only rise; those of trainings are an axis that their curves name.
+            run.define_metric("training/step")
+            run.define_metric("training/*", step_metric="training/step")
+            for step, points in itertools.groupby(sorted(curves, key=_step), key=_step):
+                run.log({"training/step": step} | {key: x for key, _, x in points})
             artifact = wandb.Artifact("report", type="report")
             artifact.add_dir(str(folder))
             run.log_artifact(artifact)
@@ -291,5 +327,9 @@ def _wandb(name, folder, settings, values):
     return ""
 
 
-def _batches(items: Sequence[str], size: int) -> list[Sequence[str]]:
+def _step(point: tuple[str, int, float]) -> int:
+    return point[1]
+
+
+def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[i : i + size] for i in range(0, len(items), size)]

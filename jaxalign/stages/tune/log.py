@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from jaxalign.io import run_dir
 
@@ -100,12 +99,3 @@ def read(path: pathlib.Path, num: int) -> pd.DataFrame | None:
         return None
     same = list(found.columns) == list(COLUMNS)
     return found if same and found.step.tolist() == [str(i + 1) for i in range(num)] else None
-
-
-def losses(path: pathlib.Path) -> Float[np.ndarray, " s"]:
-    """Return the loss of each step of a log that is whole.
-
-    Args:
-      path: of the file.
-    """
-    return pd.read_csv(path).loss.to_numpy(np.float64)

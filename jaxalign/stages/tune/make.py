@@ -203,7 +203,7 @@ class _Loop:
 
 def _models(made: Tuning, given: Given):
     """Return the table of models: what each has seen, and the mean loss since the one before."""
-    return kept_lib.table(made, given, log_lib.losses(made.artefact.path / Tuning.LOG))
+    return kept_lib.table(made, given, made.log().loss.to_numpy(float))
 
 
 def _end(folder: pathlib.Path, given: Given) -> dict:

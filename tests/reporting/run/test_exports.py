@@ -23,6 +23,7 @@ FINDINGS = pd.DataFrame(
         "value": [0.946, NAN],
     }
 )
+LOG = pd.DataFrame({"step": [1, 2], "loss": [3.0, 2.5], "share_of_peak": [NAN, 0.25]})
 
 
 def needs(package):
@@ -132,10 +133,8 @@ def test_mlflow_has_settings_metrics_and_files(tmp_path, report, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
     settings = {"title": "Brains", "encode": {"alphas": (1.0, 10.0)}, "long": "x" * 1000}
-    assert (
-        exports.track("mlflow", "a run", report, settings, score_rows.study(), findings=FINDINGS)
-        == ""
-    )
+    numbers = exports.Numbers(score_rows.study(), FINDINGS, {"net+frozen-s0": LOG})
+    assert exports.track("mlflow", "a run", report, settings, numbers) == ""
     client = mlflow.MlflowClient()
     [run] = client.search_runs([client.get_experiment_by_name("jaxalign").experiment_id])
     assert run.info.run_name == "a run" and run.info.status == "FINISHED"
@@ -143,6 +142,11 @@ def test_mlflow_has_settings_metrics_and_files(tmp_path, report, monkeypatch):
     undefined = [name for name, value in expected.items() if np.isnan(value)]
     assert len(undefined) == 1 and run.data.params["undefined_metrics"] == "1"
     expected.pop(undefined[0])
+    loss, share = (f"training/net_2b_frozen-s0/{x}" for x in ("loss", "share_of_peak"))
+    expected |= {loss: 2.5, share: 0.25}  # the last of each curve
+    for name, points in {loss: [(1, 3.0), (2, 2.5)], share: [(2, 0.25)]}.items():
+        found = client.get_metric_history(run.info.run_id, name)
+        assert [(x.step, x.value) for x in found] == points
     assert run.data.metrics == pytest.approx(expected)
     assert run.data.params["title"] == "Brains"
     assert run.data.params["encode.alphas"] == "(1.0, 10.0)" and "long" not in run.data.params
@@ -160,7 +164,7 @@ def test_a_tracker_that_fails_takes_nothing_with_it(tmp_path, report, monkeypatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
     before = {x.name: x.read_text() for x in report.iterdir()}
     with caplog.at_level("WARNING", logger="absl"):
-        problem = exports.track("mlflow", "a run", report, {}, score_rows.study())
+        problem = exports.track("mlflow", "a run", report, {}, exports.Numbers(score_rows.study()))
     assert "MLFLOW_ALLOW_FILE_STORE" in problem and "\n" not in problem
     assert "mlflow did not take it" in caplog.text
     assert {x.name: x.read_text() for x in report.iterdir()} == before
@@ -174,10 +178,12 @@ def test_wandb_works_offline(tmp_path, report, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     settings = {"title": "Brains", "encode": {"alphas": (1.0, 10.0)}}
-    assert exports.track("wandb", "a run", report, settings, score_rows.study()) == ""
+    numbers = exports.Numbers(score_rows.study(), logs={"net+frozen-s0": LOG})
+    assert exports.track("wandb", "a run", report, settings, numbers) == ""
     # Its process writes behind; a program that ends waits for it, as this does.
     wandb.teardown()
     [log] = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     content = log.read_bytes()
-    for text in ("scores/toy/net/LATL", "index.html", "scores.csv", "Brains", "a run"):
+    texts = ("scores/toy/net/LATL", "index.html", "scores.csv", "Brains", "a run")
+    for text in (*texts, "training/net_2b_frozen-s0/loss", "training/step"):
         assert text.encode() in content
