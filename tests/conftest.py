@@ -1,7 +1,9 @@
 """Strict JAX everywhere, four CPU devices, and the fixtures that all tests share."""
 
+import json
 import os
 import pathlib
+import shutil
 
 # One thread per BLAS call: many small eigenproblems are slowed down by threads of their own.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -126,3 +128,24 @@ def anywhere(request, tmp_path):
     if request.param == "folder":
         return place.at(tmp_path)
     return place.at(f"{request.getfixturevalue(request.param)}/some/runs")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Folder of the golden checkpoints."""
+    return REPOSITORY / "tests" / "golden"
+
+
+@pytest.fixture
+def copy_golden(tmp_path, golden):
+    """Copy a golden checkpoint, with `config.json` changed; a value `...` removes its key."""
+
+    def copy(name, **changes):
+        folder = tmp_path / pathlib.Path(name).name
+        shutil.copytree(golden / name, folder)
+        config = json.loads((folder / "config.json").read_text()) | changes
+        config = {key: value for key, value in config.items() if value is not ...}
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return copy

@@ -146,12 +146,17 @@ def _settings(config: Config, job: Job, model: zoo.Model, seed: int) -> dict:
         "shard_stimuli": config.shard_stimuli,
         **{name: getattr(config, name) for name in READING},
         "t5_text": config.t5_text if model.design == "t5" else "",
-        **_layers(model.config, config.tap),
+        **describe_layers(model.config, config.tap),
     }
 
 
-def _layers(network: Any, tap: str) -> dict[str, list]:
-    """Name the layers, and those that have passed a final norm: the last of each stack."""
+def describe_layers(network: Any, tap: str) -> dict[str, list]:
+    """Name the layers, and those that have passed a final norm: the last of each stack.
+
+    Args:
+      network: configuration of a network that reads text.
+      tap: see `config.Config`.
+    """
     last = network.num_layers
     names = list(network.layer_names) or ["embedding", *(f"block.{i + 1}" for i in range(last))]
     stacks = [name.partition(".")[0] for name in [*names[1:], ""]]

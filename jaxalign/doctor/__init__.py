@@ -1,0 +1,1 @@
+"""Whether the numbers of a model can be trusted: checks that anyone can make on their own."""
