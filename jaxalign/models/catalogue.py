@@ -15,7 +15,7 @@ def properties() -> dict[str, dict[str, object]]:
         known: dict[str, object] = {}
         if row.config:
             design, config = zoo.describe(name)
-            known |= {"family": readers.FAMILIES[design].title, "num_layers": config.num_layers}
+            known |= {"family": readers.reader(design).title, "num_layers": config.num_layers}
             known["width"] = config.width
         if row.num_parameters:
             known["num_parameters"] = row.num_parameters

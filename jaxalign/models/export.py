@@ -237,7 +237,8 @@ def _check(model: zoo.Model, target: pathlib.Path, work: pathlib.Path) -> None:
     """Read what was written: names and shapes must fit, and the network be the same."""
     hf = zoo.read_config(work)
     text = {"t5_text": model.config.text} if model.design == "t5" else {}
-    design, config = zoo.configure(hf, source=f"{work}/config.json", **text)
+    whole = model.design == readers.whole(hf["model_type"])
+    design, config = zoo.configure(hf, source=f"{work}/config.json", whole=whole, **text)
     found = zoo.check(target.name, design, config, Safetensors(work), work)
     assert found.config_hash == model.config_hash, (found.config, model.config)
 

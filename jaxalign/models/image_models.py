@@ -122,6 +122,77 @@ def _qwen(name: str, num_parameters: int, shape: tuple[int, ...], **vision) -> F
     }
 
 
+def _gemma3(size: str, counts: tuple[int, int], shape: tuple[int, ...], **other) -> Fields:
+    """Gemma 3; `counts`: all parameters, and those that texts do not pass.
+
+    `shape`: width, layers, heads, key-value heads, MLP.
+    """
+    width, layers, heads, kv_heads, mlp = shape
+    config = {
+        "model_type": "gemma3",
+        "image_token_index": 262_144,
+        "mm_tokens_per_image": 256,
+        "vision_config": _SO400M | {"image_size": 896},
+        "text_config": {
+            "model_type": "gemma3_text",
+            "vocab_size": 262_208,
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "intermediate_size": mlp,
+            "sliding_window": 1024,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        }
+        | other,
+    }
+    return {
+        "repository": f"google/gemma-3-{size}-it",
+        "config": config,
+        "num_parameters": counts[0],
+        "num_unused": counts[1],
+    }
+
+
+def _qwen3(size: str, num_parameters: int, shape: tuple[int, ...], **vision) -> Fields:
+    """Qwen3-VL; `shape`: width, layers, heads, MLP."""
+    width, layers, heads, mlp = shape
+    config = {
+        "model_type": "qwen3_vl",
+        "vision_config": vision | {"out_hidden_size": width},
+        "text_config": {
+            "model_type": "qwen3_vl_text",
+            "vocab_size": 151_936,
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "intermediate_size": mlp,
+            "max_position_embeddings": 262_144,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 5_000_000.0,
+            "rope_scaling": {
+                "mrope_interleaved": True,
+                "mrope_section": [24, 20, 20],
+                "rope_type": "default",
+            },
+        },
+        "tie_word_embeddings": width < 4096,
+    }
+    return {
+        "repository": f"Qwen/Qwen3-VL-{size}-Instruct",
+        "config": config,
+        "num_parameters": num_parameters,
+    }
+
+
+_SMALLER = {  # the tower of the two smaller ones
+    "depth": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "deepstack_visual_indexes": [5, 11, 17],
+}
 _QWEN25 = {"hidden_size": 1280, "intermediate_size": 3420}
 _SO400M = {
     "model_type": "siglip_vision_model",
@@ -170,6 +241,18 @@ ROWS: dict[str, Fields] = {
     ),
     "qwen2.5-vl-7b": _qwen(
         "Qwen2.5-VL-7B", 8_292_166_656, (3584, 28, 28, 4, 18_944, 152_064), **_QWEN25
+    ),
+    "qwen3-vl-2b": _qwen3("2B", 2_127_532_032, (2048, 28, 16, 6144), **_SMALLER),
+    "qwen3-vl-4b": _qwen3("4B", 4_437_815_808, (2560, 36, 32, 9728), **_SMALLER),
+    "qwen3-vl-8b": _qwen3("8B", 8_767_123_696, (4096, 36, 32, 12_288)),
+    "gemma-3-4b-it": _gemma3("4b", (4_300_079_472, 419_816_304), (2560, 34, 8, 4, 10_240)),
+    "gemma-3-12b-it": _gemma3("12b", (12_187_325_040, 421_290_864), (3840, 48, 16, 8, 15_360)),
+    "gemma-3-27b-it": _gemma3(
+        "27b",
+        (27_432_406_640, 423_060_336),
+        (5376, 62, 32, 16, 21_504),
+        head_dim=128,
+        query_pre_attn_scalar=168,
     ),
     "paligemma-3b": {
         "repository": "google/paligemma-3b-pt-224",

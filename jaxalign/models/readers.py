@@ -46,6 +46,7 @@ FAMILIES = {
     "qwen2_5_vl": Reader("qwen_vl", "Qwen2.5-VL"),
     "qwen2_vl": Reader("qwen_vl", "Qwen2-VL"),
     "qwen3": Reader("llama", "Qwen 3"),
+    "qwen3_vl": Reader("qwen3_vl", "Qwen3-VL"),
     "roberta": Reader("bert", "RoBERTa"),
     "siglip": Reader("clip", "SigLIP"),
     "siglip_text_model": Reader("clip", "SigLIP"),
@@ -56,7 +57,29 @@ FAMILIES = {
 }
 
 
-def family(model_type: str) -> base.Family:
-    """Return how checkpoints of a model_type of `FAMILIES` are read."""
-    module = f"jaxalign.models.families.{FAMILIES[model_type].module}"
-    return importlib.import_module(module).FAMILIES[model_type]
+# Checkpoints of which `FAMILIES` reads the language model alone, as texts pass it: model_type -> how
+# the whole is read, where it is asked about images. What is read so has a design of its own.
+WHOLES = {"gemma3": Reader("gemma3", "Gemma 3")}
+_WHOLE = " with images"
+
+
+def whole(model_type: str) -> str:
+    """Return the design of all of a checkpoint: its model_type, if there is no part of it alone."""
+    return model_type + _WHOLE if model_type in WHOLES else model_type
+
+
+def model_type(design: str) -> str:
+    """Return the model_type of checkpoints of a design."""
+    return design.removesuffix(_WHOLE)
+
+
+def reader(design: str) -> Reader:
+    """Return who reads checkpoints of a design, which is a model_type or what `whole` returns."""
+    name = model_type(design)
+    return (FAMILIES if name == design else WHOLES)[name]
+
+
+def family(design: str) -> base.Family:
+    """Return how checkpoints of a design are read; see `reader`."""
+    module = f"jaxalign.models.families.{reader(design).module}"
+    return importlib.import_module(module).FAMILIES[design]

@@ -32,7 +32,7 @@ class Model:
     """A model whose files were found and fit its network, and that is not loaded yet."""
 
     name: str
-    design: str  # model_type, a key of `readers.FAMILIES`
+    design: str  # model_type, or what `readers.whole` makes of it
     config: Any  # a `base.Config`
     checkpoint: Any  # `io.checkpoint.Checkpoint`, or `io.orbax_tree.Arrays` by parameter
     # A file or directory that `tokenizer_files.load` takes; of networks that read images, one that
@@ -61,6 +61,11 @@ class Model:
     def num_parameters(self) -> int:
         """Number of parameters."""
         return weights.count(abstract(self.design, self.config))
+
+    @property
+    def model_type(self) -> str:
+        """The model_type of its `config.json`."""
+        return readers.model_type(self.design)
 
     @property
     def final_norm_applied(self) -> bool:
@@ -169,12 +174,17 @@ class Model:
 
 
 def abstract(design: str, config: Any, dtype: str = "float32") -> nnx.Module:
-    """Return a network of a design of `readers.FAMILIES`, with shapes in the place of arrays."""
+    """Return a network of a design of `readers.family`, with shapes in the place of arrays."""
     return weights.abstract(readers.family(design).network, config, dtype=jnp.dtype(dtype))
 
 
 def find(
-    name: str, data_root: pathlib.Path | None, *, t5_text: str = "both", tower: str = "vision"
+    name: str,
+    data_root: pathlib.Path | None,
+    *,
+    t5_text: str = "both",
+    tower: str = "vision",
+    whole: bool = False,
 ) -> Model:
     """Find a model by its name in the table, or by the path of a local directory.
 
@@ -191,11 +201,13 @@ def find(
       data_root: folder of data, for models that lie there.
       t5_text: how a text reaches the two stacks of a T5; see `families.encoder_decoder`.
       tower: of `TOWERS`, where a checkpoint holds both.
+      whole: whether a checkpoint is read with its vision tower where texts pass its language model
+        alone (`readers.WHOLES`).
 
     Raises:
       InputError: if it is not found, is of no known family, or does not fit its network.
     """
-    options = {"t5_text": t5_text, "tower": tower}
+    options = {"t5_text": t5_text, "tower": tower, "whole": whole}
     if name in MODELS:
         return _of_the_table(name, data_root, options)
     label, place = labels.split(name)
@@ -207,7 +219,7 @@ def find(
     return _of_the_hub(name, data_root, options)
 
 
-def _of_the_table(name: str, data_root: pathlib.Path | None, options: Mapping[str, str]) -> Model:
+def _of_the_table(name: str, data_root: pathlib.Path | None, options: Mapping[str, Any]) -> Model:
     row = MODELS[name]
     if row.package:
         return from_directory(name, _package_folder(name, row), **options)
@@ -216,7 +228,7 @@ def _of_the_table(name: str, data_root: pathlib.Path | None, options: Mapping[st
     return from_directory(name, formats.locate(name, row), **options)
 
 
-def _of_the_hub(name: str, data_root: pathlib.Path | None, options: Mapping[str, str]) -> Model:
+def _of_the_hub(name: str, data_root: pathlib.Path | None, options: Mapping[str, Any]) -> Model:
     """Find what the hub calls by a name: a row of the table, or a repository in the cache."""
     known = table.by_hub_name().get(name)
     cached = formats.cached(name)
@@ -234,8 +246,10 @@ def _of_the_hub(name: str, data_root: pathlib.Path | None, options: Mapping[str,
     )
 
 
-def describe(name: str, *, t5_text: str = "both", tower: str = "vision") -> tuple[str, Any]:
-    """Return design (of `readers.FAMILIES`) and configuration of a named model, without weights.
+def describe(
+    name: str, *, t5_text: str = "both", tower: str = "vision", whole: bool = False
+) -> tuple[str, Any]:
+    """Return design (of `readers.family`) and configuration of a named model, without weights.
 
     Raises:
       InputError: if the table does not hold its hyperparameters, or its design is not built.
@@ -243,7 +257,8 @@ def describe(name: str, *, t5_text: str = "both", tower: str = "vision") -> tupl
     row = MODELS.get(name)
     if row is None or not row.config:
         raise InputError(f"model must be in the table with its hyperparameters: found {name!r}.")
-    return configure(dict(row.config), source=f"model {name}", t5_text=t5_text, tower=tower)
+    options = {"t5_text": t5_text, "tower": tower, "whole": whole}
+    return configure(dict(row.config), source=f"model {name}", **options)
 
 
 def is_absent(name: str) -> bool:
@@ -258,22 +273,22 @@ def is_absent(name: str) -> bool:
     return bool(row.delta_of) or formats.cached(row.repository, row.revision) is None
 
 
-def described(name: str, *, t5_text: str = "both") -> Model:
+def described(name: str, *, t5_text: str = "both", whole: bool = False) -> Model:
     """Return a named model from the table alone, for plans of machines that have its files.
 
     Raises:
       InputError: see `describe`.
     """
-    design, config = describe(name, t5_text=t5_text)
+    design, config = describe(name, t5_text=t5_text, whole=whole)
     return Model(
         name=name, design=design, config=config, checkpoint=None, tokenizer_path=None, names={}
     )
 
 
 def configure(
-    hf: dict, *, source: str, t5_text: str = "both", tower: str = "vision"
+    hf: dict, *, source: str, t5_text: str = "both", tower: str = "vision", whole: bool = False
 ) -> tuple[str, Any]:
-    """Return design (of `readers.FAMILIES`) and configuration for the content of a `config.json`.
+    """Return design (of `readers.family`) and configuration for the content of a `config.json`.
 
     Raises:
       InputError: if there is no such design, or it does not build what is asked for.
@@ -287,7 +302,8 @@ def configure(
     options = {"text": t5_text} if model_type == "t5" else {}
     if readers.family(model_type).two_towers:
         options = {"tower": tower}
-    return model_type, readers.family(model_type).config_from_hf(hf, source=source, **options)
+    design = readers.whole(model_type) if whole else model_type
+    return design, readers.family(design).config_from_hf(hf, source=source, **options)
 
 
 def read_config(path: pathlib.Path) -> dict:
@@ -310,7 +326,12 @@ def read_config(path: pathlib.Path) -> dict:
 
 
 def from_directory(
-    name: str, path: pathlib.Path, *, t5_text: str = "both", tower: str = "vision"
+    name: str,
+    path: pathlib.Path,
+    *,
+    t5_text: str = "both",
+    tower: str = "vision",
+    whole: bool = False,
 ) -> Model:
     """Open a directory under a name; see `find`.
 
@@ -320,7 +341,8 @@ def from_directory(
     if not (path / "config.json").is_file():
         raise InputError(f"model {name}: {path} must hold config.json: there is no such file.")
     hf = read_config(path)
-    design, config = configure(hf, source=f"{path}/config.json", t5_text=t5_text, tower=tower)
+    options = {"t5_text": t5_text, "tower": tower, "whole": whole}
+    design, config = configure(hf, source=f"{path}/config.json", **options)
     formats.refuse(name, path, hf)
     if (path / formats.ORBAX).is_dir():
         found = _from_orbax(name, design, config, path)

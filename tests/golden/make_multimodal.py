@@ -11,8 +11,8 @@ them, and `expected.npz`:
   and `shared`, where all prompts begin alike up to after the image. Of set S: `tokens_S` [Q T] with
   `mask_S`, and where a Q-Former reads instructions `instructions_S` [Q t] with
   `instruction_mask_S`; rows of all that follows are B*Q, image by image;
-- `vision` [L+1 B P D] states of the tower, `vectors` [B or B*Q n E] of the connector, `qformer`
-  [L+1 B or B*Q n+t D] states of a Q-Former, of the set `apart`;
+- `vision` [L+1 B P D] states of the tower, `vectors` [B or B*Q n E] of the connector (several of a
+  token in one row), `qformer` [L+1 B or B*Q n+t D] states of a Q-Former, of the set `apart`;
 - `hidden_apart` [L+1 B*Q T E] and `logits_apart` [B*Q T or t V]: of a T5 `hidden_apart` are the
   encoder's; `decoder_apart` and `logits_apart` those of `answer` behind the start token;
 - `greedy_S` [B*Q 20] what `generate` answers without a stop token, each prompt alone; `stop` a
@@ -179,9 +179,12 @@ def run_qwen(model, arrays: Arrays, pixels) -> Arrays:
         vision = sorted_back.reshape(len(vision), -1, vision.shape[-1])
     rows = as_qwen(padded(arrays, "apart", num), pixels.repeat_interleave(3, dim=0))
     output = model(**rows, output_hidden_states=True)
+    seen = tower(*given)
+    # Behind those of the last layer, in Qwen3-VL, those of others.
+    vectors = [seen.pooler_output, *(getattr(seen, "deepstack_features", None) or ())]
     return {
         "vision": vision.reshape(len(vision), num, -1, vision.shape[-1]),
-        "vectors": tower(*given).pooler_output.reshape(num, -1, 32).numpy(),
+        "vectors": torch.cat(vectors, dim=-1).reshape(num, -1, 32 * len(vectors)).numpy(),
         "hidden_apart": stack(output.hidden_states),
         "logits_apart": output.logits.numpy(),
     }
@@ -218,6 +221,8 @@ def answer(model, given, pixels, stop: int | None) -> tuple[list[int], dict[str,
     given["pixel_values"] = pixels
     if type(model).__name__.startswith("PaliGemma"):  # all of it a prompt, as its processor says
         given["token_type_ids"] = torch.zeros_like(given["input_ids"])
+    if type(model).__name__.startswith("Gemma3"):
+        given["token_type_ids"] = (given["input_ids"] == IMAGE).long()
     if type(model).__name__.startswith("Qwen"):
         given = as_qwen(given, pixels)
     output = model.generate(
@@ -282,6 +287,8 @@ def run(model, name: str, arrays: Arrays, pixels, generator) -> Arrays:
         given["decoder_input_ids"] = torch.cat([torch.zeros_like(reply[:, :1]), reply], dim=1)
     if name == "paligemma":  # a prompt, not a prompt and its answer
         given["token_type_ids"] = torch.zeros_like(given["input_ids"])
+    if name == "gemma3":
+        given["token_type_ids"] = (given["input_ids"] == IMAGE).long()
     output = model(**given, pixel_values=each, output_hidden_states=True)
     features = {"pixel_values": each}
     if "qformer_input_ids" in given:

@@ -159,5 +159,38 @@ for design, tower in (
     )
     text = MODELS[design][1]["text_config"]
     text["rope_parameters"] |= {"mrope_section": [2, 1, 1]}
+MODELS["gemma3"] = (
+    "Gemma3",
+    {
+        "vision_config": VISION
+        | {"model_type": "siglip_vision_model", "num_hidden_layers": 2, "image_size": 30}
+        | {"vision_use_head": False},
+        # A window that is shorter than an image.
+        "text_config": LLAMA
+        | {"model_type": "gemma3_text", "head_dim": 10, "num_attention_heads": 4}
+        | {"sliding_window": 5, "query_pre_attn_scalar": 14, "tie_word_embeddings": True}
+        | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+        "image_token_index": IMAGE,
+        "mm_tokens_per_image": 9,
+    },
+    9,
+)
+MODELS["qwen3_vl"] = (
+    "Qwen3VL",
+    {
+        "vision_config": {"hidden_size": 24, "intermediate_size": 40, "out_hidden_size": 32}
+        | {"depth": 3, "num_heads": 2, "patch_size": 4, "num_position_embeddings": 25}
+        | {"deepstack_visual_indexes": [0, 1]},
+        "text_config": LLAMA
+        | {"model_type": "qwen3_vl_text", "head_dim": 12, "tie_word_embeddings": False}
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+        "image_token_id": IMAGE,
+        "video_token_id": VOCABULARY + 1,
+        "vision_start_token_id": 4,
+        "vision_end_token_id": 5,
+    },
+    12,
+)
+MODELS["qwen3_vl"][1]["text_config"]["rope_parameters"]["mrope_section"] = [3, 2, 1]
 QWEN_SIZE = (24, 32)  # pixels; 6 x 8 patches, 3 x 4 tokens
 CLASSES = {"Idefics": "IdeficsForVisionText2Text"}

@@ -13,7 +13,7 @@ from jaxalign.models.families import base
 
 NAMES = (
     *("llava", "blip2_opt", "blip2_t5", "instructblip_vicuna", "instructblip_t5", "paligemma"),
-    *("idefics", "qwen2_vl", "qwen2_5_vl", "smolvlm"),
+    *("idefics", "qwen2_vl", "qwen2_5_vl", "smolvlm", "gemma3", "qwen3_vl"),
 )
 TOLERANCE = 2e-5
 NUM_NEW = 20
@@ -31,7 +31,7 @@ def expected(name, golden):
 
 @pytest.fixture(scope="module")
 def network(name, golden, mesh):
-    model = zoo.find(str(golden / "multimodal" / name), None)
+    model = zoo.find(str(golden / "multimodal" / name), None, whole=True)
     pixels = np.load(golden / "multimodal" / name / "expected.npz")["pixels"]
     model = dataclasses.replace(model, config=model.config.for_images(*pixels.shape[2:]))
     return jax.device_put(model.load(mesh), jax.devices()[0])
@@ -152,7 +152,9 @@ def test_answers_and_what_is_pooled_are_those_of_generate(network, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llava", "blip2_opt"], indirect=True, scope="module")
+@pytest.mark.parametrize(
+    "name", ["llava", "blip2_opt", "gemma3", "qwen3_vl"], indirect=True, scope="module"
+)
 def test_what_prompts_have_in_common_passes_once(network, expected, monkeypatch):
     """And each image passes the vision tower once."""
     seen, see = [], answers.see

@@ -28,6 +28,7 @@ LONG = (
     "multimodal/llava",
     "multimodal/qwen2_5_vl",
     "multimodal/smolvlm",
+    "multimodal/qwen3_vl",
     "vision/dinov2_swiglu",
 )
 slow = pytest.mark.slow
@@ -71,6 +72,19 @@ def test_names_and_values_are_those_of_transformers(golden, name):
     assert published.shapes() == {x: y.shape for x, y in expected.items()}
     for tensor, values in expected.items():
         np.testing.assert_array_equal(published.read(tensor, EVERY * values.ndim), values)
+
+
+@slow
+def test_gemma_3_is_written_with_its_tower_where_it_was_read(golden, tmp_path):
+    source = golden / "multimodal/gemma3"
+    model = zoo.find(str(source), None, whole=True)
+    export.export(model, tmp_path / "out")
+    files = (x / "model.safetensors" for x in (tmp_path / "out", source))
+    found, expected = map(safetensors.numpy.load_file, files)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    assert zoo.find(str(tmp_path / "out"), None, whole=True).config == model.config
 
 
 @slow

@@ -52,6 +52,14 @@ def test_both_towers_have_all_parameters_of_a_file_of_both(name):
     assert count(*zoo.describe(name, tower="text")) == row.num_unused - scales
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [x for x in BUILT if NAMED[x].config["model_type"] in readers.WHOLES]
+)
+def test_what_texts_do_not_pass_is_there_for_images(name):
+    assert count(*zoo.describe(name, whole=True)) == NAMED[name].num_parameters
+
+
 def test_every_row_has_a_design():
     assert len(BUILT) == len(NAMED)
 

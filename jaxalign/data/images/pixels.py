@@ -58,6 +58,7 @@ _CLASSES: dict[str, dict[str, Any]] = {
     "Bit": _CROPPED,
     "Blip": {**_EVERY, **_OPENAI, "size": {"height": 384, "width": 384}, "resample": _BICUBIC},
     "CLIP": _CROPPED,
+    "Gemma3": {**_EVERY, **_HALF, "size": _SQUARE, "resample": _BILINEAR},
     "Idefics": {**_EVERY, **_OPENAI, "size": _SQUARE, "resample": _BICUBIC, "image_size": None},
     "Llava": _CROPPED,
     "Qwen2VL": {
@@ -89,6 +90,7 @@ _OF_MODELS = {
     "clip_vision_model": "CLIP",
     "dinov2": "Bit",
     "dinov2_with_registers": "Bit",
+    "gemma3": "Gemma3",
     "idefics": "Idefics",
     "instructblip": "Blip",
     "llava": "CLIP",
@@ -96,6 +98,7 @@ _OF_MODELS = {
     "paligemma": "Siglip",
     "qwen2_5_vl": "Qwen2VL",
     "qwen2_vl": "Qwen2VL",
+    "qwen3_vl": "Qwen2VL",
     "siglip": "Siglip",
     "siglip_vision_model": "Siglip",
     "vit": "ViT",
@@ -106,7 +109,8 @@ _INERT = frozenset(
     """
     _valid_processor_keys auto_map data_format device disable_grouping do_convert_rgb
     feature_extractor_type image_processor_type image_seq_length input_data_format processor_class
-    image_num_channels return_tensors transformers_version
+    image_num_channels pan_and_scan_max_num_crops pan_and_scan_min_crop_size
+    pan_and_scan_min_ratio_to_activate return_tensors transformers_version
     """.split()
 )
 

@@ -37,11 +37,14 @@ class Frame(NamedTuple):
     stop: tuple[str, ...] = ()
 
 
-_QWEN = Frame(
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-    "<|vision_start|>{image}<|vision_end|>{instruction}<|im_end|>\n<|im_start|>assistant\n",
+_QWEN3 = Frame(
+    "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{instruction}<|im_end|>\n"
+    "<|im_start|>assistant\n",
     special_tokens=False,
     image="<|image_pad|>",
+)
+_QWEN = _QWEN3._replace(
+    text="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" + _QWEN3.text
 )
 # model_type -> how its authors ask. Sources: the model cards; for the models of Oota et al. (2025)
 # their code (subbareddy248/mllm_instruction_brain, d7b576e).
@@ -63,6 +66,14 @@ FRAMES = {
     ),
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
+    "qwen3_vl": _QWEN3,
+    "gemma3": Frame(
+        "<bos><start_of_turn>user\n\n\n<start_of_image>{image}<end_of_image>\n\n{instruction}"
+        "<end_of_turn>\n<start_of_turn>model\n",
+        special_tokens=False,
+        image="<image_soft_token>",
+        stop=("<end_of_turn>",),
+    ),
 }
 
 

@@ -92,12 +92,14 @@ class Merged:
         directions; 0: none. The group passes at once, into a cache that is empty.
       image: for networks whose own layers attend to it.
       places: [3 B T], what rotary positions with three axes are counted from; see `places`.
+      added: [K B T E], to what each of the first blocks returns, before the next one receives it.
     """
 
     vectors: Float[Array, "B T E"]
     together: Int[Array, "B T"] | None = None
     image: Image | None = None
     places: Int[Array, "3 B T"] | None = None
+    added: Float[Array, "K B T E"] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -53,6 +53,39 @@ class Projection(nnx.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PoolingConfig:
+    """Hyperparameters of `Pooling`."""
+
+    inputs: int  # of a patch
+    outputs: int
+    group: int  # patches along each side of a square that becomes one token
+    columns: int  # of patches in an image
+    norm_eps: float
+    init_sd: float = 0.02
+
+
+class Pooling(nnx.Module):
+    """The mean of each square of patches, normed, through one linear map.
+
+    Source: Gemma Team (2025), arXiv 2503.19786, section 2.1.
+    """
+
+    def __init__(self, config: PoolingConfig, *, dtype, rngs: nnx.Rngs):
+        """Draw the weights; those of the map, which transformers begins at zero, too."""
+        c, init = config, layers.Init(config.init_sd, dtype, rngs)
+        self.norm = layers.RMSNorm(c.inputs, c.norm_eps, dtype, centred=True)
+        self.project = layers.Linear(c.inputs, c.outputs, (None, "embed"), init, bias=False)
+        self.config = config
+
+    def __call__(self, x_BSD: Float[Array, "B S D"]) -> Float[Array, "B n E"]:
+        """Apply."""
+        (B, S, D), m, columns = x_BSD.shape, self.config.group, self.config.columns
+        x = x_BSD.reshape(B, S // columns // m, m, columns // m, m, D)
+        pooled = x.astype(jnp.float32).mean(axis=(2, 4)).astype(x_BSD.dtype)
+        return self.project(self.norm(pooled.reshape(B, S // m**2, D)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class QFormerConfig:
     """Hyperparameters of `QFormer`."""
 

@@ -96,8 +96,9 @@ class _Context(NamedTuple):
 
     visible: Bool[Array, "b T S"]
     distance: Int[Array, "b T S"] | None  # of each key before each query; if layers have windows
-    together: Bool[Array, "B T S"] | None  # what is seen whatever its distance, ahead too
+    together: Bool[Array, "B T S"] | None  # what is seen ahead too, within a window if there is one
     image: base.Image | None  # of `base.Merged`
+    added: Float[Array, "K B T D"] | None  # of `base.Merged`
     turns: tuple[Array, Array] | None
     local_turns: tuple[Array, Array] | None
     logits: attention.Logits
@@ -179,11 +180,11 @@ class Block(nnx.Module):
             )
             k, v = (cached[layer.index] for cached in stored)
         visible = context.visible
+        if context.together is not None:
+            visible = visible | context.together
         if layer.window is not None:
             reach = jnp.where(layer.window > 0, layer.window, _FAR)
             visible = visible & (context.distance < reach)
-        if context.together is not None:
-            visible = visible | context.together
         # With a cache there are more keys than queries.
         causal = stored is None and context.together is None
         out = attention.attend(q, k, v, visible, context.logits, causal=causal)
@@ -265,7 +266,7 @@ class Network(nnx.Module):
         x_BTD = embedded = self._embed(tokens, positions)
         context = self._context(positions, mask, cache, several_texts=several_texts)
         if isinstance(tokens, base.Merged):
-            context = context._replace(image=tokens.image)
+            context = context._replace(image=tokens.image, added=tokens.added)
             if tokens.places is not None:
                 context = context._replace(turns=self.config.rope.turns(tokens.places))
             if tokens.together is not None:
@@ -297,7 +298,12 @@ class Network(nnx.Module):
             x, stored = carry
             block, layer = block_and_layer
             x, attended, mlp, stored = block(x, layer, context, stored)
-            return (x, stored), keep.of_block(x, attended, mlp)
+            kept = keep.of_block(x, attended, mlp)
+            if context.added is not None:
+                num = len(context.added)
+                more = context.added[jnp.minimum(layer.index, num - 1)].astype(x.dtype)
+                x = x + jnp.where(layer.index < num, more, 0)
+            return (x, stored), kept
 
         step = base.rematerialised(step, self.kept_for_gradients)
         return jax.lax.scan(step, carry, blocks_and_layers)
@@ -378,6 +384,7 @@ class Network(nnx.Module):
             distance=distance if any(c.windows) else None,
             together=None,
             image=None,
+            added=None,
             turns=turns(c.rope),
             local_turns=turns(c.local_rope),
             logits=attention.Logits(

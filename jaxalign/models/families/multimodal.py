@@ -41,8 +41,10 @@ _TOWERS = {
     "mplug_owl_vision_model": owl_tower.FAMILY,
     "qwen2_vl": qwen_tower.FAMILY,
     "qwen2_5_vl": qwen_tower.FAMILY,
+    "qwen3_vl": qwen_tower.FAMILY,
 }
 _CONNECTORS = {
+    connectors.PoolingConfig: connectors.Pooling,
     connectors.ProjectionConfig: connectors.Projection,
     connectors.QFormerConfig: connectors.QFormer,
     resamplers.AbstractorConfig: resamplers.Abstractor,
@@ -66,7 +68,10 @@ class Config(base.Config):
         image's token in the prompt is a word like others.
       has_places: whether the language model is told an image's rows and columns.
       grid: of the image's tokens, where images may have any size; see `for_images`.
+      num_added: blocks of the language model, from the first on, behind which vectors of their own
+        are added to an image's tokens.
       prompt_together: whether the tokens of a prompt see each other in both directions.
+      image_together: whether those of an image do.
     """
 
     reads: ClassVar[str] = "images and text"
@@ -83,7 +88,9 @@ class Config(base.Config):
     attends: bool = False
     has_places: bool = False
     grid: tuple[int, int] = (0, 0)
+    num_added: int = 0
     prompt_together: bool = False
+    image_together: bool = False
 
     @property
     def vocab_size(self) -> int:
@@ -244,6 +251,9 @@ class Network(nnx.Module):
     ) -> tuple[Float[Array, "R n E"], dict[str, Array]]:
         """Return the image's vectors for the language model, and what is kept of a Q-Former.
 
+        Those that are added behind blocks (`Config.num_added`) stand behind the first ones in the
+        last axis.
+
         Args:
           states: from `see`.
           instructions: where `Config.reads_instruction`, in tokens of the Q-Former's own
@@ -274,10 +284,13 @@ class Network(nnx.Module):
         vectors = jnp.repeat(vectors, len(tokens) // len(vectors), axis=0)
         at = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, vectors.shape[1] - 1)
         image = jnp.take_along_axis(vectors, at[..., None], axis=1).astype(words.dtype)
+        image, *added = jnp.split(image, 1 + c.num_added, axis=-1)
         merged = jnp.where(is_image[..., None], image, words)
+        added = jnp.stack(added) * is_image[None, ..., None] if added else None
         together = jnp.ones(tokens.shape, jnp.int32) if c.prompt_together else None
+        together = is_image.astype(jnp.int32) if c.image_together else together
         at = places.of_tokens(is_image, c.grid) if c.has_places else None
-        return base.Merged(merged, together, places=at)
+        return base.Merged(merged, together, places=at, added=added)
 
     def reader(self, vectors: Float[Array, "B n E"]) -> nnx.Module | gated.Reader | places.Reader:
         """Return what reads prompts about images: a causal network; see `decoder.Network`.

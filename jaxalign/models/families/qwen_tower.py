@@ -1,11 +1,13 @@
-"""The vision towers of Qwen2-VL and Qwen2.5-VL, and the merger of four neighbouring patches.
+"""The vision towers of Qwen2-VL to Qwen3-VL, and the merger of four neighbouring patches.
 
 Patches go in groups of `merge` x `merge` that become one token, groups row by row, and patches of a
-group row by row. Their place is told by rotating queries and keys alone, one half of the pairs by
-the row and one half by the column. Images may have any size whose sides hold whole groups.
+group row by row. Their place is told by rotating queries and keys, one half of the pairs by the row
+and one half by the column; Qwen3-VL adds a table of positions, stretched to the image. Images may
+have any size whose sides hold whole groups.
 
 Source: Wang et al. (2024), arXiv 2409.12191, section 2.1; Bai et al. (2025), arXiv 2502.13923,
-section 2.1.1; transformers 5.24, `modeling_qwen2_vl.py` and `modeling_qwen2_5_vl.py`.
+section 2.1.1; for the states of several layers Meng et al. (2024), arXiv 2406.04334; transformers
+5.24, `modeling_qwen2_vl.py`, `modeling_qwen2_5_vl.py` and `modeling_qwen3_vl.py`.
 """
 
 import dataclasses
@@ -50,6 +52,10 @@ class Config(base.Config):
     # blocks without windows.
     window: int = 0
     whole_blocks: tuple[int, ...] = ()
+    patch_bias: bool = False
+    positions: int = 0  # along each side of a table of positions; 0: there is none
+    # Blocks whose states the connector reads beside the last ones, from 0 on.
+    deep_blocks: tuple[int, ...] = ()
     init_sd: float = 0.02
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -108,13 +114,21 @@ class _Block(nnx.Module):
 
 
 class Network(nnx.Module):
-    """Embedding of patches and blocks; `base.Output.final` is the last state, without a norm."""
+    """Embedding of patches and blocks.
+
+    `base.Output.final` is the last state, without a norm; behind it in the last axis stand those
+    after each of `Config.deep_blocks`.
+    """
 
     def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
         """Draw the weights."""
         c, init = config, layers.Init(config.init_sd, dtype, rngs)
         inputs = c.num_channels * c.frames * c.patch_size**2
-        self.patches_in = layers.Linear(inputs, c.width, ("patch", "embed"), init, bias=False)
+        self.patches_in = layers.Linear(
+            inputs, c.width, ("patch", "embed"), init, bias=c.patch_bias
+        )
+        table = lambda: layers.Embedding(c.positions**2, c.width, "positions", init)
+        self.positions = table() if c.positions else None
         self.blocks = init.stack(c.num_layers, lambda init: _Block(c, init))
         self.config = config
 
@@ -142,13 +156,20 @@ class Network(nnx.Module):
         if c.window:
             whole = np.isin(np.arange(c.num_layers), c.whole_blocks)
 
-        def step(x, block_and_whole):
-            block, whole = block_and_whole
-            x, attended, mlp = block(x, turns, jnp.asarray(near)[None] | whole)
-            return x, keep.of_block(x, attended, mlp)
+        deep = np.array(c.deep_blocks, np.int32)[:, None, None, None]
 
-        x_BTD, kept = jax.lax.scan(step, x_BTD, (self.blocks, jnp.asarray(whole)))
-        return base.Output(keep.with_first(kept, embedded), final=x_BTD)
+        def step(carry, block_and_layer):
+            x, deeper = carry
+            block, whole, index = block_and_layer
+            x, attended, mlp = block(x, turns, jnp.asarray(near)[None] | whole)
+            deeper = jnp.where(deep == index, x[None], deeper)
+            return (x, deeper), keep.of_block(x, attended, mlp)
+
+        deeper = jnp.zeros((len(deep), *x_BTD.shape), x_BTD.dtype)
+        every = (self.blocks, jnp.asarray(whole), jnp.arange(c.num_layers))
+        (x_BTD, deeper), kept = jax.lax.scan(step, (x_BTD, deeper), every)
+        final = jnp.concatenate([x_BTD, *deeper], axis=-1)
+        return base.Output(keep.with_first(kept, embedded), final=final)
 
     def patches(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Return the tokens of patches, which are all."""
@@ -167,7 +188,27 @@ class Network(nnx.Module):
         # An image is a film whose frames are alike.
         x = jnp.repeat(x[:, :, :, :, :, :, None], c.frames, axis=6)
         x = x.reshape(B, tall * wide * m * m, -1)
-        return self.patches_in(x.astype(self.patches_in.kernel[...].dtype))
+        x = self.patches_in(x.astype(self.patches_in.kernel[...].dtype))
+        if self.positions is None:
+            return x
+        return x + self._positions(*pixels.shape[2:])[None].astype(x.dtype)
+
+    def _positions(self, height: int, width: int) -> Float[Array, "T D"]:
+        """Return the position of each patch: the table, stretched so that its corners are kept."""
+        c = self.config
+        table = self.positions.table[...].astype(jnp.float32)
+        taps = []
+        for place, size in zip(_places(c, height, width), c.grid(height, width), strict=True):
+            at = place * (c.positions - 1) / max(size - 1, 1)
+            first = np.floor(at).astype(int)
+            second = np.minimum(first + 1, c.positions - 1)
+            share = (at - first).astype(np.float32)
+            taps.append(((first, 1 - share), (second, share)))
+        total = 0.0
+        for row, tall in taps[0]:
+            for column, wide in taps[1]:
+                total = total + (tall * wide)[:, None] * table[row * c.positions + column]
+        return total
 
 
 def _places(config: Config, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -188,38 +229,67 @@ class MergerConfig:
     merged: int  # patches of a group
     outputs: int
     rms: bool
+    whole_norm: bool = False  # whether a group is normed as one vector
+    num_deep: int = 0  # states of other layers beside the last ones, each merged by itself
     init_sd: float = 0.02
 
 
 class Merger(nnx.Module):
-    """The states of a group's patches, one after the other, through two linear maps."""
+    """The states of a group's patches, one after the other, through two linear maps.
+
+    Deeper states, each by maps of their own, become vectors behind those of the last.
+    """
 
     def __init__(self, config: MergerConfig, *, dtype, rngs: nnx.Rngs):
         """Draw the weights."""
         c, init = config, layers.Init(config.init_sd, dtype, rngs)
         size = c.width * c.merged
-        self.norm = _norm(c.width, init, rms=c.rms)
+        self.norm = _norm(size if c.whole_norm else c.width, init, rms=c.rms)
         self.first = layers.Linear(size, size, (None, "mlp"), init, bias=True)
         self.second = layers.Linear(size, c.outputs, ("mlp", None), init, bias=True)
+        part = dataclasses.replace(c, num_deep=0, whole_norm=True)
+        deep = lambda init: Merger(part, dtype=dtype, rngs=init.rngs)
+        self.deep = init.stack(c.num_deep, deep) if c.num_deep else None
         self.config = config
 
     def __call__(self, x_BSD: Float[Array, "B S D"]) -> Float[Array, "B n E"]:
-        """Apply."""
-        x = self.norm(x_BSD)
-        x = x.reshape(len(x), x.shape[1] // self.config.merged, -1)
+        """Apply.
+
+        Args:
+          x_BSD: the last states, and in the last axis behind them the deeper ones, as `Network`
+            returns them.
+
+        Returns:
+          Vectors in the same order.
+        """
+        last, *deeper = jnp.split(x_BSD, 1 + self.config.num_deep, axis=-1)
+        found = [self._merge(last)]
+        for i, x in enumerate(deeper):
+            found.append(jax.tree.map(lambda p, i=i: p[i], self.deep)._merge(x))
+        return jnp.concatenate(found, axis=-1)
+
+    def _merge(self, x_BSD):
+        c = self.config
+        grouped = lambda x: x.reshape(len(x), x_BSD.shape[1] // c.merged, -1)
+        x = self.norm(grouped(x_BSD)) if c.whole_norm else grouped(self.norm(x_BSD))
         return self.second(layers.ACTIVATIONS["gelu"](self.first(x)))
 
 
 def _tensors(config: Config) -> dict[str, Tensor]:
     D, p, block = config.width, config.patch_size, "blocks.{layer}."
+    plain = "linear_fc" if config.positions else "fc"
     named = {
         "attention_out": "attn.proj",
-        "mlp_in": "mlp.up_proj" if config.rms else "mlp.fc1",
-        "mlp_out": "mlp.down_proj" if config.rms else "mlp.fc2",
+        "mlp_in": "mlp.up_proj" if config.rms else f"mlp.{plain}1",
+        "mlp_out": "mlp.down_proj" if config.rms else f"mlp.{plain}2",
         "mlp_gate": "mlp.gate_proj",
     }
     inner = (config.num_channels, config.frames, p, p)
-    found = {"patches_in/kernel": Tensor("patch_embed.proj.weight", True, divided=inner)}
+    found = {
+        "patches_in/kernel": Tensor("patch_embed.proj.weight", True, divided=inner),
+        "patches_in/bias": Tensor("patch_embed.proj.bias"),
+        "positions/table": Tensor("pos_embed.weight"),
+    }
     for ours, theirs in named.items():
         found |= linear(f"blocks/{ours}", block + theirs)
     for ours, theirs in (("attention_norm", "norm1"), ("mlp_norm", "norm2")):

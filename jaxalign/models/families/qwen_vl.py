@@ -6,6 +6,8 @@ sides, so that positions fall behind the number of tokens.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from jaxalign.checks import Rule
@@ -51,7 +53,7 @@ _KEYS = {
         if name not in ("tie_word_embeddings", *keys.family({}).read)
     },
 }
-_INERT = """
+INERT = """
 video_token_id vision_start_token_id vision_end_token_id vision_token_id video_token_index
 """
 _TOWER_KEYS = {
@@ -99,24 +101,78 @@ def _language(values: Values) -> Any:
         own = set(_KEYS) - {"text_config", "vision_config", "image_token_id"}
         found = {name: values[name] for name in own if values[name] is not None}
     found = _DEFAULTS | {name: x for name, x in found.items() if x is not None}
+    if values["tie_word_embeddings"] is not None:
+        found["tie_word_embeddings"] = values["tie_word_embeddings"]
+    rope = rotary_settings(found)
+    sections = rope.pop("mrope_section", None) or _SECTIONS
+    config = _QWEN2.config_from_hf(found, source="config.json: text_config")
+    check_sections(sections, config.rope.size // 2)
+    axes = tuple(axis for axis, count in enumerate(sections) for _ in range(count))
+    return dataclasses.replace(config, rope=dataclasses.replace(config.rope, axes=axes))
+
+
+def rotary_settings(found: Values) -> Values:
+    """Take the rotary settings out of text_config, but for those that Qwen without images has.
+
+    Args:
+      found: text_config; it is changed.
+
+    Returns:
+      The settings of three axes.
+    """
     rope = dict(found.pop("rope_scaling", None) or found.pop("rope_parameters", None) or {})
     found.pop("rope_parameters", None)
-    sections = tuple(rope.pop("mrope_section", None) or _SECTIONS)
+    taken = {x: rope.pop(x) for x in ("mrope_section", "mrope_interleaved") if x in rope}
     for name in ("type", "rope_type"):
         if rope.get(name) in ("mrope", "default"):
             rope.pop(name)
     if rope:
         found["rope_parameters"] = rope
-    if values["tie_word_embeddings"] is not None:
-        found["tie_word_embeddings"] = values["tie_word_embeddings"]
-    config = _QWEN2.config_from_hf(found, source="config.json: text_config")
-    if sum(sections) != config.rope.size // 2 or len(sections) != 3:
+    return taken
+
+
+def check_sections(sections: Any, num_pairs: int) -> None:
+    """Refuse numbers of pairs for the three axes that are not all pairs.
+
+    Raises:
+      InputError: naming them.
+    """
+    right = isinstance(sections, list | tuple) and len(sections) == 3
+    if (
+        not right
+        or not all(type(x) is int and x > 0 for x in sections)
+        or (sum(sections) != num_pairs)
+    ):
         raise InputError(
             "config.json: mrope_section must be three numbers of pairs, "
-            f"{config.rope.size // 2} together: found {keys.shown(sections)}."
+            f"{num_pairs} together: found {keys.shown(sections)}."
         )
-    axes = tuple(axis for axis, count in enumerate(sections) for _ in range(count))
-    return dataclasses.replace(config, rope=dataclasses.replace(config.rope, axes=axes))
+
+
+def check_tower(found: Values, width: int) -> None:
+    """Refuse a tower whose places are told in another way.
+
+    Args:
+      found: values of the tower's keys.
+      width: of its states.
+
+    Raises:
+      InputError: naming the key.
+    """
+    rope = found["rope_parameters"] or {}
+    if rope.get("rope_theta", 10_000.0) != 10_000 or rope.get("rope_type", "axial") not in (
+        "axial",
+        "default",
+    ):
+        raise InputError(
+            "config.json: vision_config.rope_parameters must be axial with a rope_theta of 10000, "
+            f"found {keys.shown(rope)}."
+        )
+    if width % (4 * found["num_heads"]):
+        raise InputError(
+            f"config.json: vision_config: {found['num_heads']} heads must divide the width {width} "
+            "into multiples of 4."
+        )
 
 
 def _tower(values: Values, *, rms: bool) -> tuple[qwen_tower.Config, int]:
@@ -128,21 +184,8 @@ def _tower(values: Values, *, rms: bool) -> tuple[qwen_tower.Config, int]:
         source="config.json: vision_config",
         owner="the vision tower",
     )
-    rope = found["rope_parameters"] or {}
-    if rope.get("rope_theta", 10_000.0) != 10_000 or rope.get("rope_type", "axial") not in (
-        "axial",
-        "default",
-    ):
-        raise InputError(
-            "config.json: vision_config.rope_parameters must be axial with a rope_theta of 10000, "
-            f"found {keys.shown(rope)}."
-        )
     width = found["hidden_size"] if rms else found["embed_dim"]
-    if width % (4 * found["num_heads"]):
-        raise InputError(
-            f"config.json: vision_config: {found['num_heads']} heads must divide the width {width} "
-            "into multiples of 4."
-        )
+    check_tower(found, width)
     config = qwen_tower.Config(
         num_layers=found["depth"],
         width=width,
@@ -161,7 +204,7 @@ def _tower(values: Values, *, rms: bool) -> tuple[qwen_tower.Config, int]:
     return config, found["out_hidden_size"] if rms else found["hidden_size"]
 
 
-def _config(values: Values, design: str, *, rms: bool) -> multimodal.Config:
+def _config(values: Values, *, design: str, rms: bool) -> multimodal.Config:
     vision, outputs = _tower(values, rms=rms)
     language = _language(values)
     if outputs != language.width:
@@ -193,14 +236,23 @@ _MERGER = {
 }
 
 
-def _family(design: str, *, rms: bool) -> Family:
+def family(
+    declared: keys.Keys, configure: Callable[[Values], multimodal.Config], merger: dict[str, str]
+) -> Family:
+    """Return how checkpoints of a Qwen-VL are read.
+
+    Args:
+      declared: what config.json may hold.
+      configure: the configuration, of the values of all keys that are read.
+      merger: our modules of the merger -> theirs.
+    """
     return Family(
         network=multimodal.Network,
-        keys=keys.family(_KEYS, f"{_INERT} {' '.join(_QWEN2.keys.inert)}"),
-        configure=lambda values: _config(values, design, rms=rms),
+        keys=declared,
+        configure=configure,
         tensors=lambda config: multimodal.part_tensors(
             config,
-            multimodal.projection_tensors(_MERGER),
+            multimodal.projection_tensors(merger),
             vision=_VISION,
             language=_LANGUAGE,
         ),
@@ -215,7 +267,8 @@ def _family(design: str, *, rms: bool) -> Family:
     )
 
 
+_DECLARED = keys.family(_KEYS, f"{INERT} {' '.join(_QWEN2.keys.inert)}")
 FAMILIES = {
-    "qwen2_vl": _family("qwen2_vl", rms=False),
-    "qwen2_5_vl": _family("qwen2_5_vl", rms=True),
+    design: family(_DECLARED, functools.partial(_config, design=design, rms=rms), _MERGER)
+    for design, rms in (("qwen2_vl", False), ("qwen2_5_vl", True))
 }

@@ -92,12 +92,12 @@ def ask(config: Config, model: zoo.Model, network: multimodal.Config) -> Asked:
         instruction holds it or is too long, or no file names the token that ends an answer.
     """
     asked = instructions(config.instructions)
-    if model.design not in image_prompts.FRAMES:
+    if model.model_type not in image_prompts.FRAMES:
         raise InputError(
-            f"extract.instructions must be () for {model.name}: how {model.design} is asked about "
-            f"images is known of {', '.join(image_prompts.FRAMES)}."
+            f"extract.instructions must be () for {model.name}: how {model.model_type} is asked "
+            f"about images is known of {', '.join(image_prompts.FRAMES)}."
         )
-    frame = image_prompts.FRAMES[model.design]
+    frame = image_prompts.FRAMES[model.model_type]
     texts = [x.text for x in asked]
     new = 0 if config.decoding == "none" else config.answer_tokens
     if model.tokenizer_path is None:  # of a plan for another machine

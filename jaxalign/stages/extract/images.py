@@ -65,7 +65,7 @@ def plan(config: Config, job: Job, model: zoo.Model) -> list[Step]:
     """
     _check(config, model)
     folder = model.tokenizer_path  # None of a plan for another machine, which has its files
-    recipe = None if folder is None else pixels_lib.read(folder, model.design)
+    recipe = None if folder is None else pixels_lib.read(folder, model.model_type)
     job.dataset.check_images("extract")
     sizes = _sizes(config, job, model, recipe)
     steps = []

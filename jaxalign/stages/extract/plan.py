@@ -96,8 +96,9 @@ def _find(
         of = lambda x: dataclasses.replace(x.config, **text) if x.design == "t5" else x.config
         return [(dataclasses.replace(x, config=of(x)), (made_by,)) for x, made_by in tuned]
     if job.elsewhere and zoo.is_absent(name):
-        return [(zoo.described(name, t5_text=config.t5_text), ())]
+        return [(zoo.described(name, t5_text=config.t5_text, whole=bool(config.instructions)), ())]
     options = {"t5_text": config.t5_text, "tower": config.tower}
+    options["whole"] = bool(config.instructions)
     return [(zoo.find(name, job.data_root, **options), ())]
 
 

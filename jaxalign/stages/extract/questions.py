@@ -58,7 +58,7 @@ def plan(config: Config, job: Job, model: zoo.Model) -> list[Step]:
     job.dataset.check_images("extract")
     recipe = None
     if model.tokenizer_path is not None:
-        recipe = pixels_lib.read(model.tokenizer_path, model.design)
+        recipe = pixels_lib.read(model.tokenizer_path, model.model_type)
     model = _configured(job, model, recipe)
     asked = asked_lib.ask(config, model, model.config)
     found = Plan(

@@ -19,6 +19,7 @@ PROCESSORS = {
     "blip": "BlipImageProcessorPil",
     "bit": "BitImageProcessorPil",
     "idefics": "IdeficsImageProcessorPil",
+    "gemma3": "Gemma3ImageProcessorPil",
 }
 
 
@@ -84,9 +85,20 @@ def test_pixels_are_those_of_transformers(photos, family, settings):
         np.testing.assert_array_equal(found, expected, err_msg=path.name)
 
 
-@pytest.mark.parametrize("settings", [{}, {"min_pixels": 90_000, "max_pixels": 120_000}], ids=str)
+QWEN3 = {
+    "patch_size": 16,
+    "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216},
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"min_pixels": 90_000, "max_pixels": 120_000}, QWEN3], ids=str
+)
 def test_pixels_of_qwen_vl_are_those_of_transformers(photos, settings):
     """Theirs come as patches: groups of four, two frames of each."""
+    side = settings.get("patch_size", 14)
     module = importlib.import_module("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
     made = module.Qwen2VLImageProcessorPil(**settings)
     ours = pixels.parse({"image_processor_type": "Qwen2VLImageProcessor"} | settings, "", source="")
@@ -97,10 +109,10 @@ def test_pixels_of_qwen_vl_are_those_of_transformers(photos, settings):
         found = ours.apply(image)
         theirs = made(image, return_tensors="np")
         _, rows, columns = theirs["image_grid_thw"][0]
-        assert found.shape == (3, 14 * rows, 14 * columns)
-        patches = found.reshape(3, rows // 2, 2, 14, columns // 2, 2, 14)
-        patches = patches.transpose(1, 4, 2, 5, 0, 3, 6).reshape(rows * columns, 3, 14 * 14)
-        expected = theirs["pixel_values"].reshape(rows * columns, 3, 2, 14 * 14)
+        assert found.shape == (3, side * rows, side * columns)
+        patches = found.reshape(3, rows // 2, 2, side, columns // 2, 2, side)
+        patches = patches.transpose(1, 4, 2, 5, 0, 3, 6).reshape(rows * columns, 3, side * side)
+        expected = theirs["pixel_values"].reshape(rows * columns, 3, 2, side * side)
         for frame in range(2):
             np.testing.assert_array_equal(patches, expected[:, :, frame], err_msg=path.name)
 
@@ -143,6 +155,10 @@ def test_settings_lie_in_either_file(tmp_path):
         ({"image_mean": [1, 1]}, "image_mean must be three numbers"),
         ({"rescale_factor": "x"}, "rescale_factor must be a positive number"),
         ({"do_pad": True}, "only keys that are known, found 'do_pad': True"),
+        (
+            {"image_processor_type": "Gemma3ImageProcessor", "do_pan_and_scan": True},
+            "only keys that are known, found 'do_pan_and_scan': True",
+        ),
         (
             {"image_processor_type": "Qwen2VLImageProcessor", "max_pixels": 9},
             "size must have shortest_edge and longest_edge",

@@ -71,15 +71,25 @@ PREFIXES = {
         )
     ],
     "idefics": [begin(model__="")],
+    "gemma3": [
+        begin(vision_tower__="vision_tower.vision_model."),  # as published
+        begin(
+            language_model__model__="model.language_model.",
+            vision_tower__="model.vision_tower.",
+            multi_modal_projector__="model.multi_modal_projector.",
+        )
+    ],
+    "qwen3_vl": [begin(model__visual__="visual.")],
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PREFIXES)
 def test_names_may_be_those_of_all_versions(golden, spoil, name):
-    plain = zoo.find(str(golden / "multimodal" / name), None)
+    plain = zoo.find(str(golden / "multimodal" / name), None, whole=True)
     for rename in PREFIXES[name]:
-        other = zoo.find(str(spoil(name, rename)), None)
+        other = zoo.find(str(spoil(name, rename)), None, whole=True)
+        assert set(other.names.values()) != set(plain.names.values())
         assert other.names.keys() == plain.names.keys()
         assert other.num_parameters == plain.num_parameters
 
@@ -159,11 +169,37 @@ def test_what_no_state_passes_need_not_be_there(spoil):
             {"part": "text_config", "rope_parameters": {"mrope_section": [1, 1, 1]}},
             "mrope_section must be three numbers of pairs, 4 together",
         ),
+        (
+            "qwen3_vl",
+            {"part": "vision_config", "deepstack_visual_indexes": [0, 3]},
+            "must be of the 3 blocks of the vision tower, found 3",
+        ),
+        (
+            "qwen3_vl",
+            {"part": "vision_config", "num_position_embeddings": 24},
+            "num_position_embeddings must be a square, found 24",
+        ),
+        ("gemma3", {"mm_tokens_per_image": 8}, "a square that divides the 6x6 patches"),
+        (
+            "gemma3",
+            {"rename": lambda x: None if x.endswith("mm_soft_emb_norm.weight") else x},
+            "must hold tensor multi_modal_projector.mm_soft_emb_norm.weight .* it is missing",
+        ),
     ],
 )
 def test_other_files_are_refused(spoil, name, changes, message):
     with pytest.raises(InputError, match=message):
-        zoo.find(str(spoil(name, **changes)), None)
+        zoo.find(str(spoil(name, **changes)), None, whole=True)
+
+
+def test_texts_pass_the_language_model_of_gemma_3_alone(golden):
+    """The same files, with the vision tower or without."""
+    folder = str(golden / "multimodal" / "gemma3")
+    text, whole = zoo.find(folder, None), zoo.find(folder, None, whole=True)
+    assert (text.reads, whole.reads) == ("text", "images and text")
+    assert text.model_type == whole.model_type == "gemma3"
+    assert text.config == whole.config.language
+    assert text.num_parameters < whole.num_parameters
 
 
 def test_qwen_takes_images_of_any_size_in_whole_groups(golden):
@@ -189,12 +225,13 @@ VALUES = (True, False, 7, 0.5, "tanh", "full", "vector", "ones", {"wings": 2})
 
 
 @pytest.mark.parametrize(
-    "name", ["llava", "blip2_opt", "paligemma", "idefics", "smolvlm", "qwen2_vl"]
+    "name",
+    ["llava", "blip2_opt", "paligemma", "idefics", "smolvlm", "qwen2_vl", "qwen3_vl", "gemma3"],
 )
 def test_every_key_that_is_read_counts(golden, name):
     """Another value makes another network, or is refused."""
     hf = json.loads((golden / "multimodal" / name / "config.json").read_text())
-    family = readers.family(hf["model_type"])
+    family = readers.family(readers.whole(hf["model_type"]))
     # Which Qwen may have at the top level, where there is no text_config.
     of_text = readers.family("qwen2").keys.read.keys() if name == "qwen2_vl" else ()
     for key, declared in family.keys.read.items():
