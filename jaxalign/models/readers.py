@@ -57,8 +57,8 @@ FAMILIES = {
 }
 
 
-# Checkpoints of which `FAMILIES` reads the language model alone, as texts pass it: model_type -> how
-# the whole is read, where it is asked about images. What is read so has a design of its own.
+# Checkpoints of which `FAMILIES` reads the language model alone, as texts pass it: model_type ->
+# who reads the whole, where it is asked about images. What is read so has a design of its own.
 WHOLES = {"gemma3": Reader("gemma3", "Gemma 3")}
 _WHOLE = " with images"
 

@@ -77,7 +77,7 @@ PREFIXES = {
             language_model__model__="model.language_model.",
             vision_tower__="model.vision_tower.",
             multi_modal_projector__="model.multi_modal_projector.",
-        )
+        ),
     ],
     "qwen3_vl": [begin(model__visual__="visual.")],
 }
