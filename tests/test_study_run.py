@@ -56,7 +56,8 @@ def settings(model, subject, protocol, **changes):
 
 def by_code(stores):
     codes = {text: code for code, text in scenes_lib.instructions().items()}
-    return {codes[x.reading["instruction"]]: x for x in stores}
+    asked = (x for x in stores if x.reading["instruction"])  # not the tower by itself
+    return {codes[x.reading["instruction"]]: x for x in asked}
 
 
 def study(root, scenes, packed, subject):
@@ -108,6 +109,7 @@ def ours(root, written):
         "encode.partition_rounds": 0,
         "extract.instructions": ["oota2025:IC", "oota2025:IU2", "oota2025:VQ2", "oota2025:IU1"],
         "encode.layers": [LAYER],
+        "extract.own_tower": False,
     }
     packed = settings(model, "subj02", "jaxalign", **changes)
     return study(root, scenes, packed, "subj02")
@@ -143,6 +145,10 @@ def test_scores_are_divided_by_the_published_ceiling(authors):
         part = network[network.roi == roi]
         np.testing.assert_allclose(part.ceiling, ceiling, rtol=1e-6)
         np.testing.assert_allclose(part.normalized, part.score / ceiling, rtol=1e-6)
+    # Its own vision tower is scored beside the model, as one that is asked nothing.
+    places = network[network.roi == "FLOC-PLACES"]
+    assert set(places.model) == {"llava", "llava tower"} and len(places) == 11
+    assert places.instruction[places.model == "llava tower"].tolist() == [""]
     nothing = network[network.roi == "FLOC-WORDS"]
     assert nothing.normalized.isna().all() and (nothing.num_below_floor == 20).all()
     # It is what the noiseless signal reaches, within the error of 60 images.

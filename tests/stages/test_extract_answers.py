@@ -292,6 +292,23 @@ def test_poolings_have_layers_of_their_own(folder, job, model, pooling):
     assert bool(source.reading["instruction"]) == (pooling != "vision")
 
 
+@pytest.mark.slow
+def test_a_models_own_tower_is_a_model_beside_it(folder, job):
+    plan = lambda **x: extract.plan(settings(folder / "llava", **x), job, {})
+    *asked, tower = plan(own_tower=True)
+    assert [Activations(x.artefact).label for x in asked] == [
+        f"llava: {text}" for text in pictured.INSTRUCTIONS
+    ]
+    found = Activations(tower.artefact)
+    assert found.label == found.model == "llava tower"
+    assert found.reading["pooling"] == "vision" and found.reading["instruction"] == ""
+    both = tiny.make([tower, *plan(answer_pooling="vision")])
+    np.testing.assert_array_equal(*map(layers, both))
+    for wrong in ({"instructions": ()}, {"answer_pooling": "vision"}):
+        with refused("extract.own_tower must be false"):
+            settings(folder / "llava", own_tower=True, **wrong)
+
+
 @pytest.mark.parametrize(
     "changes, moves",
     [

@@ -55,6 +55,8 @@ class Config:
     instructions: Names = ()
     # What is kept of each layer, of models that are given instructions: see models/answers.py.
     answer_pooling: Annotated[str, one_of(answers.POOLINGS)] = "generated"
+    # Keep the layers of their own vision towers too, as those of a model "MODEL tower".
+    own_tower: bool = False
     # "greedy"; "top_k", drawn among so many from the run's seed; "none": the prompts are read and
     # nothing is answered, a forward pass alone.
     decoding: Annotated[str, one_of(DECODINGS)] = "greedy"
@@ -73,6 +75,13 @@ class Config:
     def __post_init__(self):
         check(self, "extract")
         contexts.parse(self.context)
+        if self.own_tower and not self.instructions:
+            raise InputError("extract.own_tower must be false without extract.instructions.")
+        if self.own_tower and self.answer_pooling == "vision":
+            raise InputError(
+                "extract.own_tower must be false where extract.answer_pooling is 'vision', which "
+                "keeps the vision tower alone."
+            )
         if self.system and not self.chat:
             raise InputError("extract.system must be empty unless extract.chat is set.")
 

@@ -56,6 +56,10 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
             continue
         if model.reads == "images and text" and config.instructions:
             steps += questions.plan(config, job, model)
+            if config.own_tower:
+                tower = dataclasses.replace(config, answer_pooling="vision", own_tower=False)
+                called = dataclasses.replace(model, name=f"{model.name} tower")
+                steps += questions.plan(tower, job, called)
             continue
         job.dataset.check_text("extract")
         reading, fixed = reading_lib.read(config, model, stimuli)
