@@ -3,7 +3,7 @@
 Images x instructions pass as one batch, each image's instructions side by side. The vision tower
 sees each image once. What all prompts have in common up to the image's last token, and often a
 little more, passes the language model once for each image, where its states are the same in all
-(`multimodal.Config.shares_prefix`); its keys and values are then repeated.
+(`multimodal.Config.shares_prefix`); its keys and values are kept once for all of them.
 
 Poolings, each of every layer:
 
@@ -286,7 +286,8 @@ def _read(network, states, prompts, *, num_shared: int, num_new: int, poolings: 
             pool=_sums(weights),
             cache=reader.empty_cache(B, num_shared),
         )
-        cache = _repeated(begun.cache, Q, length)
+        cache = reader.empty_cache(B * Q, length - num_shared)
+        cache = dataclasses.replace(cache, begin=begun.cache)
         tokens, mask = tokens[:, num_shared:], mask[:, num_shared:]
         output = reader(tokens, mask, taps=taps, pool=pool(tokens, mask), cache=cache)
         add = lambda first, second: jnp.repeat(first, Q, axis=1) + second
@@ -329,23 +330,6 @@ def _connect(network, states, prompts: Prompts, rows, *, keep: bool):
     if qformer is not None and not network.config.reads_instruction:
         qformer = jnp.repeat(qformer, len(prompts.tokens), axis=1)
     return vectors, qformer
-
-
-def _repeated(cache: base.Cache, times: int, length: int) -> base.Cache:
-    """Return a cache of `length` slots with `times` neighbouring copies of each row."""
-
-    def of(x, row_axis: int):
-        x = jnp.repeat(x, times, axis=row_axis)
-        more = length - x.shape[row_axis + 1]
-        return jnp.pad(x, [(0, more * (axis == row_axis + 1)) for axis in range(x.ndim)])
-
-    return dataclasses.replace(
-        cache,
-        keys=of(cache.keys, 1),
-        values=of(cache.values, 1),
-        positions=of(cache.positions, 0),
-        mask=of(cache.mask, 0),
-    )
 
 
 def _features(poolings, sums, counts, kept: generate.Kept | None) -> dict[str, np.ndarray]:

@@ -215,7 +215,8 @@ def answering(config: Any, network: nnx.Module, asked: Questions, layout: Layout
     held = parameter_bytes(network, layout)
     item, rows = dtype.itemsize, -(-R // layout.data)
     kv_heads = getattr(language, "num_kv_heads", language.num_heads)
-    cache = 2 * depth * rows * (T + n) * kv_heads * language.head_size * item / layout.model
+    slots = rows * (own + n) + -(-B // layout.data) * shared
+    cache = 2 * depth * slots * kv_heads * language.head_size * item / layout.model
     inside = rows * own * (4 * config.width + 3 * language.mlp_size) * item
     inside += rows * min(own, attention.QUERIES) * T * language.num_heads * 4
     images = -(-B // layout.data) * V

@@ -99,6 +99,43 @@ def attend(
     return jax.lax.platform_dependent(*arguments, cpu=_attend_by_head, default=_attend_in_chunks)
 
 
+def attend_behind(
+    begin: tuple[Float[Array, "b P K H"], Float[Array, "b P K H"]],
+    q_BTNH: Float[Array, "B T N H"],
+    own: tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]],
+    visible: Bool[Array, "#B #T P+S"],
+    logits: Logits,
+) -> Float[Array, "B T D"]:
+    """Attend to keys that neighbouring rows have in common, and to those of each row behind them.
+
+    One softmax over both. The common ones are read once for all rows that have them, where a copy
+    for each would be read as often: most of what a step of generation moves.
+
+    Args:
+      begin: keys and values of as many neighbouring rows each.
+      q_BTNH: queries.
+      own: keys and values of each row.
+      visible: whether a query sees a key, of both.
+      logits: how they are made.
+    """
+    (k_bPKH, v_bPKH), (k_BSKH, v_BSKH) = begin, own
+    (B, T, N, H), (b, P, K, _) = q_BTNH.shape, k_bPKH.shape
+    r, G = B // b, N // K  # rows of a beginning, query heads of a key
+    exact = {"preferred_element_type": jnp.float32}
+    q = q_BTNH.reshape(b, r, T, K, G, H)
+    first = jnp.einsum("brTKGH,bPKH->brKGTP", q, k_bPKH, **exact).reshape(B, K, G, T, P)
+    second = jnp.einsum("BTKGH,BSKH->BKGTS", q.reshape(B, T, K, G, H), k_BSKH, **exact)
+    bias = logits.bias
+    if bias is not None:
+        bias = bias.reshape(-1, K, G, 1, bias.shape[-1])
+    products = jnp.concatenate([first, second], axis=-1)
+    shares = logits.softmax(products, visible[:, None, None], bias).astype(v_BSKH.dtype)
+    first = shares[..., :P].reshape(b, r, K, G, T, P)
+    out = jnp.einsum("brKGTP,bPKH->brTKGH", first, v_bPKH).reshape(B, T, K, G, H)
+    out = out + jnp.einsum("BKGTS,BSKH->BTKGH", shares[..., P:], v_BSKH)
+    return out.reshape(B, T, N * H)
+
+
 def chunks(length: int) -> list[tuple[slice, slice]]:
     """Divide a row into chunks of queries, each with the keys up to the last of them.
 

@@ -39,6 +39,7 @@ class Cache:
       positions: [B S] of the token in each slot.
       mask: [B S]; False for padding and for slots that are still empty.
       length: slots in use, the same for every row.
+      begin: what rows begin with, of as many neighbouring rows each; it is not extended.
     """
 
     keys: Float[Array, "L B S K H"]
@@ -46,6 +47,7 @@ class Cache:
     positions: Int[Array, "B S"]
     mask: Bool[Array, "B S"]
     length: Int[Array, ""]
+    begin: "Cache | None" = None
 
     @classmethod
     def empty(cls, shape: tuple[int, int, int, int, int], dtype: Any) -> "Cache":
@@ -60,7 +62,19 @@ class Cache:
 
     def next_position(self) -> Int[Array, "B 1"]:
         """Return the position after each row's last token."""
-        return jnp.where(self.mask, self.positions + 1, 0).max(axis=1, keepdims=True)
+        positions, mask = self.slots()
+        return jnp.where(mask, positions + 1, 0).max(axis=1, keepdims=True)
+
+    def slots(self) -> tuple[Int[Array, "B S"], Bool[Array, "B S"]]:
+        """Return positions and mask of all slots, those of the beginning first."""
+        if self.begin is None:
+            return self.positions, self.mask
+        rows = len(self.mask) // len(self.begin.mask)
+        pairs = zip(self.begin.slots(), (self.positions, self.mask), strict=True)
+        first, second = (
+            jnp.concatenate([jnp.repeat(a, rows, axis=0), b], axis=1) for a, b in pairs
+        )
+        return first, second
 
     def extend(self, positions: Int[Array, "b T"], mask: Bool[Array, "B T"]) -> "Cache":
         """Enter the tokens of a pass in the next free slots; keys and values follow in blocks."""

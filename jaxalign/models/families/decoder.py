@@ -99,6 +99,7 @@ class _Context(NamedTuple):
     together: Bool[Array, "B T S"] | None  # what is seen ahead too, within a window if there is one
     image: base.Image | None  # of `base.Merged`
     added: Float[Array, "K B T D"] | None  # of `base.Merged`
+    begin: base.Cache | None  # of the cache
     turns: tuple[Array, Array] | None
     local_turns: tuple[Array, Array] | None
     logits: attention.Logits
@@ -185,9 +186,13 @@ class Block(nnx.Module):
         if layer.window is not None:
             reach = jnp.where(layer.window > 0, layer.window, _FAR)
             visible = visible & (context.distance < reach)
-        # With a cache there are more keys than queries.
-        causal = stored is None and context.together is None
-        out = attention.attend(q, k, v, visible, context.logits, causal=causal)
+        if context.begin is not None:
+            begin = tuple(x[layer.index] for x in (context.begin.keys, context.begin.values))
+            out = attention.attend_behind(begin, q, (k, v), visible, context.logits)
+        else:
+            # With a cache there are more keys than queries.
+            causal = stored is None and context.together is None
+            out = attention.attend(q, k, v, visible, context.logits, causal=causal)
         out = self.attention_out(out)
         return out if self.attention_post_norm is None else self.attention_post_norm(out), stored
 
@@ -365,9 +370,9 @@ class Network(nnx.Module):
 
     def _context(self, positions, mask, cache, *, several_texts: bool) -> _Context:
         c = self.config
-        keys = positions if cache is None else cache.positions
+        keys, known = (positions, mask) if cache is None else cache.slots()
         distance = positions[:, :, None] - keys[:, None, :]  # [b T S]
-        visible = (distance >= 0) & (mask if cache is None else cache.mask)[:, None]
+        visible = (distance >= 0) & known[:, None]
         if several_texts:
             text = jnp.cumsum(
                 jnp.diff(positions, axis=1, prepend=positions[:, :1] - 1) <= 0, axis=1
@@ -385,6 +390,7 @@ class Network(nnx.Module):
             together=None,
             image=None,
             added=None,
+            begin=None if cache is None else cache.begin,
             turns=turns(c.rope),
             local_turns=turns(c.local_rope),
             logits=attention.Logits(

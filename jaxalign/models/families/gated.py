@@ -196,7 +196,8 @@ class Reader:
         """
         seen = jnp.cumsum(tokens == self.config.image_token, axis=1) > 0
         if options.get("cache") is not None:
-            seen = seen | (options["cache"].length > 0)
+            _, known = options["cache"].slots()
+            seen = seen | known.any(axis=1, keepdims=True)
         image = base.Image(self.keys, self.values, seen)
         merged = base.Merged(self.network.embed_words(tokens), image=image)
         return self.network(merged, mask, **options)
