@@ -86,3 +86,23 @@ def test_one_row_of_visibility_serves_all(rng):
     np.testing.assert_allclose(
         found, expected(q, k, v, visible, None, scale=1.0, cap=0.0), atol=3e-6
     )
+
+
+@pytest.mark.parametrize("cap,with_bias", [(0.0, False), (1.5, True)])
+def test_what_rows_begin_with_is_attended_to_as_if_each_had_it(rng, cap, with_bias):
+    """Three rows for each of two beginnings; one softmax over both parts."""
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+    first, own, rows = 5, 4, 3
+    begin = draw(2, B, first, K, H)
+    q, k, v = draw(B * rows, 2, N, H), *draw(2, B * rows, own, K, H)
+    visible = rng.random((B * rows, 2, first + own)) < 0.7
+    visible[..., 0] = True
+    bias = draw(1, N, first + own) if with_bias else None
+    settings = {"scale": 0.7, "cap": cap}
+    logits = attention.Logits(bias=None if bias is None else jnp.asarray(bias), **settings)
+    found = jax.jit(attention.attend_behind)(tuple(begin), q, (k, v), visible, logits)
+    whole = [
+        np.concatenate(x, axis=1) for x in zip(begin.repeat(rows, axis=1), (k, v), strict=True)
+    ]
+    wanted = expected(q, *whole, visible, bias, **settings)
+    np.testing.assert_allclose(found, wanted, atol=3e-6)
