@@ -14,8 +14,7 @@ Each of the ten instructions is asked about every image. The page has normalised
 region, instruction by region maps of winners with the margin and its p, what captioning and each
 other instruction share, groups of instructions, and controls: the same networks with random
 weights, shuffled images, pixels, colours, luminance, Gabor filters, the instruction alone, and
-length and words of the answers; a model's own vision tower stands beside it, as `MODEL tower`
-(docs/multimodal.md). At full size it needs an accelerator:
+length and words of the answers (docs/multimodal.md). At full size it needs an accelerator:
 `--dry_run` says what it takes.
 """
 
@@ -61,7 +60,6 @@ def get_config(argument=""):
         extract=extract.Config(
             models=tuple(models),
             instructions=("oota2025",),
-            own_tower=True,
             store_dtype="float16",
             batch_tokens=16_384,
         ),

@@ -109,7 +109,6 @@ def ours(root, written):
         "encode.partition_rounds": 0,
         "extract.instructions": ["oota2025:IC", "oota2025:IU2", "oota2025:VQ2", "oota2025:IU1"],
         "encode.layers": [LAYER],
-        "extract.own_tower": False,
     }
     packed = settings(model, "subj02", "jaxalign", **changes)
     return study(root, scenes, packed, "subj02")
@@ -145,10 +144,6 @@ def test_scores_are_divided_by_the_published_ceiling(authors):
         part = network[network.roi == roi]
         np.testing.assert_allclose(part.ceiling, ceiling, rtol=1e-6)
         np.testing.assert_allclose(part.normalized, part.score / ceiling, rtol=1e-6)
-    # Its own vision tower is scored beside the model, as one that is asked nothing.
-    places = network[network.roi == "FLOC-PLACES"]
-    assert set(places.model) == {"llava", "llava tower"} and len(places) == 11
-    assert places.instruction[places.model == "llava tower"].tolist() == [""]
     nothing = network[network.roi == "FLOC-WORDS"]
     assert nothing.normalized.isna().all() and (nothing.num_below_floor == 20).all()
     # It is what the noiseless signal reaches, within the error of 60 images.
