@@ -4,10 +4,10 @@
         --chip=h200
 
 52,002 instructions of Alpaca, three epochs in batches of 128 rows, three seeds an arm; scored on
-the 384 sentences of Pereira et al. after 0, 1, 2, 4 ... 1218 steps. Put alpaca_data.json of
-github.com/tatsu-lab/stanford_alpaca (CC BY-NC 4.0) into alpaca/ below the data root: its authors
-publish no checksum, and none is known here, so that --download does not fetch it. With `:lora`
-adapters of rank 16 are trained in the place of all parameters, at a learning rate of 3e-4.
+the 384 sentences of Pereira et al. after 0, 1, 2, 4 ... 1218 steps. --download fetches
+alpaca_data.json of github.com/tatsu-lab/stanford_alpaca (CC BY-NC 4.0) to alpaca/ below the data
+root; its authors publish no checksum, so that the one of what arrives first is kept beside it. With
+`:lora` adapters of rank 16 are trained in the place of all parameters, at a learning rate of 3e-4.
 --config.tune.arms and --config.tune.seeds name a part of it, such as one for each machine.
 """
 

@@ -49,7 +49,8 @@ _DOWNLOAD = flags.DEFINE_bool(
     "download",
     False,
     "Fetch the files of the data set that are missing, where they lie at a stable address with a "
-    "known checksum, to the folder of published data.",
+    "known checksum, to the folder of published data; and Alpaca's instructions, where tune.data "
+    "names them.",
 )
 _CACHE = flags.DEFINE_string(
     "compilation_cache",

@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
 import pathlib
 import time
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import ml_collections
 from absl import logging
@@ -75,7 +76,8 @@ def plan(
       workdir: where artefacts go, a folder or a URL (`io.place.at`); nothing is written yet.
       data_root: folder of published data; None: the environment variable JAXALIGN_DATA.
       places: where other things are than in the work directory and on this machine.
-      fetch: download files of the data set that are missing, see `data.sets.download`.
+      fetch: download files of the data set, and instruction data of a published name, that are
+        missing; see `data.sets.download`.
       machine: for which the plan is, and which it can only be priced for; None: the one at hand.
 
     Raises:
@@ -96,7 +98,8 @@ def plan(
             place.refuse_urls(name, value)
     root = data_folder(data_root)
     if fetch:
-        processes.decide(lambda: download.fetch(common.dataset, root))
+        for name in _published(common, stages):
+            processes.decide(functools.partial(download.fetch, name, root))
     try:
         devices = mesh.make_mesh(*((-1, 1) if machine else common.mesh))
     except ValueError as error:
@@ -138,6 +141,13 @@ def plan(
         layout=layout,
         machine=machine or chips.at_hand(),
     )
+
+
+def _published(common: config_lib.Common, stages: Mapping[str, Any]) -> list[str]:
+    """Return what is to be fetched: the data set, and what the stage tune reads by its name."""
+    data = stages["tune"].data if "tune" in stages else ""
+    named = [data] if data in download.SOURCES else []
+    return [common.dataset, *named] if common.dataset or not named else named
 
 
 def _layout(job: Job) -> Layout:

@@ -13,7 +13,7 @@ from refusals import refused
 from jaxalign import config, plans, recipes, runner
 from jaxalign.io import claims, run_dir, store
 from jaxalign.literature import benchmarks
-from jaxalign.stages import encode, extract, report
+from jaxalign.stages import encode, extract, report, tune
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +253,20 @@ def test_a_limit_in_which_no_chart_is_drawn(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (2**32, 2**32))
     with refused("ulimit -v) must be >= 68 GiB", "got 4.0 GiB: lift it"):
         runner.check_address_space()
+
+
+def test_alpacas_instructions_are_fetched_by_their_name(data, tmp_path, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(runner.download, "fetch", lambda name, root: fetched.append((name, root)))
+
+    def plan(dataset, file):
+        tuning = tune.Config(model=str(small.LLAMA), data=file, max_length=64)
+        settings = config.pack(config.Common(dataset=dataset), tune=tuning)
+        with refused("--download" if "alpaca" in file else "no such file"):
+            runner.plan(settings, workdir=tmp_path, data_root=tmp_path, fetch=True)
+
+    plan("", "alpaca/alpaca_data.json")
+    plan(str(data), "alpaca/alpaca_data.json")
+    plan(str(data), "my.jsonl")
+    names = ["alpaca/alpaca_data.json", str(data), "alpaca/alpaca_data.json", str(data)]
+    assert fetched == [(name, tmp_path) for name in names]

@@ -1,17 +1,39 @@
 """Low-rank adapters on all linear maps of a network's blocks: added, and merged into the maps."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxalign.core.mesh import Logical
 from jaxalign.errors import InputError
 from jaxalign.models.families import layers
 
 
 class Adapter(nnx.Param):
     """A parameter of an adapter: all that is trained where there are some."""
+
+
+class Matrix(NamedTuple):
+    """A matrix of an adapter: its shape, those of all blocks together, and its own two axes."""
+
+    shape: tuple[int, ...]
+    logical: tuple[Logical, Logical]
+
+
+def matrices(linear: layers.Linear, rank: int) -> tuple[Matrix, Matrix]:
+    """Return what A and B of a map's adapter are like.
+
+    Args:
+      linear: the map.
+      rank: columns of A, rows of B.
+    """
+    *stacked, inputs, outputs = linear.kernel.shape
+    reads, writes = linear.kernel.get_metadata("logical")
+    first = Matrix((*stacked, inputs, rank), (reads, None))
+    return first, Matrix((*stacked, rank, outputs), (None, writes))
 
 
 def is_adapted(network: nnx.Module) -> bool:
@@ -45,14 +67,12 @@ def add(network: nnx.Module, *, rank: int, alpha: float, seed: int) -> None:
             f"the rank of adapters must be from 1 to {most}, that of {name}: got {rank}."
         )
     for i, (_, linear) in enumerate(found):
-        kernel = linear.kernel
-        *stacked, inputs, outputs = kernel.shape
+        first, second = matrices(linear, rank)
+        *stacked, inputs, _ = first.shape
         bound = inputs**-0.5
         drawn = np.random.default_rng([seed, i]).uniform(-bound, bound, (*stacked, inputs, rank))
-        reads, writes = kernel.get_metadata("logical")
-        linear.lora_a = Adapter(jnp.asarray(drawn, jnp.float32), logical=(reads, None))
-        nothing = jnp.zeros((*stacked, rank, outputs), jnp.float32)
-        linear.lora_b = Adapter(nothing, logical=(None, writes))
+        linear.lora_a = Adapter(jnp.asarray(drawn, jnp.float32), logical=first.logical)
+        linear.lora_b = Adapter(jnp.zeros(second.shape, jnp.float32), logical=second.logical)
         linear.lora_scale = alpha / rank
 
 

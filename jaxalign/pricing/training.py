@@ -1,5 +1,7 @@
 """Arithmetic and memory of training steps, from a network's configuration alone."""
 
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,14 +9,14 @@ from flax import nnx
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.data.text.batches import Shape
-from jaxalign.models import log_probs, weights
+from jaxalign.models import log_probs, lora, weights
 from jaxalign.models.families import attention as attention_lib
 from jaxalign.models.families import decoder
 from jaxalign.pricing import networks
 from jaxalign.pricing.work import Layout
 
-# Bytes of a parameter that is trained: itself and both averages of Adam, in float32, and its
-# gradient, in float32 too.
+# Bytes of a parameter that is trained: itself and both averages of Adam, in float32; and a sum of
+# its gradients, in float32 too.
 STATE_BYTES, GRADIENT_BYTES = 12, 4
 
 
@@ -25,11 +27,13 @@ class How(NamedTuple):
       rank: of adapters on all linear maps; 0: all parameters are trained.
       kept: what is kept for gradients, key of `base.KEPT`.
       dtype: of activations.
+      micro_batches: parts of a step.
     """
 
     rank: int
     kept: str
     dtype: str
+    micro_batches: int = 1
 
     def num_trained(self, network: nnx.Module) -> int:
         """Return the number of parameters that are trained.
@@ -97,9 +101,12 @@ def device_bytes(
 ) -> float:
     """Return the peak memory of one device in a step.
 
-    What is trained is held in float32 with its averages and gradients, divided over all devices
-    (`mesh.TRAINING_RULES`), and once more in the type of the activations if that is another. What
-    is not trained is held in that type. A block is gathered while it is computed.
+    What is trained is held in float32 with its averages, divided over all devices
+    (`mesh.TRAINING_RULES`), and once more in the type of the activations if that is another.
+    Gradients of a micro-batch have that type too, and their sum over several is held in float32.
+    What is not trained is held in the type of the activations. To it come the inputs of blocks, or
+    what is kept of them, and the larger of what the backward pass of one block and the logits take,
+    with their maps gathered and the gradients of these before they are divided.
 
     Args:
       config: of the network.
@@ -109,40 +116,74 @@ def device_bytes(
       layout: of the devices.
     """
     size = 2 if how.dtype == "bfloat16" and not layout.is_cpu else 4
+    stored = 2 if how.dtype == "bfloat16" else 4
     devices = {"data": layout.data, "model": layout.model}
     divided = weights.bytes_per_device(network, devices, mesh_lib.TRAINING_RULES) / 4
-    copy = 2 if how.dtype == "bfloat16" else 0
-    if how.rank:
-        trained = how.num_trained(network) / layout.size
-        held = divided * (2 if how.dtype == "bfloat16" else 4)
-    else:
-        trained, held = divided, 0.0
-    held += trained * (STATE_BYTES + GRADIENT_BYTES + copy)
-    whole = weights.bytes_per_device(network, {"data": 1, "model": layout.model}) / 4
-    depth = max(getattr(config, x, 0) for x in ("num_layers", "num_decoder_layers"))
-    gathered = 2 * size * whole / depth if layout.data > 1 else 0.0
-    return held + gathered + _activations(config, how.kept, shape, layout, size)
+    trained = _adapters(network, how.rank, devices) if how.rank else divided
+    held = stored * divided if how.rank else 0.0
+    copy = stored if stored != 4 else 0
+    held += trained * (STATE_BYTES + copy + stored + GRADIENT_BYTES * (how.micro_batches > 1))
+    rows = -(-shape[0] // layout.data)
+    kept, block = _of_blocks(config, how.kept, shape[1], layout, size)
+    once = 1 if how.rank else 2  # maps alone, or their gradients too
+    head = 3 * min(
+        rows * shape[1] * config.vocab_size * 4 / layout.model, log_probs.LOGIT_BYTES / layout.data
+    )
+    gathered = 0.0
+    if layout.data > 1:
+        along = {"data": 1, "model": layout.model}
+        of = lambda module: once * size * weights.bytes_per_device(module, along) / 4
+        head += of(network.words if network.head is None else network.head)
+        gathered = max(of(blocks) / depth for blocks, depth in _stacks(network))
+    return held + rows * kept + max(gathered + rows * block, head)
 
 
-def _activations(config, kept: str, shape: tuple[int, int], layout: Layout, size: int) -> float:
-    """Return the bytes of activations that are kept, and of the block and the logits at hand."""
-    rows, T = -(-shape[0] // layout.data), shape[1]
+def _stacks(network: nnx.Module) -> Iterator[tuple[nnx.Module, int]]:
+    """Yield the stacks of blocks, and how many each has."""
+    for path, module in nnx.iter_modules(network):
+        if path and path[-1] == "blocks":
+            yield module, next(iter(weights.parameters(module).values())).shape[0]
+
+
+def _adapters(network: nnx.Module, rank: int, devices: Mapping[str, int]) -> float:
+    """Return the parameters of adapters on one device."""
+    total = 0
+    for _, linear in lora.maps(network):
+        for x in lora.matrices(linear, rank):
+            logical = (None,) * (len(x.shape) - 2) + x.logical
+            parts = mesh_lib.parts(x.shape, logical, devices, mesh_lib.TRAINING_RULES)
+            total += math.prod(x.shape) // math.prod(parts)
+    return float(total)
+
+
+def _of_blocks(
+    config: Any, kept: str, length: int, layout: Layout, size: int
+) -> tuple[float, float]:
+    """Return the bytes of a row: what is kept of all blocks, and what one takes backwards.
+
+    Of the block at hand there are the results of its maps, the stream and its normed copies, and
+    the shares of attention, in float32; and the gradients of the MLP's, or those of queries, keys,
+    values and a chunk of logits, whichever are more.
+    """
+    T, D, heads = length, config.width, config.num_heads
     split = lambda count: count / layout.model if count % layout.model == 0 else count
-    D, heads = config.width, config.num_heads
-    depth = config.num_layers
     head_size = getattr(config, "head_size", 0) or D // heads
     kv_heads = getattr(config, "num_kv_heads", heads)
-    products = (2 * split(heads) + 2 * split(kv_heads)) * head_size
-    products += (2 + getattr(config, "gated", False)) * split(config.mlp_size) + 2 * D
-    queries = T if kept == "all" else min(T, attention_lib.QUERIES)
-    logits = split(heads) * queries * T * 4
-    inside = T * (products + 4 * D) * size + 3 * logits
+    attended = (2 * split(heads) + 2 * split(kv_heads)) * head_size
+    mlp = (2 + getattr(config, "gated", False)) * split(config.mlp_size)
+    products = attended + mlp + 2 * D
+    is_decoder = isinstance(config, decoder.Config)
+    chunks = attention_lib.chunks(T) if is_decoder else [(slice(0, T), slice(T))]
+    pairs = [(min(q.stop, T) - q.start) * min(k.stop, T) for q, k in chunks]
+    shares = 4 * split(heads) * sum(pairs)
     of_block = {
         "inputs": T * D * size,
         "products": T * (products + D) * size,
-        "all": T * (products + 6 * D) * size + 2 * logits,
+        "all": T * (products + 6 * D) * size + 2 * shares,
     }[kept]
-    vocabulary = rows * T * config.vocab_size * 4 / layout.model
-    at_once = 3 * min(vocabulary, log_probs.LOGIT_BYTES / layout.data)
-    is_decoder = isinstance(config, decoder.Config)
-    return rows * (depth * of_block * (1 if is_decoder else 2) + 2 * inside) + at_once
+    gradients = max(T * mlp * size, T * attended * size + 2 * 4 * split(heads) * max(pairs))
+    inside = gradients
+    if kept != "all":
+        inside += T * (products * (kept == "inputs") + 4 * D) * size + shares
+    depth = config.num_layers * (1 if is_decoder else 2)
+    return float(depth * of_block), float(inside)

@@ -48,7 +48,10 @@ def locate(name: str, data_root: pathlib.Path | None) -> pathlib.Path:
         return below
     if name in PUBLISHED:
         root = "the data root (--data_root, JAXALIGN_DATA)" if data_root is None else data_root
-        raise InputError(f"{name} must lie below {root}: put {PUBLISHED[name].where}, there.")
+        raise InputError(
+            f"{name} must lie below {root}: put {PUBLISHED[name].where}, there, or fetch it with "
+            "--download."
+        )
     also = "" if below is None else f", nor at {below}"
     raise InputError(f"instruction data must lie at {path}: there is no such file{also}.")
 

@@ -109,17 +109,22 @@ class Losses(NamedTuple):
       graph: of `Parts`.
       compute_dtype: of activations, and of what is trained while it is used.
       logit_bytes: of logits that exist at once; see `log_probs.predict`.
+      vectors: the sharding of the vectors of a micro-batch, [b T D]; None: as the compiler chooses.
     """
 
     graph: Any
     compute_dtype: str = "float32"
     logit_bytes: int = log_probs.LOGIT_BYTES
+    vectors: NamedSharding | None = None
 
     def of(self, trained: Any, frozen: Any, batch: Batch) -> Float[Array, ""]:
         """Return the weighted loss of one micro-batch, [b T]."""
         dtype = jnp.dtype(self.compute_dtype)
         network = nnx.merge(self.graph, jax.tree.map(lambda x: x.astype(dtype), trained), frozen)
+        network.words.placed = self.vectors
         final = _final(network, batch)
+        if self.vectors is not None:
+            final = jax.lax.with_sharding_constraint(final, self.vectors)
         found = log_probs.predict(
             network, base.Output({}, final=final), batch.targets, logit_bytes=self.logit_bytes
         )
@@ -162,7 +167,11 @@ def make(state: State, recipe: Recipe, losses: Losses):
       losses: how the loss is computed.
     """
     shardings, tree = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, state))
-    return _compiled(recipe, losses, tuple(shardings), tree)
+    # Widths of the table are divided along the rows' axis too: unless it is said that rows are
+    # divided here, the compiler divides the widths of all activations, and each device computes
+    # all rows.
+    rows = NamedSharding(state.step.sharding.mesh, PartitionSpec("data", None, None))
+    return _compiled(recipe, losses._replace(vectors=rows), tuple(shardings), tree)
 
 
 @functools.lru_cache(maxsize=4)  # of trainings that differ in their rows alone

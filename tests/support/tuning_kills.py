@@ -21,6 +21,8 @@ import kills
 import small
 
 # Imported before processes are made, which then begin at once; none of it starts JAX's backend.
+from transformers import PreTrainedTokenizerFast  # noqa: F401
+
 from jaxalign.io import states  # noqa: F401
 from jaxalign.stages import tune  # noqa: F401
 
@@ -36,7 +38,7 @@ def get_config():
             data={data!r},
             arms=("instruction",),
             seeds=(0,),
-            checkpoints=(0, 5, 10),
+            checkpoints=(0, 3, 6),
             template="plain",
             max_length=32,
             batch=4,
@@ -73,12 +75,12 @@ def run(folder: pathlib.Path, num_kills: int, seed: int) -> dict:
     rows = [{"instruction": text(3), "output": text(5)} for _ in range(16)]
     data = folder / "tasks.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)))
-    settings = {"model": str(small.LLAMA), "data": str(data), "epochs": 5.0}
+    settings = {"model": str(small.LLAMA), "data": str(data), "epochs": 2.5}
     (folder / "config.py").write_text(CONFIG.format(**settings))
     undisturbed = Trial(folder / "undisturbed", data, rng)
     undisturbed.whole()  # compiles
     expected = undisturbed.rows()
-    assert len(expected["log"]) == 21 and len(expected) > 20
+    assert len(expected["log"]) == 11 and len(expected) > 20
     undisturbed.folder.rename(folder / "first")
     duration_s = undisturbed.whole()
     assert undisturbed.rows() == expected

@@ -41,6 +41,10 @@ def model(name):
     return zoo.find(str(GOLDEN / name), None)
 
 
+def network_width(name):
+    return model(name).config.width
+
+
 def load(name, mesh, *, rank=0, kept="all"):
     network = model(name).load(mesh)
     if rank:
@@ -149,6 +153,10 @@ def test_steps_are_those_of_torch(expected, both, name):
     parts, trained = step.divide(network, both)
     state = step.begin(trained, recipe, both)
     run = step.make(state, recipe, step.Losses(parts.graph))
+    run = run.lower(state, parts.frozen, given[0]).compile()
+    # Devices compute their rows of a micro-batch, with all of a map, and not a part of all rows.
+    b, T, D = *given[0].tokens.shape[1:], network_width(NETWORK[name])
+    assert f"f32[{b // 2},{T},{D}]" in run.as_text() and f"f32[{b},{T},{D}]" not in run.as_text()
     places = jax.tree.map(lambda x: x.sharding, state)
     found = []
     for i in range(len(expected[f"{name}/losses"])):

@@ -16,14 +16,27 @@ from jaxalign.data.sets import (
     pieman,
 )
 from jaxalign.errors import InputError
+from jaxalign.io import run_dir
+
+# What is put behind the name of a file, for the checksum that it arrived with.
+KEPT = ".sha256"
 
 
 class Source(NamedTuple):
-    """One file: where it goes below the data root, where it comes from, and its checksum."""
+    """One file.
+
+    Attributes:
+      path: where it goes below the data root.
+      url: where it comes from.
+      checksum: "sha1:..." or "sha256:...", as the publisher gives it or as it was read; "": it is
+        not known. What arrives first is trusted then, and its checksum is kept beside it.
+      licence: of files that may not be used for everything, which is said when they are fetched.
+    """
 
     path: str
     url: str
-    checksum: str  # "sha1:..." or "sha256:...", as the publisher gives it or as it was read
+    checksum: str
+    licence: str = ""
 
 
 def _assembly(file: str, sha1: str) -> list[Source]:
@@ -58,7 +71,7 @@ _STORIES = [
         "dfe87aa455e43226eb7f79faa6e5d9926446c3d8346014dd75837f39c3f19add",
     ),
 ]
-# Name in `datasets.DATASETS` -> its files. A data set without a known checksum is not here.
+# Name in `datasets.DATASETS`, or of instruction data in `training.sources.PUBLISHED` -> its files.
 SOURCES: dict[str, list[Source]] = {
     "blank2014": _BLANK,
     "blank2014-rows": _BLANK,
@@ -81,6 +94,16 @@ SOURCES: dict[str, list[Source]] = {
     "tuckute2024": _assembly(
         "assy_Tuckute2024_language.nc", "5c8fc7f3e24cc1af5f5296459377b638b6492641"
     ),
+    # A commit names its content; nobody has published a checksum of the file itself.
+    "alpaca/alpaca_data.json": [
+        Source(
+            "alpaca/alpaca_data.json",
+            "https://raw.githubusercontent.com/tatsu-lab/stanford_alpaca/"
+            "761dc5bfbdeeffa89b8bff5d038781a4055f796a/alpaca_data.json",
+            "",
+            "CC BY-NC 4.0: not for commercial use",
+        )
+    ],
 }
 
 
@@ -110,21 +133,47 @@ def fetch(
         raise InputError("--download needs a folder: give --data_root or set JAXALIGN_DATA.")
     pooch.get_logger().setLevel(logging.WARNING)
     for source in sources[name]:
-        path = data_root / source.path
-        kind, _, digest = source.checksum.partition(":")
-        if path.is_file():
-            # pooch would put its own in the place of a file of another content.
-            if (found := pooch.file_hash(str(path), alg=kind)) != digest:
-                raise InputError(
-                    f"{path} must have {source.checksum} as published, found {found}: move it "
-                    "away, or run without --download."
-                )
-            continue
-        absl_logging.info("Fetching %s to %s", source.url, path)
-        try:
-            pooch.retrieve(source.url, source.checksum, fname=path.name, path=path.parent)
-        except (OSError, ValueError) as error:  # the first: no network, no space; the second: hash
+        _fetch(source, data_root / source.path)
+
+
+def _fetch(source: Source, path: pathlib.Path) -> None:
+    """Fetch one file, unless it is there; what is there must have its checksum.
+
+    Raises:
+      InputError: see `fetch`.
+    """
+    kept = path.with_name(path.name + KEPT)
+    known = source.checksum
+    if not known and kept.is_file():
+        known = "sha256:" + (kept.read_text(encoding="utf-8").split() or [""])[0]
+    kind, _, digest = known.partition(":")
+    if path.is_file():
+        # pooch would put its own in the place of a file of another content.
+        if known and (found := pooch.file_hash(str(path), alg=kind)) != digest:
+            whose = "as published" if source.checksum else f"as {kept} says"
             raise InputError(
-                f"{source.url} must be fetched to {path} with {source.checksum}: "
-                f"{' '.join(str(error).split())}"
-            ) from error
+                f"{path} must have {known} {whose}, found {found}: move it away, or run without "
+                "--download."
+            )
+        if not known:
+            absl_logging.warning("%s is there already, and no checksum of it is known", path)
+        return
+    said = f", {source.licence}" if source.licence else ""
+    absl_logging.info("Fetching %s to %s%s", source.url, path, said)
+    try:
+        pooch.retrieve(source.url, known or None, fname=path.name, path=path.parent)
+    except (OSError, ValueError) as error:  # the first: no network, no space; the second: hash
+        raise InputError(
+            f"{source.url} must be fetched to {path}{f' with {known}' if known else ''}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    if not known:
+        found = pooch.file_hash(str(path), alg="sha256")
+        run_dir.write_atomic(kept, f"{found}  {path.name}\n".encode())
+        absl_logging.warning(
+            "No checksum of %s is published: sha256 %s of what arrived is kept in %s, and holds "
+            "from now on.",
+            source.url,
+            found,
+            kept,
+        )

@@ -86,13 +86,18 @@ class Bias(nnx.Module):
 class Embedding(nnx.Module):
     """A table of vectors."""
 
+    placed = None  # the sharding of what is looked up; None: as the compiler chooses
+
     def __init__(self, rows: int, width: int, logical: str, init: Init):
         """Draw the table."""
         self.table = nnx.Param(init.draw(rows, width), logical=(logical, "embed"))
 
     def __call__(self, index: Int[Array, "..."]) -> Float[Array, "... D"]:
         """Look up."""
-        return self.table[...][index]
+        found = self.table[...][index]
+        return (
+            found if self.placed is None else jax.lax.with_sharding_constraint(found, self.placed)
+        )
 
 
 class LayerNorm(nnx.Module):

@@ -114,6 +114,12 @@ def _data(config: Config, job: Job) -> Data:
     ):
         if number:
             logging.warning("tune: %d rows of %s %s", number, data.path, what)
+    published = sources.PUBLISHED.get(config.data)
+    found = len(data.rows) + data.num_empty + data.num_dropped
+    if published is not None and found != published.num_rows:
+        logging.warning(
+            "tune: %s holds %d rows, and %d were published", data.path, found, published.num_rows
+        )
     if data.unread:
         logging.info("tune: %s of %s are not read", ", ".join(data.unread), data.path)
     return data

@@ -20,7 +20,9 @@ LINE_BYTES, FILES_BYTES = 120, 2_000_000
 
 def how(config: Config) -> How:
     """Return how networks are trained."""
-    return How(config.lora_rank, config.keep_for_gradients, config.compute_dtype)
+    return How(
+        config.lora_rank, config.keep_for_gradients, config.compute_dtype, config.micro_batches
+    )
 
 
 def useful(config: Config, model: zoo.Model, given: Given) -> list[float]:
@@ -64,7 +66,7 @@ def of_training(config: Config, model: zoo.Model, given: Given) -> Priced:
         own = 2 if config.checkpoint_dtype == "bfloat16" else 4
         kept = own * model.num_parameters + (4 * trained if config.lora_rank else 0)
         shape = (rows, max(widths))
-        program = ("network", model.config, way, layout, config.micro_batches)
+        program = ("network", model.config, way, layout)
         return Work(
             flop={config.compute_dtype: total},
             device_bytes=training.device_bytes(model.config, network, way, shape, layout),

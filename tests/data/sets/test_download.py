@@ -13,6 +13,7 @@ from refusals import refused
 from jaxalign.data import datasets
 from jaxalign.data.sets import download
 from jaxalign.data.sets.download import Source
+from jaxalign.training import sources
 
 CONTENT = b"one two three"
 SHA1 = f"sha1:{hashlib.sha1(CONTENT).hexdigest()}"
@@ -86,7 +87,30 @@ def test_other_data_sets_are_refused(tmp_path):
         download.fetch("pieman", None)
 
 
-@pytest.mark.parametrize("name", download.SOURCES)
+def test_without_a_published_checksum_the_first_one_holds(tmp_path, server, caplog):
+    """Of a licence that is said; a file that lay there before is left as it is."""
+    source, path = Source("copy.nc", server, "", "not for sale"), tmp_path / "copy.nc"
+    path.write_bytes(b"mine")
+    fetch(tmp_path, source)
+    assert path.read_bytes() == b"mine" and not (tmp_path / "copy.nc.sha256").exists()
+    path.unlink()
+    with caplog.at_level("INFO", logger="absl"):
+        fetch(tmp_path, source)
+    assert path.read_bytes() == CONTENT
+    assert "not for sale" in caplog.text and "No checksum" in caplog.text
+    digest = SHA256.removeprefix("sha256:")
+    assert (tmp_path / "copy.nc.sha256").read_text() == f"{digest}  copy.nc\n"
+    fetch(tmp_path, source)
+    path.write_bytes(b"theirs")
+    with refused(path, f"must have {SHA256} as", "copy.nc.sha256 says", "move it away"):
+        fetch(tmp_path, source)
+    path.unlink()
+    (tmp_path / "copy.nc.sha256").write_text(f"{'0' * 64}  copy.nc\n")
+    with refused(server, "must be fetched to", "0" * 64):
+        fetch(tmp_path, source)
+
+
+@pytest.mark.parametrize("name", sorted(download.SOURCES.keys() - sources.PUBLISHED.keys()))
 def test_sources_are_the_files_of_their_data_set(tmp_path, name):
     """Once they are all there, the adapter finds all that it needs."""
     assert name in datasets.DATASETS
