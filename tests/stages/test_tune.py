@@ -27,7 +27,7 @@ from jaxalign.stages.artefacts import Tuning
 from jaxalign.stages.tune import kept
 from jaxalign.stages.tune import log as log_lib
 from jaxalign.stages.tune import work as work_lib
-from jaxalign.training import encoding
+from jaxalign.training import encoding, instructions
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 LLAMA = tiny.GOLDEN / "llama"
@@ -384,6 +384,33 @@ def test_adapters_are_kept_beside_what_they_make_of_the_maps(data, make_job):
         expected = base[f"{name}/kernel"] + 1.5 * (a @ b)
         np.testing.assert_allclose(merged[3][f"{name}/kernel"], expected, rtol=0, atol=1e-6)
     assert (merged[3]["head/kernel"] == base["head/kernel"]).all()
+
+
+@pytest.mark.slow
+def test_a_t5_reads_prompts_and_learns_to_write(make_job, tmp_path):
+    """From pairs as FLAN has them, by two stacks; what is kept is read as any other T5."""
+    path = tmp_path / "flan.jsonl"
+    rows = [{"inputs": f"the dog saw {x}", "targets": f"red {x}"} for x in tiny.WORDS[:16]]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    base = tiny.GOLDEN / "t5_v1_0"
+    settings = {"model": str(base), "checkpoints": (0,), "epochs": 4.0, "save_every": 50}
+    [step] = tune.plan(config(path, **settings, micro_batches=1), make_job(), {})
+    [made] = tiny.make([step])
+    before = arrays(base)
+    first, last = (arrays(Tuning(made).folder_of(i)) for i in (0, 8))
+    for name, x in before.items():
+        np.testing.assert_array_equal(first[name], x, err_msg=name)
+    for part in ("encoder/blocks/", "decoder/blocks/cross/", "words/"):
+        names = [name for name in before if name.startswith(part)]
+        assert any((last[name] != before[name]).any() for name in names), part
+    log = Tuning(made).log()
+    assert log.loss.iloc[-1] < 0.95 * log.loss.iloc[0]
+    # "red" and the word and the end are learned; what is read counts as tokens too.
+    reader = encoding.reader(zoo.find(str(base), None), template="plain")
+    encoded, _ = encoding.encode(instructions.read(path), "instruction", reader, seed=0)
+    learned = sum(int(x.learned.sum()) for x in encoded)
+    read = sum(len(x.read) + len(x.tokens) for x in encoded)
+    assert (log.target_tokens.sum(), log.tokens.sum()) == (4 * learned, 4 * read)
 
 
 @pytest.mark.slow
