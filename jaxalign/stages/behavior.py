@@ -23,7 +23,7 @@ from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
 from jaxalign.io.run_dir import Artefact
-from jaxalign.pricing import work
+from jaxalign.pricing import regressions, work
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.reporting.pages import behavior as report
@@ -172,7 +172,15 @@ def _plan_scores(config: Config, job: Job, upstream: Upstream) -> Step:
         f"{len(behavior.participant)} participants",
     )
     score = functools.partial(_score, config, job, sources)
-    return Step(artefact=artefact, make=score, work=work.TABLES)
+    lags, columns = config.spillover + 1, reading.baseline.shape[1]
+    takes = regressions.of_reading(
+        int((~np.isnan(reading.times)).any(axis=1).sum()),
+        times if settings["mixed"] else 0,
+        stories,
+        (lags * columns, lags * (columns + 1)),
+        len(sources),
+    )
+    return Step(artefact=artefact, make=score, work=takes)
 
 
 def _sources(config: Config, job: Job, upstream: Upstream) -> list[Source]:
