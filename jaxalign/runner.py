@@ -152,8 +152,9 @@ def _published(common: config_lib.Common, stages: Mapping[str, Any]) -> list[str
 
 def _layout(job: Job) -> Layout:
     """Return how the devices at hand divide the work."""
-    is_cpu = job.mesh.devices.flat[0].platform == "cpu"
-    return Layout(job.mesh.shape["data"], job.mesh.shape["model"], is_cpu)
+    data, model = (job.mesh.shape[x] for x in ("data", "model"))
+    platform = job.mesh.devices.flat[0].platform
+    return Layout(data, model, platform == "cpu", platform == "tpu")
 
 
 def run(plan: Plan, say: Callable[[str], None] = logging.info) -> int:

@@ -13,7 +13,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXES = ("data", "model")
 
 # Logical axis of a parameter or activation -> mesh axis. What is not named here is replicated.
-RULES = {"batch": "data", "vocab": "model", "heads": "model", "kv_heads": "model", "mlp": "model"}
+RULES = {
+    "batch": "data",
+    "vocab": "model",
+    "heads": "model",
+    "kv_heads": "model",
+    "mlp": "model",
+    "units": "model",  # of vectors that were read
+}
 # Of training: parameters, their gradients and averages are divided along the batch's axis too, so
 # that each device keeps a part of them and gathers a layer when it computes it (fully sharded data
 # parallelism).

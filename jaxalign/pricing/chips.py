@@ -75,6 +75,10 @@ class Chip:
         """
         return self.peak(kind) * self.efficiency[kind]
 
+    def layout(self, data: int, model: int) -> Layout:
+        """Return devices of this kind along the two axes of a mesh."""
+        return Layout(data, model, self.name == "cpu", self.kind.startswith("TPU"))
+
 
 _EFFICIENCY = {"bfloat16": 0.4, "float32": 0.4, "sweep": 0.3, "factor": 0.4, "eigen": 0.02}
 _TPU = {"source": "scaling-book, tpus.md", "efficiency": _EFFICIENCY}
@@ -228,7 +232,7 @@ class Machine:
                 f"mesh must use every device of {self.name}: {data} x {model} = {data * model}, "
                 f"but there are {self.num_devices}."
             )
-        return Layout(data, model, self.chip.name == "cpu")
+        return self.chip.layout(data, model)
 
 
 def shared(machine: Machine, number: int) -> Machine:

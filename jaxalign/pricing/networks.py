@@ -5,6 +5,7 @@ padded tokens of a batch; norms, rotations and the pooling of parts are not: the
 thousandths of it in networks of a thousand units.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -126,13 +127,19 @@ def pass_bytes(config: Any, network: nnx.Module, shape: Shape, layout: Layout) -
         rows * T * (2 + gated) * split(config.mlp_size) * size,
     )
     streams = 2 + 2 * isinstance(config, encoder_decoder.Config)
-    vectors = (config.num_layers + 1) * rows * shape.parts * D * 4
+    vectors = _vectors(config, shape, layout)
     predicted = 0.0
     if shape.predicted:
         whole = rows * T * config.vocab_size * 4
         predicted = 2 * min(whole, log_probs.LOGIT_BYTES / layout.data)
     work = max(rows * T * D * streams * size + inside, predicted)
     return parameter_bytes(network, layout) + 2 * vectors + work
+
+
+def _vectors(config: Any, shape: Shape, layout: Layout) -> float:
+    """Return what the vectors of one batch take on one device, which divide along their units."""
+    rows, own = -(-shape.rows // layout.data), config.width // math.gcd(config.width, layout.model)
+    return 4.0 * (config.num_layers + 1) * rows * shape.parts * own
 
 
 def extraction(
@@ -152,10 +159,7 @@ def extraction(
     dtype = next(iter(weights.parameters(network).values())).dtype
     total = sum(number * flop(config, network, shape) for shape, number in shapes.items())
     held = parameter_bytes(network, layout)
-    vectors = max(
-        (config.num_layers + 1) * -(-x.rows // layout.data) * x.parts * config.width * 4
-        for x in shapes
-    )
+    vectors = max(_vectors(config, x, layout) for x in shapes)
     peak = max(pass_bytes(config, network, shape, layout) for shape in shapes)
     passes = sum(shapes.values())
     return Work(

@@ -119,7 +119,7 @@ def smallest(work: Priced, machine: Machine, num_devices: int = 0) -> Layout | N
     powers = [1 << i for i in range(MOST_DEVICES.bit_length())]
     for size in [num_devices] if num_devices else [1] if is_cpu else powers:
         for model in (x for x in powers if size % x == 0):
-            layout = Layout(size // model, model, is_cpu)
+            layout = machine.chip.layout(size // model, model)
             if fits(price(work, machine, layout), machine, layout):
                 return layout
     return None

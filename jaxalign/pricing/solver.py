@@ -20,7 +20,7 @@ from jaxalign.core.solver.outline import (
 )
 from jaxalign.core.solver.problem import MAX_WORKERS
 from jaxalign.core.solver.search import HISTORY
-from jaxalign.pricing.work import Layout, Work
+from jaxalign.pricing.work import LANES, Layout, Work
 
 # Programs that are compiled for one shape of problem; the last two on accelerators alone.
 PROGRAMS = ("normalize", "choose", "best", "score")
@@ -202,24 +202,10 @@ def _score(outline: Outline, sets: _Sets) -> float:
 
 def _bytes(outline: Outline, calls: Sequence[_Sets], layout: Layout) -> tuple[float, float]:
     """Return the peak memory of a device, and what the host holds beside it."""
-    n, p, a = outline.num_samples, outline.num_features, len(outline.method.alphas)
-    w, k = outline.tile // outline.num_devices, len(outline.folds)
+    n, p = outline.num_samples, outline.num_features
     blocks = len(outline.blocks) if outline.form == "sums" else 0
     held = sum(4.0 * _design(x, p) for x in calls)
-    values = 4.0 * n * w + 4.0 * blocks * p * w
-    sweeps = []
-    for i, one in enumerate(calls):
-        rotated = 4.0 * one.num * w * one.directions(p)
-        if i == len(calls) - 1:
-            inside = 4.0 * w * (3 * one.T + 2 * one.directions(p))
-        elif outline.is_adaptive:
-            inside = 4.0 * one.tests * w * a * (2 + 2 * HISTORY) + 4.0 * k * w * 3 * a
-        else:
-            piece = min(sets_lib.PIECE, one.T if one.form != "sums" else p)
-            m = min(a, EXPECTED_FUNCTIONS)
-            inside = 4.0 * w * piece * (2 * a + m) + 4.0 * one.tests * a * w
-        sweeps.append(rotated + inside)
-    sweep = held + values + max(sweeps)
+    sweep = held + max(_program_bytes(outline, calls, layout))
     features = 8.0 * n * p
     one = max(8.0 * (2 * x.R * p + 4 * x.directions(p) ** 2) for x in calls)
     if outline.form == "sums":
@@ -231,6 +217,30 @@ def _bytes(outline: Outline, calls: Sequence[_Sets], layout: Layout) -> tuple[fl
         workers = min(MAX_WORKERS, max(x.num for x in calls))
         return sweep, 3 * features + workers * one + targets
     return max(sweep, held + features + one), 2 * features + targets
+
+
+def _program_bytes(outline: Outline, calls: Sequence[_Sets], layout: Layout) -> list[float]:
+    """Return the peak memory of the sweep over each kind of training sets, without designs."""
+    n, p, a = outline.num_samples, outline.num_features, len(outline.method.alphas)
+    w, k = outline.tile // outline.num_devices, len(outline.folds)
+    blocks = len(outline.blocks) if outline.form == "sums" else 0
+    values = 4.0 * n * w + 4.0 * blocks * p * w
+    found = []
+    for i, one in enumerate(calls):
+        rotated = 4.0 * one.num * w * one.directions(p)
+        if i == len(calls) - 1:
+            inside = 4.0 * w * (3 * one.T + 2 * one.directions(p))
+        elif outline.is_adaptive:
+            # Of each target what is known at every penalty, along the directions so far; a TPU
+            # writes over it in its place.
+            each, copies = (-(-a // LANES) * LANES, 1) if layout.is_tpu else (a, 2)
+            inside = 4.0 * one.tests * w * each * (2 + copies * HISTORY) + 4.0 * k * w * 3 * a
+        else:
+            piece = min(sets_lib.PIECE, one.T if one.form != "sums" else p)
+            m = min(a, EXPECTED_FUNCTIONS)
+            inside = 4.0 * w * piece * (2 * a + m) + 4.0 * one.tests * a * w
+        found.append(values + rotated + inside)
+    return found
 
 
 def _design(sets: _Sets, p: int) -> float:

@@ -15,6 +15,8 @@ NETWORKS = ("bfloat16", "float32")
 KINDS = (*NETWORKS, "sweep", "factor", "eigen")
 # Factorisations run on one device, whatever the mesh.
 ON_ONE_DEVICE = ("factor", "eigen")
+# A TPU holds arrays in pieces of so many numbers along the last axis: of 17 penalties it holds 128.
+LANES = 128
 # What Python, JAX and its compiler hold on the host before any work: ru_maxrss of a run on CPU
 # that had next to nothing to do.
 BASE_BYTES = 0.75e9
@@ -26,11 +28,13 @@ class Layout(NamedTuple):
     Attributes:
       data, model: sizes of the axes of the mesh.
       is_cpu: whether they are processors of the host, whose memory is theirs.
+      is_tpu: whether they hold arrays in pieces of `LANES` numbers.
     """
 
     data: int = 1
     model: int = 1
     is_cpu: bool = True
+    is_tpu: bool = False
 
     @property
     def size(self) -> int:

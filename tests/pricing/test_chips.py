@@ -30,7 +30,8 @@ def test_other_names_are_refused(name):
 
 def test_a_mesh_must_use_every_device():
     machine = chips.find("v5e-8")
-    assert machine.layout((-1, 2)) == Layout(4, 2, False)
+    assert machine.layout((-1, 2)) == Layout(4, 2, is_cpu=False, is_tpu=True)
+    assert chips.find("h200-8").layout((-1, 2)) == Layout(4, 2, is_cpu=False)
     with refused("mesh must use every device of v5e-8: 3 x 2 = 6, but there are 8"):
         machine.layout((3, 2))
 

@@ -30,7 +30,10 @@ from jaxalign.stages.extract import forward
 
 
 def main(name, data, model, rows, length, parts):
-    shape, layout = Shape(rows, length, parts, length), Layout(data, model, False)
+    shape, layout = (
+        Shape(rows, length, parts, length),
+        Layout(data, model, is_cpu=False, is_tpu=True),
+    )
     found = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
     devices = np.array(found.devices).reshape(data, model)
     mesh = Mesh(devices, mesh_lib.AXES, axis_types=(AxisType.Auto,) * 2)
@@ -45,7 +48,9 @@ def main(name, data, model, rows, length, parts):
     of = (jnp.int32, jnp.float32, jnp.int32)
     reads = Reads(*(struct(length, dtype) for dtype in of))
     arrays = (struct(length, jnp.int32), struct(length, bool), reads, None)
-    compiled = forward._forward.lower(placed, arrays, num_sums=(parts, 0), tap="residual").compile()
+    compiled = forward._forward.lower(
+        placed, arrays, num_sums=(parts, 0), tap="residual", mesh=mesh
+    ).compile()
     peak = compiled.memory_analysis().peak_memory_in_bytes
     planned = networks.pass_bytes(config, network, shape, layout)
     sys.stdout.write(json.dumps({"compiled": peak, "planned": planned}) + "\n")

@@ -87,7 +87,9 @@ def passed(model: zoo.Model, data: int, along: int) -> dict:
     reads = Reads(every, np.full((B, T), 1 / T, np.float32), np.zeros((B, T), np.int32))
     tokens = rng.integers(VOCABULARY, size=(B, T)).astype(np.int32)
     arrays = jax.tree.map(place, (tokens, np.ones((B, T), bool), reads, None))
-    program = forward._forward.lower(network, arrays, num_sums=(1, 0), tap="residual").compile()
+    program = forward._forward.lower(
+        network, arrays, num_sums=(1, 0), tap="residual", mesh=mesh
+    ).compile()
     vectors, _ = program(network, arrays)
     placed = weights.placements(zoo.abstract(model.design, model.config), mesh)
     sizes = [np.prod(x.sharding.shard_shape(x.shape)) for x in placed.values()]

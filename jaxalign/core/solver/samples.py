@@ -98,8 +98,8 @@ class Samples(NamedTuple):
         """Compute the predictions of some targets, and their products with those elsewhere."""
         rows, place, alphas = asked
         b, loadings = sets.source[u], sets.design.loadings[u]
-        # Samples first, then targets: a gather of both has an index for each number, and a TPU holds
-        # each index in 512 bytes.
+        # Samples first, then targets: a gather of both has an index for each number, which a TPU
+        # holds in 512 bytes.
         y = self.responses(sets, trained, u, center=False)[0][:, rows]
         rotated, divisors = trained.rotated[b, rows], sets_lib.divisors(sets, b, alphas)
         predicted = (rotated * divisors[place]) @ loadings.T

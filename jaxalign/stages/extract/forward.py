@@ -52,12 +52,14 @@ def _start(network, batch: Batch, mesh, *, tap: str):
     arrays = jax.tree.map(place, (batch.tokens, batch.mask, batch.pooled, batch.predicted))
     parts = (batch.part, batch.predicted_part)
     num_sums = tuple(0 if x is None else x.shape[1] for x in parts)
-    return _forward(network, arrays, num_sums=num_sums, tap=tap)
+    return _forward(network, arrays, num_sums=num_sums, tap=tap, mesh=mesh)
 
 
-@jax.jit(static_argnames=("num_sums", "tap"))
+@jax.jit(static_argnames=("num_sums", "tap", "mesh"))
 @jax.default_matmul_precision("highest")
-def _forward(network, arrays: tuple[Array, Array, Reads, Reads | None], *, num_sums, tap):
+def _forward(
+    network, arrays: tuple[Array, Array, Reads, Reads | None], *, num_sums, tap, mesh=None
+):
     """Return the vectors [L B P D] and the surprisal [B Q] of the parts of each row.
 
     Args:
@@ -65,13 +67,27 @@ def _forward(network, arrays: tuple[Array, Array, Reads, Reads | None], *, num_s
       arrays: tokens, mask, pooled and predicted of a `Batch`.
       num_sums: places in each row, of vectors and of surprisal.
       tap: what is read of every layer.
+      mesh: devices that share one copy of the weights divide the units of vectors; None: one
+        device.
     """
     tokens, mask, pooled, predicted = arrays
-    pool = lambda x_BTD: _sum(x_BTD.astype(jnp.float32), pooled, num_sums[0])
+
+    def divide(x, *names):
+        if mesh is None or mesh.shape["model"] == 1:
+            return x
+        return jax.lax.with_sharding_constraint(x, mesh_lib.sharding(mesh, names, x.shape))
+
+    def pool(x_BTD):
+        # What is summed is whole on every device, and so each sums its own units of it.
+        whole = divide(x_BTD, "batch", None, None)
+        sums = _sum(whole.astype(jnp.float32), pooled, num_sums[0])
+        return divide(sums, "batch", None, "units")
+
     output = network(tokens, mask, taps=tuple(dict.fromkeys(("residual", tap))), pool=pool)
     vectors = output.hidden
     if tap != "residual":
         vectors = jnp.concatenate([vectors[:1], output.taps[tap]])
+    vectors = divide(vectors, None, "batch", None, "units")
     if predicted is None:
         return vectors, None
     log_probs = log_probs_lib.token_log_probs(network, output, tokens, mask)
