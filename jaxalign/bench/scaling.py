@@ -59,7 +59,7 @@ class Config:
     """Settings of the stage: sizes along each axis, () for none."""
 
     devices: Sizes = (1, 2, 4)  # simulated, at constant work on each
-    # Samples and features: of all of these the solver takes the primal form.
+    # Samples and features: of all of these the solver works on sums over blocks of samples.
     n: Sizes = (400, 800, 1600, 3200)
     p: Sizes = (128, 192, 256, 384)
     v: Sizes = (4096, 8192, 16384, 40960)  # targets
