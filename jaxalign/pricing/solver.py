@@ -25,6 +25,8 @@ from jaxalign.pricing.work import LANES, Layout, Work
 # Programs that are compiled for one shape of problem; the last two on accelerators alone.
 PROGRAMS = ("normalize", "choose", "best", "score")
 FACTORISATIONS = ("inner", "outer")
+# Of what a TPU computes for one fold, so much stays in the memory of its units: half of a v5e's.
+ON_CHIP = 64 * 2.0**20
 
 
 class _Sets(NamedTuple):
@@ -230,6 +232,7 @@ def _program_bytes(outline: Outline, calls: Sequence[_Sets], layout: Layout) -> 
         rotated = 4.0 * one.num * w * one.directions(p)
         if i == len(calls) - 1:
             inside = 4.0 * w * (3 * one.T + 2 * one.directions(p))
+            inside -= min(inside, ON_CHIP) * layout.is_tpu
         elif outline.is_adaptive:
             # Of each target what is known at every penalty, along the directions so far; a TPU
             # writes over it in its place.
