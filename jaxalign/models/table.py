@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 
-from jaxalign.models import image_models
+from jaxalign.models import image_models, text_models
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -633,7 +633,11 @@ MODELS = (
     | _CAUSAL
     | _ENCODERS
     | _VISION
-    | {name: Row(**fields) for name, fields in image_models.ROWS.items()}
+    | {
+        name: Row(**fields)
+        for rows in (image_models.ROWS, text_models.ROWS)
+        for name, fields in rows.items()
+    }
     | {"stories260K": Row(repository="karpathy/tinyllamas", data="stories260K/stories260K.bin")}
 )
 

@@ -54,7 +54,7 @@ class Model:
     @property
     def config_hash(self) -> str:
         """Hash of the architecture: all that an untrained network depends on but its seed."""
-        content = {"design": self.design, "config": dataclasses.asdict(self.config)}
+        content = {"design": self.design, "config": base.hashed(self.config)}
         return run_dir.hash_text(json.dumps(content, sort_keys=True))
 
     @functools.cached_property

@@ -59,7 +59,9 @@ def _of_one_stack(config, sizes, shape: Shape) -> float:
     pairs = T * T
     if is_decoder:  # chunks of queries do not look at keys that come after all of them
         pairs = sum((q.stop - q.start) * min(k.stop, T) for q, k in _clipped(T))
-    one = T * (_kernels(sizes, "blocks/") + sizes.get("project_in/kernel", 0.0))
+    # ALBERT's blocks are applied several times each.
+    blocks = _kernels(sizes, "blocks/") * getattr(config, "times", 1)
+    one = T * (blocks + sizes.get("project_in/kernel", 0.0))
     return shape.rows * (one + config.num_layers * 2 * inner * pairs)
 
 

@@ -29,6 +29,10 @@ TEXT = (
     "roberta",
     *(f"decoders/{x.name}" for x in sorted((HERE / "decoders").iterdir()) if x.is_dir()),
     *(f"variants/{x.name}" for x in sorted((HERE / "variants").iterdir()) if x.is_dir()),
+    *(f"families/{x.name}" for x in sorted((HERE / "families").iterdir()) if x.is_dir()),
+)
+ENCODERS = (
+    *("albert", "bert", "camembert", "distilbert", "electra", "roberta", "vit", "xlm-roberta"),
 )
 OTHERS = ("vision/vit", "vision/dinov2", "vision/dinov2_swiglu", "vision/dinov2_registers")
 
@@ -121,10 +125,12 @@ def load(folder: pathlib.Path):
     classes = transformers.AutoModelForCausalLM
     if hf["model_type"] == "t5":
         classes = transformers.AutoModelForSeq2SeqLM
-    elif hf["model_type"] in ("bert", "roberta", "vit") or "dinov2" in hf["model_type"]:
+    elif hf["model_type"] in ENCODERS or "dinov2" in hf["model_type"]:
         classes = transformers.AutoModel
+    # Its other implementation adds ALiBi to the logits of attention twice.
+    attention = "sdpa" if hf["model_type"] == "falcon" else "eager"
     network, info = classes.from_pretrained(
-        folder, output_loading_info=True, attn_implementation="eager"
+        folder, output_loading_info=True, attn_implementation=attention
     )
     odd = [x for x in info["missing_keys"] if "pooler" not in x and "mask_token" not in x]
     odd += list(info["unexpected_keys"]) + list(info["mismatched_keys"])

@@ -17,12 +17,16 @@ import transformers
 
 MODELS = pathlib.Path(__file__).resolve().parents[2] / "jaxalign/models"
 UNKNOWN = ("mplug-owl",)  # to transformers
-HEADLESS = (*("bert", "roberta", "vit", "clip", "siglip", "dinov2", "dinov2_with_registers"),)
+HEADLESS = (
+    *("bert", "roberta", "vit", "clip", "siglip", "dinov2", "dinov2_with_registers"),
+    *("albert", "camembert", "distilbert", "electra", "xlm-roberta"),
+)
 
 
 def count(config: dict) -> int:
     """Return the number of parameters, each shared one counted once."""
-    if "n_embd" not in config and "image_size" not in config and "vision_config" not in config:
+    others = ("n_embd", "image_size", "vision_config", "d_model", "n_layers")
+    if config["model_type"] not in HEADLESS and not any(name in config for name in others):
         config = {"max_position_embeddings": 2048} | config
     built = transformers.AutoConfig.for_model(**config)
     if config["model_type"] == "t5":
@@ -58,7 +62,8 @@ def main() -> None:
     """Compare all rows."""
     # Without the package, which needs JAX.
     sys.modules |= {name: types.ModuleType(name) for name in ("jaxalign", "jaxalign.models")}
-    sys.modules["jaxalign.models"].image_models = load("image_models")
+    for rows in ("image_models", "text_models"):
+        setattr(sys.modules["jaxalign.models"], rows, load(rows))
     table = load("table")
     seen, wrong = {}, 0
     for name, row in table.MODELS.items():

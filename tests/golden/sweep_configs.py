@@ -262,25 +262,172 @@ def t5():
     return hf | maybe(0.5, {"tie_word_embeddings": pick((True, False))})
 
 
+def gpt_neo():
+    base, layers = sizes(), pick((2, 4))
+    names = {"num_attention_heads": "num_heads"}
+    hf = {names.get(name, name): x for name, x in base.items() if name != "num_hidden_layers"}
+    hf |= {"model_type": "gpt_neo", "num_layers": layers, "window_size": pick((3, 40))}
+    kinds = pick(([["global", "local"], layers // 2], [["local"], layers], [["global"], layers]))
+    hf |= {"attention_types": [kinds]} | maybe(0.5, {"intermediate_size": 20})
+    hf |= maybe(0.4, {"activation_function": pick(ACTIVATIONS)})
+    return hf | maybe(0.3, {"tie_word_embeddings": False})
+
+
+def falcon():
+    hf = sizes() | {"model_type": "falcon"} | maybe(0.5, {"ffn_hidden_size": 20})
+    hf.pop("pad_token_id")
+    hf |= maybe(0.4, {"bias": True}) | maybe(0.3, {"tie_word_embeddings": False})
+    hf |= maybe(0.3, {"activation": pick(ACTIVATIONS)}) | maybe(0.3, {"layer_norm_epsilon": 1e-3})
+    kind = pick(("new", "new", "one", "each", "alibi"))
+    if kind == "new":
+        hf |= {"new_decoder_architecture": True, "num_kv_heads": pick((1, 2))}
+        hf |= maybe(0.5, {"num_ln_in_parallel_attn": pick((1, 2))})
+    elif kind != "one":
+        hf |= {"multi_query": False, "parallel_attn": pick((True, False))}
+    if kind == "alibi":
+        return hf | {"alibi": True}
+    size = hf["hidden_size"] // hf["num_attention_heads"]
+    return place_rope(hf, rope(size)) if some.random() < 0.5 else hf
+
+
+def mpt():
+    base = sizes(heads=(2, 3, 4, 6))
+    hf = {"model_type": "mpt", "vocab_size": 61, "d_model": base["hidden_size"], "max_seq_len": 32}
+    hf |= {"n_heads": base["num_attention_heads"], "n_layers": base["num_hidden_layers"]}
+    found = maybe(0.4, {"clip_qkv": 1.0}) | maybe(0.4, {"softmax_scale": 0.6})
+    return hf | maybe(0.6, {"attn_config": found}) | maybe(0.3, {"tie_word_embeddings": False})
+
+
+def phi(model_type="phi", **extra):
+    base = sizes(size=(8,))
+    hf = base | {"model_type": model_type, "intermediate_size": 20} | act(0.4) | extra
+    hf |= {"num_key_value_heads": pick((1, 2, base["num_attention_heads"]))}
+    hf |= maybe(0.4, {"partial_rotary_factor": pick((0.5, 0.75, 1.0))})
+    hf |= maybe(0.4, {"layer_norm_eps": 1e-3})
+    if model_type == "phi":
+        return hf | maybe(0.4, {"qk_layernorm": True})
+    return hf | maybe(0.4, {"use_qkv_bias": True}) | maybe(0.4, {"use_parallel_residual": True})
+
+
+def stablelm():
+    return phi("stablelm", partial_rotary_factor=pick((0.25, 0.5)))
+
+
+def openai_gpt():
+    hf = gpt2() | {"model_type": "openai-gpt"} | maybe(0.6, {"afn": pick(("relu", "silu", "gelu"))})
+    own = ("n_inner", "activation_function", "scale_attn_weights", "reorder_and_upcast_attn")
+    for name in (*own, "scale_attn_by_inverse_layer_idx"):
+        hf.pop(name, None)
+    return hf
+
+
+def gpt_bigcode():
+    hf = gpt2() | {"model_type": "gpt_bigcode"} | maybe(0.5, {"multi_query": False})
+    for name in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"):
+        hf.pop(name, None)
+    return hf
+
+
+def ctrl():
+    hf = sizes() | {"model_type": "ctrl", "dff": 20}
+    return hf | maybe(0.3, {"tie_word_embeddings": False})
+
+
+def olmo():
+    hf = llama_like("olmo", **act(0.4)) | maybe(0.5, {"clip_qkv": 1.0})
+    for name in ("rms_norm_eps", "head_dim"):
+        hf.pop(name, None)
+    return hf | maybe(0.3, {"attention_bias": True})
+
+
+def olmo2():
+    return llama_like("olmo2", **act(0.4)) | maybe(0.3, {"attention_bias": True})
+
+
+def granite():
+    names = ("embedding_multiplier", "attention_multiplier", "residual_multiplier")
+    hf = llama_like("granite", **act(0.4))
+    for name in (*names, "logits_scaling"):
+        hf |= maybe(0.6, {name: pick((0.3, 2.0))})
+    return hf | maybe(0.3, {"attention_bias": True, "mlp_bias": True})
+
+
+def starcoder2():
+    hf = llama_like("starcoder2", **act(0.4), sliding_window=pick((None, 5)))
+    for name in ("rms_norm_eps", "head_dim"):
+        hf.pop(name, None)
+    return hf | maybe(0.4, {"use_bias": False}) | maybe(0.4, {"norm_epsilon": 1e-3})
+
+
+def smollm3():
+    hf = llama_like("smollm3", **act(0.4)) | maybe(0.5, {"no_rope_layer_interval": pick((1, 2))})
+    hf |= maybe(0.4, {"no_rope_layers": [pick((0, 1)) for _ in range(hf["num_hidden_layers"])]})
+    return hf | maybe(0.4, {"use_sliding_window": True, "sliding_window": 5})
+
+
+def cohere():
+    hf = llama_like("cohere", **act(0.4)) | maybe(0.5, {"logit_scale": 0.7})
+    hf.pop("rms_norm_eps")
+    return hf | maybe(0.4, {"attention_bias": True}) | maybe(0.4, {"layer_norm_eps": 1e-3})
+
+
+def distilbert():
+    base = sizes()
+    hf = {"model_type": "distilbert", "vocab_size": 61, "dim": base["hidden_size"]}
+    hf |= {"n_heads": base["num_attention_heads"], "n_layers": base["num_hidden_layers"]}
+    hf |= {"hidden_dim": 20, "max_position_embeddings": 32}
+    hf |= maybe(0.4, {"activation": pick(ACTIVATIONS)})
+    return hf | maybe(0.4, {"sinusoidal_pos_embds": True})
+
+
+def albert():
+    hf = bert("albert") | {"embedding_size": pick((5, 12))}
+    return hf | {"num_hidden_layers": 4, "num_hidden_groups": pick((1, 1, 2, 4))}
+
+
+def electra():
+    hf = bert("electra")
+    return hf | {"embedding_size": pick((5, hf["hidden_size"]))}
+
+
 FAMILIES = {
+    "albert": albert,
     "bert": bert,
     "bloom": bloom,
+    "camembert": lambda: bert("camembert"),
+    "cohere": cohere,
+    "ctrl": ctrl,
+    "distilbert": distilbert,
+    "electra": electra,
+    "falcon": falcon,
     "gemma": gemma,
     "gemma2": gemma2,
     "gemma3": gemma3,
     "gpt2": gpt2,
+    "gpt_bigcode": gpt_bigcode,
+    "gpt_neo": gpt_neo,
     "gpt_neox": gpt_neox,
     "gptj": gptj,
+    "granite": granite,
     "llama": llama,
     "mistral": mistral,
+    "mpt": mpt,
+    "olmo": olmo,
+    "olmo2": olmo2,
+    "openai-gpt": openai_gpt,
     "opt": opt,
+    "phi": phi,
     "phi3": phi3,
     "qwen2": qwen2,
     "qwen3": qwen3,
     "roberta": roberta,
+    "smollm3": smollm3,
+    "stablelm": stablelm,
+    "starcoder2": starcoder2,
     "t5": t5,
+    "xlm-roberta": lambda: bert("xlm-roberta"),
 }
-HEADLESS = ("bert", "roberta")
+HEADLESS = ("albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
 CLASSES = {"t5": transformers.T5ForConditionalGeneration}
 
 
@@ -326,7 +473,9 @@ def compare(folder, family, has_head, tokens):
     kind = transformers.AutoModel
     if has_head:
         kind = CLASSES.get(family, transformers.AutoModelForCausalLM)
-    model = kind.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    # The other implementation adds ALiBi to the logits of Falcon's attention twice.
+    attention = "sdpa" if family == "falcon" else "eager"
+    model = kind.from_pretrained(folder, attn_implementation=attention, dtype=torch.float32).eval()
     ids = torch.tensor(tokens)
     with torch.no_grad():
         if family == "t5":

@@ -79,6 +79,57 @@ TENSORS = {
         {},
     ),
 }
+ROBERTA_HEADS = (
+    "roberta.embeddings.position_ids",
+    "roberta.pooler.dense.weight",
+    "lm_head.bias",
+    "lm_head.dense.weight",
+    "lm_head.decoder.weight",
+    "lm_head.layer_norm.weight",
+)
+# Later families, with the buffers that transformers wrote when they were published, and heads.
+TENSORS |= {
+    "gpt-neo-125m": (
+        "transformer.",
+        (*(f"transformer.h.1.attn.attention.{x}" for x in ("bias", "masked_bias")),)
+        + ("lm_head.weight",),
+        {},
+    ),
+    "falcon-7b": ("transformer.", ("lm_head.weight",), {}),
+    "falcon-40b": ("transformer.", ("lm_head.weight",), {}),
+    "falcon-rw-1b": ("transformer.", ("lm_head.weight",), {}),
+    "mpt-7b": ("transformer.", (), {}),
+    "phi-2": ("model.", (), {}),
+    "openai-gpt": ("", MASKS[:1], {}),
+    "starcoderbase-1b": ("transformer.", ("transformer.h.0.attn.bias", "lm_head.weight"), {}),
+    "ctrl": ("transformer.", ("lm_head.weight",), {}),
+    "stablelm-2-1.6b": ("model.", (), {}),
+    "olmo-1b": ("model.", (), {}),
+    "olmo-2-7b": ("model.", (), {}),
+    "granite-3.1-2b": ("model.", (), {}),
+    "starcoder2-3b": ("model.", (), {}),
+    "smollm3-3b": ("model.", (), {}),
+    "aya-23-8b": ("model.", (), {}),
+    "distilbert-base-uncased": (
+        "distilbert.",
+        ("vocab_transform.weight", "vocab_layer_norm.bias", "vocab_projector.weight"),
+        {},
+    ),
+    "albert-base-v2": (
+        "albert.",
+        ("albert.embeddings.position_ids", "albert.pooler.weight", "albert.pooler.bias")
+        + ("predictions.LayerNorm.weight", "predictions.decoder.weight", "predictions.bias"),
+        {},
+    ),
+    "electra-small": (
+        "electra.",
+        ("electra.embeddings.position_ids", "discriminator_predictions.dense.weight"),
+        {},
+    ),
+    "electra-base": ("electra.", ("discriminator_predictions.dense_prediction.bias",), GAMMA),
+    "xlm-roberta-base": ("roberta.", ROBERTA_HEADS, {}),
+    "camembert-base": ("roberta.", ROBERTA_HEADS, {}),
+}
 HEADS = ("lm_head.", "embed_out.")
 
 
@@ -170,7 +221,20 @@ VOCABULARIES = [
     (32_000, 11, "phi-3-mini"),
     (32_000, 100, "t5-small flan-t5-xxl flan-alpaca-xl t5-v1.0-11b"),  # transformers#4875
     (30_522, 0, "bert-base-uncased bert-large-uncased MiniLM-L12-H384-uncased"),
-    (28_996, 0, "bert-base-cased bert-large-cased"),
+    (28_996, 0, "bert-base-cased bert-large-cased distilbert-base-cased"),
+    (50_257, 0, "gpt-neo-125m gpt-neo-2.7b distilgpt2 phi-2"),
+    (50_257, 38, "phi-1 phi-1.5 phi-2"),
+    (65_024, 0, "falcon-7b falcon-40b"),
+    (50_254, 23, "mpt-7b mpt-30b stablelm-3b olmo-1b olmo-7b"),
+    (40_478, 0, "openai-gpt"),
+    (246_534, 0, "ctrl"),
+    (49_152, 0, "starcoderbase-1b starcoder2-3b starcoder2-7b granite-3.1-2b"),
+    (100_277, 1, "olmo-2-7b stablelm-2-1.6b"),
+    (128_000, 256, "smollm3-3b"),
+    (30_000, 0, "albert-base-v1 albert-xxlarge-v2"),
+    (30_522, 0, "distilbert-base-uncased electra-small electra-large"),
+    (250_002, 0, "xlm-roberta-base xlm-roberta-large"),
+    (32_005, 0, "camembert-base"),
 ]
 
 

@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 
 def split_heads(x: Float[Array, "B T D"], num_heads: int) -> Float[Array, "B T N H"]:
@@ -25,6 +25,24 @@ def alibi_slopes(num_heads: int) -> np.ndarray:
     # The rest lie between the first ones, as in twice as many heads.
     between = 2.0 ** (-4 / power * np.arange(1, 2 * (num_heads - power), 2))
     return np.concatenate([slopes, between]).astype(np.float32)
+
+
+def alibi_bias(
+    slopes: np.ndarray, positions: Int[Array, "b S"], *, rounded: bool
+) -> Float[Array, "b N S"]:
+    """Return what raises the logits of each key: its position times the slope.
+
+    Args:
+      slopes: of the heads.
+      positions: of the keys.
+      rounded: whether slopes, positions and products are rounded to bfloat16, as Falcon's are:
+        beyond position 256 neighbours then have the same bias.
+    """
+    # Not by casts, of which compilers may leave out pairs.
+    bfloat16 = lambda x: jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+    rounding = bfloat16 if rounded else lambda x: x
+    slopes = rounding(jnp.asarray(slopes))[None, :, None]
+    return rounding(slopes * rounding(positions[:, None].astype(jnp.float32)))
 
 
 @jax.tree_util.register_dataclass

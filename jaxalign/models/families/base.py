@@ -166,10 +166,27 @@ class Config:
     # ("images and text", `multimodal.Network`).
     reads: str = "text"
     word_table: str = "words/table"  # the parameter that holds a row for each token
+    # Fields that are newer than results that are kept by hash: none is hashed at its default.
+    later: tuple[str, ...] = ()
 
     def headed(self, **changes: Any) -> Any:
         """Return the configuration with changes of what predicts tokens."""
         return dataclasses.replace(self, **changes)
+
+
+def hashed(config: Any) -> dict[str, Any]:
+    """Return what a hash of a configuration is made of: its fields, but see `Config.later`.
+
+    Args:
+      config: a `Config`, or a dataclass in one.
+    """
+    later = getattr(config, "later", ())
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in later or value != field.default:
+            found[field.name] = hashed(value) if dataclasses.is_dataclass(value) else value
+    return found
 
 
 class Network(Protocol):

@@ -1,4 +1,4 @@
-"""BERT and RoBERTa: their configurations and tensors.
+"""BERT, and RoBERTa, XLM-RoBERTa and CamemBERT: their configurations and tensors.
 
 They differ in where positions begin (RoBERTa leaves the rows up to its padding token free, so that
 514 rows hold 512 positions) and in the names of their checkpoints.
@@ -108,7 +108,11 @@ def _family(keys_of_family, configure) -> Family:
     )
 
 
+_roberta = _family(_KEYS | {"pad_token_id": Key(optional(keys.TOKEN), 1)}, _roberta_config)
 FAMILIES = {
     "bert": _family(_KEYS, _bert_config),
-    "roberta": _family(_KEYS | {"pad_token_id": Key(optional(keys.TOKEN), 1)}, _roberta_config),
+    "roberta": _roberta,
+    # RoBERTa with other texts and tokens.
+    "xlm-roberta": _roberta,
+    "camembert": _roberta,
 }

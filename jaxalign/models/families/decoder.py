@@ -19,6 +19,10 @@ class Config(base.Config):
     """Hyperparameters. The defaults of the switches are LLaMA's."""
 
     causal: ClassVar[bool] = True
+    later: ClassVar[tuple[str, ...]] = (
+        *("sinusoids", "norm_bias", "residual_scale", "unrotated", "alibi_scale", "alibi_rounded"),
+        *("qk_norm_whole", "qkv_clip", "logit_scale"),
+    )
 
     vocab_size: int
     num_layers: int
@@ -36,24 +40,32 @@ class Config(base.Config):
     embed_norm: bool = False
     learned_positions: bool = False
     position_offset: int = 0  # rows of the table of positions before position 0
+    sinusoids: bool = False  # positions are sines and cosines that are added
     # Norms: of root mean square ("rms"), the same with its scale kept as difference from 1
     # ("centred_rms"), or with mean and bias ("layer"). They stand before each sublayer, after each
-    # residual sum, or before and after each sublayer.
+    # residual sum, before and after each sublayer, or after each sublayer alone.
     norm: str = "rms"
-    norm_place: str = "before"  # or "after", "both"
+    norm_place: str = "before"  # or "after", "both", "outputs"
     norm_affine: bool = True  # whether "layer" norms have a scale and a bias
+    norm_bias: bool = True  # whether those that have a scale have a bias
     final_norm: bool = True
     residual_from_norm: bool = False  # whether sublayers add to their normed input
+    residual_scale: float = 1.0  # of what sublayers add
     # Attention.
     rope: layers.Rope | None = None
     local_rope: layers.Rope | None = None  # of layers with a window, if it differs from `rope`
+    unrotated: tuple[int, ...] = ()  # blocks that do without `rope`
     alibi: bool = False
+    alibi_scale: float = 1.0  # of the bias
+    alibi_rounded: bool = False  # whether slopes, positions and products are rounded to bfloat16
     windows: tuple[int, ...] = ()  # by layer: tokens seen, the query's included; 0, or (): all
     attention_scale: float = 0.0  # of queries times keys; 0: head_size ** -0.5
     scale_by_layer: bool = False  # divides it by the number of the block, from 1 on
     attention_cap: float = 0.0  # 0: none
     qk_norm: bool = False
+    qk_norm_whole: bool = False  # whether it takes all heads together
     qkv_bias: bool = False
+    qkv_clip: float = 0.0  # largest absolute value of queries, keys and values; 0: any
     attention_out_bias: bool = False
     # MLP.
     activation: str = "silu"  # of `layers.ACTIVATIONS`
@@ -64,6 +76,7 @@ class Config(base.Config):
     # Head.
     headless: bool = False  # no logits: the checkpoint predicts no tokens
     head_bias: bool = False
+    logit_scale: float = 1.0
     logit_cap: float = 0.0  # 0: none
     # Initialisation.
     init_sd: float = 0.02
@@ -86,7 +99,9 @@ class Config(base.Config):
 
 def _norm(config: Config, size: int, init: layers.Init) -> nnx.Module:
     if config.norm == "layer":
-        return layers.LayerNorm(size, config.norm_eps, init.dtype, affine=config.norm_affine)
+        c = config
+        parts = {"affine": c.norm_affine, "bias": c.norm_bias}
+        return layers.LayerNorm(size, c.norm_eps, init.dtype, **parts)
     centred = config.norm == "centred_rms"
     return layers.RMSNorm(size, config.norm_eps, init.dtype, centred=centred)
 
@@ -111,6 +126,7 @@ class _Layer(NamedTuple):
 
     index: Int[Array, ""]
     window: Int[Array, ""] | None
+    is_rotated: Bool[Array, ""] | None  # None: as all others
 
 
 class Block(nnx.Module):
@@ -124,28 +140,33 @@ class Block(nnx.Module):
             inputs, outputs, names, init, bias=bias
         )
         heads, kv_heads = layers.heads(c.num_heads, c.num_kv_heads)
-        self.attention_norm = _norm(c, D, init)
+        # Norms of what sublayers read or of residual sums, and those of what sublayers yield.
+        sums = lambda: None if c.norm_place == "outputs" else _norm(c, D, init)
+        outputs = lambda: _norm(c, D, init) if c.norm_place in ("both", "outputs") else None
+        self.attention_norm = sums()
         self.query = linear(D, c.num_heads * H, ("embed", heads), c.qkv_bias)
         self.key = linear(D, c.num_kv_heads * H, ("embed", kv_heads), c.qkv_bias)
         self.value = linear(D, c.num_kv_heads * H, ("embed", kv_heads), c.qkv_bias)
-        self.query_norm = _norm(c, H, init) if c.qk_norm else None
-        self.key_norm = _norm(c, H, init) if c.qk_norm else None
+        normed = lambda heads: _norm(c, heads * H if c.qk_norm_whole else H, init)
+        self.query_norm = normed(c.num_heads) if c.qk_norm else None
+        self.key_norm = normed(c.num_kv_heads) if c.qk_norm else None
         self.attention_out = linear(
             c.num_heads * H, D, (heads, "embed"), c.attention_out_bias, residual
         )
-        self.attention_post_norm = _norm(c, D, init) if c.norm_place == "both" else None
-        self.mlp_norm = None if c.shared_norm else _norm(c, D, init)
+        self.attention_post_norm = outputs()
+        self.mlp_norm = None if c.shared_norm else sums()
         self.mlp_gate = linear(D, F, ("embed", "mlp"), c.mlp_bias) if c.gated else None
         self.mlp_in = linear(D, F, ("embed", "mlp"), c.mlp_bias)
         self.mlp_out = linear(F, D, ("mlp", "embed"), c.mlp_bias, residual)
-        self.mlp_post_norm = _norm(c, D, init) if c.norm_place == "both" else None
+        self.mlp_post_norm = outputs()
         self.config = config
 
     def __call__(self, x_BTD: Array, layer: _Layer, context: _Context, stored):
         """Return the residual stream, what was added to it by each sublayer, and the cache."""
         c = self.config
         after = c.norm_place == "after"
-        normed = x_BTD if after else self.attention_norm(x_BTD)
+        as_it_is = c.norm_place in ("after", "outputs")
+        normed = x_BTD if as_it_is else self.attention_norm(x_BTD)
         attended, stored = self._attend(normed, layer, context, stored)
         if c.parallel:
             mlp = self._mlp(normed if c.shared_norm else self.mlp_norm(x_BTD))
@@ -153,17 +174,21 @@ class Block(nnx.Module):
         x_BTD = (normed if c.residual_from_norm else x_BTD) + attended
         if after:
             x_BTD = self.attention_norm(x_BTD)
-        normed = x_BTD if after else self.mlp_norm(x_BTD)
+        normed = x_BTD if as_it_is else self.mlp_norm(x_BTD)
         mlp = self._mlp(normed)
         x_BTD = (normed if c.residual_from_norm else x_BTD) + mlp
         return self.mlp_norm(x_BTD) if after else x_BTD, attended, mlp, stored
 
     def _attend(self, x_BTD, layer: _Layer, context: _Context, stored):
         c = self.config
-        q = attention.split_heads(self.query(x_BTD), c.num_heads)
-        k = attention.split_heads(self.key(x_BTD), c.num_kv_heads)
-        v = attention.split_heads(self.value(x_BTD), c.num_kv_heads)
-        if c.qk_norm:
+        q, k, v = self.query(x_BTD), self.key(x_BTD), self.value(x_BTD)
+        if c.qkv_clip:
+            q, k, v = (jnp.clip(x, -c.qkv_clip, c.qkv_clip) for x in (q, k, v))
+        if c.qk_norm and c.qk_norm_whole:
+            q, k = self.query_norm(q), self.key_norm(k)
+        q = attention.split_heads(q, c.num_heads)
+        k, v = (attention.split_heads(x, c.num_kv_heads) for x in (k, v))
+        if c.qk_norm and not c.qk_norm_whole:
             q, k = self.query_norm(q), self.key_norm(k)
         if c.scale_by_layer:
             q = q / (layer.index + 1).astype(q.dtype)
@@ -172,7 +197,12 @@ class Block(nnx.Module):
             if context.local_turns is not None:
                 pick = lambda local, other: jnp.where(layer.window > 0, local, other)
                 turns = jax.tree.map(pick, context.local_turns, turns)
-            q, k = c.rope.rotate(q, turns), c.rope.rotate(k, turns)
+            rotated = c.rope.rotate(q, turns), c.rope.rotate(k, turns)
+            if layer.is_rotated is not None:
+                rotated = (
+                    jnp.where(layer.is_rotated, *x) for x in zip(rotated, (q, k), strict=True)
+                )
+            q, k = rotated
         if stored is not None:
             at = (layer.index, 0, context.slot, 0, 0)
             stored = tuple(
@@ -193,8 +223,7 @@ class Block(nnx.Module):
             # With a cache there are more keys than queries.
             causal = stored is None and context.together is None
             out = attention.attend(q, k, v, visible, context.logits, causal=causal)
-        out = self.attention_out(out)
-        return out if self.attention_post_norm is None else self.attention_post_norm(out), stored
+        return self._added(self.attention_out(out), self.attention_post_norm), stored
 
     def _mlp(self, x_BTD):
         activate = layers.ACTIVATIONS[self.config.activation]
@@ -203,8 +232,12 @@ class Block(nnx.Module):
             inner = activate(inner)
         else:
             inner = activate(self.mlp_gate(x_BTD)) * inner
-        out = self.mlp_out(inner)
-        return out if self.mlp_post_norm is None else self.mlp_post_norm(out)
+        return self._added(self.mlp_out(inner), self.mlp_post_norm)
+
+    def _added(self, out, norm):
+        """Return what a sublayer adds."""
+        out, scale = out if norm is None else norm(out), self.config.residual_scale
+        return out if scale == 1.0 else out * jnp.asarray(scale, out.dtype)
 
 
 class Network(nnx.Module):
@@ -329,7 +362,8 @@ class Network(nnx.Module):
         if biased is not None and biased.bias is not None:
             bias = biased.bias[...].astype(jnp.float32)
             logits = logits + jnp.expand_dims(bias, tuple(range(logits.ndim - 1)))
-        cap = self.config.logit_cap
+        cap, scale = self.config.logit_cap, self.config.logit_scale
+        logits = logits if scale == 1.0 else scale * logits
         return cap * jnp.tanh(logits / cap) if cap else logits
 
     def empty_cache(self, batch: int, length: int) -> base.Cache:
@@ -345,7 +379,7 @@ class Network(nnx.Module):
 
     def _check_length(self, length: int) -> None:
         c = self.config
-        if c.learned_positions and length > c.max_length:
+        if (c.learned_positions or c.sinusoids) and length > c.max_length:
             raise ValueError(f"a row must have at most {c.max_length} tokens, got {length}.")
 
     def embed_words(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T E"]:
@@ -361,12 +395,17 @@ class Network(nnx.Module):
             x_BTD = self.project_in(x_BTD)
         if self.positions is not None:
             x_BTD = x_BTD + self.positions(positions + c.position_offset)
+        if c.sinusoids:
+            x_BTD = x_BTD + layers.sinusoids(positions, c.width).astype(x_BTD.dtype)
         return x_BTD if self.embed_norm is None else self.embed_norm(x_BTD)
 
     def _layers(self) -> _Layer:
         c = self.config
         windows = jnp.asarray(c.windows, jnp.int32) if any(c.windows) else None
-        return _Layer(jnp.arange(c.num_layers), windows)
+        rotated = [i not in c.unrotated for i in range(c.num_layers)]
+        return _Layer(
+            jnp.arange(c.num_layers), windows, jnp.asarray(rotated) if c.unrotated else None
+        )
 
     def _context(self, positions, mask, cache, *, several_texts: bool) -> _Context:
         c = self.config
@@ -382,8 +421,9 @@ class Network(nnx.Module):
         bias = None
         if c.alibi:
             # The distance to the query would only add the same to all logits of a softmax.
-            slopes = jnp.asarray(attention.alibi_slopes(c.num_heads))[None, :, None]
-            bias = slopes * keys[:, None].astype(jnp.float32)
+            slopes = attention.alibi_slopes(c.num_heads)
+            bias = attention.alibi_bias(slopes, keys, rounded=c.alibi_rounded)
+            bias = bias if c.alibi_scale == 1.0 else c.alibi_scale * bias
         return _Context(
             visible=visible,
             distance=distance if any(c.windows) else None,

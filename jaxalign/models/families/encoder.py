@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from jaxalign.models.families import attention, base, layers
 class Config(base.Config):
     """Hyperparameters."""
 
+    later: ClassVar[tuple[str, ...]] = ("embed_width", "num_groups")
+
     vocab_size: int
     num_layers: int
     width: int
@@ -22,11 +25,18 @@ class Config(base.Config):
     mlp_size: int
     max_length: int
     first_position: int  # row of the first token's position
-    num_segments: int
+    num_segments: int  # 0: texts have no segments
     padding_token: int  # its row of the embedding begins at zero; -1: none
     norm_eps: float
     init_sd: float
     activation: str = "gelu"  # of `layers.ACTIVATIONS`
+    embed_width: int = 0  # of the tables, if they are projected to `width`; 0: they are not
+    num_groups: int = 0  # neighbouring blocks that share their parameters; 0: none do
+
+    @property
+    def times(self) -> int:
+        """How often in a row each block that is stored is applied."""
+        return self.num_layers // self.num_groups if self.num_groups else 1
 
 
 class Block(nnx.Module):
@@ -68,19 +78,23 @@ class Network(nnx.Module):
     def __init__(self, config: Config, *, dtype, rngs: nnx.Rngs):
         """Draw weights as Hugging Face does: normal, and zero for the padding token."""
         init = layers.Init(config.init_sd, dtype, rngs)
-        D = config.width
-        self.words = layers.Embedding(config.vocab_size, D, "vocab", init)
+        D, E = config.width, config.embed_width or config.width
+        self.words = layers.Embedding(config.vocab_size, E, "vocab", init)
         num_positions = config.first_position + config.max_length
-        self.positions = layers.Embedding(num_positions, D, "positions", init)
+        self.positions = layers.Embedding(num_positions, E, "positions", init)
         if config.padding_token >= 0:
             padded = [self.words] + ([self.positions] if config.first_position else [])
             for embedding in padded:
                 table = embedding.table[...]
                 embedding.table[...] = table.at[config.padding_token].set(0)
-        self.segments = layers.Embedding(config.num_segments, D, "segments", init)
-        self.norm = layers.LayerNorm(D, config.norm_eps, dtype)
-        self.blocks = init.stack(config.num_layers, lambda init: Block(config, init))
-        self.first_position = config.first_position
+        segments = lambda: layers.Embedding(config.num_segments, E, "segments", init)
+        self.segments = segments() if config.num_segments else None
+        self.norm = layers.LayerNorm(E, config.norm_eps, dtype)
+        project = lambda: layers.Linear(E, D, (None, None), init, bias=True)
+        self.project_in = project() if config.embed_width else None
+        stored = config.num_groups or config.num_layers
+        self.blocks = init.stack(stored, lambda init: Block(config, init))
+        self.first_position, self.times = config.first_position, config.times
 
     def _rows_of_positions(self, tokens: Int[Array, "B T"]) -> Int[Array, "b T"]:
         """Return the row of each token's position.
@@ -112,13 +126,23 @@ class Network(nnx.Module):
           ValueError: if a tap is unknown.
         """
         keep = base.Keep(taps, pool)
-        segments = self.segments(jnp.zeros_like(tokens))
-        places = self.positions(self._rows_of_positions(tokens))
-        x_BTD = self.norm(self.words(tokens) + places + segments)
+        x_BTE = self.words(tokens) + self.positions(self._rows_of_positions(tokens))
+        if self.segments is not None:
+            x_BTE = x_BTE + self.segments(jnp.zeros_like(tokens))
+        x_BTD = self.norm(x_BTE)
+        if self.project_in is not None:
+            x_BTD = self.project_in(x_BTD)
 
         def step(x, block):
             x, attended, mlp = block(x, mask)
             return x, keep.of_block(x, attended, mlp)
 
-        _, kept = jax.lax.scan(step, x_BTD, self.blocks)
+        def steps(x, block):
+            return jax.lax.scan(lambda x, _: step(x, block), x, None, length=self.times)
+
+        if self.times == 1:
+            _, kept = jax.lax.scan(step, x_BTD, self.blocks)
+        else:
+            _, kept = jax.lax.scan(steps, x_BTD, self.blocks)
+            kept = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
         return base.Output(keep.with_first(kept, x_BTD))

@@ -13,7 +13,7 @@ from jaxalign.models.weights import Tensor
 
 Values = dict[str, Any]  # of the keys of config.json
 
-_SIZES = {
+SIZES = {
     "vocab_size": Key(keys.COUNT),
     "hidden_size": Key(keys.COUNT, names=("n_embd",)),
     "num_hidden_layers": Key(keys.LAYERS, names=("n_layer",)),
@@ -22,13 +22,13 @@ _SIZES = {
 _ROW = Key(keys.COUNT, names=("n_positions",))
 _SD = Key(keys.DEVIATION, 0.02)
 # Heads for other tasks; n_inner is what these families read, and shapes of tensors are checked.
-_INERT = """
+INERT = """
 is_decoder n_ctx intermediate_size n_special predict_special_tokens
 summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
 """
 
 
-def _gpt_like(values: Values, **differs: Any) -> Config:
+def gpt_like(values: Values, **differs: Any) -> Config:
     """Read what these families have in common: layer norms, biases, and an MLP without a gate.
 
     Args:
@@ -48,13 +48,12 @@ def _gpt_like(values: Values, **differs: Any) -> Config:
         num_layers=values["num_hidden_layers"],
         width=width,
         tied_embeddings=values["tie_word_embeddings"],
-        **hf_reading.read_head_sizes(width, heads, heads),
-        **(common | differs),
+        **(hf_reading.read_head_sizes(width, heads, heads) | common | differs),
     )
 
 
 _GPT2_KEYS = keys.family(
-    _SIZES
+    SIZES
     | {
         "max_position_embeddings": _ROW,
         "n_inner": Key(optional(keys.COUNT), None),
@@ -66,13 +65,13 @@ _GPT2_KEYS = keys.family(
         "tie_word_embeddings": Key(keys.FLAG, True),
     },
     # Logits of attention are in float32 here, as reorder_and_upcast_attn wants them.
-    f"{_INERT} reorder_and_upcast_attn",
+    f"{INERT} reorder_and_upcast_attn",
 )
 
 
 def _gpt2_config(values: Values) -> Config:
     sd = values["initializer_range"]
-    return _gpt_like(
+    return gpt_like(
         values,
         mlp_size=values["n_inner"] or 4 * values["hidden_size"],
         max_length=values["max_position_embeddings"],
@@ -118,7 +117,7 @@ _OPT_KEYS = keys.family(
         "pad_token_id": Key(optional(keys.TOKEN), 1),
         "tie_word_embeddings": Key(keys.FLAG, True),
     },
-    f"{_INERT} activation_dropout",
+    f"{INERT} activation_dropout",
 )
 
 
@@ -126,7 +125,7 @@ def _opt_config(values: Values) -> Config:
     width = values["hidden_size"]
     embed_width = values["word_embed_proj_dim"] or width
     before, bias = values["do_layer_norm_before"], values["enable_bias"]
-    return _gpt_like(
+    return gpt_like(
         values,
         mlp_size=values["ffn_dim"],
         max_length=values["max_position_embeddings"],
@@ -214,7 +213,7 @@ def _neox_config(values: Values) -> Config:
     max_length = values["max_position_embeddings"]
     rope = rotary.read(_neox_rotary(values), head_size, max_length, whole=False)
     bias = values["attention_bias"]
-    return _gpt_like(
+    return gpt_like(
         values,
         mlp_size=values["intermediate_size"],
         max_length=rotary.exact_length(rope, max_length),
@@ -242,7 +241,7 @@ def _neox_tensors(config: Config) -> dict[str, Tensor]:
 
 
 _GPTJ_KEYS = keys.family(
-    _SIZES
+    SIZES
     | {
         "max_position_embeddings": _ROW,
         "rotary_dim": Key(keys.COUNT, 64),
@@ -254,7 +253,7 @@ _GPTJ_KEYS = keys.family(
         "scale_attn_weights": keys.only(True),
         "tie_word_embeddings": Key(keys.FLAG, False),
     },
-    _INERT,
+    INERT,
 )
 
 
@@ -262,7 +261,7 @@ def _gptj_config(values: Values) -> Config:
     width, heads = values["hidden_size"], values["num_attention_heads"]
     head_size = hf_reading.read_head_sizes(width, heads, heads)["head_size"]
     rotary.check_size(values["rotary_dim"], head_size)
-    return _gpt_like(
+    return gpt_like(
         values,
         mlp_size=values["n_inner"] or 4 * width,
         max_length=values["max_position_embeddings"],
@@ -294,7 +293,7 @@ def _gptj_tensors(config: Config) -> dict[str, Tensor]:
 
 
 _BLOOM_KEYS = keys.family(
-    _SIZES
+    SIZES
     | {
         "hidden_size": Key(keys.COUNT, names=("n_embed", "n_embd")),
         "n_inner": Key(optional(keys.COUNT), None),
@@ -306,7 +305,7 @@ _BLOOM_KEYS = keys.family(
         "initializer_range": _SD,
         "tie_word_embeddings": Key(keys.FLAG, True),
     },
-    f"{_INERT} attention_softmax_in_fp32 bias_dropout_fusion masked_softmax_fusion offset_alibi"
+    f"{INERT} attention_softmax_in_fp32 bias_dropout_fusion masked_softmax_fusion offset_alibi"
     " skip_bias_add skip_bias_add_qkv",
 )
 
@@ -323,7 +322,7 @@ def _bloom_config(values: Values) -> Config:
             "config.json: slow_but_exact must be false where pretraining_tp is above 1, found "
             f"{values['pretraining_tp']}: transformers then leaves out two trained biases."
         )
-    return _gpt_like(
+    return gpt_like(
         values,
         mlp_size=4 * width,
         max_length=values["seq_length"],
@@ -354,11 +353,30 @@ def _bloom_tensors(config: Config) -> dict[str, Tensor]:
     return hf_reading.name_tensors(outside, "h.{layer}.", blocks)
 
 
-_MASK_BUFFERS = r"h\.\d+\.attn\.(bias|masked_bias)"
+MASK_BUFFERS = r"h\.\d+\.attn\.(bias|masked_bias)"
 _NEOX_BUFFERS = r"layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)"
 
 
-def _family(declared, configure, tensors, prefix: str, *buffers: str, words: str, head="lm_head"):
+def causal_family(
+    declared: keys.Keys,
+    configure: Any,
+    tensors: Any,
+    prefix: str,
+    *buffers: str,
+    words: str,
+    head: str = "lm_head",
+) -> Family:
+    """Return a family of `decoder.Network`; see `base.Family`.
+
+    Args:
+      declared: the keys of config.json.
+      configure: reads their values.
+      tensors: names the tensors.
+      prefix: of all names but the head's.
+      buffers: patterns of what else a file may hold.
+      words: the module of the embedding.
+      head: the module that predicts tokens.
+    """
     return Family(
         network=Network,
         keys=declared,
@@ -373,10 +391,10 @@ def _family(declared, configure, tensors, prefix: str, *buffers: str, words: str
 
 
 FAMILIES = {
-    "gpt2": _family(
-        _GPT2_KEYS, _gpt2_config, _gpt2_tensors, "transformer.", _MASK_BUFFERS, words="wte"
+    "gpt2": causal_family(
+        _GPT2_KEYS, _gpt2_config, _gpt2_tensors, "transformer.", MASK_BUFFERS, words="wte"
     ),
-    "opt": _family(
+    "opt": causal_family(
         _OPT_KEYS,
         _opt_config,
         _opt_tensors,
@@ -384,7 +402,7 @@ FAMILIES = {
         r"decoder\.version",
         words="decoder.embed_tokens",
     ),
-    "gpt_neox": _family(
+    "gpt_neox": causal_family(
         _NEOX_KEYS,
         _neox_config,
         _neox_tensors,
@@ -393,10 +411,10 @@ FAMILIES = {
         words="embed_in",
         head="embed_out",
     ),
-    "gptj": _family(
-        _GPTJ_KEYS, _gptj_config, _gptj_tensors, "transformer.", _MASK_BUFFERS, words="wte"
+    "gptj": causal_family(
+        _GPTJ_KEYS, _gptj_config, _gptj_tensors, "transformer.", MASK_BUFFERS, words="wte"
     ),
-    "bloom": _family(
+    "bloom": causal_family(
         _BLOOM_KEYS, _bloom_config, _bloom_tensors, "transformer.", words="word_embeddings"
     ),
 }

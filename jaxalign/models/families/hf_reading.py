@@ -110,12 +110,16 @@ def name_tensors(
 
 
 def fused_by_head(config: Config, name: str) -> dict[str, tuple[str, Part]]:
-    """Place queries, keys and values that one map yields head by head."""
-    H = config.head_size
-    total = 3 * config.num_heads * H
+    """Place queries, keys and values that one map yields, for one key-value head after the other.
+
+    Each stands behind the queries that share it.
+    """
+    H, queries = config.head_size, config.num_heads // config.num_kv_heads * config.head_size
+    stride = queries + 2 * H
+    sizes = {"query": (0, queries), "key": (queries, H), "value": (queries + H, H)}
     return {
-        ours: (name, Part(i * H, H, 3 * H, total))
-        for i, ours in enumerate(("query", "key", "value"))
+        ours: (name, Part(start, size, stride, config.num_kv_heads * stride))
+        for ours, (start, size) in sizes.items()
     }
 
 

@@ -153,6 +153,10 @@ NUMBERS = Rule(
     "be a list of positive numbers",
     lambda x: isinstance(x, list) and all(type(y) in (int, float) and 0 < y < 1e30 for y in x),
 )
+FLAGS = Rule(
+    "be a list of 0 and 1",
+    lambda x: isinstance(x, list) and all(type(y) in (int, bool) and y in (0, 1) for y in x),
+)
 NAMES = Rule(
     "be a list of names", lambda x: isinstance(x, list) and all(isinstance(y, str) for y in x)
 )

@@ -101,13 +101,13 @@ class Embedding(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """Layer norm, with scale and bias if it is `affine`, computed in float32."""
+    """Layer norm, with a scale, and perhaps a bias, if it is `affine`, computed in float32."""
 
-    def __init__(self, width: int, eps: float, dtype, *, affine: bool = True):
+    def __init__(self, width: int, eps: float, dtype, *, affine: bool = True, bias: bool = True):
         """Scale 1, bias 0."""
-        param = lambda x: nnx.Param(x, logical=("embed",)) if affine else None
-        self.scale = param(jnp.ones(width, dtype))
-        self.bias = param(jnp.zeros(width, dtype))
+        param = lambda x, there: nnx.Param(x, logical=("embed",)) if there else None
+        self.scale = param(jnp.ones(width, dtype), affine)
+        self.bias = param(jnp.zeros(width, dtype), affine and bias)
         self.eps = eps
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
@@ -117,7 +117,9 @@ class LayerNorm(nnx.Module):
         y = y - y.mean(axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt((y**2).mean(axis=-1, keepdims=True) + self.eps)
         if self.scale is not None:
-            y = y * _like(self.scale[...], y) + _like(self.bias[...], y)
+            y = y * _like(self.scale[...], y)
+        if self.bias is not None:
+            y = y + _like(self.bias[...], y)
         return y.astype(x.dtype)
 
 
@@ -160,6 +162,17 @@ ACTIVATIONS = {
     "sqrtsoftplus": lambda x: jnp.sqrt(jax.nn.softplus(x)),
     "tanh": jnp.tanh,
 }
+
+
+def sinusoids(positions: Int[Array, "b T"], width: int) -> Float[Array, "b T D"]:
+    """Return sines, and behind them cosines, of each position at falling frequencies.
+
+    Source: Vaswani et al. (2017), arXiv 1706.03762, section 3.5, which interleaves the two; CTRL
+    does not.
+    """
+    frequency = jnp.asarray(10_000.0 ** (-np.arange(0, width, 2) / width), jnp.float32)
+    angle = positions[..., None].astype(jnp.float32) * frequency[None, None]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from jaxalign.models.weights import Tensor
 Values = dict[str, Any]  # of the keys of config.json
 
 
-_EVERY = {
+EVERY = {
     "vocab_size": Key(keys.COUNT),
     "hidden_size": Key(keys.COUNT),
     "num_hidden_layers": Key(keys.LAYERS),
@@ -34,26 +34,27 @@ _EVERY = {
     "mlp_bias": keys.only(False),
     "rope_interleaved": keys.only(False),
 } | rotary.KEYS
-_WINDOW = optional(keys.COUNT)
-_LAYER_TYPES = {"layer_types": Key(optional(keys.NAMES), None)}
-_INERT = "max_sequence_length pretraining_tp is_decoder is_llama_config"
+WINDOW = optional(keys.COUNT)
+LAYER_TYPES = {"layer_types": Key(optional(keys.NAMES), None)}
+INERT = "max_sequence_length pretraining_tp is_decoder is_llama_config"
 
 
-def _llama_like(values: Values, **differs: Any) -> Config:
+def llama_like(values: Values, **differs: Any) -> Config:
     """Read what LLaMA and its successors have in common.
 
     Args:
       values: of the keys of config.json.
       differs: what the family does in another way.
     """
-    sizes = _head_sizes(values)
+    sizes = head_sizes(values)
     max_length = values["max_position_embeddings"]
     shared = {
-        "norm_eps": values["rms_norm_eps"],
         "tied_embeddings": values["tie_word_embeddings"],
         "init_sd": values["initializer_range"],
         "padding_token": hf_reading.padding_token(values),
     }
+    if "norm_eps" not in differs:
+        differs["norm_eps"] = values["rms_norm_eps"]
     if "rope" not in differs:
         settings = rotary.settings(values)
         differs["rope"] = rotary.read(settings, sizes["head_size"], max_length)
@@ -70,7 +71,8 @@ def _llama_like(values: Values, **differs: Any) -> Config:
     )
 
 
-def _head_sizes(values: Values) -> dict[str, int]:
+def head_sizes(values: Values) -> dict[str, int]:
+    """Return numbers and size of heads."""
     heads = values["num_attention_heads"]
     return hf_reading.read_head_sizes(
         values["hidden_size"],
@@ -80,24 +82,24 @@ def _head_sizes(values: Values) -> dict[str, int]:
     )
 
 
-_ATTENTION_BIAS = {"attention_bias": Key(keys.FLAG, False)}
+ATTENTION_BIAS = {"attention_bias": Key(keys.FLAG, False)}
 
 
-def _attention_bias(values: Values) -> dict[str, bool]:
+def attention_bias(values: Values) -> dict[str, bool]:
     """Return the biases of all four maps of attention, which one key sets."""
     return dict.fromkeys(("qkv_bias", "attention_out_bias"), values["attention_bias"])
 
 
 _LLAMA_KEYS = keys.family(
-    _EVERY
-    | _ATTENTION_BIAS
+    EVERY
+    | ATTENTION_BIAS
     | {"mlp_bias": Key(keys.FLAG, False), "use_sliding_window": keys.only(False)},
-    _INERT,
+    INERT,
 )
 
 
 def _llama_config(values: Values) -> Config:
-    return _llama_like(values, mlp_bias=values["mlp_bias"], **_attention_bias(values))
+    return llama_like(values, mlp_bias=values["mlp_bias"], **attention_bias(values))
 
 
 def hf_from_llama2c(header: Llama2cHeader) -> dict[str, Any]:
@@ -129,14 +131,14 @@ def config_from_llama2c(header: Llama2cHeader) -> Config:
 
 
 _MISTRAL_KEYS = keys.family(
-    _EVERY
-    | _LAYER_TYPES
+    EVERY
+    | LAYER_TYPES
     | {
         "num_key_value_heads": Key(optional(keys.COUNT), 8),
         "max_position_embeddings": Key(keys.COUNT, 131_072),
-        "sliding_window": Key(_WINDOW, 4096),
+        "sliding_window": Key(WINDOW, 4096),
     },
-    _INERT,
+    INERT,
 )
 
 
@@ -144,17 +146,17 @@ def _mistral_config(values: Values) -> Config:
     # transformers reads one with layer_types as a Ministral, whose layers alternate.
     sliding = [True] * values["num_hidden_layers"]
     windows = hf_reading.read_windows(values["layer_types"], sliding, values["sliding_window"])
-    return _llama_like(values, windows=windows)
+    return llama_like(values, windows=windows)
 
 
 _QWEN2_KEYS = (
-    _EVERY
-    | _LAYER_TYPES
+    EVERY
+    | LAYER_TYPES
     | {
         "num_key_value_heads": Key(optional(keys.COUNT), 32),
         "max_position_embeddings": Key(keys.COUNT, 32_768),
         "use_sliding_window": Key(keys.FLAG, False),
-        "sliding_window": Key(_WINDOW, 4096),
+        "sliding_window": Key(WINDOW, 4096),
         "max_window_layers": Key(keys.integer(0), 28),
         "use_mrope": keys.only(False),
     }
@@ -169,21 +171,21 @@ def _qwen_windows(values: Values) -> tuple[int, ...]:
 
 
 def _qwen2_config(values: Values) -> Config:
-    return _llama_like(values, windows=_qwen_windows(values), qkv_bias=True)
+    return llama_like(values, windows=_qwen_windows(values), qkv_bias=True)
 
 
-_QWEN3_KEYS = _QWEN2_KEYS | _ATTENTION_BIAS | {"head_dim": Key(keys.COUNT, 128)}
+_QWEN3_KEYS = _QWEN2_KEYS | ATTENTION_BIAS | {"head_dim": Key(keys.COUNT, 128)}
 
 
 def _qwen3_config(values: Values) -> Config:
-    bias = _attention_bias(values)
-    return _llama_like(values, windows=_qwen_windows(values), qk_norm=True, **bias)
+    bias = attention_bias(values)
+    return llama_like(values, windows=_qwen_windows(values), qk_norm=True, **bias)
 
 
 # Published files of Gemma leave out some sizes: these are Hugging Face's defaults.
 _GEMMA_EVERY = (
-    _EVERY
-    | _ATTENTION_BIAS
+    EVERY
+    | ATTENTION_BIAS
     | {
         "vocab_size": Key(keys.COUNT, 256_000),
         "hidden_size": Key(keys.COUNT, 3072),
@@ -205,7 +207,7 @@ _GEMMA_KEYS = _GEMMA_EVERY | {
 _CAP = optional(keys.number(0, 1e6, above=True))
 _GEMMA2_KEYS = (
     {name: key for name, key in _GEMMA_EVERY.items() if name != "hidden_act"}
-    | _LAYER_TYPES
+    | LAYER_TYPES
     | {
         "hidden_size": Key(keys.COUNT, 2304),
         "intermediate_size": Key(keys.COUNT, 9216),
@@ -214,7 +216,7 @@ _GEMMA2_KEYS = (
         "num_key_value_heads": Key(keys.COUNT, 4),
         "hidden_activation": Key(hf_reading.ACTIVATION, "gelu_pytorch_tanh"),
         "query_pre_attn_scalar": Key(keys.number(0, 1e6, above=True), 256),
-        "sliding_window": Key(_WINDOW, 4096),
+        "sliding_window": Key(WINDOW, 4096),
         "attn_logit_softcapping": Key(_CAP, 50.0),
         "final_logit_softcapping": Key(_CAP, 30.0),
     }
@@ -240,8 +242,8 @@ _GEMMA3_IMAGES_KEYS = {
 def _gemma_like(values: Values, **differs: Any) -> Config:
     """Read what the Gemmas have in common."""
     scale = math.sqrt(values["hidden_size"])
-    bias = _attention_bias(values)
-    return _llama_like(values, embed_scale=scale, norm="centred_rms", **bias, **differs)
+    bias = attention_bias(values)
+    return llama_like(values, embed_scale=scale, norm="centred_rms", **bias, **differs)
 
 
 def _gemma_config(values: Values) -> Config:
@@ -330,18 +332,18 @@ def _gemma3_of_images_config(values: Values) -> Config:
 
 
 _PHI3_KEYS = keys.family(
-    _EVERY
+    EVERY
     | {
         "max_position_embeddings": Key(keys.COUNT, 4096),
         "original_max_position_embeddings": Key(keys.integer(2), 4096),
         "rms_norm_eps": Key(keys.SMALL, 1e-5),
         "pad_token_id": Key(optional(keys.TOKEN), 32_000),
-        "sliding_window": Key(_WINDOW, None),
+        "sliding_window": Key(WINDOW, None),
         "lm_head_bias": keys.only(False),
         "full_attn_mod": keys.only(1),
         "interpolate_factor": keys.only(1),
     },
-    _INERT,
+    INERT,
 )
 
 
@@ -351,14 +353,14 @@ def _phi3_config(values: Values) -> Config:
     for name in ("rope_type", "type"):
         if settings.get(name) == "yarn":
             settings[name] = "longrope"
-    head_size, max_length = _head_sizes(values)["head_size"], values["max_position_embeddings"]
+    head_size, max_length = head_sizes(values)["head_size"], values["max_position_embeddings"]
     rope = rotary.read(settings, head_size, max_length, whole=False)
     sliding = [True] * values["num_hidden_layers"]
     windows = hf_reading.read_windows(None, sliding, values["sliding_window"])
-    return _llama_like(values, rope=rope, windows=windows)
+    return llama_like(values, rope=rope, windows=windows)
 
 
-_LLAMA_ATTENTION = {
+LLAMA_ATTENTION = {
     "query": "self_attn.q_proj",
     "key": "self_attn.k_proj",
     "value": "self_attn.v_proj",
@@ -366,12 +368,21 @@ _LLAMA_ATTENTION = {
     "key_norm": "self_attn.k_norm",
 }
 _LLAMA_MLP = {"mlp_gate": "mlp.gate_proj", "mlp_in": "mlp.up_proj"}
+_LLAMA_OUTPUTS = {"attention_out": "self_attn.o_proj", "mlp_out": "mlp.down_proj"}
 
 
-def _llama_tensors(
-    config: Config, inputs: hf_reading.Modules = _LLAMA_ATTENTION | _LLAMA_MLP
+def llama_tensors(
+    config: Config,
+    inputs: hf_reading.Modules = LLAMA_ATTENTION | _LLAMA_MLP,
+    outputs: hf_reading.Modules = _LLAMA_OUTPUTS,
 ) -> dict[str, Tensor]:
-    """Name the tensors; `inputs` are the maps that Phi-3 fuses."""
+    """Name the tensors.
+
+    Args:
+      config: of the network.
+      inputs: maps that sublayers begin with, which Phi-3 fuses.
+      outputs: maps that they end with.
+    """
     norms = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
     if config.norm_place == "both":
         norms |= {
@@ -379,7 +390,12 @@ def _llama_tensors(
             "mlp_norm": "pre_feedforward_layernorm",
             "mlp_post_norm": "post_feedforward_layernorm",
         }
-    blocks = {**norms, **inputs, "attention_out": "self_attn.o_proj", "mlp_out": "mlp.down_proj"}
+    elif config.norm_place == "outputs":
+        norms = {
+            "attention_post_norm": "post_attention_layernorm",
+            "mlp_post_norm": "post_feedforward_layernorm",
+        }
+    blocks = {**norms, **inputs, **outputs}
     outside = {"words": "embed_tokens", "final_norm": "norm", "head": "lm_head"}
     return hf_reading.name_tensors(outside, "layers.{layer}.", blocks)
 
@@ -387,7 +403,7 @@ def _llama_tensors(
 def _phi3_tensors(config: Config) -> dict[str, Tensor]:
     q, kv = (n * config.head_size for n in (config.num_heads, config.num_kv_heads))
     F = config.mlp_size
-    return _llama_tensors(
+    return llama_tensors(
         config,
         hf_reading.fused_in_a_row("self_attn.qkv_proj", query=q, key=kv, value=kv)
         | hf_reading.fused_in_a_row("mlp.gate_up_proj", mlp_gate=F, mlp_in=F),
@@ -398,7 +414,15 @@ def _phi3_tensors(config: Config) -> dict[str, Tensor]:
 _ROTARY_BUFFER = r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
 
 
-def _family(declared: keys.Keys, configure, tensors=_llama_tensors, **differs: Any) -> Family:
+def family(declared: keys.Keys, configure, tensors=llama_tensors, **differs: Any) -> Family:
+    """Return a family of `decoder.Network`, with names as LLaMA's; see `base.Family`.
+
+    Args:
+      declared: the keys of config.json.
+      configure: reads their values.
+      tensors: names the tensors.
+      differs: other fields of the family.
+    """
     return Family(
         **{
             "network": Network,
@@ -416,22 +440,22 @@ def _family(declared: keys.Keys, configure, tensors=_llama_tensors, **differs: A
 
 
 FAMILIES = {
-    "llama": _family(_LLAMA_KEYS, _llama_config),
-    "mistral": _family(_MISTRAL_KEYS, _mistral_config),
-    "qwen2": _family(keys.family(_QWEN2_KEYS, _INERT), _qwen2_config),
-    "qwen3": _family(keys.family(_QWEN3_KEYS, _INERT), _qwen3_config),
-    "gemma": _family(keys.family(_GEMMA_KEYS, _INERT), _gemma_config),
+    "llama": family(_LLAMA_KEYS, _llama_config),
+    "mistral": family(_MISTRAL_KEYS, _mistral_config),
+    "qwen2": family(keys.family(_QWEN2_KEYS, INERT), _qwen2_config),
+    "qwen3": family(keys.family(_QWEN3_KEYS, INERT), _qwen3_config),
+    "gemma": family(keys.family(_GEMMA_KEYS, INERT), _gemma_config),
     # transformers reads hidden_activation and sliding_window; published files also hold the other
     # names.
-    "gemma2": _family(
-        keys.family(_GEMMA2_KEYS, f"{_INERT} hidden_act sliding_window_size"), _gemma2_config
+    "gemma2": family(
+        keys.family(_GEMMA2_KEYS, f"{INERT} hidden_act sliding_window_size"), _gemma2_config
     ),
     # transformers has never applied the cap of Gemma 3's attention, nor were its weights trained
     # with one.
-    "gemma3_text": _family(
-        keys.family(_GEMMA3_KEYS, f"{_INERT} hidden_act attn_logit_softcapping"), _gemma3_config
+    "gemma3_text": family(
+        keys.family(_GEMMA3_KEYS, f"{INERT} hidden_act attn_logit_softcapping"), _gemma3_config
     ),
-    "gemma3": _family(
+    "gemma3": family(
         keys.family(
             _GEMMA3_IMAGES_KEYS,
             "boi_token_id boi_token_index eoi_token_id eoi_token_index image_token_id"
@@ -447,5 +471,5 @@ FAMILIES = {
             "model.",
         ),
     ),
-    "phi3": _family(_PHI3_KEYS, _phi3_config, _phi3_tensors),
+    "phi3": family(_PHI3_KEYS, _phi3_config, _phi3_tensors),
 }

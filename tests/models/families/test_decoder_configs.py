@@ -5,6 +5,7 @@ import re
 
 import jax.numpy as jnp
 import numpy as np
+import published_configs
 import pytest
 from refusals import refused
 
@@ -133,7 +134,7 @@ PUBLISHED = {
         | {"rms_norm_eps": 1e-5, "vocab_size": 32064, "attention_bias": False},
         3_821_079_552,
     ),
-}
+} | published_configs.LATER
 
 
 def read(hf):

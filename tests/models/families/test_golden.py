@@ -15,7 +15,8 @@ GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "script", ["make_models", "make_encoders", "make_decoders", "make_multimodal"]
+    "script",
+    ["make_models", "make_encoders", "make_decoders", "make_families", "make_multimodal"],
 )
 def test_scripts_make_what_is_committed(tmp_path, script):
     for package in ("torch", "transformers"):

@@ -43,6 +43,30 @@ FILES = {
     "roberta": SIZES | {"intermediate_size": 36},
     "t5": {"vocab_size": 50, "d_model": 24, "d_ff": 36, "num_layers": 3, "num_heads": 4},
 }
+FILES |= {
+    "albert": SIZES | {"intermediate_size": 36},
+    "camembert": SIZES | {"intermediate_size": 36},
+    "cohere": LLAMA | ROPE,
+    "ctrl": SIZES,
+    "distilbert": {"vocab_size": 50, "dim": 24, "n_layers": 3, "n_heads": 4},
+    "electra": SIZES | {"intermediate_size": 36},
+    "falcon": SIZES | ROPE,
+    "gpt_bigcode": SIZES,
+    "gpt_neo": {"vocab_size": 50, "hidden_size": 24, "num_layers": 4, "num_heads": 4}
+    | {"attention_types": [[["global", "local"], 2]]},
+    "granite": LLAMA | ROPE,
+    "mpt": {"vocab_size": 50, "d_model": 24, "n_layers": 3, "n_heads": 4},
+    "olmo": LLAMA | ROPE,
+    "olmo2": LLAMA | ROPE,
+    "openai-gpt": SIZES,
+    "phi": LLAMA | ROPE | {"partial_rotary_factor": 1.0},
+    "smollm3": LLAMA
+    | ROPE
+    | {"use_sliding_window": True, "sliding_window": 4, "no_rope_layer_interval": 2},
+    "stablelm": LLAMA | ROPE,
+    "starcoder2": LLAMA | ROPE,
+    "xlm-roberta": SIZES | {"intermediate_size": 36},
+}
 TOWER = {
     "hidden_size": 24,
     "num_hidden_layers": 3,
@@ -71,7 +95,11 @@ for both in ("clip", "siglip"):
 FILES["gemma3"] = {"model_type": "gemma3", "text_config": FILES["gemma3_text"]}
 # Another value of each key that is read; what is not here is the opposite or a larger number.
 OTHERS = {
+    "activation": "tanh",
     "activation_function": "tanh",
+    "afn": "relu",
+    "attention_types": [[["global"], 4]],
+    "attn_config": {"clip_qkv": 3.0},
     "attn_logit_softcapping": 3.0,
     "cross_attention_hidden_size": 7,
     "dense_act_fn": "tanh",
@@ -98,6 +126,7 @@ CONDITIONS = {
     "rope_parameters": {"rope_scaling": None},
     "pretraining_tp": {"slow_but_exact": True},
     "n_positions": {"max_position_embeddings": None},
+    "num_kv_heads": {"new_decoder_architecture": True},
 }
 IN_GPT_NEOX = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
 
