@@ -72,6 +72,7 @@ FAMILIES = {
     "starcoder2": Reader("llama_kin", "StarCoder 2"),
     "t5": Reader("t5", "T5"),
     "vit": Reader("vit", "ViT"),
+    "xlm": Reader("bert_kin", "XLM"),
     "xlm-roberta": Reader("bert", "XLM-RoBERTa"),
 }
 

@@ -196,6 +196,25 @@ def _electra(size: str, num_parameters: int, shape: Shape, embedded: int) -> Fie
     return _encoder(name, num_parameters, shape, pooled=False, **other)
 
 
+def _xlm(name: str, num_parameters: int, shape: Shape, vocabulary: int, langs: int) -> Fields:
+    """Parameters include a vector for each of several languages, which is not built."""
+    width, layers, heads = shape
+    config = {
+        "model_type": "xlm",
+        "vocab_size": vocabulary,
+        "emb_dim": width,
+        "n_layers": layers,
+        "n_heads": heads,
+        "n_langs": langs,
+    }
+    return {
+        "repository": f"FacebookAI/xlm-{name}",
+        "config": config,
+        "num_parameters": num_parameters,
+        "num_unused": langs * width if langs > 1 else 0,
+    }
+
+
 _ROBERTA = {
     "max_position_embeddings": 514,
     "type_vocab_size": 1,
@@ -385,5 +404,7 @@ ROWS: dict[str, Fields] = {
     "xlm-roberta-large": _encoder(
         "FacebookAI/xlm-roberta-large", 559_890_432, _LARGE, **_XLM_ROBERTA
     ),
+    "xlm-mlm-en-2048": _xlm("mlm-en-2048", 667_088_896, (2048, 12, 16), 30_145, 1),
+    "xlm-mlm-enfr-1024": _xlm("mlm-enfr-1024", 141_784_064, (1024, 6, 8), 64_139, 2),
     "camembert-base": _encoder("almanach/camembert-base", 110_621_952, _BASE, **_CAMEMBERT),
 }

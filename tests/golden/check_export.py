@@ -32,7 +32,17 @@ TEXT = (
     *(f"families/{x.name}" for x in sorted((HERE / "families").iterdir()) if x.is_dir()),
 )
 ENCODERS = (
-    *("albert", "bert", "camembert", "distilbert", "electra", "roberta", "vit", "xlm-roberta"),
+    *(
+        "albert",
+        "bert",
+        "camembert",
+        "distilbert",
+        "electra",
+        "roberta",
+        "vit",
+        "xlm",
+        "xlm-roberta",
+    ),
 )
 OTHERS = ("vision/vit", "vision/dinov2", "vision/dinov2_swiglu", "vision/dinov2_registers")
 

@@ -19,7 +19,7 @@ MODELS = pathlib.Path(__file__).resolve().parents[2] / "jaxalign/models"
 UNKNOWN = ("mplug-owl",)  # to transformers
 HEADLESS = (
     *("bert", "roberta", "vit", "clip", "siglip", "dinov2", "dinov2_with_registers"),
-    *("albert", "camembert", "distilbert", "electra", "xlm-roberta"),
+    *("albert", "camembert", "distilbert", "electra", "xlm", "xlm-roberta"),
 )
 
 

@@ -142,8 +142,14 @@ MODELS = {
     "electra_base": ("ElectraConfig", BERT_SIZES | {"embedding_size": 16}),
     "xlm-roberta": ("XLMRobertaConfig", BERT_SIZES),
     "camembert": ("CamembertConfig", BERT_SIZES),
+    "xlm": (
+        "XLMConfig",
+        {"vocab_size": VOCABULARY, "emb_dim": 16, "n_layers": 2, "n_heads": 4, "n_langs": 2}
+        | {"max_position_embeddings": 32, "layer_norm_eps": 1e-3, "embed_init_std": 0.07}
+        | {"init_std": 0.03, "sinusoidal_embeddings": True},
+    ),
 }
-HEADLESS = ("distilbert", "albert", "electra", "xlm-roberta", "camembert")
+HEADLESS = ("distilbert", "albert", "electra", "xlm-roberta", "camembert", "xlm")
 WITHOUT_POSITIONS = ("mpt",)
 
 # Modules whose outputs are added to the residual stream, by their names.
@@ -161,6 +167,7 @@ SUBLAYERS = {
     "electra": BERT_PARTS,
     "xlm-roberta": BERT_PARTS,
     "camembert": BERT_PARTS,
+    "xlm": (r"attentions\.\d+", r"ffns\.\d+"),
 }
 
 

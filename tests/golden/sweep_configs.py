@@ -390,6 +390,15 @@ def electra():
     return hf | {"embedding_size": pick((5, hf["hidden_size"]))}
 
 
+def xlm():
+    base = sizes()
+    hf = {"model_type": "xlm", "vocab_size": 61, "emb_dim": base["hidden_size"]}
+    hf |= {"n_heads": base["num_attention_heads"], "n_layers": base["num_hidden_layers"]}
+    hf |= {"max_position_embeddings": 32} | maybe(0.5, {"n_langs": 3})
+    hf |= maybe(0.4, {"gelu_activation": False})
+    return hf | maybe(0.4, {"sinusoidal_embeddings": True})
+
+
 FAMILIES = {
     "albert": albert,
     "bert": bert,
@@ -425,9 +434,11 @@ FAMILIES = {
     "stablelm": stablelm,
     "starcoder2": starcoder2,
     "t5": t5,
+    "xlm": xlm,
     "xlm-roberta": lambda: bert("xlm-roberta"),
 }
 HEADLESS = ("albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
+HEADLESS += ("xlm",)
 CLASSES = {"t5": transformers.T5ForConditionalGeneration}
 
 

@@ -129,6 +129,11 @@ TENSORS |= {
     "electra-base": ("electra.", ("discriminator_predictions.dense_prediction.bias",), GAMMA),
     "xlm-roberta-base": ("roberta.", ROBERTA_HEADS, {}),
     "camembert-base": ("roberta.", ROBERTA_HEADS, {}),
+    "xlm-mlm-en-2048": (
+        "transformer.",
+        ("transformer.position_ids", "pred_layer.proj.weight", "pred_layer.proj.bias"),
+        {},
+    ),
 }
 HEADS = ("lm_head.", "embed_out.")
 
@@ -235,6 +240,7 @@ VOCABULARIES = [
     (30_522, 0, "distilbert-base-uncased electra-small electra-large"),
     (250_002, 0, "xlm-roberta-base xlm-roberta-large"),
     (32_005, 0, "camembert-base"),
+    (30_145, 0, "xlm-mlm-en-2048"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""DistilBERT, ALBERT and ELECTRA: their configurations and tensors."""
+"""DistilBERT, ALBERT, ELECTRA and XLM: their configurations and tensors."""
 
 from typing import Any
 
@@ -55,6 +55,12 @@ def _bert_like(values: Values, **differs: Any) -> Config:
     )
 
 
+def _are_sinusoids(asked: bool, width: int) -> bool:
+    if asked and width % 2:
+        raise InputError(f"config.json: the width must be even, for sines, found {width}.")
+    return asked
+
+
 _DISTILBERT_KEYS = keys.family(
     _COMMON
     | {
@@ -63,9 +69,9 @@ _DISTILBERT_KEYS = keys.family(
         "n_heads": Key(keys.COUNT, names=("num_attention_heads",)),
         "hidden_dim": Key(keys.COUNT, 3072),
         "activation": Key(hf_reading.ACTIVATION, "gelu"),
+        "sinusoidal_pos_embds": Key(keys.FLAG, False),
     },
-    # Positions lie in the file, whether they are sines or were learned.
-    "qa_dropout seq_classif_dropout sinusoidal_pos_embds tie_weights_ tie_word_embeddings",
+    "qa_dropout seq_classif_dropout tie_weights_ tie_word_embeddings",
 )
 
 
@@ -81,6 +87,7 @@ def _distilbert_config(values: Values) -> Config:
         num_segments=0,
         norm_eps=1e-12,  # not in the configuration
         activation=hf_reading.activation(values["activation"]),
+        sinusoids=_are_sinusoids(values["sinusoidal_pos_embds"], values["dim"]),
     )
 
 
@@ -183,6 +190,63 @@ _ELECTRA_TENSORS = hf_reading.name_tensors(
 )
 
 
+_XLM_KEYS = keys.family(
+    {
+        "vocab_size": Key(keys.COUNT, names=("n_words",)),
+        "emb_dim": Key(keys.COUNT, names=("hidden_size",)),
+        "n_layers": Key(keys.LAYERS, names=("num_hidden_layers",)),
+        "n_heads": Key(keys.COUNT, names=("num_attention_heads",)),
+        "max_position_embeddings": Key(keys.COUNT, 512),
+        "pad_token_id": Key(optional(keys.TOKEN), 2, names=("pad_index",)),
+        "gelu_activation": Key(keys.FLAG, True),
+        "layer_norm_eps": Key(keys.SMALL, 1e-12),
+        "init_std": Key(keys.DEVIATION, 0.02),
+        "embed_init_std": Key(keys.number(0, 1000, above=True), 2048**-0.5),
+        "sinusoidal_embeddings": Key(keys.FLAG, False),
+        "causal": keys.only(False),
+        "is_encoder": keys.only(True),
+    },
+    # A text is read without the vector of its language, as transformers reads it if none is given.
+    "asm bos_index end_n_top eos_index id2lang initializer_range lang2id lang_id mask_index n_langs"
+    " start_n_top summary_activation summary_first_dropout summary_proj_to_labels summary_type"
+    " summary_use_proj tie_word_embeddings unk_index use_lang_emb",
+)
+
+
+def _xlm_config(values: Values) -> Config:
+    usual = {
+        "hidden_size": values["emb_dim"],
+        "num_hidden_layers": values["n_layers"],
+        "num_attention_heads": values["n_heads"],
+        "intermediate_size": 4 * values["emb_dim"],
+        "initializer_range": values["init_std"],
+    }
+    return _bert_like(
+        values | usual,
+        num_segments=0,
+        norm_eps=values["layer_norm_eps"],
+        activation="gelu" if values["gelu_activation"] else "relu",
+        embed_init_sd=values["embed_init_std"],
+        sinusoids=_are_sinusoids(values["sinusoidal_embeddings"], values["emb_dim"]),
+    )
+
+
+_XLM_TENSORS = hf_reading.name_tensors(
+    {"words": "embeddings", "positions": "position_embeddings", "norm": "layer_norm_emb"},
+    "",
+    {
+        "query": "attentions.{layer}.q_lin",
+        "key": "attentions.{layer}.k_lin",
+        "value": "attentions.{layer}.v_lin",
+        "attention_out": "attentions.{layer}.out_lin",
+        "attention_norm": "layer_norm1.{layer}",
+        "mlp_in": "ffns.{layer}.lin1",
+        "mlp_out": "ffns.{layer}.lin2",
+        "mlp_norm": "layer_norm2.{layer}",
+    },
+)
+
+
 def _family(declared: keys.Keys, configure, tensors, prefix: str, *heads: str) -> Family:
     return Family(
         network=Network,
@@ -218,5 +282,13 @@ FAMILIES = {
         "electra.",
         r"(discriminator|generator)_predictions\..*",
         r"generator_lm_head\..*",
+    ),
+    "xlm": _family(
+        _XLM_KEYS,
+        _xlm_config,
+        _XLM_TENSORS,
+        "transformer.",
+        "position_ids",
+        r"(lang_embeddings|pred_layer|sequence_summary)\..*",
     ),
 }

@@ -16,7 +16,9 @@ from jaxalign.models.families import attention, base, layers
 class Config(base.Config):
     """Hyperparameters."""
 
-    later: ClassVar[tuple[str, ...]] = ("embed_width", "num_groups")
+    later: ClassVar[tuple[str, ...]] = (
+        *("embed_width", "num_groups", "embed_init_sd", "sinusoids"),
+    )
 
     vocab_size: int
     num_layers: int
@@ -32,6 +34,8 @@ class Config(base.Config):
     activation: str = "gelu"  # of `layers.ACTIVATIONS`
     embed_width: int = 0  # of the tables, if they are projected to `width`; 0: they are not
     num_groups: int = 0  # neighbouring blocks that share their parameters; 0: none do
+    embed_init_sd: float = 0.0  # of the tables; 0: init_sd
+    sinusoids: bool = False  # untrained positions are sines and cosines
 
     @property
     def times(self) -> int:
@@ -79,9 +83,14 @@ class Network(nnx.Module):
         """Draw weights as Hugging Face does: normal, and zero for the padding token."""
         init = layers.Init(config.init_sd, dtype, rngs)
         D, E = config.width, config.embed_width or config.width
-        self.words = layers.Embedding(config.vocab_size, E, "vocab", init)
+        tables = init._replace(sd=config.embed_init_sd or config.init_sd)
+        self.words = layers.Embedding(config.vocab_size, E, "vocab", tables)
         num_positions = config.first_position + config.max_length
-        self.positions = layers.Embedding(num_positions, E, "positions", init)
+        self.positions = layers.Embedding(num_positions, E, "positions", tables)
+        if config.sinusoids:
+            pairs = layers.sinusoids(jnp.arange(num_positions)[None], E).reshape(-1, 2, E // 2)
+            interleaved = pairs.swapaxes(1, 2).reshape(num_positions, E)
+            self.positions.table[...] = interleaved.astype(dtype)
         if config.padding_token >= 0:
             padded = [self.words] + ([self.positions] if config.first_position else [])
             for embedding in padded:

@@ -65,6 +65,7 @@ FILES |= {
     | {"use_sliding_window": True, "sliding_window": 4, "no_rope_layer_interval": 2},
     "stablelm": LLAMA | ROPE,
     "starcoder2": LLAMA | ROPE,
+    "xlm": {"vocab_size": 50, "emb_dim": 24, "n_layers": 3, "n_heads": 4},
     "xlm-roberta": SIZES | {"intermediate_size": 36},
 }
 TOWER = {
