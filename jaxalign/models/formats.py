@@ -116,13 +116,26 @@ def cached(repository: str, revision: str = "main") -> pathlib.Path | None:
     return pathlib.Path(file).parent if isinstance(file, str) else None
 
 
+def cached_row(row: table.Row) -> pathlib.Path | None:
+    """Return the folder of a row's repository in the cache; None if it is not there.
+
+    The oldest repositories had no organisation (`distilgpt2`), and caches that were filled under
+    that name are kept.
+
+    Args:
+      row: of the table.
+    """
+    names = (row.repository, row.repository.rpartition("/")[2])
+    return next((x for x in (cached(name, row.revision) for name in names) if x), None)
+
+
 def locate(name: str, row: table.Row) -> pathlib.Path:
     """Return the local folder of a named model of the hub.
 
     Raises:
       InputError: if it is not in the cache, or there as a difference from another model.
     """
-    path = cached(row.repository, row.revision)
+    path = cached_row(row)
     if row.delta_of:
         raise InputError(
             f"model {name} was published as a difference from {row.delta_of} "

@@ -270,7 +270,7 @@ def is_absent(name: str) -> bool:
     row = MODELS.get(name)
     if row is None or not row.config or row.package or row.data:
         return False
-    return bool(row.delta_of) or formats.cached(row.repository, row.revision) is None
+    return bool(row.delta_of) or formats.cached_row(row) is None
 
 
 def described(name: str, *, t5_text: str = "both", whole: bool = False) -> Model:

@@ -160,6 +160,27 @@ def test_a_repository_of_a_row_is_read_where_it_was_asked_for(golden, home):
 
 
 @pytest.mark.parametrize(
+    "asked,name",
+    [
+        ("EleutherAI/gpt-neo-1.3B", "gpt-neo-1.3b"),
+        ("distilbert/distilgpt2", "distilgpt2"),
+        ("openai-community/openai-gpt", "openai-gpt"),
+        ("albert/albert-xxlarge-v2", "albert-xxlarge-v2"),
+        ("distilbert-base-uncased", "distilbert-base-uncased"),
+        ("FacebookAI/xlm-roberta-base", "xlm-roberta-base"),
+        ("tiiuae/falcon-7b", "falcon-7b"),
+        ("phi-1_5", "phi-1.5"),
+    ],
+)
+def test_rows_of_later_families_are_found_by_their_repository(golden, home, asked, name):
+    """Also in caches that were filled when these repositories had no organisation."""
+    with pytest.raises(InputError, match=f"model {name} is not on this machine"):
+        zoo.find(asked, None)
+    put_in_cache(home, table.MODELS[name].repository.rpartition("/")[2], golden / "llama")
+    assert zoo.find(name, None).name == name and not zoo.is_absent(name)
+
+
+@pytest.mark.parametrize(
     "name,close",
     [
         ("gpt2smal", "gpt2-small"),
