@@ -51,6 +51,10 @@ BERT = {
     "intermediate_size": 128,
     "max_position_embeddings": 512,
 }
+# Blocks that share their parameters, and query heads that share keys and values.
+ALBERT = BERT | {"model_type": "albert", "embedding_size": 32}
+FALCON = {name: x for name, x in BERT.items() if name != "intermediate_size"}
+FALCON |= {"model_type": "falcon", "num_hidden_layers": 2}
 T5 = {
     "model_type": "t5",
     "vocab_size": 1000,
@@ -91,6 +95,8 @@ def arguments(shape):
         (LLAMA, Shape(2, 400, 2, 32), "both"),
         (OPT, Shape(4, 96, 2, 32, 2, 32), "both"),
         (BERT, Shape(4, 192, 2, 32), "both"),
+        (ALBERT, Shape(4, 192, 2, 32), "both"),
+        (FALCON, Shape(4, 64, 2, 32, 2, 32), "both"),
         (T5, Shape(4, 96, 2, 32), "both"),
         (T5, Shape(4, 96, 2, 32), "encoder"),
         (T5, Shape(4, 96, 2, 32), "decoder"),

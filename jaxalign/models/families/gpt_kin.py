@@ -43,7 +43,7 @@ def _gpt1_config(values: Values) -> Config:
         final_norm=False,
         learned_positions=True,
         activation=_GPT1_ACTIVATIONS[values["afn"]],
-        init_sd=values["initializer_range"],
+        init_sd=0.02,
     )
 
 

@@ -62,7 +62,7 @@ FILES |= {
     "phi": LLAMA | ROPE | {"partial_rotary_factor": 1.0},
     "smollm3": LLAMA
     | ROPE
-    | {"use_sliding_window": True, "sliding_window": 4, "no_rope_layer_interval": 2},
+    | {"use_sliding_window": True, "sliding_window": 4, "no_rope_layer_interval": 3},
     "stablelm": LLAMA | ROPE,
     "starcoder2": LLAMA | ROPE,
     "xlm": {"vocab_size": 50, "emb_dim": 24, "n_layers": 3, "n_heads": 4},
