@@ -8,9 +8,9 @@ every model, and reading times of Futrell for the 8 that are causal (here words 
 causal models alone; the paper's figures for T5 are in third_party/aw2024). Weights must be in
 Hugging Face's cache, Alpaca's and StableVicuna's after a conversion (docs/models.md), and data
 where docs/datasets says. By the plan a job needs up to 94 GiB of one device; on eight of 16 GB
-(`--devices_per_job=8 --config.mesh="(1,8)"`) all fit but 13B and 33B on Wehbe and Futrell
-(docs/pricing.md). The page of all is <store>/sweeps/aw2024/collect/report/, with size, MMLU and BBH
-of each model as the paper prints them.
+(`--devices_per_job=8 --config.mesh="(1,8)"`) all fit but 33B on Wehbe (docs/pricing.md). The page
+of all is <store>/sweeps/aw2024/collect/report/, with size, MMLU and BBH of each model as the paper
+prints them.
 
 `--config=configs/sweeps/aw2024.py:MODEL,DATA` is one of the jobs by itself, in jaxalign.main.
 """
