@@ -3,6 +3,7 @@
 import logging
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
@@ -36,15 +37,19 @@ class States:
         self.folder, self._owner = folder, owner
         logging.getLogger("absl").addFilter(_hides)
         self._open()
+        halves: list[int] = []
         for step in self.steps():
             said = self._opened.metadata(step).custom_metadata
             found = said.get("owner") if isinstance(said, dict) else None
-            if found != owner:
+            if found is None:  # a kill came while it was being removed
+                halves.append(step)
+            elif found != owner:
                 self.close()
                 raise InputError(
                     f"{folder} must hold states of this training ({owner}): it holds one of "
                     f"another model, recipe or data ({found}); remove it."
                 )
+        self._remove(halves)
 
     def _open(self) -> None:
         self._opened = ocp.training.Checkpointer(
@@ -61,11 +66,13 @@ class States:
         Args:
           step: the last one to keep; 0: none is kept.
         """
-        later = [x for x in self.steps() if x > step]
-        if not later:
+        self._remove([x for x in self.steps() if x > step])
+
+    def _remove(self, steps: Sequence[int]) -> None:
+        if not steps:
             return
         self._opened.close()
-        remove = lambda: [shutil.rmtree(self.folder / str(x)) for x in later] and None
+        remove = lambda: [shutil.rmtree(self.folder / str(x)) for x in steps] and None
         processes.decide(remove)
         self._open()
 
