@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,7 @@ class Patient:
             causal=False,
             frame=prompts.BARE,
         )
-        return Reading(passes, readouts.pool(passes, self.config.pooling))
+        return Reading(passes, readouts.pool(passes, "mean"))
 
     def load(self, dtype: str = "float32") -> nnx.Module:
         """Return the network."""
@@ -132,8 +132,8 @@ class Patient:
         counts = np.arange(rows.shape[1]) < (rows.shape[1] if length is None else length)
         mask = np.broadcast_to(counts, rows.shape)
         place = lambda x: mesh_lib.place(x, mesh_lib.sharding(self.mesh, ("batch", None), x.shape))
-        found = _states(network, place(rows), place(np.ascontiguousarray(mask)))
-        return States(*(None if x is None else mesh_lib.to_host(x) for x in found))
+        hidden, final = _states(network, place(rows), place(np.ascontiguousarray(mask)))
+        return States(mesh_lib.to_host(hidden), None if final is None else mesh_lib.to_host(final))
 
     def long_row(self, most: int) -> Int[np.ndarray, " T"]:
         """Return a row of its texts as long as the model takes, but not longer than `most`."""
@@ -164,7 +164,7 @@ def _states(network, tokens: Array, mask: Array):
 
 @jax.jit
 @jax.default_matmul_precision("highest")
-def logits(network: nnx.Module, final: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+def logits(network: Any, final: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
     """Return what a network predicts after each token, in float32."""
     return network.logits(final).astype(jnp.float32)
 
