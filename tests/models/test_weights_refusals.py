@@ -160,7 +160,7 @@ def test_config_that_is_no_configuration(copy_golden, text):
 
 def test_unknown_model_type(copy_golden):
     folder = copy_golden("bert", model_type="rwkv")
-    with refused("config.json: model_type must be one of bert,", "llama", "found 'rwkv'"):
+    with refused("config.json: model_type must be one of albert, bert,", "llama", "found 'rwkv'"):
         find(folder)
 
 

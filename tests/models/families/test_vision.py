@@ -278,7 +278,7 @@ def test_siglip_without_its_pooling_has_no_shared_space(golden, copy):
         ("clip", {"vision_config": 3}, "vision_config must be an object, or null, found 3"),
         ("clip", {"vision_config": {"depth": 3}}, "known of the family, found 'depth': 3"),
         ("dinov2", {"mlp_ratio": 0}, "mlp_ratio must be a number above 0"),
-        ("dinov2", {"model_type": "dinov4"}, "model_type must be one of bert, "),
+        ("dinov2", {"model_type": "dinov4"}, "model_type must be one of albert, "),
     ],
 )
 def test_files_that_ask_for_something_else_are_refused(copy, name, changes, message):
