@@ -5,7 +5,7 @@ import pytest
 
 from jaxalign.models import zoo
 from jaxalign.stages.extract import alike
-from jaxalign.stages.extract.plan import _layers
+from jaxalign.stages.extract.plan import describe_layers
 
 
 def test_vectors_of_one_direction_are_counted(caplog):
@@ -40,7 +40,7 @@ def test_vectors_of_one_direction_are_counted(caplog):
 )
 def test_layers_have_names(name, tap, names, normed):
     _, config = zoo.describe(name)
-    found = _layers(config, tap)
+    found = describe_layers(config, tap)
     assert len(found["layer_names"]) == config.num_layers + 1
     assert {i: found["layer_names"][i] for i in names} == names
     assert found["normed_layers"] == normed

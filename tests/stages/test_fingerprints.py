@@ -1029,9 +1029,10 @@ CHANGED = {
 }
 FREE = {
     # Padding, and with it the last digits, follow the devices just as much.
-    "extract": {"batch_tokens", "models", "static_embedding"},
+    "extract": {"batch_tokens", "models", "own_tower", "static_embedding"},
     "next_word": {"batch_tokens", "models"},
-    # `models`, `beside`, `controls` and `static_embedding` say which artefacts there are.
+    # `models`, `beside`, `controls`, `own_tower` and `static_embedding` say which artefacts there
+    # are.
     "imported": {"models"},
     "behavior": {"beside"},
     # Files by their content: the tables above change that.
