@@ -1,13 +1,14 @@
 """Fig. 1D of Aw et al. (2024): LLaMA-7B along instruction tuning, with and without instructions.
 
-    launch/local.sh -m jaxalign.main --config=configs/tune_aw2024.py --data_root=... --dry_run \
-        --chip=h200
+    launch/local.sh -m jaxalign.main --config=configs/tune_aw2024.py:lora --data_root=... \
+        --dry_run --chip=h200
 
 52,002 instructions of Alpaca, three epochs in batches of 128 rows, three seeds an arm; scored on
 the 384 sentences of Pereira et al. after 0, 1, 2, 4 ... 1218 steps. --download fetches
 alpaca_data.json of github.com/tatsu-lab/stanford_alpaca (CC BY-NC 4.0) to alpaca/ below the data
 root; its authors publish no checksum, so that the one of what arrives first is kept beside it. With
 `:lora` adapters of rank 16 are trained in the place of all parameters, at a learning rate of 3e-4.
+By the plan training all parameters takes more memory than one H200 has (docs/tuning.md).
 --config.tune.arms and --config.tune.seeds name a part of it, such as one for each machine.
 """
 
