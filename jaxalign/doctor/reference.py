@@ -41,9 +41,13 @@ def against_transformers(examined: Patient, network: nnx.Module) -> Finding:
         said = f"transformers does not read it: {' '.join(str(error).split())[:200]}"
         return Finding(CHECK, SKIPPED, said)
     states = [x[0].float().numpy() for x in output.hidden_states]
+    projected = len(states) == len(ours) and states[-1].shape != ours[-1].shape
+    if projected:  # as OPT 350M's last one, to the width of its embedding
+        states, ours = states[:-1], ours[:-1]
     if len(states) != len(ours) or states[0].shape != ours[0].shape:
         said = f"{len(ours)} layers of {ours[0].shape}, but {len(states)} of {states[0].shape}"
         return judged(CHECK, False, said)
     largest, layer = findings.farthest(findings.apart(ours, np.stack(states)))
     said = f"largest distance {largest:.1e} of the spread, in layer {layer} of {len(ours) - 1}"
+    said += "; the last one, which transformers projects, is left out" if projected else ""
     return judged(CHECK, largest < SAME, said)
