@@ -7,22 +7,19 @@ import io
 import itertools
 import json
 import pathlib
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxalign.core import metrics
 from jaxalign.data import labels
-from jaxalign.data.formats import coordinates
+from jaxalign.data.formats import coordinates, grids, npz
+from jaxalign.data.formats.grids import Grid
 from jaxalign.data.formats.tables import first_repeated
 from jaxalign.data.images.stored import Pixels
-from jaxalign.errors import InputError, one_line
-from jaxalign.io import place
+from jaxalign.errors import InputError
 from jaxalign.io.place import Place
 
 Unit = Literal["word", "sentence", "image"]
@@ -41,11 +38,6 @@ _NPZ = {
     "units": (0, True),
 }
 _LONGEST_TR_S = 60
-# NotImplementedError: of a compression that there is not.
-_DAMAGED_NPZ = (
-    *(OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error, SyntaxError, tokenize.TokenError),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,6 +172,8 @@ class Responses:
       signal: the noiseless response, of simulations; [0 0] otherwise.
       coordinates, space: where targets lie, in mm, and in which space; see
         `data/formats/coordinates.py`. [0 3] and "" where that is not known.
+      grids: images that targets were read from, in which maps of them may be written; see
+        `data/formats/grids.py`. () where that is not known.
     """
 
     values: Float[np.ndarray, "n v"]
@@ -196,6 +190,7 @@ class Responses:
         default_factory=lambda: coordinates.NONE
     )
     space: str = ""
+    grids: tuple[Grid, ...] = ()
 
     def __post_init__(self):
         n, v = self.values.shape
@@ -322,7 +317,8 @@ class Responses:
     def to_bytes(self) -> bytes:
         """Return the `.npz` that `load` reads: one array per attribute, of the same name."""
         buffer = io.BytesIO()
-        np.savez(buffer, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        np.savez(buffer, **grids.to_arrays(plain.pop("grids")), **plain)
         return buffer.getvalue()
 
     @staticmethod
@@ -332,7 +328,7 @@ class Responses:
         Raises:
           InputError: if it cannot be opened.
         """
-        return _read_npz(path, lambda file: "time_s" in file.files and file["time_s"].size > 0)
+        return npz.read(path, lambda file: "time_s" in file.files and file["time_s"].size > 0)
 
     @classmethod
     def load(cls, path: Place) -> "Responses":
@@ -342,8 +338,9 @@ class Responses:
           InputError: if it cannot be read, lacks or adds an array, or what it holds are no
             responses; see `Responses`.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        found = _read_npz(path, lambda file: {name: file[name] for name in file.files})
+        known = {field.name for field in dataclasses.fields(cls)} - {"grids"}
+        found = npz.read(path, lambda file: {name: file[name] for name in file.files})
+        of_grids = {name: found.pop(name) for name in list(found) if grids.is_array(name)}
         required = {"values", "run", "subject", "roi", "target", "units"}
         if missing := required - found.keys():
             raise InputError(f"{path} must hold array {min(missing)!r}: it is missing.")
@@ -366,16 +363,7 @@ class Responses:
             else:
                 read[name] = array.astype(np.float64) if dimensions else float(array)
         with naming(path):
-            return cls(**read)
-
-
-def _read_npz(path: Place, read: Callable[[Any], Any]) -> Any:
-    try:
-        # Opened here: np.load leaves its own handle open when the archive is broken.
-        with place.at(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return read(file)
-    except _DAMAGED_NPZ as error:
-        raise InputError(f"{path} must be an .npz of plain arrays: {one_line(error)}.") from error
+            return cls(**read, grids=grids.from_arrays(of_grids))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -477,7 +465,9 @@ def _hash(found: Responses | Behavior) -> str:
     digest = hashlib.sha256()
     for field in dataclasses.fields(found):
         value = getattr(found, field.name)
-        if isinstance(value, np.ndarray):
+        if field.name == "grids":  # b"" of none
+            digest.update(grids.digest(value))
+        elif isinstance(value, np.ndarray):
             digest.update(f"{field.name} {value.dtype} {value.shape}".encode())
             digest.update(np.ascontiguousarray(value).data)
         else:

@@ -69,6 +69,14 @@ def volume(path: pathlib.Path, *, ndim: int) -> Any:
         return image
 
 
+def space_code(image: Any) -> int:
+    """Return what the affine of a NIfTI image leads to, as its header says: see `grids.Frame`.
+
+    nibabel takes the affine of the sform, and where that has no code of the qform.
+    """
+    return int(image.header["sform_code"]) or int(image.header["qform_code"])
+
+
 def label_volume(path: pathlib.Path) -> tuple[Int[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
     """Read a mask or labels, and the affine.
 

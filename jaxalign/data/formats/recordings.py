@@ -12,6 +12,7 @@ from absl import logging
 from jaxtyping import Bool, Float, Float32, Shaped
 
 from jaxalign.data.formats import coordinates
+from jaxalign.data.formats.grids import Grid
 from jaxalign.errors import InputError, one_line
 
 # Reading one of these runs whatever code it holds.
@@ -32,6 +33,7 @@ class Recording(NamedTuple):
     files: Mapping[str, pathlib.Path]  # of each run, or the folder of several
     coordinates: Float[np.ndarray, "_ 3"] = coordinates.NONE  # see data/formats/coordinates.py
     space: str = ""
+    grids: tuple[Grid, ...] = ()  # images that maps of targets may be written as
 
 
 def library(name: str, reads: str) -> Any:
@@ -249,6 +251,7 @@ def columns_of(recording: Recording, kept: Bool[np.ndarray, " v"]) -> Recording:
         recording.files,
         recording.coordinates[index] if recording.space else recording.coordinates,
         recording.space,
+        recording.grids,
     )
 
 
@@ -280,6 +283,7 @@ def side_by_side(
     return {
         "coordinates": xyz,
         "space": space,
+        "grids": tuple(grid for r in cleaned for grid in r.grids),
         "values": values[0] if len(values) == 1 else np.concatenate(values, axis=1),
         "subject": [r.subject for r in cleaned for _ in r.target],
         "roi": [name for r in cleaned for name in r.roi],

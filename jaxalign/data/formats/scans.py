@@ -7,7 +7,8 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Float, Int
 
-from jaxalign.data.formats import coordinates, imaging
+from jaxalign.data.formats import coordinates, grids, imaging
+from jaxalign.data.formats.grids import Frame
 from jaxalign.errors import InputError
 
 _TIME_UNITS_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
@@ -20,19 +21,22 @@ class Scan(NamedTuple):
     label: Int[np.ndarray, " v"]
     place: list[str]  # of each: x-y-z, or vertex, behind the structure in CIFTI
     names: dict[int, str]  # of labels, where the atlas has them; else empty
+    frame: Frame  # the image: voxels of the mask, or all of its vertices or grayordinates
+    column: Int[np.ndarray, " p"]  # of `values`, of each place of `frame`; -1 where there is none
     # Of volumes whose header names the space of their affine; see data/formats/coordinates.py.
     coordinates: Float[np.ndarray, "_ 3"] = coordinates.NONE
     space: str = ""
     start_s: float = 0.0  # of the first volume, as the header has it: 0 is what tells nothing
 
 
-def read(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
+def read(image: pathlib.Path, atlas: pathlib.Path, tr_s: float, hemisphere: str = "") -> Scan:
     """Read a scan in a mask or in labels.
 
     Args:
       image: 4-D NIfTI, `.dtseries.nii`, or GIFTI with an array per TR.
       atlas: of the same kind, on the same grid; 0 is outside.
       tr_s: repetition time that the header must tell, where it tells any.
+      hemisphere: "L" or "R" of GIFTI, which maps are named by.
 
     Raises:
       InputError: if a file is damaged, kinds or grids differ, or the header tells of another TR.
@@ -40,9 +44,10 @@ def read(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
     kinds = [_kind(path) for path in (image, atlas)]
     if kinds[0] != kinds[1]:
         raise InputError(f"{atlas} must be of the kind of {image}, {kinds[0]}, found {kinds[1]}.")
-    scan = {"NIfTI": _volumes, "CIFTI": _grayordinates, "GIFTI": _surface}[kinds[0]](
-        image, atlas, tr_s
-    )
+    if kinds[0] == "GIFTI":
+        scan = _surface(image, atlas, tr_s, hemisphere)
+    else:
+        scan = {"NIfTI": _volumes, "CIFTI": _grayordinates}[kinds[0]](image, atlas, tr_s)
     if not len(scan.label):
         raise InputError(f"{atlas} must mark something, found nothing above 0.")
     return scan
@@ -88,9 +93,7 @@ def _volumes(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
     _check_tr(image, float(opened.header.get_zooms()[3]) * _TIME_UNITS_S[unit], tr_s)
     mask = _inside(labels, atlas)
     places = np.argwhere(mask)
-    # nibabel takes the affine of the sform, and where that has no code of the qform.
-    header = opened.header
-    code = int(header["sform_code"]) or int(header["qform_code"])
+    code = imaging.space_code(opened)
     space = coordinates.NIFTI.get(code, "")
     xyz = coordinates.NONE
     if space:
@@ -100,9 +103,20 @@ def _volumes(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
         label=labels[mask],
         place=[f"{x}-{y}-{z}" for x, y, z in places.tolist()],
         names={},
+        frame=Frame(
+            kind="NIfTI",
+            voxel=places,
+            vertex=np.full(len(places), grids.NOWHERE),
+            structure=np.zeros(len(places), int),
+            shape=tuple(int(size) for size in labels.shape),
+            affine=opened.affine,
+            code=code,
+            entities=grids.entities(image),
+        ),
+        column=np.arange(len(places)),
         coordinates=xyz,
         space=space,
-        start_s=_start(image, float(header["toffset"]) * _TIME_UNITS_S[unit]),
+        start_s=_start(image, float(opened.header["toffset"]) * _TIME_UNITS_S[unit]),
     )
 
 
@@ -143,7 +157,34 @@ def _grayordinates(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Sca
         )
     index = [column[place] for place in wanted]
     start_s = _start(image, float(time.start))
-    return Scan(values[:, index].astype(np.float32), label[inside], wanted, names, start_s=start_s)
+    at_place = np.full(len(models), grids.NOWHERE)
+    at_place[index] = np.arange(len(index))
+    return Scan(
+        values=values[:, index].astype(np.float32),
+        label=label[inside],
+        place=wanted,
+        names=names,
+        frame=_frame_of_models(image, models),
+        column=at_place,
+        start_s=start_s,
+    )
+
+
+def _frame_of_models(image: pathlib.Path, models: Any) -> Frame:
+    structures = tuple(dict.fromkeys(map(str, models.name)))
+    number = {name: i for i, name in enumerate(structures)}
+    has_voxels = models.volume_shape is not None
+    return Frame(
+        kind="CIFTI",
+        voxel=np.asarray(models.voxel, int),
+        vertex=np.asarray(models.vertex, int),
+        structure=np.array([number[str(name)] for name in models.name]),
+        structures=structures,
+        num_vertices={str(name): int(size) for name, size in models.nvertices.items()},
+        shape=tuple(int(size) for size in models.volume_shape) if has_voxels else (),
+        affine=np.asarray(models.affine, float) if has_voxels else np.empty((0, 0)),
+        entities=grids.entities(image),
+    )
 
 
 def _axes(nib: Any, image: Any, path: pathlib.Path, first: Any) -> tuple[Any, Any]:
@@ -200,7 +241,7 @@ def _check_volumes(image: pathlib.Path, models: Any, atlas: pathlib.Path, others
         )
 
 
-def _surface(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
+def _surface(image: pathlib.Path, atlas: pathlib.Path, tr_s: float, hemisphere: str) -> Scan:
     with imaging.reading(image) as nib:
         data = nib.load(image)
         if not isinstance(data, nib.GiftiImage):
@@ -228,7 +269,25 @@ def _surface(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
         _check_time_step(image, step, tr_s)
     inside = np.flatnonzero(_inside(label, atlas))
     values = np.stack([array[inside] for array in series]).astype(np.float32)
-    return Scan(values, label[inside], [str(i) for i in inside.tolist()], names)
+    structure = grids.HEMISPHERES.get(hemisphere, "CIFTI_STRUCTURE_CORTEX")
+    at_place = np.full(len(label), grids.NOWHERE)
+    at_place[inside] = np.arange(len(inside))
+    return Scan(
+        values=values,
+        label=label[inside],
+        place=[str(i) for i in inside.tolist()],
+        names=names,
+        frame=Frame(
+            kind="GIFTI",
+            voxel=np.full((len(label), 3), grids.NOWHERE),
+            vertex=np.arange(len(label)),
+            structure=np.zeros(len(label), int),
+            structures=(structure,),
+            num_vertices={structure: len(label)},
+            entities=grids.entities(image),
+        ),
+        column=at_place,
+    )
 
 
 def _check_time_step(path: pathlib.Path, step: str, tr_s: float) -> None:

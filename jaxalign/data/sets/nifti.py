@@ -28,11 +28,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxalign.data import word_columns
 from jaxalign.data.adapter import Adapter
-from jaxalign.data.formats import bids, coordinates, imaging, recordings, scans, tables
+from jaxalign.data.formats import bids, coordinates, grids, imaging, recordings, scans, tables
+from jaxalign.data.formats.grids import Grid
 from jaxalign.data.formats.recordings import Recording
 from jaxalign.data.schema import Behavior, Responses, Stimuli, naming
 from jaxalign.data.sets import plain
@@ -161,12 +162,13 @@ def _recording(
             f"{subject!r} has {', '.join(runs)}."
         )
     parts, names, places = [], None, []
+    images: dict[str, list[Grid]] = {hemisphere: [] for hemisphere in hemispheres}
     for run in list(lengths) or runs:
         sides, own_names = [], []
         for hemisphere in hemispheres:
             row = rows[run, hemisphere]
-            scan = scans.read(row.image, row.atlas, row.tr_s)
-            values, roi, target, where = _targets(row, scan)
+            scan = scans.read(row.image, row.atlas, row.tr_s, row.hemisphere)
+            values, roi, target, where, column = _targets(row, scan)
             found = (len(values), _start(path, row, scan.start_s))
             if lengths.setdefault(run, found) != found:
                 raise InputError(
@@ -176,7 +178,9 @@ def _recording(
                 )
             prefix = "" if is_shared or row.targets == "means" else f"{subject}."
             side = f"{hemisphere}." if hemisphere else ""
-            own_names += [(r, f"{prefix}{side}{t}") for r, t in zip(roi, target, strict=True)]
+            of_side = [(r, f"{prefix}{side}{t}") for r, t in zip(roi, target, strict=True)]
+            images[hemisphere].append(grids.place(scan.frame, subject, column, of_side))
+            own_names += of_side
             sides.append(values)
             places.append(where)
         if names not in (None, own_names):
@@ -188,15 +192,30 @@ def _recording(
         parts.append(np.concatenate(sides, axis=1))
     labels = names or []
     # Two hemispheres are two images of one run, and the table names both.
-    images = {run: row.image if len(hemispheres) == 1 else path for (run, _), row in rows.items()}
+    files = {run: row.image if len(hemispheres) == 1 else path for (run, _), row in rows.items()}
     return Recording(
         subject,
         np.concatenate(parts),
         [roi for roi, _ in labels],
         [name for _, name in labels],
-        images,
+        files,
         *_where(places),
+        grids=_grids(path, images),
     )
+
+
+def _grids(path: pathlib.Path, images: dict[str, list[Grid]]) -> tuple[Grid, ...]:
+    """Return the image of each hemisphere, or of the volume, if those of all runs are alike."""
+    for found in images.values():
+        first = found[0]
+        if any(not x.is_like(first) or not np.array_equal(x.label, first.label) for x in found):
+            logging.warning(
+                "%s: the runs of subject %s lie on different grids, or have targets at different "
+                "places: no maps of them can be written",
+                *(path, first.subject),
+            )
+            return ()
+    return tuple(found[0] for found in images.values())
 
 
 class _Places(NamedTuple):
@@ -259,22 +278,28 @@ def _start(path: pathlib.Path, row: Row, header_s: float) -> float:
 
 def _targets(
     row: Row, scan: scans.Scan
-) -> tuple[Float[np.ndarray, "n v"], list[str], list[str], _Places]:
+) -> tuple[Float[np.ndarray, "n v"], list[str], list[str], _Places, Int[np.ndarray, " p"]]:
     """Read the targets of a scan, with their ROIs and names, and where they lie.
 
-    A mean over a label lies nowhere.
+    A mean over a label has no coordinates; it is at every place of the label.
+
+    Returns:
+      Values, ROIs, names, coordinates, and of each place of the image the number of its target.
     """
     names = _names(row, scan)
     if row.targets == "voxels":
         roi = [names[i] for i in scan.label.tolist()]
-        return scan.values, roi, scan.place, _Places(scan.coordinates, scan.space)
+        places = _Places(scan.coordinates, scan.space)
+        return scan.values, roi, scan.place, places, scan.column
     present = np.unique(scan.label)
+    of_label = np.append(np.searchsorted(present, scan.label), grids.NOWHERE)
     means = [_mean(row, names[i], scan.values[:, scan.label == i]) for i in present.tolist()]
     return (
         np.stack(means, axis=1).astype(np.float32),
         [names[i] for i in present.tolist()],
         ["mean"] * len(present),
         _Places(),
+        of_label[scan.column],
     )
 
 

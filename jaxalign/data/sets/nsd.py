@@ -328,7 +328,7 @@ class Nsd(Adapter):
                 measured &= np.isfinite(spread)
         betas = self._betas_path(subject, 1).parent
         files: dict[str, pathlib.Path] = {TRAIN: betas, TEST: betas}
-        recording = Recording(subject, total, where.roi, where.target, files)
+        recording = Recording(subject, total, where.roi, where.target, files, grids=(where.grid,))
         return recording if measured.all() else recordings.columns_of(recording, measured)
 
     def _each_trial(

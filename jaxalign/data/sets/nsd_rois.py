@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import logging
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from jaxalign.data.formats import imaging
+from jaxalign.data.formats import grids, imaging
+from jaxalign.data.formats.grids import Frame, Grid
 from jaxalign.errors import InputError
 
 MASK = "nsdgeneral"
@@ -53,6 +54,7 @@ class Voxels(NamedTuple):
     voxel: Int[np.ndarray, " v"]
     roi: list[str]
     target: list[str]  # "subj01.x-y-z"
+    grid: Grid
 
 
 def volumes(rois: Sequence[str]) -> list[str]:
@@ -77,12 +79,12 @@ def of_atlas(
     Raises:
       InputError: if a file is damaged, grids differ, a label has no name, or no voxel is left.
     """
-    mask = imaging.label_volume(mask_path)[0] > 0
+    mask, where = _mask(mask_path)
     if atlas is None:
-        return _targets(subject, mask_path, {MASK: mask})
+        return _targets(subject, mask_path, {MASK: mask}, where)
     labels, names = _labels(subject, mask, atlas)
     found = {names[i]: labels == i for i in sorted(set(labels[labels > 0].tolist()))}
-    return _targets(subject, atlas[0], found)
+    return _targets(subject, atlas[0], found, where)
 
 
 def of_groups(
@@ -102,7 +104,7 @@ def of_groups(
     Raises:
       InputError: see `of_atlas`; and if a ROI has no voxel, or a table lacks a label.
     """
-    mask = imaging.label_volume(mask_path)[0] > 0
+    mask, where = _mask(mask_path)
     read = {name: _labels(subject, mask, atlas(name)) for name in volumes(rois)}
     found = {}
     for roi in rois:
@@ -121,7 +123,19 @@ def of_groups(
                 f"{path} must mark at least one voxel of {MASK} as {roi}, found none: leave that "
                 f"ROI out for {subject}."
             )
-    return _targets(subject, mask_path, found)
+    return _targets(subject, mask_path, found, where)
+
+
+class _Affine(NamedTuple):
+    """From voxels to mm, and what these are in (`Frame.code`)."""
+
+    affine: Float[np.ndarray, "4 4"]
+    code: int
+
+
+def _mask(path: pathlib.Path) -> tuple[Bool[np.ndarray, "x y z"], _Affine]:
+    labels, affine = imaging.label_volume(path)
+    return labels > 0, _Affine(affine, imaging.space_code(imaging.volume(path, ndim=3)))
 
 
 def _labels(
@@ -148,19 +162,36 @@ def _labels(
 
 
 def _targets(
-    subject: str, path: pathlib.Path, found: dict[str, Bool[np.ndarray, "x y z"]]
+    subject: str,
+    path: pathlib.Path,
+    found: dict[str, Bool[np.ndarray, "x y z"]],
+    where: _Affine,
 ) -> Voxels:
     """Put ROIs side by side: voxels in their order, and of a voxel the ROIs in theirs."""
     if not any(part.any() for part in found.values()):
         raise InputError(f"{path} must mark at least one voxel of {MASK}, found none.")
     each = np.stack(list(found.values()))
     mask = np.asarray(each.any(axis=0))
-    places = np.argwhere(mask).tolist()
+    places = np.argwhere(mask)
     voxel, roi = np.nonzero(each[:, mask].T)
     names = list(found)
+    rois = [names[i] for i in roi]
+    targets = ["{}.{}-{}-{}".format(subject, *places[i].tolist()) for i in voxel]
+    # A map has one value at a voxel: that of its first ROI.
+    first = np.unique(voxel, return_index=True)[1]
+    frame = Frame(
+        kind=grids.NIFTI,
+        voxel=places,
+        vertex=np.full(len(places), grids.NOWHERE),
+        structure=np.zeros(len(places), int),
+        shape=mask.shape,
+        affine=where.affine,
+        code=where.code,
+    )
     return Voxels(
         mask=mask,
         voxel=voxel,
-        roi=[names[i] for i in roi],
-        target=["{}.{}-{}-{}".format(subject, *places[i]) for i in voxel],
+        roi=rois,
+        target=targets,
+        grid=grids.place(frame, subject, first, list(zip(rois, targets, strict=True))),
     )
