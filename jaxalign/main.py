@@ -204,8 +204,10 @@ def _run_name() -> str:
     """Name a run by its configuration, and by the data and models that the command line names.
 
     What a work directory shows is its last run: two commands that name other data or models have
-    directories of their own. A path is named by its end and a hash.
+    directories of their own. A path is named by its end and a hash, or by its label (LABEL=PATH).
     """
+    from jaxalign.models import labels
+
     flag = flags.FLAGS["config"]
     argument = config_flags.get_config_filename(flag).partition(":")[2]
     overrides = config_flags.get_override_values(flag)
@@ -213,9 +215,17 @@ def _run_name() -> str:
     for name, value in overrides.items():
         if name == "dataset" or name.rpartition(".")[2] in ("models", "text"):
             named += [value] if isinstance(value, str) else list(value)
-    is_path = [os.sep in part or pathlib.Path(part).exists() for part in named]
-    whole = [os.path.abspath(x) if path else x for x, path in zip(named, is_path, strict=True)]
-    words = [os.path.basename(x) for x in whole]
+    is_path, whole, words = [], [], []
+    for part in named:
+        label, place = labels.split(part)
+        is_path.append(os.sep in place or pathlib.Path(place).exists())
+        if is_path[-1]:
+            path = os.path.abspath(place)
+            whole.append(f"{label}={path}" if label else path)
+            words.append(label or os.path.basename(path))
+        else:
+            whole.append(part)
+            words.append(part)
     name = "-".join([_config_path().stem, *(re.sub(r"[^\w.+-]", "_", word) for word in words)])
     if any(is_path) or len(name) > _LONG_NAME:
         digest = hashlib.sha256(repr(whole).encode()).hexdigest()

@@ -11,6 +11,7 @@ from absl import logging
 from jaxalign import config
 from jaxalign.core.scores.protocol import READING
 from jaxalign.data import controls, datasets
+from jaxalign.data.adapter import Adapter
 from jaxalign.data.formats.recordings import NaN
 from jaxalign.data.text import texts
 from jaxalign.errors import InputError
@@ -28,6 +29,7 @@ def find_benchmark(
     *,
     nan: NaN = "refuse",
     options: Sequence[str] = (),
+    opened: bool = True,
 ) -> tuple[str, Benchmark]:
     """Find what a model is scored on, by a benchmark's name or by data and a protocol.
 
@@ -41,6 +43,7 @@ def find_benchmark(
       protocol: in place of the benchmark's; "": the benchmark's own.
       data_root: folder of published data.
       nan, options: how the data set is read, as the settings of a run have them.
+      opened: whether data of no benchmark are opened, so that a file that is missing shows here.
 
     Returns:
       Its name, `<data>-<protocol>` where the table has none, and the benchmark. A ceiling that was
@@ -89,7 +92,10 @@ def find_benchmark(
             is_timed=other.is_timed,
             extraction=other.extraction,
         )
-    is_timed = datasets.find(data, data_root, nan=nan, options=options).responses.is_timed
+    if opened:
+        is_timed = datasets.find(data, data_root, nan=nan, options=options).responses.is_timed
+    else:
+        is_timed = datasets.is_timed(data)
     known = Benchmark(dataset=data, protocol=protocol, is_timed=is_timed)
     open_ = set(known.reading.free) & {"context", "pooling"}
     if is_timed and open_:
@@ -122,23 +128,27 @@ def networks(
     return stages, usual
 
 
-def on_data(data: str, models: Sequence[str]) -> ml_collections.ConfigDict:
+def on_data(data: str, models: Sequence[str], protocol: str = "") -> ml_collections.ConfigDict:
     """Return the configuration that scores models on a data set, by what that holds.
 
     Words with times are read as `benchmarks.HEARD` says, sentences and images each alone, images
     beside features in any order and random weights alone as controls. Responses
     of TRs are scored with delays and a gap, those of single stimuli in folds that keep passages
-    whole. Where there are reading times and no responses, see `on_reading_times`.
+    whole. Where there are reading times and no responses, see `on_reading_times`. A protocol by
+    name fixes what it names, and leaves the rest as above, whatever files the data come in.
 
     Args:
       data: name or directory of a data set.
       models: names, directories and files of activations.
+      protocol: of `literature.protocols`; "": as above.
 
     Raises:
-      InputError: if there is no such data set, or no model where one is needed.
+      InputError: if there is no such data set or protocol, no model where one is needed, or the
+        protocol is of a kind that the data cannot have.
     """
     adapter = datasets.unopened(data)
-    if adapter.has("behavior") and not adapter.has("responses"):
+    is_read = adapter.has("behavior") and not adapter.has("responses")
+    if is_read and not protocol:
         return on_reading_times(data, models)
     if not models:
         raise InputError(f"a model must be named, behind the data: {data},MODEL[,MODEL...].")
@@ -147,13 +157,12 @@ def on_data(data: str, models: Sequence[str]) -> ml_collections.ConfigDict:
             "%s has reading times too: they are scored by configs/reading_times.py:%s,MODEL",
             *(data, data),
         )
+    if protocol:
+        return _under(protocol, data, models)
     is_timed = adapter.is_timed
     context, pooling = (HEARD.context, HEARD.pooling) if adapter.has_times else ("none", "mean")
     stages, usual = networks(models, context=context, pooling=pooling)
-    if adapter.has_images:
-        # Images have no place in time, and what is said of them is not what is seen.
-        others = ("position", "shifted", *controls.OF_TEXT)
-        usual = ("shuffled", *(x for x in usual if x not in others))
+    usual = _possible(usual, adapter)
     stages["encode"] = encode.Config(
         delays=HEARD.delays if is_timed else (0,),
         gap=6 if is_timed else 0,
@@ -161,6 +170,29 @@ def on_data(data: str, models: Sequence[str]) -> ml_collections.ConfigDict:
         controls=usual,
     )
     return config.pack(config.Common(dataset=data), **stages, report=report.Config())
+
+
+def _possible(usual: tuple[str, ...], adapter: Adapter) -> tuple[str, ...]:
+    """Return usual controls that stimuli can have, and those that they need."""
+    if not adapter.has_images:
+        return usual
+    # Images have no place in time, and what is said of them is not what is seen.
+    others = ("position", "shifted", *controls.OF_TEXT)
+    return ("shuffled", *(x for x in usual if x not in others))
+
+
+def _under(protocol: str, data: str, models: Sequence[str]) -> ml_collections.ConfigDict:
+    """Return the configuration that scores models on a data set under a protocol by name."""
+    adapter, kind = datasets.unopened(data), protocols.find(protocol).kind
+    needed = {"encoding": "responses", "reading_time": "behavior"}.get(kind)
+    if needed and not adapter.has(needed):
+        what = {"responses": "responses", "behavior": "reading times"}[needed]
+        raise InputError(f"protocol {protocol} scores {what}, which data set {data} lacks.")
+    title, benchmark = find_benchmark(data, protocol, opened=False)
+    beside = None
+    if kind == "encoding" and adapter.has_images:
+        beside = _possible(networks(models)[1], adapter)
+    return on_benchmark(models, benchmark, title=title, beside=beside)
 
 
 def on_reading_times(data: str, models: Sequence[str]) -> ml_collections.ConfigDict:
@@ -187,16 +219,16 @@ def on_reading_times(data: str, models: Sequence[str]) -> ml_collections.ConfigD
 
 
 def on_benchmark(
-    model: str,
+    models: str | Sequence[str],
     benchmark: Benchmark,
     *,
     title: str = "",
     beside: Sequence[str] | None = None,
 ) -> ml_collections.ConfigDict:
-    """Return the configuration that scores a model on a benchmark.
+    """Return the configuration that scores one or several models on a benchmark.
 
     Args:
-      model: a name, a directory, or of recordings a file of activations.
+      models: names, directories, and of recordings files of activations.
       benchmark: from `find_benchmark` or `literature.benchmarks`.
       title: of the report; "": there is none. Reading times and texts have pages of their own.
       beside: controls to score too; None: those that are usual. Of reading times and texts only
@@ -205,6 +237,7 @@ def on_benchmark(
     Raises:
       InputError: if a control is not for such a benchmark.
     """
+    models = (models,) if isinstance(models, str) else tuple(models)
     reading = benchmark.reading
     kind = protocols.find(benchmark.protocol).kind
     if kind != "encoding" and set(beside or ()) - {"untrained"}:
@@ -214,14 +247,14 @@ def on_benchmark(
     if kind == "next_word":
         random = beside is None or "untrained" in beside
         settings = next_word.Config(
-            models=(model,), text=benchmark.dataset, untrained_seed=0 if random else -1
+            models=models, text=benchmark.dataset, untrained_seed=0 if random else -1
         )
         return config.pack(config.Common(), next_word=settings)
     if kind == "reading_time":
         return config.pack(
             config.Common(dataset=benchmark.dataset),
             extract=extract.Config(
-                models=(model,),
+                models=models,
                 context=reading.context,
                 one_stream=reading.one_stream,
                 surprisal=True,
@@ -230,7 +263,7 @@ def on_benchmark(
             behavior=behavior.Config(baseline=("length",)),
         )
     stages, usual = networks(
-        (model,),
+        models,
         untrained=beside is None or bool(set(beside) & set(controls.UNTRAINED_CONTROLS)),
         **{name: getattr(reading, name) for name in READING},
         static_embedding="static_embedding" in (beside or ()),

@@ -108,3 +108,42 @@ def test_a_data_set_is_read_with_the_options_of_the_run(tmp_path, rng):
         recipes.find_benchmark("nsd-subj01", "jaxalign", tmp_path)
     with refused("nan must be 'refuse' for data set nsd-subj01"):
         recipes.find_benchmark("nsd-subj01", "jaxalign", tmp_path, nan="leave_out", options=options)
+
+
+def test_a_protocol_by_name_fixes_the_rest_whatever_the_files(tmp_path):
+    """Of TRs, sentences, images and reading times, of networks and of activations in files."""
+    table(tmp_path / "trs", timed=True)
+    responses(tmp_path / "trs", timed=True)
+    table(tmp_path / "parts", timed=False)
+    responses(tmp_path / "parts", timed=False)
+    make = lambda name, *models, protocol: config.unpack(
+        recipes.on_data(str(tmp_path / name), models, protocol)
+    )[1]
+    for name, delays in (("trs", (1, 2, 3, 4)), ("parts", (0,))):
+        found = make(name, "gpt2", "early=path/to/model", protocol="wehbe2014")
+        assert found["extract"].models == ("gpt2", "early=path/to/model")
+        assert (found["extract"].context, found["extract"].pooling) == ("window:20", "mean")
+        assert (found["encode"].protocol, found["encode"].delays) == ("wehbe2014", delays)
+        assert found["report"].title == f"{name}-wehbe2014"
+        given = make(name, "net.npz", protocol="wehbe2014")
+        assert (given["encode"].protocol, given["encode"].delays) == ("wehbe2014", delays)
+    reading_times(tmp_path / "parts")
+    found = make("parts", "gpt2", protocol="futrell2018-pearsonr")
+    assert list(found) == ["extract", "behavior"] and found["extract"].one_stream
+    with refused("protocol futrell2018-pearsonr scores reading times", "trs lacks"):
+        make("trs", "gpt2", protocol="futrell2018-pearsonr")
+    with refused("a model must be named, behind the data"):
+        make("trs", protocol="jaxalign")
+    with refused("protocol must be one of", "'nobody2020'"):
+        make("trs", "gpt2", protocol="nobody2020")
+
+
+def test_images_under_a_protocol_have_the_controls_of_images(tmp_path):
+    (tmp_path / "stimuli.csv").write_text("stimulus_id,image\nw0,0.png\nw1,1.png\nw2,2.png\n")
+    responses(tmp_path, timed=False)
+    for protocol in ("", "jaxalign"):
+        found = recipes.on_data(str(tmp_path), ["clip-vit-l14"], protocol)
+        assert "shuffled" in found.encode.controls and "position" not in found.encode.controls
+        assert found.encode.protocol == protocol
+    found = recipes.on_data("alice", ["gpt2"], "brainscore-ridge")
+    assert found.report.title == "alice-brainscore-ridge"

@@ -195,7 +195,24 @@ class Dataset:
         """Open the activations of one of `networks`."""
         return self.adapter.activations(name)
 
-    def check_samples(self, responses: Responses, lead: int = 0) -> None:
+    def check_rows(self, given: Given) -> None:
+        """Refuse activations whose rows are not the stimuli, each once.
+
+        Raises:
+          InputError: naming the first that is missing, or is none of the stimuli's.
+        """
+        stimuli, rows = self.stimuli.stimulus_id, set(given.stimulus_id)
+        for lost, what in (
+            ([x for x in stimuli if x not in rows], "every stimulus must have a row, found none"),
+            (sorted(rows - set(stimuli)), "every row must be of a stimulus, found one"),
+        ):
+            if lost:
+                raise InputError(
+                    f"{given.path}: of data set {self.name}, {what} with stimulus_id "
+                    f"{lost[0]!r} ({len(lost)} such)."
+                )
+
+    def check_samples(self, responses: Responses, lead: int = 0) -> tuple[int, int, int] | None:
         """Refuse responses that do not belong to these stimuli, by their ids, runs and clock.
 
         Words in no TR, and TRs without a word, are counted in a warning where they are many.
@@ -203,6 +220,9 @@ class Dataset:
         Args:
           responses: recorded, or planned.
           lead: TRs before each run that delays reach.
+
+        Returns:
+          What `samples.check_clock` counts; None where samples are single stimuli.
 
         Raises:
           InputError: if a run or stimulus_id is none of the stimuli's, timed responses meet stimuli
@@ -218,9 +238,10 @@ class Dataset:
         if responses.is_timed and not self.stimuli.is_timed:
             raise InputError("responses are timed, so stimuli must have onset_s and offset_s.")
         if responses.is_timed:
-            samples.check_clock(self.name, self.stimuli, responses, lead)
-        elif said := self.unanswered(responses):
+            return samples.check_clock(self.name, self.stimuli, responses, lead)
+        if said := self.unanswered(responses):
             logging.warning("data set %s: %s", self.name, said)
+        return None
 
     def unanswered(self, responses: Responses, but: Collection[str] = ()) -> str:
         """Say how many stimuli have no response; "" if all have one, or samples are TRs.

@@ -73,7 +73,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
                 "as LABEL=FILE."
             )
         taken.add(model)
-        _check_rows(given, job)
+        job.dataset.check_rows(given)
         artefact = Artefact(
             workdir=job.root,
             stage="imported",
@@ -116,20 +116,6 @@ def _rows(config: Config, job: Job, path: pathlib.Path) -> list[str]:
             f"{config.rows!r}."
         )
     return tables.read(pathlib.Path(config.rows), ("stimulus_id",))["stimulus_id"].tolist()
-
-
-def _check_rows(given: activation_files.Given, job: Job) -> None:
-    """Refuse files whose rows are not the stimuli."""
-    stimuli, rows = job.dataset.stimuli.stimulus_id, set(given.stimulus_id)
-    for lost, what in (
-        ([x for x in stimuli if x not in rows], "every stimulus must have a row, found none"),
-        (sorted(rows - set(stimuli)), "every row must be of a stimulus, found one"),
-    ):
-        if lost:
-            raise InputError(
-                f"{given.path}: of data set {job.dataset.name}, {what} with stimulus_id "
-                f"{lost[0]!r} ({len(lost)} such)."
-            )
 
 
 def _settings(job: Job, model: str, given: activation_files.Given) -> dict:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from jaxalign.errors import InputError
 
 EMPTY = ("", "n/a")  # cells of numbers that are not known
+_OTHERS = {";": "semicolons", "\t": "tabs"}  # what separates the cells of tables that are no CSV
 
 
 def read(path: pathlib.Path, columns: Sequence[str], *, tabs: bool = False) -> pd.DataFrame:
@@ -35,8 +36,24 @@ def read(path: pathlib.Path, columns: Sequence[str], *, tabs: bool = False) -> p
         raise InputError(f"{path} must have a column once, found {repeated!r} twice.")
     for name in columns:
         if name not in table:
-            raise InputError(f"{path} must have column {name!r}, found {list(table)[:12]}.")
+            hint = _separated(list(table), tabs)
+            raise InputError(f"{path} must have column {name!r}, found {list(table)[:12]}{hint}.")
     return table
+
+
+def header(path: pathlib.Path) -> list[str]:
+    """Return the names of the columns of a CSV, of which nothing else is read.
+
+    Raises:
+      InputError: if it has none.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return next(row for row in csv.reader(file, strict=True) if row)
+    except StopIteration:
+        raise InputError(f"{path} must be a CSV table: it is empty.") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} must be a CSV table: {error}.") from error
 
 
 def lines(path: pathlib.Path) -> list[str]:
@@ -80,6 +97,12 @@ def first_repeated(items: Sequence):
             return item
         seen.add(item)
     return None
+
+
+def _separated(names: Sequence[str], tabs: bool) -> str:
+    """Say that cells are separated by something else, where one column holds them all."""
+    found = next((name for x, name in _OTHERS.items() if len(names) == 1 and x in names[0]), "")
+    return f": cells must be separated by commas, found {found}" if found and not tabs else ""
 
 
 def _rows(path: pathlib.Path, tabs: bool) -> pd.DataFrame:

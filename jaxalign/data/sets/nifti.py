@@ -76,7 +76,7 @@ class Scans(Adapter):
     def files(self) -> list[pathlib.Path]:
         """Return both tables, and the images, atlases and labels that `images.csv` names."""
         both = self.need([self.root / STIMULI, self.root / TABLE])
-        if others := [x for x in (plain.NPZ, plain.PARQUET) if (self.root / x).is_file()]:
+        if others := [x for x in plain.RESPONSES if (self.root / x).is_file()]:
             raise InputError(f"data set {self.root} must hold {TABLE} or {others[0]}, found both.")
         named = [
             x

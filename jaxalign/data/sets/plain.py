@@ -8,8 +8,9 @@ said as `data/formats/joints.py` reads it, and so is the language.
 
 `responses.npz` has one array per attribute of `schema.Responses`; with coordinates (in mm, a row
 for each target) and their space, such as MNI152, scores can be drawn on a brain. In its place
-`responses.parquet` has one row per value or one per sample. A sample is a stimulus_id, or a time_s
-(start of the TR) with tr_s; units says what the values are measured in; run is optional as above.
+`responses.parquet` or `responses.csv` has one row per value or one per sample. A sample is a
+stimulus_id, or a time_s (start of the TR) with tr_s; units says what the values are measured in;
+run is optional as above.
 
   long: stimulus_id | time_s, tr_s; [run]; subject, roi, target, value; units
   wide: stimulus_id | time_s, tr_s; [run]; units; and a column `subject/roi/target` per target
@@ -49,9 +50,8 @@ TIMES = ("onset_s", "offset_s")
 # Other columns say something of words.
 STRUCTURE = (*REQUIRED, *TIMES, "run", joints.COLUMN, joints.LANGUAGE, *joints.OFFSETS)
 SESSION = "session"
-STIMULI, NPZ, PARQUET, BEHAVIOR = (
-    *("stimuli.csv", "responses.npz", "responses.parquet", "behavior.csv"),
-)
+STIMULI, BEHAVIOR = "stimuli.csv", "behavior.csv"
+RESPONSES = NPZ, PARQUET, CSV = "responses.npz", "responses.parquet", "responses.csv"
 _COLUMN = ("subject", "roi", "target")
 _SAMPLE = ("stimulus_id", "time_s", "tr_s", "run", "units")
 
@@ -71,15 +71,19 @@ class Tables(Adapter):
             )
         if not archive and not (self.root / STIMULI).is_file():
             raise InputError(f"data set {self.root} must hold {STIMULI}: there is no such file.")
-        names = (NPZ, PARQUET, BEHAVIOR)
+        names = (*RESPONSES, BEHAVIOR)
         found = [self.root / name for name in names if (self.root / name).is_file()]
         if not found:
             raise InputError(
-                f"data set {self.root} must hold {NPZ}, {PARQUET} or {BEHAVIOR}: there is no such "
-                "file."
+                f"data set {self.root} must hold {', '.join(RESPONSES)} or {BEHAVIOR}: there is no "
+                "such file."
             )
-        if {self.root / NPZ, self.root / PARQUET} <= set(found):
-            raise InputError(f"data set {self.root} must hold {NPZ} or {PARQUET}, found both.")
+        recorded = [path.name for path in found if path.name in RESPONSES]
+        if len(recorded) > 1:
+            raise InputError(
+                f"data set {self.root} must hold one file of responses, found "
+                f"{' and '.join(recorded)}."
+            )
         passages = [x for x in (self.root / joints.PASSAGES,) if x.is_file()]
         return [self.root / (listing.ARCHIVE if archive else STIMULI), *passages, *found]
 
@@ -88,18 +92,24 @@ class Tables(Adapter):
         return read_stimuli(self.files()[0])
 
     def responses(self) -> Responses:
-        """Read the responses, from either file."""
-        found = self.files()
-        if self.root / NPZ in found:
-            return Responses.load(self.root / NPZ)
-        path = self.root / PARQUET
-        if path not in found:
+        """Read the responses, from the file that is there."""
+        path = self._recorded()
+        if path is None:
             raise InputError(
                 f"data set {self.root} has no responses: it has {STIMULI} and {BEHAVIOR}, and "
-                f"lacks {NPZ} and {PARQUET}."
+                f"lacks {', '.join(RESPONSES)}."
             )
-        table = _parquet(path, pq.read_table).to_pandas()
+        if path.name == NPZ:
+            return Responses.load(path)
+        if path.name == PARQUET:
+            table = _parquet(path, pq.read_table).to_pandas()
+        else:
+            table = _typed(path, tables.read(path, ("units",)))
         return _long(path, table) if "value" in table else _wide(path, table)
+
+    def _recorded(self) -> pathlib.Path | None:
+        """Return the file of responses."""
+        return next((path for path in self.files() if path.name in RESPONSES), None)
 
     def behavior(self) -> Behavior:
         """Read the reading times; a participant has one for a word, or none."""
@@ -117,7 +127,7 @@ class Tables(Adapter):
 
     def has(self, kind: str) -> bool:
         """Whether there is a file of it."""
-        files = {"responses": (NPZ, PARQUET), "behavior": (BEHAVIOR,)}
+        files = {"responses": RESPONSES, "behavior": (BEHAVIOR,)}
         if kind not in files:
             return super().has(kind)
         return any((self.root / name).is_file() for name in files[kind])
@@ -131,11 +141,14 @@ class Tables(Adapter):
     @property
     def is_timed(self) -> bool:
         """Whether responses have times; words may have some without it."""
-        found = self.files()
-        if self.root / NPZ in found:
-            return Responses.is_file_timed(self.root / NPZ)
-        path = self.root / PARQUET
-        return path in found and "time_s" in _parquet(path, pq.read_schema).names
+        path = self._recorded()
+        if path is None:
+            return False
+        if path.name == NPZ:
+            return Responses.is_file_timed(path)
+        if path.name == PARQUET:
+            return "time_s" in _parquet(path, pq.read_schema).names
+        return "time_s" in tables.header(path)
 
     @property
     def has_times(self) -> bool:
@@ -220,6 +233,18 @@ def _parquet(path: pathlib.Path, read: Callable[[pathlib.Path], Any]) -> Any:
         return read(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path} must be a whole Parquet file: {one_line(error)}.") from error
+
+
+def _typed(path: pathlib.Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Make numbers of the cells of a CSV that are to be numbers; what is not known is NaN."""
+    is_number = lambda name: name in ("value", "time_s", "tr_s") or name.count("/") == 2
+    found = {
+        name: tables.numbers(path, table, name, empty_is_nan=True)
+        for name in table
+        if is_number(name)
+    }
+    labels = table.mask(table == "")  # else an empty cell would be a name
+    return pd.DataFrame({name: found.get(name, labels[name]) for name in table})
 
 
 def _long(path: pathlib.Path, table: pd.DataFrame) -> Responses:

@@ -137,7 +137,7 @@ def test_a_truncated_table_is_refused(write, kept):
 def test_two_files_of_responses_are_refused(make_folder):
     folder = make_folder(SENTENCES)
     wide().to_parquet(folder / "responses.parquet")
-    with refused("must hold responses.npz or responses.parquet, found both"):
+    with refused("must hold one file of responses, found responses.npz and responses.parquet"):
         _ = read(folder).responses
 
 
@@ -155,7 +155,7 @@ def test_what_is_not_there_is_named(write, make_folder):
         _ = read(folder).responses
     assert len(read(folder).hash) == 16
     (folder / "behavior.csv").unlink()
-    with refused("must hold responses.npz, responses.parquet or behavior.csv"):
+    with refused("must hold responses.npz, responses.parquet, responses.csv or behavior.csv"):
         _ = read(folder).behavior
     with refused("has no behavior: it lacks behavior.csv"):
         _ = read(make_folder(SENTENCES)).behavior
@@ -189,3 +189,30 @@ def test_no_readings_are_refused(write):
     folder = write(readings=READINGS.splitlines()[0] + "\n")
     with refused("behavior.csv: behavior: reading_time_ms must not be empty"):
         _ = read(folder).behavior
+
+
+@pytest.mark.parametrize("table", [wide(), long(), timed()], ids=["wide", "long", "timed"])
+def test_a_csv_is_read_as_the_parquet_table(write, table):
+    folder = write(table)
+    expected, is_timed = read(folder).responses, read(folder).adapter.is_timed
+    (folder / "responses.parquet").unlink()
+    table.to_csv(folder / "responses.csv", index=False)
+    assert read(folder).responses.hash == expected.hash
+    assert read(folder).adapter.is_timed == is_timed == (len(expected.time_s) > 0)
+
+
+@pytest.mark.parametrize(
+    "table,separator,parts",
+    [
+        (wide(**{"s1/LATL/mean": ["1", "x", "2"]}), ",", ["s1/LATL/mean must hold numbers"]),
+        (wide(**{"s1/LATL/mean": ["1", "n/a", "2"]}), ",", ["must be finite", "sample 1 of"]),
+        (long(subject=""), ",", ["subject must not be missing, but is in row 1"]),
+        (wide(), ";", ["must have column 'units'", "separated by commas, found semicolons"]),
+    ],
+)
+def test_a_spoiled_csv_is_refused(write, table, separator, parts):
+    folder = write(table)
+    (folder / "responses.parquet").unlink()
+    table.to_csv(folder / "responses.csv", index=False, sep=separator)
+    with refused(folder / "responses.csv", *parts):
+        _ = read(folder).responses
