@@ -38,6 +38,7 @@ _INTERFACE = {
     "list_models": "jaxalign.api.listing",
     "list_protocols": "jaxalign.api.listing",
     "load_scores": "jaxalign.api.frames",
+    "per_target": "jaxalign.api.frames",
     "report": "jaxalign.api.pages",
     "score": "jaxalign.api.runs",
     "score_arrays": "jaxalign.api.arrays",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from jaxalign.api.arrays import average as average
     from jaxalign.api.arrays import score_arrays as score_arrays
     from jaxalign.api.frames import load_scores as load_scores
+    from jaxalign.api.frames import per_target as per_target
     from jaxalign.api.listing import list_benchmarks as list_benchmarks
     from jaxalign.api.listing import list_models as list_models
     from jaxalign.api.listing import list_protocols as list_protocols

@@ -20,6 +20,7 @@ SLOW = pytest.mark.slow
 # Two regimes: more samples than features, and fewer.
 SHAPES = [(120, 12, 5), pytest.param(90, 110, 4, marks=SLOW)]
 SMALL = (120, 12, 5)
+AVERAGE = protocols.find("aw2024-average")
 
 
 def problem(rng, n, p, v, *, noise=2.0):
@@ -508,3 +509,23 @@ def test_presentations_under_folds_of_others(rng):
     with pytest.warns(jaxalign.RepeatedStimuliWarning, match="himalaya.* of 180 test samples"):
         found = jaxalign.score_arrays(X, Y, protocol="himalaya", items=few)
     assert 20 < found.num_repeated <= 30
+
+
+def test_targets_keep_their_labels(rng):
+    layers = rng.normal(size=(2, 60, 3))
+    Y = layers[1] @ rng.normal(size=(3, 4)) + 0.1 * rng.normal(size=(60, 4))
+    labels = {"subjects": ["a", "a", "b", "b"], "targets": ["x", "y", "x", "y"]}
+    found = jaxalign.score_arrays(layers, Y, groups=np.repeat(np.arange(12), 5), **labels)
+    table = jaxalign.per_target(found)
+    assert table.subject.tolist() == labels["subjects"]
+    assert table.target.tolist() == labels["targets"] and set(table.roi) == {""}
+    np.testing.assert_array_equal(table.score, found.per_target)
+    np.testing.assert_array_equal(table.ceiling, found.ceiling_per_target)
+    assert set(table.layer) == {1}
+    np.testing.assert_array_equal(table.alpha, np.median(found.alphas, axis=0))
+    parts = ((("one", "other"), "jaxalign"),)
+    both = dataclasses.replace(AVERAGE, name="both", parts=parts)
+    whole = jaxalign.average({"one": found, "other": found}, both)
+    assert jaxalign.per_target(whole).score.tolist() == whole.per_target.tolist()
+    with refused("per_target needs what score or score_arrays returns, got DataFrame"):
+        jaxalign.per_target(table)

@@ -190,7 +190,11 @@ def _encoding(data, protocol, known, mesh) -> AlignmentScore:
         subjects=subjects,
         ceiling=ceiling,
         contiguous=contiguous,
-    )._replace(num_repeated=num_repeated)
+    )._replace(
+        num_repeated=num_repeated,
+        target_subjects=() if subjects is None else subjects.astype(str),
+        target_names=() if data.targets is None else data.targets.astype(str),
+    )
     if protocol.is_shuffled:
         warnings.warn(scoring.caution(score), ShuffledFoldsWarning, stacklevel=3)
     _warn_of_ceiling(score, protocol)

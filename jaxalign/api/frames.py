@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from jaxalign.core.scores.alignment import AlignmentScore
 from jaxalign.errors import InputError
 from jaxalign.io import place
 from jaxalign.io import rows as rows_lib
@@ -54,6 +57,51 @@ def load_scores(workdirs: Path | Sequence[Path]) -> pd.DataFrame:
     if len({place.at(x).resolve() for x in given}) < len(given):
         raise InputError(f"workdirs must differ, got {', '.join(map(str, given))}.")
     return once(pd.concat([_read(x) for x in given], ignore_index=True))
+
+
+def per_target(found: Any) -> pd.DataFrame:
+    """Return what a score has for each target, with the labels of targets.
+
+    Args:
+      found: what `score_arrays` or `score` returns.
+
+    Returns:
+      A row for each target: `subject`, `roi`, `target` ("" where none was given), `score` (raw,
+      over folds), `r2`, `ceiling`, `layer` (that of most folds, of equals the first; -1: the mean
+      of all) and `alpha` (median over folds). NaN is undefined. Of a mean over data sets, and of
+      what fits nothing, layer is 0, and what there is not is NaN.
+
+    Raises:
+      InputError: if it is no score.
+
+    Example:
+      >>> import jaxalign
+      >>> found = jaxalign.score("path/to/model", "path/to/data", "jaxalign", controls=["position"])
+      >>> jaxalign.per_target(found).columns[:4].tolist()
+      ['subject', 'roi', 'target', 'score']
+    """
+    whole = getattr(found, "alignment", found)
+    if not isinstance(whole, AlignmentScore):
+        raise InputError(
+            f"per_target needs what score or score_arrays returns, got {type(found).__name__}."
+        )
+    num = len(whole.per_target)
+    labels = (whole.target_subjects, whole.target_rois, whole.target_names)
+    texts = [list(map(str, x)) if len(x) else [""] * num for x in labels]
+    wide = lambda x, fill: x if x.shape[-1] == num else np.full((*x.shape[:-1], num), fill)
+    chosen = wide(whole.layers, 0)
+    votes = np.stack([(chosen == x).sum(axis=0) for x in np.unique(chosen)])
+    alphas = wide(whole.alphas, np.nan)
+    return pd.DataFrame(
+        dict(zip(("subject", "roi", "target"), texts, strict=True))
+        | {
+            "score": whole.per_target,
+            "r2": wide(whole.r2_per_target, np.nan),
+            "ceiling": wide(whole.ceiling_per_target, np.nan),
+            "layer": np.unique(chosen)[votes.argmax(axis=0)],
+            "alpha": np.median(alphas.reshape(-1, num), axis=0),
+        }
+    )
 
 
 def once(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Rows of scores, partitions, tests, ceilings and properties: their schemas and Parquet files."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -157,13 +158,14 @@ SIGNIFICANCE = pa.schema(
     metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
 )
 
-# One row per network x target of a subject, where targets have coordinates.
+# One row per network or control x target of a subject: what maps are made of.
 TARGETS = pa.schema(
     [
         ("schema_version", pa.int32()),
         ("dataset", pa.string()),
-        ("model", pa.string()),
-        ("instruction", pa.string()),
+        ("model", pa.string()),  # of a control: its kind
+        ("control_of", pa.string()),
+        *_READING,
         ("subject", pa.string()),
         ("roi", pa.string()),
         ("target", pa.string()),
@@ -172,9 +174,51 @@ TARGETS = pa.schema(
         ("y", pa.float64()),
         ("z", pa.float64()),
         ("protocol", pa.string()),
+        ("folds_hash", pa.string()),
         ("metric", pa.string()),
-        ("score", pa.float64()),  # mean over folds, layer chosen inside the training data
+        # Mean over folds; of several layers, that chosen inside the training data of each fold for
+        # the subject and ROI.
+        ("score", pa.float64()),
+        ("protocol_score", pa.float64()),  # as the protocol counts layers and folds; NaN without
+        ("r2", pa.float64()),  # as `score`
+        ("ceiling", pa.float64()),
+        ("ceiling_kind", pa.string()),
+        ("alpha", pa.float64()),  # penalty: median over folds, at the layers of `score`
+        ("layer", pa.int32()),  # of `score`: that of most folds, of equals the first
+        ("best_layer", pa.int32()),  # the target's own, by its inner R2; -1 where undefined
+        ("num_nan", pa.int32()),  # folds without a defined score
+        ("num_samples", pa.int32()),
         ("fingerprint", pa.string()),
+        ("git_commit", pa.string()),
+        ("versions", pa.string()),
+    ],
+    metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
+)
+
+# One row per network x target of a subject: a test of its largest score of any layer. `score` is of
+# the responses that were tested, of which drifts were taken out.
+TARGET_SIGNIFICANCE = pa.schema(
+    [
+        ("schema_version", pa.int32()),
+        ("dataset", pa.string()),
+        ("model", pa.string()),
+        ("control_of", pa.string()),
+        *_READING,
+        ("subject", pa.string()),
+        ("roi", pa.string()),
+        ("target", pa.string()),
+        ("protocol", pa.string()),
+        ("folds_hash", pa.string()),
+        ("orders", pa.string()),
+        ("num_orders", pa.int32()),
+        ("score", pa.float64()),
+        ("p", pa.float64()),
+        ("p_fdr", pa.float64()),  # Benjamini-Hochberg over the targets of the subject
+        ("p_max", pa.float64()),  # by the largest null of any target of the subject
+        ("num_samples", pa.int32()),
+        ("fingerprint", pa.string()),
+        ("git_commit", pa.string()),
+        ("versions", pa.string()),
     ],
     metadata={"jaxalign.schema_version": str(SCHEMA_VERSION)},
 )
@@ -251,6 +295,32 @@ def write(path: Place, rows: Sequence[dict], schema: pa.Schema = SCHEMA) -> None
                 raise pa.ArrowInvalid(f"{name} must be an integer, got {row[name]}")
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink)
+    run_dir.write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def write_columns(
+    path: Place, columns: Mapping[str, Sequence], common: Mapping[str, Any], schema: pa.Schema
+) -> None:
+    """Write rows of which there may be a million, column by column; else as `write`.
+
+    Args:
+      path: the file.
+      columns: what differs from row to row, all of one length.
+      common: what all rows share; what the schema lacks is left out.
+      schema: `TARGETS` or `TARGET_SIGNIFICANCE`.
+
+    Raises:
+      KeyError: if a column is missing.
+    """
+    num = len(next(iter(columns.values())))
+    arrays = [
+        pa.array(columns[field.name], field.type)
+        if field.name in columns
+        else pa.repeat(pa.scalar(common[field.name], field.type), num)
+        for field in schema
+    ]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink)
     run_dir.write_atomic(path, sink.getvalue().to_pybytes())
 
 

@@ -1,6 +1,7 @@
 """Scores of targets -> rows of subjects and ROIs, and the one score of a protocol."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -69,8 +70,9 @@ def by_subject_and_roi(
 def by_target(
     results: Mapping[int, cv.Nested],
     responses: Responses,
+    ceilings: Ceilings,
     protocol: Protocol,
-) -> list[dict]:
+) -> dict[str, Any]:
     """Return the score of each target of each subject, of the layer chosen inside training data.
 
     Each fold, subject and ROI has one layer, as in the rows (`core.scores.layers`); the score is
@@ -78,30 +80,39 @@ def by_target(
 
     Args:
       results: of each layer.
-      responses: whose targets come first among those of the results, with coordinates; the
-        group's mean, which comes behind, is left out.
+      responses: whose targets come first among those of the results; the group's mean, which comes
+        behind, is left out.
+      ceilings: of the targets.
       protocol: of kind "encoding".
 
     Returns:
-      The columns of `io.rows.TARGETS` that follow, a row for each target. A score is NaN if it is
-      undefined in a fold, or a fold can choose no layer.
+      The columns of `io.rows.TARGETS` that follow, an entry for each target. A score is NaN if it
+      is undefined in a fold, or a fold can choose no layer.
     """
-    v = len(responses.target)
-    inner = np.stack([x.inner_score[:, :v] for x in results.values()])  # [L k v]
+    v, numbers = len(responses.target), np.array(list(results))
+    stacked = lambda name: np.stack([getattr(x, name)[:, :v] for x in results.values()])  # [L k v]
+    inner = stacked("inner_score")
     outer = np.stack([scoring.scores_of(x, protocol)[:, :v] for x in results.values()])
     rows = list(zip(responses.subject, responses.roi, strict=True))
-    score = layers.take(outer, layers.choose_for_groups(inner, rows)).mean(axis=0)
-    return [
-        {
-            "subject": responses.subject[i],
-            "roi": responses.roi[i],
-            "target": responses.target[i],
-            "space": responses.space,
-            **dict(zip("xyz", map(float, responses.coordinates[i]), strict=True)),
-            "score": float(score[i]),
-        }
-        for i in range(v)
-    ]
+    choice = layers.choose_for_groups(inner, rows)
+    scores = layers.take(outer, choice)
+    own = layers.choose(mean_defined(inner, axis=1))
+    places = responses.coordinates if responses.coordinates.size else np.full((v, 3), np.nan)
+    # Of each target the number of folds in which each layer was chosen.
+    votes = (choice.layer[None] == np.arange(len(numbers))[:, None, None]).sum(axis=1)
+    return {
+        "subject": responses.subject,
+        "roi": responses.roi,
+        "target": responses.target,
+        **dict(zip("xyz", places.T, strict=True)),
+        "score": scores.mean(axis=0),
+        "r2": layers.take(stacked("r2"), choice).mean(axis=0),
+        "ceiling": ceilings.ceiling[:v],
+        "alpha": np.median(layers.take(stacked("alphas"), choice), axis=0),
+        "layer": numbers[votes.argmax(axis=0)],
+        "best_layer": np.where(own.known, numbers[own.layer], -1),
+        "num_nan": np.isnan(scores).sum(axis=0),
+    }
 
 
 def _ceiling(ceilings: Ceilings, columns: Int[np.ndarray, " g"], subject: str) -> dict:
@@ -167,4 +178,10 @@ def whole(
         ceiling=known_ceiling,
         contiguous=contiguous,
     )
-    return found._replace(layers=np.array([*results, -1])[found.layers])
+    of = lambda labels: np.array([x for x, kept in zip(labels, people, strict=True) if kept], str)
+    return found._replace(
+        layers=np.array([*results, -1])[found.layers],
+        target_subjects=of(targets.subject),
+        target_rois=of(targets.roi),
+        target_names=of(targets.target),
+    )

@@ -32,6 +32,7 @@ class Targets(NamedTuple):
     Y: Float[np.ndarray, "n v"]  # standardised
     subject: list[str]
     roi: list[str]
+    target: list[str]
 
 
 class Common(NamedTuple):
@@ -112,11 +113,12 @@ def assemble(responses: Responses) -> Targets:
     standard = _standardized(responses)
     groups = list(_groups(responses))
     means = [standard[:, x.columns].mean(axis=1) for x in groups]
-    rois = [roi for x in groups for roi in x.roi]
+    names = [name for x in groups for name in x.names]
     return Targets(
         Y=np.concatenate([standard, *means], axis=1),
-        subject=[*responses.subject, *[GROUP] * len(rois)],
-        roi=[*responses.roi, *rois],
+        subject=[*responses.subject, *[GROUP] * len(names)],
+        roi=[*responses.roi, *[roi for roi, _ in names]],
+        target=[*responses.target, *[target for _, target in names]],
     )
 
 
@@ -174,7 +176,7 @@ def with_published(found: Ceilings, root: Float[np.ndarray, " p"]) -> Ceilings:
 class _Group(NamedTuple):
     """Targets that the same subjects have, and that vary in all of these."""
 
-    roi: list[str]
+    names: list[tuple[str, str]]  # ROI and target
     columns: Int[np.ndarray, "s g"]  # of the responses
 
 
@@ -186,7 +188,7 @@ def _groups(responses: Responses) -> Iterator[_Group]:
     common = shared_by_all(responses)
     for chosen, people in shared_targets.divide(common.varies):
         columns = common.columns[np.ix_(chosen, people)].T
-        yield _Group([common.names[i][0] for i in chosen], columns)
+        yield _Group([common.names[i] for i in chosen], columns)
 
 
 def shared_by_all(responses: Responses) -> Common:

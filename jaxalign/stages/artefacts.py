@@ -282,7 +282,8 @@ class Scores(Rows):
 
     kind = "scores"
     ALIGNMENT = "alignment.npz"  # under a protocol by name, its one score
-    TARGETS = "targets.parquet"  # only where targets have coordinates
+    TARGETS = "targets.parquet"
+    GRIDS = "grids.npz"  # of a network, where responses come from images
     NORMALIZED = "normalized"  # only under published ceilings; as CSV and as Parquet
 
     def alignment(self) -> AlignmentScore:
@@ -300,14 +301,13 @@ class Scores(Rows):
         parts: list[Any] = [x if x.ndim else x.item() for x in cast(list[np.ndarray], list(read))]
         return AlignmentScore(*parts)
 
-    def targets(self) -> pd.DataFrame | None:
-        """Read the scores of single targets; None where they lie nowhere.
+    def targets(self) -> pd.DataFrame:
+        """Read the scores of single targets.
 
         Raises:
           InputError: if the file cannot be read, or has another schema version.
         """
-        path = self.artefact.path / self.TARGETS
-        return rows_lib.read(path) if path.exists() else None
+        return rows_lib.read(self.artefact.path / self.TARGETS)
 
     def normalized(self) -> pd.DataFrame | None:
         """Read scores divided by the targets' own ceilings; None where none were published.
@@ -342,6 +342,7 @@ class Significance(Rows):
 
     kind = "significance"
     ROWS = "significance.parquet"
+    TARGETS = "targets.parquet"
 
 
 class ProtocolCeiling(Kind):

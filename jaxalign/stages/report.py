@@ -237,8 +237,7 @@ def _brains(encoded: Sequence[Scores]) -> tuple[list[Figure], list[str]]:
     """Draw the scores of targets that lie somewhere, and say of the others why they are not."""
     kept, reasons = [], []
     for targets in (x.targets() for x in encoded):
-        if targets is None:
-            continue
+        targets = targets[(targets.space != "") & (targets.control_of == "")]
         for (dataset, model, _), part in targets.groupby(["dataset", "model", "instruction"]):
             name = f"{model} on {dataset}"
             if reason := brain.why_not(part):

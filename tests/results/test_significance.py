@@ -13,7 +13,8 @@ Q = 19
 def goals(names):
     """Return targets named "subject roi"; scores alone are looked at."""
     subject, roi = zip(*(x.split() for x in names), strict=True)
-    return Targets(np.zeros((2, len(names))), list(subject), list(roi))
+    target = [str(i) for i in range(len(names))]
+    return Targets(np.zeros((2, len(names))), list(subject), list(roi), target)
 
 
 NAMES = ["s1 A", "s1 A", "s1 B", "s2 A", "s2 A", "s2 B", "group A", "group A", "group B"]
@@ -101,3 +102,59 @@ def test_an_undefined_layer_is_never_the_best(scores):
     assert by_key(rows, sig.ANY)["s1", "B"]["p"] == by_key(rows, 0)["s1", "B"]["p"]
     nulls = {i: sig.collect([undefined], found) for i in range(2)}
     assert np.isnan(by_key(sig.by_subject_and_roi(nulls, found), sig.ANY)["s1", "A"]["p"])
+
+
+def test_targets_by_hand(scores, rng):
+    """Corrected over the targets of each subject; the group has no map."""
+    other = rng.normal(size=scores.shape)
+    other[0, 1], scores[3, 4] = np.nan, np.nan  # a score of one layer, a null
+    first = sig.collect([scores[:, :4], scores[:, 4:]], goals(NAMES))
+    last = sig.collect([other], goals(NAMES), first.best)
+    np.testing.assert_array_equal(first.best, scores.astype(np.float32))  # is left as it is
+    found = sig.by_target(last.best, goals(NAMES))
+    assert found["subject"] == ["s1"] * 3 + ["s2"] * 3
+    assert found["target"] == [str(i) for i in range(6)]
+    best = np.fmax(scores, other).astype(np.float32)
+    best[:, 1] = scores[:, 1]  # only where its score is defined does a layer take part
+    best[3, 4] = np.inf  # what is undefined counts as large
+    p = (1 + (best[1:] >= best[0]).sum(axis=0)) / (1 + Q)
+    np.testing.assert_allclose(found["p"], p[:6])
+    np.testing.assert_allclose(found["score"], best[0, :6])
+    best[3, 4] = -np.inf  # but says nothing of other targets
+    for own in (slice(0, 3), slice(3, 6)):
+        adjusted = scipy_stats.false_discovery_control(p[own])
+        np.testing.assert_allclose(found["p_fdr"][own], adjusted)
+        largest = best[1:, own].max(axis=1)
+        p_max = (1 + (largest[:, None] >= best[0, own]).sum(axis=0)) / (1 + Q)
+        np.testing.assert_allclose(found["p_max"][own], np.maximum(p_max, p[own]))
+
+
+def test_a_target_without_a_score_has_no_p(scores):
+    scores[:, 2] = np.nan
+    found = sig.by_target(sig.collect([scores], goals(NAMES)).best, goals(NAMES))
+    for name in ("score", "p", "p_fdr", "p_max"):
+        assert np.flatnonzero(np.isnan(found[name])).tolist() == [2]
+
+
+def test_voxels_are_rejected_as_often_as_said(rng):
+    """Of maps without a signal 5 % of voxels, and one map in twenty by the maximum.
+
+    With one the share of false discoveries is at most that asked for.
+    """
+    num, true, q = 200, 40, 99
+    alone, family, false, power = [], [], [], []
+    for _ in range(60):
+        both = np.append(rng.normal(size=(1 + q, 2 * num)), np.full((1 + q, 1), 0.0), axis=1)
+        both += rng.normal(size=(1 + q, 1))  # orders are shared, so that voxels depend
+        both[0, num : num + true] += 5.0
+        names = ["s1 A"] * num + ["s2 A"] * num + ["group A"]
+        found = sig.by_target(sig.collect([both], goals(names)).best, goals(names))
+        p, p_fdr, p_max = (np.array(found[x]) for x in ("p", "p_fdr", "p_max"))
+        alone.append((p[:num] <= 0.05).mean())
+        family.append((p_max[:num] <= 0.05).any())
+        rejected = p_fdr[num:] <= 0.1
+        false.append(rejected[true:].sum() / max(rejected.sum(), 1))
+        power.append(rejected[:true].mean())
+    assert np.mean(alone) == pytest.approx(0.05, abs=0.03)
+    assert np.mean(family) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 60)
+    assert np.mean(false) <= 0.1 and np.mean(power) > 0.5

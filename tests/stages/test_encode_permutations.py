@@ -14,6 +14,7 @@ from jaxalign.io import rows
 from jaxalign.reporting.run import inference
 from jaxalign.stages import encode, extract, report
 from jaxalign.stages.artefacts import Scores, Significance
+from jaxalign.stages.encode import permute
 
 CONFIG = encode.Config(
     alphas=(1.0, 100.0, 10_000.0),
@@ -72,15 +73,44 @@ def test_nulls_are_scores_of_shifted_responses(make_job, timed):
 
 
 @pytest.mark.slow
-def test_an_interrupted_test_goes_on(make_job, timed):
-    job, stores, (_, permuted) = make(make_job, timed, CONFIG)
-    first = (permuted.path / Significance.ROWS).read_bytes()
-    kept = (permuted.path / "nulls_001.npz").stat().st_mtime_ns
-    for name in ("nulls_002.npz", Significance.ROWS, "done.json"):
-        (permuted.path / name).unlink()
-    _, again = tiny.make(encode.plan(CONFIG, job, {"extract": stores}))
-    assert (again.path / Significance.ROWS).read_bytes() == first
-    assert (again.path / "nulls_001.npz").stat().st_mtime_ns == kept
+def test_an_interrupted_test_goes_on(make_job, timed, monkeypatch):
+    job = make_job(timed)
+    stores = tiny.make(extract.plan(BERT, job, {}))
+    *_, step = encode.plan(CONFIG, job, {"extract": stores})
+    compute, tested = permute._nulls, []
+
+    def stopped(network, layer, *args):
+        tested.append(layer)
+        if layer == 2 and tested.count(2) == 1:
+            raise KeyboardInterrupt
+        return compute(network, layer, *args)
+
+    monkeypatch.setattr(permute, "_nulls", stopped)
+    step.artefact.start()
+    with pytest.raises(KeyboardInterrupt):
+        step.make(step.artefact)
+    step.make(step.artefact)
+    assert tested == [1, 2, 2]
+    names = (Significance.ROWS, Significance.TARGETS)
+    first = [(step.artefact.path / name).read_bytes() for name in names]
+    # What is kept of a layer without the largest nulls of those before does not suffice.
+    (step.artefact.path / "nulls_002.npz").unlink()
+    step.make(step.artefact)
+    assert tested == [1, 2, 2, 1, 2]
+    assert [(step.artefact.path / name).read_bytes() for name in names] == first
+
+    # By hand: each target's largest score of both layers, and of both under each order.
+    found = rows.read(step.artefact.path / Significance.TARGETS)
+    responses = job.dataset.responses
+    assert found.target.tolist() == responses.target
+    best = np.load(step.artefact.path / "nulls_002.npz")["best"][:, : len(responses.target)]
+    assert best.shape == (13, 6)
+    np.testing.assert_allclose(found.p, (1 + (best[1:] >= best[0] - 1e-5).sum(axis=0)) / 13)
+    alone = [rows.read(step.artefact.path / Significance.ROWS)]
+    alone = alone[0][(alone[0].subject == "s1") & (alone[0].roi == "A") & (alone[0].layer > 0)]
+    own = (found.subject == "s1") & (found.roi == "A")
+    assert own.sum() == 1
+    np.testing.assert_allclose(found.score[own], alone.score.max(), atol=1e-6)
 
 
 @pytest.mark.slow

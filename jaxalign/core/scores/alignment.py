@@ -1,10 +1,11 @@
 """From scores of folds and targets to one score, and all that belongs to it."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from jaxalign.core import features
 from jaxalign.core.ceilings import ceiling as ceiling_lib
@@ -64,6 +65,8 @@ class AlignmentScore(NamedTuple):
       ceiling_root: of a ceiling that is a reliability, as of reading times, its root: what |r| of
         a predictor without error is expected to be. NaN of other ceilings, and where the
         reliability is not positive.
+      target_subjects, target_rois, target_names: labels of `per_target` and of all else that has an
+        entry for each target; () of those that were not given. `jaxalign.per_target` joins them.
     """
 
     score: float
@@ -88,6 +91,9 @@ class AlignmentScore(NamedTuple):
     unclipped: float = np.nan
     num_below_floor: int = 0
     ceiling_root: float = np.nan
+    target_subjects: Sequence[str] | Shaped[np.ndarray, " v"] = ()
+    target_rois: Sequence[str] | Shaped[np.ndarray, " v"] = ()
+    target_names: Sequence[str] | Shaped[np.ndarray, " v"] = ()
 
     def __repr__(self) -> str:
         """Say in a few lines what a notebook's cell should show; arrays by their sizes alone."""

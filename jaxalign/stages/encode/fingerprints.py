@@ -18,9 +18,10 @@ from jaxalign.stages.encode import inputs
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import Features
 
-VERSION = 16
+VERSION = 17
 # Of the columns of partitions and permutation tests; those of scores have `rows_schema`.
 ROWS_OF_NETWORKS = 2
+OF_TARGETS = 1  # of permutation tests of single targets
 COMPARISON = 1  # of what is compared of instructions
 # Controls that come as they are to each TR, or are added up in it, whatever `downsample` says.
 NOT_DOWNSAMPLED = ("position", "oasm", *controls.COUNTS)
@@ -125,7 +126,7 @@ def of_significance(
     """Return what fixes the permutation tests of a network; arguments as of `of_scores`."""
     found = targets | _regression(config, job, targets, network)
     found |= {"rows_of_networks": ROWS_OF_NETWORKS, "seed": job.seed}
-    found |= {"permutations": num_orders, "orders": config.orders}
+    found |= {"permutations": num_orders, "orders": config.orders, "of_targets": OF_TARGETS}
     return found | ({"order_block": config.order_block} if config.orders == "block" else {})
 
 

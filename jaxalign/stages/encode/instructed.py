@@ -251,7 +251,7 @@ def _rows(found: _Compared, artefact: Artefact) -> list[dict]:
     """Return score rows of what counts of the layers, which have no number: layer -1."""
     data = found.data
     v = len(data.responses.target)
-    targets = targets_lib.Targets(data.Y[:, :v], data.targets.subject[:v], data.targets.roi[:v])
+    targets = targets_lib.Targets(data.Y[:, :v], *(x[:v] for x in data.targets[1:]))
     rows = []
     is_mean = data.protocol.aggregation.layers == "mean"
     name = "mean of layers" if is_mean else "chosen inside the training data"

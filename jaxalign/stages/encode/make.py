@@ -1,6 +1,7 @@
 """Making of the encoding stage's artefacts: scores of a feature set, and partitions of variance."""
 
 import functools
+import io
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,12 @@ from jaxalign import processes, progress, stopping
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import leaks
 from jaxalign.core.scores import alignment, scoring
+from jaxalign.core.scores.alignment import AlignmentScore
 from jaxalign.core.scores.protocol import Protocol
 from jaxalign.core.solver import banded, cv, partition
 from jaxalign.core.solver.method import Execution
 from jaxalign.data import controls, samples
+from jaxalign.data.formats import grids
 from jaxalign.data.schema import GROUP
 from jaxalign.errors import InputError
 from jaxalign.io import arrays, run_dir
@@ -26,6 +29,7 @@ from jaxalign.io.place import Place
 from jaxalign.io.run_dir import Artefact
 from jaxalign.results import finished, normalized, scores
 from jaxalign.results import partition as partition_rows
+from jaxalign.results import targets as targets_lib
 from jaxalign.stages import Job, artefacts
 from jaxalign.stages.artefacts import Partition, ProtocolCeiling, Scores
 from jaxalign.stages.encode import config as config_lib
@@ -64,9 +68,6 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
         for row in scores.by_subject_and_roi(result, data.targets, ceilings, data.protocol)
     ]
     finished.write(artefact.path / Scores.ROWS, rows, shared)
-    if data.responses.space and not features.control_of:
-        found = scores.by_target(scored, data.responses, data.protocol)
-        finished.write(artefact.path / Scores.TARGETS, found, shared, rows_lib.TARGETS)
     if config.ceilings == config_lib.PUBLISHED:
         found = _normalized(scored, data)
         table = pd.DataFrame([row | {x: shared[x] for x in PLACE} for row in found])
@@ -75,13 +76,14 @@ def encode(config: Config, job: Job, features: Features, artefact: Artefact) -> 
     undefined = sum(row["num_nan"] for row in rows)
     if undefined:
         logging.warning("encode %s: %d fold scores are undefined", artefact.name, undefined)
-    alignment = _alignment(features, data, (scored, apart), artefact) if config.protocol else None
+    whole = _whole(features, data, (scored, apart), artefact) if config.protocol else None
+    _write_targets(scored, data, ceilings, artefact, shared, whole)
     return {
         "left_out": data.left_out,
         "num_nan": undefined,
         "unknown_words": unknown,
         "remarks": [*_unanswered(features, data), *_repeated(features, data, artefact)],
-        "alignment": alignment,
+        "alignment": _summary(features, whole),
         "flop": work.flop(features, _sizes(data, apart), job.mesh, tried),
         "seconds": round(time.monotonic() - start, 3),
     }
@@ -212,12 +214,31 @@ def _repeated(features: Features, data: Prepared, artefact: Artefact) -> list[st
     return [f"{artefact.name}: {remark}." for remark in said]
 
 
-def _alignment(
+def _write_targets(
+    scored: dict[int, cv.Nested],
+    data: Prepared,
+    ceilings: targets_lib.Ceilings,
+    artefact: Artefact,
+    shared: dict,
+    whole: AlignmentScore | None,
+) -> None:
+    """Write scores of single targets, and of a network the images that they come from."""
+    found = scores.by_target(scored, data.responses, ceilings, data.protocol)
+    found["protocol_score"] = whole.per_target if whole else np.full_like(found["score"], np.nan)
+    shared = shared | {"space": data.responses.space, "ceiling_kind": ceilings.kind}
+    rows_lib.write_columns(artefact.path / Scores.TARGETS, found, shared, rows_lib.TARGETS)
+    if data.responses.grids and not shared["control_of"]:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **grids.to_arrays(data.responses.grids))
+        run_dir.write_atomic(artefact.path / Scores.GRIDS, buffer.getvalue())
+
+
+def _whole(
     features: Features,
     data: Prepared,
     every: tuple[dict[int, cv.Nested], _Contiguous | None],
     artefact: Artefact,
-) -> dict:
+) -> AlignmentScore:
     """Return the one score of a protocol over all subjects, and what belongs to it."""
     config = data.config
     protocol = data.protocol
@@ -241,6 +262,12 @@ def _alignment(
         logging.warning("encode %s: %s", artefact.name, scoring.caution(found))
     for remark in alignment.remarks(found, protocol):
         logging.warning("encode %s: %s", artefact.name, remark)
+    return found
+
+
+def _summary(features: Features, found: AlignmentScore | None) -> dict | None:
+    if found is None:
+        return None
     return {
         "model": features.model,
         "control_of": features.control_of,

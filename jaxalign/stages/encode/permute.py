@@ -1,6 +1,5 @@
 """Permutation tests of the encoding stage: p-values of networks' scores, every null fitted anew."""
 
-import functools
 import time
 from collections.abc import Sequence
 
@@ -62,11 +61,7 @@ def test(config: Config, job: Job, network: Features, artefact: Artefact) -> dic
     drawn = draw(config, data.responses, seed=job.seed)
     if config.orders != "row" and data.responses.is_timed:
         data = data._replace(Y=_detrended(data))
-    nulls = {}
-    for layer in network.layers(config):
-        path = artefact.path / f"nulls_{layer:03d}.npz"
-        compute = functools.partial(_nulls, network, layer, data, drawn, artefact)
-        nulls[layer] = arrays.kept(path, Nulls, compute)
+    nulls = _every_layer(network, data, drawn, artefact)
     if not processes.is_first():
         return {}
     common = make.common(data, network, artefact) | {
@@ -79,7 +74,41 @@ def test(config: Config, job: Job, network: Features, artefact: Artefact) -> dic
         what[row["layer"]] | row for row in significance.by_subject_and_roi(nulls, data.targets)
     ]
     finished.write(artefact.path / Significance.ROWS, rows, common, rows_lib.SIGNIFICANCE)
+    found = significance.by_target(list(nulls.values())[-1].best, data.targets)
+    path, schema = artefact.path / Significance.TARGETS, rows_lib.TARGET_SIGNIFICANCE
+    rows_lib.write_columns(path, found, common, schema)
     return {"left_out": data.left_out, "seconds": round(time.monotonic() - start, 3)}
+
+
+def _every_layer(
+    network: Features, data: inputs.Prepared, drawn: Int[np.ndarray, "q n"], artefact: Artefact
+) -> dict[int, Nulls]:
+    """Test all layers that an interrupted run has not tested.
+
+    Each layer's file holds the largest nulls of any layer so far, which may be large: once the
+    next one is there, that of the layer before is taken out. So what an interrupted run has kept
+    counts up to the last layer that holds them. Of several processes the first one reads and
+    writes, and what the others return is not used.
+    """
+    layers = network.layers(data.config)
+    path = {layer: artefact.path / f"nulls_{layer:03d}.npz" for layer in layers}
+    kept = [arrays.read(path[x], Nulls) for x in layers] if processes.is_first() else []
+    is_whole = lambda i: all(x is not None for x in kept[: i + 1]) and kept[i].best.size
+    num_kept = max((i + 1 for i in range(len(kept)) if is_whole(i)), default=0)
+    found: dict[int, Nulls] = {}
+    for i, layer in enumerate(layers):
+        if processes.decide(lambda i=i: i >= num_kept):
+            last = found.get(layers[i - 1]) if i else None
+            found[layer] = _nulls(network, layer, data, drawn, last and last.best, artefact)
+            if processes.is_first():
+                arrays.write(path[layer], found[layer])
+        elif processes.is_first():
+            found[layer] = kept[i]
+        if i and layers[i - 1] in found and found[layers[i - 1]].best.size:
+            found[layers[i - 1]] = found[layers[i - 1]]._replace(best=np.empty((0, 0)))
+            if processes.is_first():
+                arrays.write(path[layers[i - 1]], found[layers[i - 1]])
+    return found
 
 
 def _detrended(data: inputs.Prepared) -> Float[np.ndarray, "n v"]:
@@ -100,6 +129,7 @@ def _nulls(
     layer: int,
     data: inputs.Prepared,
     drawn: Int[np.ndarray, "q n"],
+    before: Float[np.ndarray, "o v"] | None,
     artefact: Artefact,
 ) -> Nulls:
     def bar(tiles: Sequence):
@@ -113,4 +143,4 @@ def _nulls(
         drawn,
         execution=make.execution(data)._replace(progress=bar),
     )
-    return significance.collect(parts, data.targets)
+    return significance.collect(parts, data.targets, before)
