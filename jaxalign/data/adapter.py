@@ -88,6 +88,11 @@ class Adapter(abc.ABC):
         raise InputError(f"data set {self.name} has no activations of {name!r}.")
 
     @property
+    def label(self) -> str:
+        """What rows and pages call it: its name, and what an option changed that must be seen."""
+        return self.name
+
+    @property
     def options(self) -> dict[str, Any]:
         """Options by their names: all fields but where the files lie and what they are called."""
         names = {field.name for field in dataclasses.fields(self)} - {"root", "name"}

@@ -21,6 +21,7 @@ from jaxalign.data.dissimilarities import Dissimilarities
 from jaxalign.data.formats.recordings import NaN
 from jaxalign.data.presentations import Repeats, SignalToNoise
 from jaxalign.data.schema import Behavior, Responses, Stimuli
+from jaxalign.data.sets import bids_layout, plain
 from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
 from jaxalign.io import run_dir
@@ -29,6 +30,7 @@ from jaxalign.io.activation_files import Given
 if TYPE_CHECKING:
     from jaxalign.data.stand_ins import StandIn
 
+_BIDS = "jaxalign.data.sets.bids:Bids"
 _ALICE = "jaxalign.data.sets.alice:Alice"
 _BRAINSCORE = "jaxalign.data.sets.brainscore:BrainScore"
 _DENIZENS = "jaxalign.data.sets.denizens:Denizens"
@@ -95,8 +97,8 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """Its name in the table, or that of its directory."""
-        return self.adapter.name
+        """Its name in the table, or that of its directory; of scans also how they were cleaned."""
+        return self.adapter.label
 
     @functools.cached_property
     def stimuli(self) -> Stimuli:
@@ -303,7 +305,7 @@ def find(
 
     Args:
       name: key of `DATASETS`, or the path of a directory in the layout of `data/sets/plain.py` or,
-        where it has `images.csv`, of `data/sets/nifti.py`.
+        where it has `images.csv`, of `data/sets/nifti.py`, or of BIDS (`data/sets/bids.py`).
       data_root: folder of published data.
       nan: what becomes of targets that are NaN here and there: "refuse", or of data sets whose
         adapters have that option, "leave_out".
@@ -428,7 +430,7 @@ def _parsed(
         try:
             found[key] = _READERS[known[key]](value)
         except (ValueError, KeyError) as error:
-            what = {int: "a whole number", bool: "True or False"}[known[key]]
+            what = {int: "a whole number", float: "a number", bool: "True or False"}[known[key]]
             raise InputError(
                 f"options of data set {name}: {key} must be {what}, found {value!r}."
             ) from error
@@ -439,6 +441,7 @@ def _parsed(
 _READERS: dict[Any, Callable[[str], Any]] = {
     str: str,
     int: int,
+    float: float,
     bool: {"True": True, "False": False}.__getitem__,
     tuple[str, ...]: lambda value: tuple(x for x in value.split(",") if x),
 }
@@ -446,7 +449,7 @@ _READERS: dict[Any, Callable[[str], Any]] = {
 
 def _own(name: str) -> Adapter:
     path = pathlib.Path(name)
-    what = "a directory with stimuli.csv and responses, images.csv or behavior.csv"
+    what = "a directory with stimuli.csv and responses, images.csv or behavior.csv, or of BIDS"
     if not path.is_dir():
         if os.sep in name or path.exists():
             found = "it is a file" if path.exists() else "there is none"
@@ -459,7 +462,12 @@ def _own(name: str) -> Adapter:
     # A localiser is two lists of items, and scans have a table that names them.
     is_localizer = any((path / file).is_file() for file in localizer.FILES.values())
     is_scans = (path / "images.csv").is_file()
-    where = _LOCALIZER if is_localizer else _SCANS if is_scans else _TABLES
+    is_tables = any((path / file).is_file() for file in (plain.NPZ, plain.PARQUET, plain.BEHAVIOR))
+    where = _SCANS if is_scans else _TABLES
+    if is_localizer:
+        where = _LOCALIZER
+    elif not is_scans and not is_tables and bids_layout.is_bids(path):
+        where = _BIDS
     return _adapter(where)(root=path, name=path.resolve().name)
 
 

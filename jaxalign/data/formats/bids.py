@@ -2,7 +2,8 @@
 
 import json
 import pathlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,19 +41,20 @@ def sidecar(image: pathlib.Path) -> pathlib.Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def timing(path: pathlib.Path) -> Timing:
+def timing(path: pathlib.Path, above: Sequence[pathlib.Path] = ()) -> Timing:
     """Read what a JSON file says of time.
+
+    Args:
+      path: the file.
+      above: files that hold for it too, where it says nothing else; the most general first.
 
     Raises:
       InputError: if it is no JSON object, a time is no number, or volumes were not recorded at
         even steps (VolumeTiming).
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} must be a JSON object: {one_line(error)}.") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} must be a JSON object, found {type(found).__name__}.")
+    found: dict[str, Any] = {}
+    for file in (*above, path):
+        found |= content(file)
     tr_s, start_s = (_number(path, found, name) for name in ("RepetitionTime", "StartTime"))
     if "VolumeTiming" in found:
         tr_s, start_s = _even(path, found["VolumeTiming"], tr_s, start_s)
@@ -60,6 +62,21 @@ def timing(path: pathlib.Path) -> Timing:
     if not isinstance(corrected, bool):
         raise InputError(f"{path}: SliceTimingCorrected must be true or false, found {corrected}.")
     return Timing(tr_s, start_s, corrected)
+
+
+def content(path: pathlib.Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+      InputError: if the file holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} must be a JSON object: {one_line(error)}.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} must be a JSON object, found {type(found).__name__}.")
+    return found
 
 
 def _number(path: pathlib.Path, found: dict, name: str) -> float | None:

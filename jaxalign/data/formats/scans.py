@@ -1,6 +1,7 @@
 """One scan and its mask or labels: volumes (NIfTI), grayordinates (CIFTI), surfaces (GIFTI)."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxalign.data.formats import coordinates, grids, imaging
 from jaxalign.data.formats.grids import Frame
 from jaxalign.errors import InputError
 
+BRAIN, SURFACE = "brain", "surface"  # ROIs where there is no atlas
 _TIME_UNITS_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 
 
@@ -29,27 +31,76 @@ class Scan(NamedTuple):
     start_s: float = 0.0  # of the first volume, as the header has it: 0 is what tells nothing
 
 
-def read(image: pathlib.Path, atlas: pathlib.Path, tr_s: float, hemisphere: str = "") -> Scan:
+class Mask(NamedTuple):
+    """What several masks of volumes have in common."""
+
+    path: pathlib.Path  # of the first
+    inside: Bool[np.ndarray, "x y z"]
+    affine: Float[np.ndarray, "4 4"]
+
+
+def common_mask(paths: Sequence[pathlib.Path]) -> Mask:
+    """Read masks on one grid, and return the voxels that all of them hold; a message counts them.
+
+    Args:
+      paths: at least one.
+
+    Raises:
+      InputError: if one is damaged, or on another grid, or nothing is in all of them.
+    """
+    first, *others = paths
+    labels, affine = imaging.label_volume(first)
+    inside = _inside(labels, first)
+    union = inside.copy()
+    for path in others:
+        labels, own = imaging.label_volume(path)
+        imaging.same_grid(first, inside.shape, affine, path, labels.shape, own)
+        union |= (marked := _inside(labels, path))
+        inside &= marked
+    if not inside.any():
+        raise InputError(f"{first} must have a voxel that all of {len(paths)} masks hold.")
+    if len(paths) > 1:
+        logging.info(
+            "%d of %d voxels of %d brain masks are in all of them, and are read",
+            *(inside.sum(), union.sum(), len(paths)),
+        )
+    return Mask(first, inside, affine)
+
+
+def read(
+    image: pathlib.Path,
+    atlas: pathlib.Path | None,
+    tr_s: float,
+    hemisphere: str = "",
+    *,
+    within: Mask | None = None,
+) -> Scan:
     """Read a scan in a mask or in labels.
 
     Args:
       image: 4-D NIfTI, `.dtseries.nii`, or GIFTI with an array per TR.
-      atlas: of the same kind, on the same grid; 0 is outside.
+      atlas: of the same kind, on the same grid; 0 is outside. None: all that `within` holds is
+        "brain", or of CIFTI all structures by their names, or of GIFTI all vertices are "surface".
       tr_s: repetition time that the header must tell, where it tells any.
       hemisphere: "L" or "R" of GIFTI, which maps are named by.
+      within: of volumes: what is not in it is outside.
 
     Raises:
       InputError: if a file is damaged, kinds or grids differ, or the header tells of another TR.
     """
-    kinds = [_kind(path) for path in (image, atlas)]
-    if kinds[0] != kinds[1]:
+    kinds = [_kind(path) for path in (image, *([] if atlas is None else [atlas]))]
+    if atlas is not None and kinds[0] != kinds[-1]:
         raise InputError(f"{atlas} must be of the kind of {image}, {kinds[0]}, found {kinds[1]}.")
+    assert within is None or kinds[0] == "NIfTI", "only volumes have masks"
     if kinds[0] == "GIFTI":
         scan = _surface(image, atlas, tr_s, hemisphere)
+    elif kinds[0] == "CIFTI":
+        scan = _grayordinates(image, atlas, tr_s)
     else:
-        scan = {"NIfTI": _volumes, "CIFTI": _grayordinates}[kinds[0]](image, atlas, tr_s)
+        scan = _volumes(image, atlas, tr_s, within)
     if not len(scan.label):
-        raise InputError(f"{atlas} must mark something, found nothing above 0.")
+        inside = f" within {within.path}" if within else ""
+        raise InputError(f"{atlas or image} must mark something{inside}, found nothing above 0.")
     return scan
 
 
@@ -83,15 +134,16 @@ def _check_tr(path: pathlib.Path, found_s: float, tr_s: float) -> None:
     raise InputError(f"{path}: its header tells of a TR of {found_s:g} s, tr_s is {tr_s:g} s.")
 
 
-def _volumes(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
+def _volumes(
+    image: pathlib.Path, atlas: pathlib.Path | None, tr_s: float, within: Mask | None
+) -> Scan:
     opened = imaging.volume(image, ndim=4)
-    labels, affine = imaging.label_volume(atlas)
-    imaging.same_grid(image, opened.shape[:3], opened.affine, atlas, labels.shape, affine)
+    labels = _labels(image, opened, atlas, within)
     unit = opened.header.get_xyzt_units()[1]
     if unit not in _TIME_UNITS_S:
         raise InputError(f"{image}: its fourth dimension must be time, found unit {unit!r}.")
     _check_tr(image, float(opened.header.get_zooms()[3]) * _TIME_UNITS_S[unit], tr_s)
-    mask = _inside(labels, atlas)
+    mask = labels > 0
     places = np.argwhere(mask)
     code = imaging.space_code(opened)
     space = coordinates.NIFTI.get(code, "")
@@ -102,7 +154,7 @@ def _volumes(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
         values=imaging.masked(opened, image, mask),
         label=labels[mask],
         place=[f"{x}-{y}-{z}" for x, y, z in places.tolist()],
-        names={},
+        names={} if atlas else {1: BRAIN},
         frame=Frame(
             kind="NIfTI",
             voxel=places,
@@ -120,13 +172,30 @@ def _volumes(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
     )
 
 
+def _labels(
+    image: pathlib.Path, opened: Any, atlas: pathlib.Path | None, within: Mask | None
+) -> Int[np.ndarray, "x y z"]:
+    """Return the labels of an atlas, or 1, within a mask; else 0."""
+    shape = opened.shape[:3]
+    found = np.ones(shape, np.int64)
+    if atlas is not None:
+        labels, affine = imaging.label_volume(atlas)
+        imaging.same_grid(image, shape, opened.affine, atlas, labels.shape, affine)
+        found = np.where(_inside(labels, atlas), labels, 0)
+    if within is not None:
+        inside, affine = within.inside, within.affine
+        imaging.same_grid(image, shape, opened.affine, within.path, inside.shape, affine)
+        found = np.where(inside, found, 0)
+    return found
+
+
 def _start(path: pathlib.Path, start_s: float) -> float:
     if not np.isfinite(start_s):
         raise InputError(f"{path}: the time of its first volume must be finite, found {start_s}.")
     return start_s
 
 
-def _grayordinates(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Scan:
+def _grayordinates(image: pathlib.Path, atlas: pathlib.Path | None, tr_s: float) -> Scan:
     """Join data and labels by structure and vertex or voxel: files may leave out different ones."""
     with imaging.reading(image) as nib:
         data = nib.load(image)
@@ -135,6 +204,20 @@ def _grayordinates(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Sca
     if time.unit != "SECOND":
         raise InputError(f"{image}: the first dimension must be time, found {time.unit!r}.")
     _check_tr(image, float(time.step), tr_s)
+    start_s = _start(image, float(time.start))
+    if atlas is None:
+        # A place is its structure, a stop, and the vertex or voxel.
+        places = _places(models)
+        structures, label = np.unique([x.split(".")[0] for x in places], return_inverse=True)
+        return Scan(
+            values=values.astype(np.float32),
+            label=label + 1,
+            place=places,
+            names={i + 1: str(name) for i, name in enumerate(structures)},
+            frame=_frame_of_models(image, models),
+            column=np.arange(len(places)),
+            start_s=start_s,
+        )
     with imaging.reading(atlas) as nib:
         labelled = nib.load(atlas)
         kinds = (nib.cifti2.LabelAxis, nib.cifti2.ScalarAxis)
@@ -156,7 +239,6 @@ def _grayordinates(image: pathlib.Path, atlas: pathlib.Path, tr_s: float) -> Sca
             f"{len(wanted)} are missing, the first is {lost[0]}."
         )
     index = [column[place] for place in wanted]
-    start_s = _start(image, float(time.start))
     at_place = np.full(len(models), grids.NOWHERE)
     at_place[index] = np.arange(len(index))
     return Scan(
@@ -241,7 +323,7 @@ def _check_volumes(image: pathlib.Path, models: Any, atlas: pathlib.Path, others
         )
 
 
-def _surface(image: pathlib.Path, atlas: pathlib.Path, tr_s: float, hemisphere: str) -> Scan:
+def _surface(image: pathlib.Path, atlas: pathlib.Path | None, tr_s: float, hemisphere: str) -> Scan:
     with imaging.reading(image) as nib:
         data = nib.load(image)
         if not isinstance(data, nib.GiftiImage):
@@ -253,21 +335,17 @@ def _surface(image: pathlib.Path, atlas: pathlib.Path, tr_s: float, hemisphere: 
             f"{image} must hold an array per TR, each of one value per vertex, found "
             f"{len(series)} of shape {', '.join(map(str, shapes))}."
         )
-    with imaging.reading(atlas) as nib:
-        labelled = nib.load(atlas)
-        if len(labelled.darrays) != 1:
-            raise InputError(f"{atlas} must hold one array, found {len(labelled.darrays)}.")
-        label = imaging.whole_numbers(labelled.darrays[0].data, atlas)
-        names = {int(key): name for key, name in labelled.labeltable.get_labels_as_dict().items()}
     sizes = sorted({len(array) for array in series})
-    if sizes != [len(label)] or label.ndim != 1:
-        raise InputError(
-            f"{atlas} must have the vertices of {image}, {sizes[-1]}, found {label.shape}."
-        )
+    if len(sizes) != 1:
+        raise InputError(f"{image} must have as many vertices in every TR, found {sizes}.")
+    if atlas is None:
+        label, names = np.ones(sizes[0], np.int64), {1: SURFACE}
+    else:
+        label, names = _vertex_labels(image, atlas, sizes[0])
     step = data.meta.get("TimeStep")
     if step is not None:
         _check_time_step(image, step, tr_s)
-    inside = np.flatnonzero(_inside(label, atlas))
+    inside = np.flatnonzero(_inside(label, atlas or image))
     values = np.stack([array[inside] for array in series]).astype(np.float32)
     structure = grids.HEMISPHERES.get(hemisphere, "CIFTI_STRUCTURE_CORTEX")
     at_place = np.full(len(label), grids.NOWHERE)
@@ -288,6 +366,22 @@ def _surface(image: pathlib.Path, atlas: pathlib.Path, tr_s: float, hemisphere: 
         ),
         column=at_place,
     )
+
+
+def _vertex_labels(
+    image: pathlib.Path, atlas: pathlib.Path, num_vertices: int
+) -> tuple[Int[np.ndarray, " v"], dict[int, str]]:
+    with imaging.reading(atlas) as nib:
+        labelled = nib.load(atlas)
+        if len(labelled.darrays) != 1:
+            raise InputError(f"{atlas} must hold one array, found {len(labelled.darrays)}.")
+        label = imaging.whole_numbers(labelled.darrays[0].data, atlas)
+        names = {int(key): name for key, name in labelled.labeltable.get_labels_as_dict().items()}
+    if label.shape != (num_vertices,):
+        raise InputError(
+            f"{atlas} must have the vertices of {image}, {num_vertices}, found {label.shape}."
+        )
+    return label, names
 
 
 def _check_time_step(path: pathlib.Path, step: str, tr_s: float) -> None:

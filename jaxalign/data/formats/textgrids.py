@@ -53,6 +53,18 @@ def read(path: pathlib.Path, tier: str | int, *, may_overlap: bool = False) -> l
     return intervals
 
 
+def names(path: pathlib.Path) -> list[str]:
+    """Return the names of the tiers, in the order of the file.
+
+    Raises:
+      InputError: if it is no TextGrid, or ends early.
+    """
+    try:
+        return [name for _, name, _ in _tiers(_tokens(path))]
+    except ValueError as error:
+        raise InputError(f"{path} must be a TextGrid: {error}.") from error
+
+
 def _tokens(path: pathlib.Path) -> Iterator[str | float]:
     content = path.read_bytes()
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

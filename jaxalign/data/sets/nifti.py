@@ -24,6 +24,7 @@ coordinates, in the space that the header names (sform_code, else qform_code; 4 
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -168,7 +169,7 @@ def _recording(
         for hemisphere in hemispheres:
             row = rows[run, hemisphere]
             scan = scans.read(row.image, row.atlas, row.tr_s, row.hemisphere)
-            values, roi, target, where, column = _targets(row, scan)
+            values, roi, target, at, column = targets_of(row, scan, names_of(row, scan))
             found = (len(values), _start(path, row, scan.start_s))
             if lengths.setdefault(run, found) != found:
                 raise InputError(
@@ -182,7 +183,7 @@ def _recording(
             images[hemisphere].append(grids.place(scan.frame, subject, column, of_side))
             own_names += of_side
             sides.append(values)
-            places.append(where)
+            places.append(at)
         if names not in (None, own_names):
             raise InputError(
                 f"{path}: the atlas must mark the same targets in every run of subject "
@@ -199,12 +200,12 @@ def _recording(
         [roi for roi, _ in labels],
         [name for _, name in labels],
         files,
-        *_where(places),
-        grids=_grids(path, images),
+        *where(places),
+        grids=grids_of(path, images),
     )
 
 
-def _grids(path: pathlib.Path, images: dict[str, list[Grid]]) -> tuple[Grid, ...]:
+def grids_of(path: pathlib.Path, images: dict[str, list[Grid]]) -> tuple[Grid, ...]:
     """Return the image of each hemisphere, or of the volume, if those of all runs are alike."""
     for found in images.values():
         first = found[0]
@@ -218,20 +219,20 @@ def _grids(path: pathlib.Path, images: dict[str, list[Grid]]) -> tuple[Grid, ...
     return tuple(found[0] for found in images.values())
 
 
-class _Places(NamedTuple):
+class Places(NamedTuple):
     """Where the targets of a scan lie; see data/formats/coordinates.py."""
 
     coordinates: Float[np.ndarray, "_ 3"] = coordinates.NONE
     space: str = ""
 
 
-def _where(places: list[_Places]) -> _Places:
+def where(places: list[Places]) -> Places:
     """Return where the targets of a subject lie: known if all of the subject's scans agree."""
     first = places[0]
     agree = all(x.space == first.space for x in places) and all(
         np.abs(x.coordinates - first.coordinates).max(initial=0) < 1e-2 for x in places
     )
-    return first if agree else _Places()
+    return first if agree else Places()
 
 
 def _start(path: pathlib.Path, row: Row, header_s: float) -> float:
@@ -276,20 +277,24 @@ def _start(path: pathlib.Path, row: Row, header_s: float) -> float:
     return start_s
 
 
-def _targets(
-    row: Row, scan: scans.Scan
-) -> tuple[Float[np.ndarray, "n v"], list[str], list[str], _Places, Int[np.ndarray, " p"]]:
-    """Read the targets of a scan, with their ROIs and names, and where they lie.
+def targets_of(
+    row: Row, scan: scans.Scan, names: Mapping[int, str]
+) -> tuple[Float[np.ndarray, "n v"], list[str], list[str], Places, Int[np.ndarray, " p"]]:
+    """Return the targets of a scan, with their ROIs and names, and where they lie.
 
     A mean over a label has no coordinates; it is at every place of the label.
+
+    Args:
+      row: how it is read.
+      scan: from `scans.read`.
+      names: the ROI of each of its labels, from `names_of`.
 
     Returns:
       Values, ROIs, names, coordinates, and of each place of the image the number of its target.
     """
-    names = _names(row, scan)
     if row.targets == "voxels":
         roi = [names[i] for i in scan.label.tolist()]
-        places = _Places(scan.coordinates, scan.space)
+        places = Places(scan.coordinates, scan.space)
         return scan.values, roi, scan.place, places, scan.column
     present = np.unique(scan.label)
     of_label = np.append(np.searchsorted(present, scan.label), grids.NOWHERE)
@@ -298,7 +303,7 @@ def _targets(
         np.stack(means, axis=1).astype(np.float32),
         [names[i] for i in present.tolist()],
         ["mean"] * len(present),
-        _Places(),
+        Places(),
         of_label[scan.column],
     )
 
@@ -319,11 +324,13 @@ def _mean(row: Row, roi: str, values: Float[np.ndarray, "n v"]) -> Float[np.ndar
 
 
 def _named(path: pathlib.Path) -> dict[int, str]:
-    """Read a table of labels and ROIs."""
-    table = tables.read(path, ("label", "roi"))
-    numbers = tables.numbers(path, table, "label")
+    """Read a table of labels and ROIs; one with tabs has the columns that BIDS gives it."""
+    tabs = path.suffix == ".tsv"
+    label_column, roi_column = ("index", "name") if tabs else ("label", "roi")
+    table = tables.read(path, (label_column, roi_column), tabs=tabs)
+    numbers = tables.numbers(path, table, label_column)
     names: dict[int, str] = {}
-    for i, (number, roi) in enumerate(zip(numbers.tolist(), table["roi"], strict=True)):
+    for i, (number, roi) in enumerate(zip(numbers.tolist(), table[roi_column], strict=True)):
         label = imaging.whole(number)
         if label is None:
             raise InputError(
@@ -347,8 +354,12 @@ def _named(path: pathlib.Path) -> dict[int, str]:
     return names
 
 
-def _names(row: Row, scan: scans.Scan) -> dict[int, str]:
-    """Return the ROI of each label in the scan."""
+def names_of(row: Row, scan: scans.Scan) -> dict[int, str]:
+    """Return the ROI of each label in the scan.
+
+    Raises:
+      InputError: if a label has no name, or two that are averaged have the same.
+    """
     found = set(scan.label.tolist())
     source = row.labels or row.atlas
     names = scan.names
