@@ -7,10 +7,11 @@
 
 DATA is a directory, or a name of jaxalign/data/datasets.py. A directory has stimuli.csv, and beside
 it responses.npz, responses.parquet or responses.csv, or images.csv with scans, or behavior.csv with
-reading times; docs/datasets/own.md says what each holds and how it is read and scored, and
-`python -m jaxalign.data.check DATA` what was understood. A model is a name, a directory, either
-with another name in front (`early=`), or, of responses, a file of activations; then no network with
-random weights is scored with it, and for the rows of an .npy there is --config.imported.rows.
+reading times; or it is of BIDS, as fMRIPrep's derivatives are. docs/datasets/own.md says what each
+holds and how it is read and scored, and `python -m jaxalign.data.check DATA` what was understood. A
+model is a name, a directory, either with another name in front (`early=`), or, of responses, a file
+of activations; then no network with random weights is scored with it, and for the rows of an .npy
+there is --config.imported.rows.
 Reading times with given surprisal need no model.
 
 `protocol=NAME`, anywhere behind the data, takes the settings of a protocol of

@@ -5,6 +5,7 @@ import pathlib
 import re
 import runpy
 import shlex
+import shutil
 import textwrap
 
 import numpy as np
@@ -17,6 +18,7 @@ from recordings import SPOKEN, text_grid, write_table
 from jaxalign import config, runner
 from jaxalign.data import datasets
 from jaxalign.data.sets import nsd
+from jaxalign.data.synthetic import planted_bids
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 PAGES = sorted((REPOSITORY / "docs/datasets").glob("[a-z]*.md"))
@@ -112,6 +114,12 @@ def write_huth(root, rng):
         write_words(folder / f"TextGrids/{story}.TextGrid", i)
 
 
+def write_bids(root, rng):
+    planted_bids.write(root / "own")
+    shutil.copy(root / "own/network.npz", root / "network.npz")
+    return root / "own"
+
+
 def write_images(root, rng):
     recordings.nsd(root, rng, num_sessions=2)
     images = datasets.find("nsd-subj01", root).stimuli.stimulus_id
@@ -127,6 +135,7 @@ WRITTEN = {
     "localizer": write_items,
     "own": write_own,
     "images": write_scans,
+    "bids": write_bids,
     "denizens": write_denizens,
     "lebel2023": write_huth,
     "nsd": write_images,

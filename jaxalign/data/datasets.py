@@ -462,7 +462,7 @@ def _own(name: str) -> Adapter:
     # A localiser is two lists of items, and scans have a table that names them.
     is_localizer = any((path / file).is_file() for file in localizer.FILES.values())
     is_scans = (path / "images.csv").is_file()
-    is_tables = any((path / file).is_file() for file in (plain.NPZ, plain.PARQUET, plain.BEHAVIOR))
+    is_tables = any((path / file).is_file() for file in (*plain.RESPONSES, plain.BEHAVIOR))
     where = _SCANS if is_scans else _TABLES
     if is_localizer:
         where = _LOCALIZER

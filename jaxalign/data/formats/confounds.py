@@ -207,58 +207,68 @@ def clean(
                 f"{where}: confounds must be numbers in every volume that is kept (n/a in the "
                 f"first row of a derivative apart), but {', '.join(map(repr, bad[:4]))} are not."
             )
-        if not regressors.shape[1]:
-            regressors = None  # of ICA-AROMA's denoised images
-    if regressors is not None or how.high_pass_hz:
-        num = 0 if regressors is None else regressors.shape[1]
-        num += int(2 * num_volumes * tr_s * how.high_pass_hz)
-        if num >= len(kept) - 1:
-            raise InputError(
-                f"{where}: {num} confounds leave nothing of {len(kept)} volumes: choose fewer."
-            )
-        cleaned = _regressed(values, regressors, kept, how, tr_s)
-    else:
-        cleaned = values[kept]
+    table = np.zeros((num_volumes, 0)) if regressors is None else regressors.to_numpy(np.float64)
+    if how.high_pass_hz:
+        table = np.concatenate(
+            [table, _cosines(num_volumes, tr_s, how.high_pass_hz, where)], axis=1
+        )
+    if table.shape[1] >= len(kept) - 1:
+        raise InputError(
+            f"{where}: {table.shape[1]} confounds leave nothing of {len(kept)} volumes: choose "
+            "fewer."
+        )
+    cleaned = _regressed(values, table[kept], kept) if table.shape[1] else values[kept]
     if how.standardize == "run":
         cleaned = _standardized(cleaned)
     return Cleaned(cleaned, kept)
 
 
+def _cosines(num_volumes: int, tr_s: float, cut_hz: float, where: str) -> Float[np.ndarray, "t q"]:
+    """Return the cosines below a frequency, of the whole run: what is censored leaves gaps in them.
+
+    `signal.clean` would add them itself, unless a confound correlates with one of them by more than
+    0.9, as slow motion does: then it adds none, and nothing is filtered.
+    """
+    with _nilearn(None):
+        from nilearn.glm import first_level
+
+        times = tr_s * np.arange(num_volumes)
+        design = first_level.make_first_level_design_matrix(
+            times, drift_model="cosine", high_pass=cut_hz
+        )
+    found = design.drop(columns="constant").to_numpy(np.float64)
+    if not found.shape[1]:
+        logging.warning(
+            "%s: no cosine is slower than high_pass_hz = %g in %d volumes: nothing is filtered",
+            *(where, cut_hz, num_volumes),
+        )
+    return found
+
+
 def _regressed(
     values: Float[np.ndarray, "t v"],
-    regressors: pd.DataFrame | None,
+    table: Float[np.ndarray, "n q"],
     kept: Int[np.ndarray, " n"],
-    how: Cleaning,
-    tr_s: float,
 ) -> Float[np.ndarray, "n v"]:
-    """Return what confounds and cosines leave of the volumes that are kept, block by block.
+    """Return what confounds leave of the volumes that are kept, block by block.
 
     A target that is NaN in one of these volumes cannot be cleaned, and stays as it is.
     """
-    table = None if regressors is None else regressors.to_numpy(np.float64)
-    if table is not None:
-        table = np.where(np.isin(np.arange(len(table)), kept)[:, None], table, 0)
     found = np.empty((len(kept), values.shape[1]), values.dtype)
     for start in range(0, values.shape[1], _BLOCK):
         block = slice(start, start + _BLOCK)
-        # Cosines are of the whole run; what is left out is censored before anything is fitted.
-        own = np.zeros((len(values), found[:, block].shape[1]))
-        own[kept] = values[kept, block]
+        own = values[kept, block].astype(np.float64)
         lost = ~np.isfinite(own).all(axis=0)
-        own[:, lost] = 0
         with _nilearn(None) as (_, signal):
             cleaned = signal.clean(
-                own,
+                np.where(lost, 0, own),
                 confounds=table,
-                sample_mask=kept,
-                t_r=tr_s,
                 detrend=False,
                 standardize=None,
                 standardize_confounds=True,
-                filter="cosine" if how.high_pass_hz else False,
-                high_pass=how.high_pass_hz or None,
+                filter=False,
             )
-        cleaned[:, lost] = values[kept, block][:, lost]
+        cleaned[:, lost] = own[:, lost]
         found[:, block] = cleaned
     return found
 
@@ -292,7 +302,7 @@ def _nilearn(path: pathlib.Path | None) -> Iterator[tuple[Any, Any]]:
             raise InputError(
                 f"{path} does not serve the strategy that was asked for: {one_line(error)}."
             ) from error
-    for text in dict.fromkeys(one_line(x.message) for x in said if _is_of_data(x)):
+    for text in dict.fromkeys(" ".join(str(x.message).split()) for x in said if _is_of_data(x)):
         logging.warning("%s: %s", path.name if path else "nilearn", text)
 
 

@@ -263,9 +263,9 @@ def _from_table(path: pathlib.Path, how: Reading, run: Run, story: str = "") -> 
     if is_events and how.trial_types:
         if "trial_type" not in table:
             raise InputError(f"{path} must have column 'trial_type', found {list(table)[:12]}.")
-        table = table[table["trial_type"].isin(how.trial_types)]
+        table = table.loc[table["trial_type"].isin(how.trial_types)]
     if not is_events and "run" in table:
-        table = table[table["run"] == run.label]
+        table = table.loc[table["run"] == run.label]
     column = _column(path, table, how, is_events)
     onset = _first(path, table, _ONSETS)
     onset_s = tables.numbers(path, table, onset, empty_is_nan=True)
@@ -342,8 +342,8 @@ def _tidy(
         overlaps=int((ends > after + 1e-6).sum()),
     )
     chosen = rows.tolist()
-    own = [text[i].strip() for i in chosen]
-    return _Told(own, onset_s, offset_s, [passage[i] for i in chosen], unit), odd
+    own = [str(text[i]).strip() for i in chosen]
+    return _Told(own, onset_s, offset_s, [str(passage[i]) for i in chosen], unit), odd
 
 
 def _common(run: Run, known: _Told, own: _Told, first: str, jitter_s: float) -> _Told:

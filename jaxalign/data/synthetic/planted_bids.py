@@ -76,7 +76,11 @@ def write(
     derived = root / "derivatives" / "fmriprep"
     _json(root / "dataset_description.json", {"Name": "planted", "BIDSVersion": "1.10.0"})
     (root / ".bidsignore").write_text("network.npz\n")
-    about = {"Name": "fMRIPrep", "BIDSVersion": "1.4.0", "DatasetType": "derivative"}
+    about: dict[str, Any] = {
+        "Name": "fMRIPrep",
+        "BIDSVersion": "1.4.0",
+        "DatasetType": "derivative",
+    }
     about["GeneratedBy"] = [{"Name": "planted", "Version": "1"}]
     derived.mkdir(parents=True, exist_ok=True)
     _json(derived / "dataset_description.json", about)
