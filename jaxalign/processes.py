@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from absl import logging
 
-from jaxalign import aborts, stopping
+from jaxalign import aborts, stopping, tasks
 from jaxalign.errors import InputError, one_line
 
 LOST = 134  # exit code where another process is gone: as of one that JAX ends for that
@@ -96,7 +96,8 @@ def start(
 ) -> None:
     """Join the other processes of a job, if there are any; before JAX is asked for devices.
 
-    Without arguments JAX finds them by itself on TPUs and under Slurm, if a job has several tasks.
+    Without arguments JAX finds them by itself on TPUs and under Slurm, if a job has several tasks;
+    the GPUs of a node are divided over its tasks.
 
     Args:
       coordinator: HOST:PORT, where process 0 runs and a port is free.
@@ -119,7 +120,7 @@ def start(
         )
     if all(given) and not coordinator.rpartition(":")[2].isdigit():
         raise InputError(f"--coordinator must be HOST:PORT, got {coordinator!r}.")
-    if not any(given) and not _has_tasks():
+    if not any(given) and not tasks.are_several(os.environ):
         return
     import jax
     from jax._src import distributed  # whose client has no public name; Orbax takes it, too
@@ -130,7 +131,7 @@ def start(
             coordinator or None,
             num_processes or None,
             process_id if process_id >= 0 else None,
-            local_device_ids=list(local_devices) or None,
+            local_device_ids=list(local_devices) or tasks.own_devices(os.environ) or None,
             heartbeat_timeout_seconds=HEARTBEAT_S,
             shutdown_timeout_seconds=SHUTDOWN_S,
         )
@@ -139,22 +140,6 @@ def start(
     state = distributed.global_state
     if state.num_processes > 1:
         _join(_Job(state.client, state.process_id, state.num_processes))
-
-
-def _has_tasks() -> bool:
-    """Whether JAX can find the other tasks of this job by itself, and there are some.
-
-    A job of one task has Slurm's variables, too.
-    """
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_NODELIST" in os.environ:
-        return True
-    hosts = os.environ.get("TPU_WORKER_HOSTNAMES") or os.environ.get("TPU_PROCESS_ADDRESSES", "")
-    if "," in hosts:
-        return True
-    from jax._src import clusters  # what JAX asks itself, which has no public name either
-
-    tpus = [x for x in clusters.ClusterEnv._cluster_types if "tpu" in x.name]
-    return any(x.is_env_present() and x.get_process_count() > 1 for x in tpus)
 
 
 def _join(job: _Job) -> None:
@@ -206,7 +191,7 @@ def check_alone(what: str) -> None:
     Raises:
       InputError: if it is.
     """
-    if count() > 1 or (_job is None and _has_tasks()):
+    if count() > 1 or (_job is None and tasks.are_several(os.environ)):
         raise InputError(
             f"{what} works in one process, and this is one of several: start it alone (a job of "
             "one task), with all devices of a host."

@@ -86,6 +86,15 @@ _SHARE = flags.DEFINE_string(
 )
 _PARTITION = flags.DEFINE_string("partition", "", "slurm: partition, or several with commas.")
 _HOURS = flags.DEFINE_float("hours", 24.0, "slurm: that a job may take.", lower_bound=0.0)
+_TASKS = flags.DEFINE_integer(
+    "tasks_per_job",
+    1,
+    "slurm: processes that make each job together, each with its part of the job's devices.",
+    lower_bound=1,
+)
+_NODES = flags.DEFINE_integer(
+    "nodes_per_job", 1, "slurm: nodes that the tasks of a job are divided over.", lower_bound=1
+)
 _CPUS = flags.DEFINE_integer("cpus_per_job", 8, "slurm: cores of each job.", lower_bound=1)
 _MEMORY = flags.DEFINE_float(
     "memory_gb", 0.0, "slurm: memory of each job. Default: the cluster's.", lower_bound=0.0
@@ -232,6 +241,10 @@ def _options(overrides: list[str]):
         raise InputError(f"--share must be I/N with 0 <= I < N, got {_SHARE.value!r}.")
     if bad := [x for x in _SLURM.value if "=" not in x]:
         raise InputError(f"--slurm must be NAME=VALUE[,NAME=VALUE...], got {bad[0]!r}.")
+    if _TO.value != "slurm" and (_TASKS.value, _NODES.value) != (1, 1):
+        raise InputError(
+            f"--tasks_per_job and --nodes_per_job go with --to=slurm, got {_TO.value}."
+        )
     return Options(
         devices_per_job=_devices_per_job(),
         parallel=_PARALLEL.value,
@@ -241,6 +254,8 @@ def _options(overrides: list[str]):
         hours=_HOURS.value,
         cpus_per_job=_CPUS.value,
         memory_gb=_MEMORY.value,
+        tasks_per_job=_TASKS.value,
+        nodes_per_job=_NODES.value,
         slurm=dict(x.split("=", 1) for x in _SLURM.value),
         config=_CONFIG.value,
         overrides=tuple(overrides),

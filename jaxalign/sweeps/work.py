@@ -24,6 +24,7 @@ _AGAIN = {134: 3, 137: 3, STOPPED: 3}
 _AGAIN_OTHERWISE = 1
 BEAT_S = 10.0  # between two signs of life
 SILENT_S = 60.0  # after which a job without one has been lost
+FOLLOW_S = 0.5  # between looks at what the first of several tasks does
 _GRACE_S = 60.0  # from being asked to stop until being killed
 
 
@@ -38,6 +39,7 @@ class State:
       host: where the last one ran.
       pid: of the process that watches it.
       seconds: that all of its processes took.
+      session: which of the times that an engine started the job this is; "": it does not say.
     """
 
     tries: int = 0
@@ -46,6 +48,7 @@ class State:
     host: str = ""
     pid: int = 0
     seconds: float = 0.0
+    session: str = ""
 
     @classmethod
     def read(cls, folder: pathlib.Path) -> "State":
@@ -108,16 +111,26 @@ class Worker:
 
     0 is done. 2, bad input, is never tried again. A process that was stopped or lost (143, 134,
     137) is, three times, and one that ended otherwise once: the same command goes on where it was.
+
+    Args:
+      argv: the command.
+      folder: of the job.
+      environment: variables that the command has beside ours.
+      session: see `State`.
     """
+
+    _log = LOG
 
     def __init__(
         self,
         argv: Sequence[str],
         folder: pathlib.Path,
         environment: Mapping[str, str] | None = None,
+        session: str = "",
     ):
         self._argv = list(argv)
         self._folder = folder
+        self._session = session
         self._environment = None if environment is None else {**os.environ, **environment}
         self._process: subprocess.Popen | None = None
         self._is_stopped = False
@@ -134,6 +147,7 @@ class Worker:
                 is_final=False,
                 host=socket.gethostname(),
                 pid=os.getpid(),
+                session=self._session,
             )
             state.write(self._folder)
             begin = time.monotonic()
@@ -175,7 +189,7 @@ class Worker:
             time.sleep(0.1)
 
     def _once(self, number: int) -> int:
-        with open(self._folder / LOG, "ab") as log:
+        with open(self._folder / self._log, "ab") as log:
             host, now = socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S")
             log.write(f"--- try {number} on {host}, {now}\n".encode())
             log.flush()
@@ -199,3 +213,37 @@ class Worker:
                     beat = time.monotonic()
                     os.utime(self._folder / STATE)
         return code if code >= 0 else 128 - code
+
+
+class Follower(Worker):
+    """Runs the command of one of several tasks that make a job together.
+
+    The worker of the first task decides: whenever it starts its process, so does this one, and it
+    ends when that has ended for good. A process that joined the others too early would meet those
+    of the last try.
+
+    Args:
+      argv: the command.
+      folder: of the job.
+      session: of the first task, see `State`.
+      number: of this task: 1, 2, ...
+    """
+
+    def __init__(self, argv: Sequence[str], folder: pathlib.Path, session: str, number: int):
+        super().__init__(argv, folder, session=session)
+        self._log = f"{LOG}.{number}"
+
+    def run(self) -> int:
+        """Follow the first task, and return the exit code of its last process."""
+        tries = 0
+        while not self._is_stopped:
+            state = State.read(self._folder)
+            if state.session == self._session:
+                if state.is_final:
+                    return state.code or DONE
+                if state.tries > tries:
+                    tries = state.tries
+                    self._once(tries)
+                    continue
+            time.sleep(FOLLOW_S)
+        return STOPPED

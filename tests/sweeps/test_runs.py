@@ -4,15 +4,18 @@ Six jobs, three networks under two protocols; both ways give the table of one pr
 byte.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 import slurm_cluster
 import small
@@ -37,11 +40,16 @@ def get_config():
     )
 
 def sweep():
-    for name in {models!r}:
-        for protocol in ("jaxalign", "brainscore-linear-2026-own-reading"):
-            network = name + "=" + {folder!r} + name
-            yield {{"extract.models": (network,), "encode.protocol": protocol}}
+    for name, protocol in {runs!r}:
+        network = name + "=" + {folder!r} + name
+        yield {{"extract.models": (network,), "encode.protocol": protocol}}
 """
+PROTOCOLS = ("jaxalign", "brainscore-linear-2026-own-reading")
+
+
+def each(models):
+    """Return each network under both protocols."""
+    return [(name, protocol) for name in models for protocol in PROTOCOLS]
 
 
 def call(*arguments, environment=None):
@@ -64,16 +72,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def write(folder):
-    """Return a function from names of networks, copies that can be spoilt, to a configuration."""
+    """Return a function from networks, copies that can be spoilt, and protocols to a file."""
     data = small.write(folder / "data", num_passages=24)
     for name, source in zip(MODELS, (small.LLAMA, small.BERT, small.BLOOM), strict=True):
         shutil.copytree(source, folder / "models" / name)
 
-    def write(name, models):
+    def write(name, runs):
         path = folder / f"{name}.py"
-        text = CONFIGURATION.format(
-            data=str(data), models=tuple(models), folder=str(folder / "models") + "/"
-        )
+        text = CONFIGURATION.format(data=str(data), runs=runs, folder=str(folder / "models") + "/")
         path.write_text(text)
         return path
 
@@ -86,7 +92,7 @@ def expected(folder, write):
     done = subprocess.run(
         [
             *(sys.executable, REPOSITORY / "tests/support/one_process.py"),
-            *(write("one", MODELS), folder / "one"),
+            *(write("one", each(MODELS)), folder / "one"),
         ],
         cwd=REPOSITORY,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
@@ -116,7 +122,7 @@ def test_two_at_a_time_give_the_table_of_one_process(folder, write, expected):
     So is the ceiling of the one that has any, which no network changes: 3 + 1 + 6 jobs, and the
     last.
     """
-    store, config = folder / "local", write("local", MODELS)
+    store, config = folder / "local", write("local", each(MODELS))
     common = (f"--config={config}", f"--store={store}", "--to=local")
     done = call(*common, "--parallel=2")
     assert done.returncode == 0, done.stderr + done.stdout
@@ -156,7 +162,7 @@ def test_slurm_runs_the_same_sweep_and_gives_the_same_table(folder, write, expec
     pytest.importorskip("submitit", reason="submitit is not installed: pip install -e .[slurm]")
     store, models = folder / "slurm", (*MODELS, "gone")
     shutil.copytree(folder / "models/llama", folder / "models/gone")
-    config = write("slurm", models)
+    config = write("slurm", each(models))
     common = (f"--config={config}", f"--store={store}", "--to=slurm")
     sweep = store / "sweeps/slurm"
     extractions = [f"extract-{name}" for name in MODELS]
@@ -219,3 +225,57 @@ def test_slurm_runs_the_same_sweep_and_gives_the_same_table(folder, write, expec
     assert table(sweep) == expected
     title = (sweep / planning.COLLECT / "report/index.html").read_text()
     assert "(6 of 8 jobs)" in title
+
+
+def test_tasks_of_a_slurm_job_make_one_run(folder, write, expected):
+    """All end when one is killed, and go on where they were; a refusal is not tried again."""
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install -e .[slurm]")
+    del expected  # whose rows are compared
+    shutil.copytree(folder / "models/llama", folder / "models/bad")
+    config = write("tasks", [("bad", PROTOCOLS[1]), ("bert", PROTOCOLS[0])])
+    store = folder / "tasks"
+    flags = (f"--config={config}", f"--store={store}", "--to=slurm", "--devices_per_job=0")
+    refused, made = (work_of(store, name) for name in ("bad-" + PROTOCOLS[1], "bert-jaxalign"))
+    with slurm_cluster.started(folder / "cluster_of_tasks") as environment:
+        submitted = call(*flags, "--tasks_per_job=2", "--cpus_per_job=2", environment=environment)
+        assert submitted.returncode == 0, submitted.stderr
+        (folder / "models/bad/config.json").unlink()
+        until(lambda: list(store.glob("encode/*/layer_000.npz")))
+        os.kill(task(1), signal.SIGKILL)
+        until(lambda: work.State.read(made).is_final)
+    state, log = work.State.read(refused), (refused / work.LOG).read_text()
+    assert (state.code, state.tries, log.count("\nerror: ")) == (work.BAD_INPUT, 1, 1), log
+    state, log = work.State.read(made), (made / work.LOG).read_text()
+    assert (state.code, state.tries) == (work.DONE, 2), log
+    assert "error: process 1 is lost: what is finished is kept" in log
+    assert len(re.findall(r"extract bert: done in", log)) == 1
+    compared = 0
+    for path in store.glob("encode/*/rows.parquet"):
+        ours, theirs = (
+            pd.read_parquet(x / path.relative_to(store)) for x in (store, folder / "one")
+        )
+        pd.testing.assert_frame_equal(ours, theirs, rtol=0, atol=1e-5)
+        compared += 1
+    assert compared == 2  # of the network, and of a control
+
+
+def work_of(store, name):
+    return store / "sweeps/tasks" / name
+
+
+def until(holds, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def task(number):
+    """Return the process of a Slurm task that makes a run with others."""
+    mine = {b"SLURM_NTASKS=2", b"SLURM_PROCID=%d" % number}
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            is_ours = mine <= set((path / "environ").read_bytes().split(b"\0"))
+            if is_ours and b"jaxalign.main" in (path / "cmdline").read_bytes():
+                return int(path.name)
+    raise AssertionError(f"there is no task {number}")

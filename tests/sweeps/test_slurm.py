@@ -5,8 +5,9 @@ import signal
 import subprocess
 
 import pytest
+from refusals import refused
 
-from jaxalign.sweeps import record, work
+from jaxalign.sweeps import engines, record, work
 from jaxalign.sweeps.engines import slurm
 
 
@@ -53,3 +54,17 @@ def test_signals_before_submitit_hears_them_do_not_end_a_job():
         process.send_signal(signal.SIGUSR2)
         assert process.wait(20) == 7
     assert said == ["starts\n", "goes on\n", "hears\n"]
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"nodes_per_job": 3}, "--tasks_per_job must be a multiple of --nodes_per_job=3, got 2"),
+        ({"cpus_per_job": 5}, "--cpus_per_job must be a multiple of --tasks_per_job=2, got 5"),
+        ({"devices_per_job": 1}, "--devices_per_job must be a multiple of --tasks_per_job=2"),
+    ],
+)
+def test_what_cannot_be_divided_over_tasks_is_refused(changes, message):
+    given = {"tasks_per_job": 2, "devices_per_job": 2, **changes}
+    with refused(message):
+        slurm.check(engines.Options(**given))

@@ -73,3 +73,29 @@ def test_a_job_whose_watcher_is_gone_is_not_alive(tmp_path):
     long_ago = time.time() - 2 * work.SILENT_S
     work.os.utime(tmp_path / work.STATE, (long_ago, long_ago))
     assert not work.is_alive(tmp_path, elsewhere)
+
+
+def test_other_tasks_start_when_the_first_does_and_end_with_it(tmp_path):
+    """What a state says of an earlier time that the job was in the queue counts nothing."""
+    work.State(tries=7, code=143, session="1.0").write(tmp_path)
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    lost_once = f"sleep 1; test -e {ours} && exit 0; touch {ours}; exit 137"
+    first = work.Worker(shell(lost_once), tmp_path, session="1.1")
+    other = work.Follower(shell(f"echo x >> {theirs}; exit 134"), tmp_path, "1.1", 1)
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(other.run()))
+    thread.start()
+    time.sleep(2 * work.FOLLOW_S)
+    assert not theirs.exists()
+    assert first.run() == 0
+    thread.join(10)
+    assert codes == [0] and theirs.read_text() == "x\nx\n"
+    assert (tmp_path / f"{work.LOG}.1").read_text().startswith("--- try ")
+    assert work.State.read(tmp_path).tries == 9
+
+
+def test_another_task_that_is_asked_to_stop_starts_nothing(tmp_path):
+    work.State(tries=1, session="1.0").write(tmp_path)
+    other = work.Follower(shell("exit 0"), tmp_path, "1.0", 1)
+    other.ask()
+    assert other.run() == work.STOPPED and not (tmp_path / f"{work.LOG}.1").exists()

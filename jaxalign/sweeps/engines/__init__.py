@@ -32,6 +32,8 @@ class Options:
       hours: that a job may take on a cluster.
       cpus_per_job: cores that a job has on a cluster.
       memory_gb: that a job has on a cluster; 0: what is usual there.
+      tasks_per_job: processes that make a job together on a cluster.
+      nodes_per_job: of a cluster, which these are divided over.
       slurm: other options of sbatch, by name.
       folder: of the sweep, where it is not in the store; "": it is.
       config: the configuration file; what follows is for engines that write files.
@@ -55,6 +57,8 @@ class Options:
     hours: float = 24.0
     cpus_per_job: int = 8
     memory_gb: float = 0.0
+    tasks_per_job: int = 1
+    nodes_per_job: int = 1
     slurm: Mapping[str, str] = dataclasses.field(default_factory=dict)
     folder: str = ""
     config: str = ""

@@ -3,9 +3,11 @@
 import getpass
 import importlib.util
 import json
+import os
 import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,12 +29,16 @@ _TIMEOUTS = 1000
 # Signals that announce the end do nothing until submitit hears them. Before that, a Python that is
 # still starting would die of them, and Slurm would count the job as failed.
 _DEAF = """/bin/sh -c 'trap "" TERM CONT USR1 USR2; exec "$0" "$@"'"""
+_LEFT_S = 120  # that tasks have to end in once one of them has
 _UNDER_WAY = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING")
 _WAIT_S = 60
 
 
 class Command:
-    """A job as submitit pickles it: its command line, and the jobs that must not have failed."""
+    """A job as submitit pickles it: its command line, and the jobs that must not have failed.
+
+    Of a job of several tasks each calls it, and their processes make one run.
+    """
 
     def __init__(self, argv: Sequence[str], needs: Sequence[Job]):
         self.argv = list(argv)
@@ -50,11 +56,23 @@ class Command:
             if work.State.read(job.path).has_failed and not job.is_done:
                 raise RuntimeError(f"not started, as {job.name} has failed")
         [folder] = [x.partition("=")[2] for x in self.argv if x.startswith("--workdir=")]
-        self._worker = work.Worker(self.argv, pathlib.Path(folder))
+        self._worker = self._make_worker(pathlib.Path(folder))
         code = self._worker.run()
         if code != work.DONE:
             raise RuntimeError(f"exit code {code}; its log is {folder}/{work.LOG}")
         return code
+
+    def _make_worker(self, folder: pathlib.Path) -> work.Worker:
+        """Return what watches the process of this task: the first decides, others follow."""
+        names = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT")
+        session = ".".join(os.environ.get(x, "0") for x in names)
+        task = int(os.environ.get("SLURM_PROCID", "0"))
+        if task == 0:
+            return work.Worker(self.argv, folder, session=session)
+        follower = work.Follower(self.argv, folder, session, task)
+        # submitit leaves the signal to the first task, which puts the job in the queue again.
+        signal.signal(signal.SIGUSR2, lambda *_: follower.ask())
+        return follower
 
     def checkpoint(self):
         """Stop the command, and say what to put in the queue again: the same.
@@ -74,6 +92,7 @@ def check(options: Options) -> None:
     Raises:
       InputError: naming what is missing.
     """
+    _check_tasks(options)
     if shutil.which("sbatch") is None:
         raise InputError(
             "--to=slurm needs Slurm on this machine: there is no sbatch in the PATH; --to=local "
@@ -86,6 +105,21 @@ def check(options: Options) -> None:
         for name in options.partition.split(","):
             if name not in known:
                 raise InputError(f"--partition must be one of {', '.join(known)}, got {name!r}.")
+
+
+def _check_tasks(options: Options) -> None:
+    """Refuse what cannot be divided over the tasks of a job, and these over its nodes."""
+    tasks, nodes = options.tasks_per_job, options.nodes_per_job
+    if tasks % nodes:
+        raise InputError(
+            f"--tasks_per_job must be a multiple of --nodes_per_job={nodes}, got {tasks}."
+        )
+    for flag, number in (
+        ("--cpus_per_job", options.cpus_per_job),
+        ("--devices_per_job", options.devices_per_job),
+    ):
+        if number % tasks:
+            raise InputError(f"{flag} must be a multiple of --tasks_per_job={tasks}, got {number}.")
 
 
 def chip(options: Options) -> str:
@@ -152,6 +186,7 @@ def python() -> str:
 def _executor(record: Record, options: Options):
     import submitit
 
+    nodes, cpus = options.nodes_per_job, options.cpus_per_job // options.tasks_per_job
     executor = submitit.AutoExecutor(
         folder=record.folder / LOGS,
         cluster="slurm",
@@ -161,10 +196,14 @@ def _executor(record: Record, options: Options):
     executor.update_parameters(
         name=f"jaxalign-{record.folder.name}",
         timeout_min=max(round(options.hours * 60), 1),
-        cpus_per_task=options.cpus_per_job,
-        **({"gpus_per_node": options.devices_per_job} if options.devices_per_job else {}),
-        **({"mem_gb": options.memory_gb} if options.memory_gb else {}),
+        nodes=nodes,
+        tasks_per_node=options.tasks_per_job // nodes,
+        cpus_per_task=cpus,
+        **({"gpus_per_node": options.devices_per_job // nodes} if options.devices_per_job else {}),
+        **({"mem_gb": options.memory_gb / nodes} if options.memory_gb else {}),
         **({"slurm_partition": options.partition} if options.partition else {}),
+        # From 22.05 on `srun` does not read how many cores the tasks of its job have.
+        slurm_srun_args=[f"--cpus-per-task={cpus}", f"--wait={_LEFT_S}"],
     )
     return executor
 
