@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import hashlib
 import logging as stdlib_logging
-import math
 import os
 import pathlib
 import re
@@ -18,7 +17,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxalign import command_line, processes, stopping
+from jaxalign import command_line, price_flags, processes, stopping
 from jaxalign.errors import InputError, one_line
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -74,24 +73,7 @@ _PROCESS_ID = flags.DEFINE_integer(
 _LOCAL_DEVICES = flags.DEFINE_list(
     "local_devices", [], "Numbers of the devices of this process on its host. Default: all."
 )
-_CHIP = flags.DEFINE_string(
-    "chip",
-    "",
-    "With --dry_run: the machine to price, such as v5e-8 or h200 (jaxalign/pricing/chips.py). "
-    "Default: the one at hand.",
-)
-_CALIBRATION = flags.DEFINE_string(
-    "calibration",
-    "",
-    "File that `python -m jaxalign.calibrate` has written, whose rates count in the place of the "
-    "table's. Default: that of the chip in ~/.cache/jaxalign/chips, where there is one.",
-)
-_PRICE_PER_HOUR = flags.DEFINE_float(
-    "price_per_hour",
-    None,
-    "Money for one device and hour, in any currency. Default: none is shown.",
-    lower_bound=0.0,
-)
+flags.adopt_module_key_flags(price_flags)  # --help lists them
 _PROFILE = flags.DEFINE_string(
     "profile", "", "Folder for a JAX trace of the run, which TensorBoard and Perfetto show."
 )
@@ -123,12 +105,13 @@ def main(argv: list[str]) -> None:
         machine=machine,
     )
     if plan.machine:
-        plan = dataclasses.replace(plan, machine=chips.calibrated(plan.machine, _CALIBRATION.value))
+        plan = dataclasses.replace(
+            plan, machine=chips.calibrated(plan.machine, price_flags.calibration())
+        )
     if _ONLY.value:
         plan = plans.only(plan, _ONLY.value)
     if _DRY_RUN.value:
-        rate = math.nan if _PRICE_PER_HOUR.value is None else _PRICE_PER_HOUR.value
-        _show(lambda: plans.describe(plan, rate))
+        _show(lambda: plans.describe(plan, price_flags.rate()))
         if plan.machine and (
             reason := prices.refusal(plans.items(plan), plan.machine, plan.layout)
         ):
@@ -166,11 +149,11 @@ def _machine():
     """Return the machine that a plan is to be priced for; None: the one at hand."""
     from jaxalign.pricing import chips
 
-    if not _CHIP.value:
+    if not price_flags.chip():
         return None
     if not _DRY_RUN.value:
-        raise InputError(f"--chip={_CHIP.value} prices a plan, so it goes with --dry_run.")
-    return chips.find(_CHIP.value)
+        raise InputError(f"--chip={price_flags.chip()} prices a plan, so it goes with --dry_run.")
+    return chips.find(price_flags.chip())
 
 
 def _keep_compiled(folder: str) -> None:

@@ -5,7 +5,11 @@
 Any Python with the package runs it too. --help lists the flags.
 """
 
+from absl import flags
+
 from jaxalign.sweeps import command
+
+flags.adopt_module_key_flags(command)
 
 if __name__ == "__main__":
     command.cli()

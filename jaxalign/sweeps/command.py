@@ -3,7 +3,6 @@
 python launch/sweep.py --config=configs/sweeps/demo.py --to=local --store=runs/sweep
 """
 
-import math
 import os
 import pathlib
 import re
@@ -11,7 +10,7 @@ import sys
 
 from absl import app, flags, logging
 
-from jaxalign import command_line, stopping
+from jaxalign import command_line, price_flags, stopping
 from jaxalign.errors import InputError, one_line
 from jaxalign.io import place
 
@@ -56,25 +55,7 @@ _DEVICES = flags.DEFINE_integer(
     "Accelerators of each job; 0: it computes on the CPU. Default: as many as --chip says, else 1.",
     lower_bound=0,
 )
-_CHIP = flags.DEFINE_string(
-    "chip",
-    "",
-    "The machine that each job has, such as v5e-8 or h200 (jaxalign/pricing/chips.py), for which "
-    "it is priced. Default: what the engine says of it. With --dry_run, models and data sets that "
-    "are not here are priced by their published sizes.",
-)
-_CALIBRATION = flags.DEFINE_string(
-    "calibration",
-    "",
-    "File that `python -m jaxalign.calibrate` has written, whose rates count in the place of the "
-    "table's. Default: that of the chip in ~/.cache/jaxalign/chips, where there is one.",
-)
-_PRICE_PER_HOUR = flags.DEFINE_float(
-    "price_per_hour",
-    None,
-    "Money for one device and hour, in any currency. Default: none is shown.",
-    lower_bound=0.0,
-)
+flags.adopt_module_key_flags(price_flags)  # --help lists them
 _PARALLEL = flags.DEFINE_integer(
     "parallel",
     0,
@@ -141,13 +122,13 @@ def main(argv: list[str]) -> int:
         look = lambda: status.lines(record, engine.queue(record))
         status.show(look, lambda: outcome.table(record))
         return 0
-    is_elsewhere = _DRY_RUN.value and bool(_CHIP.value)
+    is_elsewhere = _DRY_RUN.value and bool(price_flags.chip())
     if not is_elsewhere:
         engine.check(options)
     # Imported here: --help, --status and a bad flag need not wait for JAX.
     from jaxalign.sweeps import costs, planning
 
-    machine = _machine(_CHIP.value or engine.chip(options), options.parallel)
+    machine = _machine(price_flags.chip() or engine.chip(options), options.parallel)
     where = planning.Where(
         store=store,
         name=name,
@@ -160,7 +141,7 @@ def main(argv: list[str]) -> int:
     if not _DRY_RUN.value:
         planning.check_store(where, is_resumed=_RESUME.value)
     record = planning.read_and_plan(_CONFIG.value, overrides, where, options.devices_per_job)
-    rate = math.nan if _PRICE_PER_HOUR.value is None else _PRICE_PER_HOUR.value
+    rate = price_flags.rate()
     if _DRY_RUN.value:
         sys.stdout.write(planning.describe(record, machine, rate))
         sys.stdout.flush()
@@ -215,21 +196,20 @@ def _machine(name: str, parallel: int):
 
     if not name:
         return None
-    return chips.shared(chips.calibrated(chips.find(name), _CALIBRATION.value), parallel)
+    return chips.shared(chips.calibrated(chips.find(name), price_flags.calibration()), parallel)
 
 
 def _devices_per_job() -> int:
     """Return how many devices each job has: as many as its machine, if that is named."""
-    if not _CHIP.value:
+    if not price_flags.chip():
         return 1 if _DEVICES.value is None else _DEVICES.value
     from jaxalign.pricing import chips
 
-    machine = chips.find(_CHIP.value)
+    machine = chips.find(price_flags.chip())
     number = 0 if machine.chip.name == "cpu" and machine.num_devices == 1 else machine.num_devices
     if _DEVICES.value not in (None, number):
-        raise InputError(
-            f"--devices_per_job must be {number} with --chip={_CHIP.value}, got {_DEVICES.value}."
-        )
+        given = f"with --chip={price_flags.chip()}, got {_DEVICES.value}"
+        raise InputError(f"--devices_per_job must be {number} {given}.")
     return number
 
 

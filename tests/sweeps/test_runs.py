@@ -29,14 +29,13 @@ MODELS = ("llama", "bert", "bloom")
 CONFIGURATION = """
 import pathlib
 from jaxalign import config
-from jaxalign.stages import encode, extract, report
+from jaxalign.stages import encode, extract
 
 def get_config():
     return config.pack(
         config.Common(dataset={data!r}),
         extract=extract.Config(models=("gpt2",), untrained_seed=-1, shard_stimuli=16),
         encode=encode.Config(protocol="jaxalign", controls=("word_length",)),
-        report=report.Config(),
     )
 
 def sweep():
