@@ -1,7 +1,9 @@
 """What all charts share: the Vega-Lite specification, alternative text, colours, SVG and PDF."""
 
+import contextlib
 import functools
 import math
+import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +13,10 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
+from jaxalign.io import files
 from jaxalign.reporting.charts import labels, pdf_order
+
+SCRIPTS = "~/.cache/jaxalign/scripts"  # where what pages are drawn with is kept
 
 DATA = alt.NamedData("table")
 
@@ -259,8 +264,18 @@ def _widen(spec: Any) -> Any:
 
 @functools.cache
 def bundle() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script that fetches nothing."""
-    return vl_convert.javascript_bundle()
+    """Return Vega, Vega-Lite and Vega-Embed as one script that fetches nothing.
+
+    Bundling takes seconds, so that it is done once for each version on a machine.
+    """
+    path = pathlib.Path(SCRIPTS, f"vega-{vl_convert.__version__}.js").expanduser()
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8")
+    made = vl_convert.javascript_bundle()
+    with contextlib.suppress(OSError):  # what cannot be kept is made again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, made.encode())
+    return made
 
 
 def families(names: Iterable[str]) -> tuple[alt.Scale, alt.Scale]:
