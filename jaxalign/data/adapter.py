@@ -98,6 +98,11 @@ class Adapter(abc.ABC):
         names = {field.name for field in dataclasses.fields(self)} - {"root", "name"}
         return {name: getattr(self, name) for name in sorted(names)}
 
+    @property
+    def left_out(self) -> str:
+        """How many recorded TRs are no samples, where the adapter decides that; else ""."""
+        return ""
+
     def has(self, kind: str) -> bool:
         """Whether the data set holds this: "responses", "repeats", ...; files are not opened."""
         return getattr(type(self), kind) is not getattr(Adapter, kind)

@@ -246,14 +246,14 @@ class Dataset:
         return None
 
     def unanswered(self, responses: Responses, but: Collection[str] = ()) -> str:
-        """Say how many stimuli have no response; "" if all have one, or samples are TRs.
+        """Say how many stimuli have no response, or TRs are no samples; "" if that is none.
 
         Args:
           responses: recorded, or planned.
           but: stimuli that do not count.
         """
         if responses.is_timed:
-            return ""
+            return self.adapter.left_out
         lost = len(set(self.stimuli.stimulus_id) - set(responses.stimulus_id) - set(but))
         if not lost:
             return ""

@@ -152,6 +152,10 @@ class Bids(Adapter):
 
     def stimuli(self) -> Stimuli:
         """Read the words of the runs, which all subjects have in common."""
+        return self._spoken
+
+    @functools.cached_property
+    def _spoken(self) -> Stimuli:
         self.files()
         if self._has_table:
             return plain.read_stimuli(self.root / plain.STIMULI)
@@ -174,6 +178,15 @@ class Bids(Adapter):
 
         A volume that is scrubbed in one subject is no sample of any: all have the same samples.
         """
+        return self._recorded[0]
+
+    @property
+    def left_out(self) -> str:
+        """How many volumes are no samples, for each subject."""
+        return self._recorded[1]
+
+    @functools.cached_property
+    def _recorded(self) -> tuple[Responses, str]:
         self.files()
         layout = self.layout
         clocks = self._clocks()
@@ -190,7 +203,9 @@ class Bids(Adapter):
             within = self._within(runs) if is_own else shared
             read[subject], places[subject] = self._subject(runs, within, known)
         kept = {label: self._common(label, {s: read[s][label] for s in read}) for label in order}
-        self._say_left_out(read, kept)
+        left_out = self._left_out(read, kept)
+        if left_out:
+            logging.warning("data set %s: %s", layout.root, left_out)
         run = [label for label in order for _ in kept[label]]
         found = (
             Recording(
@@ -210,13 +225,14 @@ class Bids(Adapter):
         times = [clocks[x].start_s + clocks[x].tr_s * kept[x] for x in order]
         units = "as in the images" if self.standardize == "none" else "standard deviations of a run"
         with naming(layout.root):
-            return Responses(
+            found = Responses(
                 run=run,
                 units=units,
                 time_s=np.concatenate(times),
                 tr_s=clocks[order[0]].tr_s,
                 **columns,
             )
+        return found, left_out
 
     @property
     def _targets(self) -> str:
@@ -307,7 +323,8 @@ class Bids(Adapter):
 
     def _atlas(self, run: Run, image: bids_layout.Name) -> list[pathlib.Path]:
         """Return the atlas of a scan and the table of its labels, as far as there are any."""
-        names = {"{subject}": run.subject, "{hemi}": image.entities.get("hemi", "")}
+        side = image.entities.get("hemi", "")
+        names = {"{subject}": run.subject, "{run}": run.label, "{hemi}": side}
         found = []
         for option in ("atlas", "labels"):
             path = getattr(self, option)
@@ -428,26 +445,24 @@ class Bids(Adapter):
             )
         return kept
 
-    def _say_left_out(
+    def _left_out(
         self, read: dict[str, dict[str, _Read]], kept: dict[str, Int[np.ndarray, " n"]]
-    ) -> None:
+    ) -> str:
         """Count the volumes that are no samples: scrubbed, or beyond the end of a shorter scan."""
         total = {label: max(own[label].num_volumes for own in read.values()) for label in kept}
         lost = sum(total.values()) - sum(map(len, kept.values()))
         if not lost:
-            return
+            return ""
         each = [
             f"sub-{subject} {sum(total[x] - len(own[x].kept) for x in own)}"
             for subject, own in read.items()
         ]
-        logging.warning(
-            "data set %s: %d of %d volumes are no samples, neither in training nor in test; their "
-            "times are kept, for delays. Scrubbed, or beyond the end of a scan, are: %s. What one "
-            "subject lacks is left out for all%s",
-            *(self.layout.root, lost, sum(total.values()), ", ".join(each)),
-            ": read them one by one (subjects=)"
-            if len(read) > 1 and lost > _MANY * sum(total.values())
-            else "",
+        many = len(read) > 1 and lost > _MANY * sum(total.values())
+        hint = ": read them one by one (subjects=)" if many else ""
+        return (
+            f"{lost} of {sum(total.values())} volumes are no samples, neither in training nor in "
+            "test; their times are kept, for delays. Scrubbed, or beyond the end of a scan, are: "
+            f"{', '.join(each)}. What one subject lacks is left out for all{hint}."
         )
 
 

@@ -33,6 +33,8 @@ OWN_SPACES = (
     "scanner",
 )
 OWN_SPACES += ("fsnative",)
+# What fMRIPrep 25.2 calls the space of scans whose names have none, in the names of their masks.
+_RUN = [{"space": "run"}, {"space": "boldref"}]
 _CONFOUNDS = ("timeseries", "regressors")
 _SHOWN = 6  # names in a message
 
@@ -329,7 +331,7 @@ def _run(
     first = images[0]
     folder = first.path.parent
     beside = [x for x in map(bids_names.parse, sorted(folder.iterdir())) if x]
-    masked = first.entities | {"desc": "brain"}
+    masked = [first.entities | {"desc": "brain"} | x for x in ({}, *([] if first.space else _RUN))]
     confounds = [
         x.path
         for x in beside
@@ -347,7 +349,9 @@ def _run(
         for path in bids_names.inherited(first.whole_run, place, top, "events", (".tsv",))
     ]
     masks = [
-        x.path for x in beside if x.suffix == "mask" and x.entities == masked and not _is_surface(x)
+        x.path
+        for x in beside
+        if x.suffix == "mask" and x.entities in masked and x.extension in KINDS
     ]
     return Run(
         subject=subject,
@@ -358,10 +362,6 @@ def _run(
         confounds=(*confounds[:1], *(x for x in about[:1] if x.is_file())),
         events=events[-1] if events else None,
     )
-
-
-def _is_surface(name: Name) -> bool:
-    return name.extension not in (".nii", ".nii.gz")
 
 
 def _check_same_runs(root: pathlib.Path, runs: Sequence[Run]) -> None:

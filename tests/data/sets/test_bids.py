@@ -8,9 +8,11 @@ import shutil
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from refusals import refused
 
+from jaxalign import config, recipes, runner
 from jaxalign.core import features
 from jaxalign.data import datasets, samples
 from jaxalign.data.sets import bids_layout
@@ -425,3 +427,23 @@ def test_names_that_are_none_of_bids_are_passed_over(tmp_path):
     assert bids_layout.is_bids(tmp_path)
     with refused("must hold scans, sub-*/func/*_bold.*: found none"):
         read(tmp_path)
+
+
+@pytest.mark.slow
+def test_one_configuration_leads_to_the_page(copy, tmp_path):
+    """The planted layer scores 1.000; without a JSON file nothing is begun."""
+    settings = recipes.on_data(str(copy), [str(copy / "network.npz")])
+    changes = {"options": ("strategy=scrubbing", f"space={planted.SPACE}"), "encode.controls": ()}
+    settings = config.override(settings, changes)
+    work = tmp_path / "work"
+    runner.run(runner.plan(settings, workdir=work))
+    rows = pd.read_csv(work / "report/scores.csv")
+    assert set(rows.dataset) == {find(copy, *SCRUBBED).name}
+    score = rows.set_index(["layer", "subject"]).score
+    assert score[1].min() > 0.999
+    assert score[0].max() < 0.2
+    assert "18 of 320 volumes are no samples" in (work / "report/summary.txt").read_text()
+    (copy / f"{BOLD}.json").unlink()
+    with refused("needs a JSON file with RepetitionTime"):
+        runner.plan(settings, workdir=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
