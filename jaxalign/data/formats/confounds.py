@@ -217,9 +217,11 @@ def clean(
             f"{where}: {table.shape[1]} confounds leave nothing of {len(kept)} volumes: choose "
             "fewer."
         )
-    cleaned = _regressed(values, table[kept], kept) if table.shape[1] else values[kept]
-    if how.standardize == "run":
-        cleaned = _standardized(cleaned)
+    # What is too large for its type becomes infinite, and is refused with the responses.
+    with np.errstate(over="ignore", invalid="ignore"):
+        cleaned = _regressed(values, table[kept], kept) if table.shape[1] else values[kept]
+        if how.standardize == "run":
+            cleaned = _standardized(cleaned)
     return Cleaned(cleaned, kept)
 
 
@@ -274,7 +276,7 @@ def _regressed(
 
 
 def _standardized(values: Float[np.ndarray, "n v"]) -> Float[np.ndarray, "n v"]:
-    lost = np.isnan(values).any(axis=0)
+    lost = ~np.isfinite(values).all(axis=0)
     found = features.standardize(np.where(lost, 0, values), np.zeros(len(values), int))
     return np.where(lost, values, found).astype(values.dtype)
 

@@ -317,7 +317,8 @@ class Bids(Adapter):
         if not run.confounds:
             raise InputError(
                 f"{run.images[0].path} needs fMRIPrep's confounds next to it, "
-                "..._desc-confounds_timeseries.tsv: set strategy=none to regress out nothing."
+                "..._desc-confounds_timeseries.tsv: set strategy=none in --config.options to "
+                "regress out nothing."
             )
         return list(run.confounds)
 
@@ -390,6 +391,11 @@ class Bids(Adapter):
             values = np.concatenate(sides, axis=1)
             num_volumes = len(values)
             found[run.label] = _Read(*self._cleaned(run, values), num_volumes)
+            logging.info(
+                "run %s of sub-%s is read: %d of %d volumes, %d targets (run %d of %d)",
+                *(run.label, run.subject, len(found[run.label].kept), num_volumes),
+                *(values.shape[1], self.layout.runs.index(run) + 1, len(self.layout.runs)),
+            )
         of_all = nifti.grids_of(self.layout.root, images)
         return found, _Places(names, nifti.where(places), of_all)
 

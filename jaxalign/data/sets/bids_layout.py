@@ -196,17 +196,20 @@ def _scans_root(root: pathlib.Path, derivatives: str) -> pathlib.Path:
     ]
     if len(found) > 1:
         raise InputError(
-            f"data set {root} has several derivatives with scans: choose one, derivatives=NAME of "
-            f"{_listed(x.name for x in found)}."
+            f"data set {root} has several derivatives with scans: set derivatives=NAME in "
+            f"--config.options, of {_listed(x.name for x in found)}."
         )
     return found[0] if found else root
 
 
 def _raw_root(scans: pathlib.Path, root: pathlib.Path, raw: str) -> pathlib.Path | None:
     if raw:
-        if not pathlib.Path(raw).is_dir():
-            raise InputError(f"raw must be a folder of recorded data, found {raw!r}.")
-        return pathlib.Path(raw)
+        found = next((x for x in (root / raw, pathlib.Path(raw)) if x.is_dir()), None)
+        if found is None:
+            raise InputError(
+                f"raw must be a folder of recorded data, from {root} or from here: found {raw!r}."
+            )
+        return found
     if scans != root:
         return root
     path = scans / bids_names.DESCRIPTION
@@ -298,8 +301,8 @@ def _one(root: pathlib.Path, option: str, asked: str, present: set[str]) -> str:
             f"{option} of data set {root} must be one of {_listed(named)}, found {asked!r}."
         )
     raise InputError(
-        f"data set {root} has scans with more than one {option}: choose {option}=NAME of "
-        f"{_listed(matching if asked else named)}."
+        f"data set {root} has scans with more than one {option}: set {option}=NAME in "
+        f"--config.options, of {_listed(matching if asked else named)}."
     )
 
 

@@ -184,6 +184,38 @@ def test_parcels_are_averaged_before_they_are_cleaned(copy):
     assert min(held_out_r(means)) > 0.9999
 
 
+def test_in_a_space_of_its_own_each_subject_has_its_atlas(copy):
+    """Nothing is compared between voxels of two brains; means of ROIs are, by their names."""
+    for path in copy.glob(f"{DERIVED}/sub-*/func/*_space-{planted.SPACE}_*"):
+        path.rename(path.with_name(path.name.replace(planted.SPACE, "T1w")))
+    image = nib.load(copy / f"{BOLD.replace(planted.SPACE, 'T1w')}.nii.gz")
+    for subject, label in (("01", 1), ("02", 2)):
+        atlas = np.zeros(planted.SHAPE, np.int16)
+        atlas[label] = label
+        nib.save(nib.Nifti1Image(atlas, image.affine), copy / f"parcels_{subject}.nii.gz")
+    (copy / "names.csv").write_text("label,roi\n1,front\n2,back\n")
+    options = ("strategy=scrubbing", "space=T1w")
+    atlas = ("atlas=parcels_{subject}.nii.gz", "labels=names.csv")
+    found = read(copy, *options, *atlas, "targets=voxels")
+    assert {x.split(".")[0] for x in found.target} == {"01", "02"}
+    assert set(zip(found.subject, found.roi, strict=True)) == {("01", "front"), ("02", "back")}
+    assert read(copy, *options, *atlas).target == ["mean", "mean"]
+
+
+def test_vertices_of_the_medial_wall_are_left_out(copy, caplog):
+    """fMRIPrep sets them to NaN where it is told to."""
+    for path in copy.glob(f"{FUNC}/*_hemi-L_*.func.gii"):
+        image = nib.load(path)
+        for array in image.darrays:
+            array.data[3] = np.nan
+        nib.save(image, path)
+    found = read(copy, "strategy=scrubbing", "space=fsaverage6")
+    own = [x for x, s in zip(found.target, found.subject, strict=True) if s == "01"]
+    assert len(own) == 38
+    assert "L.3" not in own
+    assert "subject 01: 1 of 39 targets are NaN throughout and left out" in caplog.text
+
+
 # What is missing
 
 
@@ -222,7 +254,7 @@ def test_what_is_missing_is_refused_by_name(copy, lost, options, message):
 
 
 def test_a_choice_is_asked_for(written):
-    listed = "choose space=NAME of MNI152NLin2009cAsym, fsLR:den-91k, fsaverage6"
+    listed = "set space=NAME in --config.options, of MNI152NLin2009cAsym, fsLR:den-91k, fsaverage6"
     with refused("scans with more than one space", listed):
         read(written[0])
     with refused("space of data set", "must be one of", "found 'T1w'"):

@@ -87,11 +87,14 @@ def test_scans_are_found_with_what_belongs_to_them(folder, version, space, found
 def test_spaces_and_descriptions_are_asked_for(folder):
     for name in WRITTEN["23.1"]:
         (folder / name).write_text("")
-    with refused("choose space=NAME of MNI152NLin2009cAsym:res-2, T1w, fsLR:den-91k, fsaverage5"):
+    with refused(
+        "set space=NAME in --config.options, of",
+        "MNI152NLin2009cAsym:res-2, T1w, fsLR:den-91k, fsaverage5",
+    ):
         bids_layout.find(folder.parents[2], Wanted())
     for name in ("denoised", "smooth"):
         (folder / f"{RUN}_space-T2w_desc-{name}_bold.nii.gz").write_text("")
-    with refused("more than one desc: choose desc=NAME of denoised, smooth"):
+    with refused("more than one desc: set desc=NAME in --config.options, of denoised, smooth"):
         bids_layout.find(folder.parents[2], Wanted(space="T2w"))
     found = bids_layout.find(folder.parents[2], Wanted(space="T2w", desc="denoised"))
     assert (found.desc, len(found.runs)) == ("denoised", 1)
@@ -102,7 +105,7 @@ def test_several_derivatives_are_asked_for(tmp_path):
         func = tmp_path / "derivatives" / name / "sub-1/func"
         func.mkdir(parents=True)
         (func / "sub-1_task-x_space-T1w_desc-preproc_bold.nii.gz").write_text("")
-    with refused("several derivatives with scans: choose one, derivatives=NAME of fmriprep, xcp_d"):
+    with refused("several derivatives with scans", "derivatives=NAME", "of fmriprep, xcp_d"):
         bids_layout.find(tmp_path, Wanted())
     found = bids_layout.find(tmp_path, Wanted(), "xcp_d")
     assert (found.root, found.raw) == (tmp_path / "derivatives/xcp_d", tmp_path)
