@@ -184,9 +184,8 @@ def test_a_run_is_named_by_its_data_and_models(tmp_path):
     arguments = ["--config=configs/ceilings.py:demo", "--dry_run"]
     assert f"workdir: {REPOSITORY / 'runs/ceilings-demo'}\n" in call(*arguments).stdout
     arguments = [f"--config=configs/own.py:{data},{small.BERT}", "--dry_run"]
-    named = [
-        call(*arguments, *more).stdout for more in ([], [f"--config.extract.models=early={LLAMA}"])
-    ]
+    other = f"--config.extract.models=('early={small.LLAMA}',)"
+    named = [call(*arguments, *more).stdout for more in ([], [other])]
     for name, text in zip(("own-data-bert", "own-data-bert-early"), named, strict=True):
         own = re.escape(str(REPOSITORY / "runs" / name))
         assert re.search(f"^workdir: {own}-[0-9a-f]{{6}}$", text, re.MULTILINE)

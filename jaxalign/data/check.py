@@ -129,7 +129,7 @@ def _responses(responses: Responses) -> Iterator[tuple[str, str]]:
         yield "responses", f"{n:,} TRs of {responses.tr_s:g} s in {responses.units!r}; {size}"
         for run, rows in itertools.islice(features.members(responses.run).items(), _SHOWN):
             first, last = responses.time_s[rows[0]], responses.time_s[rows[-1]] + responses.tr_s
-            left_out = round((last - first) / responses.tr_s) - len(rows)
+            left_out = int(np.rint((last - first) / responses.tr_s)) - len(rows)
             gaps = f"; {left_out:,} between them are left out" if left_out else ""
             yield "", f"run {run}: {len(rows):,} TRs from {first:g} to {last:g} s{gaps}"
         if (more := len(set(responses.run)) - _SHOWN) > 0:
