@@ -15,7 +15,7 @@ def one_line(error: BaseException) -> str:
 
 
 class PlaceError(Exception):
-    """A bucket in which artefacts lie cannot be read or written.
+    """A bucket in which artefacts lie, or a hub of models, cannot be read or written.
 
     It is no `OSError` and no `ValueError`, so that nobody takes it for a damaged file, which would
     be made again. `jaxalign.main` prints it without a traceback.

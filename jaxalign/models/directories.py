@@ -26,9 +26,9 @@ SHARD_BYTES = 4 * 2**30
 CONFIG = "config.json"
 _PLAN = "conversion.json"  # source and settings of what is unfinished
 # Files next to the weights: configuration, tokenizers, chat templates.
-_COPIED = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
+COPIED = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 # What tells of weights in another format.
-_NOT_COPIED = ("*.index.json", "quantize_config.json", "adapter_config.json", _PLAN)
+NOT_COPIED = ("*.index.json", "quantize_config.json", "adapter_config.json", _PLAN)
 
 
 def unfinished(target: pathlib.Path, source: pathlib.Path) -> pathlib.Path:
@@ -94,7 +94,7 @@ def copy_files(source: pathlib.Path, folder: pathlib.Path) -> None:
     """
     for file in sorted(source.iterdir()):
         matches = lambda patterns, file=file: any(fnmatch.fnmatch(file.name, p) for p in patterns)
-        if file.is_file() and matches(_COPIED) and not matches(_NOT_COPIED):
+        if file.is_file() and matches(COPIED) and not matches(NOT_COPIED):
             shutil.copyfile(file, folder / file.name)
 
 

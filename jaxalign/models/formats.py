@@ -11,6 +11,7 @@ from jaxalign.models import table
 from jaxalign.models.families import keys
 
 CONVERT = "python -m jaxalign.models.convert"
+FETCH = "python -m jaxalign.models.fetch"
 # Key of `config.json` by which `convert` says that weights had been quantised, and to what types.
 QUANTIZATION = "gguf_quantization"
 ORBAX = "orbax"  # folder in a directory that `convert` made
@@ -41,16 +42,15 @@ def stop_tokens(path: pathlib.Path, *names: str) -> set[int]:
     return found
 
 
-def refuse(name: str, path: pathlib.Path, hf: dict) -> None:
-    """Refuse a directory whose format is not read, and name the format.
+def refuse_quantised(path: pathlib.Path, hf: dict) -> None:
+    """Refuse a directory whose weights were quantised.
 
     Args:
-      name: of the model.
-      path: its directory.
+      path: the directory; weights need not be there.
       hf: content of its `config.json`.
 
     Raises:
-      InputError: saying what is there and what to do.
+      InputError: naming how.
     """
     quantised = hf.get("quantization_config") or {}
     if not isinstance(quantised, dict):
@@ -68,6 +68,20 @@ def refuse(name: str, path: pathlib.Path, hf: dict) -> None:
         raise InputError(
             f"{path}: quantised checkpoints are not supported (found {method!r}); {_ORIGINAL}."
         )
+
+
+def refuse(name: str, path: pathlib.Path, hf: dict) -> None:
+    """Refuse a directory whose format is not read, and name the format.
+
+    Args:
+      name: of the model.
+      path: its directory.
+      hf: content of its `config.json`.
+
+    Raises:
+      InputError: saying what is there and what to do.
+    """
+    refuse_quantised(path, hf)
     if readable(path):
         return
     found = lambda pattern: next((file.name for file in sorted(path.glob(pattern))), None)
@@ -145,7 +159,18 @@ def locate(name: str, row: table.Row) -> pathlib.Path:
     if path is None:
         raise InputError(
             f"model {name} is not on this machine: it was published as {row.repository} (revision "
-            f"{row.revision}). Fetch it to Hugging Face's cache (HF_HOME), or give a local "
-            "directory in the place of the name."
+            f"{row.revision}). {_fetch_it(name, row)}, or give a local directory in the place of "
+            "the name."
         )
     return path
+
+
+def is_of_the_hub(row: table.Row) -> bool:
+    """Return whether a model was published on the hub."""
+    return not (row.package or row.data or row.repository.startswith("github.com/"))
+
+
+def _fetch_it(name: str, row: table.Row) -> str:
+    if is_of_the_hub(row):
+        return f"Run {FETCH} {name}, which brings it to Hugging Face's cache (HF_HOME)"
+    return "Bring it to Hugging Face's cache (HF_HOME)"

@@ -641,6 +641,17 @@ MODELS = (
     | {"stories260K": Row(repository="karpathy/tinyllamas", data="stories260K/stories260K.bin")}
 )
 
+# What the hub called models before, which it still answers to.
+ALIASES = {
+    "meta-llama/Meta-Llama-3.1-8B": "llama-3.1-8b",
+    "meta-llama/Meta-Llama-3.1-8B-Instruct": "llama-3.1-8b-instruct",
+    "meta-llama/Meta-Llama-3.1-70B": "llama-3.1-70b",
+    "CohereForAI/c4ai-command-r-v01": "command-r",
+    "CohereForAI/aya-23-8B": "aya-23-8b",
+    "EleutherAI/gpt-j-6B": "gpt-j-6b",
+    "EleutherAI/gpt-neo-125M": "gpt-neo-125m",
+}
+
 
 def by_repository() -> dict[str, str]:
     """Return the name of each model by its repository, of repositories that hold one model."""
@@ -649,11 +660,15 @@ def by_repository() -> dict[str, str]:
 
 
 def by_hub_name() -> dict[str, str]:
-    """Return the name of each model by what the hub calls it, with its organisation and without."""
+    """Return the name of each model by what the hub calls it, with its organisation and without.
+
+    And by `ALIASES`.
+    """
     whole = {x: name for x, name in by_repository().items() if not MODELS[name].data}
     short = {x.rpartition("/")[2]: name for x, name in whole.items()}
     counts = collections.Counter(x.rpartition("/")[2] for x in whole)
-    return whole | {x: name for x, name in short.items() if counts[x] == 1 and x not in MODELS}
+    short = {x: name for x, name in short.items() if counts[x] == 1 and x not in MODELS}
+    return ALIASES | whole | short
 
 
 def close_to(name: str) -> list[str]:

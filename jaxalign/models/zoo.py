@@ -240,9 +240,9 @@ def _of_the_hub(name: str, data_root: pathlib.Path | None, options: Mapping[str,
     raise InputError(
         "model must be a name in the table (such as "
         f"{', '.join(list(MODELS)[:3])}, all-MiniLM-L6-v2, stories260K; all in "
-        "jaxalign/models/table.py), a repository in Hugging Face's cache, or a directory with "
-        f"config.json, tokenizer.json and model.safetensors: found {name!r}"
-        + (f"; close to it: {close}." if close else ".")
+        f"jaxalign/models/table.py), a repository that {formats.FETCH} has brought to Hugging "
+        "Face's cache, or a directory with config.json, a tokenizer and model.safetensors: found "
+        f"{name!r}" + (f"; close to it: {close}." if close else ".")
     )
 
 
@@ -254,7 +254,7 @@ def describe(
     Raises:
       InputError: if the table does not hold its hyperparameters, or its design is not built.
     """
-    row = MODELS.get(name)
+    row = MODELS.get(table.by_hub_name().get(name, name))
     if row is None or not row.config:
         raise InputError(f"model must be in the table with its hyperparameters: found {name!r}.")
     options = {"t5_text": t5_text, "tower": tower, "whole": whole}
@@ -267,7 +267,7 @@ def is_absent(name: str) -> bool:
     Args:
       name: any that `find` takes.
     """
-    row = MODELS.get(name)
+    row = MODELS.get(table.by_hub_name().get(name, name))
     if row is None or not row.config or row.package or row.data:
         return False
     return bool(row.delta_of) or formats.cached_row(row) is None
@@ -279,6 +279,7 @@ def described(name: str, *, t5_text: str = "both", whole: bool = False) -> Model
     Raises:
       InputError: see `describe`.
     """
+    name = table.by_hub_name().get(name, name)
     design, config = describe(name, t5_text=t5_text, whole=whole)
     return Model(
         name=name, design=design, config=config, checkpoint=None, tokenizer_path=None, names={}
