@@ -32,6 +32,7 @@ _INTERFACE = {
     "InputError": "jaxalign.errors",
     "RepeatedStimuliWarning": "jaxalign.core.leaks",
     "ShuffledFoldsWarning": "jaxalign.api.arrays",
+    "WrittenMaps": "jaxalign.api.maps",
     "WrittenReport": "jaxalign.api.pages",
     "average": "jaxalign.api.arrays",
     "list_benchmarks": "jaxalign.api.listing",
@@ -42,6 +43,7 @@ _INTERFACE = {
     "report": "jaxalign.api.pages",
     "score": "jaxalign.api.runs",
     "score_arrays": "jaxalign.api.arrays",
+    "write_maps": "jaxalign.api.maps",
 }
 if TYPE_CHECKING:
     from jaxalign.api.arrays import CeilingWarning as CeilingWarning
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from jaxalign.api.listing import list_benchmarks as list_benchmarks
     from jaxalign.api.listing import list_models as list_models
     from jaxalign.api.listing import list_protocols as list_protocols
+    from jaxalign.api.maps import WrittenMaps as WrittenMaps
+    from jaxalign.api.maps import write_maps as write_maps
     from jaxalign.api.pages import WrittenReport as WrittenReport
     from jaxalign.api.pages import report as report
     from jaxalign.api.runs import BenchmarkScore as BenchmarkScore

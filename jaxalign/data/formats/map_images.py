@@ -4,7 +4,7 @@ import gzip
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxalign.data.formats import grids, recordings
 from jaxalign.data.formats.grids import Frame
@@ -41,15 +41,32 @@ def to_bytes(frame: Frame, values: Float[np.ndarray, " p"], name: str) -> bytes:
     return gzip.compress(content, 6, mtime=0) if frame.kind == grids.NIFTI else content
 
 
+def mask_bytes(frame: Frame, inside: Bool[np.ndarray, " p"]) -> bytes:
+    """Return the `.nii.gz` of a mask, 0 and 1, of a frame of voxels.
+
+    Args:
+      frame: its places.
+      inside: whether each belongs to the mask.
+    """
+    nib = recordings.library("nibabel", "maps")
+    volume = np.zeros(frame.shape, np.uint8)
+    volume[tuple(frame.voxel.T)] = inside
+    return gzip.compress(_placed(nib.Nifti1Image(volume, frame.affine), frame).to_bytes(), mtime=0)
+
+
 def _volume(nib: Any, frame: Frame, values: Float[np.ndarray, " p"], name: str) -> Any:
     volume = np.full(frame.shape, np.nan, np.float32)
     volume[tuple(frame.voxel.T)] = values
-    made = nib.Nifti1Image(volume, frame.affine)
+    made = _placed(nib.Nifti1Image(volume, frame.affine), frame)
+    made.header["descrip"] = name.encode("ascii", "replace")[:79]
+    return made
+
+
+def _placed(made: Any, frame: Frame) -> Any:
     code = frame.code or _ALIGNED
     made.set_sform(frame.affine, code)
     made.set_qform(frame.affine, code)
-    made.header.set_xyzt_units("mm")
-    made.header["descrip"] = name.encode("ascii", "replace")[:79]
+    made.header.set_xyzt_units("mm", "sec")
     return made
 
 
