@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-import jaxalign
 from jaxalign.data.formats import coordinates, grids, map_images
 from jaxalign.data.formats.grids import Grid
 from jaxalign.errors import InputError
@@ -90,7 +89,9 @@ def write(
         if len(table):
             rows_lib.write_table(folder / name, table)
             files += [f"{name}.csv", f"{name}.parquet"]
-    readme = README.format(names=", ".join(names), version=jaxalign.__version__, suffix=SUFFIX)
+    readme = README.format(
+        names=", ".join(names), version=run_dir.versions()["jaxalign"], suffix=SUFFIX
+    )
     put("README.md", readme.encode())
     put(".bidsignore", "".join(f"{x}\n" for x in IGNORED).encode())
     put("descriptions.tsv", _descriptions(maps).encode())
@@ -152,7 +153,7 @@ def _description(names: Iterable[str]) -> dict[str, object]:
         "GeneratedBy": [
             {
                 "Name": "jaxalign",
-                "Version": jaxalign.__version__,
+                "Version": run_dir.versions()["jaxalign"],
                 "Description": "python -m jaxalign.maps",
             }
         ],
