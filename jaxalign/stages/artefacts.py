@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float
 
 from jaxalign.core.scores.alignment import AlignmentScore, Reference
 from jaxalign.data import samples
+from jaxalign.data.formats import grids, npz
+from jaxalign.data.formats.grids import Grid
 from jaxalign.errors import InputError
 from jaxalign.io import arrays, store
 from jaxalign.io import rows as rows_lib
@@ -308,6 +310,20 @@ class Scores(Rows):
           InputError: if the file cannot be read, or has another schema version.
         """
         return rows_lib.read(self.artefact.path / self.TARGETS)
+
+    @property
+    def has_grids(self) -> bool:
+        """Whether responses came from images, and these are scores of a network."""
+        return (self.artefact.path / self.GRIDS).exists()
+
+    def grids(self) -> tuple[Grid, ...]:
+        """Read the images that responses came from.
+
+        Raises:
+          InputError: if there are none, or the file is damaged.
+        """
+        read = lambda file: {name: file[name] for name in file.files}
+        return grids.from_arrays(npz.read(self.artefact.path / self.GRIDS, read))
 
     def normalized(self) -> pd.DataFrame | None:
         """Read scores divided by the targets' own ceilings; None where none were published.

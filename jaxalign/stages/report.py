@@ -21,7 +21,7 @@ from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.findings import instructions, training
 from jaxalign.reporting.html import Figure
 from jaxalign.reporting.page import SUMMARY
-from jaxalign.reporting.run import brain, build, exports, normalized
+from jaxalign.reporting.run import brain, brain_maps, build, exports, normalized
 from jaxalign.reporting.run.contents import Contents, Instructions
 from jaxalign.results import finished
 from jaxalign.stages import Job, Step, Upstream, artefacts
@@ -39,7 +39,7 @@ from jaxalign.stages.artefacts import (
 )
 from jaxalign.stages.responses import PlantedResponses
 
-VERSION = 16
+VERSION = 17
 INSTRUCTIONS = "oota2025/instructions"  # their texts and short names
 MOST_VIEWS = 6  # of brains, half a second each
 
@@ -165,6 +165,8 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
     tuned = artefacts.among(Tuning, artefact.inputs)
     alignments = [_alignment(x) for x in encoded]
     figures, not_drawn = _brains(encoded)
+    of_grids = [(x.targets(), x.grids()) for x in encoded if x.has_grids]
+    maps, no_maps = brain_maps.draw(of_grids)
     compared = artefacts.among(Comparison, artefact.inputs)
     names = {(x.settings["dataset"], x.settings["model"]) for x in compared}
     is_compared = [x in names for x in zip(rows.dataset, rows.model, strict=True)]
@@ -186,8 +188,8 @@ def _report(config: Config, seed: int, planted: Mapping | None, artefact: Artefa
         descriptions=protocols.descriptions(rows.protocol),
         folds=_folds(encoded[0].settings) if encoded else "outer folds",
         is_timed=bool(encoded) and all(x.settings["is_timed"] for x in encoded),
-        figures=figures,
-        not_drawn=not_drawn,
+        figures=[*figures, *maps],
+        not_drawn=[*not_drawn, *no_maps],
         normalized=_normalized(encoded),
         instructions=[*_compared(compared), *_asked(rest), *_simulated(simulated)],
         along=_along(rows, tuned, models),
