@@ -96,9 +96,12 @@ def median_defined(
       values: NaN where undefined.
       axis: over which; None: over all.
     """
-    none = np.isnan(values).all(axis=axis, keepdims=True)
+    undefined = np.isnan(values)
+    none = undefined.all(axis=axis, keepdims=True)
     if not values.size:
         return np.full(np.squeeze(none, axis=axis).shape, np.nan)
+    if not undefined.any():  # the same, without masks that take ten times as long
+        return np.asarray(np.median(values, axis=axis))
     # Without a number to take the place, NumPy would warn of a median of nothing.
     found = np.nanmedian(np.where(none, 0.0, values), axis=axis)
     return np.where(np.squeeze(none, axis=axis), np.nan, found)
