@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import uuid
 
 import pytest
@@ -39,9 +40,39 @@ def serve_gs():
     server = create_server("127.0.0.1", 0, in_memory=True)
     server.start()
     try:
-        yield f"http://127.0.0.1:{server._api._httpd.socket.getsockname()[1]}"
+        with _answering_shards():
+            yield f"http://127.0.0.1:{server._api._httpd.socket.getsockname()[1]}"
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def _answering_shards():
+    """Let the emulator answer what shards are read by, as Google's store does.
+
+    It knows nothing of the end of an object, which a shard's index is, nor says its generation.
+    """
+    from gcp_storage_emulator import exceptions
+    from gcp_storage_emulator.handlers import objects
+
+    answer = objects.download
+
+    def download(request, response, storage, *args, **kwargs):
+        ask = request.get_header
+        names = [request.params[x] for x in ("bucket_name", "object_id")]
+        with contextlib.suppress(exceptions.NotFound):  # which it says itself
+            size = len(storage.get_file(*names))
+            response["x-goog-generation"] = str(storage.get_file_obj(*names)["generation"])
+            if end := re.fullmatch(r"bytes=-(\d+)", ask("range") or ""):
+                own = {"range": f"bytes={max(size - int(end[1]), 0)}-"}
+                request.get_header = lambda key, default=None: own.get(key) or ask(key, default)
+        return answer(request, response, storage, *args, **kwargs)
+
+    objects.download = download
+    try:
+        yield
+    finally:
+        objects.download = answer
 
 
 def s3_environment(url):
