@@ -14,22 +14,11 @@ import small
 from scipy import stats
 
 import jaxalign
+from jaxalign import config, runner
+from jaxalign.stages import collect, properties, report
 
 TASK = "task:local_choice:acc"
 LOCAL = {"llama": small.LLAMA, "t5_v1_0": small.GOLDEN / "t5_v1_0"}
-CONFIG = """
-from jaxalign import config
-from jaxalign.stages import collect, properties, report
-
-
-def get_config():
-    return config.pack(
-        config.Common(),
-        collect=collect.Config(runs={runs!r}),
-        properties=properties.Config(sources={sources!r}),
-        report=report.Config(num_resamples=99, predictors=({task!r},)),
-    )
-"""
 
 
 @pytest.mark.slow
@@ -61,11 +50,13 @@ def test_harness_results_enter_a_correlation_table(tmp_path):
         assert set(alignment[name].model) == {name}
 
     def findings(workdir, chosen, *sources):
-        (tmp_path / "config.py").write_text(
-            CONFIG.format(runs=tuple(chosen), sources=sources, task=TASK)
+        settings = config.pack(
+            config.Common(),
+            collect=collect.Config(runs=tuple(chosen)),
+            properties=properties.Config(sources=sources),
+            report=report.Config(num_resamples=99, predictors=(TASK,)),
         )
-        done = command.call(tmp_path / "config.py", tmp_path / workdir)
-        assert done.returncode == 0, done.stderr[-3000:]
+        runner.run(runner.plan(settings, workdir=tmp_path / workdir))
         folder = tmp_path / workdir / "report"
         read = lambda name: pd.read_csv(folder / name, keep_default_na=False, na_values="")
         found = read("findings.csv").set_index(["analysis", "predictor", "statistic"]).sort_index()

@@ -87,6 +87,21 @@ def oota(tmp_path_factory):
     return workdir / "report" / PAGE
 
 
+@pytest.fixture(scope="module")
+def started():
+    """One browser for all tests, each with windows of its own."""
+    with browser.browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def drawn(started, papers):
+    """A window with all charts and tables drawn; who changes what it shows changes it back."""
+    view = browser.View(started, papers)
+    view.draw_all()
+    return view
+
+
 def cells(view, column: int) -> list[str]:
     """Return the text of a column of the table of models."""
     return view.page.locator("#models tbody tr").evaluate_all(
@@ -94,156 +109,145 @@ def cells(view, column: int) -> list[str]:
     )
 
 
-def test_the_table_of_models_sorts_and_filters(papers):
-    with browser.browser() as started:
-        view = browser.View(started, papers)
-        view.draw_all()
-        heads = view.page.locator("#models th").all_inner_texts()
-        heads = [x.split("\n")[0].strip() for x in heads]
-        mmlu = heads.index("mmlu")
-        head = view.page.locator("#models th").nth(mmlu)
-        assert len(cells(view, mmlu)) == 33
-        for order in ("ascending", "descending"):
-            head.click()
-            browser.expect(head).to_have_attribute("aria-sort", order)
-            values = cells(view, mmlu)
-            known = [float(x) for x in values if x != "–"]
-            assert known == sorted(known, reverse=order == "descending")
-            # 12 vanilla models have no value; they stand last either way.
-            assert values[len(known) :] == ["–"] * 12
-        region = view.page.locator(".scroll", has=view.page.locator("#models"))
-        rows = view.page.locator("#models tbody tr")
-        region.get_by_label("Filter").fill("llama")
-        browser.expect(rows).to_have_count(8)
-        browser.expect(region.get_by_role("status")).to_have_text(re.compile("^8 rows"))
-        region.get_by_label("Filter").fill("no such model")
-        browser.expect(rows).to_have_text([re.compile("No row")])
+def test_the_table_of_models_sorts_and_filters(drawn):
+    view = drawn
+    heads = view.page.locator("#models th").all_inner_texts()
+    heads = [x.split("\n")[0].strip() for x in heads]
+    mmlu = heads.index("mmlu")
+    head = view.page.locator("#models th").nth(mmlu)
+    assert len(cells(view, mmlu)) == 33
+    for order in ("ascending", "descending"):
+        head.click()
+        browser.expect(head).to_have_attribute("aria-sort", order)
+        values = cells(view, mmlu)
+        known = [float(x) for x in values if x != "–"]
+        assert known == sorted(known, reverse=order == "descending")
+        # 12 vanilla models have no value; they stand last either way.
+        assert values[len(known) :] == ["–"] * 12
+    region = view.page.locator(".scroll", has=view.page.locator("#models"))
+    rows = view.page.locator("#models tbody tr")
+    region.get_by_label("Filter").fill("llama")
+    browser.expect(rows).to_have_count(8)
+    browser.expect(region.get_by_role("status")).to_have_text(re.compile("^8 rows"))
+    region.get_by_label("Filter").fill("no such model")
+    browser.expect(rows).to_have_text([re.compile("No row")])
+    region.get_by_label("Filter").fill("")
+    browser.expect(rows).to_have_count(33)
 
 
-def test_the_keyboard_sorts(papers):
-    with browser.browser() as started:
-        view = browser.View(started, papers)
-        view.draw_all()
-        head = view.page.locator("#models th").first
-        head.get_by_role("button").first.focus()
-        view.page.keyboard.press("Enter")
-        browser.expect(head).to_have_attribute("aria-sort", "ascending")
-        assert cells(view, 0) == sorted(cells(view, 0))
+def test_the_keyboard_sorts(drawn):
+    view = drawn
+    head = view.page.locator("#models th").first
+    head.get_by_role("button").first.focus()
+    view.page.keyboard.press("Enter")
+    browser.expect(head).to_have_attribute("aria-sort", "ascending")
+    assert cells(view, 0) == sorted(cells(view, 0))
 
 
-def test_a_mark_tells_its_numbers(papers):
-    with browser.browser() as started:
-        view = browser.View(started, papers)
-        view.draw_all()
-        figure = view.page.locator("figure", has_text="Alignment against parameters").first
-        marks = figure.locator("path[aria-roledescription='point']")
-        assert marks.count() == 4 * 33  # the average and three data sets
-        mark = figure.locator("path[aria-label*='vicuna-33b'][aria-label*='average']")
-        mark.hover()
-        tip = view.page.locator("#vg-tooltip-element.visible")
-        tip.wait_for()
-        text = tip.inner_text()
-        for said in ("vicuna-33b", "LLaMA", "instruction-tuned", "33B", "0.232"):
-            assert said in text
-        figure.locator("summary").click()
-        browser.expect(figure.locator("tbody tr")).to_have_count(4 * 33)
-        assert figure.get_by_role("link", name="Save as CSV").get_attribute("download")
+def test_a_mark_tells_its_numbers(drawn):
+    view = drawn
+    figure = view.page.locator("figure", has_text="Alignment against parameters").first
+    marks = figure.locator("path[aria-roledescription='point']")
+    assert marks.count() == 4 * 33  # the average and three data sets
+    mark = figure.locator("path[aria-label*='vicuna-33b'][aria-label*='average']")
+    mark.hover()
+    tip = view.page.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    text = tip.inner_text()
+    for said in ("vicuna-33b", "LLaMA", "instruction-tuned", "33B", "0.232"):
+        assert said in text
+    figure.locator("summary").click()
+    browser.expect(figure.locator("tbody tr")).to_have_count(4 * 33)
+    assert figure.get_by_role("link", name="Save as CSV").get_attribute("download")
 
 
-def test_the_theme_changes_with_the_button(papers):
-    with browser.browser() as started:
-        view = browser.View(started, papers, scheme="light")
-        back = lambda: view.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        light = back()
-        button = view.page.get_by_role("button", name="Theme")
-        button.click()
-        assert button.inner_text() == "Theme: light" and back() == light
-        button.click()
-        assert button.inner_text() == "Theme: dark" and back() != light
-        # Charts follow without being drawn again.
-        view.draw_all()
-        label = view.page.locator(".plot svg text").first
-        ink = view.page.evaluate("getComputedStyle(document.body).color")
-        assert label.evaluate("x => getComputedStyle(x).fill") == ink
+def test_the_theme_changes_with_the_button(started, papers):
+    view = browser.View(started, papers, scheme="light")
+    back = lambda: view.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    light = back()
+    button = view.page.get_by_role("button", name="Theme")
+    button.click()
+    assert button.inner_text() == "Theme: light" and back() == light
+    button.click()
+    assert button.inner_text() == "Theme: dark" and back() != light
+    # Charts follow without being drawn again.
+    view.draw_all()
+    label = view.page.locator(".plot svg text").first
+    ink = view.page.evaluate("getComputedStyle(document.body).color")
+    assert label.evaluate("x => getComputedStyle(x).fill") == ink
 
 
-def test_what_does_not_follow_is_on_the_page(papers):
-    with browser.browser() as started:
-        text = browser.View(started, papers).page.locator("main").inner_text()
-        assert "Published numbers that do not follow from the published tables" in text
-        assert "tuned, LLaMA" in text and "published -0.54" in text
+def test_what_does_not_follow_is_on_the_page(started, papers):
+    text = browser.View(started, papers).page.locator("main").inner_text()
+    assert "Published numbers that do not follow from the published tables" in text
+    assert "tuned, LLaMA" in text and "published -0.54" in text
 
 
-def test_a_page_of_published_models(papers, tmp_path):
-    browser.check_page(papers, tmp_path)
+def test_a_page_of_published_models(started, papers, tmp_path):
+    browser.check_page(papers, tmp_path, started)
 
 
-def test_a_page_of_an_encoding_run(encoded, tmp_path):
-    browser.check_page(encoded, tmp_path)
+def test_a_page_of_an_encoding_run(started, encoded, tmp_path):
+    browser.check_page(encoded, tmp_path, started)
 
 
-def test_a_page_of_numbers_that_are_undefined_everywhere(asked, tmp_path):
-    browser.check_page(asked, tmp_path)
+def test_a_page_of_numbers_that_are_undefined_everywhere(started, asked, tmp_path):
+    browser.check_page(asked, tmp_path, started)
     text = asked.read_text()
     assert "ceiling" not in re.search(r'<p class="lead">(.*?)</p>', text)[1]
     [alt] = re.findall(r"<h3>Regions: models and their controls</h3>\n<p>(.*?)</p>", text)
     assert "ceiling" not in alt and "intervals" in alt
 
 
-def test_a_page_with_a_simulation(oota, tmp_path):
-    browser.check_page(oota, tmp_path)
+def test_a_page_with_a_simulation(started, oota, tmp_path):
+    browser.check_page(oota, tmp_path, started)
 
 
-def test_the_winner_of_each_region_is_marked(oota):
-    with browser.browser() as started:
-        view = browser.View(started, oota)
-        view.draw_all()
-        own = view.page.locator(
-            "section", has=view.page.get_by_role("heading", name="Instructions")
-        )
-        assert own.locator("p").first.inner_text().startswith("This is a SIMULATION")
-        figure = own.locator("figure", has_text="Which instruction aligns best")
-        texts = figure.locator("svg text").all_text_contents()
-        drawn = sorted((float(x[1:]), x[0]) for x in texts if x[0] in "★☆")
-        # One mark in each region that has a winner: filled where the interval of its margin lies
-        # above 0, hollow where it holds 0.
-        table = pd.read_csv(oota.parent / "instruction_winners.csv", keep_default_na=False)
-        won = table[table.outcome == "winner"].sort_values("score")
-        assert [mark for _, mark in drawn] == ["★" if x else "☆" for x in won.is_clear]
-        np.testing.assert_allclose([x for x, _ in drawn], won.score.astype(float), atol=0.005)
-        # What was planted is found, and none is in noise alone.
-        assert set(won.roi[won.is_clear]) == set(table.roi) - {"noise"}
-        assert own.locator("figure", has_text="What two instructions share").count() == 4
+def test_the_winner_of_each_region_is_marked(started, oota):
+    view = browser.View(started, oota)
+    view.draw_all()
+    own = view.page.locator("section", has=view.page.get_by_role("heading", name="Instructions"))
+    assert own.locator("p").first.inner_text().startswith("This is a SIMULATION")
+    figure = own.locator("figure", has_text="Which instruction aligns best")
+    texts = figure.locator("svg text").all_text_contents()
+    drawn = sorted((float(x[1:]), x[0]) for x in texts if x[0] in "★☆")
+    # One mark in each region that has a winner: filled where the interval of its margin lies
+    # above 0, hollow where it holds 0.
+    table = pd.read_csv(oota.parent / "instruction_winners.csv", keep_default_na=False)
+    won = table[table.outcome == "winner"].sort_values("score")
+    assert [mark for _, mark in drawn] == ["★" if x else "☆" for x in won.is_clear]
+    np.testing.assert_allclose([x for x, _ in drawn], won.score.astype(float), atol=0.005)
+    # What was planted is found, and none is in noise alone.
+    assert set(won.roi[won.is_clear]) == set(table.roi) - {"noise"}
+    assert own.locator("figure", has_text="What two instructions share").count() == 4
 
 
-def test_what_was_found_stands_first(papers):
-    with browser.browser() as started:
-        view = browser.View(started, papers)
-        first = view.page.locator("section").first
-        text = first.inner_text()
-        assert text.startswith("What to know first")
-        for said in ("+6.3 % (mean of data sets", "+6.0 % on the printed average column"):
-            assert said in text
-        assert "Behavioural alignment (futrell2018) changes by -11.8 %" in text
-        assert "r = 0.946" in text and "LLaMA 0.227" in text
-        # The main findings are on the first screen.
-        assert first.locator("p").first.bounding_box()["y"] < browser.DESKTOP[1]
-        rows = view.page.locator("table").first.locator("tbody tr")
-        counts = rows.filter(has_text="num_higher").first.inner_text()
-        assert "\t16\t" in counts and "16.0" not in counts
+def test_what_was_found_stands_first(started, papers):
+    view = browser.View(started, papers)
+    first = view.page.locator("section").first
+    text = first.inner_text()
+    assert text.startswith("What to know first")
+    for said in ("+6.3 % (mean of data sets", "+6.0 % on the printed average column"):
+        assert said in text
+    assert "Behavioural alignment (futrell2018) changes by -11.8 %" in text
+    assert "r = 0.946" in text and "LLaMA 0.227" in text
+    # The main findings are on the first screen.
+    assert first.locator("p").first.bounding_box()["y"] < browser.DESKTOP[1]
+    rows = view.page.locator("table").first.locator("tbody tr")
+    counts = rows.filter(has_text="num_higher").first.inner_text()
+    assert "\t16\t" in counts and "16.0" not in counts
 
 
-def test_regions_and_layers_are_drawn(encoded):
-    with browser.browser() as started:
-        view = browser.View(started, encoded)
-        assert view.draw_all() >= 5
-        bars = view.page.locator("figure", has_text="Regions: models and").first
-        # 2 models with 6 controls, in 6 regions.
-        assert bars.locator("path[aria-roledescription='bar']").count() == 2 * 7 * 6
-        for roi in ROIS:
-            assert bars.locator("svg").get_by_text(roi, exact=True).count() == 2
-        tables = view.page.locator("table.grid caption").all_inner_texts()
-        assert any("paired differences" in x for x in tables)
+def test_regions_and_layers_are_drawn(started, encoded):
+    view = browser.View(started, encoded)
+    assert view.draw_all() >= 5
+    bars = view.page.locator("figure", has_text="Regions: models and").first
+    # 2 models with 6 controls, in 6 regions.
+    assert bars.locator("path[aria-roledescription='bar']").count() == 2 * 7 * 6
+    for roi in ROIS:
+        assert bars.locator("svg").get_by_text(roi, exact=True).count() == 2
+    tables = view.page.locator("table.grid caption").all_inner_texts()
+    assert any("paired differences" in x for x in tables)
 
 
 def test_files_for_papers_are_beside_the_page(papers):

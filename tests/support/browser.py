@@ -88,15 +88,16 @@ def expect(locator):
     return pytest.importorskip("playwright.sync_api").expect(locator)
 
 
-def check_page(path: pathlib.Path, shots: pathlib.Path) -> None:
+def check_page(path: pathlib.Path, shots: pathlib.Path, running=None) -> None:
     """Check what must hold of any page with charts.
 
     Args:
       path: of the page.
       shots: folder for screenshots.
+      running: browser that was started; None: one of its own.
     """
     assert path.stat().st_size < MOST_BYTES
-    with browser() as started:
+    with browser() if running is None else contextlib.nullcontext(running) as started:
         # Colours do not depend on the size of a window, nor what fits it on colours.
         for size, scheme in ((DESKTOP, "light"), (PHONE, "dark")):
             view = View(started, path, size, scheme)
