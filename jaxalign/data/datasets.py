@@ -100,6 +100,11 @@ class Dataset:
         """Its name in the table, or that of its directory; of scans also how they were cleaned."""
         return self.adapter.label
 
+    @property
+    def stimuli_name(self) -> str:
+        """Its name alone: activations are of stimuli, whatever was done to responses."""
+        return self.adapter.name
+
     @functools.cached_property
     def stimuli(self) -> Stimuli:
         """What was presented: words, sentences or images."""

@@ -122,7 +122,7 @@ def _settings(job: Job, model: str, given: activation_files.Given) -> dict:
     return {
         "version": VERSION,
         "store_format": store.FORMAT_VERSION,
-        "dataset": job.dataset.name,
+        "dataset": job.dataset.stimuli_name,
         "stimuli_hash": job.dataset.stimuli.hash,
         "model": model,
         "model_hash": run_dir.hash_file(given.path),

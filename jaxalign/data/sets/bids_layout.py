@@ -136,7 +136,10 @@ def find(root: pathlib.Path, wanted: Wanted, derivatives: str = "", raw: str = "
         for subject, folder in bids_names.subjects(scans_root).items()
     }
     if not any(every.values()):
-        raise InputError(f"data set {scans_root} must hold scans, sub-*/func/*_bold.*: found none.")
+        raise InputError(
+            f"data set {scans_root} must hold scans, sub-*/func/*_bold.*, not of single echos: "
+            "found none."
+        )
     chosen = _chosen(scans_root, every, wanted)
     first = next(iter(chosen.values()))[0]
     found = [

@@ -154,7 +154,7 @@ def _settings(config: Config, job: Job, model: zoo.Model, recipe: Recipe | None,
     return {
         "version": f"images {VERSION}",
         "store_format": store.FORMAT_VERSION,
-        "dataset": job.dataset.name,
+        "dataset": job.dataset.stimuli_name,
         "stimuli_hash": stimuli.hash,
         "model": model.name,
         "model_hash": run_dir.hash_text(

@@ -136,7 +136,7 @@ def _settings(config: Config, job: Job, model: zoo.Model, seed: int) -> dict:
     return {
         "version": VERSION,
         "store_format": store.FORMAT_VERSION,
-        "dataset": job.dataset.name,
+        "dataset": job.dataset.stimuli_name,
         "stimuli_hash": stimuli.hash,
         "model": model.name,
         "model_hash": run_dir.hash_text(

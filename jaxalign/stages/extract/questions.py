@@ -195,7 +195,7 @@ def _settings(found: Plan, row: int) -> dict:
     return {
         "version": f"answers {VERSION}",
         "store_format": store.FORMAT_VERSION,
-        "dataset": found.job.dataset.name,
+        "dataset": found.job.dataset.stimuli_name,
         "stimuli_hash": stimuli.hash,
         "model": model.name,
         "model_hash": run_dir.hash_text(

@@ -457,7 +457,7 @@ def test_names_that_are_none_of_bids_are_passed_over(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     assert bids_layout.is_bids(tmp_path)
-    with refused("must hold scans, sub-*/func/*_bold.*: found none"):
+    with refused("must hold scans, sub-*/func/*_bold.*, not of single echos: found none"):
         read(tmp_path)
 
 
@@ -475,6 +475,13 @@ def test_one_configuration_leads_to_the_page(copy, tmp_path):
     assert score[1].min() > 0.999
     assert score[0].max() < 0.2
     assert "18 of 320 volumes are no samples" in (work / "report/summary.txt").read_text()
+    # Activations are used again for responses that were cleaned in another way.
+    other = config.override(settings, {"options": ("strategy=none", changes["options"][1])})
+    done = {
+        step.artefact.stage: step.artefact.is_done
+        for step in runner.plan(other, workdir=work).steps
+    }
+    assert done == {"imported": True, "encode": False, "report": False}
     (copy / f"{BOLD}.json").unlink()
     with refused("needs a JSON file with RepetitionTime"):
         runner.plan(settings, workdir=tmp_path / "other")
