@@ -183,9 +183,9 @@ class RidgeCV(_Ridge):
       fit_intercept: leave a constant free of penalty, by the means of each training set.
       standardize: scale features to unit variance over each training set.
       scoring: "neg_mean_squared_error" or "pearson_r", averaged over splits.
-      search: "grid" computes the error of every penalty; "adaptive" only of those that could be
-        best (see `jaxalign.core.solver.search`), for squared errors, splits and a penalty per
-        target.
+      search: "grid" computes the error of every penalty; "adaptive", for squared errors, splits
+        and a penalty per target, only of those that could be best where that costs less; "bound"
+        always (see `jaxalign.core.solver.method.Execution`).
       alpha_per_target: True; False for one penalty; or a label for each target, and one penalty
         for each label.
       widen_grid: how often to extend the grid where more than 5 % of the choices lie at an end.
@@ -271,7 +271,7 @@ class NestedRidgeCV(_Ridge):
       inner_cv: splits each outer training set: a number or a splitter, which is given
         `groups[train]`. None takes the other outer test sets, so that training sets serve two
         outer folds at once; outer test sets must then not share samples.
-      search: "adaptive" or "grid"; see `RidgeCV`.
+      search: "adaptive", "grid" or "bound"; see `RidgeCV`.
       fit_intercept: see `RidgeCV`.
       standardize: see `RidgeCV`.
       scoring: what chooses penalties; see `RidgeCV`.

@@ -21,17 +21,20 @@ from jaxalign.core import folds as folds_lib
 from jaxalign.core import metrics
 from jaxalign.core.solver import cv
 from jaxalign.core.solver.method import Execution, Method
+from jaxalign.core.solver.outline import Outline
 from jaxalign.errors import InputError
 from jaxalign.io import place, run_dir
 from jaxalign.io import rows as rows_lib
 from jaxalign.io.run_dir import Artefact
+from jaxalign.pricing import solver as pricing
+from jaxalign.pricing.work import Layout
 from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.stages import Job, Step, Upstream
 
 VERSION = 1
 ROWS = "rows"
-SEARCHES = ("adaptive", "grid")
+SEARCHES = ("adaptive", "grid", "bound")
 AXES = {"n": "n", "p": "p", "v": "v", "a": "num_alphas", "k": "num_folds"}
 # Two best inner errors closer than this, relative to the best: either penalty will do.
 TIE = 1e-4
@@ -223,9 +226,27 @@ def _write_inputs(case: Case, seed: int, folder: pathlib.Path) -> None:
     problems.write(folder, problem, on_disk=case.on_disk)
 
 
+def _method(case: Case) -> tuple[Method, Execution]:
+    return Method(_alphas(case), standardize=False), Execution(search=case.search)
+
+
 def _solve(case: Case, X: np.ndarray, Y: Any) -> cv.Nested:
-    method = Method(_alphas(case), standardize=False)
-    return cv.nested(X, Y, _folds(case), method, execution=Execution(search=case.search))
+    method, execution = _method(case)
+    return cv.nested(X, Y, _folds(case), method, execution=execution)
+
+
+def _work(case: Case, evaluations: float) -> float:
+    """Return the operations of `_solve`, from how many penalties it tried for each target."""
+    method, execution = _method(case)
+    outline = Outline(
+        num_samples=case.n,
+        num_features=case.p,
+        num_targets=case.v,
+        folds=_folds(case),
+        method=method,
+        execution=execution,
+    )
+    return pricing.nested(outline, Layout(), evaluations).total_flop
 
 
 def _time(case: Case, X: np.ndarray, Y: Any) -> dict[str, timing.Timing]:
@@ -274,7 +295,7 @@ def _measure_case(case: Case, seed: int, num_checked: int, artefact: Artefact) -
         row |= {f"reference_{key}": value for key, value in against_truth.items()}
         rows.append(row)
     evaluations = float(ours.result.num_computed.mean())
-    flop = work(case.n, case.p, case.v, case.num_alphas, case.num_folds, evaluations)
+    flop = _work(case, evaluations)
     rows[0] |= {
         "compile_s": ours.first_s - ours.median_s,
         "evaluations": evaluations,
@@ -375,40 +396,6 @@ def agreement(
         "same_untied_share": float(same_untied.mean()) if same_untied.size else float("nan"),
         "max_dr": float(difference.max()) if difference.size else float("nan"),
     }
-
-
-def work(n: int, p: int, v: int, a: int, k: int, evaluations: int | float) -> float:
-    """Count the floating-point operations of `core.solver.cv.nested`, from its sizes.
-
-    There are k (k - 1) / 2 inner training sets of R = n (k - 2) / k samples, each with two test
-    blocks of T = n / k, and k outer ones of R = n (k - 1) / k with one. With m = min(R, p), a
-    training set costs its smaller product, 2 m^2 max(R, p), its eigenvectors, 9 m^3, its loadings,
-    2 n p m (and 2 R p m in the dual form), and the rotation of the targets, 2 R m v. A test block
-    costs 2 T m v for every penalty that is tried for every target; a search that does not try them
-    all guesses first, by a product of that size and two of 2 a m v.
-
-    Args:
-      n: samples.
-      p: features.
-      v: targets.
-      a: penalties in the grid.
-      k: outer folds.
-      evaluations: penalties tried for each target and outer fold, on average.
-    """
-    test = n / k
-    total = 0.0
-    for train, num_sets, num_tests, tried in (
-        (n * (k - 2) / k, k * (k - 1) / 2, 2, evaluations),
-        (n * (k - 1) / k, k, 1, 1),
-    ):
-        small, large = min(train, p), max(train, p)
-        factorize = 2 * small**2 * large + 9 * small**3
-        factorize += 2 * n * p * small + (2 * train * p * small if train <= p else 0)
-        sweep = num_tests * 2 * test * small * v * tried
-        if num_tests == 2 and tried < a:
-            sweep += num_tests * (2 * test + 4 * a) * small * v
-        total += num_sets * (factorize + 2 * train * small * v + sweep)
-    return total
 
 
 def _summarize(artefact: Artefact) -> dict:

@@ -20,6 +20,7 @@ from jaxalign.core.solver.outline import (
 )
 from jaxalign.core.solver.problem import MAX_WORKERS
 from jaxalign.core.solver.search import HISTORY
+from jaxalign.core.solver.squares import FEWEST_PAIRS
 from jaxalign.pricing.work import LANES, Layout, Work
 
 # Programs that are compiled for one shape of problem; the last two on accelerators alone.
@@ -73,6 +74,8 @@ def nested(outline: Outline, layout: Layout, tried: float = EXPECTED_PENALTIES) 
         pooled = outline.method.pool is not None
         if outline.method.scheme != "folds":
             sweep += _in_sample(outline, calls[0])
+        elif outline.at_once:
+            sweep += _at_once(outline, calls[0])
         elif outline.is_adaptive and not pooled:
             sweep += _adaptive(outline, calls[0], tried)
         else:
@@ -174,6 +177,18 @@ def _adaptive(outline: Outline, sets: _Sets, tried: float) -> float:
     return _trained(outline, sets) + sets.tests * each
 
 
+def _at_once(outline: Outline, sets: _Sets) -> float:
+    a, r = len(outline.method.alphas), sets.directions(outline.num_features)
+    each = _observed(outline, sets, a) + 2.0 * r**2 + 2.0 * r * a
+    each += 2.0 * a * FEWEST_PAIRS  # of directions that are close
+    each += 2.0 * (a + 1) * len(outline.folds)  # averages over test sets
+    if sets.form == "sums":
+        each += _projected(outline, sets)  # of nothing
+    if outline.method.criterion == "relative_error":
+        each += _observed(outline, sets, 1)
+    return _trained(outline, sets) + sets.tests * each
+
+
 def _grid(outline: Outline, sets: _Sets) -> float:
     a, criterion = len(outline.method.alphas), outline.method.criterion
     m = min(a, EXPECTED_FUNCTIONS)
@@ -207,6 +222,8 @@ def _bytes(outline: Outline, calls: Sequence[_Sets], layout: Layout) -> tuple[fl
     n, p = outline.num_samples, outline.num_features
     blocks = len(outline.blocks) if outline.form == "sums" else 0
     held = sum(4.0 * _design(x, p) for x in calls)
+    if outline.at_once:  # the Gram matrices of test sets, over differences of eigenvalues
+        held += 4.0 * calls[0].tests * calls[0].directions(p) ** 2
     sweep = held + max(_program_bytes(outline, calls, layout))
     features = 8.0 * n * p
     one = max(8.0 * (2 * x.R * p + 4 * x.directions(p) ** 2) for x in calls)
@@ -233,6 +250,10 @@ def _program_bytes(outline: Outline, calls: Sequence[_Sets], layout: Layout) -> 
         if i == len(calls) - 1:
             inside = 4.0 * w * (3 * one.T + 2 * one.directions(p))
             inside -= min(inside, ON_CHIP) * layout.is_tpu
+        elif outline.at_once:
+            inside = 4.0 * w * (2 * one.T + 4 * one.directions(p))
+            inside -= min(inside, ON_CHIP) * layout.is_tpu
+            inside += 4.0 * (one.tests + k) * a * w
         elif outline.is_adaptive:
             # Of each target what is known at every penalty, along the directions so far; a TPU
             # writes over it in its place.

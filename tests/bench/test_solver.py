@@ -286,15 +286,3 @@ def test_agreement_by_hand():
     assert found["max_dr"] == pytest.approx(0.02)
     nothing = solver.agreement(theirs, ours, grid, np.array([0]), np.zeros((2, 1), bool))
     assert np.isnan(nothing["same_untied_share"])
-
-
-def test_work_counts_the_products():
-    """A problem without features to speak of: what is left is the sweep."""
-    n, v, a, k = 100, 1000, 20, 5
-    grid = solver.work(n, 1, v, a, k, a)
-    rotations = 10 * 2 * 60 * v + 5 * 2 * 80 * v
-    sweeps = 20 * 2 * 20 * v * a + 5 * 2 * 20 * v
-    assert grid == pytest.approx(rotations + sweeps, rel=0.01)
-    assert solver.work(n, 1, v, a, k, 3) < grid
-    # Without targets only the factorisations count, and they do not depend on the penalties.
-    assert solver.work(n, 50, 0, 5, k, 5) == solver.work(n, 50, 0, 60, k, 60) > 15 * 9 * 50**3

@@ -49,7 +49,7 @@ def test_memory_of_training_too(name, rows, micro_batches, rank):
 def test_memory_of_the_sweep_is_what_the_compiler_of_the_tpu_finds(width):
     """Of 8000 samples, as of some hours of stories, and about as many targets as Pereira has."""
     found = compiled("solver_for_tpu.py", 8000, width, 12288)
-    assert found.keys() == {"choose", "score"}
+    assert found.keys() == {"search", "score"}
     for program in found.values():
         assert program["planned"] == pytest.approx(program["compiled"], rel=0.1)
         assert program["told"] == 0  # devices divide targets, and tell each other nothing

@@ -47,9 +47,10 @@ class Execution(NamedTuple):
     """How a cross-validation is computed; results depend on it by rounding alone.
 
     Attributes:
-      search: "grid" computes the cost of every penalty, "adaptive" only of those that could be best
-        (`core/solver/search.py`). With a correlation, a pool, no inner splits, or few directions
-        (`outline.MIN_DIRECTIONS`), all are computed.
+      search: "grid" computes the cost of every penalty; "adaptive" does too where one product gives
+        all of them (`core/solver/squares.py`), and elsewhere, as "bound" always does, only those of
+        penalties that could be best (`core/solver/search.py`). With a correlation, a pool, no inner
+        splits, or few directions (`outline.MIN_DIRECTIONS`), all are computed.
       form: "primal" and "dual" factorise training samples, "sums" works on sums over blocks of
         samples that train and test together; "auto" takes what should cost least.
       tile: targets at a time on each device; None: what suits the device.

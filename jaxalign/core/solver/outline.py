@@ -21,6 +21,11 @@ MAX_BLOCKS = 64
 # For the cost model alone: penalties that the adaptive search computes per target, by two products
 # each (or one with a Gram matrix), and products that the whole grid takes (`search.family`).
 EXPECTED_PENALTIES, EXPECTED_FUNCTIONS = 1.5, 14
+# What a product of the adaptive search takes, in products of one size for all targets: it gathers
+# targets, and writes what it knows of each.
+GATHERING = 1.5
+# Squares at every penalty take a matrix [r r] for each test set: of no more than so many numbers.
+MOST_SQUARES = 2**28
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,8 +80,8 @@ class Outline:
         return _blocks(self.num_samples, self.splits)
 
     @property
-    def is_adaptive(self) -> bool:
-        """Whether the adaptive search is used.
+    def may_bound(self) -> bool:
+        """Whether the search by bound may be used.
 
         The bound is for costs that are linear in q. With few directions the grid costs little.
         """
@@ -85,7 +90,40 @@ class Outline:
         )
         by_bound = self.method.criterion == "squared_error" and self.method.scheme == "folds"
         by_bound &= min(longest, self.num_features) >= MIN_DIRECTIONS
-        return by_bound and self.execution.search == "adaptive" and len(self.method.alphas) > 1
+        return by_bound and self.execution.search != "grid" and len(self.method.alphas) > 1
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the search by bound is used."""
+        return self.may_bound and not self.at_once
+
+    def _may_square(self, directions: int) -> bool:
+        """Whether one product may give the squared predictions at every penalty."""
+        tests = sum(len(fold.inner) for fold in self.folds)
+        by_folds = self.method.scheme == "folds" and self.method.intercept
+        by_folds &= self.execution.search != "bound"
+        return by_folds and tests * directions**2 <= MOST_SQUARES
+
+    def _looks(self, *, by_gram: bool) -> int | float:
+        """Return how many products of predictions with all targets a search without it takes."""
+        if not self.may_bound:
+            return min(len(self.method.alphas), EXPECTED_FUNCTIONS)
+        return GATHERING * EXPECTED_PENALTIES * (1 if by_gram else 2)
+
+    @property
+    def at_once(self) -> bool:
+        """Whether one product gives the cost of every penalty (`core/solver/squares.py`).
+
+        It takes directions times directions, where predictions take them times test samples.
+        """
+        inner = [split for fold in self.folds for split in fold.inner]
+        if not inner:
+            return False
+        R, T = (max(len(x[i]) for x in inner) for i in (0, 1))
+        if self.form == "sums":
+            return self._may_square(self.num_features)
+        r = R if self.form == "dual" else min(R, self.num_features)
+        return self._may_square(r) and r < T * self._looks(by_gram=False)
 
     @functools.cached_property
     def form(self) -> Form:
@@ -97,18 +135,17 @@ class Outline:
             return self.execution.form
         splits = self.splits
         n, p, v = self.num_samples, self.num_features, self.num_targets
-        products = min(len(self.method.alphas), EXPECTED_FUNCTIONS)
-        looks = EXPECTED_PENALTIES if self.is_adaptive else products
-        products = 2 * looks if self.is_adaptive else products
         R = max(len(split.train) for split in splits)
         T = max(len(split.test) for split in splits)
         sets = len({split.train.tobytes() for split in splits})
         tests = len(splits)
         r = min(R, p)
+        per_test = [T * self._looks(by_gram=False)] + [r] * self._may_square(r)
+        products = [self._looks(by_gram=True)] + [1] * self._may_square(p)
         rows = sets * 2 * (2 * R * p * r + 9 * r**3)
-        rows += v * (sets * 2 * R * r + tests * (1 + products) * 2 * T * r)
+        rows += v * (sets * 2 * R * r + tests * (T + min(per_test)) * 2 * r)
         sums = 2 * (2 * n * p * p + 9 * sets * p**3 + 4 * tests * p**3) + v * 2 * n * p
-        sums += v * (sets * 2 * p * p + tests * (1 + looks) * 2 * p * p)
+        sums += v * (sets * 2 * p * p + tests * (1 + min(products)) * 2 * p * p)
         by_folds = self.method.scheme == "folds" and self.method.intercept
         if not by_folds or len(self.blocks) > MAX_BLOCKS or p >= R:
             return "auto"

@@ -4,9 +4,10 @@ import concurrent.futures
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
 from jax.sharding import PartitionSpec
@@ -15,10 +16,12 @@ from jaxtyping import Array, Float, Int
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.core import metrics
 from jaxalign.core.folds import Fold, Split
-from jaxalign.core.solver import ridge, sweep, tiles
+from jaxalign.core.solver import ridge, squares, sweep, tiles
 from jaxalign.core.solver import search as search_lib
-from jaxalign.core.solver.method import Execution, Method
+from jaxalign.core.solver.method import Execution, Form, Method
 from jaxalign.core.solver.outline import Outline
+from jaxalign.core.solver.samples import CLOSE
+from jaxalign.core.solver.search import Search
 from jaxalign.core.solver.sets import Blocks, Rows, Sets
 from jaxalign.core.solver.tiles import Tile
 
@@ -45,7 +48,7 @@ class Problem:
         X = np.asarray(X)
         alphas = np.sort(np.asarray(method.alphas, np.float64))
         _check_data(X, Y, folds, method.scheme)
-        _check_method(alphas, method, execution.form)
+        _check_method(alphas, method, execution)
         n, p = X.shape
         self.precision = metrics.precision(X)
         intercept = method.intercept
@@ -206,15 +209,38 @@ class Problem:
 
     def curves(self, inner: sweep.Inner, targets: Tile):
         """Return the cost of every penalty [k a t], and the cost without features [k t]."""
-        static = {"criterion": self.method.criterion, "num_folds": len(self.folds)}
         if self.method.scheme == "folds":
-            shared = (inner, self.grid, self._family(inner))
-            return self._run(sweep.curves, shared, targets, ranks=(3, 2), **static)
-        static["scheme"] = self.method.scheme
-        shared = (inner, self.grid)
-        return self._run(sweep.in_sample_curves, shared, targets, ranks=(3, 2), **static)
+            costs, null = self._of_folds(inner, targets)
+            close = self._close(inner, costs, null)
+            if close is not None:
+                instead, _ = self._of_folds(_without_squares(inner), targets)
+                costs = jnp.where(close[:, None], instead, costs)
+            return costs, null
+        return self._run(
+            sweep.in_sample_curves,
+            (inner, self.grid),
+            targets,
+            ranks=(3, 2),
+            criterion=self.method.criterion,
+            num_folds=len(self.folds),
+            scheme=self.method.scheme,
+        )
+
+    def _of_folds(self, inner, targets):
+        static = {"criterion": self.method.criterion, "num_folds": len(self.folds)}
+        shared = (inner, self.grid, self._family(inner))
+        return self._run(sweep.curves, shared, targets, ranks=(3, 2), **static)
+
+    def _close(self, inner, costs, null):
+        """Return which fits are so close that y'y - 2 b + q loses its digits; None if none is."""
+        if inner.sets.squares is None or self.method.criterion == "correlation":
+            return None
+        close = costs.min(axis=1) < CLOSE * null
+        return close if mesh_lib.to_host(close).any() else None
 
     def _family(self, inner):
+        if inner.sets.squares is not None:
+            return None
         if self.family is None:
             spectrum = np.asarray(inner.sets.design.spectrum)
             self.family = jax.device_put(search_lib.family(spectrum, self.scaled))
@@ -229,17 +255,33 @@ class Problem:
         if without and len(self.alphas) == 1:
             return self._only()
         inner = self.inner()
+        if self.outline.at_once:
+            inner = inner._replace(sets=squares.prepare(inner.sets))
         if self.method.pool is not None:
             return self._pooled(inner, np.asarray(self.method.pool))
-        if not self.outline.is_adaptive:
+        if not self.outline.may_bound:
             return lambda targets: sweep.best(*self.curves(inner, targets))
-        capacity = max(-(-self.width // self.outline.num_devices // REFINED), 16)
-        return lambda targets: self._run(
+        if inner.sets.squares is None:
+            return functools.partial(self._search, inner)
+
+        def at_once(targets):
+            costs, null = self._of_folds(inner, targets)
+            choice = sweep.best(costs, null)
+            close = self._close(inner, costs, null)
+            if close is None:
+                return choice
+            instead = self._search(_without_squares(inner), targets)
+            return jax.tree.map(lambda new, old: jnp.where(close, new, old), instead, choice)
+
+        return at_once
+
+    def _search(self, inner, targets):
+        return self._run(
             sweep.choose,
             (inner, self.grid),
             targets,
             ranks=(2, 2, 2, 2),
-            capacity=capacity,
+            capacity=max(-(-self.width // self.outline.num_devices // REFINED), 16),
             num_folds=len(self.folds),
         )
 
@@ -307,6 +349,10 @@ class Problem:
         return 1 - np.divide(cost, null, out=np.full(cost.shape, np.nan), where=null > 0)
 
 
+def _without_squares(inner):
+    return inner._replace(sets=inner.sets._replace(squares=None))
+
+
 def _check_data(X, Y, folds, scheme):
     n = len(X)
     if Y.shape[0] != n:
@@ -332,7 +378,11 @@ def _check_data(X, Y, folds, scheme):
                 )
 
 
-def _check_method(alphas, method, form):
+def _check_method(alphas, method, execution):
+    for name, known in (("search", Search), ("form", Form)):
+        value = getattr(execution, name)
+        if value not in get_args(known):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value!r}.")
     least_squares = len(alphas) == 1 and alphas[0] == 0
     if not len(alphas) or not (np.isfinite(alphas).all() and ((alphas > 0).all() or least_squares)):
         raise ValueError(f"alphas must be positive (or 0 alone), got {alphas.tolist()}.")
@@ -343,7 +393,7 @@ def _check_method(alphas, method, form):
             "criterion 'relative_error' is of a test set's variance, so it goes with scheme "
             f"'folds', got {method.scheme!r}."
         )
-    if form == "sums" and (method.scheme != "folds" or not method.intercept):
+    if execution.form == "sums" and (method.scheme != "folds" or not method.intercept):
         raise ValueError(
             "form 'sums' goes with scheme 'folds' and an intercept, "
             f"got {method.scheme!r} and {method.intercept}."

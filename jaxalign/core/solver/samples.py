@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxalign.core.solver import sets as sets_lib
+from jaxalign.core.solver import squares as squares_lib
 from jaxalign.core.solver.search import Family, Looked, Moments
 from jaxalign.core.solver.sets import Asked, Sets, Trained
 
@@ -84,6 +85,8 @@ class Samples(NamedTuple):
         lengths = (loadings**2).sum(axis=0)
         rotated, divisors = trained.rotated[b], sets_lib.divisors(sets, b, alphas)
         crossed, square = sets_lib.crossed(y.T @ loadings, rotated, divisors, lengths)
+        if sets.squares is not None:
+            square = square + squares_lib.between(sets, rotated, u, alphas)
         ones = unfitted(sets, u, center=center)
         if ones is not None:
             offset = self.offset.T

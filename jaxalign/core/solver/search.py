@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 Vector = Float[Array, " _"] | Float[np.ndarray, " _"]
 Matrix = Float[Array, "_ _"] | Float[np.ndarray, "_ _"]
-Search = Literal["adaptive", "grid"]
+Search = Literal["adaptive", "grid", "bound"]
 # "relative_error" is the squared error of each test set over the target's variance in it: 1 - R2.
 Criterion = Literal["squared_error", "relative_error", "correlation"]
 

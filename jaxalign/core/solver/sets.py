@@ -35,6 +35,15 @@ class Blocks(NamedTuple):
         return self.tests @ self.count
 
 
+class Squares(NamedTuple):
+    """What gives squared predictions of test sets at every penalty (`core/solver/squares.py`)."""
+
+    ratios: Float[Array, "u r r"]  # Gram matrix over differences of eigenvalues, 0 for close ones
+    first: Int[Array, "b m"]  # pairs of directions with close eigenvalues
+    second: Int[Array, "b m"]
+    products: Float[Array, "u m"]  # twice their elements of the Gram matrix
+
+
 class Sets(NamedTuple):
     """b training sets, and u test sets, each of them for one training set."""
 
@@ -42,6 +51,7 @@ class Sets(NamedTuple):
     members: Rows | Blocks
     source: Int[Array, " u"]  # training set of each test set
     intercept: Float[Array, ""]  # 1, or 0 where targets are not to be centred
+    squares: Squares | None = None  # where every penalty is computed at once
 
     @property
     def rows(self) -> Rows:

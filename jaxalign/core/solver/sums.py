@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxalign.core.solver import sets as sets_lib
+from jaxalign.core.solver import squares as squares_lib
 from jaxalign.core.solver.search import Family, Looked, Moments
 from jaxalign.core.solver.sets import Asked, Sets, Trained
 
@@ -79,11 +80,14 @@ class Sums(NamedTuple):
     ) -> Moments:
         """Return y'y [v 1], and b and an estimate of q [v a] at every penalty."""
         b = sets.source[u]
-        projected, squares = self.project(sets, trained, u, center=center)
+        projected, yy = self.project(sets, trained, u, center=center)
         lengths = jnp.diagonal(sets.design.loadings[u])
         divisors = sets_lib.divisors(sets, b, alphas)
-        crossed = sets_lib.crossed(projected, trained.rotated[b], divisors, lengths)
-        return Moments(squares[:, None], *crossed)
+        rotated = trained.rotated[b]
+        crossed, square = sets_lib.crossed(projected, rotated, divisors, lengths)
+        if sets.squares is not None:
+            square = square + squares_lib.between(sets, rotated, u, alphas)
+        return Moments(yy[:, None], crossed, jnp.maximum(square, 0.0))
 
     def look(
         self, sets: Sets, trained: Trained, u: Int[Array, ""], asked: Asked, observed: Moments

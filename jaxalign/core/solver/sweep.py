@@ -127,7 +127,7 @@ def best(costs: Float[Array, "k a v"], null: Float[Array, "k v"]) -> Choice:
 @jax.jit(static_argnames=("criterion", "num_folds"))
 @jax.default_matmul_precision("highest")
 def curves(
-    shared: tuple[Inner, Float[Array, " a"], Family],
+    shared: tuple[Inner, Float[Array, " a"], Family | None],
     targets: Targets,
     *,
     criterion: Criterion,
@@ -136,7 +136,8 @@ def curves(
     """Return the cost of every penalty, and the cost without features.
 
     Args:
-      shared: training and test sets, penalties, and their family from `search.family`.
+      shared: training and test sets, penalties, and their family from `search.family`; None
+        where the sets hold what gives all squares at once (`core/solver/squares.py`).
       targets: a tile of targets.
       criterion: squared error, relative error, or negative correlation.
       num_folds: outer folds.
@@ -149,13 +150,17 @@ def curves(
 
     def observe(u):
         null = targets.null(sets, trained, u) / sizes[u]
-        squares = targets.of_all(sets, trained, u, (alphas, family), center=by_r, errors=not by_r)
+        seen = targets.observe(sets, trained, u, alphas, center=by_r)
+        yy, b, q = (x.T for x in seen)
+        if family is not None:
+            of = (alphas, family)
+            q = targets.of_all(sets, trained, u, of, center=by_r, errors=not by_r)
         if by_r:
-            yy, b, _ = targets.observe(sets, trained, u, alphas, center=True)
-            return search_lib.negative_r(Moments(yy.T, b.T, squares)), jnp.zeros_like(null)
-        cost = squares / sizes[u]
+            return search_lib.negative_r(Moments(yy, b, q)), jnp.zeros_like(null)
+        cost = (q if family is not None else yy - 2 * b + q) / sizes[u]
         if criterion == "relative_error":
-            total = targets.observe(sets, trained, u, alphas[:1], center=True).yy[:, 0]
+            apart = sets._replace(squares=None)  # for y'y alone
+            total = targets.observe(apart, trained, u, alphas[:1], center=True).yy[:, 0]
             # A test set in which the target does not vary has no say in the choice.
             varies = total > sizes[u] * CONSTANT_TOLERANCE**2
             share = jnp.where(varies, sizes[u] / jnp.where(varies, total, 1.0), 0.0)

@@ -29,7 +29,7 @@ from jaxalign.literature import protocols
 # What every protocol by name fixes; what it says of reading and samples is in its `extraction`.
 FIXED = ("alphas", "num_folds", "gap", "groups", "group_seed", "standardize", "pca", "units")
 GROUPS = ("none", "passage", "dataset")
-SEARCH = ("adaptive", "grid")
+SEARCH = ("adaptive", "grid", "bound")
 SHUFFLE = ("run", "all")
 ORDERS = ("shift", "block", "row")
 COMPUTED, PUBLISHED = CEILINGS = ("computed", "published")
@@ -49,7 +49,8 @@ class Config:
     # none is published; 0: it stays undefined.
     max_subsets: NotNegative = 0
     alphas: Penalties = tuple(10.0 ** (k / 2) for k in range(-2, 15))
-    # "grid": compute the inner error of every penalty.
+    # "grid": compute the inner error of every penalty; "bound": of those that could be best;
+    # "adaptive": whichever costs less.
     search: Annotated[str, one_of(SEARCH)] = "adaptive"
     num_folds: Annotated[int, at_least(3)] = 6
     gap: NotNegative = 0  # samples dropped from training on either side of a test block

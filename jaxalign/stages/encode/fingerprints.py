@@ -18,7 +18,7 @@ from jaxalign.stages.encode import inputs
 from jaxalign.stages.encode.config import Config
 from jaxalign.stages.encode.inputs import Features
 
-VERSION = 17
+VERSION = 18
 # Of the columns of partitions and permutation tests; those of scores have `rows_schema`.
 ROWS_OF_NETWORKS = 2
 OF_TARGETS = 1  # of permutation tests of single targets

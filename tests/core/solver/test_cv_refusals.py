@@ -109,3 +109,10 @@ def test_empty_sides_are_refused(rng, side, level, form):
 def test_no_folds_are_refused(rng):
     with pytest.raises(ValueError, match="folds"):
         nested(*make_problem(rng), [], ALPHAS)
+
+
+@pytest.mark.parametrize("name", ["search", "form"])
+def test_unknown_ways_of_computing_are_refused(rng, unchecked, name):
+    X, Y = make_problem(rng)
+    with pytest.raises(ValueError, match=f"{name} must be one of .*, got 'guess'"):
+        nested(X, Y, gapped_folds(), ALPHAS, **{name: "guess"})

@@ -65,7 +65,10 @@ def count_minima(costs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("criterion", ["squared_error", "correlation"])
+@pytest.mark.parametrize(
+    "criterion,search",
+    [("squared_error", "bound"), ("squared_error", "adaptive"), ("correlation", "adaptive")],
+)
 @pytest.mark.parametrize(
     "p, kind, alphas",
     [
@@ -80,34 +83,34 @@ def count_minima(costs):
     ],
     ids=lambda x: str(len(x)) if isinstance(x, np.ndarray) else str(x),
 )
-def test_the_adaptive_search_finds_the_best_penalty(p, kind, alphas, criterion):
+def test_the_search_finds_the_best_penalty(p, kind, alphas, criterion, search):
     X, Y, folds = hard_problem(kind, p)
     costs, _ = hard_costs(kind, p, tuple(alphas))[criterion]
     assert (count_minima(costs) > 1).mean() > 2e-3
-    result = nested(X, Y, folds, alphas, standardize=False, criterion=criterion, search="adaptive")
+    result = nested(X, Y, folds, alphas, standardize=False, criterion=criterion, search=search)
     assert_bar(result.alphas, costs, alphas, criterion)
     # Where it finds another, that one must be nearly as good.
     place = np.searchsorted(alphas, result.alphas)[:, None]
     lost = np.take_along_axis(costs, place, axis=1)[:, 0] - costs.min(axis=1)
     scale = costs.min(axis=1) if criterion == "squared_error" else 1.0
     assert (lost / scale).max() < 0.05
-    by_bound = criterion == "squared_error" and p >= outline.MIN_DIRECTIONS
+    by_bound = search == "bound" and p >= outline.MIN_DIRECTIONS
     assert (result.num_computed.mean() < len(alphas) / 2) == by_bound
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["primal", "dual", "sums"])
-def test_the_adaptive_search_finds_what_the_grid_finds(form):
+def test_the_search_by_bound_finds_what_the_grid_finds(form):
     X, Y, folds = hard_problem("white", 120)
-    grid, adaptive = (
+    grid, by_bound = (
         nested(X, Y, folds, ALPHAS, standardize=False, search=search, form=form)
-        for search in ("grid", "adaptive")
+        for search in ("grid", "bound")
     )
-    same = grid.alphas == adaptive.alphas
+    same = grid.alphas == by_bound.alphas
     assert same.mean() > 0.998
-    np.testing.assert_array_equal(grid.r[same], adaptive.r[same])
+    np.testing.assert_array_equal(grid.r[same], by_bound.r[same])
     np.testing.assert_array_equal(grid.num_computed, len(ALPHAS))
-    np.testing.assert_allclose(adaptive.inner_score[same], grid.inner_score[same], atol=1e-5)
+    np.testing.assert_allclose(by_bound.inner_score[same], grid.inner_score[same], atol=1e-5)
 
 
 @pytest.mark.slow
