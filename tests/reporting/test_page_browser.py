@@ -3,7 +3,6 @@
 import re
 
 import browser
-import command
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,15 +75,6 @@ def asked(tmp_path_factory):
         Contents(scores=frame(rows), instruction="Count.", title="Asked", instructions=told)
     ).write(folder)
     return folder / PAGE
-
-
-@pytest.fixture(scope="module")
-def oota(tmp_path_factory):
-    """The page of the multimodal models, with the simulation of instructions."""
-    workdir = tmp_path_factory.mktemp("oota")
-    done = command.call("oota2025_findings.py", workdir)
-    assert done.returncode == 0, done.stderr
-    return workdir / "report" / PAGE
 
 
 @pytest.fixture(scope="module")
@@ -197,29 +187,6 @@ def test_a_page_of_numbers_that_are_undefined_everywhere(started, asked, tmp_pat
     assert "ceiling" not in re.search(r'<p class="lead">(.*?)</p>', text)[1]
     [alt] = re.findall(r"<h3>Regions: models and their controls</h3>\n<p>(.*?)</p>", text)
     assert "ceiling" not in alt and "intervals" in alt
-
-
-def test_a_page_with_a_simulation(started, oota, tmp_path):
-    browser.check_page(oota, tmp_path, started)
-
-
-def test_the_winner_of_each_region_is_marked(started, oota):
-    view = browser.View(started, oota)
-    view.draw_all()
-    own = view.page.locator("section", has=view.page.get_by_role("heading", name="Instructions"))
-    assert own.locator("p").first.inner_text().startswith("This is a SIMULATION")
-    figure = own.locator("figure", has_text="Which instruction aligns best")
-    texts = figure.locator("svg text").all_text_contents()
-    drawn = sorted((float(x[1:]), x[0]) for x in texts if x[0] in "★☆")
-    # One mark in each region that has a winner: filled where the interval of its margin lies
-    # above 0, hollow where it holds 0.
-    table = pd.read_csv(oota.parent / "instruction_winners.csv", keep_default_na=False)
-    won = table[table.outcome == "winner"].sort_values("score")
-    assert [mark for _, mark in drawn] == ["★" if x else "☆" for x in won.is_clear]
-    np.testing.assert_allclose([x for x, _ in drawn], won.score.astype(float), atol=0.005)
-    # What was planted is found, and none is in noise alone.
-    assert set(won.roi[won.is_clear]) == set(table.roi) - {"noise"}
-    assert own.locator("figure", has_text="What two instructions share").count() == 4
 
 
 def test_what_was_found_stands_first(started, papers):
