@@ -33,7 +33,7 @@ OWN_SPACES = (
     "scanner",
 )
 OWN_SPACES += ("fsnative",)
-# What fMRIPrep 25.2 calls the space of scans whose names have none, in the names of their masks.
+# What the newest fMRIPrep calls, in names of masks, the space of scans that have none in theirs.
 _RUN = [{"space": "run"}, {"space": "boldref"}]
 _CONFOUNDS = ("timeseries", "regressors")
 _SHOWN = 6  # names in a message

@@ -40,7 +40,7 @@ WRITTEN = {
         f"{RUN}_desc-confounds_timeseries.tsv",
         f"{RUN}_desc-confounds_timeseries.json",
     ],
-    "25.2": [
+    "newest": [
         f"{RUN}_desc-preproc_bold.nii.gz",
         f"{RUN}_desc-preproc_bold.json",
         f"{RUN}_space-run_desc-brain_mask.nii.gz",
@@ -69,7 +69,7 @@ def folder(tmp_path):
         ("23.1", "fsaverage5", (f"{RUN}_hemi-L_space-fsaverage5_bold.json", 0, 2)),
         ("23.1", "fsLR:den-91k", (f"{RUN}_space-fsLR_den-91k_bold.json", 0, 2)),
         ("23.1", "T1w", ("", 1, 2)),
-        ("25.2", "", (f"{RUN}_desc-preproc_bold.json", 1, 1)),
+        ("newest", "", (f"{RUN}_desc-preproc_bold.json", 1, 1)),
     ],
 )
 def test_scans_are_found_with_what_belongs_to_them(folder, version, space, found):
