@@ -19,7 +19,7 @@ from jaxalign.data.formats import grids
 from jaxalign.io import rows
 from jaxalign.reporting.maps import contents
 from jaxalign.results import target_tables
-from jaxalign.stages import Job, encode
+from jaxalign.stages import Job, encode, report
 
 CONFIG = encode.Config(
     alphas=(1.0, 100.0),
@@ -37,13 +37,18 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(folder, mesh):
-    """A work directory with the scores of the small encoder on scans."""
+def made(folder, mesh):
+    """The scores of the small encoder on scans, and the job that made them."""
     planted_scans.write(folder / "tale", np.random.default_rng(0))
     dataset = datasets.find(str(folder / "tale"), None)
     job = Job(workdir=folder / "work", data_root=None, dataset=dataset, mesh=mesh, seed=0)
-    tiny.run(job, tiny.bert(untrained_seed=-1), CONFIG)
-    return job.workdir
+    return job, tiny.run(job, tiny.bert(untrained_seed=-1), CONFIG)[1]
+
+
+@pytest.fixture(scope="module")
+def run(made):
+    """The work directory."""
+    return made[0].workdir
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +167,24 @@ def test_the_validator_of_bids_accepts_the_folder(written):
     )
     issues = json.loads(found.stdout)["issues"]["issues"]
     assert [x for x in issues if x["severity"] == "error"] == []
+
+
+@pytest.mark.slow
+def test_the_page_shows_them_and_says_which_scores_count(made, written, folder):
+    """With a report, the scores that it shows are written, and no others."""
+    pytest.importorskip("nilearn", reason="nilearn is not installed: extra `brain`")
+    job, encoded = made
+    (page,) = tiny.make(report.plan(report.Config(), job, {"encode": encoded[:1]}))
+    text = (page.path / "index.html").read_text()
+    assert "Slices from below to above: pearson r of bert on tale for subject s0" in text
+    assert (page.path / "map_tale_bert.svg").is_file()
+    try:
+        found = jaxalign.write_maps(job.workdir, path=folder / "shown")
+    finally:
+        shutil.rmtree(page.path)
+    assert set(found.targets.name) == {"bert"} and found.targets.p.isna().all()
+    name = f"sub-s0/func/{planted_scans.VOLUME}_desc-bertScore_statmap.nii.gz"
+    assert (found.path / name).read_bytes() == (written.path / name).read_bytes()
 
 
 # What there is a map of

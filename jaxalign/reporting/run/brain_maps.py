@@ -147,7 +147,9 @@ def _cuts(grid: Grid, values: Float[np.ndarray, " p"]) -> list[float]:
     known = grid.voxel[np.isfinite(values)]
     z = (known @ grid.affine[:3, :3].T + grid.affine[:3, 3])[:, 2]
     num = min(NUM_CUTS, len(np.unique(z.round(1))))
-    return np.unique(np.quantile(z, (np.arange(num) + 0.5) / num).round(1)).tolist()
+    cuts = np.unique(np.quantile(z, (np.arange(num) + 0.5) / num).round(1))
+    inside = 1e-3 * np.ptp(z)  # nilearn warns of slices outside, of which rounding makes some
+    return np.clip(cuts, z.min() + inside, z.max() - inside).tolist()
 
 
 def surfaces(
