@@ -457,7 +457,7 @@ def _own(name: str) -> Adapter:
     what = "a directory with stimuli.csv and responses, images.csv or behavior.csv, or of BIDS"
     if not path.is_dir():
         if os.sep in name or path.exists():
-            found = "it is a file" if path.exists() else "there is none"
+            found = "it is a file, and its folder is meant" if path.exists() else "there is none"
             raise InputError(f"dataset {name} must be {what}: {found}.")
         close = difflib.get_close_matches(name, DATASETS, 1)
         hint = f"; did you mean {close[0]}?" if close else "."

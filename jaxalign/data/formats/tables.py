@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -86,7 +87,8 @@ def numbers(
     try:
         return column.astype(np.float64).to_numpy()
     except ValueError as error:
-        raise InputError(f"{path}: {name} must hold numbers: {error}.") from error
+        hint = "; decimals follow a point" if re.search(r"'-?\d+,\d+'", str(error)) else ""
+        raise InputError(f"{path}: {name} must hold numbers: {error}{hint}.") from error
 
 
 def first_repeated(items: Sequence):

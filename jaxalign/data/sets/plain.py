@@ -70,13 +70,15 @@ class Tables(Adapter):
                 f"data set {self.root} must hold {STIMULI} or {listing.ARCHIVE}, found both."
             )
         if not archive and not (self.root / STIMULI).is_file():
-            raise InputError(f"data set {self.root} must hold {STIMULI}: there is no such file.")
+            raise InputError(
+                f"data set {self.root} must hold {STIMULI}: there is no such file{self._others()}."
+            )
         names = (*RESPONSES, BEHAVIOR)
         found = [self.root / name for name in names if (self.root / name).is_file()]
         if not found:
             raise InputError(
                 f"data set {self.root} must hold {', '.join(RESPONSES)} or {BEHAVIOR}: there is no "
-                "such file."
+                f"such file{self._others()}."
             )
         recorded = [path.name for path in found if path.name in RESPONSES]
         if len(recorded) > 1:
@@ -86,6 +88,11 @@ class Tables(Adapter):
             )
         passages = [x for x in (self.root / joints.PASSAGES,) if x.is_file()]
         return [self.root / (listing.ARCHIVE if archive else STIMULI), *passages, *found]
+
+    def _others(self) -> str:
+        """Say what the directory holds instead, for a file may have another name or format."""
+        found = sorted(path.name for path in self.root.iterdir())
+        return f"; it holds {', '.join(found[:6])}{', ...' * (len(found) > 6)}" if found else ""
 
     def stimuli(self) -> Stimuli:
         """Read the table of stimuli."""

@@ -216,3 +216,22 @@ def test_a_spoiled_csv_is_refused(write, table, separator, parts):
     table.to_csv(folder / "responses.csv", index=False, sep=separator)
     with refused(folder / "responses.csv", *parts):
         _ = read(folder).responses
+
+
+def test_files_of_other_names_and_formats_are_named(write):
+    folder = write(wide())
+    (folder / "responses.parquet").rename(folder / "responses.xlsx")
+    with refused("responses.csv or behavior.csv: there is no such file; it holds responses.xlsx, "):
+        _ = read(folder).responses
+    (folder / "stimuli.csv").rename(folder / "sentences.csv")
+    with refused("must hold stimuli.csv", "it holds responses.xlsx, sentences.csv."):
+        _ = read(folder).stimuli
+
+
+def test_a_decimal_comma_is_named(write):
+    folder = write(wide())
+    (folder / "responses.parquet").unlink()
+    table = wide(**{"s1/LATL/mean": ["0,5", "-1,25", "2"]})
+    table.to_csv(folder / "responses.csv", index=False)
+    with refused("s1/LATL/mean must hold numbers", "'0,5'; decimals follow a point."):
+        _ = read(folder).responses
