@@ -29,9 +29,10 @@ def blocks(page, language):
 
 
 def commands(page):
-    """Return the flags of each command of a page."""
+    """Return the flags of each command of a page that starts a run."""
     lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", "").split("\n")]
-    return [shlex.split(line)[3:] for line in lines if line.strip()]
+    given = [shlex.split(line) for line in lines if line.strip()]
+    return [words[3:] for words in given if words[1:3] == ["-m", "jaxalign.main"]]
 
 
 COMMANDS = [(page.stem, flags) for page in PAGES for flags in commands(page)]
