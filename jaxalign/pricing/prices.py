@@ -196,9 +196,13 @@ def table(items: Sequence[Item], machine: Machine, layout: Layout, rate: float) 
 
 
 def in_turn(
-    items: Sequence[Item], machine: Machine, layout: Layout, rate: float = math.nan
+    items: Sequence[Item],
+    machine: Machine,
+    layout: Layout,
+    rate: float = math.nan,
+    known: Collection[tuple] = (),
 ) -> list[Price]:
-    """Return what items cost that one process makes one after the other.
+    """Return what items cost that are made one after the other.
 
     A program that several of them need is compiled for the first.
 
@@ -207,8 +211,9 @@ def in_turn(
       machine: on which.
       layout: of its devices.
       rate: see `price`.
+      known: programs that are compiled already.
     """
-    found, known = [], set()
+    found, known = [], set(known)
     for item in items:
         found.append(price(item.work, machine, layout, rate, known))
         known |= found[-1].work.programs

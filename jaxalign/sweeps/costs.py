@@ -53,19 +53,25 @@ def of_plan(plan: Plan, products: Sequence[Product], machine: Machine) -> dict[s
     return found
 
 
-def of_job(steps: Mapping[str, Step], machine: Machine) -> dict[str, Any]:
+def of_job(
+    steps: Mapping[str, Step], machine: Machine, compiled: set[tuple] | None = None
+) -> dict[str, Any]:
     """Price a job that makes some steps one after the other, as plain JSON.
 
     Args:
       steps: those that it makes, by their keys; what is done costs nothing.
       machine: of the job.
+      compiled: programs of the jobs before it, which it reads from the cache of compiled programs;
+        its own are added.
     """
     todo = {key: x for key, x in steps.items() if not x.item.is_done}
     if not todo:
         return truth.planned(prices.total([]), machine) | {"makes": []}
     items, layout = [START, *(x.item for x in todo.values())], next(iter(todo.values())).layout
     refused = next((x.refused for x in todo.values() if x.refused), "")
-    price = prices.total(prices.in_turn(items, machine, layout))
+    compiled = set() if compiled is None else compiled
+    price = prices.total(prices.in_turn(items, machine, layout, known=compiled))
+    compiled |= price.work.programs
     found = truth.planned(price, machine) | {"makes": [*todo]}
     return found | ({"refused": refused} if refused else {})
 

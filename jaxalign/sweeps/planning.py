@@ -148,7 +148,8 @@ def plan(sweep: Sweep, where: Where) -> Record:
       InputError: naming the first dictionary that is wrong, and why.
     """
     plans = [_planned(x, where) for x in tqdm(sweep.entries, desc="plan", unit=" jobs", delay=5.0)]
-    jobs = _shared_jobs(plans, _shared(plans), where)
+    compiled: set[tuple] = set()
+    jobs = _shared_jobs(plans, _shared(plans), where, compiled)
     maker = {product.key: job.name for job in jobs for product in job.products}
     for found in plans:
         folder = where.folder / found.entry.name
@@ -161,7 +162,9 @@ def plan(sweep: Sweep, where: Where) -> Record:
                 flags=(*found.entry.flags, f"--workdir={folder}", *where.flags),
                 after=tuple(after),
                 products=found.products,
-                planned=_price(found, [x for x in found.products if x.key not in maker], where),
+                planned=_price(
+                    found, [x for x in found.products if x.key not in maker], where, compiled
+                ),
             )
         )
     remark = _why_not_together(plans)
@@ -236,11 +239,11 @@ def _planned(entry: Entry, where: Where) -> _Planned:
     )
 
 
-def _price(found: _Planned, made: Sequence[Product], where: Where) -> Mapping[str, Any]:
+def _price(found: _Planned, made: Sequence[Product], where: Where, compiled: set[tuple]):
     """Return what the job takes that makes some products of a run; {} where no machine is known."""
     if where.machine is None:
         return {}
-    return costs.of_job({x.key: found.steps[x.key] for x in made}, where.machine)
+    return costs.of_job({x.key: found.steps[x.key] for x in made}, where.machine, compiled)
 
 
 def _product(artefact: Artefact) -> Product:
@@ -280,7 +283,10 @@ def _shared(plans: Sequence[_Planned]) -> dict[tuple[int, ...], list[str]]:
 
 
 def _shared_jobs(
-    plans: Sequence[_Planned], shared: Mapping[tuple[int, ...], Sequence[str]], where: Where
+    plans: Sequence[_Planned],
+    shared: Mapping[tuple[int, ...], Sequence[str]],
+    where: Where,
+    compiled: set[tuple],
 ) -> list[Job]:
     """Return a job for each set of runs that share something, in an order in which they can run.
 
@@ -311,7 +317,7 @@ def _shared_jobs(
                 ),
                 after=tuple(dict.fromkeys(needed)),
                 products=made,
-                planned=_price(first, made, where),
+                planned=_price(first, made, where, compiled),
             )
         )
         maker |= {x.key: name for x in made}
