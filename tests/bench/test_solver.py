@@ -210,7 +210,7 @@ def test_other_stages_need_a_dataset():
         ({"peer_repeats": 0}, "peer_repeats must be >= 1"),
         ({"low": 5.0}, "low must be below high, got 5.0 and 5.0"),
         ({"decay": -1.0}, "decay must be >= 0"),
-        ({"search": "fast"}, "search must be one of adaptive, grid, got 'fast'"),
+        ({"search": "fast"}, "search must be one of adaptive, grid, bound, got 'fast'"),
         ({"peers": ("numpy", "scipy")}, "peers must be among .*, got 'scipy'"),
         ({"on_disk": True}, r"peers must be \(\) for targets on disk"),
     ],

@@ -9,6 +9,7 @@ import small
 
 from jaxalign import config
 from jaxalign.pricing import chips, prices
+from jaxalign.pricing.work import Layout, Work
 from jaxalign.stages import encode, extract, report
 from jaxalign.sweeps import costs, engines, machines, planning, record
 from jaxalign.sweeps.engines import Options
@@ -175,3 +176,16 @@ def test_the_paper_is_priced_without_weights_and_data(tmp_path, name, mesh, data
         assert job.planned["flop"]["bfloat16"] > 2 * 6.6e9 * 1.2 * words
         assert gigabytes[0] * 1e9 < job.planned["device_bytes"] < gigabytes[1] * 1e9
         assert job.planned["seconds"] > 0 and job.planned["disk_bytes"] > 1e6
+
+
+def test_a_program_is_compiled_in_the_first_job_that_needs_it():
+    """Later jobs read it from the cache of compiled programs."""
+    work = Work(flop={"float32": 1e12}, programs=frozenset([("network", "a"), ("solver", "b")]))
+    layout = Layout(8, 1, is_cpu=False)
+    steps = {"x": costs.Step(prices.Item("x", lambda layout: work), layout, "")}
+    compiled: set[tuple] = set()
+    first, second = (costs.of_job(steps, V5E, compiled)["seconds"] for _ in range(2))
+    chip = V5E.chip
+    assert first - second == pytest.approx(chip.network_compile_s + chip.solver_compile_s)
+    assert costs.of_job(steps, V5E)["seconds"] == first
+    assert compiled == work.programs
