@@ -79,7 +79,7 @@ class Samples(NamedTuple):
         *,
         center: bool,
     ) -> Moments:
-        """Return y'y [v 1], and b and an estimate of q [v a] at every penalty."""
+        """Return y'y [v 1], and b and q [v a] at every penalty, estimated without `squares`."""
         y, _ = self.responses(sets, trained, u, center=center)
         b, loadings = sets.source[u], sets.design.loadings[u]
         lengths = (loadings**2).sum(axis=0)

@@ -78,7 +78,7 @@ class Sums(NamedTuple):
         *,
         center: bool,
     ) -> Moments:
-        """Return y'y [v 1], and b and an estimate of q [v a] at every penalty."""
+        """Return y'y [v 1], and b and q [v a] at every penalty, estimated without `squares`."""
         b = sets.source[u]
         projected, yy = self.project(sets, trained, u, center=center)
         lengths = jnp.diagonal(sets.design.loadings[u])

@@ -150,14 +150,15 @@ def curves(
 
     def observe(u):
         null = targets.null(sets, trained, u) / sizes[u]
-        seen = targets.observe(sets, trained, u, alphas, center=by_r)
-        yy, b, q = (x.T for x in seen)
-        if family is not None:
+        yy, b, q = (x.T for x in targets.observe(sets, trained, u, alphas, center=by_r))
+        errors = yy - 2 * b + q
+        if family is not None:  # q was an estimate
             of = (alphas, family)
-            q = targets.of_all(sets, trained, u, of, center=by_r, errors=not by_r)
+            sums = targets.of_all(sets, trained, u, of, center=by_r, errors=not by_r)
+            q, errors = (sums, errors) if by_r else (q, sums)
         if by_r:
             return search_lib.negative_r(Moments(yy, b, q)), jnp.zeros_like(null)
-        cost = (q if family is not None else yy - 2 * b + q) / sizes[u]
+        cost = errors / sizes[u]
         if criterion == "relative_error":
             apart = sets._replace(squares=None)  # for y'y alone
             total = targets.observe(apart, trained, u, alphas[:1], center=True).yy[:, 0]
