@@ -74,20 +74,28 @@ def read(workdirs: Sequence[Place]) -> Tables:
                 stored = npz.read(folder / GRIDS, lambda file: {x: file[x] for x in file.files})
                 images[str(scores[-1].dataset.iloc[0])] = grids.from_arrays(stored)
     targets = pd.concat(scores, ignore_index=True)
+    models_first = np.argsort(targets.control_of != "", kind="stable")
+    targets = targets.iloc[models_first].reset_index(drop=True)
     if targets.duplicated(["dataset", "model", "control_of", "fingerprint", *PLACE]).any():
         raise InputError("runs must differ: the same scores of targets come twice.")
     return Tables(_with_tests(_named(targets), tests), images, names)
 
 
 def _folders(workdir: Place) -> dict[Place, str]:
-    """Return the kind of each finished artefact of the stage encode, of a report its inputs."""
+    """Return the kind of each finished artefact of the stage encode, of a report its inputs.
+
+    They come in the order of the report, or by the names of models: hashes say nothing to readers.
+    """
     is_done = lambda folder: run_dir.marker(folder).get("fingerprint") == folder.name
-    every = [x for x in sorted((workdir / "encode").glob("*")) if is_done(x)]
+    every = [x for x in (workdir / "encode").glob("*") if is_done(x)]
+    settings = {x: _settings(x) for x in every}
     report = workdir / finished.REPORT
     if run_dir.marker(report):
-        shown = {x["fingerprint"] for x in _settings(report)["inputs"]}
-        every = [x for x in every if x.name in shown]
-    return {x: _settings(x)["kind"] for x in every}
+        shown = [x["fingerprint"] for x in _settings(report)["inputs"]]
+        every = sorted((x for x in every if x.name in shown), key=lambda x: shown.index(x.name))
+    else:
+        every.sort(key=lambda x: (str(settings[x].get("model", "")), x.name))
+    return {x: settings[x]["kind"] for x in every}
 
 
 def _settings(folder: Place) -> dict:
