@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from jaxalign import command_line
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.core.solver import cv, outline, ridge
+from jaxalign.core.solver import columns, cv, outline, ridge
 from jaxalign.core.solver.method import ADAPTIVE, Method
 from jaxalign.data.text.batches import Reads, Shape
 from jaxalign.errors import InputError
@@ -130,7 +130,7 @@ def _factorisation(layout: Layout) -> dict[str, float]:
     """Return operations/s of products, and of eigenproblems, in float64."""
     del layout  # they run on one device
     n, p, _ = PROBLEM
-    X = ridge.to_float64(np.random.default_rng(0).standard_normal((n, p)))
+    X = columns.Columns(np.random.default_rng(0).standard_normal((n, p)))
     kernel = functools.partial(ridge.kernel, X)
     product = _fastest(lambda: jax.block_until_ready(kernel()))
     rows = ridge.Rows(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxalign.core.folds import Split
-from jaxalign.core.solver import ridge
+from jaxalign.core.solver import columns, ridge
 from jaxalign.core.solver import sets as sets_lib
 from jaxalign.core.solver.outline import (
     CPU_TILE,
@@ -220,22 +220,39 @@ def _score(outline: Outline, sets: _Sets) -> float:
 def _bytes(outline: Outline, calls: Sequence[_Sets], layout: Layout) -> tuple[float, float]:
     """Return the peak memory of a device, and what the host holds beside it."""
     n, p = outline.num_samples, outline.num_features
-    blocks = len(outline.blocks) if outline.form == "sums" else 0
     held = sum(4.0 * _design(x, p) for x in calls)
     if outline.at_once:  # the Gram matrices of test sets, over differences of eigenvalues
         held += 4.0 * calls[0].tests * calls[0].directions(p) ** 2
     sweep = held + max(_program_bytes(outline, calls, layout))
-    features = 8.0 * n * p
-    one = max(8.0 * (2 * x.R * p + 4 * x.directions(p) ** 2) for x in calls)
-    if outline.form == "sums":
-        features += 8.0 * (blocks + 1) * p * p
-    elif not outline.method.standardize:
-        features += 8.0 * n * n
+    features, device_features = _feature_bytes(outline, calls)
+    one = max(_factorisation_bytes(outline, x) for x in calls)
     targets = 16.0 * n * outline.num_targets
     if layout.is_cpu:
         workers = min(MAX_WORKERS, max(x.num for x in calls))
-        return sweep, 3 * features + workers * one + targets
-    return max(sweep, held + features + one), 2 * features + targets
+        return sweep, features + device_features + workers * one + targets
+    return max(sweep, held + device_features + one), features + targets
+
+
+def _feature_bytes(outline: Outline, calls: Sequence[_Sets]) -> tuple[float, float]:
+    """Return what features take as they are given and read, and where they are factorised."""
+    n, p = outline.num_samples, outline.num_features
+    given, block = 8.0 * n * p, 8.0 * min(n * p, columns.BLOCK)
+    if outline.form == "sums":
+        return given, 16.0 * n * p + 24.0 * (len(outline.blocks) + 1) * p * p
+    whole = max(block, max(8.0 * n * p * (x.form == "primal") for x in calls))
+    kernel = 16.0 * n * n * (not outline.method.standardize)
+    return given + block, whole + kernel * any(x.form == "dual" for x in calls)
+
+
+def _factorisation_bytes(outline: Outline, sets: _Sets) -> float:
+    """Return what the factorisation of one training set takes beside features."""
+    n, p, r = outline.num_samples, outline.num_features, sets.directions(outline.num_features)
+    directions = 8.0 * 4 * r**2
+    if sets.form != "dual":
+        return directions + 16.0 * sets.R * p
+    if not outline.method.standardize:
+        return directions + 8.0 * sets.R * n
+    return directions + 16.0 * sets.R * min(p, max(columns.BLOCK // n, 1))
 
 
 def _program_bytes(outline: Outline, calls: Sequence[_Sets], layout: Layout) -> list[float]:

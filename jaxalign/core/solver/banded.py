@@ -20,9 +20,9 @@ from jaxtyping import Float, Int
 from jaxalign.core import metrics
 from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import cv, partition, tiles
+from jaxalign.core.solver.columns import feature_scale, units
 from jaxalign.core.solver.method import ADAPTIVE, Execution, Method
 from jaxalign.core.solver.problem import each
-from jaxalign.core.solver.ridge import feature_scale, units
 
 # A cost must be lower by this fraction to replace that of weights tried before: less is rounding.
 TOLERANCE = 1e-5

@@ -84,11 +84,10 @@ def nested(
     r, r2, predicted, recorded, alphas, inner_score = (x.astype(np.float64) for x in parts)
     constant = np.zeros(len(folds), int)
     for i, fold in enumerate(folds):
-        varies = ridge.varying(problem.X, fold.outer.train)
+        varies = problem.X.varying(fold.outer.train)
         constant[i] = (~varies).sum()
         # All test samples are the same to the fit: how predictions vary would be rounding alone.
-        test = np.asarray(problem.X)[fold.outer.test][:, varies]
-        if method.intercept and not (test != test[:1]).any():
+        if method.intercept and not problem.X.differ(fold.outer.test, varies):
             r[i] = np.nan
     return Nested(
         r=r,
@@ -179,7 +178,7 @@ def refit(
         least_squares=bool((distinct == 0).any()),
     )
     factorize = functools.partial(ridge.factorize_all, settings=settings, alphas=distinct)
-    [(design, features, center)] = each(factorize, [problem.X])
+    [(design, features, center)] = each(factorize, [problem.X.whole])
     device = design._replace(unfitted=None)
     coef = np.empty((problem.num_features, problem.num_targets), np.float32)
     constants = np.empty(problem.num_targets)

@@ -14,10 +14,11 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.core import metrics
 from jaxalign.core.folds import Fold, Split
+from jaxalign.core.solver import columns as columns_lib
 from jaxalign.core.solver import ridge, squares, sweep, tiles
 from jaxalign.core.solver import search as search_lib
+from jaxalign.core.solver.columns import Columns
 from jaxalign.core.solver.method import Execution, Form, Method
 from jaxalign.core.solver.outline import Outline
 from jaxalign.core.solver.samples import CLOSE
@@ -45,15 +46,15 @@ class Problem:
         execution: Execution,
     ):
         """Check everything, and choose a form; see `cv.nested` for what each argument means."""
-        X = np.asarray(X)
+        columns = Columns(X)
         alphas = np.sort(np.asarray(method.alphas, np.float64))
-        _check_data(X, Y, folds, method.scheme)
+        _check_data(columns, Y, folds, method.scheme)
         _check_method(alphas, method, execution)
-        n, p = X.shape
-        self.precision = metrics.precision(X)
+        n, p = columns.shape
+        self.precision = columns.precision
         intercept = method.intercept
-        self.units = ridge.units(X, each=method.standardize, intercept=intercept)
-        self.X = ridge.to_float64(X / self.units[None])
+        self.units = columns_lib.units(columns.given, each=method.standardize, intercept=intercept)
+        self.X = Columns(columns.given, self.units)
         self.Y = Y
         self.num_samples, self.num_features = n, p
         self.num_targets = Y.shape[1]
@@ -80,7 +81,7 @@ class Problem:
         self.sums = self.layout = self.kernel = self.family = None
         if self.form == "sums":
             self.sums, coordinates = ridge.statistics(
-                self.X, self.blocks, standardize=method.standardize
+                self.X.whole, self.blocks, standardize=method.standardize
             )
             self.layout = tiles.Layout(
                 tuple(map(jax.device_put, self.blocks)),
@@ -160,6 +161,8 @@ class Problem:
                 padded = [_pad(test, longest_test) for test in tests]
                 tests = map(np.stack, zip(*padded, strict=True))
                 parts.append(ridge.Rows(*_pad(train, longest_train), *tests))
+            if form == "primal" or self.X.is_one_block:
+                _ = self.X.whole  # once, before threads ask for it
             factorize = functools.partial(
                 ridge.factorize,
                 self.X,
@@ -354,12 +357,12 @@ def _without_squares(inner):
 
 
 def _check_data(X, Y, folds, scheme):
-    n = len(X)
+    n, _ = X.shape
     if Y.shape[0] != n:
         raise ValueError(f"Y must have one row per sample of X: X has {n}, Y has {Y.shape[0]}.")
     if not Y.shape[1]:
         raise ValueError("Y must have at least one target, got none.")
-    if not np.isfinite(X).all():
+    if not X.is_finite():
         raise ValueError("X must be finite: it holds NaN or infinity.")
     if not folds:
         raise ValueError("folds must hold at least one fold, got none.")

@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int
 
-from jaxalign.core.metrics import is_rounding
+from jaxalign.core.solver.columns import Columns, Matrix, feature_scale, on_host
 
 Form = Literal["primal", "dual"]
-Matrix = Float64[np.ndarray, "_ _"] | Float64[Array, "_ _"]
 
 # Operations of an eigenproblem, in cubes of its size.
 EIGENPROBLEM = 9
@@ -76,33 +75,13 @@ def choose_form(num_train: int, num_features: int, *, shared: bool = False) -> F
     return "primal" if primal < dual else "dual"
 
 
-def varying(X: Matrix, train: Int[np.ndarray, " R"]) -> Bool[np.ndarray, " p"]:
-    """Return which features vary over a training set.
-
-    Args:
-      X: features of all samples [n p].
-      train: indices of the training samples.
-    """
-    rows = np.asarray(X)[train]
-    largest = np.abs(rows).max(axis=0)
-    return np.asarray(feature_scale(np, largest, rows.var(axis=0), standardize=False) > 0)
-
-
-def _on_host() -> bool:
-    """Whether to factorise with NumPy.
-
-    NumPy needs no compilation, and its LAPACK takes two thirds of the time of jaxlib's.
-    """
-    return jax.default_backend() == "cpu"
-
-
 def _float64(function: Callable[..., Any], static: tuple[str, ...] = ()) -> Callable[..., Any]:
     """Run a function of (xp, *arrays) in float64: NumPy on a host, compiled on an accelerator."""
     compiled = jax.jit(functools.partial(function, jnp), static_argnames=static)
 
     @functools.wraps(function)
     def run(*args, **options):
-        if _on_host():
+        if on_host():
             return function(np, *jax.tree.map(np.asarray, args), **options)
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
             return compiled(*jax.tree.map(jnp.asarray, args), **options)
@@ -110,50 +89,45 @@ def _float64(function: Callable[..., Any], static: tuple[str, ...] = ()) -> Call
     return run
 
 
-def to_float64(X: Any) -> Matrix:
-    """Return features in float64, on the device that factorises them."""
-    if _on_host():
-        return np.asarray(X, np.float64)
-    with jax.enable_x64(True):
-        return jnp.asarray(X, jnp.float64)
+class Kernel(NamedTuple):
+    """Inner products of samples."""
+
+    products: Matrix  # [n n]
+    squares: Float64[np.ndarray, " n"] | Float64[Array, " n"]  # of the features of each sample
 
 
-def units(X: Float[np.ndarray, "n p"], *, each: bool, intercept: bool) -> Float[np.ndarray, " p"]:
-    """Return the units of features in which they are neither large nor small, powers of two.
-
-    A ridge on X / u with penalties alpha / u^2 is the one on X with alpha, so what is computed in
-    float32 does not depend on the units that features come in.
+def kernel(X: Matrix | Columns, *, intercept: bool = True) -> Kernel:
+    """Inner products of all samples, which dual factorisations share.
 
     Args:
-      X: features of all samples.
-      each: a unit for each feature, as is right where they are scaled; else one for all.
-      intercept: whether deviations from the mean count, or values.
-    """
-    X = np.asarray(X, np.float64)
-    largest = np.abs(X).max(axis=0)
-    peak = np.abs(X - X.mean(axis=0)).max(axis=0) if intercept else largest
-    peak = np.where(is_rounding(peak, largest), 0.0, peak)
-    if not each:
-        peak = np.full(len(peak), peak.max(initial=0.0))
-    exponent = np.floor(np.log2(peak, out=np.zeros_like(peak), where=peak > 0))
-    return 2.0**exponent
-
-
-def kernel(X: Matrix, *, intercept: bool = True) -> Matrix:
-    """Inner products of all samples [n n], which dual factorisations share.
-
-    Args:
-      X: features of all samples [n p], float64.
+      X: features of all samples [n p], in float64, or as columns that are read block by block.
       intercept: take products about the common mean, which keeps their digits.
     """
-    return _kernel(X, intercept=intercept)
+    found = None
+    for block in _columns(X).blocks():
+        found = _kernel(block, found, intercept=intercept)
+    assert found is not None
+    return found
 
 
 @functools.partial(_float64, static=("intercept",))
-def _kernel(xp, X, *, intercept):
+def _kernel(xp, X, before, *, intercept):
+    squares = xp.einsum("np,np->n", X, X)
     if intercept:
         X = X - X.mean(axis=0)[None]
-    return X @ X.T
+    return _sum(Kernel(X @ X.T, squares), before)
+
+
+def _columns(X: Matrix | Columns) -> Columns:
+    return X if isinstance(X, Columns) else Columns(X)
+
+
+def _sum(block, before):
+    """Add what earlier blocks of features gave, in the place of what the last one gave."""
+    if before is not None:
+        for one, other in zip(block, before, strict=True):
+            one += other  # noqa: PLW2901  an array of NumPy takes the sum itself
+    return block
 
 
 class Rows(NamedTuple):
@@ -189,21 +163,22 @@ class Settings(NamedTuple):
 
 
 def factorize(
-    X: Matrix,
+    X: Matrix | Columns,
     rows: Rows,
     settings: Settings,
     *,
-    shared: Matrix | None = None,
+    shared: Kernel | None = None,
     alphas: Float[np.ndarray, " a"] | None = None,
 ) -> Design:
     """Centre, scale and rotate the features of one training set, in float64.
 
     Primal: ZᵀZ = Q S Qᵀ, basis = (Z Q)ᵀ, loadings = Z_test Q. Dual: ZZᵀ = Q S Qᵀ, basis = Qᵀ,
     loadings = Z_test Zᵀ Q. Z holds the training rows, centred by their mean and, on request,
-    divided by their standard deviation; no other row is looked at.
+    divided by their standard deviation; no other row is looked at. The dual form takes features
+    block by block, the others all at once.
 
     Args:
-      X: features of all samples [n p], float64.
+      X: features of all samples [n p], in float64 or as columns.
       rows: samples to train and to test on.
       settings: see there.
       shared: what `kernel` returns for X; saves the dual form, unless it standardises or there
@@ -212,11 +187,18 @@ def factorize(
 
     Source: Saunders et al. (1998), Ridge regression in dual variables, section 2.
     """
-    is_shared = settings.form == "dual" and not (settings.standardize or settings.least_squares)
-    arrays = (X, shared if is_shared else None, rows, None if settings.intercept else alphas)
+    columns, is_dual = _columns(X), settings.form == "dual"
+    penalties = None if settings.intercept else alphas
     if settings.least_squares:  # a singular value decomposition may be needed
-        return _factorize_with(np, *jax.tree.map(np.asarray, arrays), settings=settings)
-    return _factorize(*arrays, settings=settings)
+        parts = jax.tree.map(np.asarray, (columns.whole, rows, penalties))
+        return _factorize_whole(np, *parts, settings=settings)
+    found = None
+    if is_dual and shared is not None and not settings.standardize:
+        found = _from_kernel(shared, rows, settings=settings)
+    else:
+        for block in columns.blocks() if is_dual else [columns.whole]:
+            found = _from_features(block, rows, found, settings=settings)
+    return _rotate(found, rows, penalties, settings=settings)
 
 
 def factorize_all(
@@ -244,47 +226,95 @@ def factorize_all(
     return design._replace(unfitted=ones), design.loadings[0], mean
 
 
-def _factorize_with(xp, X, shared, rows, alphas, *, settings):
-    train, train_mask, tests, tests_mask = rows
-    standardize, center, form, intercept = settings[:4]
+class _Products(NamedTuple):
+    """What a factorisation is made of: sums over features in the dual form."""
+
+    gram: Any  # of the training set [c c]
+    cross: Any  # of all test samples with what `gram` is of [m*T c]
+    energy: Any  # sum of the squared features of the training set
+
+
+def _factorize_whole(xp, X, rows, alphas, *, settings):
+    """Factorise a training set from all features at once, without penalties too small for it."""
+    found, Z, Z_tests = _products(xp, X, rows, settings)
+    left = Z if settings.form == "primal" else None
+    return _rotate_with(xp, (found, left), rows, alphas, settings=settings, features=(Z, Z_tests))
+
+
+def _products(xp, X, rows, settings):
+    """Return products of some features, and those of training and test samples themselves."""
+    train, train_mask, tests, _ = rows
+    standardize, _, form, intercept = settings[:4]
     keep = train_mask.astype(X.dtype)[:, None]
     count = keep.sum()
-    flat = tests.reshape(-1)
-    if shared is not None:
-        # Products of every sample with the training mean [n 1], and of that mean with itself.
-        to_origin = (shared[:, train] @ keep) / count * float(intercept)
-        square = (to_origin[train] * keep).sum() / count
+    X_train = X[train]
+    mean = (X_train * keep).sum(axis=0) / count
+    variance = (((X_train - mean[None]) * keep) ** 2).sum(axis=0) / count
+    largest = xp.abs(X_train * keep).max(axis=0)
+    scale = feature_scale(xp, largest, variance, standardize, intercept)
+    energy = ((X_train * keep * scale[None]) ** 2).sum()
+    origin = mean if intercept else xp.zeros_like(mean)
+    Z = (X_train - origin[None]) * keep * scale[None]
+    Z_tests = (X[tests.reshape(-1)] - origin[None]) * scale[None]
+    if form == "primal":
+        return _Products(Z.T @ Z, Z_tests, energy), Z, Z_tests
+    return _Products(Z @ Z.T, Z_tests @ Z.T, energy), Z, Z_tests
 
-        def between(a):
-            products = shared[a[:, None], train[None]]
-            return (products - (to_origin[a] - square) - to_origin[train].T) * keep.T
 
-        gram, cross, left = between(train) * keep, between(flat), None
-        energy = ((X[train] * keep) ** 2).sum()
-    else:
-        X_train = X[train]
-        mean = (X_train * keep).sum(axis=0) / count
-        variance = (((X_train - mean[None]) * keep) ** 2).sum(axis=0) / count
-        largest = xp.abs(X_train * keep).max(axis=0)
-        scale = feature_scale(xp, largest, variance, standardize, intercept)
-        energy = ((X_train * keep * scale[None]) ** 2).sum()
-        origin = mean if intercept else xp.zeros_like(mean)
-        Z = (X_train - origin[None]) * keep * scale[None]
-        Z_tests = (X[flat] - origin[None]) * scale[None]
-        if form == "primal":
-            gram, cross, left = Z.T @ Z, Z_tests, Z
-        else:
-            gram, cross, left = Z @ Z.T, Z_tests @ Z.T, None
+@functools.partial(_float64, static=("settings",))
+def _from_features(xp, X, rows, before, *, settings):
+    found, Z, _ = _products(xp, X, rows, settings)
+    if settings.form == "primal":
+        return found, Z
+    return _sum(found, None if before is None else before[0]), None
+
+
+@functools.partial(_float64, static=("settings",))
+def _from_kernel(xp, shared, rows, *, settings):
+    train, train_mask, tests, _ = rows
+    products, squares = shared
+    keep = train_mask.astype(products.dtype)[:, None]
+    count = keep.sum()
+    # Products of every sample with the training mean [n 1], and of that mean with itself.
+    to_origin = (products[:, train] @ keep) / count * float(settings.intercept)
+    square = (to_origin[train] * keep).sum() / count
+
+    def between(a):
+        some = products[a[:, None], train[None]]
+        return (some - (to_origin[a] - square) - to_origin[train].T) * keep.T
+
+    energy = (squares[train] * keep[:, 0]).sum()
+    return _Products(between(train) * keep, between(tests.reshape(-1)), energy), None
+
+
+def _rotate_with(xp, found, rows, alphas, *, settings, features=None):
+    """Return the design of a training set.
+
+    Args:
+      xp: numpy, or jax.numpy.
+      found: from `_from_kernel` or `_from_features`: products, and in the primal form features of
+        the training set.
+      rows: samples.
+      alphas: see `factorize`.
+      settings: see there.
+      features: of training and test samples, where directions may be too small for products.
+    """
+    (gram, cross, energy), left = found
+    _, train_mask, tests, tests_mask = rows
+    keep = train_mask.astype(gram.dtype)[:, None]
     rounding = settings.precision**2 * energy
     spectrum, Q, kept = _directions(xp, gram, settings.cutoff, rounding)
-    if settings.least_squares and int(kept.sum()) < min(int(count) - intercept, X.shape[1]):
-        spectrum, Q, kept = _small_directions(Z, len(Q), settings.cutoff, rounding)
-        cross, left = Z_tests, Z
+    if features is not None:
+        Z, Z_tests = features
+        most = min(int(keep.sum()) - settings.intercept, Z.shape[1])
+        if int(kept.sum()) < most:
+            spectrum, Q, kept = _small_directions(Z, len(Q), settings.cutoff, rounding)
+            cross, left = Z_tests, Z
     # With L = cross Q and basis = (left Q)ᵀ, the means of test sets can be subtracted before.
-    counted = tests_mask.astype(X.dtype)[..., None]  # [m T 1]
+    counted = tests_mask.astype(gram.dtype)[..., None]  # [m T 1]
     cross = cross.reshape(*tests.shape, -1) * counted
-    means = xp.zeros((len(tests), 1, cross.shape[-1]), X.dtype)
-    if center:
+    means = xp.zeros((len(tests), 1, cross.shape[-1]), gram.dtype)
+    if settings.center:
         means = cross.sum(axis=1, keepdims=True) / counted.sum(axis=1, keepdims=True)
         cross = (cross - means) * counted
     basis = (Q if left is None else left @ Q).T
@@ -296,26 +326,7 @@ def _factorize_with(xp, X, shared, rows, alphas, *, settings):
     return design._replace(unfitted=unfitted)
 
 
-_factorize = _float64(_factorize_with, static=("settings",))
-
-
-def feature_scale(
-    xp: Any, largest: Any, variance: Any, standardize: bool, intercept: bool = True
-) -> Any:
-    """Return the factor of each feature, 0 for constant ones.
-
-    Args:
-      xp: numpy, or jax.numpy.
-      largest: magnitude of each feature over the training set [p].
-      variance: of each feature [p].
-      standardize: bring features to unit variance.
-      intercept: whether there is one; if not, a constant feature takes its place and is kept.
-    """
-    sd = xp.sqrt(variance)
-    constant = is_rounding(sd, largest)
-    scale = 1 / xp.where(constant, 1.0, sd) if standardize else xp.ones_like(sd)
-    # Without an intercept, a constant feature is what can take its place.
-    return xp.where(constant & intercept, 0.0, scale)
+_rotate = _float64(_rotate_with, static=("settings",))
 
 
 def _directions(xp, gram, cutoff, rounding):
@@ -394,7 +405,7 @@ def statistics(
 
 
 def _stack(parts):
-    if _on_host():
+    if on_host():
         return np.stack(parts)
     with jax.enable_x64(True):
         return jnp.stack(parts)

@@ -7,7 +7,8 @@ from sklearn.preprocessing import StandardScaler
 
 from jaxalign.core import metrics
 from jaxalign.core.folds import Split
-from jaxalign.core.solver import ridge
+from jaxalign.core.solver import columns, ridge
+from jaxalign.core.solver.columns import Columns
 
 FORMS = ("primal", "dual", "sums")
 ROW_FORMS = ("primal", "dual")
@@ -166,7 +167,7 @@ def test_a_shared_kernel_changes_nothing(rng, p, form):
 def test_a_kernel_is_about_the_mean_of_all_samples(rng):
     X, _ = make_problem(rng, 8)
     Z = X - X.mean(axis=0)
-    np.testing.assert_allclose(ridge.kernel(X + 1e3), Z @ Z.T, atol=1e-8)
+    np.testing.assert_allclose(ridge.kernel(X + 1e3).products, Z @ Z.T, atol=1e-8)
 
 
 @pytest.mark.parametrize("form", ROW_FORMS)
@@ -261,7 +262,7 @@ def test_constant_features_are_counted_and_left_out(rng, form, standardize, fill
     # A constant that jumps on the held-out rows cannot have been learnt from.
     X[SPLIT.test, 3] *= 2
     settings = {"standardize": standardize}
-    assert (~ridge.varying(X, SPLIT.train)).sum() == 1
+    assert (~Columns(X).varying(SPLIT.train)).sum() == 1
     found = moments(X, Y, 1e-2, form=form, **settings)
     expected = oracle(np.delete(X, 3, axis=1), Y, np.full(V, 1e-2), **settings)
     np.testing.assert_allclose(found, (expected**2).sum(axis=0), rtol=1e-4)
@@ -273,7 +274,7 @@ def test_varying_features_of_unequal_scale_all_count(rng, form, smallest, mean):
     X, Y = make_problem(rng, 8)
     plain = moments(X, Y, 3.0, form="primal", standardize=True)
     scaled = X * np.logspace(smallest, 2, 8) + mean
-    assert ridge.varying(scaled, SPLIT.train).all()
+    assert Columns(scaled).varying(SPLIT.train).all()
     np.testing.assert_allclose(
         moments(scaled, Y, 3.0, form=form, standardize=True), plain, rtol=2e-5
     )
@@ -288,7 +289,7 @@ def test_constant_features_predict_no_deviation_at_all(rng, form, standardize):
     design = (
         factorize_sums(X, **settings)[1] if form == "sums" else factorize(X, form=form, **settings)
     )
-    assert (~ridge.varying(X, SPLIT.train)).sum() == 8
+    assert (~Columns(X).varying(SPLIT.train)).sum() == 8
     assert int(design.rank) == 0
     assert np.isnan(design.condition)
     np.testing.assert_array_equal(design.loadings, 0)
@@ -479,7 +480,7 @@ def test_without_an_intercept_a_constant_feature_stands_in_for_it(rng):
     X[:, 3] = 1e3
     Y = Y + 5
     design = factorize(X, form="primal", intercept=False)
-    assert (~ridge.varying(X, SPLIT.train)).sum() == 1
+    assert (~Columns(X).varying(SPLIT.train)).sum() == 1
     live = np.delete(X, 3, axis=1)
     expected, mean = ridge_oracle.predict(live, Y, SPLIT, np.ones(1))
     np.testing.assert_allclose(slopes(design, Y, np.ones(V)), expected[0] + mean, atol=1e-3)
@@ -521,7 +522,7 @@ def test_least_squares_keeps_features_in_small_units(rng, form):
 def test_units_are_powers_of_two_that_features_are_near_to(rng, each, intercept):
     X = rng.normal(size=(N, 5)) * [1e-30, 1, 1e30, 7, 0]
     X[:, [1, 3]] += 100 * intercept
-    found = ridge.units(X, each=each, intercept=intercept)
+    found = columns.units(X, each=each, intercept=intercept)
     np.testing.assert_array_equal(np.log2(found) % 1, 0)
     sizes = np.abs(X - X.mean(axis=0) * intercept).max(axis=0)
     if each:
