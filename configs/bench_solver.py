@@ -31,9 +31,27 @@ CASES = {
         peer_warmup=False,
     ),
     "grid": solver.Case(n=1000, p=768, v=10_000, search="grid"),
+    # himalaya's own default: penalties from three folds of 3000 samples, and one test set beside.
+    "fit": solver.Case(
+        n=3300,
+        p=1000,
+        v=30_000,
+        num_folds=3,
+        held_out=300,
+        num_repeats=3,
+        peer_repeats=1,
+        peer_warmup=False,
+    ),
+    # The layers of a network of the size of GPT-2 small, each as `base`.
+    "layers": solver.Case(n=1000, p=768, v=10_000, peers=(), num_layers=13),
     "search": solver.Case(
         n=362, p=1536, v=4000, num_alphas=17, decay=1.4, peers=("every_penalty",)
     ),
+    # Sizes at which others run out of memory, scaled: a quarter of p 148,000, v 52,000 at n 8000,
+    # an eighth of p 100,000 at n 22,000, and of n 33,000 with four delays of 4096 units.
+    "wide_features": solver.Case(n=2000, p=37_000, v=13_000, peers=(), num_repeats=1),
+    "many_features": solver.Case(n=2750, p=12_500, v=2000, peers=(), num_repeats=1),
+    "long": solver.Case(n=4125, p=2048, v=2000, peers=(), num_repeats=1),
     "disk": solver.Case(n=1000, p=768, v=100_000, on_disk=True, peers=(), num_repeats=2),
 }
 SWEEPS = {"scaling": solver.Sweep()}

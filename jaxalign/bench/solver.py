@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxalign import processes
 from jaxalign.bench import peers as peers_lib
-from jaxalign.bench import problems, timing
+from jaxalign.bench import phases, problems, timing
 from jaxalign.bench import solver_page as tables
 from jaxalign.checks import Count, Rule, among, at_least, build_rows, check, one_of
 from jaxalign.core import folds as folds_lib
@@ -32,7 +32,7 @@ from jaxalign.reporting import page as page_lib
 from jaxalign.reporting.page import SUMMARY
 from jaxalign.stages import Job, Step, Upstream
 
-VERSION = 1
+VERSION = 2
 ROWS = "rows"
 SEARCHES = ("adaptive", "grid", "bound")
 AXES = {"n": "n", "p": "p", "v": "v", "a": "num_alphas", "k": "num_folds"}
@@ -53,8 +53,10 @@ class Case:
     num_alphas: Count = 20
     low: float = -1.0  # smallest penalty, as an exponent of ten
     high: float = 5.0  # largest
-    # Outer, contiguous; the inner test blocks are the other outer ones.
+    # Contiguous test blocks. Each is an outer one, and the inner ones are the others; with
+    # `held_out` they are the inner ones of a single outer test set, of so many samples at the end.
     num_folds: Annotated[int, at_least(3)] = 5
+    held_out: Annotated[int, at_least(0)] = 0
     search: Annotated[str, one_of(SEARCHES)] = "adaptive"
     # Variance of feature j is proportional to (j + 1)^-decay.
     decay: Annotated[float, at_least(0)] = 0.0
@@ -66,11 +68,14 @@ class Case:
     num_repeats: Count = 5
     peer_repeats: Count = 3
     peer_warmup: bool = True
+    num_layers: Count = 1  # feature sets that are solved one after another, and timed in all
 
     def __post_init__(self):
         check(self)
-        if self.n < 2 * self.num_folds:
-            raise InputError(f"n must be >= {2 * self.num_folds}, got {self.n}.")
+        if self.n - self.held_out < 2 * self.num_folds:
+            raise InputError(
+                f"n must be >= {2 * self.num_folds} and what is held out, got {self.n}."
+            )
         if not self.low < self.high:
             raise InputError(f"low must be below high, got {self.low} and {self.high}.")
         if self.on_disk and self.peers:
@@ -207,7 +212,7 @@ def plan(config: Config, job: Job, upstream: Upstream) -> list[Step]:
 
 def _code() -> str:
     """Hash the sources of what is timed, so that a changed solver is measured again."""
-    modules = (folds_lib, metrics, peers_lib, problems, timing)
+    modules = (folds_lib, metrics, peers_lib, phases, problems, timing)
     sources = [pathlib.Path(path) for path in (__file__, *(x.__file__ for x in modules))]
     sources += sorted(pathlib.Path(cv.__file__).parent.glob("*.py"))
     return run_dir.hash_text("".join(path.name + run_dir.hash_file(path) for path in sources))
@@ -218,7 +223,12 @@ def _alphas(case: Case) -> Float[np.ndarray, " a"]:
 
 
 def _folds(case: Case) -> tuple[folds_lib.Fold, ...]:
-    return folds_lib.contiguous_folds(["run"] * case.n, case.num_folds, gap=0)
+    trained = case.n - case.held_out
+    folds = folds_lib.contiguous_folds(["run"] * trained, case.num_folds, gap=0)
+    if not case.held_out:
+        return folds
+    outer = folds_lib.Split(np.arange(trained), np.arange(trained, case.n))
+    return (folds_lib.Fold(outer, tuple(fold.outer for fold in folds)),)
 
 
 def _write_inputs(case: Case, seed: int, folder: pathlib.Path) -> None:
@@ -235,8 +245,11 @@ def _solve(case: Case, X: np.ndarray, Y: Any) -> cv.Nested:
     return cv.nested(X, Y, _folds(case), method, execution=execution)
 
 
-def _work(case: Case, evaluations: float) -> float:
-    """Return the operations of `_solve`, from how many penalties it tried for each target."""
+def _plan(case: Case, evaluations: float) -> tuple[dict[str, float], float]:
+    """Return the operations of each phase, and the memory planned for, inputs included, in bytes.
+
+    They depend on how many penalties were tried for each target.
+    """
     method, execution = _method(case)
     outline = Outline(
         num_samples=case.n,
@@ -246,7 +259,33 @@ def _work(case: Case, evaluations: float) -> float:
         method=method,
         execution=execution,
     )
-    return pricing.nested(outline, Layout(), evaluations).total_flop
+    work = pricing.nested(outline, Layout(), evaluations)
+    flop = work.flop
+    scores = pricing.scores(outline, Layout())
+    parts = (flop["factor"] + flop["eigen"], flop["sweep"] - scores, scores)
+    return dict(zip(phases.PHASES, parts, strict=True)), work.process_bytes(Layout())
+
+
+def _phases(case: Case, X: np.ndarray, Y: Any, flop: dict[str, float]) -> dict[str, float]:
+    """Return seconds and FLOP/s of each phase; the median of so many runs as ours is timed."""
+    method, execution = _method(case)
+    runs = [phases.measure(X, Y, _folds(case), method, execution) for _ in range(case.num_repeats)]
+    found = {}
+    for phase in phases.PHASES:
+        seconds = float(np.median([run[phase] for run in runs]))
+        found |= {f"{phase}_s": seconds, f"{phase}_gflop_per_s": flop[phase] / seconds / 1e9}
+    return found
+
+
+def _layers(case: Case, seed: int, Y: Any) -> dict[str, float]:
+    """Return the seconds that all layers take, one after another, once."""
+    if case.num_layers == 1:
+        return {}
+    draw = functools.partial(problems.features, case.n, case.p, decay=case.decay)
+    layers = [draw(seed=seed + i) for i in range(case.num_layers)]
+    solve = lambda: [_solve(case, X, Y) for X in layers]
+    taken = timing.take_turns({"layers": solve}, repeats={"layers": 1}, cold=("layers",))
+    return {"layers_s": taken["layers"].median_s}
 
 
 def _time(case: Case, X: np.ndarray, Y: Any) -> dict[str, timing.Timing]:
@@ -269,7 +308,10 @@ def _measure_case(case: Case, seed: int, num_checked: int, artefact: Artefact) -
         X, Y = problems.read(folder)
         jax.clear_caches()  # a case of the same sizes may have been compiled before
         timings = _time(case, X, Y)
-        product = timing.product_flop_per_s()
+        evaluations = float(timings[tables.OURS].result.num_computed.mean())
+        flop, planned = _plan(case, evaluations)
+        parts = _phases(case, X, Y, flop) | _layers(case, seed, Y)
+        products = timing.product_flop_per_s()
         rng = np.random.default_rng([seed, 2])
         checked = np.sort(rng.choice(case.v, min(case.v, num_checked), replace=False))
         truth, errors = peers_lib.reference(
@@ -294,16 +336,18 @@ def _measure_case(case: Case, seed: int, num_checked: int, artefact: Artefact) -
         against_truth = agreement(some, truth, grid, np.arange(len(checked)), untied)
         row |= {f"reference_{key}": value for key, value in against_truth.items()}
         rows.append(row)
-    evaluations = float(ours.result.num_computed.mean())
-    flop = _work(case, evaluations)
+    total, product = sum(flop.values()), max(products.values())
     rows[0] |= {
         "compile_s": ours.first_s - ours.median_s,
         "evaluations": evaluations,
-        "gflop": flop / 1e9,
-        "gflop_per_s": flop / ours.median_s / 1e9,
+        "gflop": total / 1e9,
+        "gflop_per_s": total / ours.median_s / 1e9,
         "product_gflop_per_s": product / 1e9,
-        "product_share": flop / ours.median_s / product,
+        "product_of": max(products, key=lambda name: products[name]),
+        "product_share": total / ours.median_s / product,
+        **parts,
         **memory,
+        "planned_mb": planned / 1e6,
     }
     return _write_rows(rows, artefact)
 
@@ -336,6 +380,8 @@ def _timing_row(name: str, case: Case, timed: timing.Timing) -> dict[str, Any]:
         "v": case.v,
         "a": case.num_alphas,
         "k": case.num_folds,
+        "held_out": case.held_out,
+        "num_layers": case.num_layers,
         "search": case.search,
         "decay": case.decay,
         "on_disk": case.on_disk,

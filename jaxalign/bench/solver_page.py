@@ -7,6 +7,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from jaxalign.bench.phases import PHASES
 from jaxalign.reporting import charts
 from jaxalign.reporting.charts import Chart, Panels, tip
 from jaxalign.reporting.html import Section
@@ -90,13 +91,22 @@ def remarks(rows: pd.DataFrame) -> list[str]:
             f"{_seconds(ours.compile_s)} s; {ours.gflop:.4g} GFLOP at {ours.gflop_per_s:.4g} "
             f"GFLOP/s ({ours.evaluations:.2f} of {ours.a} penalties tried), "
             f"{ours.product_share:.0%} of a float32 matrix product "
-            f"({ours.product_gflop_per_s:.4g} GFLOP/s); peak memory beyond the inputs "
-            f"{ours.peak_mb:.0f} MB, compilation included"
+            f"({ours.product_gflop_per_s:.4g} GFLOP/s, {ours.product_of}); {_phases(ours)}; peak "
+            "memory beyond the inputs "
+            f"{ours.peak_mb:.0f} MB, compilation included (planned with them: "
+            f"{ours.planned_mb:.0f} MB)"
         )
         if pd.notna(ours.get("device_peak_mb")):
             text += f", on the device {ours.device_peak_mb:.0f} MB with the inputs"
         if ours.on_disk:
             text += "; targets read from disk"
+        if ours.held_out:
+            text += f"; one test set of {ours.held_out} samples, penalties from {ours.k} inner ones"
+        if ours.num_layers > 1:
+            text += (
+                f"; {ours.num_layers} layers take {_seconds(ours.layers_s)} s, "
+                f"{ours.layers_s / ours.median_s:.2f} times one"
+            )
         rivals = case[case.solver.isin(HIMALAYA)]
         if len(rivals):
             best = rivals.loc[rivals.median_s.idxmin()]
@@ -107,6 +117,17 @@ def remarks(rows: pd.DataFrame) -> list[str]:
             f"are not ties; {int(ours.num_nan)} scores are undefined."
         )
     return found
+
+
+def _phases(ours: Any) -> str:
+    """Say of each phase how long it took, at which share of the rate of a matrix product."""
+    said = []
+    for phase in PHASES:
+        rate = ours[f"{phase}_gflop_per_s"]
+        said.append(
+            f"{phase} {_seconds(ours[f'{phase}_s'])} s at {rate / ours.product_gflop_per_s:.0%}"
+        )
+    return ", ".join(said) + " of that rate"
 
 
 def disturbed(rows: pd.DataFrame) -> list[str]:

@@ -52,14 +52,8 @@ def nested(outline: Outline, layout: Layout, tried: float = EXPECTED_PENALTIES) 
       tried: penalties for each target and fold by the adaptive search; `Nested.num_computed` has
         what it was.
     """
-    execution = outline.execution._replace(
-        mesh=layout.mesh if layout.size > 1 else None,
-        tile=outline.execution.tile or (CPU_TILE if layout.is_cpu else TILE),
-    )
-    outline = dataclasses.replace(outline, execution=execution)
-    inner = _inner(outline)
-    outer = [[fold.outer] for fold in outline.folds]
-    calls = tuple(_sets(outline, x) for x in (inner, outer) if x)
+    outline = _on(outline, layout)
+    calls = _calls(outline)
     number = -(-outline.num_targets // outline.tile)
     factor = eigen = 0.0
     if outline.form == "sums":
@@ -70,7 +64,7 @@ def nested(outline: Outline, layout: Layout, tried: float = EXPECTED_PENALTIES) 
         products, problems = _factorised(outline, one)
         factor, eigen = factor + products, eigen + problems
     sweep = _score(outline, calls[-1])
-    if inner:
+    if len(calls) > 1:
         pooled = outline.method.pool is not None
         if outline.method.scheme != "folds":
             sweep += _in_sample(outline, calls[0])
@@ -94,6 +88,27 @@ def nested(outline: Outline, layout: Layout, tried: float = EXPECTED_PENALTIES) 
             for name in PROGRAMS + FACTORISATIONS * (not layout.is_cpu)
         ),
     )
+
+
+def scores(outline: Outline, layout: Layout) -> float:
+    """Return what of the sweep's operations goes into held-out scores; see `nested`."""
+    outline = _on(outline, layout)
+    number = -(-outline.num_targets // outline.tile)
+    return number * outline.tile * _score(outline, _calls(outline)[-1])
+
+
+def _on(outline: Outline, layout: Layout) -> Outline:
+    execution = outline.execution._replace(
+        mesh=layout.mesh if layout.size > 1 else None,
+        tile=outline.execution.tile or (CPU_TILE if layout.is_cpu else TILE),
+    )
+    return dataclasses.replace(outline, execution=execution)
+
+
+def _calls(outline: Outline) -> tuple[_Sets, ...]:
+    """Return the inner training sets, if there are any, and the outer ones."""
+    inner, outer = _inner(outline), [[fold.outer] for fold in outline.folds]
+    return tuple(_sets(outline, x) for x in (inner, outer) if x)
 
 
 def _inner(outline: Outline) -> list[list[Split]]:

@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from jaxalign import config as config_lib
-from jaxalign.bench import peers, solver
+from jaxalign.bench import peers, phases, solver
 from jaxalign.errors import InputError
 from jaxalign.io import rows as rows_lib
 from jaxalign.io import run_dir
@@ -67,7 +67,9 @@ def test_a_case_is_measured_against_its_peers(job):
     np.testing.assert_allclose(table.mean_r, table.mean_r[0], atol=1e-3)
     ours = table.iloc[0]
     assert ours.evaluations == CASE.num_alphas
-    assert ours.peak_mb > 0
+    assert ours.peak_mb > 0 and ours.planned_mb > 0
+    parts = [(ours[f"{x}_s"], ours[f"{x}_gflop_per_s"]) for x in phases.PHASES]
+    assert sum(seconds * rate for seconds, rate in parts) == pytest.approx(ours.gflop)
     assert ours.compile_s == pytest.approx(ours.first_s - ours.median_s)
     assert ours.gflop_per_s == pytest.approx(ours.gflop / ours.median_s)
     assert not list(case.path.glob("inputs.*"))
@@ -103,12 +105,24 @@ def test_a_sweep_measures_its_base_once(job):
     assert root.tag.endswith("svg")
 
 
+def test_a_single_test_set_lies_behind_the_inner_ones():
+    case = dataclasses.replace(CASE, held_out=6)
+    (fold,) = solver._folds(case)
+    np.testing.assert_array_equal(fold.outer.test, np.arange(30, 36))
+    np.testing.assert_array_equal(np.concatenate([x.test for x in fold.inner]), np.arange(30))
+    assert len(fold.inner) == 3
+    with pytest.raises(InputError, match="n must be >= 6 and what is held out, got 36"):
+        dataclasses.replace(CASE, held_out=31)
+
+
 @pytest.mark.slow
-def test_targets_on_disk(job):
-    config = solver.Config(cases={"disk": dataclasses.replace(CASE, on_disk=True, peers=())})
+def test_targets_on_disk_one_test_set_and_several_layers(job):
+    case = dataclasses.replace(CASE, on_disk=True, peers=(), held_out=6, num_layers=2)
+    config = solver.Config(cases={"disk": case})
     (case, _) = tiny.make(solver.plan(config, job, {}))
     table = rows(case)
     assert table.on_disk.tolist() == [True]
+    assert table.num_checked.tolist() == [12] and (table.layers_s > 0).all()
     assert (table.reference_max_dr < 1e-4).all()
     assert not list(case.path.glob("inputs.*"))
 

@@ -30,8 +30,18 @@ OURS = {
     "gflop": 50.0,
     "gflop_per_s": 50.0,
     "product_gflop_per_s": 100.0,
+    "product_of": "numpy",
     "product_share": 0.5,
+    "factorise_s": 0.5,
+    "factorise_gflop_per_s": 20.0,
+    "choose_s": 0.75,
+    "choose_gflop_per_s": 80.0,
+    "score_s": 0.25,
+    "score_gflop_per_s": 60.0,
     "peak_mb": 123.4,
+    "planned_mb": 456.7,
+    "held_out": 0,
+    "num_layers": 1,
 }
 
 
@@ -46,6 +56,13 @@ def cases():
     )
 
 
+def test_remarks_name_layers_and_a_single_test_set():
+    rows = pd.DataFrame([row(**(OURS | {"num_layers": 13, "layers_s": 12.5, "held_out": 6}))])
+    (one,) = solver_page.remarks(rows)
+    assert "13 layers take 12.5 s, 12.50 times one" in one
+    assert "one test set of 6 samples, penalties from 3 inner ones" in one
+
+
 def test_cases_are_laid_out():
     lines = [x.split() for x in solver_page.cases(cases()).splitlines()]
     (kernel,) = [x for x in lines if "himalaya_kernel" in x]
@@ -58,6 +75,8 @@ def test_remarks_name_the_faster_solver_of_himalaya():
     assert "(himalaya_kernel) takes 7.50 times as long" in one
     assert "compilation 8 s" in one and "123 MB" in one and "50% of a float32" in one
     assert "12 of 15 checked" in one
+    assert "factorise 0.5 s at 20%, choose 0.75 s at 80%, score 0.25 s at 60% of that rate" in one
+    assert "457 MB" in one and "layers" not in one and "one test set" not in one
     assert "himalaya" not in two and "device" not in two
     rows = cases().assign(device_peak_mb=[77.0, np.nan, np.nan, np.nan])
     assert "on the device 77 MB" in solver_page.remarks(rows)[0]
