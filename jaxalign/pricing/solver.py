@@ -64,6 +64,8 @@ def nested(outline: Outline, layout: Layout, tried: float = EXPECTED_PENALTIES) 
         products, problems = _factorised(outline, one)
         factor, eigen = factor + products, eigen + problems
     sweep = _score(outline, calls[-1])
+    if outline.form == "sums":  # products of targets with features
+        sweep += 2.0 * outline.num_samples * outline.num_features
     if len(calls) > 1:
         pooled = outline.method.pool is not None
         if outline.method.scheme != "folds":
@@ -159,7 +161,7 @@ def _trained(outline: Outline, sets: _Sets) -> float:
     p = outline.num_features
     if sets.form == "sums":
         blocks = len(outline.blocks)
-        return 2.0 * outline.num_samples * p + sets.num * (4.0 * blocks * p + 2.0 * p**2)
+        return sets.num * (4.0 * blocks * p + 2.0 * p**2)
     return 2.0 * sets.num * sets.R * sets.directions(p)
 
 

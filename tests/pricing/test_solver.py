@@ -58,15 +58,17 @@ def test_arithmetic_is_that_of_the_traced_programs(rng, n, p, method, how):
     original, problem._run = problem._run, remember
     choice = problem.chooser()(targets)
     problem.score(outer, targets, choice.place)
+    form = lambda values, offset: tiles.tile(problem.layout, values, offset)
+    swept += counted.flop(form, targets.values, targets.offset)
     for function, shared, tile, others, static in run:
         static.pop("ranks", None)
-        whole = lambda shared, values, offset, others, f=function, s=static: f(
-            shared, tiles.tile(problem.layout, values, offset), *others, **s
+        whole = lambda shared, targets, others, f=function, s=static: f(
+            shared, targets, *others, **s
         )
         # The first round looks at every target, later ones at few.
         turns = (outline_lib.EXPECTED_PENALTIES - 1) * targets.size
         turns /= max(-(-targets.size // 8), 16)
-        swept += counted.flop(whole, shared, tile.values, tile.offset, others, turns=turns)
+        swept += counted.flop(whole, shared, tile.targets, others, turns=turns)
     found = solver.nested(outline, Layout())
     m = outline_lib.EXPECTED_FUNCTIONS
     assert outline.is_adaptive == any(x[0] is sweep.choose for x in run)

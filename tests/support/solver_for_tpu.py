@@ -29,6 +29,7 @@ from jaxalign.core.solver import outline as outline_lib
 from jaxalign.core.solver import problem, sweep
 from jaxalign.core.solver.method import Execution, Method
 from jaxalign.core.solver.ridge import Design
+from jaxalign.core.solver.samples import Samples
 from jaxalign.core.solver.sets import Rows, Sets, Squares
 from jaxalign.pricing import solver
 from jaxalign.pricing.work import Layout
@@ -90,7 +91,8 @@ def main(n, p, v):
     planned = [4.0 * solver._design(x, p) + y for x, y in zip(calls, planned, strict=True)]
     if outline.at_once:
         planned[0] += 4.0 * calls[0].tests * calls[0].directions(p) ** 2
-    grid, tile = shapes.whole(len(ALPHAS)), (shapes.divided(n, width), shapes.divided(1, width))
+    grid = shapes.whole(len(ALPHAS))
+    tile = Samples(shapes.divided(n, width), shapes.divided(1, width))
     of_tests = (shapes.whole(calls[0].tests, dtype=jnp.int32), shapes.whole(calls[0].tests))
     inner = sweep.Inner(shapes.sets(calls[0], p), *of_tests)
     if outline.at_once:
@@ -99,17 +101,17 @@ def main(n, p, v):
         held = Squares(shapes.whole(m, r, r), *few, shapes.whole(m, 2 * r))
         inner = inner._replace(sets=inner.sets._replace(squares=held))
         static = (("criterion", "squared_error"), ("num_folds", k))
-        search = (sweep.curves, static, ((inner, grid, None), *tile), (3, 2))
+        search = (sweep.curves, static, ((inner, grid, None), tile), (3, 2))
     else:
         static = (("capacity", width // DEVICES // problem.REFINED), ("num_folds", k))
-        search = (sweep.choose, static, ((inner, grid), *tile), (2,) * 4)
+        search = (sweep.choose, static, ((inner, grid), tile), (2,) * 4)
     place = shapes.divided(k, width, dtype=jnp.int32)
     programs = {
         "search": search,
         "score": (
             sweep.score,
             (),
-            ((shapes.sets(calls[1], p), grid), *tile, place, shapes.divided(1, width)),
+            ((shapes.sets(calls[1], p), grid), tile, place, shapes.divided(1, width)),
             (2,) * 4,
         ),
     }
@@ -117,8 +119,8 @@ def main(n, p, v):
     for (name, (function, static, given, ranks)), bytes_of in zip(
         programs.items(), planned, strict=True
     ):
-        divided = problem._divided(function, mesh, len(given) - 3, ranks, static)
-        compiled = divided.lower(None, *given).compile()
+        divided = problem._divided(function, mesh, (True, len(given) - 2), ranks, static)
+        compiled = divided.lower(*given).compile()
         results[name] = {
             "compiled": compiled.memory_analysis().peak_memory_in_bytes,
             "planned": bytes_of,

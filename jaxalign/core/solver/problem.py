@@ -193,7 +193,12 @@ class Problem:
                 block = ahead.result()
                 if i + 1 < len(columns):
                     ahead = read(i + 1)
-                yield tiles.load(block, some, self.width, intercept=self.method.intercept)
+                yield tiles.load(
+                    block, some, self.width, self._targets, intercept=self.method.intercept
+                )
+
+    def _targets(self, values, offset):
+        return _formed(self.execution.mesh, self.layout is None)(self.layout, values, offset)
 
     def unit(self, targets: Tile) -> Float[np.ndarray, " t"]:
         """Return the factor that brings costs to the units of Y."""
@@ -206,9 +211,13 @@ class Problem:
         Targets are the last axis of `others` and of each result; `ranks` are the results' ranks.
         """
         run = _divided(
-            function, self.execution.mesh, len(others), ranks, tuple(sorted(static.items()))
+            function,
+            self.execution.mesh,
+            (self.layout is None, len(others)),
+            ranks,
+            tuple(sorted(static.items())),
         )
-        return run(self.layout, shared, targets.values, targets.offset, *others)
+        return run(shared, targets.targets, *others)
 
     def curves(self, inner: sweep.Inner, targets: Tile):
         """Return the cost of every penalty [k a t], and the cost without features [k t]."""
@@ -403,16 +412,43 @@ def _check_method(alphas, method, execution):
         )
 
 
-@functools.cache
-def _divided(function, mesh, num_others, ranks, static):
-    def run(layout, shared, values, offset, *others):
-        return function(shared, tiles.tile(layout, values, offset), *others, **dict(static))
+def _parts(mesh, axis, rank):
+    """Return how an array is divided over devices, by which of its axes is that of targets."""
+    names = (None,) * rank
+    return PartitionSpec(*(mesh.axis_names if i == axis else x for i, x in enumerate(names)))
 
+
+def _parts_of_targets(mesh, is_samples):
+    kind, axes = tiles.axes(is_samples)
+    return kind(*(PartitionSpec() if x is None else _parts(mesh, x, x + 1) for x in axes))
+
+
+@functools.cache
+def _formed(mesh, is_samples):
+    """Return what makes targets of values, on the devices of a mesh."""
+    if mesh is None:
+        return tiles.tile
+    last = _parts(mesh, 1, 2)
+    return jax.jit(
+        jax.shard_map(
+            tiles.tile,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), last, last),
+            out_specs=_parts_of_targets(mesh, is_samples),
+            check_vma=False,
+        )
+    )
+
+
+@functools.cache
+def _divided(function, mesh, sizes, ranks, static):
+    run = functools.partial(function, **dict(static))
     if mesh is None:
         return run
-    last = lambda rank: PartitionSpec(*(None,) * (rank - 1), mesh.axis_names)
-    specs = (PartitionSpec(), PartitionSpec(), *(last(2),) * (2 + num_others))
-    results: Any = tuple(map(last, ranks))
+    is_samples, num_others = sizes
+    others = (_parts(mesh, 1, 2),) * num_others
+    specs = (PartitionSpec(), _parts_of_targets(mesh, is_samples), *others)
+    results: Any = tuple(_parts(mesh, rank - 1, rank) for rank in ranks)
     if function is sweep.choose:
         results = sweep.Choice(*results)
     return jax.jit(

@@ -1,5 +1,6 @@
 """Tiles of targets: read, brought to one scale, and put sample by sample or as sums over blocks."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -72,11 +73,17 @@ def _about(block, mean):
     return jnp.where(varies[None], apart, 0.0)
 
 
+def axes(is_samples: bool) -> Any:
+    """Return which axis of each part of `Samples` or of `Sums` is that of targets; None: none."""
+    return (Samples, (1, 1)) if is_samples else (Sums, (1, 1, 1, None, None))
+
+
 class Tile(NamedTuple):
     """Targets on the device, centred, with 1 as their largest value; zeros fill the last tile."""
 
     values: Float[Array, "n t"]
     offset: Float[Array, "1 t"]  # without an intercept, the mean in units of `peak`; else 0
+    targets: Targets  # both, or their sums, which choices and scores share
     mean: Float[np.ndarray, " t"]
     peak: Float[np.ndarray, " t"]
     smallest: Float[np.ndarray, " t"]  # standard deviation of what counts as constant
@@ -92,7 +99,14 @@ class Tile(NamedTuple):
         return len(self.columns)
 
 
-def load(block: Float[np.ndarray, "n t"], columns: range, width: int, *, intercept: bool) -> Tile:
+def load(
+    block: Float[np.ndarray, "n t"],
+    columns: range,
+    width: int,
+    make: Callable[[Array, Array], Targets],
+    *,
+    intercept: bool,
+) -> Tile:
     """Shift and scale targets so that float32 can hold them, and put them on the device.
 
     Scores do not depend on shift and scale. Targets in float32 are normalised on the device.
@@ -101,6 +115,7 @@ def load(block: Float[np.ndarray, "n t"], columns: range, width: int, *, interce
       block: from `read`.
       columns: which of the responses these are.
       width: of the tile.
+      make: makes targets of values and offset, by `tile` on the devices that are used.
       intercept: whether means need not be predicted.
 
     Raises:
@@ -120,9 +135,8 @@ def load(block: Float[np.ndarray, "n t"], columns: range, width: int, *, interce
         )
     smallest = (CONSTANT_TOLERANCE * largest / peak).astype(np.float32)
     offset = np.zeros_like(mean) if intercept else mean / peak
-    return Tile(
-        values, jax.device_put(offset.astype(np.float32)[None]), mean, peak, smallest, columns
-    )
+    offset = jax.device_put(offset.astype(np.float32)[None])
+    return Tile(values, offset, make(values, offset), mean, peak, smallest, columns)
 
 
 def read(Y: Any, columns: range) -> Float[np.ndarray, "n t"]:
