@@ -36,7 +36,9 @@ def precision(x: Any) -> float:
     """
     x = np.asarray(x)
     with np.errstate(over="ignore"):
-        is_narrow = x.dtype.kind == "f" and np.array_equal(x, x.astype(np.float32))
+        is_narrow = x.dtype.kind == "f" and (
+            x.dtype.itemsize <= 4 or np.array_equal(x, x.astype(np.float32))
+        )
     return float(np.finfo(np.float32 if is_narrow else np.float64).eps) / 2
 
 

@@ -101,12 +101,19 @@ class Columns:
         Args:
           train: indices of the training samples.
         """
-        found = []
-        for part in self.parts():
-            rows = self._read(part)[train]
-            largest = np.abs(rows).max(axis=0)
-            found.append(feature_scale(np, largest, rows.var(axis=0), standardize=False) > 0)
-        return np.concatenate(found)
+        return np.concatenate([self._varying(train, part) for part in self.parts()])
+
+    def _varying(self, train, part):
+        rows, unit = self.given[train, part], self.units[part].astype(np.float64)
+        low, high = rows.min(axis=0) / unit, rows.max(axis=0) / unit
+        largest = np.maximum(np.abs(low), np.abs(high))
+        # Two values so far apart have at least this standard deviation, whatever the others are.
+        least = ((high - low) / np.sqrt(2 * len(rows))) ** 2
+        found = feature_scale(np, largest, least, standardize=False) > 0
+        unclear = np.flatnonzero(~found)
+        variance = (rows[:, unclear] / unit[unclear]).var(axis=0)
+        found[unclear] = feature_scale(np, largest[unclear], variance, standardize=False) > 0
+        return found
 
     def differ(self, rows: Int[np.ndarray, " T"], among: Bool[np.ndarray, " p"]) -> bool:
         """Whether some samples differ in a feature.

@@ -97,3 +97,12 @@ def test_no_copy_of_all_features_is_held():
         tracemalloc.stop()
     assert varies.sum() == -(-200_000 // 7) and found.products.shape == (50, 50)
     assert peak < 16e6
+
+
+@pytest.mark.parametrize("spread", [1e-9, 1e-7, 1e-6, 1e-5, 1e-3])
+def test_what_varies_is_told_by_the_standard_deviation(spread):
+    X = np.ones((1000, 2))
+    X[0, 0] += spread  # a single sample is apart
+    X[:500, 1] += spread
+    expected = ~metrics.is_rounding(X.std(axis=0), np.abs(X).max(axis=0))
+    np.testing.assert_array_equal(Columns(X).varying(np.arange(1000)), expected)
