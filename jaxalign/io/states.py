@@ -38,10 +38,11 @@ class States:
         logging.getLogger("absl").addFilter(_hides)
         self._open()
         halves: list[int] = []
+        whole = 0
         for step in self.steps():
-            said = self._opened.metadata(step).custom_metadata
-            found = said.get("owner") if isinstance(said, dict) else None
-            if found is None:  # a kill came while it was being removed
+            found = self._owner_of(step)
+            # What is older than those kept was being removed when a kill came, whatever is left.
+            if found is None or whole == KEPT:
                 halves.append(step)
             elif found != owner:
                 self.close()
@@ -49,7 +50,17 @@ class States:
                     f"{folder} must hold states of this training ({owner}): it holds one of "
                     f"another model, recipe or data ({found}); remove it."
                 )
+            else:
+                whole += 1
         self._remove(halves)
+
+    def _owner_of(self, step: int) -> str | None:
+        """Return what fixes the training of a state; None where so much of it is gone."""
+        try:
+            said = self._opened.metadata(step).custom_metadata
+        except (ValueError, FileNotFoundError):  # Orbax's own of a layout is a ValueError
+            return None
+        return said.get("owner") if isinstance(said, dict) else None
 
     def _open(self) -> None:
         self._opened = ocp.training.Checkpointer(

@@ -6,6 +6,7 @@ predictions are L (w / (s + alpha)), and alpha may differ between targets.
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -123,11 +124,11 @@ def _columns(X: Matrix | Columns) -> Columns:
 
 
 def _sum(block, before):
-    """Add what earlier blocks of features gave, in the place of what the last one gave."""
-    if before is not None:
-        for one, other in zip(block, before, strict=True):
-            one += other  # noqa: PLW2901  an array of NumPy takes the sum itself
-    return block
+    """Add what earlier blocks of features gave to what the last one gave."""
+    if before is None:
+        return block
+    # In place, where arrays are NumPy's.
+    return type(block)(*map(operator.iadd, block, before))
 
 
 class Rows(NamedTuple):
@@ -320,7 +321,7 @@ def _rotate_with(xp, found, rows, alphas, *, settings, features=None):
     basis = (Q if left is None else left @ Q).T
     unfitted = None
     if alphas is not None:
-        ones = (basis @ keep)[:, 0] / (spectrum[None] + alphas[:, None])  # [a r]
+        ones = (basis @ keep).T / (spectrum[None] + alphas[:, None])  # [a r]
         unfitted = (counted * (1 - (cross + means) @ Q @ ones.T)).swapaxes(1, 2)
     design = _narrow(xp, spectrum, kept, basis, cross @ Q, means[:, 0] @ Q)
     return design._replace(unfitted=unfitted)
