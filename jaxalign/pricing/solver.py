@@ -18,7 +18,7 @@ from jaxalign.core.solver.outline import (
     TILE,
     Outline,
 )
-from jaxalign.core.solver.problem import MAX_WORKERS
+from jaxalign.core.solver.problem import workers
 from jaxalign.core.solver.search import HISTORY
 from jaxalign.core.solver.squares import FEWEST_PAIRS
 from jaxalign.pricing.work import LANES, Layout, Work
@@ -245,8 +245,9 @@ def _bytes(outline: Outline, calls: Sequence[_Sets], layout: Layout) -> tuple[fl
     one = max(_factorisation_bytes(outline, x) for x in calls)
     targets = 16.0 * n * outline.num_targets
     if layout.is_cpu:
-        workers = min(MAX_WORKERS, max(x.num for x in calls))
-        return sweep, features + device_features + workers * one + targets
+        largest = max(x.directions(p) for x in calls)
+        at_a_time = min(workers(largest), max(x.num for x in calls))
+        return sweep, features + device_features + at_a_time * one + targets
     return max(sweep, held + device_features + one), features + targets
 
 

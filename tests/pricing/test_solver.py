@@ -10,7 +10,7 @@ from jaxalign.core import folds as folds_lib
 from jaxalign.core.solver import outline as outline_lib
 from jaxalign.core.solver import ridge, sweep, tiles
 from jaxalign.core.solver.method import Execution, Method
-from jaxalign.core.solver.problem import Problem
+from jaxalign.core.solver.problem import Problem, workers
 from jaxalign.pricing import solver
 from jaxalign.pricing.work import Layout
 
@@ -122,3 +122,7 @@ def test_arithmetic_of_factorisations(form, standardize):
             total += counted.flop(whole, jax.ShapeDtypeStruct((n, p), jnp.float32), shared)
     found = solver.nested(outline, Layout())
     assert found.flop["factor"] == pytest.approx(total, rel=0.05)
+
+
+def test_large_factorisations_are_not_held_side_by_side():
+    assert [workers(x) for x in (600, 8000, 16_000, 20_000)] == [8, 4, 1, 1]

@@ -83,6 +83,7 @@ def permuted_scores(
     problem = Problem(X, permuted, folds, method, execution)
     choose = problem.chooser()
     outer = problem.outer()
+    problem.forget()
 
     def scores(targets):
         r, *_ = problem.score(outer, targets, choose(targets).place)

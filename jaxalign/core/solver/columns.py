@@ -77,11 +77,15 @@ class Columns:
 
     @functools.cached_property
     def whole(self) -> Matrix:
-        """All features, for what takes them at once; kept."""
+        """All features, for what takes them at once; kept until `forget`."""
         found = np.empty(self.shape)
         for part in self.parts():
             found[:, part] = self._read(part)
         return _place(found)
+
+    def forget(self) -> None:
+        """Let go of the copy of all features, if there is one."""
+        self.__dict__.pop("whole", None)
 
     def _read(self, part: slice) -> Float64[np.ndarray, "n c"]:
         return self.given[:, part] / self.units[part].astype(np.float64)[None]

@@ -73,6 +73,7 @@ def nested(
     problem = Problem(X, Y, folds, method, execution)
     choose = problem.chooser()
     outer = problem.outer()
+    problem.forget()
     tiles = []
     for targets in problem.load():
         choice = choose(targets)

@@ -28,8 +28,8 @@ from jaxalign.core.solver.tiles import Tile
 
 # After its first round the adaptive search takes this share of a tile's targets at a time.
 REFINED = 8
-# Factorisations at a time on CPU; each holds several matrices of its size.
-MAX_WORKERS = 8
+# Factorisations at a time on CPU, and the bytes that they may hold; one may hold more.
+MAX_WORKERS, MOST_BYTES = 8, 2**33
 # Penalties in float32, in units in which features have a size of 1.
 LEAST_ALPHA, LARGEST_ALPHA = 1e-30, 1e30
 
@@ -123,6 +123,11 @@ class Problem:
             [(fold.outer.train, [fold.outer.test]) for fold in self.folds], center=True
         )
 
+    def forget(self) -> None:
+        """Let go of what only factorisations need, once all training sets are factorised."""
+        self.kernel = None
+        self.X.forget()
+
     def _factorize(self, sets, *, center):
         """Factorise training sets for their test sets, padded to one length to compile once."""
         settings = ridge.Settings(
@@ -133,6 +138,7 @@ class Problem:
             precision=self.precision,
             least_squares=bool((self.alphas == 0).any()),
         )
+        form, longest = self.form, 0
         source = np.repeat(np.arange(len(sets), dtype=np.int32), [len(tests) for _, tests in sets])
         if self.sums is not None and self.layout is not None:
             within = lambda indices: np.array([np.isin(b[0], indices) for b in self.blocks])
@@ -148,19 +154,18 @@ class Problem:
                 self.layout.count,
             )
         else:
-            longest_train = max(len(train) for train, _ in sets)
+            longest = max(len(train) for train, _ in sets)
             longest_test = max(len(test) for _, tests in sets for test in tests)
-            form = self.form
             if form == "auto":
                 shared = not self.method.standardize and len(sets) > 1
-                form = ridge.choose_form(longest_train, self.num_features, shared=shared)
+                form = ridge.choose_form(longest, self.num_features, shared=shared)
             if form == "dual" and not self.method.standardize and self.kernel is None:
                 self.kernel = ridge.kernel(self.X, intercept=self.method.intercept)
             parts = []
             for train, tests in sets:
                 padded = [_pad(test, longest_test) for test in tests]
                 tests = map(np.stack, zip(*padded, strict=True))
-                parts.append(ridge.Rows(*_pad(train, longest_train), *tests))
+                parts.append(ridge.Rows(*_pad(train, longest), *tests))
             if form == "primal" or self.X.is_one_block:
                 _ = self.X.whole  # once, before threads ask for it
             factorize = functools.partial(
@@ -175,7 +180,8 @@ class Problem:
                 *map(jax.device_put, map(np.stack, (train, train_mask))),
                 *map(jax.device_put, map(np.concatenate, (tests, tests_mask))),
             )
-        designs = list(each(factorize, parts))
+        size = longest if form == "dual" else self.num_features
+        designs = list(each(factorize, parts, most=workers(size)))
         intercept = jax.device_put(np.float32(self.method.intercept))
         return Sets(ridge.stack(designs), members, jax.device_put(source), intercept)
 
@@ -456,10 +462,18 @@ def _divided(function, mesh, sizes, ranks, static):
     )
 
 
+def workers(size: int) -> int:
+    """Return how many factorisations of matrices of this size may be computed at a time."""
+    # The matrix, its eigenvectors and LAPACK's work.
+    return max(min(MAX_WORKERS, MOST_BYTES // (32 * size**2)), 1)
+
+
 def each(
     function: Callable[[Any], Any],
     items: Sequence,
     progress: Callable[[Sequence], Iterable] = iter,
+    *,
+    most: int = MAX_WORKERS,
 ) -> Iterator:
     """Call a function with each item, and yield the results; on CPU, one item per core at a time.
 
@@ -471,14 +485,14 @@ def each(
       function: may hold several matrices of the size of a factorisation.
       items: arguments of the calls.
       progress: wraps the items.
+      most: items at a time; a single one has all threads.
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or most == 1:
         yield from map(function, progress(items))
         return
-    workers = min(os.cpu_count() or 1, MAX_WORKERS)
     with (
         threadpoolctl.threadpool_limits(1, user_api="blas"),
-        concurrent.futures.ThreadPoolExecutor(workers) as pool,
+        concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, most)) as pool,
     ):
         try:
             for _, result in zip(progress(items), pool.map(function, items), strict=True):
