@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from jaxalign import command_line
+from jaxalign import allocators, command_line
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.core.solver import columns, cv, outline, ridge
@@ -215,6 +215,7 @@ def main(argv: list[str]) -> None:
 
 def cli() -> None:
     """Run `main`; see `command_line.ends_in_one_line` for how it ends."""
+    allocators.set_up()
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     with command_line.ends_in_one_line():

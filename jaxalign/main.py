@@ -17,7 +17,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxalign import command_line, heaps, price_flags, processes, stopping
+from jaxalign import allocators, command_line, price_flags, processes, stopping
 from jaxalign.errors import InputError, one_line
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -245,7 +245,7 @@ def cli() -> None:
 
     Ctrl-C ends with 130, SIGTERM and SIGUSR2 with 143; the list is in docs/running.md.
     """
-    heaps.one_for_each_core()
+    allocators.set_up()
     logging.use_absl_handler()
     stopping.listen()
     # JAX reports accelerators that are absent and how processes meet, matplotlib its fonts.

@@ -1,6 +1,7 @@
 """Several processes make one run: each shard once, the same rows, and all end together."""
 
 import collections
+import json
 import os
 import pathlib
 import re
@@ -18,6 +19,7 @@ import small
 from refusals import refused
 
 from jaxalign import processes
+from jaxalign.io import orbax_tree
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 # The command line, with shards that are counted and, where asked for, written slowly, or damaged
@@ -71,6 +73,28 @@ def get_config():
             models=({model!r},), untrained_seed=-1, shard_stimuli=2, batch_tokens=32
         ),
         encode=encode.Config(groups="passage", controls=("word_length",), num_folds=3),
+    )
+"""
+TUNING = """
+from jaxalign import config
+from jaxalign.stages import tune
+
+
+def get_config():
+    return config.pack(
+        config.Common(),
+        tune=tune.Config(
+            model={model!r},
+            data={data!r},
+            arms=("instruction",),
+            seeds=(0,),
+            checkpoints=(0,),
+            template="plain",
+            max_length=32,
+            batch=8,
+            epochs=2.0,
+            learning_rate=1e-2,
+        ),
     )
 """
 
@@ -175,6 +199,39 @@ def test_the_demo_has_the_rows_of_one_process(tmp_path):
     assert sorted(map(sorted, writers.values())) == [[0], [1]]
     assert "participants" in (tmp_path / "two/out0").read_text()
     assert (tmp_path / "two/out1").read_text() == said[1] == ""
+
+
+@pytest.mark.slow
+def test_a_training_of_two_processes_is_that_of_one_device(tmp_path):
+    """Parameters are divided over both axes of a mesh of four devices in two processes."""
+    data = tmp_path / "tasks.jsonl"
+    few = ["one", "two", "three", "four", "five"]
+    number = lambda i, n: " ".join(few[(i + k) % 5] for k in range(n))
+    rows_of = [{"instruction": number(i, 3), "output": number(i * i, 5)} for i in range(24)]
+    data.write_text("\n".join(map(json.dumps, rows_of)) + "\n")
+    (tmp_path / "settings.py").write_text(TUNING.format(model=str(small.LLAMA), data=str(data)))
+    shared = [f"--config={tmp_path / 'settings.py'}", "--config.tune.micro_batches=1"]
+    found = {}
+    for num, mesh in ((1, "(1,1)"), (2, "(2,2)")):
+        folder = tmp_path / str(num)
+        flags = [*shared, f"--config.mesh={mesh}", f"--workdir={folder / 'work'}"]
+        devices = {"JAX_NUM_CPU_DEVICES": str(num)}  # of each process
+        codes, said = ends(start(folder, flags, num=num, **devices), folder)
+        assert codes == [0] * num, said
+        (log,) = (folder / "work").glob("tune/*/log.csv")
+        (last,) = log.parent.glob("step-000006/orbax")
+        held = orbax_tree.Arrays(last)
+        parts = [
+            held.part(name, (slice(None),) * len(shape)) for name, shape in held.shapes().items()
+        ]
+        weights = np.concatenate([np.ravel(x) for x in parts])
+        found[num] = pd.read_csv(log), weights
+    (one, of_one), (two, of_two) = found[1], found[2]
+    assert len(one) == 6 and one.loss.iloc[-1] < one.loss.iloc[0] - 0.01
+    assert (one.target_tokens == two.target_tokens).all()
+    np.testing.assert_allclose(two.loss, one.loss, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(two.gradient_norm, one.gradient_norm, rtol=1e-4)
+    np.testing.assert_allclose(of_two, of_one, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from jaxalign import heaps
+from jaxalign import allocators
 
 PACKAGES = ("jax", "jaxlib", "numpy", "torch", "transformers", "himalaya", "scikit-learn")
 PRODUCT = 2000  # rows and columns of the matrix product that FLOP/s are compared with
@@ -144,7 +144,7 @@ def in_new_process(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _call_afresh(call, *arguments):
-    heaps.one_for_each_core()  # as the command line does
+    allocators.one_heap_for_each_core()  # as the command line does
     jax.config.update("jax_compilation_cache_dir", None)
     return call(*arguments)
 

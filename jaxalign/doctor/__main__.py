@@ -14,7 +14,7 @@ import os
 import pathlib
 import sys
 
-from jaxalign import command_line
+from jaxalign import allocators, command_line
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.doctor import examination, patient
 from jaxalign.doctor.findings import FAILED
@@ -57,5 +57,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    allocators.set_up()
     with command_line.ends_in_one_line():
         sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from jaxalign import command_line, processes
+from jaxalign import allocators, command_line, processes
 from jaxalign.errors import InputError
 
 MODEL = "jaxalign"
@@ -11,6 +11,7 @@ TARGET = "jaxalign.harness.model:JaxalignLM"
 
 def main() -> None:
     """Run the harness; see `command_line.ends_in_one_line` for how it ends."""
+    allocators.set_up()
     with command_line.ends_in_one_line(smaller="a smaller --batch_size or --model_args max_length"):
         _run()
 

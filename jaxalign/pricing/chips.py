@@ -16,8 +16,6 @@ from jaxalign.pricing.work import KINDS, Layout
 # Where a calibration is kept, a file for each chip, unless a path is given.
 CALIBRATIONS = "~/.cache/jaxalign/chips"
 VERSION = 1  # of the file
-# Share of a device's memory that programs can have.
-USABLE = 0.95
 # Operations in float32 and in float64 of a processor core in one second: 32 and 16 for each of 2.5
 # GHz (two units of eight numbers that multiply and add).
 _CORE = 8e10
@@ -134,14 +132,15 @@ CHIPS = {
             per_host=8,
             **_TPU,
         ),
-        # Of the A100 with 80 GB on SXM, and of the L4: their data sheets, without sparsity.
+        # Of the A100 with 80 GB on SXM, and of the L4: their data sheets, without sparsity. Memory
+        # is what nvidia-smi says of them, which is more than what they are named by.
         Chip(
             name="a100",
             kind="NVIDIA A100",
             bfloat16=3.12e14,
             float32=1.95e13,
             float64=1.95e13,
-            memory=80e9,
+            memory=81_920 * 2.0**20,
             bandwidth=2.0e12,
             per_host=8,
             **_GPU,
@@ -152,7 +151,7 @@ CHIPS = {
             bfloat16=1.21e14,
             float32=3.03e13,
             float64=4.7e11,  # a sixty-fourth of float32
-            memory=24e9,
+            memory=23_034 * 2.0**20,
             bandwidth=3.0e11,
             per_host=8,
             **_GPU,
@@ -163,7 +162,7 @@ CHIPS = {
             bfloat16=9.9e14,
             float32=6.7e13,
             float64=6.7e13,
-            memory=80e9,
+            memory=81_559 * 2.0**20,
             bandwidth=3.35e12,
             per_host=8,
             **_GPU,
@@ -174,7 +173,7 @@ CHIPS = {
             bfloat16=9.9e14,
             float32=6.7e13,
             float64=6.7e13,
-            memory=141e9,
+            memory=143_771 * 2.0**20,
             bandwidth=4.8e12,
             per_host=8,
             **_GPU,

@@ -4,7 +4,8 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from jaxalign.pricing.chips import USABLE, Machine
+from jaxalign.allocators import USABLE
+from jaxalign.pricing.chips import Machine
 from jaxalign.pricing.work import (
     NETWORKS,
     ON_ONE_DEVICE,

@@ -55,12 +55,12 @@ def read(workdirs: Sequence[Place]) -> Tables:
     scores, tests, names = [], [], {}
     images: dict[str, Sequence[Grid]] = {}
     for workdir in workdirs:
-        folders = _folders(workdir)
-        if "scores" not in folders.values():
+        kinds = folders(workdir)
+        if "scores" not in kinds.values():
             raise InputError(
                 f"workdir {workdir} must hold finished scores of the stage encode: found none."
             )
-        for folder, kind in folders.items():
+        for folder, kind in kinds.items():
             if kind == "significance":
                 tests.append(_table(folder / TARGETS))
             if kind != "scores":
@@ -81,7 +81,7 @@ def read(workdirs: Sequence[Place]) -> Tables:
     return Tables(_with_tests(_named(targets), tests), images, names)
 
 
-def _folders(workdir: Place) -> dict[Place, str]:
+def folders(workdir: Place) -> dict[Place, str]:
     """Return the kind of each finished artefact of the stage encode, of a report its inputs.
 
     They come in the order of the report, or by the names of models: hashes say nothing to readers.

@@ -39,7 +39,7 @@ from jaxalign.stages.artefacts import (
 )
 from jaxalign.stages.responses import PlantedResponses
 
-VERSION = 17
+VERSION = 18
 INSTRUCTIONS = "oota2025/instructions"  # their texts and short names
 MOST_VIEWS = 6  # of brains, half a second each
 

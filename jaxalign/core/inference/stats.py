@@ -242,6 +242,24 @@ def benjamini_hochberg(p: Float[np.ndarray, "*v"]) -> Float[np.ndarray, "*v"]:
     return adjusted
 
 
+def holm(p: Float[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
+    """Return p-values adjusted so that any false rejection at q is no more likely than q.
+
+    That holds however tests depend on each other, as those of pairs that share a model do. NaN stay
+    NaN and are not counted.
+
+    Args:
+      p: such as of pairs of models.
+
+    Source: Holm (1979), Scandinavian Journal of Statistics 6.
+    """
+    order = np.argsort(p, kind="stable")[: int((~np.isnan(p)).sum())]  # NaN come last
+    adjusted = np.full(p.shape, np.nan)
+    left = len(order) - np.arange(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(left * p[order]), 1.0)
+    return adjusted
+
+
 class Significance(NamedTuple):
     """Scores and what they are among their nulls; NaN where a score is undefined."""
 

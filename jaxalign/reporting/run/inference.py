@@ -61,9 +61,11 @@ def between_models(rows: pd.DataFrame) -> pd.DataFrame:
       (`tables.nested_layer`): the mean over subjects of the difference of their scores, with a 95 %
       interval over subjects and folds and the p that belongs to it (`stats.crossed_interval`,
       `stats.crossed_p`), and paired tests over subjects with their effect sizes (`stats.paired`).
-      All are adjusted over the ROIs of a pair by Benjamini and Hochberg. The tests over subjects
-      are about these stimuli alone: subjects who share them are not independent, and of two equal
-      models they reject 31 to 77 %. They are NaN where there is no `p`, as of a single test set.
+      All are adjusted over the ROIs of a pair by Benjamini and Hochberg; `p_over_pairs` is `p` by
+      Holm over the pairs of a ROI, the one to look at where several models are compared. The tests
+      over subjects are about these stimuli alone: subjects who share them are not independent, and
+      of two equal models they reject 31 to 77 %. They are NaN where there is no `p`, as of a single
+      test set.
 
     Raises:
       InputError: if a network was scored in several ways (`tables.check_one_way`).
@@ -117,4 +119,8 @@ def between_models(rows: pd.DataFrame) -> pd.DataFrame:
             found += pair
     columns = ["dataset", "roi", "first", "second", "difference", "ci_low", "ci_high"]
     columns += ["num_subjects", "p", *_TESTS, *(f"{name}_adjusted" for name in _PS)]
-    return pd.DataFrame(found, columns=columns)
+    table = pd.DataFrame(found, columns=columns)
+    over_pairs = table.groupby(["dataset", "roi"], sort=False).p.transform(
+        lambda p: stats.holm(p.to_numpy(float))
+    )
+    return table.assign(p_over_pairs=over_pairs.astype(float))

@@ -45,7 +45,8 @@ ORDERS = {
 MODELS = (
     "Layers chosen inside the training data. First minus second, mean over subjects, 95 % interval "
     "over subjects and folds; paired t and Wilcoxon tests over subjects, d_z and rank-biserial "
-    "correlation, adjusted over regions by Benjamini-Hochberg."
+    "correlation, adjusted over regions by Benjamini-Hochberg; p_over_pairs: p by Holm over the "
+    "pairs of a region."
 )
 SIGNIFICANCE = (
     "Largest score of any layer, against the largest of any layer with responses in each other "

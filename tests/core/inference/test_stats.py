@@ -204,6 +204,24 @@ def test_corrections_by_hand():
     np.testing.assert_allclose(stats.benjamini_hochberg(p), expected)
 
 
+def test_holm_by_its_definition():
+    """The example of Holm's steps: .01 x 4, .02 x 3, .03 x 2, .5; none falls below one before."""
+    found = stats.holm(np.array([0.03, 0.01, np.nan, 0.5, 0.02]))
+    np.testing.assert_allclose(found, [0.06, 0.04, np.nan, 0.5, 0.06])
+    assert not len(stats.holm(np.empty(0)))
+
+
+def test_holm_holds_the_rate_of_any_false_rejection(rng):
+    """Of pairs of five equal models, which are dependent: 1.4 standard errors above .05 at most."""
+    scores = rng.standard_normal((2000, 5))
+    first, second = np.triu_indices(5, 1)
+    z = (scores[:, first] - scores[:, second]) / np.sqrt(2)
+    p = 2 * scipy_stats.norm.sf(np.abs(z))
+    assert (p.min(axis=1) < 0.05).mean() > 0.2
+    rate = np.mean([stats.holm(x).min() < 0.05 for x in p])
+    assert 0.02 < rate < 0.05 + 1.4 * np.sqrt(0.05 * 0.95 / 2000)
+
+
 def test_corrections_of_one_and_of_none():
     correct = stats.benjamini_hochberg
     np.testing.assert_array_equal(correct(np.array([0.2, np.nan])), [0.2, np.nan])

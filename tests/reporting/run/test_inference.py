@@ -44,12 +44,22 @@ def test_pairs_of_networks_by_hand(rng):
             np.testing.assert_allclose(adjusted, scipy_stats.false_discovery_control(p))
 
 
+def test_pairs_are_corrected_for_being_several(rng):
+    scores = {(m, r): rng.normal(0.3, 0.1, (9, 4)) for m in "abcd" for r in ("X", "Y")}
+    found = inference.between_models(networks(rng, scores))
+    for _, own in found.groupby("roi"):
+        p, adjusted = own.p.to_numpy(), own.p_over_pairs.to_numpy()
+        order = np.argsort(p)
+        assert len(p) == 6 and adjusted[order[0]] == pytest.approx(min(6 * p.min(), 1))
+        assert (np.diff(adjusted[order]) >= 0).all() and (adjusted >= p).all()
+
+
 def test_of_a_single_test_set_there_is_no_test(rng):
     """Subjects who share it would reject where the models do not differ."""
     scores = {(m, "X"): rng.normal(size=(9, 1)) for m in "ab"}
     (test,) = inference.between_models(networks(rng, scores)).itertuples()
     assert np.isfinite(test.difference)
-    assert np.isnan([test.ci_low, test.p, test.p_t, test.p_wilcoxon]).all()
+    assert np.isnan([test.ci_low, test.p, test.p_t, test.p_wilcoxon, test.p_over_pairs]).all()
 
 
 def test_networks_of_other_folds_are_not_paired(rng):
