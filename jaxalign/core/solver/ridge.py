@@ -192,7 +192,7 @@ def factorize(
     penalties = None if settings.intercept else alphas
     if settings.least_squares:  # a singular value decomposition may be needed
         parts = jax.tree.map(np.asarray, (columns.whole, rows, penalties))
-        return _factorize_whole(np, *parts, settings=settings)
+        return _factorize_whole(*parts, settings=settings)
     found = None
     if is_dual and shared is not None and not settings.standardize:
         found = _from_kernel(shared, rows, settings=settings)
@@ -235,11 +235,11 @@ class _Products(NamedTuple):
     energy: Any  # sum of the squared features of the training set
 
 
-def _factorize_whole(xp, X, rows, alphas, *, settings):
-    """Factorise a training set from all features at once, without penalties too small for it."""
-    found, Z, Z_tests = _products(xp, X, rows, settings)
+def _factorize_whole(X, rows, alphas, *, settings):
+    """Factorise a training set with NumPy; what is too small for products is not lost."""
+    found, Z, Z_tests = _products(np, X, rows, settings)
     left = Z if settings.form == "primal" else None
-    return _rotate_with(xp, (found, left), rows, alphas, settings=settings, features=(Z, Z_tests))
+    return _rotate_with(np, (found, left), rows, alphas, settings=settings, features=(Z, Z_tests))
 
 
 def _products(xp, X, rows, settings):
