@@ -118,7 +118,12 @@ def _load(path: pathlib.Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise InputError(f"--config must name a Python file, got {str(path)!r}.")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise InputError(
+            f"{path} cannot be loaded: {type(error).__name__}: {one_line(error)}."
+        ) from error
     return module
 
 

@@ -95,6 +95,8 @@ GOOD = "def sweep():\n    yield {'seed': 0}\n    yield {'seed': 1}\n    yield "
 @pytest.mark.parametrize(
     "body,words",
     [
+        ("import absent_package\n", "cannot be loaded: ModuleNotFoundError: No module named"),
+        ("def sweep(:\n", "cannot be loaded: SyntaxError"),
         ("", "must have the functions get_config() and sweep()"),
         ("def sweep():\n    return []\n", "must yield at least one dictionary, got none"),
         (

@@ -27,6 +27,7 @@ from jaxalign.data.words import WordFacts
 from jaxalign.errors import InputError
 
 _SHORTEST = 0.9  # of the longest scan of a run that another one may have
+_CLEANING = confounds.Cleaning()  # how runs are cleaned where nothing is said
 _MANY = 0.5  # share of a run's volumes that may be left out before a warning says it is too many
 _UNKNOWN = float("nan")
 
@@ -82,16 +83,16 @@ class Bids(Adapter):
     atlas: str = ""
     labels: str = ""
     targets: str = ""
-    strategy: tuple[str, ...] = ("simple",)
-    motion: str = ""
-    wm_csf: str = ""
-    global_signal: str = ""
-    num_compcor: int = 0
-    fd_mm: float = 0.5
-    std_dvars: float = 1.5
-    segment: int = 5
-    high_pass_hz: float = 0.0
-    standardize: str = "run"
+    strategy: tuple[str, ...] = _CLEANING.strategy
+    motion: str = _CLEANING.motion
+    wm_csf: str = _CLEANING.wm_csf
+    global_signal: str = _CLEANING.global_signal
+    num_compcor: int = _CLEANING.num_compcor
+    fd_mm: float = _CLEANING.fd_mm
+    std_dvars: float = _CLEANING.std_dvars
+    segment: int = _CLEANING.segment
+    high_pass_hz: float = _CLEANING.high_pass_hz
+    standardize: str = _CLEANING.standardize
     tr_s: float = _UNKNOWN
     start_s: float = _UNKNOWN
     nan: NaN = "refuse"
