@@ -72,10 +72,9 @@ class Case:
 
     def __post_init__(self):
         check(self)
-        if self.n - self.held_out < 2 * self.num_folds:
-            raise InputError(
-                f"n must be >= {2 * self.num_folds} and what is held out, got {self.n}."
-            )
+        least = 2 * self.num_folds + self.held_out
+        if self.n < least:
+            raise InputError(f"n must be >= {least}, got {self.n}.")
         if not self.low < self.high:
             raise InputError(f"low must be below high, got {self.low} and {self.high}.")
         if self.on_disk and self.peers:

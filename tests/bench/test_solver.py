@@ -111,7 +111,7 @@ def test_a_single_test_set_lies_behind_the_inner_ones():
     np.testing.assert_array_equal(fold.outer.test, np.arange(30, 36))
     np.testing.assert_array_equal(np.concatenate([x.test for x in fold.inner]), np.arange(30))
     assert len(fold.inner) == 3
-    with pytest.raises(InputError, match="n must be >= 6 and what is held out, got 36"):
+    with pytest.raises(InputError, match="n must be >= 37, got 36"):
         dataclasses.replace(CASE, held_out=31)
 
 
