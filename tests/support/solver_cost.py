@@ -15,6 +15,7 @@ import numpy as np
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.core.solver import cv
+from jaxalign.core.solver import problem as problem_lib
 from jaxalign.core.solver.method import Execution, Method
 from jaxalign.core.solver.problem import Problem
 
@@ -72,18 +73,17 @@ def told(num_devices):
     lower = solver._run
 
     def compiled(function, shared, targets, *others, ranks=(2,), **static):
-        from jaxalign.core.solver import problem as problem_lib
-
-        divided = problem_lib._divided(
-            function, mesh, len(others), ranks, tuple(sorted(static.items()))
-        )
-        given = (solver.layout, shared, targets.values, targets.offset, *others)
-        text.append(divided.lower(*given).compile().as_text())
+        sizes = (solver.layout is None, len(others))
+        divided = problem_lib._divided(function, mesh, sizes, ranks, tuple(sorted(static.items())))
+        text.append(divided.lower(shared, targets.targets, *others).compile().as_text())
         return lower(function, shared, targets, *others, ranks=ranks, **static)
 
     solver._run = compiled
     choose, outer = solver.chooser(), solver.outer()
+    formed = problem_lib._formed(mesh, solver.layout is None)
     for targets in solver.load():
+        given = (solver.layout, targets.values, targets.offset)
+        text.append(formed.lower(*given).compile().as_text())
         solver.score(outer, targets, choose(targets).place)
     return {"programs": len(text), "told": sum(x.count(f" {name}") for x in text for name in names)}
 

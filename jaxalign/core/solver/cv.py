@@ -74,15 +74,19 @@ def nested(
     choose = problem.chooser()
     outer = problem.outer()
     problem.forget()
-    tiles = []
+    # Filled tile by tile: of many targets, results are what is held.
+    shape = (len(folds), problem.num_targets)
+    r, r2, predicted, recorded, alphas, inner_score = (np.empty(shape) for _ in range(6))
+    computed = np.empty(shape, int)
     for targets in problem.load():
         choice = choose(targets)
         scores = problem.score(outer, targets, choice.place)
-        alphas = problem.alphas[mesh_lib.to_host(choice.place)]
-        parts = (*scores, alphas, problem.inner_score(choice), mesh_lib.to_host(choice.count))
-        tiles.append([part[:, : len(targets)] for part in parts])
-    *parts, computed = (np.concatenate(x, axis=1) for x in zip(*tiles, strict=True))
-    r, r2, predicted, recorded, alphas, inner_score = (x.astype(np.float64) for x in parts)
+        chosen = problem.alphas[mesh_lib.to_host(choice.place)]
+        parts = (*scores, chosen, problem.inner_score(choice), mesh_lib.to_host(choice.count))
+        columns = slice(targets.columns.start, targets.columns.stop)
+        every = (r, r2, predicted, recorded, alphas, inner_score, computed)
+        for whole, part in zip(every, parts, strict=True):
+            whole[:, columns] = part[:, : len(targets)]
     constant = np.zeros(len(folds), int)
     for i, fold in enumerate(folds):
         varies = problem.X.varying(fold.outer.train)
@@ -97,7 +101,7 @@ def nested(
         inner_score=inner_score,
         predicted_norm=predicted,
         recorded_norm=recorded,
-        num_computed=computed.astype(int),
+        num_computed=computed,
         num_constant=constant,
         rank=np.asarray(outer.design.rank),
         condition=np.asarray(outer.design.condition),
