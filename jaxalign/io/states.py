@@ -60,7 +60,8 @@ class States:
             said = self._opened.metadata(step).custom_metadata
         except (ValueError, FileNotFoundError):  # Orbax's own of a layout is a ValueError
             return None
-        return said.get("owner") if isinstance(said, dict) else None
+        found = said.get("owner") if isinstance(said, dict) else None
+        return found if isinstance(found, str) else None
 
     def _open(self) -> None:
         self._opened = ocp.training.Checkpointer(

@@ -63,7 +63,7 @@ def of_run(workdir: Place, submitted_by: str) -> pd.DataFrame:
             f"workdir {workdir} must hold finished scores under a protocol "
             "(--config.encode.protocol): found none."
         )
-    return pd.DataFrame(found)[list(COLUMNS)]
+    return pd.DataFrame(found, columns=list(COLUMNS))
 
 
 def read(path: pathlib.Path) -> pd.DataFrame:
@@ -84,16 +84,17 @@ def read(path: pathlib.Path) -> pd.DataFrame:
         other = table.columns if name is COLUMNS else COLUMNS
         if wrong := [x for x in name if x not in other]:
             raise InputError(f"{path} {kind} column {wrong[0]!r}; it has {', '.join(COLUMNS)}.")
-    numbers = {x: _numbers(table[x], f"{path}: {x}") for x in (*NUMBERS, "num_nan")}
-    table = table.assign(**numbers)[list(COLUMNS)]
-    for i, row in enumerate(table.to_dict("records")):
+    columns = {x: pd.Series(table[x]) for x in COLUMNS}
+    columns |= {x: _numbers(columns[x], f"{path}: {x}") for x in (*NUMBERS, "num_nan")}
+    found = pd.DataFrame(columns)
+    for i, row in enumerate(found.to_dict("records")):
         if reason := _fault(row):
             raise InputError(f"{path}, line {i + 2}: {reason}.")
-    return gather([(str(path), table)])
+    return gather([(str(path), found)])
 
 
 def _numbers(column: pd.Series, where: str) -> pd.Series:
-    found = pd.to_numeric(column.replace("", "nan"), errors="coerce").astype(float)
+    found = pd.Series(pd.to_numeric(column.replace("", "nan"), errors="coerce"), dtype=float)
     wrong = (found.isna() & ~column.str.lower().isin(["", "nan"])) | np.isinf(found)
     if wrong.any():
         i = int(np.argmax(wrong))
