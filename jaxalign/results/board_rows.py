@@ -24,7 +24,11 @@ COLUMNS = (*COMPARABLE, "model", "control_of", "instruction", *NUMBERS, "num_nan
 COLUMNS += ("submitted_by", "jaxalign", "commit", "fingerprint")
 # A model is sent once by a person for the same data, protocol and folds.
 KEY = [*COMPARABLE, "model", "control_of", "instruction", "submitted_by"]
-_BOUNDS = (("raw_low", "raw"), ("raw", "raw_high"), ("ceiling_low", "ceiling_high"))
+_BOUNDS = tuple(
+    pair
+    for x in ("raw", "ceiling")
+    for pair in ((f"{x}_low", x), (x, f"{x}_high"), (f"{x}_low", f"{x}_high"))
+)
 
 
 def of_run(workdir: Place, submitted_by: str) -> pd.DataFrame:
@@ -84,12 +88,14 @@ def read(path: pathlib.Path) -> pd.DataFrame:
         other = table.columns if name is COLUMNS else COLUMNS
         if wrong := [x for x in name if x not in other]:
             raise InputError(f"{path} {kind} column {wrong[0]!r}; it has {', '.join(COLUMNS)}.")
+    if table.empty:
+        raise InputError(f"{path} must hold at least one row, found none.")
     columns = {x: pd.Series(table[x]) for x in COLUMNS}
     columns |= {x: _numbers(columns[x], f"{path}: {x}") for x in (*NUMBERS, "num_nan")}
     found = pd.DataFrame(columns)
     for i, row in enumerate(found.to_dict("records")):
         if reason := _fault(row):
-            raise InputError(f"{path}, line {i + 2}: {reason}.")
+            raise InputError(f"{path}, row {i + 1}: {reason}.")
     return gather([(str(path), found)])
 
 
@@ -100,7 +106,7 @@ def _numbers(column: pd.Series, where: str) -> pd.Series:
         i = int(np.argmax(wrong))
         raise InputError(
             f"{where} must hold numbers, or nothing where undefined, got {column.iloc[i]!r} in "
-            f"line {i + 2}."
+            f"row {i + 1}."
         )
     return found
 

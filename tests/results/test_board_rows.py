@@ -79,10 +79,12 @@ def test_a_board_is_the_same_bytes_and_can_be_read_again(sent, tmp_path, capsys)
             [row(raw="much")],
             "raw must hold numbers, or nothing where undefined, got 'much'",
         ),
-        ([row(), row("opt", ceiling="inf")], "where undefined, got 'inf' in line 3"),
-        ([row(raw_low=".35")], "line 2: raw_low must not be above raw, got 0.35 and 0.3"),
-        ([row(model=" ")], "line 2: model must not be empty"),
+        ([row(), row("opt", ceiling="inf")], "where undefined, got 'inf' in row 2"),
+        ([row(raw_low=".35")], "row 1: raw_low must not be above raw, got 0.35 and 0.3"),
+        ([row(model=" ")], "row 1: model must not be empty"),
         ([row(folds_hash="mine")], "folds_hash must be the hash of folds that a run writes"),
+        ([row(raw="", raw_low=".5")], "row 1: raw_low must not be above raw_high, got 0.5 and 0.4"),
+        ([row(ceiling_high=".1")], "row 1: ceiling must not be above ceiling_high"),
         ([row(num_nan="")], "num_nan must count scores"),
         ([row(), row()], "gpt2 on pereira2018 under jaxalign by Ada must come once"),
         ([row() | {"rank": "1"}], "must not have column 'rank'"),
@@ -92,6 +94,13 @@ def test_a_board_is_the_same_bytes_and_can_be_read_again(sent, tmp_path, capsys)
 def test_each_fault_is_named_in_one_line(sent, rows, said):
     with refused(said):
         board_rows.read(sent(*rows))
+
+
+def test_a_file_without_rows_is_refused(tmp_path):
+    path = tmp_path / "empty.csv"
+    path.write_text(",".join(board_rows.COLUMNS) + "\n")
+    with refused("must hold at least one row"):
+        board_rows.read(path)
 
 
 def test_places_that_hold_nothing_are_refused(sent, tmp_path):

@@ -15,7 +15,7 @@ _SHOWN += ("of_ceiling", "score", "layers", "num_nan", "submitted_by", "jaxalign
 _CAPTION = (
     "raw: the score before any division, with a 95 % interval; of_ceiling: raw over the ceiling, "
     "not clipped, so that it may lie above 1; score: what the protocol reports. Undefined is "
-    "empty. A heading sorts, the field above filters."
+    "empty. Of eight rows or more a heading sorts, the field above filters."
 )
 _HOW = (
     "Scores can be compared where data set, protocol and folds (their hash) are the same; each "
