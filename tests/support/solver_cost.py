@@ -14,8 +14,7 @@ import numpy as np
 
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import mesh as mesh_lib
-from jaxalign.core.solver import cv
-from jaxalign.core.solver import problem as problem_lib
+from jaxalign.core.solver import cv, division
 from jaxalign.core.solver.method import Execution, Method
 from jaxalign.core.solver.problem import Problem
 
@@ -74,13 +73,13 @@ def told(num_devices):
 
     def compiled(function, shared, targets, *others, ranks=(2,), **static):
         sizes = (solver.layout is None, len(others))
-        divided = problem_lib._divided(function, mesh, sizes, ranks, tuple(sorted(static.items())))
+        divided = division.divided(function, mesh, sizes, ranks, tuple(sorted(static.items())))
         text.append(divided.lower(shared, targets.targets, *others).compile().as_text())
         return lower(function, shared, targets, *others, ranks=ranks, **static)
 
     solver._run = compiled
     choose, outer = solver.chooser(), solver.outer()
-    formed = problem_lib._formed(mesh, solver.layout is None)
+    formed = division.formed(mesh, solver.layout is None)
     for targets in solver.load():
         given = (solver.layout, targets.values, targets.offset)
         text.append(formed.lower(*given).compile().as_text())

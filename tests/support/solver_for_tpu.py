@@ -25,8 +25,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxalign.core import folds as folds_lib
 from jaxalign.core import mesh as mesh_lib
+from jaxalign.core.solver import division, problem, sweep
 from jaxalign.core.solver import outline as outline_lib
-from jaxalign.core.solver import problem, sweep
 from jaxalign.core.solver.method import Execution, Method
 from jaxalign.core.solver.ridge import Design
 from jaxalign.core.solver.samples import Samples
@@ -119,7 +119,7 @@ def main(n, p, v):
     for (name, (function, static, given, ranks)), bytes_of in zip(
         programs.items(), planned, strict=True
     ):
-        divided = problem._divided(function, mesh, (True, len(given) - 2), ranks, static)
+        divided = division.divided(function, mesh, (True, len(given) - 2), ranks, static)
         compiled = divided.lower(*given).compile()
         results[name] = {
             "compiled": compiled.memory_analysis().peak_memory_in_bytes,

@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jaxalign.core import mesh as mesh_lib
 from jaxalign.core.folds import Fold, Split
 from jaxalign.core.solver import columns as columns_lib
-from jaxalign.core.solver import ridge, squares, sweep, tiles
+from jaxalign.core.solver import division, ridge, squares, sweep, tiles
 from jaxalign.core.solver import search as search_lib
 from jaxalign.core.solver.columns import Columns
 from jaxalign.core.solver.method import Execution, Form, Method
@@ -204,7 +203,9 @@ class Problem:
                 )
 
     def _targets(self, values, offset):
-        return _formed(self.execution.mesh, self.layout is None)(self.layout, values, offset)
+        return division.formed(self.execution.mesh, self.layout is None)(
+            self.layout, values, offset
+        )
 
     def unit(self, targets: Tile) -> Float[np.ndarray, " t"]:
         """Return the factor that brings costs to the units of Y."""
@@ -216,7 +217,7 @@ class Problem:
 
         Targets are the last axis of `others` and of each result; `ranks` are the results' ranks.
         """
-        run = _divided(
+        run = division.divided(
             function,
             self.execution.mesh,
             (self.layout is None, len(others)),
@@ -416,50 +417,6 @@ def _check_method(alphas, method, execution):
             "form 'sums' goes with scheme 'folds' and an intercept, "
             f"got {method.scheme!r} and {method.intercept}."
         )
-
-
-def _parts(mesh, axis, rank):
-    """Return how an array is divided over devices, by which of its axes is that of targets."""
-    names = (None,) * rank
-    return PartitionSpec(*(mesh.axis_names if i == axis else x for i, x in enumerate(names)))
-
-
-def _parts_of_targets(mesh, is_samples):
-    kind, axes = tiles.axes(is_samples)
-    return kind(*(PartitionSpec() if x is None else _parts(mesh, x, x + 1) for x in axes))
-
-
-@functools.cache
-def _formed(mesh, is_samples):
-    """Return what makes targets of values, on the devices of a mesh."""
-    if mesh is None:
-        return tiles.tile
-    last = _parts(mesh, 1, 2)
-    return jax.jit(
-        jax.shard_map(
-            tiles.tile,
-            mesh=mesh,
-            in_specs=(PartitionSpec(), last, last),
-            out_specs=_parts_of_targets(mesh, is_samples),
-            check_vma=False,
-        )
-    )
-
-
-@functools.cache
-def _divided(function, mesh, sizes, ranks, static):
-    run = functools.partial(function, **dict(static))
-    if mesh is None:
-        return run
-    is_samples, num_others = sizes
-    others = (_parts(mesh, 1, 2),) * num_others
-    specs = (PartitionSpec(), _parts_of_targets(mesh, is_samples), *others)
-    results: Any = tuple(_parts(mesh, rank - 1, rank) for rank in ranks)
-    if function is sweep.choose:
-        results = sweep.Choice(*results)
-    return jax.jit(
-        jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=results, check_vma=False)
-    )
 
 
 def workers(size: int) -> int:
